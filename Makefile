@@ -1,0 +1,80 @@
+# The developer's verbs. GOFLAGS, GOPROXY and the like are taken from the environment, as everywhere with Go.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help build dev test check format lint bench fuzz faults image packages clean FORCE
+
+ARGS         ?=
+FUZZTIME     ?= 60s
+BENCHTIME    ?= 2s
+COUNT        ?= 1
+TEST_TIMEOUT ?= 8m
+
+# The version is the nearest tag, else the commit, else nothing in particular: a tarball and a repository without commits build too.
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unversioned)
+LDFLAGS  = -X main.buildVersion=$(VERSION)
+
+# Hidden directories, such as the home of `chancery dev`, hold nothing of ours and may be closed to us.
+GO_FILES = find . -path './.*' -prune -o -name '*.go' -print
+TOOL     = go tool -modfile=tools/go.mod
+
+help: ## list these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@echo
+	@echo '  variables: ARGS="$(ARGS)" FUZZTIME=$(FUZZTIME) BENCHTIME=$(BENCHTIME) COUNT=$(COUNT) TEST_TIMEOUT=$(TEST_TIMEOUT)'
+
+build: bin/chancery ## build bin/chancery
+
+# Always asked: go itself knows what has changed.
+bin/chancery: FORCE
+	@mkdir -p $(@D)
+	go build -trimpath -ldflags '$(LDFLAGS)' -o $@ ./cmd/chancery
+
+dev: packages ## install what is missing, build, run everything on this machine; ARGS=--once plays the main job and exits
+	@$(MAKE) --no-print-directory build
+	@bin/chancery dev $(ARGS)
+
+packages:
+	@scripts/install-packages
+
+test: ## install what is missing, check format and vet, run every test with the race detector
+	@scripts/install-packages --test
+	@$(MAKE) --no-print-directory check
+	go test -race -vet=off -timeout $(TEST_TIMEOUT) ./...
+
+# vet is given -race so that it and the tests share what was compiled: on a cold cache this halves the wait.
+check:
+	@unformatted=$$($(GO_FILES) | xargs gofmt -l) && \
+		if [ "$$unformatted" ]; then echo "not in gofmt's format (make format):"; echo "$$unformatted"; exit 1; fi
+	go vet -race ./...
+
+format: ## write every Go file in gofumpt's format
+	@$(GO_FILES) | xargs $(TOOL) gofumpt -w
+
+lint: check ## gofumpt, vet, staticcheck, govulncheck
+	@unformatted=$$($(GO_FILES) | xargs $(TOOL) gofumpt -l) && \
+		if [ "$$unformatted" ]; then echo "not in gofumpt's format (make format):"; echo "$$unformatted"; exit 1; fi
+	$(TOOL) staticcheck ./...
+	scripts/vulnerabilities
+
+bench: packages ## measure the rooms, then issuance end to end with 1, 8 and 32 clients; BENCHTIME=2s
+	@rooms=$$(scripts/functions-of Benchmark | cut -d ' ' -f 1 | sort -u | grep -vx ./cmd/chancery) && \
+		go test -p 1 -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) $$rooms
+	go test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./cmd/chancery
+
+fuzz: packages ## fuzz every fuzz target of every package, one after the other; FUZZTIME=60s each
+	@targets=$$(scripts/functions-of Fuzz) && echo "$$targets" | while read -r dir target; do \
+		echo "$$dir $$target"; \
+		go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$dir" || exit 1; \
+	done
+
+faults: packages ## kill the program at each step of an issuance and of a CRL; COUNT=1 times
+	go test -race -run 'Kill|Fault' -count $(COUNT) -timeout 30m -v ./cmd/chancery
+
+image: ## build the container image
+	docker build --build-arg VERSION=$(VERSION) --tag chancery .
+
+clean: ## remove what was built
+	rm -rf bin
+
+FORCE:

@@ -1,0 +1,74 @@
+// Package access owns who may do what: actors, roles, namespaces, and the one function that says yes or no.
+//
+// It owns no sessions, no storage and no protocol: the web room finds out who calls, the storage room keeps tokens, and both ask
+// here. Everything is refused that the table does not allow. The package is pure.
+package access
+
+import "net/netip"
+
+// Role is what an actor may be. Roles are fixed; which actions each allows is the table in table.go.
+type Role string
+
+// The roles.
+const (
+	Requester Role = "requester" // asks for certificates in the own namespace
+	Approver  Role = "approver"  // decides on requests that wait
+	Revoker   Role = "revoker"   // revokes certificates
+	Auditor   Role = "auditor"   // reads everything, changes nothing
+	Operator  Role = "operator"  // runs the service: authorities, health, CRLs
+)
+
+// Action is something that can be done to a resource.
+type Action string
+
+// The actions.
+const (
+	IssueCertificate  Action = "certificate.issue"
+	ReadCertificate   Action = "certificate.read"
+	RevokeCertificate Action = "certificate.revoke"
+	ReadProfile       Action = "profile.read"
+	EvaluateProfile   Action = "profile.evaluate"
+	ReadAuthority     Action = "authority.read"
+)
+
+// AllNamespaces is the namespace of actors and resources that belong to no single team.
+const AllNamespaces = "*"
+
+// Actor is an authenticated caller.
+type Actor struct {
+	ID        string // of the credential, never the credential itself
+	Name      string // for people to read
+	Person    string // who stands behind the credential: two credentials of one person are one person
+	Namespace string // the namespace it acts in, or AllNamespaces
+	Roles     []Role
+}
+
+// Resource is what an action is done to.
+type Resource struct {
+	Namespace string // the owner; AllNamespaces for what belongs to the whole authority
+	Kind      string // "certificate", "profile", ...: for the refusal's words
+	ID        string
+}
+
+// Namespace is a team's share of the name space: the names that it may have in certificates.
+type Namespace struct {
+	Name     string
+	DNS      []string       // a name owns itself and everything under it; "*" owns every name
+	IP       []netip.Prefix // addresses owned
+	Email    []string       // mail domains owned
+	URI      []string       // URI prefixes owned, each ending with "/" or being a whole authority such as "spiffe://example"
+	Subjects []string       // organisations that may stand in the subject's O
+	Profiles []string       // the profiles that may be used; empty means every profile
+}
+
+// Denied is the refusal of an action. Hidden says that the caller may not even learn that the resource exists.
+type Denied struct {
+	Actor    string
+	Action   Action
+	Resource Resource
+	Hidden   bool
+}
+
+func (d *Denied) Error() string {
+	return "access denied: " + string(d.Action) + " on " + d.Resource.Kind + " is not allowed to " + d.Actor
+}

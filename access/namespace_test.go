@@ -1,0 +1,164 @@
+package access
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+func TestOwns(t *testing.T) {
+	n := Namespace{
+		Name: "dev", DNS: []string{"dev.example", "localhost"}, Email: []string{"dev.example"},
+		IP:       []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")},
+		URI:      []string{"spiffe://dev.example", "https://api.example/dev/"},
+		Subjects: []string{"Dev Example"},
+	}
+	ip := func(s string) bool { return n.OwnsIP(netip.MustParseAddr(s)) }
+	for _, c := range []struct {
+		what string
+		got  bool
+		want bool
+	}{
+		{"itself", n.OwnsDNS("dev.example"), true},
+		{"under it", n.OwnsDNS("a.b.dev.example"), true},
+		{"in capitals", n.OwnsDNS("A.DEV.Example"), true},
+		{"wildcard", n.OwnsDNS("*.dev.example"), true},
+		{"wildcard above", n.OwnsDNS("*.example"), false},
+		{"no label boundary", n.OwnsDNS("xdev.example"), false},
+		{"as a prefix", n.OwnsDNS("dev.example.com"), false},
+		{"parent", n.OwnsDNS("example"), false},
+		{"empty", n.OwnsDNS(""), false},
+		{"bare wildcard", n.OwnsDNS("*."), false},
+		{"trailing dot", n.OwnsDNS("dev.example."), false},
+		{"empty label", n.OwnsDNS("a..dev.example"), false},
+		{"leading dot", n.OwnsDNS(".dev.example"), false},
+		{"single label", n.OwnsDNS("localhost"), true},
+		{"loopback", ip("127.0.0.1"), true},
+		{"loopback 6", ip("::1"), true},
+		{"other", ip("10.0.0.1"), false},
+		{"mapped", ip("::ffff:127.0.0.1"), false},
+		{"no address", n.OwnsIP(netip.Addr{}), false},
+		{"mail", n.OwnsEmail("Ann@DEV.example"), true},
+		{"mail below", n.OwnsEmail("ann@x.dev.example"), false},
+		{"mail, two at signs", n.OwnsEmail("a@dev.example@evil.example"), false},
+		{"mail, no local part", n.OwnsEmail("@dev.example"), false},
+		{"mail, no domain", n.OwnsEmail("ann@"), false},
+		{"uri of an authority", n.OwnsURI("spiffe://dev.example/a/b"), true},
+		{"the authority", n.OwnsURI("spiffe://DEV.example"), true},
+		{"authority as a prefix", n.OwnsURI("spiffe://dev.example.evil/a"), false},
+		{"authority with a user", n.OwnsURI("spiffe://dev.example@evil/a"), false},
+		{"authority with a port", n.OwnsURI("spiffe://dev.example:443/a"), false},
+		{"uri under a path", n.OwnsURI("https://api.example/dev/x"), true},
+		{"uri beside the path", n.OwnsURI("https://api.example/device"), false},
+		{"uri that climbs", n.OwnsURI("https://api.example/dev/../ops"), false},
+		{"uri that climbs in code", n.OwnsURI("https://api.example/dev/%2e%2E/ops"), false},
+		{"uri with backslash", n.OwnsURI(`https://api.example/dev/%5c../ops`), false},
+		{"no uri", n.OwnsURI("dev.example"), false},
+		{"organisation", n.OwnsOrganisation("Dev Example"), true},
+		{"organisation in capitals", n.OwnsOrganisation("DEV EXAMPLE"), false},
+		{"no organisation", n.OwnsOrganisation(""), false},
+	} {
+		if c.got != c.want {
+			t.Errorf("%s: got %v, want %v", c.what, c.got, c.want)
+		}
+	}
+	if all := (Namespace{DNS: []string{"*"}}); !all.OwnsDNS("any.thing") || all.OwnsDNS("") {
+		t.Error("\"*\" owns every name, and the empty name is none")
+	}
+	var none Namespace
+	if none.OwnsDNS("a.example") || none.OwnsIP(netip.IPv6Loopback()) || none.OwnsEmail("a@b") || none.OwnsURI("a://b/") ||
+		none.OwnsOrganisation("A") {
+		t.Error("the zero namespace owns something")
+	}
+}
+
+func TestMayUse(t *testing.T) {
+	some := Namespace{Profiles: []string{"tls-server"}}
+	if !some.MayUse("tls-server") || some.MayUse("tls-client") || !some.Lists("tls-server") {
+		t.Error("a list of profiles must bind")
+	}
+	if none := (Namespace{}); !none.MayUse("tls-client") || none.Lists("tls-client") {
+		t.Error("without a list every profile may be used and none is listed")
+	}
+}
+
+func TestValidate(t *testing.T) {
+	good := Namespace{
+		Name: "team-1", DNS: []string{"*", "a.example", "localhost", "_x.example"}, IP: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")},
+		Email: []string{"a.example"}, URI: []string{"spiffe://a.example", "https://a.example/x/"}, Subjects: []string{"Müller & Söhne"},
+		Profiles: []string{"tls-server"},
+	}
+	if err := good.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	for name, bad := range map[string]Namespace{
+		"no name":            {},
+		"name in capitals":   {Name: "Team"},
+		"dns in capitals":    {Name: "t", DNS: []string{"A.example"}},
+		"dns trailing dot":   {Name: "t", DNS: []string{"a.example."}},
+		"dns leading dot":    {Name: "t", DNS: []string{".a.example"}},
+		"dns wildcard":       {Name: "t", DNS: []string{"*.a.example"}},
+		"dns empty":          {Name: "t", DNS: []string{""}},
+		"dns too long":       {Name: "t", DNS: []string{strings.Repeat("a.", 127)}},
+		"dns long label":     {Name: "t", DNS: []string{strings.Repeat("a", 64)}},
+		"ip host bits":       {Name: "t", IP: []netip.Prefix{netip.MustParsePrefix("10.0.0.1/8")}},
+		"ip zero":            {Name: "t", IP: []netip.Prefix{{}}},
+		"email mailbox":      {Name: "t", Email: []string{"a@b.example"}},
+		"uri half a segment": {Name: "t", URI: []string{"https://a.example/x"}},
+		"uri no authority":   {Name: "t", URI: []string{"urn:x/"}},
+		"uri user":           {Name: "t", URI: []string{"https://u@a.example/"}},
+		"uri query":          {Name: "t", URI: []string{"https://a.example/?x"}},
+		"uri capitals":       {Name: "t", URI: []string{"https://A.example/"}},
+		"uri climbing":       {Name: "t", URI: []string{"https://a.example/../"}},
+		"subject empty":      {Name: "t", Subjects: []string{""}},
+		"subject control":    {Name: "t", Subjects: []string{"a\x00b"}},
+		"profile":            {Name: "t", Profiles: []string{"TLS Server"}},
+	} {
+		if bad.Validate() == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+	if err := (Namespace{DNS: []string{"A"}, Email: []string{"B"}}).Validate(); err == nil || strings.Count(err.Error(), "\n") != 2 {
+		t.Errorf("want all three problems at once, got %v", err)
+	}
+}
+
+// TestOwnershipIsMonotone holds that whoever owns a name owns every name under it, in any case, and nobody owns a name by a suffix
+// that does not begin at a label.
+func TestOwnershipIsMonotone(t *testing.T) {
+	label := rapid.StringMatching(`[a-z0-9]([a-z0-9-]{0,8}[a-z0-9])?`)
+	rapid.Check(t, func(t *rapid.T) {
+		owned := label.Draw(t, "second") + "." + label.Draw(t, "top")
+		n := Namespace{Name: "t", DNS: []string{owned}, Email: []string{owned}, URI: []string{"spiffe://" + owned}}
+		if err := n.Validate(); err != nil {
+			t.Fatal(err)
+		}
+		below := label.Draw(t, "below") + "." + owned
+		if !n.OwnsDNS(owned) || !n.OwnsDNS(strings.ToUpper(below)) || !n.OwnsDNS("*."+below) || !n.OwnsURI("spiffe://"+owned+"/"+label.Draw(t, "path")) {
+			t.Fatalf("%q does not own what lies under it", owned)
+		}
+		beside := label.Draw(t, "beside") + owned
+		if n.OwnsDNS(beside) || n.OwnsEmail("a@"+beside) || n.OwnsURI("spiffe://"+owned+label.Draw(t, "tail")) {
+			t.Fatalf("%q owns %q", owned, beside)
+		}
+	})
+}
+
+func FuzzNamespaceValidate(f *testing.F) {
+	f.Add("team", "a.example", "https://a.example/x/", "https://a.example/x/y")
+	f.Add("", "*", "spiffe://a", "spiffe://a/../b")
+	f.Fuzz(func(t *testing.T, name, dns, prefix, uri string) {
+		n := Namespace{Name: name, DNS: []string{dns}, Email: []string{dns}, URI: []string{prefix}}
+		if n.Validate() != nil {
+			return
+		}
+		if dns != everything && (!n.OwnsDNS(dns) || n.OwnsDNS("x"+dns)) {
+			t.Fatalf("%q is valid but does not own itself alone", dns)
+		}
+		if n.OwnsURI(uri) && prefix != everything && !strings.HasPrefix(strings.ToLower(uri), strings.ToLower(strings.TrimSuffix(prefix, "/"))) {
+			t.Fatalf("%q owns %q", prefix, uri)
+		}
+	})
+}

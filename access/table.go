@@ -1,0 +1,31 @@
+package access
+
+import "slices"
+
+// allowed is the table of who may do what. What does not stand here is refused.
+var allowed = map[Role][]Action{
+	Requester: {IssueCertificate, ReadCertificate, ReadProfile, EvaluateProfile, ReadAuthority},
+	Approver:  {ReadCertificate, ReadProfile, ReadAuthority},
+	Revoker:   {ReadCertificate, RevokeCertificate, ReadProfile, ReadAuthority},
+	Auditor:   {ReadCertificate, ReadProfile, ReadAuthority},
+	Operator:  {ReadCertificate, ReadProfile, ReadAuthority},
+}
+
+// shared are the actions that a member of one namespace may do to what belongs to the whole authority. Certificates are not among
+// them: those of no single team are read by actors of no single team.
+var shared = []Action{ReadProfile, EvaluateProfile, ReadAuthority}
+
+// Grant is one row of the table: what a role may do.
+type Grant struct {
+	Role    Role
+	Actions []Action
+}
+
+// Table is who may do what, in the order of Roles. The caller may keep and change it.
+func Table() []Grant {
+	table := make([]Grant, 0, len(allowed))
+	for _, r := range Roles() {
+		table = append(table, Grant{Role: r, Actions: slices.Clone(allowed[r])})
+	}
+	return table
+}

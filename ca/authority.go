@@ -1,0 +1,84 @@
+package ca
+
+import (
+	"context"
+	"crypto/x509"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/chancery-ca/chancery/issuance"
+)
+
+// keyRest is how long a key that failed is left alone. Every attempt with a broken key leaves an intent to be settled and a serial to be
+// revoked; one attempt a second is enough to notice that the key is back.
+const keyRest = time.Second
+
+// Authority is an authority whose key is open: it can sign.
+type Authority struct {
+	AuthorityRecord
+	Certificate *x509.Certificate
+	Issuer      *issuance.Issuer
+
+	failedAt atomic.Int64 // Unix nanoseconds of the key's last failure, until it signs again or has rested
+}
+
+// OpenAuthority joins an authority's record with its issuer. It refuses an issuer of another certificate.
+func OpenAuthority(r AuthorityRecord, i *issuance.Issuer) (*Authority, error) {
+	if string(i.Certificate().Raw) != string(r.Certificate) {
+		return nil, fmt.Errorf("opening authority %q: the key was opened for another certificate", r.Name)
+	}
+	return &Authority{AuthorityRecord: r, Certificate: i.Certificate(), Issuer: i}, nil
+}
+
+func (a *Authority) failed(now time.Time) { a.failedAt.Store(now.UnixNano()) }
+
+// healthy tells whether the key may be tried. After a failure one caller in each keyRest is let through.
+func (a *Authority) healthy(now time.Time) bool {
+	at := a.failedAt.Load()
+	if at == 0 {
+		return true
+	}
+	if now.Sub(time.Unix(0, at)).Abs() < keyRest {
+		return false
+	}
+	return a.failedAt.CompareAndSwap(at, now.UnixNano())
+}
+
+// recovered ends the rest: the key has signed.
+func (a *Authority) recovered() { a.failedAt.Store(0) }
+
+// outcome is a certificate with its chain, the root left out: who trusts a root has it.
+func (a *Authority) outcome(c Certificate, replayed bool) Outcome {
+	chain := [][]byte{c.DER}
+	if n := len(a.Chain); n > 1 {
+		chain = append(chain, a.Chain[:n-1]...)
+	} else {
+		chain = append(chain, a.Chain...)
+	}
+	return Outcome{Certificate: c, Chain: chain, Replayed: replayed}
+}
+
+// authority finds an authority that can sign; the empty name is the default.
+func (c *CA) authority(name string) (*Authority, error) {
+	if name == "" {
+		return c.first, nil
+	}
+	if a := c.authorities[name]; a != nil {
+		return a, nil
+	}
+	return nil, fmt.Errorf("authority %q: %w", name, ErrNotFound)
+}
+
+// Ready tells whether requests can be served: the store answers and every key has not just failed.
+func (c *CA) Ready(ctx context.Context) error {
+	if _, err := c.store.Authorities(ctx); err != nil {
+		return fmt.Errorf("the store: %w", err)
+	}
+	for name, a := range c.authorities {
+		if a.failedAt.Load() != 0 {
+			return fmt.Errorf("the key of %s: %w", name, ErrUnavailable)
+		}
+	}
+	return nil
+}

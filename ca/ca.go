@@ -1,0 +1,117 @@
+// Package ca is the authority: its verbs, one file each. issue.go turns an order into a certificate, revoke.go takes one back,
+// publish.go keeps the CRLs current, recover.go settles what a crash left open, and tls.go gets the service its own certificate.
+//
+// It alone knows the order of steps. Who may do what is asked of access, what a certificate says of policies, how it is built and
+// signed of issuance; what must last goes to the Store and what was done goes into audit leaves, in one transaction with it. The
+// package declares the Store that it needs and knows neither the database nor HTTP.
+package ca
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"time"
+
+	"github.com/chancery-ca/chancery/access"
+	"github.com/chancery-ca/chancery/policies"
+)
+
+// CA is the authority. New makes one; Run keeps its CRLs current and settles what was left open.
+type CA struct {
+	store         Store
+	authorities   map[string]*Authority
+	first         *Authority
+	authorityKeys [][]byte
+	policies      *policies.Set
+	namespaces    map[string]access.Namespace
+	replica       Replica
+	now           func() time.Time
+	random        io.Reader
+	newID         func() string
+	log           *slog.Logger
+	metrics       Metrics
+	publications  *publications
+	directory     *directory
+}
+
+// Config is what a CA is made of. Every field but Metrics is required.
+type Config struct {
+	Store       Store
+	Authorities []*Authority // the first is the default issuer
+	Policies    *policies.Set
+	Namespaces  map[string]access.Namespace
+	Replica     Replica
+	Now         func() time.Time
+	Random      io.Reader
+	NewID       func() string // makes event and request IDs: UUIDs of version 7
+	Log         *slog.Logger
+	Metrics     Metrics
+}
+
+// Replica names this process among those that share the database. Name is unique among living replicas and stays the same over
+// restarts, so that a replica can settle at start what its predecessor left open; Run tells one start from the next.
+type Replica struct {
+	Name string
+	Run  string
+}
+
+// Metrics counts what the authority does. A nil Metrics counts nothing.
+type Metrics interface {
+	Issued(authority, profile string, took time.Duration)
+	Refused(profile string)
+	Failed(step string)
+	Revoked(authority string, reason string)
+	Orphaned(authority string)
+	Published(authority, scope string, entries int, took time.Duration, nextUpdate time.Time)
+}
+
+// New checks that a configuration is whole and makes a CA of it.
+func New(cfg Config) (*CA, error) {
+	switch {
+	case cfg.Store == nil, cfg.Policies == nil, cfg.Now == nil, cfg.Random == nil, cfg.NewID == nil, cfg.Log == nil:
+		return nil, errors.New("ca: the configuration lacks a store, policies, clock, randomness, identifiers or log")
+	case len(cfg.Authorities) == 0:
+		return nil, errors.New("ca: no authority has its key open; add one with `chancery authority add`")
+	case cfg.Replica.Name == "" || cfg.Replica.Run == "":
+		return nil, errors.New("ca: the replica has no name")
+	}
+	c := &CA{
+		store: cfg.Store, authorities: map[string]*Authority{}, first: cfg.Authorities[0], policies: cfg.Policies, namespaces: cfg.Namespaces,
+		replica: cfg.Replica, now: cfg.Now, random: cfg.Random, newID: cfg.NewID, log: cfg.Log, metrics: cfg.Metrics,
+		publications: newPublications(), directory: newDirectory(),
+	}
+	if c.metrics == nil {
+		c.metrics = noMetrics{}
+	}
+	for _, a := range cfg.Authorities {
+		if a.Issuer == nil || c.authorities[a.Name] != nil {
+			return nil, fmt.Errorf("ca: authority %q is given twice or cannot sign", a.Name)
+		}
+		c.authorities[a.Name] = a
+		c.authorityKeys = append(c.authorityKeys, a.Certificate.RawSubjectPublicKeyInfo)
+	}
+	return c, nil
+}
+
+// Errors that a front end decides on. Refusals by policy are *policies.Refusal, by access *access.Denied.
+var (
+	ErrNotFound            = errors.New("not found")
+	ErrAmbiguousSerial     = errors.New("several authorities have issued this serial; name the issuer")
+	ErrIdempotencyMismatch = errors.New("the idempotency key was used for another request")
+	ErrIdempotencyBusy     = errors.New("a request with this idempotency key is being worked on")
+	ErrKeyCompromised      = errors.New("the key is known to be compromised")
+	ErrRevokedOtherwise    = errors.New("the certificate is revoked already, and its state cannot change in this way")
+	ErrExpired             = errors.New("the certificate has expired")
+	ErrUnavailable         = errors.New("a part that is needed is away for the moment")
+	ErrIntentLost          = errors.New("the intent is no longer this replica's")
+	ErrFenced              = errors.New("another replica has taken over")
+	ErrExists              = errors.New("it exists already")
+)
+
+// InvalidError is a request that makes no sense whatever the policies say, such as an unknown reason.
+type InvalidError struct {
+	Field, Message, Hint string
+}
+
+func (e *InvalidError) Error() string { return fmt.Sprintf("%s: %s", e.Field, e.Message) }

@@ -1,0 +1,342 @@
+package ca
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/chancery-ca/chancery/access"
+	"github.com/chancery-ca/chancery/audit"
+	"github.com/chancery-ca/chancery/csr"
+	"github.com/chancery-ca/chancery/issuance"
+	"github.com/chancery-ca/chancery/policies"
+)
+
+const (
+	// issueDeadline bounds an issuance from its intent on. The requester's cancellation no longer counts by then.
+	issueDeadline = 30 * time.Second
+	// intentLease is how long a replica owns an intent. It exceeds issueDeadline, so that nobody else settles what may yet succeed.
+	intentLease = 2 * issueDeadline
+	// replayWait is how long a repeated request waits for the first one to end.
+	replayWait = 5 * time.Second
+)
+
+// Order is a wish for a certificate.
+type Order struct {
+	Actor          access.Actor
+	Profile        string
+	Issuer         string // empty: the default authority
+	CSR            *csr.Request
+	Validity       time.Duration // 0: the profile's default
+	Metadata       map[string]string
+	IdempotencyKey string // empty: none
+}
+
+// digest is the body that an idempotency key is bound to: what is asked for, however it was written.
+func (o Order) digest() [32]byte {
+	h := sha256.New()
+	field := func(b []byte) {
+		h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(b))))
+		h.Write(b)
+	}
+	field([]byte(o.Profile))
+	field([]byte(o.Issuer))
+	field(o.CSR.Raw())
+	field(binary.BigEndian.AppendUint64(nil, uint64(o.Validity)))
+	keys := make([]string, 0, len(o.Metadata))
+	for k := range o.Metadata {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	for _, k := range keys {
+		field([]byte(k))
+		field([]byte(o.Metadata[k]))
+	}
+	return [32]byte(h.Sum(nil))
+}
+
+// Outcome is what came of an order.
+type Outcome struct {
+	Certificate Certificate
+	Chain       [][]byte // DER: the certificate, then its issuers up to, but without, the root
+	Replayed    bool     // the certificate was issued for an earlier request with the same idempotency key
+}
+
+// Issue turns an order into a certificate. Reading it from top to bottom is reading the procedure:
+// authorise, gather facts, decide, prepare and lint, record the intent, sign, record the certificate.
+//
+// It returns *access.Denied, *policies.Refusal, *InvalidError, ErrIdempotencyMismatch or ErrIdempotencyBusy when there is no
+// certificate for a reason of the requester's, and an error wrapping ErrUnavailable when trying again later may help. With any error no
+// certificate was released: either nothing was signed, or the intent on record is settled as possibly signed and revoked.
+func (c *CA) Issue(ctx context.Context, o Order) (Outcome, error) {
+	started := c.now()
+	if err := c.authorize(ctx, o.Actor, access.IssueCertificate, access.Resource{Namespace: o.Actor.Namespace, Kind: "certificate"}); err != nil {
+		return Outcome{}, err
+	}
+	authority, err := c.authority(o.Issuer)
+	if err != nil {
+		return Outcome{}, err
+	}
+	idempotency := IdempotencyKey{Actor: o.Actor.ID, Key: o.IdempotencyKey, Body: o.digest()}
+	if earlier, found, err := c.replay(ctx, authority, idempotency); err != nil || found {
+		return earlier, err
+	}
+
+	request, decision, err := c.decide(ctx, o, authority)
+	if err != nil {
+		return Outcome{}, err
+	}
+	grant, err := decision.Grant()
+	if err != nil {
+		return Outcome{}, c.refuse(ctx, request, err)
+	}
+	serial, err := issuance.NewSerial(c.now(), c.random)
+	if err != nil {
+		return Outcome{}, err
+	}
+	prepared, err := authority.Issuer.Prepare(grant, serial, c.now())
+	if err != nil {
+		return Outcome{}, c.refuseUnfit(ctx, request, err)
+	}
+	if !authority.healthy(c.now()) {
+		return Outcome{}, fmt.Errorf("issuing: the key of %s failed a moment ago: %w", authority.Name, ErrUnavailable)
+	}
+	if err := ctx.Err(); err != nil {
+		return Outcome{}, fmt.Errorf("issuing: the requester left before anything was recorded: %w", err)
+	}
+
+	// From the intent on, the requester's cancellation no longer counts: what has begun is ended, within a deadline.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), issueDeadline)
+	defer cancel()
+	intent := Intent{
+		Issuer: authority.Name, Serial: serial, Kind: issuance.Final, CRLScope: grant.Template().CRLScope, NotAfter: grant.Template().NotAfter,
+		Request: request, Idempotency: idempotency, Owner: c.replica, Lease: intentLease,
+	}
+	signed, err := authority.Issuer.Sign(ctx, prepared, c.intentRecorder(intent))
+	switch {
+	case errors.Is(err, issuance.ErrPossiblySigned):
+		authority.failed(c.now())
+		c.abandon(ctx, intent, err)
+		return Outcome{}, fmt.Errorf("issuing: %w: %w", ErrUnavailable, err)
+	case err != nil: // the intent was not recorded, so nothing was signed
+		var replay *Replay
+		if errors.As(err, &replay) || errors.Is(err, ErrIdempotencyBusy) {
+			earlier, found, err := c.replay(ctx, authority, idempotency)
+			if err == nil && !found {
+				err = fmt.Errorf("issuing: %w: the earlier request with this idempotency key came to nothing", ErrUnavailable)
+			}
+			return earlier, err
+		}
+		if errors.Is(err, ErrKeyCompromised) { // it became so between the decision and the intent
+			return Outcome{}, c.refuse(ctx, request, compromisedRefusal(o.Profile))
+		}
+		return Outcome{}, fmt.Errorf("issuing: recording the intent: %w", err)
+	}
+	authority.recovered()
+
+	certificate := newCertificate(authority, grant, signed, request, c.now(), c.newID(), c.replica)
+	if err := c.recordCertificate(ctx, certificate, signed.Signature); err != nil {
+		c.abandon(ctx, intent, err)
+		return Outcome{}, fmt.Errorf("issuing: %w: recording the certificate: %w", ErrUnavailable, err)
+	}
+	c.metrics.Issued(authority.Name, o.Profile, c.now().Sub(started))
+	return authority.outcome(Certificate{NewCertificate: certificate}, false), nil
+}
+
+// Evaluate tells what would be decided, rule by rule. Nothing is recorded, nothing is issued.
+func (c *CA) Evaluate(ctx context.Context, o Order) (*policies.Decision, error) {
+	if err := c.authorize(ctx, o.Actor, access.EvaluateProfile, access.Resource{Namespace: o.Actor.Namespace, Kind: "profile", ID: o.Profile}); err != nil {
+		return nil, err
+	}
+	authority, err := c.authority(o.Issuer)
+	if err != nil {
+		return nil, err
+	}
+	_, decision, err := c.decide(ctx, o, authority)
+	return decision, err
+}
+
+// decide gathers the facts and asks the policies. The request it returns holds all that the decision saw.
+func (c *CA) decide(ctx context.Context, o Order, a *Authority) (Request, *policies.Decision, error) {
+	spki := sha256.Sum256(o.CSR.Key().SPKI)
+	compromised, err := c.store.KeyCompromised(ctx, spki)
+	if err != nil {
+		return Request{}, nil, fmt.Errorf("deciding: looking the key up: %w", err)
+	}
+	now := c.now()
+	decision := c.policies.Decide(policies.Request{
+		CSR: o.CSR, Profile: o.Profile, Validity: o.Validity, Actor: o.Actor, Namespace: c.namespaces[o.Actor.Namespace],
+		Issuer: policies.Issuer{
+			Name: a.Name, Certificate: a.Certificate, CRLScope: FullScope, CRLURL: a.CRLURL, IssuerURLs: nonEmpty(a.IssuerURL),
+		},
+		Now: now, CompromisedKey: compromised, AuthorityKeys: c.authorityKeys,
+	})
+	roles := make([]string, len(o.Actor.Roles))
+	for i, r := range o.Actor.Roles {
+		roles[i] = string(r)
+	}
+	return Request{
+		ID: c.newID(), At: now, ActorID: o.Actor.ID, ActorName: o.Actor.Name, Namespace: o.Actor.Namespace, Roles: roles,
+		Profile: o.Profile, Issuer: a.Name, CSR: o.CSR.Raw(), SPKI: spki, Validity: o.Validity, Metadata: o.Metadata,
+		Verdict: decision.Verdict(), Results: decision.Results(), PolicyDigest: decision.PolicyDigest(), CompromisedKey: compromised,
+	}, decision, nil
+}
+
+// refuse records a refusal and returns it. When it cannot be recorded the requester is told to come again: a refusal leaves a trace too.
+func (c *CA) refuse(ctx context.Context, r Request, why error) error {
+	c.metrics.Refused(r.Profile)
+	r.Verdict = policies.Refuse
+	var rules []string
+	var refusal *policies.Refusal
+	if errors.As(why, &refusal) {
+		for _, v := range refusal.Violations {
+			if !slices.Contains(rules, v.Rule) {
+				rules = append(rules, v.Rule)
+			}
+		}
+	}
+	leaf, err := c.leaf(audit.RequestRefused, r.ActorID, r.Namespace, r.At, map[string]string{
+		"request": r.ID, "profile": r.Profile, "policy": r.PolicyDigest, "rules": strings.Join(rules, " "),
+		"csr_sha256": hexSHA256(r.CSR), "spki_sha256": hex.EncodeToString(r.SPKI[:]),
+	})
+	if err != nil {
+		return err
+	}
+	if err := c.store.RecordRefusal(context.WithoutCancel(ctx), r, leaf); err != nil {
+		return fmt.Errorf("recording a refusal: %w", err)
+	}
+	return why
+}
+
+// refuseUnfit refuses what the policies granted and the lints, or the issuer's own bounds, did not. That is a fault of a profile, so it
+// is told to the operator, and the requester learns which lint spoke.
+func (c *CA) refuseUnfit(ctx context.Context, r Request, err error) error {
+	var lint *issuance.LintError
+	if !errors.As(err, &lint) {
+		return fmt.Errorf("issuing: preparing the certificate: %w", err)
+	}
+	c.log.ErrorContext(ctx, "a granted certificate failed linting: the profile needs mending", "profile", r.Profile, "request", r.ID, "lint", lint.Error())
+	refusal := &policies.Refusal{Profile: r.Profile}
+	for _, f := range lint.Findings {
+		refusal.Violations = append(refusal.Violations, policies.Violation{
+			Rule: "lint." + f.Lint, Field: "certificate", Message: "the certificate would break " + f.Lint + " (" + f.Level + ")",
+			Hint: "the profile lets through what its lints refuse; ask the operator to mend the profile",
+		})
+	}
+	return c.refuse(ctx, r, refusal)
+}
+
+func compromisedRefusal(profile string) *policies.Refusal {
+	return &policies.Refusal{Profile: profile, Violations: []policies.Violation{{
+		Rule: "key.compromised", Field: "subjectPublicKeyInfo", Message: ErrKeyCompromised.Error(), Hint: "make a new key pair",
+	}}}
+}
+
+// intentRecorder makes the intent durable, with its audit leaf, when issuance is about to sign.
+func (c *CA) intentRecorder(i Intent) issuance.Recorder {
+	return issuance.RecorderFunc(func(ctx context.Context, s issuance.Signing) error {
+		i.TBS = s.TBS
+		leaf, err := c.leaf(audit.CertificateIntended, i.Request.ActorID, i.Request.Namespace, c.now(), map[string]string{
+			"issuer": i.Issuer, "serial": i.Serial.String(), "kind": string(i.Kind), "tbs_sha256": hexSHA256(s.TBS), "request": i.Request.ID,
+			"profile": i.Request.Profile, "policy": i.Request.PolicyDigest, "csr_sha256": hexSHA256(i.Request.CSR), "replica": i.Owner.Name,
+		})
+		if err != nil {
+			return err
+		}
+		return c.store.RecordIntent(ctx, i, leaf)
+	})
+}
+
+// recordCertificate makes the certificate durable together with what is said of it. While the store is away it tries again until the
+// deadline: the signature exists, and losing it would cost a revocation.
+func (c *CA) recordCertificate(ctx context.Context, n NewCertificate, s issuance.Signature) error {
+	issued, err := c.leafWithID(n.EventID, audit.CertificateIssued, "system", n.Namespace, n.IssuedAt, map[string]string{
+		"issuer": n.Issuer, "serial": n.Serial.String(), "kind": string(n.Kind), "certificate_sha256": hexSHA256(n.DER), "request": n.RequestID,
+		"profile": n.Profile, "policy": n.PolicyDigest, "not_after": n.NotAfter.UTC().Format(time.RFC3339),
+	})
+	if err != nil {
+		return err
+	}
+	signed, err := c.signatureLeaf(n.Issuer, n.Namespace, s)
+	if err != nil {
+		return err
+	}
+	return c.untilAvailable(ctx, func() error { return c.store.RecordCertificate(ctx, n, issued, signed) })
+}
+
+// abandon settles an own intent at once where it can. Where it cannot, the intent's lease runs out and Recover settles it.
+func (c *CA) abandon(ctx context.Context, i Intent, why error) {
+	c.metrics.Failed("issue")
+	c.log.ErrorContext(ctx, "an issuance failed after its intent was recorded", "issuer", i.Issuer, "serial", i.Serial.String(), "error", why)
+	// The certificate may be on record after all: a settlement then finds no open intent, and leaves it alone.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleDeadline)
+	defer cancel()
+	open := OpenIntent{Issuer: i.Issuer, Serial: i.Serial, Kind: i.Kind, TBS: i.TBS, Namespace: i.Request.Namespace, RequestID: i.Request.ID, Owner: i.Owner}
+	if err := c.settle(ctx, open, "the issuance failed after its intent was recorded"); err != nil && !errors.Is(err, ErrIntentLost) {
+		c.log.WarnContext(ctx, "the intent stays open until its lease runs out", "issuer", i.Issuer, "serial", i.Serial.String(), "error", err)
+	}
+}
+
+// replay finds the outcome of an earlier request with the same idempotency key. It waits a little for one that is being worked on.
+func (c *CA) replay(ctx context.Context, a *Authority, k IdempotencyKey) (earlier Outcome, found bool, err error) {
+	if k.Key == "" {
+		return Outcome{}, false, nil
+	}
+	wait, cancel := context.WithTimeout(ctx, replayWait)
+	defer cancel()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		replay, err := c.store.FindReplay(ctx, k)
+		switch {
+		case err != nil:
+			return Outcome{}, false, fmt.Errorf("looking the idempotency key up: %w", err)
+		case replay == nil:
+			return Outcome{}, false, nil
+		case replay.Mismatch:
+			return Outcome{}, false, ErrIdempotencyMismatch
+		case !replay.Open:
+			if other, err := c.authority(replay.Certificate.Issuer); err == nil {
+				a = other
+			}
+			return a.outcome(replay.Certificate, true), true, nil
+		}
+		select {
+		case <-wait.Done():
+			return Outcome{}, false, ErrIdempotencyBusy
+		case <-tick.C:
+		}
+	}
+}
+
+func newCertificate(a *Authority, g *policies.Grant, s *issuance.Certificate, r Request, at time.Time, eventID string, owner Replica) NewCertificate {
+	t := g.Template()
+	names := slices.Clone(t.DNS)
+	for _, ip := range t.IP {
+		names = append(names, ip.String())
+	}
+	names = append(append(names, t.Email...), t.URI...)
+	return NewCertificate{
+		Issuer: a.Name, Serial: s.Serial, Kind: s.Kind, DER: s.DER, SPKI: sha256.Sum256(t.SPKI), CRLScope: t.CRLScope, Profile: g.Profile(),
+		PolicyDigest: g.PolicyDigest(), Namespace: r.Namespace, RequestID: r.ID, Subject: t.Subject.String(), Names: names,
+		NotBefore: t.NotBefore, NotAfter: t.NotAfter, IssuedAt: at, EventID: eventID, Owner: owner,
+	}
+}
+
+func hexSHA256(b []byte) string {
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:])
+}
+
+func nonEmpty(s string) []string {
+	if s == "" {
+		return nil
+	}
+	return []string{s}
+}

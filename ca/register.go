@@ -1,0 +1,164 @@
+package ca
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"fmt"
+	"net/url"
+	"regexp"
+	"time"
+
+	"github.com/chancery-ca/chancery/audit"
+)
+
+// Registrar takes in what was made elsewhere: authorities from a ceremony, and CRLs that an offline authority signed. It needs no key.
+type Registrar struct {
+	Store Store
+	Now   func() time.Time
+	NewID func() string
+	Actor string // who is at the keyboard, for the audit log
+}
+
+// authorityName is what an authority may be called: it stands in URLs and file names.
+var authorityName = regexp.MustCompile(`^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$`)
+
+// AddAuthority registers an authority. The chain must verify from its certificate up to a self-signed root, and every certificate must
+// be an authority's. The same again is no error.
+func (r Registrar) AddAuthority(ctx context.Context, a AuthorityRecord) error {
+	if err := checkAuthority(a, r.Now()); err != nil {
+		return err
+	}
+	leaf, err := r.leaf(audit.AuthorityAdded, map[string]string{
+		"authority": a.Name, "parent": a.Parent, "certificate_sha256": hexSHA256(a.Certificate), "token": a.Key.Token, "key_label": a.Key.Label,
+		"key_id": hex.EncodeToString(a.Key.ID), "online": fmt.Sprint(a.Online),
+	})
+	if err != nil {
+		return err
+	}
+	a.AddedAt = r.Now()
+	if err := r.Store.RecordAuthority(ctx, a, leaf); err != nil {
+		return fmt.Errorf("adding authority %q: %w", a.Name, err)
+	}
+	return nil
+}
+
+func checkAuthority(a AuthorityRecord, now time.Time) error {
+	invalid := func(field, hint, format string, args ...any) error {
+		return &InvalidError{Field: field, Message: fmt.Sprintf(format, args...), Hint: hint}
+	}
+	if !authorityName.MatchString(a.Name) {
+		return invalid("name", "use lower-case letters, digits, dots and hyphens", "%q cannot be an authority's name", a.Name)
+	}
+	if len(a.Chain) == 0 || !bytes.Equal(a.Chain[0], a.Certificate) {
+		return invalid("chain", "", "the chain does not begin with the authority's certificate")
+	}
+	var chain []*x509.Certificate
+	for i, der := range a.Chain {
+		c, err := x509.ParseCertificate(der)
+		if err != nil {
+			return invalid("chain", "", "certificate %d cannot be read: %v", i, err)
+		}
+		if !c.IsCA || c.KeyUsage&x509.KeyUsageCertSign == 0 {
+			return invalid("chain", "", "certificate %d (%s) is not an authority's", i, c.Subject)
+		}
+		chain = append(chain, c)
+	}
+	for i, c := range chain {
+		issuer := chain[min(i+1, len(chain)-1)]
+		if err := c.CheckSignatureFrom(issuer); err != nil {
+			return invalid("chain", "give every certificate up to the root, in order", "certificate %d (%s) is not signed by the next: %v", i, c.Subject, err)
+		}
+		if now.After(c.NotAfter) {
+			return invalid("chain", "", "certificate %d (%s) expired on %s", i, c.Subject, c.NotAfter.Format(time.RFC3339))
+		}
+	}
+	for field, address := range map[string]string{"crl_url": a.CRLURL, "issuer_url": a.IssuerURL} {
+		// Clients fetch these without TLS: a CRL over HTTPS would need a CRL to be checked (RFC 5280, section 8).
+		if u, err := url.Parse(address); address != "" && (err != nil || u.Scheme != "http" || u.Host == "") {
+			return invalid(field, "write a full http:// URL", "%q is not a URL to fetch from", address)
+		}
+	}
+	if a.Online {
+		if a.CRL.Period <= 0 || a.CRL.Validity <= a.CRL.Period {
+			return invalid("crl", "for example a period of 24h and a validity of 7d", "a CRL must be valid for longer than the period between two")
+		}
+		if a.Key.Label == "" && len(a.Key.ID) == 0 {
+			return invalid("key", "", "an online authority's key needs a label or a CKA_ID")
+		}
+	}
+	return nil
+}
+
+// ImportCRL takes in a CRL signed elsewhere. It must be the authority's, current, and of a higher number than the last.
+func (r Registrar) ImportCRL(ctx context.Context, authority string, der []byte) (CRLRecord, error) {
+	known, err := r.Store.Authorities(ctx)
+	if err != nil {
+		return CRLRecord{}, fmt.Errorf("reading the authorities: %w", err)
+	}
+	for _, a := range known {
+		if a.Name == authority {
+			return r.importCRL(ctx, a, der)
+		}
+	}
+	return CRLRecord{}, fmt.Errorf("authority %q: %w", authority, ErrNotFound)
+}
+
+func (r Registrar) importCRL(ctx context.Context, a AuthorityRecord, der []byte) (CRLRecord, error) {
+	invalid := func(hint, format string, args ...any) (CRLRecord, error) {
+		return CRLRecord{}, &InvalidError{Field: "crl", Message: fmt.Sprintf(format, args...), Hint: hint}
+	}
+	if a.Online {
+		return invalid("the service makes its CRLs by itself", "%s is an online authority", a.Name)
+	}
+	list, err := x509.ParseRevocationList(der)
+	if err != nil {
+		return invalid("give a DER file", "the CRL cannot be read: %v", err)
+	}
+	issuer, err := x509.ParseCertificate(a.Certificate)
+	if err != nil {
+		return CRLRecord{}, fmt.Errorf("reading the certificate of %s: %w", a.Name, err)
+	}
+	if err := list.CheckSignatureFrom(issuer); err != nil {
+		return invalid("is it the CRL of this authority?", "the CRL is not signed by %s: %v", a.Name, err)
+	}
+	switch now := r.Now(); {
+	case list.Number == nil:
+		return invalid("", "the CRL has no number")
+	case list.ThisUpdate.After(now.Add(time.Hour)):
+		return invalid("check the clock", "the CRL is of the future: %s", list.ThisUpdate.Format(time.RFC3339))
+	case !list.NextUpdate.After(now):
+		return invalid("make a new one in a ceremony", "the CRL ran out on %s", list.NextUpdate.Format(time.RFC3339))
+	}
+	record := CRLRecord{
+		Issuer: a.Name, Scope: FullScope, Number: list.Number, DER: der, ThisUpdate: list.ThisUpdate, NextUpdate: list.NextUpdate,
+		Entries: len(list.RevokedCertificateEntries), EventID: r.NewID(),
+	}
+	current, err := r.Store.CurrentCRL(ctx, a.Name, FullScope, nil)
+	if err == nil && sha256.Sum256(current.DER) == sha256.Sum256(der) {
+		return current, nil // the same again
+	}
+	data := crlData(record)
+	leaf, err := r.leafWithID(record.EventID, audit.CRLImported, data)
+	if err != nil {
+		return CRLRecord{}, err
+	}
+	if err := r.Store.ImportCRL(ctx, record, leaf); err != nil {
+		return CRLRecord{}, fmt.Errorf("importing the CRL of %s: %w", a.Name, err)
+	}
+	return record, nil
+}
+
+func (r Registrar) leaf(kind audit.Kind, data map[string]string) (audit.Leaf, error) {
+	return r.leafWithID(r.NewID(), kind, data)
+}
+
+func (r Registrar) leafWithID(id string, kind audit.Kind, data map[string]string) (audit.Leaf, error) {
+	leaf, err := audit.New(audit.Event{ID: id, Kind: kind, Time: r.Now(), Actor: r.Actor, Data: data})
+	if err != nil {
+		return audit.Leaf{}, fmt.Errorf("recording %s: %w", kind, err)
+	}
+	return leaf, nil
+}

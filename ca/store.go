@@ -1,0 +1,304 @@
+package ca
+
+import (
+	"context"
+	"math/big"
+	"time"
+
+	"github.com/chancery-ca/chancery/audit"
+	"github.com/chancery-ca/chancery/issuance"
+	"github.com/chancery-ca/chancery/policies"
+)
+
+// Store keeps what must last.
+//
+// Durability: a write that returns nil has survived any crash from then on, and its audit leaves with it, in one transaction. A write
+// that returns an error wrapping ErrUnavailable may or may not have happened (an acknowledgement can be lost): the Store itself
+// re-reads by key before it says so, and the caller never repeats a signature on the strength of it. Any other error means that
+// nothing was written. Every method is safe for concurrent use, by any number of replicas.
+type Store interface {
+	IssuanceStore
+	RevocationStore
+	CRLStore
+	// RecordEvents commits leaves that go with no other change, such as refusals of access.
+	RecordEvents(ctx context.Context, leaves ...audit.Leaf) error
+	// Authorities are all authorities known, by name.
+	Authorities(ctx context.Context) ([]AuthorityRecord, error)
+	// RecordAuthority adds an authority; ErrExists when the name is taken by a different certificate or the certificate by a
+	// different name. The same again is not an error and writes nothing.
+	RecordAuthority(ctx context.Context, a AuthorityRecord, leaves ...audit.Leaf) error
+}
+
+// IssuanceStore keeps requests, intents and certificates.
+type IssuanceStore interface {
+	// RecordIntent makes an intent, its request and its claim of an idempotency key durable. It returns *Replay when the key has
+	// been used for the same body and led to a certificate, ErrIdempotencyMismatch when for another body, ErrIdempotencyBusy
+	// while the other request is open, ErrKeyCompromised when the subject's key has been revoked as compromised.
+	RecordIntent(ctx context.Context, i Intent, leaves ...audit.Leaf) error
+	// RecordCertificate makes a signed certificate durable and closes its intent. It returns ErrIntentLost when the intent has
+	// been claimed by another replica: then the certificate must not be released.
+	RecordCertificate(ctx context.Context, c NewCertificate, leaves ...audit.Leaf) error
+	// RecordRefusal keeps a request that a policy refused, with the decision's facts.
+	RecordRefusal(ctx context.Context, r Request, leaves ...audit.Leaf) error
+	// ClaimExpiredIntents makes the claimant the owner of intents whose lease has run out by the database's clock, and of all
+	// that an earlier run of the same replica left. At most max are claimed; nobody else is given them while the new lease runs.
+	ClaimExpiredIntents(ctx context.Context, by Replica, lease time.Duration, max int) ([]OpenIntent, error)
+	// SettleIntent records an owned intent as possibly signed and revoked, closes it, and releases its idempotency key. It returns
+	// ErrIntentLost when the intent is not the owner's (any more): settled by another, or turned into a certificate.
+	SettleIntent(ctx context.Context, by Replica, o Settlement, leaves ...audit.Leaf) error
+	// FindReplay looks an idempotency key up before any work is done: nil, nil when it is free.
+	FindReplay(ctx context.Context, k IdempotencyKey) (*Replay, error)
+	// KeyCompromised tells whether a subject key (SHA-256 of its SubjectPublicKeyInfo) was revoked with keyCompromise.
+	KeyCompromised(ctx context.Context, spki [32]byte) (bool, error)
+	// Certificates are the certificates with a serial, of one issuer or, when issuer is empty, of any. Orphans are among them,
+	// with no DER. Namespace narrows unless it is access.AllNamespaces.
+	Certificates(ctx context.Context, issuer string, serial []byte, namespace string) ([]Certificate, error)
+	// List pages through certificates, newest first.
+	List(ctx context.Context, f Filter) (Page, error)
+}
+
+// RevocationStore keeps revocations. They are facts in a sequence per certificate: revoked, or put on hold, released, revoked.
+type RevocationStore interface {
+	// RecordRevocation appends to the certificate's sequence if its latest entry is still the one the caller saw (after; 0 for
+	// none), and marks the certificate's CRL scope as due. It returns the entry as recorded, or, where another came first,
+	// ErrFenced: read again and decide again.
+	RecordRevocation(ctx context.Context, r Revocation, after int, leaves ...audit.Leaf) (Revocation, error)
+}
+
+// CRLStore keeps CRLs and says who may make the next. A scope is what one distribution point covers.
+type CRLStore interface {
+	// DueCRLs are the scopes of the named authorities that need a new CRL: a revocation is pending, none was ever published, or
+	// the current one's nextUpdate is nearer than the authority's overlap.
+	DueCRLs(ctx context.Context, authorities []string) ([]CRLDue, error)
+	// ClaimCRL makes the claimant the only publisher of a scope for the length of the lease and tells it, in one snapshot, the
+	// state that the next CRL must show. ErrFenced while another's lease runs. The fence rises with every claim.
+	ClaimCRL(ctx context.Context, issuer, scope string, by Replica, lease time.Duration) (CRLClaim, error)
+	// RecordCRLIntent makes a CRL's number and the digest of its to-be-signed bytes durable. ErrFenced when the claim is stale or
+	// the number is not above every earlier one of the scope.
+	RecordCRLIntent(ctx context.Context, i CRLIntent, leaves ...audit.Leaf) error
+	// RecordCRL makes a signed CRL the current one, clears what was pending in the claim's snapshot, and ends the claim. ErrFenced
+	// when the claim is stale: then the CRL must not be released.
+	RecordCRL(ctx context.Context, c CRLRecord, fence int64, leaves ...audit.Leaf) error
+	// ImportCRL makes a CRL signed elsewhere the current one of an authority's scope; ErrFenced when its number is not above the last.
+	ImportCRL(ctx context.Context, c CRLRecord, leaves ...audit.Leaf) error
+	// CurrentCRL is the CRL of a scope with the highest number; ErrNotFound before the first. When the number is the one given in
+	// unless, the DER is left empty: the caller has it.
+	CurrentCRL(ctx context.Context, issuer, scope string, unless *big.Int) (CRLRecord, error)
+}
+
+// AuthorityRecord is an authority as it is kept. It names its key and never holds it.
+type AuthorityRecord struct {
+	Name        string
+	Parent      string   // name of its issuer; empty for a root
+	Certificate []byte   // DER
+	Chain       [][]byte // DER, from its own certificate to the root, both included
+	Online      bool     // serve opens its key
+	Key         KeyName
+	CRL         CRLPlan
+	CRLURL      string // where clients fetch its CRL: the distribution point of what it issues
+	IssuerURL   string // where clients fetch its certificate: the caIssuers of what it issues
+	AddedAt     time.Time
+}
+
+// KeyName tells where an authority's key is.
+type KeyName struct {
+	Token string // the token's serial
+	Label string // CKA_LABEL
+	ID    []byte // CKA_ID
+}
+
+// CRLPlan says when an authority's CRL is made. For an offline authority it only informs.
+type CRLPlan struct {
+	Period   time.Duration // a new one is made at least so often
+	Validity time.Duration // nextUpdate - thisUpdate
+}
+
+// FullScope is the CRL scope of all certificates of an authority.
+const FullScope = "full"
+
+// Request is a request with all facts that its decision saw; later policies are tried on it.
+type Request struct {
+	ID             string
+	At             time.Time
+	ActorID        string
+	ActorName      string
+	Namespace      string
+	Roles          []string
+	Profile        string
+	Issuer         string
+	CSR            []byte // DER; nil where the authority made the request itself
+	SPKI           [32]byte
+	Validity       time.Duration
+	Metadata       map[string]string
+	Verdict        policies.Verdict
+	Results        []policies.RuleResult
+	PolicyDigest   string
+	CompromisedKey bool
+}
+
+// IdempotencyKey is a caller's name for one request: (actor, key), and the digest of the body that it was first used for.
+type IdempotencyKey struct {
+	Actor string
+	Key   string // empty: the request has none
+	Body  [32]byte
+}
+
+// Intent is a to-be-signed certificate that must be durable before a key is asked.
+type Intent struct {
+	Issuer      string
+	Serial      issuance.Serial
+	Kind        issuance.Kind
+	CRLScope    string
+	TBS         []byte
+	NotAfter    time.Time
+	Request     Request
+	Idempotency IdempotencyKey
+	Owner       Replica
+	Lease       time.Duration // from the database's now
+}
+
+// OpenIntent is an intent without a certificate.
+type OpenIntent struct {
+	Issuer    string
+	Serial    issuance.Serial
+	Kind      issuance.Kind
+	TBS       []byte
+	Namespace string
+	RequestID string
+	CreatedAt time.Time
+	Owner     Replica // the one before the claim
+}
+
+// NewCertificate is a certificate as it becomes durable.
+type NewCertificate struct {
+	Issuer       string
+	Serial       issuance.Serial
+	Kind         issuance.Kind
+	DER          []byte
+	SPKI         [32]byte
+	CRLScope     string
+	Profile      string
+	PolicyDigest string
+	Namespace    string
+	RequestID    string
+	Subject      string   // RFC 4514, for reading and searching
+	Names        []string // every subject alternative name as text: "example.com", "192.0.2.1"
+	NotBefore    time.Time
+	NotAfter     time.Time
+	IssuedAt     time.Time
+	EventID      string // of the CertificateIssued leaf
+	Owner        Replica
+}
+
+// Certificate is a certificate as it is kept, with its state. An orphan, settled as possibly signed, has no DER.
+type Certificate struct {
+	NewCertificate
+	Orphan     bool
+	Revocation *Revocation // the latest entry of its sequence; nil when there is none
+}
+
+// Status is "valid", "expired", "revoked" or "on-hold" at a moment. Revoked wins over expired.
+func (c Certificate) Status(now time.Time) string {
+	switch r := c.Revocation; {
+	case r != nil && r.Reason == issuance.CertificateHold:
+		return "on-hold"
+	case r != nil && r.Reason != issuance.RemoveFromCRL:
+		return "revoked"
+	case now.After(c.NotAfter):
+		return "expired"
+	}
+	return "valid"
+}
+
+// Settlement turns an open intent into an orphan: possibly signed, revoked.
+type Settlement struct {
+	Issuer   string
+	Serial   issuance.Serial
+	Kind     issuance.Kind
+	At       time.Time
+	EventID  string // of the CertificateOrphaned leaf
+	Reason   string // why it was settled, for people
+	NotAfter time.Time
+}
+
+// Replay is the earlier outcome of an idempotency key. Certificate is the zero value while Open.
+type Replay struct {
+	Open        bool
+	Mismatch    bool // the key was used for another body
+	Certificate Certificate
+}
+
+func (r *Replay) Error() string { return "the idempotency key has been used" }
+
+// Revocation is one entry of a certificate's sequence.
+type Revocation struct {
+	Issuer         string
+	Serial         []byte
+	Sequence       int // 1 for the first
+	Reason         issuance.Reason
+	At             time.Time
+	InvalidityDate time.Time // zero: none
+	Comment        string
+	Actor          string
+	EventID        string
+	CRLScope       string
+	NotAfter       time.Time // of the certificate
+	SPKI           [32]byte
+}
+
+// Filter selects certificates.
+type Filter struct {
+	Namespace     string // access.AllNamespaces for all
+	Query         string // a part of a name or of the subject, in any case
+	Profile       string
+	Issuer        string
+	Status        string // "", "valid", "expired", "revoked", "on-hold"
+	ExpiresBefore time.Time
+	Cursor        string // as the last Page gave it
+	Limit         int    // 1 to 500
+	Now           time.Time
+}
+
+// Page is a page of certificates; Next is empty at the end.
+type Page struct {
+	Certificates []Certificate
+	Next         string
+}
+
+// CRLDue is a scope that needs a new CRL.
+type CRLDue struct {
+	Issuer, Scope string
+	Why           string // "first", "revocation", "schedule"
+}
+
+// CRLClaim is the right to make the next CRL of a scope, and the state that it must show.
+type CRLClaim struct {
+	Issuer, Scope string
+	Fence         int64
+	LastNumber    *big.Int  // highest number ever intended; 0 when none
+	Now           time.Time // the database's clock at the snapshot
+	Entries       []issuance.CRLEntry
+	Pending       []int64 // what RecordCRL clears
+}
+
+// CRLIntent is a to-be-signed CRL that must be durable before a key is asked.
+type CRLIntent struct {
+	Issuer, Scope string
+	Number        *big.Int
+	TBS           [32]byte // SHA-256 of the to-be-signed bytes
+	Fence         int64
+	Owner         Replica
+	At            time.Time
+}
+
+// CRLRecord is a signed CRL.
+type CRLRecord struct {
+	Issuer, Scope string
+	Number        *big.Int
+	DER           []byte
+	ThisUpdate    time.Time
+	NextUpdate    time.Time
+	Entries       int
+	Pending       []int64
+	EventID       string
+}

@@ -1,0 +1,222 @@
+// Package client is the Go client of Chancery's REST API.
+//
+// It speaks the API's words and keeps none of the service's own types, so that programs may use it without the service. Requests that may
+// be repeated are repeated while the service is busy or away; a request for a certificate carries an idempotency key, so that repeating it
+// cannot yield a second certificate. The token stands in no error and no log.
+package client
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+)
+
+const (
+	// DefaultTimeout bounds one attempt. The service itself gives an issuance 30 seconds.
+	DefaultTimeout = 60 * time.Second
+	// DefaultAttempts is how often a request is sent at most.
+	DefaultAttempts = 5
+
+	maxAnswer = 32 << 20 // octets of an answer that are read: a page of 500 certificates is far below
+)
+
+// Config tells where the service is and who calls.
+type Config struct {
+	BaseURL   string         // such as "https://127.0.0.1:8443"
+	Token     string         // an API token; empty for what needs none
+	CAFile    string         // PEM bundle of the roots that the service's certificate must lead to; empty: the system's
+	Roots     *x509.CertPool // the same, in memory; CAFile is not read then
+	Timeout   time.Duration  // of one attempt; 0: DefaultTimeout
+	Attempts  int            // at most; 0: DefaultAttempts
+	UserAgent string         // empty: "chancery-client"
+	// HTTPClient replaces the client that would be made. Roots, CAFile and Timeout do not count then.
+	HTTPClient *http.Client
+	// Wait waits between attempts, or returns the context's error. Nil waits on the clock.
+	Wait func(ctx context.Context, d time.Duration) error
+	// Random makes idempotency keys and spreads retries. Nil is crypto/rand.
+	Random io.Reader
+}
+
+// Client calls the API. It is safe for concurrent use.
+type Client struct {
+	base      *url.URL
+	token     string
+	userAgent string
+	attempts  int
+	http      *http.Client
+	wait      func(ctx context.Context, d time.Duration) error
+	random    io.Reader
+}
+
+// New makes a client. It reads the bundle of roots and calls nobody.
+func New(cfg Config) (*Client, error) {
+	base, err := url.Parse(cfg.BaseURL)
+	if err != nil || base.Host == "" || (base.Scheme != "https" && base.Scheme != "http") || base.User != nil || base.RawQuery != "" {
+		return nil, errors.New("client: the base URL is not of the form https://host:port")
+	}
+	if base.Scheme == "http" && cfg.Token != "" && !loopback(base.Hostname()) {
+		return nil, errors.New("client: a token is not sent over plain HTTP to another machine; use https")
+	}
+	if strings.ContainsFunc(cfg.Token, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return nil, errors.New("client: the token holds characters that no token has, such as a line end")
+	}
+	c := &Client{
+		base: base, token: cfg.Token, userAgent: cfg.UserAgent, attempts: cfg.Attempts, http: cfg.HTTPClient, wait: cfg.Wait, random: cfg.Random,
+	}
+	c.base.Path = strings.TrimSuffix(c.base.Path, "/")
+	if c.userAgent == "" {
+		c.userAgent = "chancery-client"
+	}
+	if c.attempts <= 0 {
+		c.attempts = DefaultAttempts
+	}
+	if c.wait == nil {
+		c.wait = sleep
+	}
+	if c.random == nil {
+		c.random = rand.Reader
+	}
+	if c.http == nil {
+		c.http, err = newHTTPClient(cfg)
+	}
+	return c, err
+}
+
+func newHTTPClient(cfg Config) (*http.Client, error) {
+	roots := cfg.Roots
+	if roots == nil && cfg.CAFile != "" {
+		pem, err := os.ReadFile(cfg.CAFile)
+		if err != nil {
+			return nil, fmt.Errorf("client: reading the roots: %w", err)
+		}
+		roots = x509.NewCertPool()
+		if !roots.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("client: %s holds no certificate in PEM", cfg.CAFile)
+		}
+	}
+	timeout := cfg.Timeout
+	if timeout == 0 {
+		timeout = DefaultTimeout
+	}
+	transport := &http.Transport{
+		Proxy:                 http.ProxyFromEnvironment,
+		TLSClientConfig:       &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS13},
+		ForceAttemptHTTP2:     true,
+		MaxIdleConnsPerHost:   64,
+		IdleConnTimeout:       90 * time.Second,
+		TLSHandshakeTimeout:   10 * time.Second,
+		ResponseHeaderTimeout: timeout,
+	}
+	return &http.Client{
+		Transport: transport, Timeout: timeout,
+		// The API redirects nowhere; following one would take the token along.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}, nil
+}
+
+// Close lets go of idle connections.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+func loopback(host string) bool {
+	return host == "localhost" || host == "::1" || strings.HasPrefix(host, "127.")
+}
+
+// call is one request of the API.
+type call struct {
+	method string
+	path   []string // under /api/v1; each element is escaped
+	query  url.Values
+	body   any // sent as JSON; nil: none
+	accept string
+	key    string // of idempotency; empty: none
+}
+
+// reply is an answer that was a success.
+type reply struct {
+	header http.Header
+	body   []byte
+}
+
+func (c *Client) url(r call) string {
+	elements := make([]string, len(r.path))
+	for i, e := range r.path {
+		elements[i] = url.PathEscape(e)
+	}
+	u := c.base.String() + "/api/v1/" + strings.Join(elements, "/")
+	if len(r.query) > 0 {
+		u += "?" + r.query.Encode()
+	}
+	return u
+}
+
+// json calls and reads the answer's JSON.
+func (c *Client) json(ctx context.Context, r call, into any) (http.Header, error) {
+	r.accept = "application/json"
+	answer, err := c.do(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal(answer.body, into); err != nil {
+		return nil, fmt.Errorf("reading the answer of %s: %w", c.base.Host, err)
+	}
+	return answer.header, nil
+}
+
+// once sends a request one time. The error is a *Problem when the service answered.
+func (c *Client) once(ctx context.Context, r call, body []byte) (reply, error) {
+	request, err := http.NewRequestWithContext(ctx, r.method, c.url(r), bytes.NewReader(body))
+	if err != nil {
+		return reply{}, fmt.Errorf("making a request: %w", err)
+	}
+	request.Header.Set("Accept", r.accept)
+	request.Header.Set("User-Agent", c.userAgent)
+	if r.body != nil {
+		request.Header.Set("Content-Type", "application/json")
+	}
+	if c.token != "" {
+		request.Header.Set("Authorization", "Bearer "+c.token)
+	}
+	if r.key != "" {
+		request.Header.Set("Idempotency-Key", r.key)
+	}
+	response, err := c.http.Do(request)
+	if err != nil {
+		return reply{}, &transportError{doing: "calling " + c.base.Host, err: withoutURL(err)}
+	}
+	defer response.Body.Close()
+	answer, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer+1))
+	if err != nil {
+		return reply{}, &transportError{doing: "reading the answer of " + c.base.Host, err: err}
+	}
+	if len(answer) > maxAnswer {
+		return reply{}, fmt.Errorf("reading the answer of %s: it is longer than %d octets", c.base.Host, maxAnswer)
+	}
+	if response.StatusCode < 200 || response.StatusCode > 299 {
+		return reply{}, readProblem(response, answer)
+	}
+	if got, _, _ := mime.ParseMediaType(response.Header.Get("Content-Type")); got != r.accept {
+		return reply{}, fmt.Errorf("reading the answer of %s: it is of type %q, not %s", c.base.Host, got, r.accept)
+	}
+	return reply{header: response.Header, body: answer}, nil
+}
+
+// withoutURL takes the request's URL out of an error: the caller knows whom it called.
+func withoutURL(err error) error {
+	var of *url.Error
+	if errors.As(err, &of) {
+		return of.Err
+	}
+	return err
+}

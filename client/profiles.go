@@ -1,0 +1,116 @@
+package client
+
+import (
+	"context"
+	"net/http"
+	"time"
+)
+
+// Profile says what can be asked for and what a certificate will say. Durations are in seconds.
+type Profile struct {
+	Name                string             `json:"name"`
+	Description         string             `json:"description"`
+	Restricted          bool               `json:"restricted"`
+	Keys                []ProfileKey       `json:"keys"`
+	ExtKeyUsage         []string           `json:"ext_key_usage"`
+	ValidityDefault     int64              `json:"validity_default"`
+	ValidityMax         int64              `json:"validity_max"`
+	Subject             []ProfileAttribute `json:"subject"`
+	SubjectDropped      []string           `json:"subject_dropped"`
+	NameTypes           []string           `json:"name_types"`
+	NamesMin            int                `json:"names_min"`
+	NamesMax            int                `json:"names_max"`
+	Wildcards           bool               `json:"wildcards"`
+	PublicNames         bool               `json:"public_names"`
+	CertificatePolicies []string           `json:"certificate_policies"`
+	LintSources         []string           `json:"lint_sources"`
+	LintExceptions      []LintException    `json:"lint_exceptions"`
+}
+
+// ProfileKey is one kind of key that is certified, and its key usage.
+type ProfileKey struct {
+	Algorithm string   `json:"algorithm"`
+	KeyUsage  []string `json:"key_usage"`
+}
+
+// ProfileAttribute is one attribute of the subject.
+type ProfileAttribute struct {
+	Type     string `json:"type"`
+	Presence string `json:"presence"`
+	Value    string `json:"value,omitempty"`
+	Max      int    `json:"max"`
+}
+
+// LintException is one lint that a profile leaves out, and why.
+type LintException struct {
+	Lint   string `json:"lint"`
+	Reason string `json:"reason"`
+}
+
+// ProfileList is every profile, and the version of the policies.
+type ProfileList struct {
+	PolicyVersion string    `json:"policy_version"`
+	Profiles      []Profile `json:"profiles"`
+}
+
+// Profiles reads all profiles.
+func (c *Client) Profiles(ctx context.Context) (*ProfileList, error) {
+	list := &ProfileList{}
+	if _, err := c.json(ctx, call{method: http.MethodGet, path: []string{"profiles"}}, list); err != nil {
+		return nil, err
+	}
+	return list, nil
+}
+
+// Profile reads one profile.
+func (c *Client) Profile(ctx context.Context, name string) (*Profile, error) {
+	p := &Profile{}
+	if _, err := c.json(ctx, call{method: http.MethodGet, path: []string{"profiles", name}}, p); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// EvaluateInput asks what would come of a certification request.
+type EvaluateInput struct {
+	Profile  string `json:"-"`
+	CSR      string `json:"csr"` // PKCS#10, PEM
+	Validity string `json:"validity,omitempty"`
+	Issuer   string `json:"issuer,omitempty"`
+}
+
+// Decision is what the policies say about a request, rule by rule.
+type Decision struct {
+	Verdict       string       `json:"verdict"` // "allow", "needs-approval", "refuse"
+	Profile       string       `json:"profile"`
+	PolicyVersion string       `json:"policy_version"`
+	Results       []RuleResult `json:"results"`
+	Violations    []Violation  `json:"violations"`
+	Content       *Content     `json:"content,omitempty"` // nil where a refusal leaves it undetermined
+}
+
+// RuleResult is what one rule said.
+type RuleResult struct {
+	Rule       string      `json:"rule"`
+	Source     string      `json:"source"`
+	Verdict    string      `json:"verdict"`
+	Violations []Violation `json:"violations,omitempty"`
+}
+
+// Content is what a certificate would say.
+type Content struct {
+	Subject   string    `json:"subject"`
+	Names     []string  `json:"names"`
+	NotBefore time.Time `json:"not_before"`
+	NotAfter  time.Time `json:"not_after"`
+}
+
+// Evaluate tells what would be decided. Nothing is issued and nothing is recorded.
+func (c *Client) Evaluate(ctx context.Context, in EvaluateInput) (*Decision, error) {
+	d := &Decision{}
+	r := call{method: http.MethodPost, path: []string{"profiles", in.Profile, "evaluate"}, body: in}
+	if _, err := c.json(ctx, r, d); err != nil {
+		return nil, err
+	}
+	return d, nil
+}

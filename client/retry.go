@@ -1,0 +1,99 @@
+package client
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+)
+
+// The pauses between attempts double from the first to the longest. A service that says when to come back is believed, up to longestWait.
+const (
+	firstPause   = 200 * time.Millisecond
+	longestPause = 5 * time.Second
+	longestWait  = 30 * time.Second
+)
+
+// do sends a request until it is answered for good, the attempts are used up, or the context ends. Every call of the API may be repeated:
+// reading changes nothing, revoking again changes nothing, and an order for a certificate has an idempotency key.
+func (c *Client) do(ctx context.Context, r call) (reply, error) {
+	var body []byte
+	if r.body != nil {
+		var err error
+		if body, err = json.Marshal(r.body); err != nil {
+			return reply{}, fmt.Errorf("making a request: %w", err)
+		}
+	}
+	pause := firstPause
+	for attempt := 1; ; attempt++ {
+		answer, err := c.once(ctx, r, body)
+		if err == nil || attempt == c.attempts || !retryable(ctx, err) {
+			return answer, err
+		}
+		wait, err2 := c.pauseAfter(err, pause)
+		if err2 != nil || c.wait(ctx, wait) != nil {
+			return reply{}, err // what the service said tells more than that the waiting ended
+		}
+		pause = min(2*pause, longestPause)
+	}
+}
+
+// retryable tells whether trying again may help. A certificate that does not verify stays as it is.
+func retryable(ctx context.Context, err error) bool {
+	if ctx.Err() != nil {
+		return false
+	}
+	var problem *Problem
+	if errors.As(err, &problem) {
+		switch problem.Status {
+		case http.StatusTooManyRequests, http.StatusServiceUnavailable, http.StatusBadGateway, http.StatusGatewayTimeout:
+			return true
+		case http.StatusConflict:
+			return problem.Type == TypeKeyBusy
+		}
+		return false
+	}
+	var unreached *transportError
+	var untrusted *tls.CertificateVerificationError
+	return errors.As(err, &unreached) && !errors.As(err, &untrusted)
+}
+
+// transportError is the failure of a request that the service may never have seen, or whose answer was lost.
+type transportError struct {
+	doing string
+	err   error
+}
+
+func (e *transportError) Error() string { return e.doing + ": " + e.err.Error() }
+func (e *transportError) Unwrap() error { return e.err }
+
+// pauseAfter is how long to wait: what the service said, or the pause, of which a random part is taken away so that many clients that
+// failed together do not come back together.
+func (c *Client) pauseAfter(err error, pause time.Duration) (time.Duration, error) {
+	var problem *Problem
+	if errors.As(err, &problem) && problem.RetryAfter > 0 {
+		return min(problem.RetryAfter, longestWait), nil
+	}
+	var octets [8]byte
+	if _, err := io.ReadFull(c.random, octets[:]); err != nil {
+		return 0, err
+	}
+	half := uint64(pause / 2)
+	return pause - time.Duration(binary.BigEndian.Uint64(octets[:])%half), nil
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	}
+}

@@ -1,0 +1,353 @@
+package main
+
+import (
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/caarlos0/env/v11"
+
+	"github.com/chancery-ca/chancery/access"
+	"github.com/chancery-ca/chancery/ca"
+	"github.com/chancery-ca/chancery/hsm"
+	"github.com/chancery-ca/chancery/strictyaml"
+	"github.com/chancery-ca/chancery/web"
+)
+
+// Config is the configuration of `serve` and of the operator's commands: one YAML file, whose scalar fields can be overridden by
+// environment variables named CHANCERY_ and the field's path in capitals (CHANCERY_HSM_PIN_FILE). It holds no secrets but names files
+// that do; the database URL may be given in place, for development.
+type Config struct {
+	// Replica names this process among those that share the database. It must be unique among living replicas and stay the same over
+	// restarts. Default: the host name.
+	Replica string `yaml:"replica" env:"REPLICA"`
+	// Database is where everything is kept.
+	Database DatabaseConfig `yaml:"database" envPrefix:"DATABASE_"`
+	// HSM is the token that holds the authorities' keys.
+	HSM HSMConfig `yaml:"hsm" envPrefix:"HSM_"`
+	// Authorities are the names of the authorities whose keys are opened. The first is the default issuer.
+	Authorities []string `yaml:"authorities" env:"AUTHORITIES"`
+	// Policies says where the profiles are.
+	Policies PoliciesConfig `yaml:"policies" envPrefix:"POLICIES_"`
+	// Namespaces are the teams' shares of the name space.
+	Namespaces []NamespaceConfig `yaml:"namespaces"`
+	// Listen holds the addresses listened on.
+	Listen ListenConfig `yaml:"listen" envPrefix:"LISTEN_"`
+	// TLS is about the API's own certificate.
+	TLS TLSConfig `yaml:"tls" envPrefix:"TLS_"`
+	// Limits bound what a caller can ask for.
+	Limits LimitsConfig `yaml:"limits" envPrefix:"LIMITS_"`
+	// Log is about the log on standard error.
+	Log LogConfig `yaml:"log" envPrefix:"LOG_"`
+}
+
+// DatabaseConfig is where everything is kept. One of URL and URLFile is required.
+type DatabaseConfig struct {
+	// URL is a Postgres connection URL.
+	URL string `yaml:"url" env:"URL"`
+	// URLFile is a file that holds the URL, for URLs with a password.
+	URLFile string `yaml:"url_file" env:"URL_FILE"`
+	// MaxConnections is the size of the connection pool; 2 to 500. Default: 16.
+	MaxConnections int `yaml:"max_connections" env:"MAX_CONNECTIONS"`
+	// Unsafe permits a Postgres that may lose what it acknowledged (fsync off). For tests alone.
+	Unsafe bool `yaml:"unsafe" env:"UNSAFE"`
+}
+
+// HSMConfig is a token and how to log in to it.
+type HSMConfig struct {
+	// Module is the path of the vendor's PKCS#11 library.
+	Module string `yaml:"module" env:"MODULE"`
+	// Token selects the token: every field given must match, and exactly one token.
+	Token TokenConfig `yaml:"token" envPrefix:"TOKEN_"`
+	// PIN says where the user PIN comes from: exactly one of its fields.
+	PIN PINConfig `yaml:"pin" envPrefix:"PIN_"`
+	// Sessions is the number of sessions kept for signing; 1 to 1000. Default: 8.
+	Sessions int `yaml:"sessions" env:"SESSIONS"`
+	// RetryAfterFailedPIN permits a log-in although the token says that the last one failed. Set it for one start, after checking the PIN.
+	RetryAfterFailedPIN bool `yaml:"retry_after_failed_pin" env:"RETRY_AFTER_FAILED_PIN"`
+}
+
+// TokenConfig selects a token.
+type TokenConfig struct {
+	// Label is CK_TOKEN_INFO's label.
+	Label string `yaml:"label" env:"LABEL"`
+	// Serial is CK_TOKEN_INFO's serialNumber: the safest.
+	Serial string `yaml:"serial" env:"SERIAL"`
+	// Slot is a slot ID. Some modules renumber slots at every start.
+	Slot *uint `yaml:"slot" env:"SLOT"`
+}
+
+// PINConfig says where a PIN comes from.
+type PINConfig struct {
+	// File is a file that holds the PIN, readable by the service alone.
+	File string `yaml:"file" env:"FILE"`
+	// Env is the name of an environment variable that holds the PIN; it is removed from the environment after reading.
+	Env string `yaml:"env" env:"ENV"`
+	// Prompt asks on the terminal.
+	Prompt bool `yaml:"prompt" env:"PROMPT"`
+}
+
+// PoliciesConfig says where the profiles are.
+type PoliciesConfig struct {
+	// Directory holds profiles, one *.yaml each. Default: the profiles that come with the program.
+	Directory string `yaml:"directory" env:"DIRECTORY"`
+}
+
+// NamespaceConfig is a team's share of the name space.
+type NamespaceConfig struct {
+	// Name names the namespace: lower-case letters, digits and hyphens.
+	Name string `yaml:"name"`
+	// DNS holds domains: each owns itself and everything under it.
+	DNS []string `yaml:"dns"`
+	// IP holds prefixes such as 10.1.0.0/16.
+	IP []netip.Prefix `yaml:"ip"`
+	// Email holds mail domains.
+	Email []string `yaml:"email"`
+	// URI holds URI prefixes such as spiffe://example.org.
+	URI []string `yaml:"uri"`
+	// Profiles that may be used. Default: every one.
+	Profiles []string `yaml:"profiles"`
+}
+
+// ListenConfig holds the addresses listened on, host:port.
+type ListenConfig struct {
+	// API is for HTTPS. Default: 127.0.0.1:8443.
+	API string `yaml:"api" env:"API"`
+	// Distribution is for plain HTTP: certificates, chains, CRLs. Default: 127.0.0.1:8080.
+	Distribution string `yaml:"distribution" env:"DISTRIBUTION"`
+	// Operations is for health and metrics; keep it on loopback. Default: 127.0.0.1:8081.
+	Operations string `yaml:"operations" env:"OPERATIONS"`
+}
+
+// TLSConfig is about the API's own certificate, which the default authority issues at start and renews.
+type TLSConfig struct {
+	// Names are the DNS names and IP addresses that clients reach the API at. Default: localhost, 127.0.0.1, ::1.
+	Names []string `yaml:"names" env:"NAMES"`
+}
+
+// LimitsConfig bounds what a caller can ask for.
+type LimitsConfig struct {
+	// Body is the largest request body: octets, or with KiB or MiB. Default: 1MiB.
+	Body string `yaml:"body" env:"BODY"`
+	// RequestsPerSecond bounds each API token; 0 means no bound.
+	RequestsPerSecond int `yaml:"requests_per_second" env:"REQUESTS_PER_SECOND"`
+}
+
+// LogConfig is about the log on standard error.
+type LogConfig struct {
+	// Level is debug, info, warn or error. Default: info.
+	Level string `yaml:"level" env:"LEVEL"`
+	// Format is json or text. Default: json.
+	Format string `yaml:"format" env:"FORMAT"`
+}
+
+// defaultConfig is what holds where file and environment are silent.
+func defaultConfig() Config {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "chancery"
+	}
+	return Config{
+		Replica:  host,
+		Database: DatabaseConfig{MaxConnections: 16},
+		HSM:      HSMConfig{Sessions: 8},
+		Listen:   ListenConfig{API: "127.0.0.1:8443", Distribution: "127.0.0.1:8080", Operations: "127.0.0.1:8081"},
+		TLS:      TLSConfig{Names: []string{"localhost", "127.0.0.1", "::1"}},
+		Limits:   LimitsConfig{Body: "1MiB"},
+		Log:      LogConfig{Level: "info", Format: "json"},
+	}
+}
+
+// loadConfig reads, overrides and validates a configuration as a whole. Its errors name file and line of everything that is wrong.
+func loadConfig(path string, environ []string) (Config, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return Config{}, fmt.Errorf("reading the configuration: %w", err)
+	}
+	return parseConfig(path, data, environ)
+}
+
+func parseConfig(path string, data []byte, environ []string) (Config, error) {
+	c := defaultConfig()
+	doc := strictyaml.Decode(path, data, &c)
+	if err := doc.Err(); err != nil {
+		return Config{}, err
+	}
+	if err := env.ParseWithOptions(&c, env.Options{Prefix: "CHANCERY_", Environment: env.ToMap(environ)}); err != nil {
+		return Config{}, misuse{fmt.Errorf("reading the environment: %w", err)}
+	}
+	c.validate(doc)
+	if err := doc.Err(); err != nil {
+		return Config{}, err
+	}
+	c.resolvePaths(filepath.Dir(path))
+	return c, nil
+}
+
+// resolvePaths makes relative paths relative to the file that they stand in.
+func (c *Config) resolvePaths(dir string) {
+	for _, p := range []*string{&c.Database.URLFile, &c.HSM.PIN.File, &c.Policies.Directory} {
+		if *p != "" && !filepath.IsAbs(*p) {
+			*p = filepath.Join(dir, *p)
+		}
+	}
+}
+
+var namespaceName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+
+func (c *Config) validate(doc *strictyaml.Document) {
+	within := func(field string, n, low, high int) {
+		if n < low || n > high {
+			doc.Refuse(field, "", "%d is not between %d and %d", n, low, high)
+		}
+	}
+	if c.Replica == "" || len(c.Replica) > 100 {
+		doc.Refuse("replica", "give a short name that no other replica has", "the replica needs a name of at most 100 octets")
+	}
+	if (c.Database.URL == "") == (c.Database.URLFile == "") {
+		doc.Refuse("database", "give url, or url_file for a URL with a password", "exactly one of url and url_file is needed")
+	}
+	within("database.max_connections", c.Database.MaxConnections, 2, 500)
+	if c.HSM.Module == "" {
+		doc.Refuse("hsm.module", "for SoftHSM on Debian: /usr/lib/softhsm/libsofthsm2.so", "the path of the PKCS#11 library is needed")
+	}
+	if c.HSM.Token == (TokenConfig{}) {
+		doc.Refuse("hsm.token", "give label or serial; `chancery hsm list` shows them", "the token is not selected")
+	}
+	if sources := c.HSM.PIN.sources(); sources != 1 {
+		doc.Refuse("hsm.pin", "give file, env or prompt", "%d sources of the PIN are given, exactly one is needed", sources)
+	}
+	within("hsm.sessions", c.HSM.Sessions, 1, 1000)
+	if len(c.Authorities) == 0 {
+		doc.Refuse("authorities", "name those added with `chancery authority add`", "at least one authority is needed")
+	}
+	for i, name := range c.Authorities {
+		if slices.Contains(c.Authorities[:i], name) {
+			doc.Refuse(fmt.Sprintf("authorities[%d]", i), "", "%q stands here twice", name)
+		}
+	}
+	for i := range c.Namespaces {
+		c.validateNamespace(doc, i)
+	}
+	for field, address := range map[string]string{"listen.api": c.Listen.API, "listen.distribution": c.Listen.Distribution, "listen.operations": c.Listen.Operations} {
+		if _, port, err := net.SplitHostPort(address); err != nil || port == "" {
+			doc.Refuse(field, "write host:port, for example 127.0.0.1:8443", "%q is not an address", address)
+		}
+	}
+	if len(c.TLS.Names) == 0 {
+		doc.Refuse("tls.names", "name what clients connect to", "at least one DNS name or IP address is needed")
+	}
+	if _, err := c.Limits.bodyOctets(); err != nil {
+		doc.Refuse("limits.body", "write for example 1MiB", "%v", err)
+	}
+	within("limits.requests_per_second", c.Limits.RequestsPerSecond, 0, 1_000_000)
+	if _, err := c.Log.level(); err != nil {
+		doc.Refuse("log.level", "use debug, info, warn or error", "%q is not a level", c.Log.Level)
+	}
+	if c.Log.Format != "json" && c.Log.Format != "text" {
+		doc.Refuse("log.format", "use json or text", "%q is not a format", c.Log.Format)
+	}
+}
+
+func (c *Config) validateNamespace(doc *strictyaml.Document, i int) {
+	n, field := c.Namespaces[i], fmt.Sprintf("namespaces[%d]", i)
+	if !namespaceName.MatchString(n.Name) || n.Name == ca.ServiceNamespace {
+		doc.Refuse(field+".name", "use lower-case letters, digits and hyphens", "%q cannot be a namespace's name", n.Name)
+	}
+	for _, other := range c.Namespaces[:i] {
+		if other.Name == n.Name {
+			doc.Refuse(field+".name", "", "namespace %q stands here twice", n.Name)
+		}
+	}
+	if err := n.namespace().Validate(); err != nil {
+		doc.Refuse(field, "", "%v", err)
+	}
+}
+
+func (n NamespaceConfig) namespace() access.Namespace {
+	return access.Namespace{Name: n.Name, DNS: n.DNS, IP: n.IP, Email: n.Email, URI: n.URI, Profiles: n.Profiles}
+}
+
+// namespaces are the configured namespaces and the service's own.
+func (c Config) namespaces() map[string]access.Namespace {
+	all := map[string]access.Namespace{ca.ServiceNamespace: ca.NewServiceNamespace(c.TLS.serviceName())}
+	for _, n := range c.Namespaces {
+		all[n.Name] = n.namespace()
+	}
+	return all
+}
+
+func (t TLSConfig) serviceName() ca.ServiceName {
+	var n ca.ServiceName
+	for _, name := range t.Names {
+		if ip, err := netip.ParseAddr(name); err == nil {
+			n.IP = append(n.IP, ip)
+		} else {
+			n.DNS = append(n.DNS, strings.ToLower(name))
+		}
+	}
+	return n
+}
+
+func (p PINConfig) sources() (n int) {
+	for _, given := range []bool{p.File != "", p.Env != "", p.Prompt} {
+		if given {
+			n++
+		}
+	}
+	return n
+}
+
+// databaseURL is the URL in place or in its file.
+func (d DatabaseConfig) databaseURL() (string, error) {
+	if d.URL != "" {
+		return d.URL, nil
+	}
+	data, err := os.ReadFile(d.URLFile)
+	if err != nil {
+		return "", fmt.Errorf("reading the database URL: %w", err)
+	}
+	return strings.TrimSpace(string(data)), nil
+}
+
+func (h HSMConfig) config(pin hsm.PIN) hsm.Config {
+	return hsm.Config{
+		Module: h.Module, Token: hsm.Selector{Label: h.Token.Label, Serial: h.Token.Serial, Slot: h.Token.Slot}, PIN: pin,
+		MaxSessions: h.Sessions, RetryAfterFailedPIN: h.RetryAfterFailedPIN,
+	}
+}
+
+var bodySize = regexp.MustCompile(`^([0-9]{1,9})(|KiB|MiB)$`)
+
+func (l LimitsConfig) bodyOctets() (int64, error) {
+	form := bodySize.FindStringSubmatch(l.Body)
+	if form == nil {
+		return 0, fmt.Errorf("%q is not a size", l.Body)
+	}
+	n, err := strconv.ParseInt(form[1], 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("%q is not a size", l.Body)
+	}
+	n *= map[string]int64{"": 1, "KiB": 1 << 10, "MiB": 1 << 20}[form[2]]
+	if n < 16<<10 || n > 64<<20 {
+		return 0, fmt.Errorf("%q is not between 16KiB and 64MiB", l.Body)
+	}
+	return n, nil
+}
+
+// rateLimit is the bound on one API token: twice the rate at once, so that a client that starts is not turned away.
+func (l LimitsConfig) rateLimit() web.RateLimit {
+	return web.RateLimit{PerSecond: float64(l.RequestsPerSecond), Burst: 2 * l.RequestsPerSecond}
+}
+
+func (l LogConfig) level() (level slog.Level, err error) {
+	err = level.UnmarshalText([]byte(l.Level))
+	return level, err
+}

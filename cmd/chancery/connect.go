@@ -1,0 +1,63 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/chancery-ca/chancery/access"
+	"github.com/chancery-ca/chancery/client"
+)
+
+// apiFlags say where the service is and who calls. Without them the environment is asked (CHANCERY_API, CHANCERY_TOKEN,
+// CHANCERY_CA_BUNDLE), and then a running `chancery dev`. There is no flag for the token itself: whoever lists processes would read it.
+type apiFlags struct {
+	api, tokenFile, caBundle string
+}
+
+func (f *apiFlags) add(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.api, "api", "", "the service's address, such as https://ca.example:8443 (or CHANCERY_API)")
+	cmd.Flags().StringVar(&f.tokenFile, "token-file", "", "file that holds the API token (or the token itself in CHANCERY_TOKEN)")
+	cmd.Flags().StringVar(&f.caBundle, "ca-bundle", "", "roots that the service's TLS certificate leads to, PEM (or CHANCERY_CA_BUNDLE)")
+}
+
+// connect makes a client. Role chooses among the tokens of `chancery dev` and matters nowhere else.
+func (a *app) connect(f apiFlags, role access.Role) (*client.Client, error) {
+	cfg := client.Config{BaseURL: first(f.api, a.lookup("CHANCERY_API")), Token: a.lookup("CHANCERY_TOKEN"), CAFile: first(f.caBundle, a.lookup("CHANCERY_CA_BUNDLE"))}
+	if f.tokenFile != "" {
+		data, err := os.ReadFile(f.tokenFile)
+		if err != nil {
+			return nil, fmt.Errorf("reading the token: %w", err)
+		}
+		cfg.Token = strings.TrimSpace(string(data))
+	}
+	if cfg.BaseURL == "" {
+		home, err := a.home()
+		if err != nil {
+			return nil, err
+		}
+		d, err := readDevFile(home)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, misuse{errors.New("which service? give --api and --token-file, or set CHANCERY_API and CHANCERY_TOKEN, or start `chancery dev` here")}
+		}
+		if err != nil {
+			return nil, err
+		}
+		cfg.BaseURL, cfg.Token, cfg.CAFile = d.API, first(cfg.Token, d.Tokens[string(role)]), first(cfg.CAFile, d.CABundle)
+	}
+	cfg.UserAgent = "chancery/" + version()
+	return client.New(cfg)
+}
+
+func first(values ...string) string {
+	for _, v := range values {
+		if v != "" {
+			return v
+		}
+	}
+	return ""
+}

@@ -1,0 +1,418 @@
+package main
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/chancery-ca/chancery/access"
+	"github.com/chancery-ca/chancery/ceremony"
+	"github.com/chancery-ca/chancery/hsm"
+	"github.com/chancery-ca/chancery/storage"
+	"github.com/chancery-ca/chancery/storage/postgres"
+)
+
+const (
+	devIssuer    = "issuing-1"
+	devRoot      = "root-1"
+	devNamespace = "dev"
+	devLabel     = "chancery-dev"
+)
+
+type devOptions struct {
+	listen, distribution, operations string
+	once, verbose                    bool
+}
+
+func (a *app) devCommand() *cobra.Command {
+	var o devOptions
+	cmd := &cobra.Command{
+		Use:   "dev",
+		Short: "Run everything on this machine: token, database, ceremony, service",
+		Long: `Run everything on this machine, for trying and developing.
+
+Makes a private SoftHSM token and a private Postgres cluster under $CHANCERY_HOME (default: ./.chancery), runs a ceremony that makes a
+root and an issuing authority, serves, and prints the URLs, an API token for each role, and a first request to paste. Started again, it
+finds everything as it was. This is no setting for production: keys are in software, and everything runs as one user.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.dev(cmd.Context(), o) },
+	}
+	cmd.Flags().StringVar(&o.listen, "listen", "", "address of the API (default 127.0.0.1:8443, or that of the last run)")
+	cmd.Flags().StringVar(&o.distribution, "listen-distribution", "", "address of the distribution points (default 127.0.0.1:8080, or that of the last run)")
+	cmd.Flags().StringVar(&o.operations, "listen-operations", "", "address for health and metrics (default: any free port of 127.0.0.1)")
+	cmd.Flags().BoolVar(&o.once, "once", false, "play the main job once, end to end, and exit")
+	cmd.Flags().BoolVarP(&o.verbose, "verbose", "v", false, "show the service's log")
+	return cmd
+}
+
+// dev reads from top to bottom as what a first day with Chancery consists of.
+func (a *app) dev(ctx context.Context, o devOptions) (err error) {
+	home, err := a.home()
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(home, 0o755); err != nil {
+		return fmt.Errorf("making CHANCERY_HOME: %w", err)
+	}
+	unlock, err := lockHome(home)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	d, err := readDevFile(home)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	d.Issuer, d.CABundle = devIssuer, filepath.Join(home, "root.pem")
+
+	// Ports are bound before the ceremony: the URLs that it writes into certificates must stay true.
+	listeners, err := d.bind(o)
+	if err != nil {
+		return err
+	}
+	defer listeners.close()
+	say := a.progress()
+
+	cluster, err := startCluster(ctx, home)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, cluster.Stop(context.WithoutCancel(ctx), postgres.Fast)) }()
+	d.DatabaseURL = cluster.URL(postgres.Owner, postgres.Database)
+	if _, err := storage.Migrate(ctx, d.DatabaseURL); err != nil {
+		return err
+	}
+	if err := storage.GrantService(ctx, d.DatabaseURL, postgres.Service); err != nil {
+		return err
+	}
+	say("database", "Postgres %s", filepath.Join(home, "postgres"))
+
+	if err := a.devToken(ctx, home, &d.PKCS11); err != nil {
+		return err
+	}
+	say("token", "SoftHSM, label %s", devLabel)
+
+	cfg := d.config(cluster, home, o)
+	store, err := openStore(ctx, cfg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return err
+	}
+	err = errors.Join(a.devHierarchy(ctx, home, d, cfg, store), a.devTokens(ctx, &d, store))
+	store.Close()
+	if err != nil {
+		return err
+	}
+	if err := d.write(home); err != nil {
+		return err
+	}
+	say("authorities", "%s (offline), %s", devRoot, devIssuer)
+
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	played := make(chan error, 1)
+	service := *a
+	if !o.verbose {
+		service.Stderr = io.Discard
+		if logFile, err := os.OpenFile(filepath.Join(home, "service.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600); err == nil {
+			defer logFile.Close()
+			service.Stderr = logFile
+		}
+	}
+	err = service.serve(ctx, cfg, listeners, func() {
+		if !o.once {
+			a.greet(home, d)
+			played <- nil
+			return
+		}
+		go func() { played <- a.playOnce(ctx, d, say); stop() }()
+	})
+	if err != nil {
+		return fmt.Errorf("%w\n(the service's log is in %s)", err, filepath.Join(home, "service.log"))
+	}
+	return <-played
+}
+
+// progress tells of steps on standard error, so that standard output is the result's.
+func (a *app) progress() func(step, format string, args ...any) {
+	return func(step, format string, args ...any) {
+		fmt.Fprintf(a.Stderr, "  %-12s %s\n", step, fmt.Sprintf(format, args...))
+	}
+}
+
+// bind listens where the flags say, else where the last run did, else on the defaults, and notes the addresses. A flag with port 0 takes
+// the last run's port where there was one.
+func (d *devFile) bind(o devOptions) (listeners, error) {
+	choose := func(flag, last, fallback string) string {
+		kept := ""
+		if u, err := url.Parse(last); err == nil {
+			kept = u.Host
+		}
+		switch {
+		case flag != "" && !(strings.HasSuffix(flag, ":0") && kept != ""):
+			return flag
+		case kept != "":
+			return kept
+		}
+		return fallback
+	}
+	before := d.Distribution
+	l, err := listen(ListenConfig{
+		API: choose(o.listen, d.API, "127.0.0.1:8443"), Distribution: choose(o.distribution, d.Distribution, "127.0.0.1:8080"),
+		Operations: choose(o.operations, "", "127.0.0.1:0"),
+	})
+	if err != nil {
+		return l, fmt.Errorf("%w (--listen, --listen-distribution; port 0 takes any free one)", err)
+	}
+	d.API, d.Distribution, d.Operations = "https://"+l.api.Addr().String(), "http://"+l.distribution.Addr().String(), "http://"+l.operations.Addr().String()
+	if before != "" && before != d.Distribution {
+		l.close()
+		return listeners{}, fmt.Errorf("this home's certificates say %s, and the address given is %s; use the former, or another CHANCERY_HOME", before, d.Distribution)
+	}
+	return l, nil
+}
+
+// config is the configuration that `dev` serves with.
+func (d devFile) config(cluster postgres.Cluster, home string, o devOptions) Config {
+	c := defaultConfig()
+	c.Replica = "dev"
+	c.Database.URL = cluster.URL(postgres.Service, postgres.Database)
+	c.HSM = HSMConfig{Module: d.PKCS11.Module, Token: TokenConfig{Label: devLabel}, PIN: PINConfig{File: d.PKCS11.PINFile}, Sessions: 8}
+	c.Authorities = []string{devIssuer}
+	c.Namespaces = []NamespaceConfig{{
+		Name: devNamespace, DNS: []string{"dev.example", "localhost"}, IP: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")},
+	}}
+	if host, _, err := net.SplitHostPort(strings.TrimPrefix(d.API, "https://")); err == nil {
+		if ip, err := netip.ParseAddr(host); err == nil && !ip.IsLoopback() && !ip.IsUnspecified() {
+			c.TLS.Names = append(c.TLS.Names, host)
+		}
+	}
+	c.Log = LogConfig{Level: "info", Format: "json"}
+	if o.verbose {
+		c.Log.Format = "text"
+	}
+	return c
+}
+
+// startCluster starts the private Postgres, making it at the first run.
+func startCluster(ctx context.Context, home string) (postgres.Cluster, error) {
+	cluster, err := postgres.New(filepath.Join(home, "postgres"))
+	if err != nil {
+		return cluster, err
+	}
+	if err := cluster.Init(ctx); err != nil {
+		return cluster, err
+	}
+	return cluster, cluster.Start(ctx)
+}
+
+// devToken makes the private token at the first run, and points SoftHSM at it.
+func (a *app) devToken(ctx context.Context, home string, t *devToken) error {
+	module, err := hsm.FindSoftHSM()
+	if err != nil {
+		return err
+	}
+	dir := filepath.Join(home, "softhsm")
+	if t.Conf, err = hsm.WriteSoftHSMConf(dir); err != nil {
+		return err
+	}
+	// SoftHSM has no other way to be told where its tokens are.
+	if err := os.Setenv("SOFTHSM2_CONF", t.Conf); err != nil {
+		return fmt.Errorf("pointing SoftHSM at its configuration: %w", err)
+	}
+	t.Module, t.Token, t.PINFile = module, devLabel, filepath.Join(home, "pin")
+	soPINFile := filepath.Join(home, "so-pin")
+	for _, file := range []string{t.PINFile, soPINFile} {
+		if err := a.makePIN(file); err != nil {
+			return err
+		}
+	}
+	_, err = hsm.InitToken(ctx, hsm.InitConfig{Module: module, Label: devLabel, SOPIN: hsm.PINFromFile(soPINFile), UserPIN: hsm.PINFromFile(t.PINFile)})
+	if errors.Is(err, hsm.ErrTokenExists) {
+		return nil
+	}
+	return err
+}
+
+// makePIN writes a random PIN into a file, unless the file is there.
+func (a *app) makePIN(file string) error {
+	if _, err := os.Stat(file); err == nil {
+		return nil
+	}
+	raw := make([]byte, 18)
+	if _, err := io.ReadFull(a.Random, raw); err != nil {
+		return fmt.Errorf("making a PIN: %w", err)
+	}
+	return writeFile(file, []byte(base64.RawURLEncoding.EncodeToString(raw)+"\n"), 0o600)
+}
+
+// devHierarchy runs the ceremony at the first run, and registers what it made. A first run that was interrupted begins again under the
+// next name, so that nothing half-made is used.
+func (a *app) devHierarchy(ctx context.Context, home string, d devFile, cfg Config, store *storage.Store) error {
+	known, err := store.Authorities(ctx)
+	if err != nil {
+		return err
+	}
+	if len(known) == 2 {
+		return nil
+	}
+	bundles, err := a.devCeremony(ctx, home, d, cfg)
+	if err != nil {
+		return err
+	}
+	for _, b := range bundles {
+		if err := a.registrar(store).AddAuthority(ctx, authorityRecord(b)); err != nil {
+			return err
+		}
+	}
+	crl, err := os.ReadFile(filepath.Join(home, "ceremony", devRoot+".crl"))
+	if err != nil {
+		return fmt.Errorf("reading the root's CRL: %w", err)
+	}
+	if _, err := a.registrar(store).ImportCRL(ctx, devRoot, crl); err != nil {
+		return err
+	}
+	root, err := os.ReadFile(filepath.Join(home, "ceremony", devRoot+".pem"))
+	if err != nil {
+		return fmt.Errorf("reading the root: %w", err)
+	}
+	return writeFile(d.CABundle, root, 0o644)
+}
+
+// devCeremony makes the root and the issuing authority, or reads what an earlier run made.
+func (a *app) devCeremony(ctx context.Context, home string, d devFile, cfg Config) ([]ceremony.Bundle, error) {
+	out := filepath.Join(home, "ceremony")
+	if bundles, err := readBundles(out); err == nil {
+		return bundles, nil
+	}
+	if _, err := os.Stat(out); err == nil {
+		return nil, fmt.Errorf("the first run was interrupted in its ceremony; remove %s and start again", home)
+	}
+	plan, err := ceremony.ParsePlan("dev-ceremony.yaml", []byte(devPlan(d.Distribution)))
+	if err != nil {
+		return nil, err
+	}
+	plan.Output = out
+	token, err := a.openToken(ctx, cfg.HSM)
+	if err != nil {
+		return nil, err
+	}
+	defer token.Close()
+	_, err = ceremony.Run(ctx, plan, ceremony.Options{Token: token, Now: a.Now, Random: a.Random, Out: io.Discard, Confirm: func(string) error { return nil }})
+	if err != nil {
+		return nil, fmt.Errorf("running the ceremony: %w", err)
+	}
+	return readBundles(out)
+}
+
+func readBundles(dir string) (bundles []ceremony.Bundle, err error) {
+	for _, name := range []string{devRoot, devIssuer} {
+		b, err := ceremony.ReadBundle(filepath.Join(dir, name+".authority.json"))
+		if err != nil {
+			return nil, err
+		}
+		bundles = append(bundles, b)
+	}
+	return bundles, nil
+}
+
+// devPlan is the ceremony of `dev`, the same as on hardware but for the token.
+func devPlan(distribution string) string {
+	return fmt.Sprintf(`ceremony: dev
+description: Root and issuing authority for development
+output: ceremony
+authorities:
+  - name: %[1]s
+    key: {algorithm: ecdsa-p384, label: %[1]s}
+    subject: {common_name: Chancery Development Root, organization: Chancery Development, country: NL}
+    validity: 10y
+    path_len: 1
+    crl: {validity: 360d}
+    urls: {crl: "%[3]s/crl/%[1]s.crl", issuer: "%[3]s/ca/%[1]s.cer"}
+  - name: %[2]s
+    issuer: %[1]s
+    key: {algorithm: ecdsa-p256, label: %[2]s}
+    subject: {common_name: Chancery Development Issuing 1, organization: Chancery Development, country: NL}
+    validity: 5y
+    path_len: 0
+    crl: {period: 1h, validity: 7d}
+    urls: {crl: "%[3]s/crl/%[2]s.crl", issuer: "%[3]s/ca/%[2]s.cer"}
+`, devRoot, devIssuer, distribution)
+}
+
+// devTokens makes an API token for each role, once.
+func (a *app) devTokens(ctx context.Context, d *devFile, store *storage.Store) error {
+	if d.Tokens == nil {
+		d.Tokens = map[string]string{}
+	}
+	for _, role := range access.Roles() {
+		if token := d.Tokens[string(role)]; token != "" {
+			if digest, err := access.TokenDigest(token); err == nil {
+				if _, err := store.ActorByToken(ctx, digest); err == nil {
+					continue
+				}
+			}
+		}
+		namespace := access.AllNamespaces
+		if role == access.Requester {
+			namespace = devNamespace
+		}
+		token, err := a.createToken(ctx, store, storage.Token{
+			ID: newID(), Name: "dev " + string(role), Person: "dev " + string(role), Namespace: namespace, Roles: []access.Role{role},
+			CreatedAt: a.Now(), ExpiresAt: a.Now().Add(10 * 365 * 24 * time.Hour),
+		}, "dev")
+		if err != nil {
+			return err
+		}
+		d.Tokens[string(role)] = token
+	}
+	return nil
+}
+
+// greet prints how to use what is running.
+func (a *app) greet(home string, d devFile) {
+	_ = a.print(d, func(w io.Writer) {
+		fmt.Fprintf(w, `
+Chancery is running. Stop it with Ctrl-C; start it again and it finds everything as it was.
+
+  API            %s/api/v1        (reference: %s/api/v1/docs)
+  distribution   %s
+  health         %s/readyz
+  everything     %s
+
+API tokens, one for each role:
+`, d.API, d.API, d.Distribution, d.Operations, filepath.Join(home, "dev.json"))
+		for _, role := range access.Roles() {
+			fmt.Fprintf(w, "  %-11s %s\n", role, d.Tokens[string(role)])
+		}
+		fmt.Fprintf(w, `
+A first certificate. Paste this:
+
+  openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout www.key -outform DER -out www.csr \
+    -subj /CN=www.dev.example -addext subjectAltName=DNS:www.dev.example
+  curl --fail-with-body --cacert %[1]s -o www.pem \
+    -H 'Authorization: Bearer %[2]s' \
+    -H 'Content-Type: application/pkcs10' -H 'Accept: application/pem-certificate-chain' \
+    --data-binary @www.csr '%[3]s/api/v1/certificates?profile=tls-server'
+  curl -s %[4]s/crl/%[5]s.crl -o issuing.crl
+  openssl verify -crl_check -CAfile %[1]s -untrusted www.pem -CRLfile issuing.crl www.pem
+
+or, without openssl and curl:
+
+  chancery request --name www.dev.example
+
+`, d.CABundle, d.Tokens[string(access.Requester)], d.API, d.Distribution, d.Issuer)
+	})
+}

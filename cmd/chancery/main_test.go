@@ -1,0 +1,48 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"os"
+	"os/signal"
+	"runtime/pprof"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// actAsChancery, set in the environment, makes the test binary the program itself: tests start it as a process of its own, with the same
+// code and the race detector, and can kill it.
+const actAsChancery = "CHANCERY_TEST_ACT_AS_CHANCERY"
+
+// profileTo, set in the environment, names a file for a CPU profile of the program.
+const profileTo = "CHANCERY_TEST_CPU_PROFILE"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(actAsChancery) == "" {
+		os.Exit(m.Run())
+	}
+	os.Exit(actAs())
+}
+
+func actAs() int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	env := Env{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Environ: os.Environ(), Now: time.Now, Random: rand.Reader}
+	if step := os.Getenv(dieAt); step != "" {
+		d := &deadly{step: step, armed: os.Getenv(dieWhen)}
+		env.WrapStore, env.WrapKey = d.store, d.key
+	}
+	if path := os.Getenv(profileTo); path != "" {
+		f, err := os.Create(path)
+		if err != nil {
+			panic(err)
+		}
+		if err := pprof.StartCPUProfile(f); err != nil {
+			panic(err)
+		}
+		defer func() { pprof.StopCPUProfile(); _ = f.Close() }()
+	}
+	err := run(ctx, os.Args[1:], env)
+	stop()
+	return exitCode(err)
+}

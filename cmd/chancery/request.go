@@ -1,0 +1,156 @@
+package main
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/chancery-ca/chancery/access"
+	"github.com/chancery-ca/chancery/client"
+)
+
+func (a *app) requestCommand() *cobra.Command {
+	var (
+		api                                    apiFlags
+		in                                     client.RequestInput
+		csrFile, keyType, keyFile, certificate string
+		names                                  []string
+		force                                  bool
+	)
+	cmd := &cobra.Command{
+		Use:   "request (--csr FILE | --name NAME...)",
+		Short: "Ask for a certificate",
+		Long: `Ask for a certificate: for a CSR made elsewhere, or for a new key made here.
+
+  chancery request --name www.dev.example                 makes www.dev.example.key and www.dev.example.pem
+  chancery request --csr www.csr --cert www.pem           for a CSR in PEM or DER
+  chancery request --csr www.csr                          prints the certificate and its chain`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if (csrFile == "") == (len(names) == 0) {
+				return misuse{errors.New("give either --csr or --name")}
+			}
+			c, err := a.connect(api, access.Requester)
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			var key []byte
+			if csrFile != "" {
+				in.CSR, err = readCSR(csrFile)
+			} else {
+				stem := strings.ReplaceAll(strings.ReplaceAll(names[0], "*", "wildcard"), "/", "_")
+				keyFile, certificate = first(keyFile, stem+".key"), first(certificate, stem+".pem")
+				if err := refuseOverwrite(force, keyFile, certificate); err != nil {
+					return err
+				}
+				in.CSR, key, err = a.newKeyAndCSR(keyType, names)
+			}
+			if err != nil {
+				return err
+			}
+			// The key is on disk before the certificate exists: a certificate without its key would have to be revoked.
+			if key != nil {
+				if err := writeFile(keyFile, key, 0o600); err != nil {
+					return err
+				}
+			}
+			issued, err := c.Request(cmd.Context(), in)
+			if err != nil {
+				if key != nil {
+					err = errors.Join(err, os.Remove(keyFile))
+				}
+				return err
+			}
+			if certificate != "" {
+				if err := writeFile(certificate, []byte(issued.Chain), 0o644); err != nil {
+					return err
+				}
+			}
+			return a.print(issued, func(w io.Writer) {
+				if certificate == "" {
+					fmt.Fprint(w, issued.Chain)
+					return
+				}
+				fmt.Fprintf(w, "serial       %s\nissuer       %s\nvalid until  %s\ncertificate  %s (with chain)\n", issued.Serial, issued.Issuer,
+					issued.NotAfter.Local().Format(time.RFC3339), certificate)
+				if key != nil {
+					fmt.Fprintf(w, "key          %s\n", keyFile)
+				}
+			})
+		},
+	}
+	api.add(cmd)
+	cmd.Flags().StringVar(&csrFile, "csr", "", "certification request, PEM or DER")
+	cmd.Flags().StringSliceVar(&names, "name", nil, "DNS name or IP address for a new key; repeat for more")
+	cmd.Flags().StringVar(&keyType, "key-type", "ecdsa-p256", "kind of the new key: ecdsa-p256, ecdsa-p384, rsa-2048, rsa-3072, rsa-4096")
+	cmd.Flags().StringVar(&keyFile, "key", "", "file for the new key (default: NAME.key)")
+	cmd.Flags().StringVar(&certificate, "cert", "", "file for the certificate with its chain (default: NAME.pem, or standard output)")
+	cmd.Flags().BoolVar(&force, "force", false, "overwrite the files of an earlier request")
+	cmd.Flags().StringVarP(&in.Profile, "profile", "p", "tls-server", "profile of the certificate")
+	cmd.Flags().StringVar(&in.Validity, "validity", "", "how long it shall be valid, such as 30d (default: the profile's)")
+	cmd.Flags().StringVar(&in.Issuer, "issuer", "", "authority that shall issue it (default: the service's)")
+	cmd.Flags().StringToStringVar(&in.Metadata, "metadata", nil, "key=value to keep with the request")
+	cmd.Flags().StringVar(&in.IdempotencyKey, "idempotency-key", "", "name of this request: asking again with it gives the same certificate")
+	return cmd
+}
+
+func refuseOverwrite(force bool, files ...string) error {
+	for _, f := range files {
+		if _, err := os.Stat(f); err == nil && !force {
+			return fmt.Errorf("%s exists; name other files with --key and --cert, or give --force", f)
+		}
+	}
+	return nil
+}
+
+func readCSR(path string) (string, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return "", fmt.Errorf("reading the request: %w", err)
+	}
+	if len(data) > 0 && data[0] == 0x30 { // a DER SEQUENCE
+		data = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: data})
+	}
+	return string(data), nil
+}
+
+// newKeyAndCSR makes a key, in PKCS#8 PEM, and a request for names.
+func (a *app) newKeyAndCSR(kind string, names []string) (request string, keyPEM []byte, err error) {
+	key, err := a.newKey(kind)
+	if err != nil {
+		return "", nil, err
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return "", nil, fmt.Errorf("encoding the key: %w", err)
+	}
+	request, err = newCSR(a.Random, key, names)
+	return request, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), err
+}
+
+func (a *app) newKey(kind string) (crypto.Signer, error) {
+	switch kind {
+	case "ecdsa-p256":
+		return ecdsa.GenerateKey(elliptic.P256(), a.Random)
+	case "ecdsa-p384":
+		return ecdsa.GenerateKey(elliptic.P384(), a.Random)
+	}
+	for name, bits := range map[string]int{"rsa-2048": 2048, "rsa-3072": 3072, "rsa-4096": 4096} {
+		if kind == name {
+			return rsa.GenerateKey(a.Random, bits)
+		}
+	}
+	return nil, misuse{fmt.Errorf("--key-type %q: use ecdsa-p256, ecdsa-p384, rsa-2048, rsa-3072 or rsa-4096", kind)}
+}

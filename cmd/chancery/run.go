@@ -1,0 +1,168 @@
+package main
+
+import (
+	"context"
+	"crypto"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/chancery-ca/chancery/ca"
+)
+
+// Env is everything that a run takes from its surroundings.
+type Env struct {
+	Stdin          io.Reader
+	Stdout, Stderr io.Writer
+	Environ        []string
+	Now            func() time.Time
+	Random         io.Reader
+
+	// WrapStore and WrapKey, when set, stand between the authority and what it depends on. Tests that stop the process at each step of
+	// an issuance use them; a step is a call of one of the two.
+	WrapStore func(ca.Store) ca.Store
+	WrapKey   func(authority string, key crypto.Signer) crypto.Signer
+}
+
+// lookup finds an environment variable.
+func (e Env) lookup(name string) string {
+	for _, entry := range e.Environ {
+		if value, ok := strings.CutPrefix(entry, name+"="); ok {
+			return value
+		}
+	}
+	return ""
+}
+
+// misuse is an error in how the command was called, as opposed to one in what it did.
+type misuse struct{ error }
+
+func (m misuse) Unwrap() error { return m.error }
+
+// silent is a failure whose words are on the output already.
+var errSilent = errors.New("failed")
+
+func exitCode(err error) int {
+	var m misuse
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &m):
+		return 2
+	}
+	return 1
+}
+
+// app is what the commands share.
+type app struct {
+	Env
+	output string // "text" or "json"
+}
+
+// run carries out one command line. It returns what main exits with; it never exits by itself.
+func run(ctx context.Context, args []string, env Env) error {
+	a := &app{Env: env}
+	root := &cobra.Command{
+		Use:   "chancery",
+		Short: "A certificate authority whose keys never leave the HSM",
+		Long: `Chancery is a certificate authority whose keys never leave the HSM.
+
+Start with:   chancery dev          everything on this machine, for trying and developing
+then:         chancery request      a certificate for a CSR, or for a new key`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.PersistentFlags().StringVarP(&a.output, "output", "o", "text", "output format: text or json")
+	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
+		if a.output != "text" && a.output != "json" {
+			return misuse{fmt.Errorf("--output %q: use text or json", a.output)}
+		}
+		return nil
+	}
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return misuse{fmt.Errorf("%w\nSee '%s --help'", err, cmd.CommandPath())}
+	})
+	root.SetIn(env.Stdin)
+	root.SetOut(env.Stdout)
+	root.SetErr(env.Stderr)
+	root.SetArgs(args)
+	root.AddGroup(
+		&cobra.Group{ID: "service", Title: "Running the authority:"},
+		&cobra.Group{ID: "operate", Title: "Setting it up:"},
+		&cobra.Group{ID: "client", Title: "Using it:"},
+	)
+	for group, commands := range map[string][]*cobra.Command{
+		"service": {a.devCommand(), a.serveCommand(), a.migrateCommand(), a.healthCommand()},
+		"operate": {a.hsmCommand(), a.ceremonyCommand(), a.authorityCommand(), a.crlCommand(), a.tokenCommand()},
+		"client":  {a.requestCommand(), a.getCommand(), a.listCommand(), a.revokeCommand()},
+	} {
+		for _, c := range commands {
+			c.GroupID = group
+			root.AddCommand(c)
+		}
+	}
+	root.AddCommand(a.versionCommand())
+	for _, c := range root.Commands() {
+		markMisuse(c)
+	}
+	err := root.ExecuteContext(ctx)
+	if err != nil && strings.HasPrefix(err.Error(), "unknown command") {
+		err = misuse{err}
+	}
+	if err != nil && !errors.Is(err, errSilent) {
+		a.reportError(err)
+	}
+	return err
+}
+
+// markMisuse makes a wrong number of arguments, and a group called without its verb, count as misuse.
+func markMisuse(c *cobra.Command) {
+	for _, sub := range c.Commands() {
+		markMisuse(sub)
+	}
+	if check := c.Args; check != nil {
+		c.Args = func(cmd *cobra.Command, args []string) error {
+			if err := check(cmd, args); err != nil {
+				return misuse{fmt.Errorf("%w\nUsage: %s", err, cmd.UseLine())}
+			}
+			return nil
+		}
+	}
+	if c.HasSubCommands() && c.RunE == nil {
+		c.RunE = func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return misuse{fmt.Errorf("unknown command %q for %q\nSee '%s --help'", args[0], cmd.CommandPath(), cmd.CommandPath())}
+			}
+			return misuse{fmt.Errorf("%s needs a verb\nSee '%s --help'", cmd.CommandPath(), cmd.CommandPath())}
+		}
+	}
+}
+
+// reportError says what went wrong, as text or as one JSON object, always on standard error.
+func (a *app) reportError(err error) {
+	if a.output == "json" {
+		_ = json.NewEncoder(a.Stderr).Encode(map[string]string{"error": err.Error()})
+		return
+	}
+	fmt.Fprintln(a.Stderr, "chancery:", err)
+}
+
+// print writes a result: as indented JSON with -o json, else as the text that write makes.
+func (a *app) print(result any, write func(w io.Writer)) error {
+	if a.output != "json" {
+		write(a.Stdout)
+		return nil
+	}
+	enc := json.NewEncoder(a.Stdout)
+	enc.SetIndent("", "  ")
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(result); err != nil {
+		return fmt.Errorf("writing the result: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,365 @@
+package main
+
+import (
+	"context"
+	"crypto"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/chancery-ca/chancery/audit"
+	"github.com/chancery-ca/chancery/ca"
+	"github.com/chancery-ca/chancery/hsm"
+	"github.com/chancery-ca/chancery/issuance"
+	"github.com/chancery-ca/chancery/policies"
+	"github.com/chancery-ca/chancery/storage"
+	"github.com/chancery-ca/chancery/web"
+)
+
+const (
+	drainTime   = 35 * time.Second // longer than an issuance may take after its intent
+	upkeepEvery = 6 * time.Hour
+	renewCheck  = 10 * time.Minute
+)
+
+func (a *app) serveCommand() *cobra.Command {
+	var path string
+	cmd := &cobra.Command{
+		Use:   "serve --config chancery.yaml",
+		Short: "Serve the API, the distribution points and the operations listener",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := loadConfig(path, a.Environ)
+			if err != nil {
+				return err
+			}
+			listeners, err := listen(cfg.Listen)
+			if err != nil {
+				return err
+			}
+			return a.serve(cmd.Context(), cfg, listeners, func() {})
+		},
+	}
+	configFlag(cmd, &path)
+	return cmd
+}
+
+func configFlag(cmd *cobra.Command, path *string) {
+	cmd.Flags().StringVarP(path, "config", "c", "chancery.yaml", "configuration file")
+}
+
+// listeners are the bound addresses.
+type listeners struct{ api, distribution, operations net.Listener }
+
+func listen(c ListenConfig) (l listeners, err error) {
+	for _, one := range []struct {
+		to      *net.Listener
+		address string
+		flag    string
+	}{{&l.api, c.API, "listen.api"}, {&l.distribution, c.Distribution, "listen.distribution"}, {&l.operations, c.Operations, "listen.operations"}} {
+		bound, err := net.Listen("tcp", one.address)
+		if err != nil {
+			l.close()
+			return listeners{}, fmt.Errorf("listening for %s: %w; is another chancery running here? choose another address", one.flag, err)
+		}
+		*one.to = bound
+	}
+	return l, nil
+}
+
+func (l listeners) close() {
+	for _, one := range []net.Listener{l.api, l.distribution, l.operations} {
+		if one != nil {
+			_ = one.Close()
+		}
+	}
+}
+
+// service is everything that serves, opened.
+type service struct {
+	cfg     Config
+	env     Env
+	log     *slog.Logger
+	store   *storage.Store
+	token   *hsm.Token
+	ca      *ca.CA
+	web     *web.Server
+	replica ca.Replica
+	tls     atomic.Pointer[tls.Certificate]
+}
+
+// serve opens everything, settles what an earlier run left open, and serves until the context ends. Then it takes no new requests, ends
+// those that it has begun, and closes what it opened. ready is called once requests are answered.
+func (a *app) serve(ctx context.Context, cfg Config, l listeners, ready func()) (err error) {
+	defer l.close()
+	s, err := a.open(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.close()) }()
+
+	if _, err := s.ca.Recover(ctx); err != nil {
+		return fmt.Errorf("settling what an earlier run left open: %w", err)
+	}
+	s.ca.PublishDue(ctx) // before the first certificate: whoever gets one finds a CRL
+	if err := s.renewTLS(ctx); err != nil {
+		return err
+	}
+	if err := s.record(ctx, audit.ServiceStarted, audit.PolicyActivated); err != nil {
+		return err
+	}
+
+	// The loops end after the servers: a revocation made by the last request is still published.
+	loops, stopLoops := context.WithCancel(context.WithoutCancel(ctx))
+	group, serving := errgroup.WithContext(ctx)
+	background := errgroup.Group{}
+	background.Go(func() error { s.ca.Run(loops); return nil })
+	background.Go(func() error { s.upkeep(loops); return nil })
+	defer func() { stopLoops(); err = errors.Join(err, background.Wait()) }()
+
+	tlsConfig := web.TLSConfig(func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return s.tls.Load(), nil })
+	for _, one := range []struct {
+		name     string
+		listener net.Listener
+		handler  http.Handler
+	}{
+		{"api", tls.NewListener(l.api, tlsConfig), s.web.API()},
+		{"distribution", l.distribution, s.web.Distribution()},
+		{"operations", l.operations, s.web.Operations()},
+	} {
+		server := web.NewHTTPServer(one.handler, s.log)
+		group.Go(func() error { return serveUntil(serving, server, one.listener, one.name) })
+	}
+	s.log.InfoContext(ctx, "serving", "api", l.api.Addr().String(), "distribution", l.distribution.Addr().String(),
+		"operations", l.operations.Addr().String(), "replica", s.replica.Name, "policies", s.ca.PolicyDigest(), "version", version())
+	ready()
+	err = group.Wait()
+	s.log.Info("stopping: requests begun have been answered")
+	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	return errors.Join(err, s.record(ending, audit.ServiceStopped))
+}
+
+// serveUntil serves until the context ends, then lets requests come to their end.
+func serveUntil(ctx context.Context, server *http.Server, l net.Listener, name string) error {
+	failed := make(chan error, 1)
+	go func() { failed <- server.Serve(l) }()
+	select {
+	case err := <-failed:
+		return fmt.Errorf("serving %s: %w", name, err)
+	case <-ctx.Done():
+	}
+	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
+	defer cancel()
+	if err := server.Shutdown(drain); err != nil {
+		_ = server.Close()
+		return fmt.Errorf("stopping %s: %w", name, err)
+	}
+	<-failed
+	return nil
+}
+
+// open joins the rooms: store, policies, token, authorities, the CA, the web.
+func (a *app) open(ctx context.Context, cfg Config) (_ *service, err error) {
+	s := &service{cfg: cfg, env: a.Env, log: newLogger(a.Stderr, cfg.Log), replica: ca.Replica{Name: cfg.Replica, Run: uuid.NewString()}}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.close())
+		}
+	}()
+	if s.store, err = openStore(ctx, cfg, s.log); err != nil {
+		return nil, err
+	}
+	if err := s.store.EnsurePartitions(ctx, a.Now()); err != nil {
+		return nil, err
+	}
+	set, err := loadPolicies(cfg.Policies)
+	if err != nil {
+		return nil, err
+	}
+	if s.token, err = a.openToken(ctx, cfg.HSM); err != nil {
+		return nil, err
+	}
+	authorities, err := s.openAuthorities(ctx)
+	if err != nil {
+		return nil, err
+	}
+	metrics := web.NewMetrics(prometheus.NewRegistry(), set.Names())
+	var store ca.Store = s.store
+	if a.WrapStore != nil {
+		store = a.WrapStore(store)
+	}
+	s.ca, err = ca.New(ca.Config{
+		Store: store, Authorities: authorities, Policies: set, Namespaces: cfg.namespaces(), Replica: s.replica, Now: a.Now, Random: a.Random,
+		NewID: newID, Log: s.log, Metrics: metrics,
+	})
+	if err != nil {
+		return nil, err
+	}
+	body, err := cfg.Limits.bodyOctets()
+	if err != nil {
+		return nil, err
+	}
+	s.web, err = web.New(web.Config{
+		CA: s.ca, Tokens: s.store, Log: s.log, Now: a.Now, NewID: newID, MaxBody: body, RateLimit: cfg.Limits.rateLimit(),
+		Metrics: metrics, Version: version(),
+	})
+	return s, err
+}
+
+// openAuthorities opens the key of each configured authority. A key that the token does not vouch for, or that is not the certificate's,
+// ends the start.
+func (s *service) openAuthorities(ctx context.Context) ([]*ca.Authority, error) {
+	records, err := s.store.Authorities(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("reading the authorities: %w", err)
+	}
+	known := map[string]ca.AuthorityRecord{}
+	for _, r := range records {
+		known[r.Name] = r
+	}
+	var opened []*ca.Authority
+	for _, name := range s.cfg.Authorities {
+		record, ok := known[name]
+		if !ok {
+			return nil, fmt.Errorf("authority %q is configured but not known; add it with `chancery authority add`", name)
+		}
+		if !record.Online {
+			return nil, fmt.Errorf("authority %q is an offline one: its key signs in ceremonies alone; remove it from the configuration's authorities", name)
+		}
+		authority, err := s.openAuthority(record)
+		if err != nil {
+			return nil, fmt.Errorf("opening authority %q: %w", name, err)
+		}
+		opened = append(opened, authority)
+	}
+	return opened, nil
+}
+
+func (s *service) openAuthority(record ca.AuthorityRecord) (*ca.Authority, error) {
+	certificate, err := parseCertificate(record.Certificate)
+	if err != nil {
+		return nil, err
+	}
+	if serial := s.token.Info().Serial; record.Key.Token != "" && record.Key.Token != serial {
+		return nil, fmt.Errorf("its key is in the token with serial %s, and the open token has serial %s", record.Key.Token, serial)
+	}
+	signer, err := s.token.Signer(hsm.KeyRef{Label: record.Key.Label, ID: record.Key.ID}, certificate.PublicKey)
+	if err != nil {
+		return nil, err
+	}
+	var key crypto.Signer = signer
+	if s.env.WrapKey != nil {
+		key = s.env.WrapKey(record.Name, key)
+	}
+	issuer, err := issuance.NewIssuer(certificate, key)
+	if err != nil {
+		return nil, err
+	}
+	return ca.OpenAuthority(record, issuer)
+}
+
+func (s *service) close() error {
+	var err error
+	if s.token != nil {
+		err = s.token.Close()
+	}
+	if s.store != nil {
+		s.store.Close()
+	}
+	return err
+}
+
+// renewTLS replaces the service's own certificate.
+func (s *service) renewTLS(ctx context.Context) error {
+	certificate, err := s.ca.IssueServiceCertificate(ctx, s.cfg.TLS.serviceName())
+	if err != nil {
+		return err
+	}
+	s.tls.Store(certificate)
+	s.log.InfoContext(ctx, "the service has a new TLS certificate", "serial", certificate.Leaf.SerialNumber.Text(16), "not_after", certificate.Leaf.NotAfter)
+	return nil
+}
+
+// upkeep makes partitions ahead and renews the service's certificate when two thirds of its life have passed.
+func (s *service) upkeep(ctx context.Context) {
+	renew, partitions := time.NewTicker(renewCheck), time.NewTicker(upkeepEvery)
+	defer renew.Stop()
+	defer partitions.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-partitions.C:
+			if err := s.store.EnsurePartitions(ctx, s.env.Now()); err != nil {
+				s.log.ErrorContext(ctx, "making partitions ahead failed; trying again", "error", err)
+			}
+		case <-renew.C:
+			leaf := s.tls.Load().Leaf
+			life := leaf.NotAfter.Sub(leaf.NotBefore)
+			if s.env.Now().Before(leaf.NotBefore.Add(life * 2 / 3)) {
+				continue
+			}
+			if err := s.renewTLS(ctx); err != nil {
+				s.log.ErrorContext(ctx, "renewing the service's certificate failed; trying again", "error", err, "not_after", leaf.NotAfter)
+			}
+		}
+	}
+}
+
+// record tells the audit log of the service's own doings.
+func (s *service) record(ctx context.Context, kinds ...audit.Kind) error {
+	var leaves []audit.Leaf
+	for _, kind := range kinds {
+		leaf, err := audit.New(audit.Event{ID: newID(), Kind: kind, Time: s.env.Now(), Actor: "system", Data: map[string]string{
+			"replica": s.replica.Name, "run": s.replica.Run, "policy": s.ca.PolicyDigest(), "version": version(), "token": s.token.Info().Serial,
+		}})
+		if err != nil {
+			return err
+		}
+		leaves = append(leaves, leaf)
+	}
+	if err := s.store.RecordEvents(ctx, leaves...); err != nil {
+		return fmt.Errorf("writing to the audit log: %w", err)
+	}
+	return nil
+}
+
+func openStore(ctx context.Context, cfg Config, log *slog.Logger) (*storage.Store, error) {
+	url, err := cfg.Database.databaseURL()
+	if err != nil {
+		return nil, err
+	}
+	return storage.Open(ctx, storage.Config{URL: url, MaxConns: cfg.Database.MaxConnections, Unsafe: cfg.Database.Unsafe, Log: log})
+}
+
+// loadPolicies loads the profiles and checks that the lints which they name exist.
+func loadPolicies(c PoliciesConfig) (*policies.Set, error) {
+	set, err := policies.Shipped()
+	if c.Directory != "" {
+		set, err = policies.Load(os.DirFS(c.Directory))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("loading the policies: %w", err)
+	}
+	for _, name := range set.Names() {
+		profile, _ := set.Profile(name)
+		if err := issuance.CheckLint(profile.Lint()); err != nil {
+			return nil, fmt.Errorf("loading profile %s: %w", name, err)
+		}
+	}
+	return set, nil
+}
+
+func newID() string { return uuid.Must(uuid.NewV7()).String() }

@@ -1,0 +1,38 @@
+#!/bin/sh
+# Prepares a deployment: schema, token, ceremony, authorities, the root's CRL. docker-compose.yml runs it before the service starts, each
+# time; what is there already is left as it is.
+set -eu
+
+config=/etc/chancery/chancery.yaml
+plan=/etc/chancery/ceremony.yaml
+secrets=/run/secrets
+tokens=/var/lib/chancery/token
+ceremony=/var/lib/chancery/ceremony
+module=/usr/lib/softhsm/libsofthsm2.so
+label=chancery
+root=root
+issuer=issuing-1
+
+chancery migrate --config "$config" --database-url-file "$secrets/database_owner_url"
+
+if [ -z "$(ls -A "$tokens")" ]; then
+	chancery hsm init --module "$module" --label "$label" --so-pin-file "$secrets/so_pin" --pin-file "$secrets/pin"
+fi
+
+if [ ! -e "$ceremony/$issuer.authority.json" ]; then
+	if [ -n "$(ls -A "$ceremony")" ]; then
+		echo "The first ceremony failed on its way; $ceremony/transcript.jsonl says how far it came. A ceremony is not resumed." >&2
+		echo "If nothing was issued yet, start over: docker compose down --volumes" >&2
+		exit 1
+	fi
+	chancery ceremony run "$plan" --module "$module" --token-label "$label" --pin-file "$secrets/pin" --output-dir "$ceremony" --yes
+fi
+
+# The issuer comes last: if it is there, the root and its CRL are too. The root's later CRLs are imported by hand, so this one must not
+# be imported again.
+if ! chancery authority list --config "$config" | grep -q "^$issuer "; then
+	chancery authority add --config "$config" "$ceremony/$root.authority.json"
+	chancery crl import --config "$config" --authority "$root" "$ceremony/$root.crl"
+	chancery authority add --config "$config" "$ceremony/$issuer.authority.json"
+fi
+chancery authority list --config "$config"

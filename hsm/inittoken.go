@@ -1,0 +1,176 @@
+package hsm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"unicode/utf8"
+
+	"github.com/miekg/pkcs11"
+)
+
+const (
+	minPIN        = 4  // octets; SoftHSM takes no fewer, and 8 or more are to be recommended
+	maxTokenLabel = 32 // octets of CK_TOKEN_INFO.label
+)
+
+// InitConfig is what InitToken makes.
+type InitConfig struct {
+	Module  string
+	Label   string // at most 32 octets of UTF-8, unused by the module's initialised tokens
+	SOPIN   PIN    // of the security officer, who can set a new user PIN
+	UserPIN PIN
+	Slot    *uint // nil means the first slot whose token is not initialised
+}
+
+// InitToken initialises a token that is not initialised yet (C_InitToken) and sets its user PIN (C_InitPIN). It never touches an
+// initialised token, because that would destroy its keys.
+//
+// The new token is known afterwards by its serial. Its slot changes (with SoftHSM when the library is initialised next, which happens at
+// once unless other tokens of the library are open), so TokenInfo.Slot holds for this moment alone.
+func InitToken(ctx context.Context, c InitConfig) (TokenInfo, error) {
+	info, err := initToken(ctx, c)
+	if err != nil {
+		return TokenInfo{}, fmt.Errorf("initialising the token %q: %w", c.Label, err)
+	}
+	return info, nil
+}
+
+func initToken(ctx context.Context, c InitConfig) (TokenInfo, error) {
+	if c.Label == "" || len(c.Label) > maxTokenLabel || !utf8.ValidString(c.Label) || c.Label[len(c.Label)-1] == ' ' {
+		return TokenInfo{}, fmt.Errorf("the label must be 1 to %d octets of UTF-8 and not end with a space", maxTokenLabel)
+	}
+	m, err := modules.load(c.Module)
+	if err != nil {
+		return TokenInfo{}, err
+	}
+	officer, err := revealNew("security officer's", c.SOPIN)
+	if err != nil {
+		return TokenInfo{}, err
+	}
+	defer clear(officer)
+	user, err := revealNew("user's", c.UserPIN)
+	if err != nil {
+		return TokenInfo{}, err
+	}
+	defer clear(user)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return TokenInfo{}, err
+	}
+
+	// Two rounds: between them the library is finalised, if no token is open, and shows the new token in its lasting place.
+	var before []present
+	err = m.initialised(func() error {
+		if before, err = m.present(); err != nil {
+			return err
+		}
+		return m.format(before, c, officer, user)
+	})
+	if err != nil {
+		return TokenInfo{}, err
+	}
+	var token present
+	err = m.initialised(func() error {
+		if token, err = m.added(before, c.Label); err != nil {
+			return err
+		}
+		return m.setUserPIN(token, officer, user)
+	})
+	if err != nil {
+		return TokenInfo{}, fmt.Errorf("the token is initialised but has no user PIN, and cannot be used: %w", err)
+	}
+	return token.describe(m), nil
+}
+
+// revealNew reads a PIN that is to be set.
+func revealNew(whose string, p PIN) ([]byte, error) {
+	pin, err := p.reveal()
+	if err != nil {
+		return nil, fmt.Errorf("the %s PIN: %w", whose, err)
+	}
+	if len(pin) < minPIN {
+		clear(pin)
+		return nil, fmt.Errorf("the %s PIN has fewer than %d characters; take 8 or more", whose, minPIN)
+	}
+	return pin, nil
+}
+
+// format runs C_InitToken on a slot that holds no keys.
+func (m *module) format(tokens []present, c InitConfig, officer, user []byte) error {
+	for _, t := range tokens {
+		if t.has(pkcs11.CKF_TOKEN_INITIALIZED) && t.Label == c.Label {
+			return fmt.Errorf("%w: %s", ErrTokenExists, t)
+		}
+	}
+	blank, err := blank(tokens, c.Slot)
+	if err != nil {
+		return err
+	}
+	// The user PIN comes last; that it will be accepted is seen to first.
+	for _, pin := range [][]byte{officer, user} {
+		if n := uint(len(pin)); n < blank.MinPinLen || blank.MaxPinLen != 0 && n > blank.MaxPinLen {
+			return fmt.Errorf("the token takes PINs of %d to %d octets", blank.MinPinLen, blank.MaxPinLen)
+		}
+	}
+	if err := m.ctx.InitToken(blank.slot, string(officer), c.Label); err != nil {
+		return fmt.Errorf("slot %d: %w", blank.slot, classified(err))
+	}
+	return nil
+}
+
+// blank returns the slot to initialise.
+func blank(tokens []present, slot *uint) (present, error) {
+	for _, t := range tokens {
+		if slot != nil && t.slot != *slot {
+			continue
+		}
+		if !t.has(pkcs11.CKF_TOKEN_INITIALIZED) {
+			return t, nil
+		}
+		if slot != nil {
+			return present{}, fmt.Errorf("slot %d: %w: %s", *slot, ErrTokenExists, t)
+		}
+	}
+	if slot != nil {
+		return present{}, fmt.Errorf("slot %d: %w", *slot, ErrNoToken)
+	}
+	return present{}, fmt.Errorf("%w that is not initialised yet", ErrNoToken)
+}
+
+// added finds the token that was not there before, by its label and by its serial's being new.
+func (m *module) added(before []present, label string) (present, error) {
+	now, err := m.present()
+	if err != nil {
+		return present{}, err
+	}
+	known := make(map[string]bool)
+	for _, t := range before {
+		if t.has(pkcs11.CKF_TOKEN_INITIALIZED) {
+			known[t.SerialNumber] = true
+		}
+	}
+	var fresh []present
+	for _, t := range now {
+		if !known[t.SerialNumber] {
+			fresh = append(fresh, t)
+		}
+	}
+	return selected(fresh, Selector{Label: label})
+}
+
+func (m *module) setUserPIN(t present, officer, user []byte) (err error) {
+	session, err := m.ctx.OpenSession(t.slot, pkcs11.CKF_SERIAL_SESSION|pkcs11.CKF_RW_SESSION)
+	if err != nil {
+		return fmt.Errorf("opening a session: %w", classified(err))
+	}
+	defer func() { err = errors.Join(err, m.ctx.CloseSession(session)) }()
+	if err := m.ctx.Login(session, pkcs11.CKU_SO, string(officer)); err != nil {
+		return fmt.Errorf("logging in as security officer: %w", loginError(err))
+	}
+	if err := m.ctx.InitPIN(session, string(user)); err != nil {
+		return errors.Join(fmt.Errorf("setting the user PIN: %w", classified(err)), m.ctx.Logout(session))
+	}
+	return m.ctx.Logout(session)
+}

@@ -1,0 +1,106 @@
+package hsm
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/miekg/pkcs11"
+)
+
+// present is a token as the library shows it at this moment.
+type present struct {
+	slot     uint
+	hardware bool
+	pkcs11.TokenInfo
+}
+
+func (p present) has(flag uint) bool { return p.Flags&flag != 0 }
+
+// present lists the tokens of an initialised library. A slot that does not answer is left out, so that it cannot keep the others from use.
+func (m *module) present() ([]present, error) {
+	slots, err := m.ctx.GetSlotList(true)
+	if err != nil {
+		return nil, fmt.Errorf("listing the slots of PKCS#11 module %s: %w", m.path, classified(err))
+	}
+	var tokens []present
+	for _, slot := range slots {
+		device, err := m.ctx.GetSlotInfo(slot)
+		if err != nil {
+			continue
+		}
+		info, err := m.ctx.GetTokenInfo(slot)
+		if err != nil {
+			continue
+		}
+		tokens = append(tokens, present{slot, device.Flags&pkcs11.CKF_HW_SLOT != 0, info})
+	}
+	return tokens, nil
+}
+
+// selected returns the one initialised token that matches.
+func selected(tokens []present, s Selector) (present, error) {
+	if s == (Selector{}) {
+		return present{}, errors.New("no token is named: give its label, its serial or its slot")
+	}
+	var matching []present
+	var all, several []string
+	for _, t := range tokens {
+		if !t.has(pkcs11.CKF_TOKEN_INITIALIZED) {
+			continue
+		}
+		all = append(all, t.String())
+		if s.matches(t) {
+			several = append(several, t.String())
+			matching = append(matching, t)
+		}
+	}
+	switch len(matching) {
+	case 0:
+		if len(all) == 0 {
+			return present{}, fmt.Errorf("%w: the module shows no initialised token", ErrNoToken)
+		}
+		return present{}, fmt.Errorf("%w; there is: %s", ErrNoToken, strings.Join(all, ", "))
+	case 1:
+		return matching[0], nil
+	}
+	return present{}, fmt.Errorf("%w, name one by its serial: %s", ErrAmbiguous, strings.Join(several, ", "))
+}
+
+func (s Selector) matches(t present) bool {
+	return (s.Label == "" || s.Label == t.Label) &&
+		(s.Serial == "" || s.Serial == t.SerialNumber) &&
+		(s.Slot == nil || *s.Slot == t.slot)
+}
+
+func (p present) String() string {
+	return fmt.Sprintf("%q (serial %s, slot %d)", p.Label, p.SerialNumber, p.slot)
+}
+
+// unique tells whether the token's serial number singles it out. A serial that does not is no way to select it.
+func (p present) unique(tokens []present) bool {
+	same := 0
+	for _, t := range tokens {
+		if t.SerialNumber == p.SerialNumber {
+			same++
+		}
+	}
+	return p.SerialNumber != "" && same == 1
+}
+
+// loginAllowed reads what the token says of its PIN before one is tried (PKCS#11 2.40, CK_TOKEN_INFO flags).
+func loginAllowed(t present, retry bool) error {
+	switch {
+	case t.has(pkcs11.CKF_USER_PIN_LOCKED):
+		return fmt.Errorf("%w: the security officer has to set a new one", ErrPINLocked)
+	case !t.has(pkcs11.CKF_USER_PIN_INITIALIZED):
+		return errors.New("the token has no user PIN yet: the security officer has to set one")
+	case retry:
+		return nil
+	case t.has(pkcs11.CKF_USER_PIN_FINAL_TRY):
+		return fmt.Errorf("%w: one try is left; see that the PIN is right, then allow a retry explicitly", ErrPINAtRisk)
+	case t.has(pkcs11.CKF_USER_PIN_COUNT_LOW):
+		return fmt.Errorf("%w: see that the PIN is right, then allow a retry explicitly", ErrPINAtRisk)
+	}
+	return nil
+}

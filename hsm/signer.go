@@ -1,0 +1,135 @@
+package hsm
+
+import (
+	"crypto"
+	"crypto/rsa"
+	_ "crypto/sha256" // the hashes that are signed with
+	_ "crypto/sha512"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/ThalesIgnite/crypto11"
+)
+
+// Signer is what Token.Signer returns: besides digests it takes whole messages, so that whoever stands between the caller and the
+// key can see what is signed. It is safe for concurrent use. The random source of a call is not used: the token has its own.
+//
+// Hashes are SHA-256, SHA-384 and SHA-512. RSA-PSS takes a salt of an explicit length or rsa.PSSSaltLengthEqualsHash.
+type Signer interface {
+	crypto.Signer
+	crypto.MessageSigner
+}
+
+// Signer returns the key that ref names, if exactly one matches, the token vouches that it is confined to it (see Attributes.Kept), and
+// its public key is want. A nil want accepts any. The signer works until the token is closed or lost; after opening the token again it
+// must be asked for again.
+func (t *Token) Signer(ref KeyRef, want crypto.PublicKey) (Signer, error) {
+	s, err := t.signer(ref, want)
+	if err != nil {
+		return nil, fmt.Errorf("signer with %s in token %q: %w", ref, t.info.Label, err)
+	}
+	return s, nil
+}
+
+func (t *Token) signer(ref KeyRef, want crypto.PublicKey) (*signer, error) {
+	var found pair
+	err := t.inSession(func(s session) (err error) {
+		found, err = s.pair(ref)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := found.attributes.Kept(); err != nil {
+		return nil, err
+	}
+	if !found.attributes.Sign {
+		return nil, errors.New("the key is not for signing: CKA_SIGN is not true")
+	}
+	if found.attributes.AlwaysAuthenticate {
+		return nil, errors.New("the key needs a log-in for each signature (CKA_ALWAYS_AUTHENTICATE), which is not supported")
+	}
+	public := found.key.Public()
+	if want != nil {
+		comparable, ok := public.(interface{ Equal(crypto.PublicKey) bool })
+		if !ok || !comparable.Equal(want) {
+			return nil, ErrKeyMismatch
+		}
+	}
+	_, isRSA := public.(*rsa.PublicKey)
+	return &signer{token: t, ref: found.attributes.ref(), key: found.key, rsa: isRSA}, nil
+}
+
+type signer struct {
+	token *Token
+	ref   KeyRef
+	key   crypto11.Signer
+	rsa   bool
+}
+
+func (s *signer) Public() crypto.PublicKey { return s.key.Public() }
+
+// Sign signs a digest that opts.HashFunc() made.
+func (s *signer) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+	hash, err := s.hash(opts)
+	if err != nil {
+		return nil, s.wrap(err)
+	}
+	if len(digest) != hash.Size() {
+		return nil, s.wrap(fmt.Errorf("the digest has %d octets, %v makes %d", len(digest), hash, hash.Size()))
+	}
+	return s.sign(digest, opts)
+}
+
+// SignMessage hashes the message with opts.HashFunc() and signs the digest.
+func (s *signer) SignMessage(_ io.Reader, message []byte, opts crypto.SignerOpts) ([]byte, error) {
+	hash, err := s.hash(opts)
+	if err != nil {
+		return nil, s.wrap(err)
+	}
+	h := hash.New()
+	h.Write(message)
+	return s.sign(h.Sum(nil), opts)
+}
+
+// hash refuses options with which crypto11 would panic or would sign something else than a digest: an RSA key signs raw octets when it
+// does not know the hash.
+func (s *signer) hash(opts crypto.SignerOpts) (crypto.Hash, error) {
+	if opts == nil {
+		return 0, errors.New("no hash is named")
+	}
+	if pss, ok := opts.(*rsa.PSSOptions); ok {
+		switch {
+		case pss == nil:
+			return 0, errors.New("no hash is named")
+		case !s.rsa:
+			return 0, errors.New("RSA-PSS needs an RSA key")
+		case pss.SaltLength <= 0 && pss.SaltLength != rsa.PSSSaltLengthEqualsHash:
+			return 0, errors.New("RSA-PSS needs a salt of an explicit length, or of the hash's")
+		}
+	}
+	switch hash := opts.HashFunc(); hash {
+	case crypto.SHA256, crypto.SHA384, crypto.SHA512:
+		return hash, nil
+	case 0:
+		return 0, errors.New("no hash is named")
+	default:
+		return 0, fmt.Errorf("the hash %v is not signed with", hash)
+	}
+}
+
+func (s *signer) sign(digest []byte, opts crypto.SignerOpts) (signature []byte, err error) {
+	err = s.token.using(func() error {
+		signature, err = s.key.Sign(nil, digest, opts)
+		return err
+	})
+	if err != nil {
+		return nil, s.wrap(err)
+	}
+	return signature, nil
+}
+
+func (s *signer) wrap(err error) error {
+	return fmt.Errorf("signing with the key %s: %w", s.ref, err)
+}

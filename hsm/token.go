@@ -1,0 +1,250 @@
+package hsm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/ThalesIgnite/crypto11"
+	"github.com/miekg/pkcs11"
+)
+
+const (
+	defaultSessions = 8
+	// housekeeping counts the sessions besides those that sign: crypto11 keeps one open, and so does Token.
+	housekeeping = 2
+	// sessionWait is how long a signature waits for a free session before it fails with ErrUnavailable.
+	sessionWait = 5 * time.Second
+	// maxRandom bounds one C_GenerateRandom, since tokens have limits of their own. Octets.
+	maxRandom = 1024
+)
+
+// Token is an open token, logged in as its user. It is safe for concurrent use.
+type Token struct {
+	module *module
+	info   TokenInfo
+	inner  *crypto11.Context
+	random io.Reader
+
+	// use is held for reading during each call to the token, and for writing by Close, which so waits for them.
+	use    sync.RWMutex
+	closed bool
+
+	// A PKCS#11 session serves one call at a time. This one is for what crypto11 cannot do; it also carries the log-in. Its lock is held,
+	// too, while keys are made or looked for in any way, in this session or in crypto11's: SoftHSM fails (CKR_GENERAL_ERROR) when objects
+	// are searched while one is being made. Signatures do not need it.
+	mu      sync.Mutex
+	session pkcs11.SessionHandle
+
+	close sync.Once
+}
+
+// Open finds the token, checks that a log-in puts nothing at risk, and logs in, once. A PIN that is wrong is not tried again.
+// Tokens of one library may be open side by side; the same token twice in a process is refused with ErrInUse, because the library would
+// accept any PIN the second time. Calls into the library cannot be cancelled: ctx is looked at between them.
+func Open(ctx context.Context, c Config) (*Token, error) {
+	t, err := open(ctx, c)
+	if err != nil {
+		return nil, fmt.Errorf("opening the token with %s: %w", c.Token, err)
+	}
+	return t, nil
+}
+
+func open(ctx context.Context, c Config) (*Token, error) {
+	m, err := modules.load(c.Module)
+	if err != nil {
+		return nil, err
+	}
+	// A prompt takes as long as a person takes: no lock is held meanwhile.
+	pin, err := c.PIN.reveal()
+	if err != nil {
+		return nil, err
+	}
+	defer clear(pin)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	token, settings, err := m.prepare(c)
+	if err != nil {
+		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	inner, err := crypto11.Configure(settings)
+	if err != nil {
+		return nil, fmt.Errorf("configuring PKCS#11 module %s: %w", m.path, classified(err))
+	}
+	t := &Token{module: m, inner: inner, info: token.describe(m)}
+	if err := t.login(pin); err != nil {
+		return nil, errors.Join(err, inner.Close())
+	}
+	if t.random, err = inner.NewRandomReader(); err != nil {
+		return nil, errors.Join(err, inner.Close())
+	}
+	m.open = append(m.open, t)
+	return t, nil
+}
+
+// prepare selects the token and decides how crypto11 is to find it. Nothing is logged in.
+func (m *module) prepare(c Config) (token present, settings *crypto11.Config, err error) {
+	err = m.initialised(func() error {
+		tokens, err := m.present()
+		if err != nil {
+			return err
+		}
+		if token, err = selected(tokens, c.Token); err != nil {
+			return err
+		}
+		for _, t := range m.open {
+			if t.info.Slot == token.slot || token.SerialNumber != "" && t.info.Serial == token.SerialNumber {
+				return fmt.Errorf("%s: %w", token, ErrInUse)
+			}
+		}
+		if err := loginAllowed(token, c.RetryAfterFailedPIN); err != nil {
+			return fmt.Errorf("%s: %w", token, err)
+		}
+		sessions, err := signingSessions(c.MaxSessions, token.MaxRwSessionCount)
+		if err != nil {
+			return fmt.Errorf("%s: %w", token, err)
+		}
+		settings = &crypto11.Config{
+			Path:            m.path,
+			MaxSessions:     sessions + 1,
+			PoolWaitTimeout: sessionWait,
+			// Token logs in by itself: crypto11 would ignore "already logged in", and would keep the PIN.
+			LoginNotSupported: true,
+		}
+		if token.unique(tokens) {
+			settings.TokenSerial = token.SerialNumber
+		} else {
+			slot := int(token.slot)
+			settings.SlotNumber = &slot
+		}
+		return nil
+	})
+	return token, settings, err
+}
+
+// signingSessions is how many sessions may sign at once, given what is asked for and what the token can have open.
+func signingSessions(asked int, limit uint) (int, error) {
+	if asked < 0 {
+		return 0, fmt.Errorf("MaxSessions is %d", asked)
+	}
+	if asked == 0 {
+		asked = defaultSessions
+	}
+	if limit == pkcs11.CK_EFFECTIVELY_INFINITE || limit == pkcs11.CK_UNAVAILABLE_INFORMATION {
+		return asked, nil
+	}
+	if limit <= housekeeping {
+		return 0, fmt.Errorf("the token permits %d sessions at once; at least %d are needed", limit, housekeeping+1)
+	}
+	if room := limit - housekeeping; uint(asked) > room {
+		return int(room), nil
+	}
+	return asked, nil
+}
+
+// login opens the housekeeping session and logs in through it. On failure nothing stays open.
+func (t *Token) login(pin []byte) error {
+	session, err := t.module.ctx.OpenSession(t.info.Slot, pkcs11.CKF_SERIAL_SESSION|pkcs11.CKF_RW_SESSION)
+	if err != nil {
+		return fmt.Errorf("opening a session: %w", classified(err))
+	}
+	if err := t.module.ctx.Login(session, pkcs11.CKU_USER, string(pin)); err != nil {
+		_ = t.module.ctx.CloseSession(session) // the log-in's failure is what matters
+		return fmt.Errorf("logging in: %w", loginError(err))
+	}
+	t.session = session
+	return nil
+}
+
+func (p present) describe(m *module) TokenInfo {
+	return TokenInfo{
+		Module: m.path, Slot: p.slot, Hardware: p.hardware,
+		Label: p.Label, Serial: p.SerialNumber, Manufacturer: p.ManufacturerID, Model: p.Model,
+	}
+}
+
+// Info describes the token.
+func (t *Token) Info() TokenInfo { return t.info }
+
+// Close waits for the calls in progress, logs out and releases the token; the library is finalised with its last token. Closing twice
+// does nothing. Signers of a closed token fail with ErrUnavailable. A call that never returns keeps Close waiting.
+func (t *Token) Close() error {
+	var err error
+	t.close.Do(func() {
+		t.use.Lock()
+		t.closed = true
+		t.use.Unlock()
+
+		m := t.module
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		// A token that has gone away cannot answer these two; that must not keep it from being released.
+		_ = m.ctx.Logout(t.session)
+		_ = m.ctx.CloseSession(t.session)
+		err = t.inner.Close()
+		for i, other := range m.open {
+			if other == t {
+				m.open = append(m.open[:i], m.open[i+1:]...)
+				break
+			}
+		}
+	})
+	return err
+}
+
+// using runs work while the token is sure to stay open.
+func (t *Token) using(work func() error) error {
+	t.use.RLock()
+	defer t.use.RUnlock()
+	if t.closed {
+		return fmt.Errorf("%w: it has been closed", ErrUnavailable)
+	}
+	return classified(work())
+}
+
+// inSession runs work with the housekeeping session, one caller at a time. What searches, makes or destroys objects belongs here.
+func (t *Token) inSession(work func(session) error) error {
+	return t.using(func() error {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		return work(session{t, t.module.ctx, t.session})
+	})
+}
+
+// Random returns n octets of the token's random number generator.
+func (t *Token) Random(n int) ([]byte, error) {
+	octets := make([]byte, n)
+	_, err := t.Read(octets)
+	return octets, err
+}
+
+// Read fills p from the token's random number generator. It fills p whole or fails.
+func (t *Token) Read(p []byte) (int, error) {
+	done := 0
+	err := t.using(func() error {
+		for done < len(p) {
+			n, err := t.random.Read(p[done:min(len(p), done+maxRandom)])
+			if err != nil {
+				return err
+			}
+			if n == 0 {
+				return io.ErrNoProgress
+			}
+			done += n
+		}
+		return nil
+	})
+	if err != nil {
+		return done, fmt.Errorf("reading random octets from token %q: %w", t.info.Label, err)
+	}
+	return done, nil
+}

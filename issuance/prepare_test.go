@@ -1,0 +1,123 @@
+package issuance
+
+import (
+	"crypto/x509"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/chancery-ca/chancery/policies"
+)
+
+// TestPrepareRefuses lists what no decision may have signed.
+func TestPrepareRefuses(t *testing.T) {
+	h := ecdsaHierarchy(t)
+	own := h.issuing.Certificate()
+	linter := linterOf(t, publicLint)
+	key := p256(t).Public()
+	if _, err := h.issuing.prepare(leafTemplate(t, key), linter, newSerial(t), now); err != nil {
+		t.Fatal(err)
+	}
+	for name, change := range map[string]func(*policies.Template){
+		"an end beyond the issuer's":  func(t *policies.Template) { t.NotAfter = own.NotAfter.Add(time.Second) },
+		"an end at the beginning":     func(t *policies.Template) { t.NotAfter = t.NotBefore },
+		"an end before the beginning": func(t *policies.Template) { t.NotAfter = t.NotBefore.Add(-time.Hour) },
+		"an end that has passed":      func(t *policies.Template) { t.NotBefore, t.NotAfter = now.Add(-time.Hour), now },
+		"a beginning long ago":        func(t *policies.Template) { t.NotBefore = now.Add(-48*time.Hour - time.Second) },
+		"a beginning far ahead":       func(t *policies.Template) { t.NotBefore = now.Add(48*time.Hour + time.Second) },
+		"a part of a second":          func(t *policies.Template) { t.NotAfter = t.NotAfter.Add(time.Millisecond) },
+		"neither subject nor name":    func(t *policies.Template) { t.DNS = nil },
+		"keyCertSign":                 func(t *policies.Template) { t.KeyUsage |= x509.KeyUsageCertSign },
+		"cRLSign":                     func(t *policies.Template) { t.KeyUsage |= x509.KeyUsageCRLSign },
+		"name constraints":            func(t *policies.Template) { t.Permitted = constraints() },
+		"no key identifier":           func(t *policies.Template) { t.WriteSubjectKeyID, t.SubjectKeyID = true, nil },
+		"no key":                      func(t *policies.Template) { t.SPKI = nil },
+		"not a key":                   func(t *policies.Template) { t.SPKI = []byte{0x30, 0} },
+		"the issuer's key":            func(t *policies.Template) { t.SPKI = own.RawSubjectPublicKeyInfo },
+		"the issuer's public key":     func(t *policies.Template) { t.PublicKey = own.PublicKey },
+		"the issuer's name": func(tpl *policies.Template) {
+			tpl.Subject = intermediateTemplate(t, key).Subject
+		},
+		"an authority below pathLen 0": func(tpl *policies.Template) {
+			*tpl = intermediateTemplate(t, key)
+			tpl.Subject, tpl.NotAfter = commonName("Sub"), own.NotAfter
+		},
+	} {
+		tpl := leafTemplate(t, key)
+		change(&tpl)
+		if _, err := h.issuing.prepare(tpl, linter, newSerial(t), now); err == nil {
+			t.Errorf("%s was accepted", name)
+		}
+	}
+	if _, err := h.issuing.prepare(leafTemplate(t, key), linter, Serial{}, now); err == nil {
+		t.Error("a zero serial was accepted")
+	}
+}
+
+func TestGrantOfNobody(t *testing.T) {
+	h := ecdsaHierarchy(t)
+	for _, g := range []*policies.Grant{nil, {}} {
+		if _, err := h.issuing.Prepare(g, newSerial(t), now); err == nil {
+			t.Error("a grant that no decision made was accepted")
+		}
+		if _, err := SelfSign(t.Context(), g, h.issuingKey, newSerial(t), now, nothing); err == nil {
+			t.Error("a grant that no decision made was accepted for a root")
+		}
+	}
+}
+
+// TestAuthorities looks at what CA certificates need.
+func TestAuthorities(t *testing.T) {
+	h := ecdsaHierarchy(t)
+	linter := linterOf(t, rootLint)
+	for name, change := range map[string]func(*policies.Template){
+		"no subject":            func(t *policies.Template) { t.Subject, t.DNS = nil, []string{"example.com"} },
+		"no keyCertSign":        func(t *policies.Template) { t.KeyUsage = x509.KeyUsageCRLSign },
+		"no key identifier":     func(t *policies.Template) { t.SubjectKeyID = nil },
+		"the root's own name":   func(tpl *policies.Template) { tpl.Subject = rootTemplate(t, h.issuingKey.Public()).Subject },
+		"an end after the root": func(t *policies.Template) { t.NotAfter = t.NotAfter.AddDate(40, 0, 0) },
+	} {
+		tpl := intermediateTemplate(t, p256(t).Public())
+		change(&tpl)
+		if _, err := h.root.prepare(tpl, linter, newSerial(t), now); err == nil {
+			t.Errorf("%s was accepted", name)
+		}
+	}
+}
+
+// TestPathLen issues authorities below authorities, down to where the path ends.
+func TestPathLen(t *testing.T) {
+	h := ecdsaHierarchy(t)
+	linter := linterOf(t, rfcLint)
+	key := p256(t)
+	tpl := intermediateTemplate(t, key.Public())
+	tpl.PathLen, tpl.Permitted, tpl.Subject = 2, constraints(), commonName("Above")
+	middle := issuerOf(t, issue(t, h.root, tpl, rfcLint).DER, key)
+	for pathLen, fits := range map[int]bool{-1: false, 0: true, 1: true, 2: false} {
+		tpl := intermediateTemplate(t, p256(t).Public())
+		tpl.PathLen = pathLen
+		if _, err := middle.prepare(tpl, linter, newSerial(t), now); (err == nil) != fits {
+			t.Errorf("pathLen %d below 2: %v", pathLen, err)
+		}
+	}
+	if got := middle.Certificate(); !got.PermittedDNSDomainsCritical || len(got.PermittedIPRanges) != 2 || got.MaxPathLen != 2 {
+		t.Errorf("the constraints are read as %v %v", got.PermittedIPRanges, got.MaxPathLen)
+	}
+}
+
+// TestLintRefuses has a lint refuse, with its name, and a profile leave that lint out.
+func TestLintRefuses(t *testing.T) {
+	h := ecdsaHierarchy(t)
+	tpl := leafTemplate(t, p256(t).Public())
+	tpl.NotAfter = tpl.NotBefore.Add(200*24*time.Hour - time.Second)
+	_, err := h.issuing.prepare(tpl, linterOf(t, publicLint), newSerial(t), now)
+	var lint *LintError
+	if !errors.As(err, &lint) || len(lint.Findings) != 1 || lint.Findings[0].Level != "warn" {
+		t.Fatalf("a validity of 200 days: %v", err)
+	}
+	lenient := publicLint
+	lenient.Except = append([]policies.LintException{{Lint: lint.Findings[0].Lint, Reason: "a test"}}, lenient.Except...)
+	if _, err := h.issuing.prepare(tpl, linterOf(t, lenient), newSerial(t), now); err != nil {
+		t.Errorf("with the lint left out: %v", err)
+	}
+}

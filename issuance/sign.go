@@ -1,0 +1,183 @@
+package issuance
+
+import (
+	"context"
+	"crypto"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"math/big"
+	"time"
+)
+
+// signingKey is a key with what it signs with.
+type signingKey struct {
+	signer    crypto.Signer
+	public    crypto.PublicKey
+	algorithm algorithm
+	id        []byte // subject key identifier
+}
+
+func newSigningKey(key crypto.Signer) (signingKey, error) {
+	public := key.Public()
+	algorithm, err := algorithmOf(public)
+	if err != nil {
+		return signingKey{}, err
+	}
+	return signingKey{signer: key, public: public, algorithm: algorithm}, nil
+}
+
+// draft is a certificate or a CRL with a placeholder in place of its signature, to be linted.
+func (k *signingKey) draft(tbs []byte) ([]byte, error) {
+	signature, err := placeholder(k.public, tbs)
+	if err != nil {
+		return nil, err
+	}
+	return k.algorithm.assemble(tbs, signature)
+}
+
+// Sign has the intent recorded, has the key sign exactly the prepared bytes, and verifies the signature. When the intent cannot be
+// recorded that error is returned, and nothing was signed. Every later error, the end of ctx included, is ErrPossiblySigned. A Prepared
+// is spent by the first Sign, whatever comes of it.
+func (i *Issuer) Sign(ctx context.Context, p *Prepared, r Recorder) (*Certificate, error) {
+	if p == nil || p.issuer != i {
+		return nil, errors.New("signing a certificate: it was not prepared by this issuer")
+	}
+	if err := p.spend(); err != nil {
+		return nil, err
+	}
+	signing := Signing{Kind: Final, Serial: p.serial, TBS: p.tbs}
+	certificate, err := i.key.certificate(ctx, signing, p.digest, r)
+	if err != nil {
+		return nil, fmt.Errorf("signing certificate %s: %w", p.serial, err)
+	}
+	if err := i.clearKey(certificate.DER); err != nil {
+		return nil, fmt.Errorf("signing certificate %s: %w: %w", p.serial, ErrPossiblySigned, err)
+	}
+	return certificate, nil
+}
+
+// clearKey runs compromisedIssuer on the first certificate that an issuer signs, before it is released. See there.
+func (i *Issuer) clearKey(certificate []byte) error {
+	if i.keyCleared.Load() {
+		return nil
+	}
+	if err := checkIssuerKey(certificate); err != nil {
+		return err
+	}
+	i.keyCleared.Store(true)
+	return nil
+}
+
+// SignCRL is Sign for a CRL. What it returns has been read again as a whole.
+func (i *Issuer) SignCRL(ctx context.Context, p *PreparedCRL, r Recorder) (*CRL, error) {
+	if p == nil || p.issuer != i {
+		return nil, errors.New("signing a CRL: it was not prepared by this issuer")
+	}
+	if err := p.spend(); err != nil {
+		return nil, err
+	}
+	list, signature, err := i.key.record(ctx, Signing{Kind: List, Number: new(big.Int).Set(p.number), TBS: p.tbs}, p.digest, r)
+	if err != nil {
+		return nil, fmt.Errorf("signing CRL %s: %w", p.number, err)
+	}
+	if err := i.checkCRL(list, p); err != nil {
+		return nil, fmt.Errorf("reading CRL %s again: %w: %w", p.number, ErrPossiblySigned, err)
+	}
+	return &CRL{
+		DER: list, Number: new(big.Int).Set(p.number), ThisUpdate: p.thisUpdate, NextUpdate: p.nextUpdate, Entries: p.entries, Signature: signature,
+	}, nil
+}
+
+func (i *Issuer) checkCRL(list []byte, p *PreparedCRL) error {
+	parsed, err := x509.ParseRevocationList(list)
+	if err != nil {
+		return err
+	}
+	if err := parsed.CheckSignatureFrom(i.certificate); err != nil {
+		return err
+	}
+	if parsed.Number == nil || parsed.Number.Cmp(p.number) != 0 || len(parsed.RevokedCertificateEntries) != p.entries ||
+		!parsed.ThisUpdate.Equal(p.thisUpdate) || !parsed.NextUpdate.Equal(p.nextUpdate) {
+		return errors.New("it does not say what it was built from")
+	}
+	return nil
+}
+
+// certificate records, signs and verifies one certificate.
+func (k *signingKey) certificate(ctx context.Context, s Signing, digest [sha256.Size]byte, r Recorder) (*Certificate, error) {
+	certificate, signature, err := k.record(ctx, s, digest, r)
+	if err != nil {
+		return nil, err
+	}
+	return &Certificate{DER: certificate, TBS: s.TBS, Serial: s.Serial, Kind: s.Kind, Signature: signature}, nil
+}
+
+// record is the one way to a signature: the intent is made durable, then the key signs, then the signature is verified and joined to
+// the bytes. Everything that goes wrong after the intent is ErrPossiblySigned.
+func (k *signingKey) record(ctx context.Context, s Signing, digest [sha256.Size]byte, r Recorder) ([]byte, Signature, error) {
+	if r == nil {
+		return nil, Signature{}, errors.New("there is no recorder")
+	}
+	if err := r.Record(ctx, s); err != nil {
+		return nil, Signature{}, fmt.Errorf("recording the intent: %w", err)
+	}
+	whole, signature, err := k.signRecorded(ctx, s.TBS, digest)
+	if err != nil {
+		return nil, Signature{}, fmt.Errorf("%w: %w", ErrPossiblySigned, err)
+	}
+	return whole, signature, nil
+}
+
+func (k *signingKey) signRecorded(ctx context.Context, tbs []byte, digest [sha256.Size]byte) ([]byte, Signature, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, Signature{}, fmt.Errorf("before the key was asked: %w", err)
+	}
+	if sha256.Sum256(tbs) != digest {
+		return nil, Signature{}, errors.New("the bytes were changed after they had been linted")
+	}
+	started := time.Now()
+	value, err := k.ask(ctx, tbs)
+	if err != nil {
+		return nil, Signature{}, err
+	}
+	took := time.Since(started)
+	if err := k.algorithm.verify(k.public, tbs, value); err != nil {
+		return nil, Signature{}, err
+	}
+	whole, err := k.algorithm.assemble(tbs, value)
+	if err != nil {
+		return nil, Signature{}, err
+	}
+	return whole, Signature{KeyID: k.id, Algorithm: k.algorithm.name, Digest: digest[:], Duration: took}, nil
+}
+
+// ask has the key sign, and waits no longer than ctx allows. A crypto.Signer cannot be interrupted: the goroutine of a key that hangs
+// stays until the key answers or the process ends, and its late answer is thrown away. Callers bound how many those are by not asking
+// a key again that has just failed.
+func (k *signingKey) ask(ctx context.Context, message []byte) ([]byte, error) {
+	type answer struct {
+		signature []byte
+		err       error
+	}
+	answers := make(chan answer, 1)
+	go func() {
+		a := answer{err: errors.New("the key did not answer")}
+		defer func() {
+			if p := recover(); p != nil {
+				a = answer{err: fmt.Errorf("the key panicked: %v", p)}
+			}
+			answers <- a
+		}()
+		signature, err := crypto.SignMessage(k.signer, rand.Reader, message, k.algorithm.hash)
+		a = answer{signature: signature, err: err}
+	}()
+	select {
+	case a := <-answers:
+		return a.signature, a.err
+	case <-ctx.Done():
+		return nil, fmt.Errorf("waiting for the key: %w", ctx.Err())
+	}
+}

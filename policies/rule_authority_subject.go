@@ -1,0 +1,58 @@
+package policies
+
+import (
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"fmt"
+)
+
+// authoritySubject holds that an authority has a name of its own (RFC 5280, section 4.1.2.6: never empty) with a common name, each
+// attribute once and within its bounds. BR, section 7.1.2.10.2, wants countryName and organizationName as well; a private authority may
+// do without.
+var authoritySubject = rule[*authority]{
+	id: "authority.subject", source: "RFC 5280, 4.1.2.6",
+	check: func(a *authority, f *findings) {
+		common := false
+		for i, given := range a.Subject {
+			field := fmt.Sprintf("subject[%d]", i)
+			known, ok := attributeByOID(given.OID)
+			if !ok || !known.issuable {
+				f.refuse(field, "use commonName, organizationName, countryName and the like", "%s is not issued in the name of an authority", attributeName(given.OID))
+				continue
+			}
+			common = common || given.OID.Equal(oidCommonName)
+			for _, before := range a.Subject[:i] {
+				if before.OID.Equal(given.OID) {
+					f.refuse(field, "write it once", "%s stands more than once", known.name)
+				}
+			}
+			policy := attributePolicy{attributeType: known}
+			if problem := attributeProblem(policy, given.Value); problem != "" {
+				f.refuse(field, attributeHint(policy), "%s: %s %s", known.name, quote(given.Value), problem)
+			}
+		}
+		if !common {
+			f.refuse("subject.commonName", "name the authority", "the subject has no commonName")
+		}
+		if a.Parent != nil && a.sameName() {
+			f.refuse("subject", "give the authority a name of its own", "the subject is the parent's own")
+		}
+	},
+}
+
+// sameName tells whether the subject is the parent's, whatever string types either is written in.
+func (a *authority) sameName() bool {
+	var parent pkix.RDNSequence
+	if rest, err := asn1.Unmarshal(a.Parent.RawSubject, &parent); err != nil || len(rest) > 0 {
+		return true // what cannot be compared is not trusted to differ
+	}
+	if len(parent) != len(a.Subject) {
+		return false
+	}
+	for i, rdn := range parent {
+		if len(rdn) != 1 || !rdn[0].Type.Equal(a.Subject[i].OID) || rdn[0].Value != a.Subject[i].Value {
+			return false
+		}
+	}
+	return true
+}

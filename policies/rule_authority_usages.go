@@ -1,0 +1,25 @@
+package policies
+
+import "fmt"
+
+// authorityUsages holds that the extended key usages of a subordinate, where it has any, constrain it (BR, section 7.1.2.10.6): no
+// anyExtendedKeyUsage, no repetitions, and no OCSPSigning, which is for responders.
+var authorityUsages = rule[*authority]{
+	id: "authority.ext-key-usage", source: "BR 7.1.2.10.6",
+	check: func(a *authority, f *findings) {
+		for i, oid := range a.ExtKeyUsage {
+			field := fmt.Sprintf("ext_key_usage[%d]", i)
+			switch {
+			case oid.Equal(oidAnyExtKeyUsage) || oid.Equal(oidOCSPSigning):
+				f.refuse(field, "name what the certificates below are for", "%s is not issued to authorities", nameOf(extKeyUsages, oid))
+			case containsOID(a.ExtKeyUsage[:i], oid):
+				f.refuse(field, "write it once", "%s stands more than once", nameOf(extKeyUsages, oid))
+			}
+		}
+		for i, oid := range a.Policies {
+			if containsOID(a.Policies[:i], oid) {
+				f.refuse(fmt.Sprintf("policies[%d]", i), "write it once", "%s stands more than once (RFC 5280, section 4.2.1.4)", oid)
+			}
+		}
+	},
+}

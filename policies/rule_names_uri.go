@@ -1,0 +1,25 @@
+package policies
+
+import (
+	"slices"
+	"strings"
+)
+
+// namesURI holds URIs to RFC 5280, section 4.2.1.6, and to the profile's schemes.
+var namesURI = rule[*evaluation]{
+	id: "names.uri", source: "RFC 5280, 4.2.1.6",
+	check: func(e *evaluation, f *findings) {
+		for _, flaw := range e.names.uriFlaws {
+			f.refuse(flaw.field, flaw.hint, "%s", flaw.message)
+		}
+		policy := e.profile.names.uri
+		if policy == nil {
+			return
+		}
+		for _, uri := range e.names.uri {
+			if scheme, _, _ := strings.Cut(uri.value, ":"); !slices.Contains(policy.schemes, scheme) {
+				f.refuse(uri.field(), "use "+some(policy.schemes), "%s has a scheme that the profile %s does not allow", quote(uri.value), quote(e.profile.name))
+			}
+		}
+	},
+}

@@ -1,0 +1,141 @@
+package storage
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/chancery-ca/chancery/access"
+	"github.com/chancery-ca/chancery/audit"
+	"github.com/chancery-ca/chancery/ca"
+	"github.com/chancery-ca/chancery/issuance"
+)
+
+const (
+	// insertCertificate closes the intent that its caller owns, and everything else hangs on that.
+	insertCertificate = `
+	WITH closed AS (
+		DELETE FROM intents WHERE serial = $1 AND issuer = $2 AND kind = $3 AND owner_name = $18 AND owner_run = $19
+		RETURNING serial
+	), certificate AS (
+		INSERT INTO certificates (serial, issuer, kind, der, spki_sha256, crl_scope, profile, policy_digest, namespace, request_id, subject,
+			names, search, not_before, not_after, issued_at, event_id)
+		SELECT $1, $2, $3, $4::bytea, $5::bytea, $6, $7, $8, $9, nullif($10::text, '')::uuid, $11, $12::text[], $13, $14::timestamptz,
+			$15::timestamptz, $16::timestamptz, $17::text::uuid
+		FROM closed
+	), leaves AS (
+		INSERT INTO audit_leaves (id, kind, leaf)
+		SELECT l.id::uuid, l.kind, l.leaf FROM closed, unnest($20::text[], $21::text[], $22::bytea[]) AS l (id, kind, leaf)
+	)
+	SELECT EXISTS (SELECT FROM closed)`
+
+	selectSameCertificate = `
+	SELECT EXISTS (SELECT FROM certificates WHERE serial = $1 AND issuer = $2 AND kind = $3 AND der = $4)`
+
+	// certificateColumns are read by scanCertificate; whatever selects them names certificates c and revocations r.
+	certificateColumns = `
+		c.issuer, c.serial, c.kind, c.der, c.spki_sha256, c.crl_scope, c.profile, c.policy_digest, c.namespace,
+		coalesce(c.request_id::text, ''), c.subject, c.names, c.not_before, c.not_after, c.issued_at, c.event_id::text, c.orphan,
+		r.sequence, r.reason, r.at, r.invalidity_date, r.comment, r.actor, r.event_id::text, r.crl_scope, r.not_after, r.spki_sha256`
+
+	// withState joins every certificate with the latest entry of its sequence of revocations.
+	withState = `
+	FROM issued AS c LEFT JOIN LATERAL (
+		SELECT * FROM revocations AS l WHERE l.issuer = c.issuer AND l.serial = c.serial ORDER BY l.sequence DESC LIMIT 1
+	) AS r ON true`
+
+	selectCertificates         = `SELECT` + certificateColumns + withState + ` WHERE c.serial = $1 ORDER BY c.issuer, c.kind`
+	selectCertificatesOfIssuer = `SELECT` + certificateColumns + withState + ` WHERE c.serial = $1 AND c.issuer = $2 ORDER BY c.kind`
+)
+
+// RecordCertificate makes a signed certificate durable and closes its intent, in one round trip. Once it has succeeded, the same again
+// succeeds too, and changes nothing.
+func (s *Store) RecordCertificate(ctx context.Context, c ca.NewCertificate, leaves ...audit.Leaf) error {
+	ids, kinds, canonical := leafColumns(leaves)
+	done := found(selectSameCertificate, c.Serial[:], c.Issuer, string(c.Kind), c.DER)
+	return s.inBatch(ctx, "recording a certificate", done, func(b *pgx.Batch) {
+		b.Queue(insertCertificate, c.Serial[:], c.Issuer, string(c.Kind), c.DER, c.SPKI[:], c.CRLScope, c.Profile, c.PolicyDigest,
+			c.Namespace, c.RequestID, c.Subject, orEmpty(c.Names), searchText(c.Subject, c.Names), c.NotBefore, c.NotAfter, c.IssuedAt,
+			c.EventID, c.Owner.Name, c.Owner.Run, ids, kinds, canonical).QueryRow(orElse(ca.ErrIntentLost))
+	})
+}
+
+// searchText is what List searches in: one line for the subject and for each name, in lower case.
+func searchText(subject string, names []string) string {
+	return strings.ToLower(subject + "\n" + strings.Join(names, "\n"))
+}
+
+// Certificates are the certificates with a serial, orphans among them.
+func (s *Store) Certificates(ctx context.Context, issuer string, serial []byte, namespace string) ([]ca.Certificate, error) {
+	all, err := s.certificates(ctx, issuer, serial)
+	if err != nil {
+		return nil, err
+	}
+	var seen []ca.Certificate
+	for _, c := range all {
+		if namespace == access.AllNamespaces || c.Namespace == namespace {
+			seen = append(seen, c)
+		}
+	}
+	return seen, nil
+}
+
+func (s *Store) certificates(ctx context.Context, issuer string, serial []byte) (found []ca.Certificate, err error) {
+	sql, args := selectCertificates, []any{serial}
+	if issuer != "" {
+		sql, args = selectCertificatesOfIssuer, append(args, issuer)
+	}
+	err = s.read(ctx, "looking up a serial", func(ctx context.Context, db querier) error {
+		rows, err := db.Query(ctx, sql, args...)
+		if err != nil {
+			return err
+		}
+		found, err = pgx.CollectRows(rows, scanCertificate)
+		return err
+	})
+	return found, err
+}
+
+// nullableRevocation is a revocation that a certificate may lack.
+type nullableRevocation struct {
+	sequence       *int
+	reason         *int
+	at             *time.Time
+	invalidityDate *time.Time
+	comment, actor *string
+	eventID, scope *string
+	notAfter       *time.Time
+	spki           []byte
+}
+
+func scanCertificate(row pgx.CollectableRow) (c ca.Certificate, err error) {
+	var serial, spki []byte
+	var kind string
+	var r nullableRevocation
+	if err := row.Scan(&c.Issuer, &serial, &kind, &c.DER, &spki, &c.CRLScope, &c.Profile, &c.PolicyDigest, &c.Namespace, &c.RequestID,
+		&c.Subject, &c.Names, &c.NotBefore, &c.NotAfter, &c.IssuedAt, &c.EventID, &c.Orphan,
+		&r.sequence, &r.reason, &r.at, &r.invalidityDate, &r.comment, &r.actor, &r.eventID, &r.scope, &r.notAfter, &r.spki); err != nil {
+		return c, err
+	}
+	copy(c.Serial[:], serial)
+	copy(c.SPKI[:], spki)
+	c.Kind, c.NotBefore, c.NotAfter, c.IssuedAt = issuance.Kind(kind), c.NotBefore.UTC(), c.NotAfter.UTC(), c.IssuedAt.UTC()
+	if r.sequence != nil {
+		c.Revocation = &ca.Revocation{
+			Issuer: c.Issuer, Serial: serial, Sequence: *r.sequence, Reason: issuance.Reason(*r.reason), At: r.at.UTC(),
+			InvalidityDate: orZero(r.invalidityDate), Comment: *r.comment, Actor: *r.actor, EventID: *r.eventID, CRLScope: *r.scope,
+			NotAfter: r.notAfter.UTC(), SPKI: [32]byte(r.spki),
+		}
+	}
+	return c, nil
+}
+
+// orZero makes the zero time of NULL.
+func orZero(t *time.Time) time.Time {
+	if t == nil {
+		return time.Time{}
+	}
+	return t.UTC()
+}

@@ -1,0 +1,110 @@
+package storage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/chancery-ca/chancery/storage/postgres"
+)
+
+// Errors of Open.
+var (
+	// ErrSchema is returned for a database whose schema is not the one that this program was built with.
+	ErrSchema = errors.New("the database's schema does not fit this program")
+	// ErrPrivileges is returned for a role that has too few rights to work, or so many that it could change facts.
+	ErrPrivileges = errors.New("the database role does not fit")
+)
+
+// UnsafeError refuses a server that could lose what it has acknowledged.
+type UnsafeError struct {
+	Setting, Value, Hint string
+}
+
+func (e *UnsafeError) Error() string {
+	return fmt.Sprintf("the database is not safe to use: %s is %s: %s", e.Setting, e.Value, e.Hint)
+}
+
+// takeRole makes a new connection work as the service's role.
+func takeRole(ctx context.Context, conn *pgx.Conn, role string) error {
+	login := conn.Config().User
+	_, err := conn.Exec(ctx, "SET ROLE "+pgx.Identifier{role}.Sanitize())
+	var pg *pgconn.PgError
+	switch {
+	case !errors.As(err, &pg):
+		return err
+	case pg.Code == "42501":
+		return fmt.Errorf("%w: the login %q is no member of %q: have an administrator run GRANT %s TO %s",
+			ErrPrivileges, login, role, pgx.Identifier{role}.Sanitize(), pgx.Identifier{login}.Sanitize())
+	case pg.Code == "22023":
+		return fmt.Errorf("%w: the role %q does not exist: run `chancery migrate`", ErrSchema, role)
+	}
+	return err
+}
+
+const durabilitySettings = `
+	SELECT current_setting('server_version_num')::integer / 10000, current_setting('fsync'), current_setting('full_page_writes'),
+	       current_setting('synchronous_commit'), current_setting('synchronous_standby_names')`
+
+// checkDurability is asked on every new connection: after a failover it may be another server's.
+func checkDurability(ctx context.Context, conn *pgx.Conn) error {
+	var version int
+	var fsync, fullPageWrites, commit, standbys string
+	if err := conn.QueryRow(ctx, durabilitySettings).Scan(&version, &fsync, &fullPageWrites, &commit, &standbys); err != nil {
+		return fmt.Errorf("reading the settings of the database: %w", err)
+	}
+	return judgeDurability(version, fsync, fullPageWrites, commit, standbys)
+}
+
+func judgeDurability(version int, fsync, fullPageWrites, commit, standbys string) error {
+	switch {
+	case version < postgres.OldestVersion:
+		return &UnsafeError{"server_version", fmt.Sprint(version), fmt.Sprintf("Postgres %d or later is needed", postgres.OldestVersion)}
+	case fsync != "on":
+		return &UnsafeError{"fsync", fsync, "a crash would lose acknowledged certificates; set it to on"}
+	case fullPageWrites != "on":
+		return &UnsafeError{"full_page_writes", fullPageWrites, "a crash could tear pages; set it to on"}
+	case commit == "off":
+		return &UnsafeError{"synchronous_commit", commit, "a crash would lose acknowledged certificates; set it to on"}
+	case commit == "local" && standbys != "":
+		return &UnsafeError{"synchronous_commit", commit, "a failover to a standby would lose acknowledged certificates; set it to on"}
+	}
+	return nil
+}
+
+// factTables are those of which the service must be able to add rows and do no more.
+var factTables = []string{"authorities", "requests", "certificates", "orphans", "imported_certificates", "revocations", "compromised_keys",
+	"crl_intents", "crls", "audit_leaves"}
+
+const excessivePrivileges = `
+	SELECT t FROM unnest($1::text[]) AS t
+	WHERE has_table_privilege(t, 'UPDATE, DELETE, TRUNCATE') OR has_any_column_privilege(t, 'UPDATE')`
+
+const missingPrivileges = `
+	SELECT t FROM unnest($1::text[]) AS t
+	WHERE NOT (has_table_privilege(t, 'SELECT') AND has_table_privilege(t, 'INSERT'))`
+
+func checkPrivileges(ctx context.Context, conn *pgx.Conn) error {
+	for _, c := range []struct{ sql, complaint string }{
+		{excessivePrivileges, "it could change facts in"},
+		{missingPrivileges, "it cannot read or add to"},
+	} {
+		rows, err := conn.Query(ctx, c.sql, factTables)
+		if err != nil {
+			return describe("checking the privileges of the role", err)
+		}
+		tables, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		if err != nil {
+			return describe("checking the privileges of the role", err)
+		}
+		if len(tables) > 0 {
+			return fmt.Errorf("%w: %s %s; let the service work as %s, as the migrations make it", ErrPrivileges, c.complaint,
+				strings.Join(tables, ", "), ServiceRole)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,289 @@
+package storage_test
+
+import (
+	"context"
+	"errors"
+	"math/big"
+	"reflect"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/chancery-ca/chancery/audit"
+	"github.com/chancery-ca/chancery/ca"
+	"github.com/chancery-ca/chancery/issuance"
+)
+
+func next(c ca.CRLClaim) *big.Int { return new(big.Int).Add(c.LastNumber, big.NewInt(1)) }
+
+func (f *fixture) wantDue(why string) {
+	f.t.Helper()
+	due, err := f.DueCRLs(context.Background(), []string{"issuing-1", "unknown"})
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	var want []ca.CRLDue
+	if why != "" {
+		want = []ca.CRLDue{{Issuer: "issuing-1", Scope: ca.FullScope, Why: why}}
+	}
+	if !reflect.DeepEqual(due, want) {
+		f.t.Errorf("due are %v, want %v", due, want)
+	}
+}
+
+func TestWhenACRLIsDue(t *testing.T) {
+	f := setUp(t)
+	ctx := context.Background()
+	if due, err := f.DueCRLs(ctx, nil); err != nil || len(due) != 0 {
+		t.Errorf("with no authority: %v, %v", due, err)
+	}
+	f.addAuthority("issuing-1")
+	f.addAuthority("issuing-2") // not asked for
+	f.wantDue("first")
+	if _, err := f.CurrentCRL(ctx, "issuing-1", ca.FullScope, nil); !errors.Is(err, ca.ErrNotFound) {
+		t.Errorf("before the first: %v, want ErrNotFound", err)
+	}
+	f.publish(f.claim("issuing-1"), time.Now())
+	f.wantDue("")
+	f.revoke(f.issue(), issuance.Superseded, 0)
+	f.wantDue("revocation")
+	f.publish(f.claim("issuing-1"), time.Now().Add(-time.Hour)) // its period is an hour
+	f.wantDue("schedule")
+}
+
+func TestAClaimShowsTheState(t *testing.T) {
+	f := setUp(t)
+	f.addAuthority("issuing-1")
+	revoked, held, released := f.issue(), f.issue(), f.issue()
+	f.issue() // valid
+	elsewhere := f.issue(func(c *ca.NewCertificate) { c.CRLScope = "shard-2" })
+	r := f.revoke(revoked, issuance.KeyCompromise, 0)
+	f.revoke(held, issuance.CertificateHold, 0)
+	f.revoke(released, issuance.CertificateHold, 0)
+	f.revoke(released, issuance.RemoveFromCRL, 1)
+	f.revoke(elsewhere, issuance.Superseded, 0)
+
+	claim := f.claim("issuing-1")
+	if claim.Fence != 1 || claim.LastNumber.Sign() != 0 || len(claim.Pending) != 4 || time.Since(claim.Now).Abs() > time.Minute {
+		t.Errorf("claimed %+v", claim)
+	}
+	want := map[string]issuance.Reason{string(revoked.Serial[:]): issuance.KeyCompromise, string(held.Serial[:]): issuance.CertificateHold}
+	got := map[string]issuance.Reason{}
+	for _, e := range claim.Entries {
+		got[string(e.Serial)] = e.Reason
+		if string(e.Serial) == string(revoked.Serial[:]) && (!e.RevokedAt.Equal(r.At) || !e.InvalidityDate.IsZero()) {
+			t.Errorf("the entry is %+v, the revocation %+v", e, r)
+		}
+	}
+	if !reflect.DeepEqual(got, want) || len(claim.Entries) != 2 {
+		t.Errorf("entries %v, want %v", got, want)
+	}
+
+	late := f.issue()
+	f.revoke(late, issuance.Superseded, 0) // after the snapshot
+	record := f.publish(claim, claim.Now)
+	f.wantCounts("crl_pending WHERE scope = 'full'", 1, "crls", 1, "crl_intents", 1)
+	current, err := f.CurrentCRL(context.Background(), "issuing-1", ca.FullScope, nil)
+	record.Pending = nil
+	if err != nil || !reflect.DeepEqual(current, record) {
+		t.Errorf("current is %+v, %v\nwant %+v", current, err, record)
+	}
+	if known, err := f.CurrentCRL(context.Background(), "issuing-1", ca.FullScope, record.Number); err != nil || known.DER != nil || known.Number.Cmp(record.Number) != 0 {
+		t.Errorf("asked for another than %s: %+v, %v", record.Number, known, err)
+	}
+	again := f.claim("issuing-1")
+	if len(again.Entries) != 3 || len(again.Pending) != 1 || again.LastNumber.Cmp(record.Number) != 0 || again.Fence != 2 {
+		t.Errorf("the next claim is %+v", again)
+	}
+}
+
+// RFC 5280, section 3.3: an entry stays until it has been on one CRL made after the certificate's end.
+func TestAnExpiredEntryStaysForOneMoreCRL(t *testing.T) {
+	f := setUp(t)
+	f.addAuthority("issuing-1")
+	start := time.Now().Add(-10 * time.Hour)
+	c := f.issue(func(c *ca.NewCertificate) { c.NotAfter = start.Add(90 * time.Minute).UTC() })
+	f.revoke(c, issuance.Superseded, 0)
+	for n, step := range []struct {
+		thisUpdate time.Time
+		want       int
+	}{
+		{start, 1},                    // valid
+		{start.Add(time.Hour), 1},     // valid
+		{start.Add(2 * time.Hour), 1}, // has ended: the one more
+		{start.Add(3 * time.Hour), 0}, // gone
+		{start.Add(4 * time.Hour), 0}, // stays gone
+	} {
+		claim := f.claim("issuing-1")
+		if len(claim.Entries) != step.want {
+			t.Errorf("CRL %d has %d entries, want %d", n+1, len(claim.Entries), step.want)
+		}
+		f.publish(claim, step.thisUpdate)
+	}
+	// One that is revoked when it has ended, as a settled orphan may be, is shown once.
+	late := f.issue(func(c *ca.NewCertificate) { c.NotAfter = start })
+	f.revoke(late, issuance.Superseded, 0)
+	for n, want := range []int{1, 0} {
+		claim := f.claim("issuing-1")
+		if len(claim.Entries) != want {
+			t.Errorf("%d CRLs after a late revocation: %d entries, want %d", n+1, len(claim.Entries), want)
+		}
+		f.publish(claim, start.Add(5*time.Hour))
+	}
+}
+
+func TestAStalePublisherIsFencedOff(t *testing.T) {
+	f := setUp(t)
+	ctx := context.Background()
+	f.addAuthority("issuing-1")
+	if _, err := f.ClaimCRL(ctx, "issuing-1", "no such scope", alpha, lease); !errors.Is(err, ca.ErrNotFound) {
+		t.Errorf("a scope that does not exist: %v, want ErrNotFound", err)
+	}
+	stale := f.claim("issuing-1")
+	if _, err := f.ClaimCRL(ctx, "issuing-1", ca.FullScope, beta, lease); !errors.Is(err, ca.ErrFenced) {
+		t.Fatalf("a claim while another's lease runs: %v, want ErrFenced", err)
+	}
+	if err := f.RecordCRLIntent(ctx, crlIntent(stale, alpha)); err != nil {
+		t.Fatal(err)
+	}
+	f.exec(`UPDATE crl_scopes SET lease_until = now() - interval '1 second'`)
+	fresh, err := f.ClaimCRL(ctx, "issuing-1", ca.FullScope, beta, lease)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if fresh.Fence <= stale.Fence || fresh.LastNumber.Cmp(next(stale)) != 0 {
+		t.Errorf("after a claim %+v comes %+v", stale, fresh)
+	}
+	record := ca.CRLRecord{Issuer: "issuing-1", Scope: ca.FullScope, Number: next(stale), DER: []byte("stale"), ThisUpdate: now(), NextUpdate: now(), EventID: newID()}
+	if err := f.RecordCRL(ctx, record, stale.Fence); !errors.Is(err, ca.ErrFenced) {
+		t.Errorf("the stale publisher recorded: %v, want ErrFenced", err)
+	}
+	i := crlIntent(stale, alpha)
+	i.Number = big.NewInt(99)
+	if err := f.RecordCRLIntent(ctx, i); !errors.Is(err, ca.ErrFenced) {
+		t.Errorf("the stale publisher intended: %v, want ErrFenced", err)
+	}
+	i = crlIntent(fresh, beta)
+	i.Number = fresh.LastNumber
+	if err := f.RecordCRLIntent(ctx, i); !errors.Is(err, ca.ErrFenced) {
+		t.Errorf("a number that is not above the last: %v, want ErrFenced", err)
+	}
+	record.Number = next(fresh)
+	if err := f.RecordCRL(ctx, record, fresh.Fence); !errors.Is(err, ca.ErrFenced) {
+		t.Errorf("a CRL without an intent: %v, want ErrFenced", err)
+	}
+	f.wantCounts("crls", 0)
+	f.publish(fresh, time.Now())
+	record.Number = new(big.Int).Add(record.Number, big.NewInt(1))
+	if err := f.RecordCRL(ctx, record, fresh.Fence); !errors.Is(err, ca.ErrFenced) {
+		t.Errorf("a second CRL on one claim: %v, want ErrFenced", err)
+	}
+	if claim, err := f.ClaimCRL(ctx, "issuing-1", ca.FullScope, alpha, lease); err != nil || claim.Fence != fresh.Fence+1 {
+		t.Errorf("a claim after the end of the last: %+v, %v", claim, err)
+	}
+}
+
+func TestCRLStepsMayBeRepeated(t *testing.T) {
+	f := setUp(t)
+	ctx := context.Background()
+	f.addAuthority("issuing-1")
+	claim := f.claim("issuing-1")
+	i := crlIntent(claim, alpha)
+	l := leaf(t, audit.CRLIntended)
+	for range 2 {
+		if err := f.RecordCRLIntent(ctx, i, l); err != nil {
+			t.Fatal(err)
+		}
+	}
+	other := i
+	other.TBS = random32()
+	if err := f.RecordCRLIntent(ctx, other); !errors.Is(err, ca.ErrFenced) {
+		t.Errorf("another intent with the number: %v, want ErrFenced", err)
+	}
+	record := ca.CRLRecord{Issuer: "issuing-1", Scope: ca.FullScope, Number: i.Number, DER: []byte("CRL"), ThisUpdate: now(), NextUpdate: now(), EventID: newID()}
+	for range 2 {
+		if err := f.RecordCRL(ctx, record, claim.Fence); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.wantCounts("crl_intents", 1, "crls", 1)
+}
+
+func TestImportedCRLs(t *testing.T) {
+	f := setUp(t)
+	ctx := context.Background()
+	f.addAuthority("root-1")
+	number := new(big.Int).Sub(new(big.Int).Lsh(big.NewInt(1), 159), big.NewInt(2))
+	record := ca.CRLRecord{Issuer: "root-1", Scope: ca.FullScope, Number: number, DER: []byte("root CRL"), ThisUpdate: now(), NextUpdate: now(), EventID: newID()}
+	stale := f.claim("root-1")
+	for range 2 {
+		if err := f.ImportCRL(ctx, record, leafWithID(t, record.EventID, audit.CRLImported)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := f.RecordCRLIntent(ctx, crlIntent(stale, alpha)); !errors.Is(err, ca.ErrFenced) {
+		t.Errorf("a claim from before the import: %v, want ErrFenced", err)
+	}
+	current, err := f.CurrentCRL(ctx, "root-1", ca.FullScope, nil)
+	if err != nil || current.Number.Cmp(number) != 0 || string(current.DER) != "root CRL" {
+		t.Errorf("current is %+v, %v", current, err)
+	}
+	record.DER = []byte("another")
+	if err := f.ImportCRL(ctx, record); !errors.Is(err, ca.ErrFenced) {
+		t.Errorf("another CRL with the number: %v, want ErrFenced", err)
+	}
+	for _, bad := range []*big.Int{nil, big.NewInt(0), big.NewInt(-1), new(big.Int).Lsh(big.NewInt(1), 159)} {
+		record.Number = bad
+		if err := f.ImportCRL(ctx, record); err == nil || errors.Is(err, ca.ErrUnavailable) {
+			t.Errorf("number %v: %v", bad, err)
+		}
+	}
+	f.wantCounts("crls", 1)
+}
+
+// Publishers race over replicas, and revocations come in all the while. Numbers must rise with the fence, nobody may hold a claim
+// together with another, and in the end every revocation is on the last CRL.
+func TestPublishersRace(t *testing.T) {
+	f := setUp(t)
+	ctx := context.Background()
+	f.addAuthority("issuing-1")
+	stores := []ca.Store{f.Store, f.db.Store(t)}
+	const revocations, rounds = 15, 8
+	var wg sync.WaitGroup
+	for n := range 4 {
+		by := ca.Replica{Name: string(rune('p' + n)), Run: "1"}
+		wg.Go(func() {
+			for range rounds {
+				claim, err := stores[n%2].ClaimCRL(ctx, "issuing-1", ca.FullScope, by, lease)
+				if errors.Is(err, ca.ErrFenced) {
+					continue
+				}
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if err := stores[n%2].RecordCRLIntent(ctx, crlIntent(claim, by)); err != nil {
+					t.Errorf("the holder's intent: %v", err)
+					return
+				}
+				record := ca.CRLRecord{Issuer: claim.Issuer, Scope: claim.Scope, Number: next(claim), DER: []byte(by.Name), ThisUpdate: now(),
+					NextUpdate: now().Add(time.Hour), Entries: len(claim.Entries), Pending: claim.Pending, EventID: newID()}
+				if err := stores[n%2].RecordCRL(ctx, record, claim.Fence); err != nil {
+					t.Errorf("the holder's CRL: %v", err)
+				}
+			}
+		})
+	}
+	for range revocations {
+		f.revoke(f.issue(), issuance.Superseded, 0)
+	}
+	wg.Wait()
+	f.publish(f.claim("issuing-1"), time.Now())
+	current, err := f.CurrentCRL(ctx, "issuing-1", ca.FullScope, nil)
+	if err != nil || current.Entries != revocations {
+		t.Errorf("the last CRL has %d entries, %v; want %d", current.Entries, err, revocations)
+	}
+	f.wantCounts("crl_pending", 0,
+		"(SELECT number <= lag(number) OVER (ORDER BY fence) AS fell FROM crl_intents) AS x WHERE fell", 0,
+		"(SELECT entries < lag(entries) OVER (ORDER BY number) AS lost FROM crls) AS x WHERE lost", 0)
+}

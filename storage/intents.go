@@ -1,0 +1,269 @@
+package storage
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/chancery-ca/chancery/audit"
+	"github.com/chancery-ca/chancery/ca"
+	"github.com/chancery-ca/chancery/issuance"
+)
+
+const (
+	// lockKeyShared and lockKey order intents for a subject key and its revocation as compromised: once the revocation is on record, no
+	// intent for the key becomes durable. An intent that was durable before goes on to its end, and is found by its key afterwards.
+	lockKeyShared = `SELECT pg_advisory_xact_lock_shared($1)`
+	lockKey       = `SELECT pg_advisory_xact_lock($1)`
+
+	// insertIntent writes all of it or nothing: the claim of the idempotency key comes first, and the rest hangs on it. A claim waits
+	// for a claim of the same key that another transaction has not yet committed.
+	insertIntent = `
+	WITH compromised AS (
+		SELECT FROM compromised_keys WHERE spki_sha256 = $10
+	), claim AS (
+		INSERT INTO idempotency_keys (actor, key, body, issuer, serial)
+		SELECT $17, $18, $19, $20, $21 WHERE $18 <> '' AND NOT EXISTS (SELECT FROM compromised)
+		ON CONFLICT (actor, key) DO NOTHING
+		RETURNING key
+	), clear AS (
+		SELECT WHERE NOT EXISTS (SELECT FROM compromised) AND ($18 = '' OR EXISTS (SELECT FROM claim))
+	), request AS (
+		INSERT INTO requests (id, at, actor_id, actor_name, namespace, roles, profile, issuer, csr, spki_sha256, validity, metadata,
+			verdict, results, policy_digest, compromised_key)
+		SELECT $1::text::uuid, $2::timestamptz, $3, $4, $5, $6::text[], $7, $8, $9::bytea, $10::bytea, $11::interval, $12::text::jsonb,
+			$13, $14::text::jsonb, $15, $16::boolean
+		FROM clear
+	), intent AS (
+		INSERT INTO intents (serial, issuer, kind, tbs, crl_scope, spki_sha256, namespace, profile, policy_digest, not_after, request_id,
+			idempotency_actor, idempotency_key, owner_name, owner_run, lease_until)
+		SELECT $21, $20, $22, $23::bytea, $24, $10::bytea, $5, $7, $15, $25::timestamptz, $1::text::uuid, $17, $18, $26, $27,
+			now() + $28::interval
+		FROM clear
+	), leaves AS (
+		INSERT INTO audit_leaves (id, kind, leaf)
+		SELECT l.id::uuid, l.kind, l.leaf FROM clear, unnest($29::text[], $30::text[], $31::bytea[]) AS l (id, kind, leaf)
+	)
+	SELECT EXISTS (SELECT FROM compromised), EXISTS (SELECT FROM clear)`
+
+	selectIntent = `
+	SELECT EXISTS (SELECT FROM intents
+		WHERE serial = $1 AND issuer = $2 AND kind = $3 AND request_id = $4::text::uuid AND owner_name = $5 AND owner_run = $6)`
+
+	claimIntents = `
+	UPDATE intents AS i SET owner_name = $1, owner_run = $2, lease_until = now() + $3::interval
+	FROM (
+		SELECT serial, issuer, kind, owner_name, owner_run FROM intents
+		WHERE lease_until < now() OR (owner_name = $1 AND owner_run <> $2)
+		ORDER BY created_at
+		LIMIT $4
+		FOR UPDATE SKIP LOCKED
+	) AS before
+	WHERE i.serial = before.serial AND i.issuer = before.issuer AND i.kind = before.kind
+	RETURNING i.issuer, i.serial, i.kind, i.tbs, i.namespace, i.request_id::text, i.created_at, before.owner_name, before.owner_run`
+
+	// settleIntent closes an owned intent, and everything else hangs on that. A serial that is revoked already stays as it is.
+	settleIntent = `
+	WITH closed AS (
+		DELETE FROM intents WHERE serial = $1 AND issuer = $2 AND kind = $3 AND owner_name = $4 AND owner_run = $5
+		RETURNING serial, issuer, kind, tbs, spki_sha256, crl_scope, profile, policy_digest, namespace, request_id,
+			coalesce($9::timestamptz, not_after) AS not_after, created_at, idempotency_actor, idempotency_key
+	), orphan AS (
+		INSERT INTO orphans (serial, issuer, kind, tbs, spki_sha256, crl_scope, profile, policy_digest, namespace, request_id, not_after,
+			intended_at, settled_at, reason, event_id)
+		SELECT serial, issuer, kind, tbs, spki_sha256, crl_scope, profile, policy_digest, namespace, request_id, not_after, created_at,
+			$6::timestamptz, $7, $8::text::uuid
+		FROM closed
+	), freed AS (
+		DELETE FROM idempotency_keys AS k USING closed AS c
+		WHERE k.actor = c.idempotency_actor AND k.key = c.idempotency_key AND k.issuer = c.issuer AND k.serial = c.serial
+	), latest AS (
+		SELECT r.sequence, r.reason FROM revocations AS r WHERE r.issuer = $2 AND r.serial = $1 ORDER BY r.sequence DESC LIMIT 1
+	), revoked AS (
+		INSERT INTO revocations (issuer, serial, sequence, reason, at, comment, actor, event_id, crl_scope, not_after, spki_sha256)
+		SELECT issuer, serial, coalesce((SELECT sequence FROM latest), 0) + 1, 0, $6::timestamptz, $7, 'system', $8::text::uuid, crl_scope,
+			not_after, spki_sha256
+		FROM closed
+		WHERE coalesce((SELECT reason FROM latest), 8) IN (6, 8)
+		RETURNING issuer, serial, crl_scope
+	), scope AS (
+		INSERT INTO crl_scopes (issuer, scope) SELECT issuer, crl_scope FROM revoked ON CONFLICT DO NOTHING
+	), pending AS (
+		INSERT INTO crl_pending (issuer, scope, serial) SELECT issuer, crl_scope, serial FROM revoked
+	), leaves AS (
+		INSERT INTO audit_leaves (id, kind, leaf)
+		SELECT l.id::uuid, l.kind, l.leaf FROM closed, unnest($10::text[], $11::text[], $12::bytea[]) AS l (id, kind, leaf)
+	)
+	SELECT EXISTS (SELECT FROM closed)`
+
+	selectOrphan = `SELECT EXISTS (SELECT FROM orphans WHERE serial = $1 AND issuer = $2 AND kind = $3 AND event_id = $4::text::uuid)`
+
+	selectIdempotencyKey = `SELECT body, issuer, serial FROM idempotency_keys WHERE actor = $1 AND key = $2`
+
+	selectCompromisedKey = `SELECT EXISTS (SELECT FROM compromised_keys WHERE spki_sha256 = $1)`
+)
+
+// errKeyTaken says that another request holds the idempotency key.
+var errKeyTaken = errors.New("the idempotency key is taken")
+
+// RecordIntent makes an intent, its request and its claim of an idempotency key durable, in one round trip.
+func (s *Store) RecordIntent(ctx context.Context, i ca.Intent, leaves ...audit.Leaf) error {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	if err := s.provideFor(ctx, i.Serial.Time()); err != nil {
+		return err
+	}
+	const tries = 3 // a key found taken may be free again at the next look
+	for n := 1; ; n++ {
+		err := s.recordIntent(ctx, i, leaves)
+		if !errors.Is(err, errKeyTaken) {
+			return err
+		}
+		earlier, err := s.FindReplay(ctx, i.Idempotency)
+		switch {
+		case err != nil:
+			return err
+		case earlier != nil && earlier.Mismatch:
+			return ca.ErrIdempotencyMismatch
+		case earlier != nil && !earlier.Open:
+			return earlier
+		case earlier != nil || n == tries:
+			return ca.ErrIdempotencyBusy
+		}
+	}
+}
+
+func (s *Store) recordIntent(ctx context.Context, i ca.Intent, leaves []audit.Leaf) error {
+	values, err := requestValues(i.Request)
+	if err != nil {
+		return err
+	}
+	ids, kinds, canonical := leafColumns(leaves)
+	k := i.Idempotency
+	values = append(values, k.Actor, k.Key, k.Body[:], i.Issuer, i.Serial[:], string(i.Kind), i.TBS, i.CRLScope, i.NotAfter,
+		i.Owner.Name, i.Owner.Run, i.Lease, ids, kinds, canonical)
+	done := found(selectIntent, i.Serial[:], i.Issuer, string(i.Kind), i.Request.ID, i.Owner.Name, i.Owner.Run)
+	return s.inBatch(ctx, "recording an intent", done, func(b *pgx.Batch) {
+		b.Queue(lockKeyShared, lockNumber(i.Request.SPKI))
+		b.Queue(insertIntent, values...).QueryRow(func(row pgx.Row) error {
+			var compromised, recorded bool
+			if err := row.Scan(&compromised, &recorded); err != nil {
+				return err
+			}
+			switch {
+			case compromised:
+				return ca.ErrKeyCompromised
+			case !recorded:
+				return errKeyTaken
+			}
+			return nil
+		})
+	})
+}
+
+// lockNumber is the advisory lock of a subject key. Two keys that share one merely wait for each other.
+func lockNumber(spki [32]byte) int64 { return int64(binary.BigEndian.Uint64(spki[:8])) }
+
+// ClaimExpiredIntents makes the claimant the owner of intents that nobody works on any more. When the acknowledgement of a claim is
+// lost, the claimed intents come back when their new lease has run out.
+func (s *Store) ClaimExpiredIntents(ctx context.Context, by ca.Replica, lease time.Duration, max int) ([]ca.OpenIntent, error) {
+	var claimed []ca.OpenIntent
+	unknown := func(context.Context, querier) (bool, error) { return false, nil }
+	err := s.inTx(ctx, "claiming expired intents", unknown, func(ctx context.Context, tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, claimIntents, by.Name, by.Run, lease, max)
+		if err != nil {
+			return err
+		}
+		claimed, err = pgx.CollectRows(rows, scanOpenIntent)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return claimed, nil
+}
+
+func scanOpenIntent(row pgx.CollectableRow) (i ca.OpenIntent, err error) {
+	var serial []byte
+	var kind string
+	if err := row.Scan(&i.Issuer, &serial, &kind, &i.TBS, &i.Namespace, &i.RequestID, &i.CreatedAt, &i.Owner.Name, &i.Owner.Run); err != nil {
+		return i, err
+	}
+	copy(i.Serial[:], serial)
+	i.Kind, i.CreatedAt = issuance.Kind(kind), i.CreatedAt.UTC()
+	return i, nil
+}
+
+// SettleIntent records an owned intent as possibly signed and revoked. Where the settlement tells no end of validity, the intent's counts.
+func (s *Store) SettleIntent(ctx context.Context, by ca.Replica, o ca.Settlement, leaves ...audit.Leaf) error {
+	ids, kinds, canonical := leafColumns(leaves)
+	done := found(selectOrphan, o.Serial[:], o.Issuer, string(o.Kind), o.EventID)
+	return s.inBatch(ctx, "settling an intent", done, func(b *pgx.Batch) {
+		b.Queue(settleIntent, o.Serial[:], o.Issuer, string(o.Kind), by.Name, by.Run, o.At, o.Reason, o.EventID, orNull(o.NotAfter),
+			ids, kinds, canonical).QueryRow(orElse(ca.ErrIntentLost))
+	})
+}
+
+// orElse reads one truth value, and returns err for false.
+func orElse(err error) func(pgx.Row) error {
+	return func(row pgx.Row) error {
+		var ok bool
+		if scanErr := row.Scan(&ok); scanErr != nil {
+			return scanErr
+		}
+		if !ok {
+			return err
+		}
+		return nil
+	}
+}
+
+// FindReplay looks an idempotency key up.
+func (s *Store) FindReplay(ctx context.Context, k ca.IdempotencyKey) (*ca.Replay, error) {
+	if k.Key == "" {
+		return nil, nil
+	}
+	var body, serial []byte
+	var issuer string
+	err := s.read(ctx, "looking up an idempotency key", func(ctx context.Context, db querier) error {
+		return db.QueryRow(ctx, selectIdempotencyKey, k.Actor, k.Key).Scan(&body, &issuer, &serial)
+	})
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	case string(body) != string(k.Body[:]):
+		return &ca.Replay{Mismatch: true}, nil
+	}
+	issued, err := s.certificates(ctx, issuer, serial)
+	if err != nil {
+		return nil, fmt.Errorf("looking up the outcome of an idempotency key: %w", err)
+	}
+	for _, c := range issued {
+		if c.Kind == issuance.Final && !c.Orphan {
+			return &ca.Replay{Certificate: c}, nil
+		}
+	}
+	return &ca.Replay{Open: true}, nil
+}
+
+// KeyCompromised tells whether a subject key was revoked with keyCompromise.
+func (s *Store) KeyCompromised(ctx context.Context, spki [32]byte) (compromised bool, err error) {
+	err = s.read(ctx, "looking up a key", func(ctx context.Context, db querier) error {
+		return db.QueryRow(ctx, selectCompromisedKey, spki[:]).Scan(&compromised)
+	})
+	return compromised, err
+}
+
+// orNull makes NULL of the zero time.
+func orNull(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &t
+}

@@ -1,0 +1,129 @@
+package storage
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"fmt"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/chancery-ca/chancery/access"
+	"github.com/chancery-ca/chancery/ca"
+)
+
+const (
+	maxListed = 500
+
+	// listCertificates is followed by the conditions of the filter and by listOrder. Newest first is the order of serials, which begin
+	// with their time, and the order of two indexes: of the primary key, and of certificates_namespace.
+	listCertificates = `SELECT` + certificateColumns + withState + ` WHERE c.kind = 'final'`
+	listOrder        = ` ORDER BY c.serial DESC, c.issuer DESC LIMIT `
+)
+
+// statusConditions say ca.Certificate.Status in SQL. An orphan is listed where revoked ones are asked for, and nowhere else.
+var statusConditions = map[string]string{
+	"":        `NOT c.orphan`,
+	"valid":   `NOT c.orphan AND coalesce(r.reason, 8) = 8 AND c.not_after >= $now`,
+	"expired": `NOT c.orphan AND coalesce(r.reason, 8) = 8 AND c.not_after < $now`,
+	"revoked": `r.reason NOT IN (6, 8)`,
+	"on-hold": `r.reason = 6`,
+}
+
+// List pages through certificates, newest first.
+func (s *Store) List(ctx context.Context, f ca.Filter) (page ca.Page, err error) {
+	sql, args, err := listQuery(f)
+	if err != nil {
+		return ca.Page{}, err
+	}
+	err = s.read(ctx, "listing certificates", func(ctx context.Context, db querier) error {
+		rows, err := db.Query(ctx, sql, args...)
+		if err != nil {
+			return err
+		}
+		page.Certificates, err = pgx.CollectRows(rows, scanCertificate)
+		return err
+	})
+	if err != nil {
+		return ca.Page{}, err
+	}
+	if len(page.Certificates) > f.Limit {
+		page.Certificates = page.Certificates[:f.Limit]
+		last := page.Certificates[f.Limit-1]
+		page.Next = cursor{serial: last.Serial[:], issuer: last.Issuer}.String()
+	}
+	return page, nil
+}
+
+// listQuery has one more row than asked for be read, to know whether there is a next page.
+func listQuery(f ca.Filter) (sql string, args []any, err error) {
+	if f.Limit < 1 || f.Limit > maxListed {
+		return "", nil, &ca.InvalidError{Field: "limit", Message: fmt.Sprintf("a page has 1 to %d certificates", maxListed), Hint: "leave it out"}
+	}
+	status, ok := statusConditions[f.Status]
+	if !ok {
+		return "", nil, &ca.InvalidError{Field: "status", Message: "there is no such status", Hint: "use valid, expired, revoked or on-hold"}
+	}
+	var b strings.Builder
+	b.WriteString(listCertificates)
+	where := func(condition string, values ...any) {
+		b.WriteString(" AND ")
+		for _, v := range values {
+			args = append(args, v)
+			condition = strings.Replace(condition, "?", fmt.Sprintf("$%d", len(args)), 1)
+		}
+		b.WriteString(condition)
+	}
+	if strings.Contains(status, "$now") {
+		where(strings.Replace(status, "$now", "?", 1), f.Now)
+	} else {
+		where(status)
+	}
+	if f.Namespace != access.AllNamespaces {
+		where("c.namespace = ?", f.Namespace)
+	}
+	if f.Profile != "" {
+		where("c.profile = ?", f.Profile)
+	}
+	if f.Issuer != "" {
+		where("c.issuer = ?", f.Issuer)
+	}
+	if f.Query != "" {
+		where("strpos(c.search, ?) > 0", strings.ToLower(f.Query))
+	}
+	if !f.ExpiresBefore.IsZero() {
+		where("c.not_after < ?", f.ExpiresBefore)
+	}
+	if f.Cursor != "" {
+		after, err := parseCursor(f.Cursor)
+		if err != nil {
+			return "", nil, err
+		}
+		where("(c.serial, c.issuer) < (?, ?)", after.serial, after.issuer)
+	}
+	fmt.Fprintf(&b, "%s%d", listOrder, f.Limit+1)
+	return b.String(), args, nil
+}
+
+// cursor is the last certificate of a page. Its text means nothing to others.
+type cursor struct {
+	serial []byte
+	issuer string
+}
+
+const serialLength = 20
+
+func (c cursor) String() string {
+	return base64.RawURLEncoding.EncodeToString(append(bytes.Clone(c.serial), c.issuer...))
+}
+
+func parseCursor(s string) (cursor, error) {
+	const longest = 1024
+	raw, err := base64.RawURLEncoding.Strict().DecodeString(s)
+	if err != nil || len(raw) <= serialLength || len(raw) > longest || !utf8.Valid(raw[serialLength:]) {
+		return cursor{}, &ca.InvalidError{Field: "cursor", Message: "this cursor did not come from a page", Hint: "start from the first page"}
+	}
+	return cursor{serial: raw[:serialLength], issuer: string(raw[serialLength:])}, nil
+}

@@ -1,0 +1,38 @@
+package storage
+
+import (
+	"context"
+	"time"
+)
+
+const ensurePartitions = `SELECT covered_from, covered_until FROM ensure_certificate_partitions($1)`
+
+// span is [from, until).
+type span struct{ from, until time.Time }
+
+func (s *span) holds(t time.Time) bool { return s != nil && !t.Before(s.from) && t.Before(s.until) }
+
+// EnsurePartitions makes the monthly partitions of certificates around now: last month's to that of three months ahead. It is to be
+// called now and then; any number of replicas may at once. RecordIntent calls it by itself where a serial would find no partition.
+func (s *Store) EnsurePartitions(ctx context.Context, now time.Time) error {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	return s.ensurePartitions(ctx, s.pool, now)
+}
+
+func (s *Store) ensurePartitions(ctx context.Context, db querier, now time.Time) error {
+	var covered span
+	if err := db.QueryRow(ctx, ensurePartitions, now).Scan(&covered.from, &covered.until); err != nil {
+		return describe("making the partitions of the coming months", err)
+	}
+	s.covered.Store(&covered)
+	return nil
+}
+
+// provideFor sees to it, before anything is signed, that a certificate of a serial made at a moment can be recorded.
+func (s *Store) provideFor(ctx context.Context, made time.Time) error {
+	if s.covered.Load().holds(made) {
+		return nil
+	}
+	return s.EnsurePartitions(ctx, made)
+}

@@ -1,0 +1,84 @@
+package storage
+
+import (
+	"context"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/chancery-ca/chancery/audit"
+	"github.com/chancery-ca/chancery/ca"
+	"github.com/chancery-ca/chancery/issuance"
+)
+
+const (
+	// insertRevocation adds the entry that follows the one the caller saw ($13). Of two that saw the same, one meets the primary key.
+	insertRevocation = `
+	INSERT INTO revocations (issuer, serial, sequence, reason, at, invalidity_date, comment, actor, event_id, crl_scope, not_after, spki_sha256)
+	SELECT $1, $2, $3::integer, $4::smallint, $5::timestamptz, $6::timestamptz, $7, $8, $9::text::uuid, $10, $11::timestamptz, $12::bytea
+	WHERE coalesce((SELECT max(sequence) FROM revocations WHERE issuer = $1 AND serial = $2), 0) = $13::integer
+	ON CONFLICT (issuer, serial, sequence) DO NOTHING
+	RETURNING at, invalidity_date`
+
+	selectRevocation = `
+	SELECT at, invalidity_date FROM revocations WHERE issuer = $1 AND serial = $2 AND sequence = $3 AND event_id = $4::text::uuid`
+
+	insertCompromisedKey = `
+	INSERT INTO compromised_keys (spki_sha256, issuer, serial, at) VALUES ($1, $2, $3, $4) ON CONFLICT (spki_sha256) DO NOTHING`
+
+	insertScope = `INSERT INTO crl_scopes (issuer, scope) VALUES ($1, $2) ON CONFLICT (issuer, scope) DO NOTHING`
+
+	insertPending = `INSERT INTO crl_pending (issuer, scope, serial) VALUES ($1, $2, $3)`
+)
+
+// RecordRevocation appends to a certificate's sequence of revocations. A keyCompromise waits for intents for the key that are just
+// being recorded, and keeps out all later ones.
+func (s *Store) RecordRevocation(ctx context.Context, r ca.Revocation, after int, leaves ...audit.Leaf) (ca.Revocation, error) {
+	recorded := r
+	recorded.Sequence = after + 1
+	keep := func(row pgx.Row) error {
+		var stored nullableRevocation
+		if err := row.Scan(&stored.at, &stored.invalidityDate); err != nil {
+			return err
+		}
+		recorded.At, recorded.InvalidityDate = stored.at.UTC(), orZero(stored.invalidityDate)
+		return nil
+	}
+	done := func(ctx context.Context, db querier) (bool, error) {
+		err := keep(db.QueryRow(ctx, selectRevocation, r.Issuer, r.Serial, after+1, r.EventID))
+		if err == pgx.ErrNoRows {
+			return false, nil
+		}
+		return err == nil, err
+	}
+	err := s.inTx(ctx, "recording a revocation", done, func(ctx context.Context, tx pgx.Tx) error {
+		if r.Reason == issuance.KeyCompromise {
+			if _, err := tx.Exec(ctx, lockKey, lockNumber(r.SPKI)); err != nil {
+				return err
+			}
+		}
+		err := keep(tx.QueryRow(ctx, insertRevocation, r.Issuer, r.Serial, after+1, int(r.Reason), r.At, orNull(r.InvalidityDate), r.Comment,
+			r.Actor, r.EventID, r.CRLScope, r.NotAfter, r.SPKI[:], after))
+		if err == pgx.ErrNoRows {
+			return ca.ErrFenced
+		}
+		if err != nil {
+			return err
+		}
+		if r.Reason == issuance.KeyCompromise {
+			if _, err := tx.Exec(ctx, insertCompromisedKey, r.SPKI[:], r.Issuer, r.Serial, r.At); err != nil {
+				return err
+			}
+		}
+		if _, err := tx.Exec(ctx, insertScope, r.Issuer, r.CRLScope); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, insertPending, r.Issuer, r.CRLScope, r.Serial); err != nil {
+			return err
+		}
+		return addLeaves(ctx, tx, leaves)
+	})
+	if err != nil {
+		return ca.Revocation{}, err
+	}
+	return recorded, nil
+}

@@ -1,0 +1,81 @@
+package web
+
+import (
+	"errors"
+	"net/http"
+	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humachi"
+
+	"github.com/chancery-ca/chancery/access"
+	"github.com/chancery-ca/chancery/ca"
+)
+
+// public marks a route that needs no credentials.
+const public access.Action = ""
+
+// permissions is the table of the API's routes and of what an actor must be allowed to do to use each. A route that does not stand here
+// cannot be registered. The authority asks access itself, with the resource in hand, and records every refusal; the table says which
+// question it will ask, and a test holds it to that.
+var permissions = map[string]access.Action{
+	"POST /api/v1/certificates":                 access.IssueCertificate,
+	"GET /api/v1/certificates":                  access.ReadCertificate,
+	"GET /api/v1/certificates/{serial}":         access.ReadCertificate,
+	"POST /api/v1/certificates/{serial}/revoke": access.RevokeCertificate,
+	"GET /api/v1/profiles":                      access.ReadProfile,
+	"GET /api/v1/profiles/{name}":               access.ReadProfile,
+	"POST /api/v1/profiles/{name}/evaluate":     access.EvaluateProfile,
+	"GET /api/v1/authorities":                   access.ReadAuthority,
+	"GET /api/v1/authorities/{name}":            access.ReadAuthority,
+	"GET /api/v1/openapi.json":                  public,
+	"GET /api/v1/docs":                          public,
+	"GET /api/v1/docs/{file}":                   public,
+}
+
+// authenticate finds out who calls. Without an actor nothing behind it is reached.
+func (s *Server) authenticate(ctx huma.Context, next func(huma.Context)) {
+	r, w := humachi.Unwrap(ctx)
+	if action, listed := permissions[ctx.Operation().Method+" "+ctx.Operation().Path]; listed && action == public {
+		next(ctx)
+		return
+	}
+	token, ok := bearer(r)
+	if !ok {
+		writeProblem(w, r, unauthenticated(`Bearer realm="chancery"`, "send an API token as Authorization: Bearer"))
+		return
+	}
+	actor, err := s.actor(r, token)
+	switch {
+	case errors.Is(err, ca.ErrNotFound), errors.Is(err, access.ErrNotAToken):
+		challenge := `Bearer realm="chancery", error="invalid_token"`
+		writeProblem(w, r, unauthenticated(challenge, "the API token is unknown, has expired or was withdrawn"))
+	case err != nil:
+		writeProblem(w, r, s.problem(r.Context(), err))
+	default:
+		exchangeOf(r.Context()).actor = actor
+		next(ctx)
+	}
+}
+
+func (s *Server) actor(r *http.Request, token string) (access.Actor, error) {
+	digest, err := access.TokenDigest(token)
+	if err != nil {
+		return access.Actor{}, err
+	}
+	return s.tokens.ActorByToken(r.Context(), digest)
+}
+
+// bearer reads the one Authorization header (RFC 6750, section 2.1). Several are none: which of them counts must not be a matter of taste.
+func bearer(r *http.Request) (token string, ok bool) {
+	values := r.Header.Values("Authorization")
+	if len(values) != 1 {
+		return "", false
+	}
+	scheme, token, ok := strings.Cut(values[0], " ")
+	return strings.TrimSpace(token), ok && strings.EqualFold(scheme, "Bearer")
+}
+
+func unauthenticated(challenge, detail string) *Problem {
+	return newProblem(kindUnauthenticated, detail).with("WWW-Authenticate", challenge)
+}

@@ -1,0 +1,147 @@
+package web
+
+import (
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/go-chi/chi/v5"
+
+	"github.com/chancery-ca/chancery/access"
+	"github.com/chancery-ca/chancery/ca"
+)
+
+// requests is one well-formed request for each route that needs credentials.
+func requests(t *testing.T) map[string]ask {
+	_, csr := newCSR(t, "a.dev.example")
+	return map[string]ask{
+		"POST /api/v1/certificates":                 ask{path: "/api/v1/certificates"}.json(IssueRequest{Profile: "tls-server", CSR: csr}),
+		"GET /api/v1/certificates":                  {path: "/api/v1/certificates"},
+		"GET /api/v1/certificates/{serial}":         {path: "/api/v1/certificates/1c"},
+		"POST /api/v1/certificates/{serial}/revoke": ask{path: "/api/v1/certificates/1c/revoke"}.json(RevokeRequest{Reason: "superseded"}),
+		"GET /api/v1/profiles":                      {path: "/api/v1/profiles"},
+		"GET /api/v1/profiles/{name}":               {path: "/api/v1/profiles/tls-server"},
+		"POST /api/v1/profiles/{name}/evaluate":     ask{path: "/api/v1/profiles/tls-server/evaluate"}.json(EvaluateRequest{CSR: csr}),
+		"GET /api/v1/authorities":                   {path: "/api/v1/authorities"},
+		"GET /api/v1/authorities/{name}":            {path: "/api/v1/authorities/root"},
+	}
+}
+
+func TestEveryRouteIsInTheTable(t *testing.T) {
+	var routes []string
+	err := chi.Walk(newSurface(t).api, func(method, path string, _ http.Handler, _ ...func(http.Handler) http.Handler) error {
+		routes = append(routes, method+" "+path)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range routes {
+		if _, listed := permissions[r]; !listed {
+			t.Errorf("%s is served and stands in no row of the table", r)
+		}
+	}
+	for r := range permissions {
+		if !slices.Contains(routes, r) {
+			t.Errorf("%s stands in the table and is not served", r)
+		}
+	}
+}
+
+func TestEveryRouteNeedsCredentials(t *testing.T) {
+	s := newSurface(t)
+	unknown, _, err := access.NewToken(strings.NewReader(strings.Repeat("x", 64)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole := requests(t)
+	for route, action := range permissions {
+		if action == public {
+			if got := s.call(ask{path: strings.Replace(route, "{file}", "init.js", 1)[4:]}); got.Code != http.StatusOK {
+				t.Errorf("%s is public and answers %d", route, got.Code)
+			}
+			continue
+		}
+		a, known := whole[route]
+		if !known {
+			t.Errorf("no request of this test is for %s", route)
+			continue
+		}
+		a.method, _, _ = strings.Cut(route, " ")
+		wantProblem(t, s.call(a), http.StatusUnauthorized, "unauthenticated")
+		for _, credentials := range []string{"", "Bearer", "Bearer ", "Bearer x", "Basic " + s.tokens[access.Requester], s.tokens[access.Requester], "Bearer " + unknown} {
+			w := s.call(a.with("Authorization", credentials))
+			wantProblem(t, w, http.StatusUnauthorized, "unauthenticated")
+			if !strings.HasPrefix(w.Header().Get("WWW-Authenticate"), "Bearer ") {
+				t.Errorf("%s: no challenge for %q", route, credentials)
+			}
+		}
+	}
+	if len(s.office.orders)+len(s.office.revokes)+len(s.office.filters) > 0 {
+		t.Error("the authority was asked without credentials")
+	}
+}
+
+func TestTwoAuthorizationHeadersAreNone(t *testing.T) {
+	s := newSurface(t)
+	r := httptest.NewRequest(http.MethodGet, "/api/v1/profiles", nil)
+	r.Header["Authorization"] = []string{"Bearer " + s.tokens[access.Auditor], "Bearer " + s.tokens[access.Auditor]}
+	w := httptest.NewRecorder()
+	s.API().ServeHTTP(w, r)
+	wantProblem(t, w, http.StatusUnauthorized, "unauthenticated")
+}
+
+// TestRolesAreHeld calls every route with every role: the table of access and nothing else says who gets in.
+func TestRolesAreHeld(t *testing.T) {
+	s := newSurface(t)
+	for route, a := range requests(t) {
+		a.method, _, _ = strings.Cut(route, " ")
+		for _, grant := range access.Table() {
+			a.role = grant.Role
+			w := s.call(a)
+			allowed := slices.Contains(grant.Actions, permissions[route])
+			if allowed && w.Code >= 300 {
+				t.Errorf("%s by %s: %d: %s", route, grant.Role, w.Code, w.Body)
+			}
+			if !allowed {
+				wantProblem(t, w, http.StatusForbidden, "denied")
+			}
+		}
+	}
+}
+
+func TestTokensAwayIsNotAnonymous(t *testing.T) {
+	s := newSurface(t)
+	s.ring.err = errors.Join(ca.ErrUnavailable, errors.New("connection refused to 10.1.2.3"))
+	w := s.call(ask{path: "/api/v1/profiles", role: access.Auditor})
+	wantProblem(t, w, http.StatusServiceUnavailable, "unavailable")
+	if w.Header().Get("Retry-After") == "" || strings.Contains(w.Body.String(), "10.1.2.3") {
+		t.Errorf("Retry-After is missing, or too much is told: %s", w.Body)
+	}
+}
+
+// TestAnothersIsAsNothing holds that what lies in another namespace cannot be told from what does not exist.
+func TestAnothersIsAsNothing(t *testing.T) {
+	s := newSurface(t, func(c *Config) { c.NewID = func() string { return "same" } })
+	a := ask{path: "/api/v1/certificates/1c", role: access.Auditor}
+	s.office.err = &access.Denied{Actor: "x", Action: access.ReadCertificate, Resource: access.Resource{Namespace: "ops", Kind: "certificate", ID: "1c"}, Hidden: true}
+	hidden := s.call(a)
+	s.office.err = ca.ErrNotFound
+	missing := s.call(a)
+	wantProblem(t, hidden, http.StatusNotFound, "not-found")
+	if hidden.Body.String() != missing.Body.String() {
+		t.Errorf("they differ:\n%s%s", hidden.Body, missing.Body)
+	}
+}
+
+func TestUnlistedRouteIsRefused(t *testing.T) {
+	s := newSurface(t)
+	api := s.newOpenAPI(chi.NewRouter())
+	err := route(s.Server, api, call{method: http.MethodGet, path: "/secret", success: 200}, s.profiles)
+	if !errors.Is(err, errUnlisted) {
+		t.Errorf("got %v, want errUnlisted", err)
+	}
+}

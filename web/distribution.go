@@ -1,0 +1,152 @@
+package web
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+	"github.com/smallstep/pkcs7"
+
+	"github.com/chancery-ca/chancery/ca"
+)
+
+const (
+	// certificateAge is how long an authority's certificate may be kept without asking again. It does not change; the set of them does.
+	certificateAge = time.Hour
+	// crlAge is how long a CRL may be kept without asking again. It adds to the time until a revocation is seen.
+	crlAge = 30 * time.Second
+)
+
+// file is something to be distributed.
+type file struct {
+	mediaType string
+	body      []byte
+	changed   time.Time     // when it last changed, to the second; zero: not known
+	age       time.Duration // how long it may be kept without asking again
+}
+
+// routeDistribution serves what everybody may have: certificates, chains and CRLs, as they are named inside certificates.
+func (s *Server) routeDistribution(inFlight int) {
+	s.distribution = s.newRouter(inFlight, noHeaders)
+	s.distribute("/ca/roots.pem", s.roots)
+	s.distribute("/roots.pem", s.roots)
+	s.distribute("/intermediates.pem", s.intermediates)
+	s.distribute("/ca/{name}.cer", s.ofAuthority(certificateDER))
+	s.distribute("/ca/{name}.pem", s.ofAuthority(certificatePEM))
+	s.distribute("/ca/{name}/chain.pem", s.ofAuthority(chainPEM))
+	s.distribute("/ca/{name}/chain.p7c", s.ofAuthority(chainCMS))
+	s.distribute("/crl/{name}.crl", s.crl)
+	s.distribution.Get("/health", live)
+	s.distribution.Get("/version", s.tellVersion)
+}
+
+// distribute serves a file by GET and HEAD, whole, in part, or not at all where the caller has it (RFC 9110, sections 13 and 14).
+func (s *Server) distribute(pattern string, find func(context.Context, string) (file, error)) {
+	handler := func(w http.ResponseWriter, r *http.Request) {
+		f, err := find(r.Context(), chi.URLParam(r, "name"))
+		if err != nil {
+			writeProblem(w, r, s.problem(r.Context(), err))
+			return
+		}
+		w.Header().Set("Content-Type", f.mediaType)
+		w.Header().Set("Cache-Control", cacheControl(f.age))
+		serveBytes(w, r, f.body, f.changed)
+	}
+	s.distribution.Get(pattern, handler)
+	s.distribution.Head(pattern, handler)
+}
+
+func cacheControl(age time.Duration) string {
+	if age <= 0 {
+		return "no-cache"
+	}
+	return fmt.Sprintf("public, max-age=%d", int64(age/time.Second))
+}
+
+// serveBytes answers with a body under a strong validator: the digest of what is sent.
+func serveBytes(w http.ResponseWriter, r *http.Request, body []byte, changed time.Time) {
+	sum := sha256.Sum256(body)
+	w.Header().Set("ETag", `"`+hex.EncodeToString(sum[:])+`"`)
+	http.ServeContent(w, r, "", changed, bytes.NewReader(body))
+}
+
+func (s *Server) ofAuthority(show func(ca.AuthorityRecord) (file, error)) func(context.Context, string) (file, error) {
+	return func(ctx context.Context, name string) (file, error) {
+		if !nameable(name) {
+			return file{}, ca.ErrNotFound
+		}
+		a, err := s.ca.PublicAuthority(ctx, name)
+		if err != nil {
+			return file{}, err
+		}
+		f, err := show(a)
+		f.changed, f.age = a.AddedAt, certificateAge
+		return f, err
+	}
+}
+
+func certificateDER(a ca.AuthorityRecord) (file, error) {
+	return file{mediaType: typeDER, body: a.Certificate}, nil
+}
+
+func certificatePEM(a ca.AuthorityRecord) (file, error) {
+	return file{mediaType: typePEM, body: []byte(encodePEM(a.Certificate))}, nil
+}
+
+func chainPEM(a ca.AuthorityRecord) (file, error) {
+	return file{mediaType: typeChain, body: []byte(encodePEM(a.Chain...))}, nil
+}
+
+// chainCMS is the chain as certificates in a CMS SignedData that nobody signs (RFC 5280, section 4.2.2.1).
+func chainCMS(a ca.AuthorityRecord) (file, error) {
+	body, err := pkcs7.DegenerateCertificate(bytes.Join(a.Chain, nil))
+	if err != nil {
+		return file{}, fmt.Errorf("writing the chain of %q as CMS: %w", a.Name, err)
+	}
+	return file{mediaType: typeCMS, body: body}, nil
+}
+
+func (s *Server) roots(ctx context.Context, _ string) (file, error) {
+	return s.bundle(ctx, func(a ca.AuthorityRecord) bool { return a.Parent == "" })
+}
+
+func (s *Server) intermediates(ctx context.Context, _ string) (file, error) {
+	return s.bundle(ctx, func(a ca.AuthorityRecord) bool { return a.Parent != "" })
+}
+
+// bundle is the certificates of some authorities, by name.
+func (s *Server) bundle(ctx context.Context, of func(ca.AuthorityRecord) bool) (file, error) {
+	all, err := s.ca.PublicAuthorities(ctx)
+	if err != nil {
+		return file{}, err
+	}
+	f := file{mediaType: typePEM, age: certificateAge}
+	for _, a := range all {
+		if !of(a) {
+			continue
+		}
+		f.body = append(f.body, encodePEM(a.Certificate)...)
+		if a.AddedAt.After(f.changed) {
+			f.changed = a.AddedAt
+		}
+	}
+	return f, nil
+}
+
+// crl is an authority's CRL. It may be kept for a short time only, and never past its end.
+func (s *Server) crl(ctx context.Context, name string) (file, error) {
+	if !nameable(name) {
+		return file{}, ca.ErrNotFound
+	}
+	current, err := s.ca.CurrentCRL(ctx, name, ca.FullScope)
+	if err != nil {
+		return file{}, err
+	}
+	age := min(crlAge, current.NextUpdate.Sub(s.now()).Truncate(time.Second))
+	return file{mediaType: typeCRL, body: current.DER, changed: current.ThisUpdate, age: age}, nil
+}

@@ -1,0 +1,253 @@
+package web
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/chancery-ca/chancery/access"
+)
+
+// serve starts the API behind a real listener, with timeouts that a test can wait for.
+func (s *surface) serve(t *testing.T, readTimeout time.Duration) *httptest.Server {
+	t.Helper()
+	server := httptest.NewUnstartedServer(s.API())
+	server.Config = NewHTTPServer(s.API(), slog.New(slog.DiscardHandler))
+	server.Config.ReadTimeout = readTimeout
+	server.Start()
+	t.Cleanup(server.Close)
+	return server
+}
+
+// endless is a body of so many octets whose length is not announced.
+type endless struct{ left int }
+
+func (e *endless) Read(p []byte) (int, error) {
+	if e.left == 0 {
+		return 0, io.EOF
+	}
+	n := min(len(p), e.left)
+	for i := range n {
+		p[i] = ' '
+	}
+	e.left -= n
+	return n, nil
+}
+
+func TestLargeBodies(t *testing.T) {
+	s := newSurface(t)
+	server := s.serve(t, 10*time.Second)
+	post := func(body io.Reader) *http.Response {
+		t.Helper()
+		r, err := http.NewRequest(http.MethodPost, server.URL+"/api/v1/certificates", body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Content-Type", typeJSON)
+		r.Header.Set("Authorization", "Bearer "+s.tokens[access.Requester])
+		answer, err := server.Client().Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { answer.Body.Close() })
+		return answer
+	}
+	for name, body := range map[string]io.Reader{
+		"announced":    bytes.NewReader(make([]byte, 5<<20)),
+		"chunked":      &endless{left: 5 << 20},
+		"one too many": bytes.NewReader(make([]byte, DefaultMaxBody+1)),
+	} {
+		if answer := post(body); answer.StatusCode != http.StatusRequestEntityTooLarge || answer.Header.Get("Content-Type") != problemType {
+			t.Errorf("%s: %d %s", name, answer.StatusCode, answer.Header.Get("Content-Type"))
+		}
+	}
+	just := `{"csr":"` + strings.Repeat("x", DefaultMaxBody-10) + `"}`
+	if answer := post(strings.NewReader(just)); len(just) != DefaultMaxBody || answer.StatusCode != http.StatusBadRequest {
+		t.Errorf("a body of %d octets: %d", len(just), answer.StatusCode)
+	}
+}
+
+func TestSlowBody(t *testing.T) {
+	s := newSurface(t)
+	server := s.serve(t, 200*time.Millisecond)
+	connection, err := net.Dial("tcp", server.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer connection.Close()
+	fmt.Fprintf(connection, "POST /api/v1/certificates HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{",
+		s.tokens[access.Requester])
+	answer, err := http.ReadResponse(bufio.NewReader(connection), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode != http.StatusRequestTimeout || answer.Header.Get("Content-Type") != problemType || !answer.Close {
+		t.Errorf("%d %v, connection closes: %v", answer.StatusCode, answer.Header, answer.Close)
+	}
+}
+
+func TestTimeoutsAreSet(t *testing.T) {
+	h := NewHTTPServer(http.NotFoundHandler(), slog.New(slog.DiscardHandler))
+	if h.ReadHeaderTimeout == 0 || h.ReadTimeout == 0 || h.WriteTimeout == 0 || h.IdleTimeout == 0 || h.MaxHeaderBytes == 0 || h.ErrorLog == nil {
+		t.Errorf("a limit is missing: %+v", h)
+	}
+}
+
+func TestPanicsTellNothing(t *testing.T) {
+	s := newSurface(t)
+	s.office.busy = func() { panic("the secret state") }
+	w := s.call(ask{path: "/api/v1/authorities", role: access.Operator})
+	wantProblem(t, w, http.StatusInternalServerError, "internal")
+	if strings.Contains(w.Body.String(), "secret") || !strings.Contains(s.log.String(), "the secret state") {
+		t.Errorf("answer %s\nlog %s", w.Body, s.log)
+	}
+}
+
+func TestTooManyAtOnce(t *testing.T) {
+	s := newSurface(t, func(c *Config) { c.InFlight = 1 })
+	var once sync.Once
+	within, leave := make(chan struct{}), make(chan struct{})
+	s.office.busy = func() { once.Do(func() { close(within); <-leave }) }
+	first := make(chan int)
+	go func() { first <- s.call(ask{path: "/api/v1/profiles", role: access.Auditor}).Code }()
+	<-within
+	w := s.call(ask{path: "/api/v1/profiles", role: access.Auditor})
+	wantProblem(t, w, http.StatusServiceUnavailable, "unavailable")
+	if w.Header().Get("Retry-After") == "" {
+		t.Error("no Retry-After")
+	}
+	close(leave)
+	if status := <-first; status != http.StatusOK {
+		t.Errorf("the first got %d", status)
+	}
+	if w := s.call(ask{path: "/api/v1/profiles", role: access.Auditor}); w.Code != http.StatusOK {
+		t.Errorf("the place was not given back: %d", w.Code)
+	}
+}
+
+func TestRateIsOfTheActor(t *testing.T) {
+	now := noon
+	s := newSurface(t, func(c *Config) {
+		c.RateLimit = RateLimit{PerSecond: 0.5, Burst: 2}
+		c.Now = func() time.Time { return now }
+	})
+	a := ask{path: "/api/v1/profiles", role: access.Auditor}
+	for range 2 {
+		decode[ProfileList](t, s.call(a), http.StatusOK)
+	}
+	w := s.call(a)
+	wantProblem(t, w, http.StatusTooManyRequests, "too-many-requests")
+	if w.Header().Get("Retry-After") != "2" {
+		t.Errorf("Retry-After %q", w.Header().Get("Retry-After"))
+	}
+	other := a
+	other.role = access.Operator
+	decode[ProfileList](t, s.call(other), http.StatusOK)
+	now = now.Add(2 * time.Second)
+	decode[ProfileList](t, s.call(a), http.StatusOK)
+	wantProblem(t, s.call(a), http.StatusTooManyRequests, "too-many-requests")
+}
+
+func TestRatesForgetThoseAtRest(t *testing.T) {
+	now := noon
+	r := newRates(RateLimit{PerSecond: 1, Burst: 1}, func() time.Time { return now })
+	r.prune = 10
+	for i := range 10 {
+		r.wait(fmt.Sprint(i))
+	}
+	now = now.Add(time.Minute)
+	r.wait("newcomer")
+	if len(r.byID) != 1 {
+		t.Errorf("%d actors are remembered", len(r.byID))
+	}
+}
+
+func TestLogHoldsNoSecrets(t *testing.T) {
+	s := newSurface(t)
+	_, inPEM := newCSR(t, "a.dev.example")
+	a := ask{method: http.MethodPost, path: "/api/v1/certificates", role: access.Requester}.json(IssueRequest{Profile: "tls-server", CSR: inPEM}).
+		with("X-Request-Id", "mine").with("Idempotency-Key", "my-key")
+	w := s.call(a)
+	log := s.log.String()
+	if w.Header().Get("X-Request-Id") == "mine" || strings.Contains(log, "mine") {
+		t.Error("an identifier from outside is taken")
+	}
+	for _, want := range []string{"request=" + w.Header().Get("X-Request-Id"), "method=POST", "route=/api/v1/certificates", "status=201", "actor=actor-requester"} {
+		if !strings.Contains(log, want) {
+			t.Errorf("the log lacks %s: %s", want, log)
+		}
+	}
+	for _, secret := range []string{s.tokens[access.Requester], access.TokenPrefix, "CERTIFICATE REQUEST", "my-key"} {
+		if strings.Contains(log, secret) {
+			t.Errorf("the log holds %s", secret)
+		}
+	}
+	s.log.Reset()
+	s.call(ask{path: "/api/v1/nothing?token=" + s.tokens[access.Auditor]})
+	if strings.Contains(s.log.String(), access.TokenPrefix) || !strings.Contains(s.log.String(), "route=unmatched") {
+		t.Errorf("log %s", s.log)
+	}
+}
+
+func TestReadiness(t *testing.T) {
+	s := newSurface(t)
+	for path, want := range map[string]string{"/livez": `{"status":"ok"}`, "/readyz": `{"status":"ready"}`, "/version": `{"version":"1.2.3"}`} {
+		if w := s.do(s.Operations(), ask{path: path}); w.Code != http.StatusOK || strings.TrimSpace(w.Body.String()) != want {
+			t.Errorf("%s: %d %s", path, w.Code, w.Body)
+		}
+	}
+	s.office.err = errors.New("the store: away")
+	if p := wantProblem(t, s.do(s.Operations(), ask{path: "/readyz"}), http.StatusServiceUnavailable, "unavailable"); p.Detail != "the store: away" {
+		t.Errorf("got %+v", p)
+	}
+	if w := s.do(s.Operations(), ask{path: "/livez"}); w.Code != http.StatusOK {
+		t.Errorf("the process is alive and says %d", w.Code)
+	}
+}
+
+func TestMetrics(t *testing.T) {
+	s := newSurface(t)
+	s.metrics.Issued("issuing-1", "tls-server", time.Second)
+	s.metrics.Refused("tls-server")
+	s.metrics.Refused("made-up")
+	s.metrics.Failed("issue")
+	s.metrics.Revoked("issuing-1", "superseded")
+	s.metrics.Orphaned("issuing-1")
+	s.metrics.Published("issuing-1", "full", 3, time.Second, noon)
+	s.call(ask{path: "/api/v1/profiles/tls-server", role: access.Auditor})
+	s.call(ask{method: "BREW", path: "/api/v1/x"})
+	text := s.do(s.Operations(), ask{path: "/metrics"}).Body.String()
+	for _, want := range []string{
+		`chancery_certificates_issued_total{authority="issuing-1",profile="tls-server"} 1`,
+		`chancery_issuance_duration_seconds_count{authority="issuing-1",profile="tls-server"} 1`,
+		`chancery_requests_refused_total{profile="tls-server"} 1`, `chancery_requests_refused_total{profile="unknown"} 1`,
+		`chancery_operation_failures_total{step="issue"} 1`, `chancery_certificates_revoked_total{authority="issuing-1",reason="superseded"} 1`,
+		`chancery_intents_settled_total{authority="issuing-1"} 1`, `chancery_crl_entries{authority="issuing-1",scope="full"} 3`,
+		`chancery_crl_next_update_timestamp_seconds{authority="issuing-1",scope="full"} ` + fmt.Sprintf("%.9g", float64(noon.Unix())),
+		`chancery_crl_publication_duration_seconds_count{authority="issuing-1",scope="full"} 1`,
+		`chancery_http_requests_total{method="GET",route="/api/v1/profiles/{name}",status="200"} 1`,
+		`chancery_http_requests_total{method="other",route="unmatched",status="405"} 1`,
+		`chancery_http_request_duration_seconds_count{route="/api/v1/profiles/{name}"} 1`,
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("there is no %s", want)
+		}
+	}
+}
+
+func TestNewRefusesHalfAConfiguration(t *testing.T) {
+	if _, err := New(Config{}); err == nil {
+		t.Error("an empty configuration is accepted")
+	}
+}

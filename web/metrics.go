@@ -1,0 +1,117 @@
+package web
+
+import (
+	"net/http"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/chancery-ca/chancery/ca"
+)
+
+// Metrics counts what the authority does and what is asked of it, for Prometheus. It is the ca.Metrics of the service.
+type Metrics struct {
+	registry *prometheus.Registry
+	profiles []string
+
+	issued     *prometheus.CounterVec
+	issuance   *prometheus.HistogramVec
+	refused    *prometheus.CounterVec
+	failed     *prometheus.CounterVec
+	revoked    *prometheus.CounterVec
+	settled    *prometheus.CounterVec
+	nextUpdate *prometheus.GaugeVec
+	entries    *prometheus.GaugeVec
+	publishing *prometheus.HistogramVec
+	requests   *prometheus.CounterVec
+	serving    *prometheus.HistogramVec
+}
+
+var _ ca.Metrics = (*Metrics)(nil)
+
+// NewMetrics makes the metrics and registers them. Other parts may register theirs with the same registry. Profiles are the names that may
+// become labels: requesters can ask for any.
+func NewMetrics(registry *prometheus.Registry, profiles []string) *Metrics {
+	count := func(name, help string, labels ...string) *prometheus.CounterVec {
+		c := prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "chancery", Name: name, Help: help}, labels)
+		registry.MustRegister(c)
+		return c
+	}
+	gauge := func(name, help string, labels ...string) *prometheus.GaugeVec {
+		g := prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: "chancery", Name: name, Help: help}, labels)
+		registry.MustRegister(g)
+		return g
+	}
+	seconds := func(name, help string, labels ...string) *prometheus.HistogramVec {
+		h := prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Namespace: "chancery", Name: name, Help: help, Buckets: prometheus.ExponentialBuckets(0.001, 2, 15), // 1 ms to 16 s
+		}, labels)
+		registry.MustRegister(h)
+		return h
+	}
+	return &Metrics{
+		registry:   registry,
+		profiles:   profiles,
+		issued:     count("certificates_issued_total", "Certificates issued.", "authority", "profile"),
+		issuance:   seconds("issuance_duration_seconds", "From an order to its certificate.", "authority", "profile"),
+		refused:    count("requests_refused_total", "Requests refused by the policies.", "profile"),
+		failed:     count("operation_failures_total", "Operations that failed after their intent was recorded.", "step"),
+		revoked:    count("certificates_revoked_total", "Revocations recorded, holds and releases included.", "authority", "reason"),
+		settled:    count("intents_settled_total", "Intents settled as possibly signed.", "authority"),
+		nextUpdate: gauge("crl_next_update_timestamp_seconds", "When the current CRL ends, Unix time.", "authority", "scope"),
+		entries:    gauge("crl_entries", "Entries of the current CRL.", "authority", "scope"),
+		publishing: seconds("crl_publication_duration_seconds", "From a claim to its CRL.", "authority", "scope"),
+		requests:   count("http_requests_total", "Requests answered.", "route", "method", "status"),
+		serving:    seconds("http_request_duration_seconds", "From a request to its answer.", "route"),
+	}
+}
+
+// Issued counts a certificate.
+func (m *Metrics) Issued(authority, profile string, took time.Duration) {
+	m.issued.WithLabelValues(authority, profile).Inc()
+	m.issuance.WithLabelValues(authority, profile).Observe(took.Seconds())
+}
+
+// Refused counts a refusal by the policies.
+func (m *Metrics) Refused(profile string) {
+	if !slices.Contains(m.profiles, profile) {
+		profile = "unknown"
+	}
+	m.refused.WithLabelValues(profile).Inc()
+}
+
+// Failed counts an operation that failed half way.
+func (m *Metrics) Failed(step string) { m.failed.WithLabelValues(step).Inc() }
+
+// Revoked counts a revocation, a hold or a release.
+func (m *Metrics) Revoked(authority, reason string) {
+	m.revoked.WithLabelValues(authority, reason).Inc()
+}
+
+// Orphaned counts an intent that was settled as possibly signed.
+func (m *Metrics) Orphaned(authority string) { m.settled.WithLabelValues(authority).Inc() }
+
+// Published tells of a new CRL.
+func (m *Metrics) Published(authority, scope string, entries int, took time.Duration, nextUpdate time.Time) {
+	m.entries.WithLabelValues(authority, scope).Set(float64(entries))
+	m.nextUpdate.WithLabelValues(authority, scope).Set(float64(nextUpdate.Unix()))
+	m.publishing.WithLabelValues(authority, scope).Observe(took.Seconds())
+}
+
+// served counts an answer. Methods that nothing here has are one word, so that callers cannot make up labels.
+func (m *Metrics) served(route, method string, status int, took time.Duration) {
+	switch method {
+	case http.MethodGet, http.MethodHead, http.MethodPost:
+	default:
+		method = "other"
+	}
+	m.requests.WithLabelValues(route, method, strconv.Itoa(status)).Inc()
+	m.serving.WithLabelValues(route).Observe(took.Seconds())
+}
+
+func (m *Metrics) handler() http.Handler {
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
+}

@@ -1,0 +1,182 @@
+// Package web is HTTP in, HTTP out: the REST API, the distribution of certificates and CRLs, and the operations endpoints, one resource
+// per file.
+//
+// It owns what stands on the wire: paths, media types, statuses, problems, limits. It reads a request strictly, finds out who calls, asks
+// the authority, and writes down the answer. It decides nothing about certificates and keeps nothing.
+package web
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/go-chi/chi/v5"
+
+	"github.com/chancery-ca/chancery/access"
+	"github.com/chancery-ca/chancery/ca"
+	"github.com/chancery-ca/chancery/policies"
+)
+
+// Authority is what the surface asks of the certificate authority. *ca.CA is one.
+type Authority interface {
+	Issue(ctx context.Context, o ca.Order) (ca.Outcome, error)
+	Evaluate(ctx context.Context, o ca.Order) (*policies.Decision, error)
+	Revoke(ctx context.Context, o ca.RevokeOrder) (ca.Revocation, error)
+	Certificate(ctx context.Context, actor access.Actor, issuer string, serial []byte) (ca.Certificate, error)
+	List(ctx context.Context, actor access.Actor, f ca.Filter) (ca.Page, error)
+	ChainOf(ctx context.Context, certificate ca.Certificate) ([][]byte, error)
+	Profiles(ctx context.Context, actor access.Actor) ([]*policies.Profile, error)
+	Profile(ctx context.Context, actor access.Actor, name string) (*policies.Profile, error)
+	PolicyDigest() string
+	Authorities(ctx context.Context, actor access.Actor) ([]ca.AuthorityState, error)
+	PublicAuthorities(ctx context.Context) ([]ca.AuthorityRecord, error)
+	PublicAuthority(ctx context.Context, name string) (ca.AuthorityRecord, error)
+	CurrentCRL(ctx context.Context, authority, scope string) (ca.CRLRecord, error)
+	Ready(ctx context.Context) error
+}
+
+// Tokens finds out who a bearer token belongs to. The token itself never leaves this package: its digest is looked up.
+type Tokens interface {
+	// ActorByToken returns an error wrapping ca.ErrNotFound for a token that is unknown, expired or withdrawn.
+	ActorByToken(ctx context.Context, digest [32]byte) (access.Actor, error)
+}
+
+// Limits of the surface.
+const (
+	DefaultMaxBody  = 1 << 20 // octets of a request's body
+	DefaultInFlight = 512     // requests worked on at once, by each of the API and the distribution
+
+	readHeaderTimeout = 5 * time.Second
+	readTimeout       = 30 * time.Second // the whole request, body included
+	writeTimeout      = 60 * time.Second // an issuance may take 30 s from its intent on, and waits before it are short
+	idleTimeout       = 2 * time.Minute
+	maxHeaderBytes    = 32 << 10
+)
+
+// Config is what a Server is made of. Every field that has no default is required.
+type Config struct {
+	CA        Authority
+	Tokens    Tokens
+	Log       *slog.Logger
+	Now       func() time.Time
+	NewID     func() string // makes request IDs: unique, no secrets
+	Metrics   *Metrics
+	Version   string    // of the program, as OpenAPI and /version tell it
+	MaxBody   int64     // octets; 0: DefaultMaxBody
+	InFlight  int       // 0: DefaultInFlight
+	RateLimit RateLimit // the zero value: no limit
+}
+
+// Server is the surface: three handlers for three listeners.
+type Server struct {
+	ca      Authority
+	tokens  Tokens
+	log     *slog.Logger
+	now     func() time.Time
+	newID   func() string
+	metrics *Metrics
+	version string
+	maxBody int64
+	rates   *rates
+
+	spec         []byte // OpenAPI, JSON
+	api          *chi.Mux
+	distribution *chi.Mux
+	operations   *chi.Mux
+}
+
+// New makes a Server of a configuration. Its only error is a configuration that lacks something.
+func New(cfg Config) (*Server, error) {
+	if cfg.CA == nil || cfg.Tokens == nil || cfg.Log == nil || cfg.Now == nil || cfg.NewID == nil || cfg.Metrics == nil {
+		return nil, errors.New("web: the configuration lacks an authority, tokens, log, clock, identifiers or metrics")
+	}
+	s := &Server{
+		ca: cfg.CA, tokens: cfg.Tokens, log: cfg.Log, now: cfg.Now, newID: cfg.NewID, metrics: cfg.Metrics, version: cfg.Version,
+		maxBody: cfg.MaxBody, rates: newRates(cfg.RateLimit, cfg.Now),
+	}
+	if s.maxBody == 0 {
+		s.maxBody = DefaultMaxBody
+	}
+	inFlight := cfg.InFlight
+	if inFlight == 0 {
+		inFlight = DefaultInFlight
+	}
+	if err := s.routeAPI(inFlight); err != nil {
+		return nil, err
+	}
+	s.routeDistribution(inFlight)
+	s.routeOperations()
+	return s, nil
+}
+
+// API is the REST API, for the TLS listener.
+func (s *Server) API() http.Handler { return s.api }
+
+// Distribution serves certificates, chains and CRLs to everybody, for the plain HTTP listener.
+func (s *Server) Distribution() http.Handler { return s.distribution }
+
+// Operations serves liveness, readiness and metrics, for a listener that only operators reach.
+func (s *Server) Operations() http.Handler { return s.operations }
+
+func (s *Server) routeAPI(inFlight int) error {
+	s.api = s.newRouter(inFlight, apiHeaders)
+	api := s.newOpenAPI(s.api)
+	api.UseMiddleware(s.authenticate, s.limitRate, s.checkQuery, s.negotiateAnswer, s.readBody)
+	for _, register := range []func(huma.API) error{
+		s.routeIssue, s.routeCertificate, s.routeCertificates, s.routeRevoke, s.routeProfiles, s.routeProfile, s.routeEvaluate,
+		s.routeAuthorities, s.routeAuthority,
+	} {
+		if err := register(api); err != nil {
+			return err
+		}
+	}
+	return s.routeDocs(api)
+}
+
+// newRouter makes a router with what every request goes through: an identifier, headers, the log, the limit, and answers that are
+// problems to what has no route.
+func (s *Server) newRouter(inFlight int, headers func(http.Header)) *chi.Mux {
+	r := chi.NewRouter()
+	r.Use(s.identify(headers), s.observe, s.recoverPanics, s.limitInFlight(inFlight))
+	r.NotFound(func(w http.ResponseWriter, r *http.Request) {
+		writeProblem(w, r, newProblem(kindNotFound, "there is nothing at this path"))
+	})
+	r.MethodNotAllowed(s.methodNotAllowed)
+	return r
+}
+
+// NewHTTPServer makes the http.Server for a handler, with every limit set. The caller gives it a TLSConfig where it speaks TLS.
+func NewHTTPServer(handler http.Handler, log *slog.Logger) *http.Server {
+	return &http.Server{
+		Handler:           handler,
+		ReadHeaderTimeout: readHeaderTimeout,
+		ReadTimeout:       readTimeout,
+		WriteTimeout:      writeTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug), // broken handshakes and the like: the peer's affair
+	}
+}
+
+// TLSConfig is the TLS of the API: version 1.3 alone, the certificate of the moment, and no resumption, so that each connection is
+// checked anew.
+func TLSConfig(certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)) *tls.Config {
+	return &tls.Config{
+		MinVersion:             tls.VersionTLS13,
+		GetCertificate:         certificate,
+		NextProtos:             []string{"h2", "http/1.1"},
+		SessionTicketsDisabled: true,
+	}
+}
+
+// pattern is a path of the API, version and all.
+func pattern(path string) string { return "/api/v1" + path }
+
+var errUnlisted = errors.New("web: a route stands in no row of the table of permissions")
+
+func unlisted(method, path string) error { return fmt.Errorf("%w: %s %s", errUnlisted, method, path) }

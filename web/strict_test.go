@@ -1,0 +1,109 @@
+package web
+
+import (
+	"encoding/json"
+	"errors"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+func TestDecodeStrict(t *testing.T) {
+	var got IssueRequest
+	if err := decodeStrict([]byte(" {\"profile\":\"\\u0061\", \"metadata\":{\"a\":\"1\",\"A\":\"2\"}}\n"), &got); err != nil {
+		t.Fatal(err)
+	}
+	if want := (IssueRequest{Profile: "a", Metadata: map[string]string{"a": "1", "A": "2"}}); !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v", got)
+	}
+	for name, c := range map[string]struct{ text, rule, field string }{
+		"escaped duplicate": {`{"profile":"a","\u0070rofile":"b"}`, "json.duplicate-name", "profile"},
+		"deep duplicate":    {`{"metadata":{"x":"1","x":"2"}}`, "json.duplicate-name", "metadata.x"},
+		"kelvin sign":       {"{\"\u212aey\":1}", "json.unknown-field", `"` + "\u212a" + `ey"`},
+		"case":              {`{"CSR":"x"}`, "json.unknown-field", "CSR"},
+		"long s":            {"{\"c\u017fr\":\"x\"}", "json.unknown-field", `"c` + "\u017f" + `r"`},
+		"null in a map":     {`{"metadata":{"x":null}}`, "json.null", "metadata.x"},
+		"whole null":        {`null`, "json.type", "body"},
+		"number for map":    {`{"metadata":[]}`, "json.type", "metadata"},
+		"number in map":     {`{"metadata":{"x":1}}`, "json.type", "metadata"},
+		"half a surrogate":  {`{"profile":"\ud800"}`, "json.encoding", "profile"},
+		"two values":        {`{}{}`, "json.trailing-data", "body"},
+		"trailing comma":    {`{"profile":"a",}`, "json.syntax", "body"},
+		"comment":           {`{/**/}`, "json.syntax", "body"},
+		"byte order mark":   {"\ufeff{}", "json.syntax", "body"},
+		"nothing":           {``, "json.syntax", "body"},
+		"white space":       {` `, "json.syntax", "body"},
+		"depth":             {strings.Repeat(`{"a":`, 20) + `1` + strings.Repeat(`}`, 20), "json.depth", "body"},
+		"great depth":       {strings.Repeat(`[`, 1<<19), "json.depth", "body"},
+		"control character": {"{\"profile\":\"a\nb\"}", "json.syntax", "body"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var bad *invalid
+			err := decodeStrict([]byte(c.text), &IssueRequest{})
+			if !errors.As(err, &bad) || len(bad.violations) == 0 {
+				t.Fatalf("got %v", err)
+			}
+			for _, v := range bad.violations {
+				if v.Rule == c.rule && v.Field == c.field {
+					return
+				}
+			}
+			t.Errorf("got %+v, want %s of %s", bad.violations, c.rule, c.field)
+		})
+	}
+}
+
+func TestDecodeStrictReportsNoEndOfViolations(t *testing.T) {
+	names := make([]string, 100)
+	for i := range names {
+		names[i] = `"x":1`
+	}
+	var bad *invalid
+	if err := decodeStrict([]byte("{"+strings.Join(names, ",")+"}"), &IssueRequest{}); !errors.As(err, &bad) || len(bad.violations) != maxViolations {
+		t.Errorf("got %v", err)
+	}
+}
+
+// FuzzStrictJSON holds that what is accepted is read the same by everybody: written again, it is the same, and no name is there twice.
+func FuzzStrictJSON(f *testing.F) {
+	for _, seed := range []string{
+		`{"profile":"a","csr":"b","metadata":{"k":"v"}}`, `{"profile":"a","profile":"b"}`, `{"Profile":"a"}`, `{"metadata":{"a":"1","a":"2"}}`,
+		`{} {}`, `[[[[`, "{\"csr\":\"\xff\"}", `{"csr":"\ud800"}`, `{"csr":null}`,
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var got IssueRequest
+		if err := decodeStrict(data, &got); err != nil {
+			var bad *invalid
+			if !errors.As(err, &bad) || len(bad.violations) == 0 || len(bad.violations) > maxViolations {
+				t.Fatalf("a refusal that says nothing: %v", err)
+			}
+			return
+		}
+		var whole map[string]json.RawMessage
+		if err := json.Unmarshal(data, &whole); err != nil {
+			t.Fatalf("accepted what is not JSON: %v", err)
+		}
+		known, _ := fieldsOf(reflect.TypeFor[IssueRequest]())
+		for name := range whole {
+			if _, ok := known[name]; !ok {
+				t.Fatalf("accepted the unknown name %q", name)
+			}
+		}
+		again, err := json.Marshal(got)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var second IssueRequest
+		if err := json.Unmarshal(again, &second); err != nil {
+			t.Fatal(err)
+		}
+		if len(got.Metadata) == 0 {
+			got.Metadata, second.Metadata = nil, nil
+		}
+		if !reflect.DeepEqual(got, second) {
+			t.Fatalf("%+v became %+v", got, second)
+		}
+	})
+}

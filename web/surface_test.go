@@ -1,0 +1,397 @@
+package web
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/big"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/chancery-ca/chancery/access"
+	"github.com/chancery-ca/chancery/ca"
+	"github.com/chancery-ca/chancery/policies"
+)
+
+var noon = time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
+
+// office is the authority that these tests speak to: it asks access as the real one does, and answers with what a test has put into it.
+// How the real one decides is tested where it lives; here it only matters what becomes of its answers on the wire.
+type office struct {
+	mu       sync.Mutex
+	orders   []ca.Order
+	revokes  []ca.RevokeOrder
+	filters  []ca.Filter
+	outcome  ca.Outcome
+	revoked  ca.Revocation
+	found    ca.Certificate
+	page     ca.Page
+	records  []ca.AuthorityRecord
+	crl      ca.CRLRecord
+	policies *policies.Set
+	err      error // what every verb returns, once access has been asked
+	busy     func()
+}
+
+func (o *office) asked(a access.Actor, act access.Action, namespace string) error {
+	if o.busy != nil {
+		o.busy()
+	}
+	if err := access.Authorize(a, act, access.Resource{Namespace: namespace, Kind: "thing", ID: "x"}); err != nil {
+		return err
+	}
+	return o.err
+}
+
+func (o *office) Issue(_ context.Context, order ca.Order) (ca.Outcome, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.orders = append(o.orders, order)
+	return o.outcome, o.asked(order.Actor, access.IssueCertificate, order.Actor.Namespace)
+}
+
+func (o *office) Evaluate(_ context.Context, order ca.Order) (*policies.Decision, error) {
+	if err := o.asked(order.Actor, access.EvaluateProfile, order.Actor.Namespace); err != nil {
+		return nil, err
+	}
+	return o.policies.Decide(policies.Request{CSR: order.CSR, Profile: order.Profile, Validity: order.Validity, Actor: order.Actor, Now: noon}), nil
+}
+
+func (o *office) Revoke(_ context.Context, order ca.RevokeOrder) (ca.Revocation, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.revokes = append(o.revokes, order)
+	return o.revoked, o.asked(order.Actor, access.RevokeCertificate, order.Actor.Namespace)
+}
+
+func (o *office) Certificate(_ context.Context, a access.Actor, _ string, _ []byte) (ca.Certificate, error) {
+	return o.found, o.asked(a, access.ReadCertificate, a.Namespace)
+}
+
+func (o *office) List(_ context.Context, a access.Actor, f ca.Filter) (ca.Page, error) {
+	o.filters = append(o.filters, f)
+	return o.page, o.asked(a, access.ReadCertificate, a.Namespace)
+}
+
+func (o *office) ChainOf(_ context.Context, c ca.Certificate) ([][]byte, error) {
+	return [][]byte{c.DER, o.records[0].Certificate}, nil
+}
+
+func (o *office) Profiles(_ context.Context, a access.Actor) ([]*policies.Profile, error) {
+	if err := o.asked(a, access.ReadProfile, access.AllNamespaces); err != nil {
+		return nil, err
+	}
+	var all []*policies.Profile
+	for _, name := range o.policies.Names() {
+		p, _ := o.policies.Profile(name)
+		all = append(all, p)
+	}
+	return all, nil
+}
+
+func (o *office) Profile(_ context.Context, a access.Actor, name string) (*policies.Profile, error) {
+	if err := o.asked(a, access.ReadProfile, access.AllNamespaces); err != nil {
+		return nil, err
+	}
+	p, ok := o.policies.Profile(name)
+	if !ok {
+		return nil, fmt.Errorf("profile %q: %w", name, ca.ErrNotFound)
+	}
+	return p, nil
+}
+
+func (o *office) PolicyDigest() string { return o.policies.Digest() }
+
+func (o *office) Authorities(_ context.Context, a access.Actor) ([]ca.AuthorityState, error) {
+	if err := o.asked(a, access.ReadAuthority, access.AllNamespaces); err != nil {
+		return nil, err
+	}
+	var states []ca.AuthorityState
+	for _, r := range o.records {
+		states = append(states, ca.AuthorityState{AuthorityRecord: r, Signing: r.Online})
+	}
+	states[0].Current = &o.crl
+	return states, nil
+}
+
+func (o *office) PublicAuthorities(context.Context) ([]ca.AuthorityRecord, error) {
+	return o.records, o.err
+}
+
+func (o *office) PublicAuthority(_ context.Context, name string) (ca.AuthorityRecord, error) {
+	for _, r := range o.records {
+		if r.Name == name && o.err == nil {
+			return r, nil
+		}
+	}
+	if o.err != nil {
+		return ca.AuthorityRecord{}, o.err
+	}
+	return ca.AuthorityRecord{}, ca.ErrNotFound
+}
+
+func (o *office) CurrentCRL(_ context.Context, name, scope string) (ca.CRLRecord, error) {
+	if name != "issuing-1" || scope != ca.FullScope {
+		return ca.CRLRecord{}, ca.ErrNotFound
+	}
+	return o.crl, o.err
+}
+
+func (o *office) Ready(context.Context) error { return o.err }
+
+// ring is the tokens that these tests know.
+type ring struct {
+	actors map[[32]byte]access.Actor
+	err    error
+}
+
+func (r *ring) ActorByToken(_ context.Context, digest [32]byte) (access.Actor, error) {
+	if a, ok := r.actors[digest]; ok || r.err != nil {
+		return a, r.err
+	}
+	return access.Actor{}, ca.ErrNotFound
+}
+
+// surface is a Server with all that a test needs to speak to it.
+type surface struct {
+	*Server
+	office   *office
+	ring     *ring
+	registry *prometheus.Registry
+	tokens   map[access.Role]string
+	log      *bytes.Buffer
+}
+
+func newSurface(t testing.TB, change ...func(*Config)) *surface {
+	t.Helper()
+	set, err := policies.Shipped()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &surface{
+		office: newOffice(t), ring: &ring{actors: map[[32]byte]access.Actor{}}, registry: prometheus.NewRegistry(),
+		tokens: map[access.Role]string{}, log: &bytes.Buffer{},
+	}
+	s.office.policies = set
+	for _, role := range access.Roles() {
+		token, digest, err := access.NewToken(rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.tokens[role] = token
+		s.ring.actors[digest] = access.Actor{ID: "actor-" + string(role), Namespace: "dev", Roles: []access.Role{role}}
+	}
+	var mu sync.Mutex
+	serial := 0
+	cfg := Config{
+		CA: s.office, Tokens: s.ring, Log: slog.New(slog.NewTextHandler(&lockedWriter{w: s.log}, nil)), Now: func() time.Time { return noon },
+		NewID: func() string {
+			mu.Lock()
+			defer mu.Unlock()
+			serial++
+			return fmt.Sprintf("request-%d", serial)
+		},
+		Metrics: NewMetrics(s.registry, set.Names()), Version: "1.2.3",
+	}
+	for _, c := range change {
+		c(&cfg)
+	}
+	if s.Server, err = New(cfg); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+type lockedWriter struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+func (l *lockedWriter) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.w.Write(p)
+}
+
+// newOffice makes a root, an issuing authority, a certificate and a CRL with keys in memory.
+func newOffice(t testing.TB) *office {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	certificate := func(name string, parent *x509.Certificate, isCA bool) []byte {
+		template := &x509.Certificate{
+			SerialNumber: big.NewInt(77), Subject: pkix.Name{CommonName: name}, NotBefore: noon.Add(-time.Hour), NotAfter: noon.Add(time.Hour),
+			IsCA: isCA, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
+		}
+		if parent == nil {
+			parent = template
+		}
+		der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return der
+	}
+	parsed := func(der []byte) *x509.Certificate {
+		c, err := x509.ParseCertificate(der)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	root := certificate("Root", nil, true)
+	issuing := certificate("Issuing", parsed(root), true)
+	leaf := certificate("leaf.dev.example", parsed(issuing), false)
+	list, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{
+		Number: big.NewInt(5), ThisUpdate: noon.Add(-time.Minute), NextUpdate: noon.Add(time.Hour),
+	}, parsed(issuing), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stored := ca.Certificate{NewCertificate: ca.NewCertificate{
+		Issuer: "issuing-1", DER: leaf, Profile: "tls-server", PolicyDigest: "sha256:00", Namespace: "dev", RequestID: "r-1", EventID: "e-1",
+		Subject: "CN=leaf.dev.example", Names: []string{"leaf.dev.example"}, NotBefore: noon.Add(-time.Hour), NotAfter: noon.Add(time.Hour), IssuedAt: noon,
+	}}
+	stored.Serial[0], stored.Serial[19] = 0x1c, 0xab
+	return &office{
+		outcome: ca.Outcome{Certificate: stored, Chain: [][]byte{leaf, issuing}}, found: stored, page: ca.Page{Certificates: []ca.Certificate{stored}, Next: "more"},
+		revoked: ca.Revocation{Issuer: "issuing-1", Serial: stored.Serial[:], Sequence: 1, Reason: mustReason(t, "superseded"), At: noon, EventID: "e-2",
+			NotAfter: noon.Add(time.Hour), Comment: "replaced"},
+		records: []ca.AuthorityRecord{
+			{Name: "issuing-1", Parent: "root", Certificate: issuing, Chain: [][]byte{issuing, root}, Online: true, AddedAt: noon.Add(-time.Hour),
+				Key: ca.KeyName{Token: "t1", Label: "issuing-1", ID: []byte{1, 2}}, CRLURL: "http://pki.example/crl/issuing-1.crl",
+				CRL: ca.CRLPlan{Period: 24 * time.Hour, Validity: 7 * 24 * time.Hour}},
+			{Name: "root", Certificate: root, Chain: [][]byte{root}, AddedAt: noon.Add(-2 * time.Hour)},
+		},
+		crl: ca.CRLRecord{Issuer: "issuing-1", Scope: ca.FullScope, Number: big.NewInt(5), DER: list, ThisUpdate: noon.Add(-time.Minute), NextUpdate: noon.Add(time.Hour)},
+	}
+}
+
+func mustReason(t testing.TB, name string) ca.Reason {
+	t.Helper()
+	r, err := ca.ParseReason(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// newCSR makes a certification request for a name.
+func newCSR(t testing.TB, name string) (der []byte, inPEM string) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err = x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{CommonName: name}, DNSNames: []string{name}}, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return der, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}))
+}
+
+// ask is one request of a test.
+type ask struct {
+	method, path string
+	role         access.Role
+	body         []byte
+	header       map[string]string
+}
+
+func (a ask) json(v any) ask {
+	body, err := json.Marshal(v)
+	if err != nil {
+		panic(err)
+	}
+	return a.with("Content-Type", typeJSON).of(body)
+}
+
+func (a ask) of(body []byte) ask { a.body = body; return a }
+
+func (a ask) with(name, value string) ask {
+	header := map[string]string{name: value}
+	for k, v := range a.header {
+		header[k] = v
+	}
+	a.header = header
+	return a
+}
+
+func (s *surface) do(h http.Handler, a ask) *httptest.ResponseRecorder {
+	if a.method == "" {
+		a.method = http.MethodGet
+	}
+	r := httptest.NewRequest(a.method, a.path, bytes.NewReader(a.body))
+	for k, v := range a.header {
+		r.Header.Set(k, v)
+	}
+	if a.role != "" {
+		r.Header.Set("Authorization", "Bearer "+s.tokens[a.role])
+	}
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	return w
+}
+
+func (s *surface) call(a ask) *httptest.ResponseRecorder { return s.do(s.API(), a) }
+
+// wantProblem checks that an answer is a problem in full, and returns it.
+func wantProblem(t *testing.T, w *httptest.ResponseRecorder, status int, name string) Problem {
+	t.Helper()
+	var p Problem
+	if w.Code != status {
+		t.Fatalf("status %d, want %d: %s", w.Code, status, w.Body)
+	}
+	if got := w.Header().Get("Content-Type"); got != problemType {
+		t.Errorf("content type %q, want %q", got, problemType)
+	}
+	if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil {
+		t.Fatalf("the problem is not JSON: %v: %s", err, w.Body)
+	}
+	if p.Type != "urn:chancery:problem:"+name || p.Status != status || p.Title == "" {
+		t.Errorf("got problem %+v, want type %s and status %d", p, name, status)
+	}
+	if id := w.Header().Get("X-Request-Id"); id == "" || !strings.HasSuffix(p.Instance, ":"+id) {
+		t.Errorf("instance %q does not name request %q", p.Instance, id)
+	}
+	return p
+}
+
+func wantRule(t *testing.T, p Problem, rule string) {
+	t.Helper()
+	for _, v := range p.Violations {
+		if v.Rule == rule && v.Message != "" && v.Hint != "" && v.Field != "" {
+			return
+		}
+	}
+	t.Errorf("no whole violation of rule %s among %+v", rule, p.Violations)
+}
+
+func decode[T any](t *testing.T, w *httptest.ResponseRecorder, status int) T {
+	t.Helper()
+	var v T
+	if w.Code != status {
+		t.Fatalf("status %d, want %d: %s", w.Code, status, w.Body)
+	}
+	if err := json.Unmarshal(w.Body.Bytes(), &v); err != nil {
+		t.Fatalf("not JSON: %v: %s", err, w.Body)
+	}
+	return v
+}
