@@ -104,18 +104,18 @@ func (m *module) format(tokens []present, c InitConfig, officer, user []byte) er
 			return fmt.Errorf("%w: %s", ErrTokenExists, t)
 		}
 	}
-	blank, err := blank(tokens, c.Slot)
+	free, err := blank(tokens, c.Slot)
 	if err != nil {
 		return err
 	}
 	// The user PIN comes last; that it will be accepted is seen to first.
 	for _, pin := range [][]byte{officer, user} {
-		if n := uint(len(pin)); n < blank.MinPinLen || blank.MaxPinLen != 0 && n > blank.MaxPinLen {
-			return fmt.Errorf("the token takes PINs of %d to %d octets", blank.MinPinLen, blank.MaxPinLen)
+		if n := uint(len(pin)); n < free.MinPinLen || free.MaxPinLen != 0 && n > free.MaxPinLen {
+			return fmt.Errorf("the token takes PINs of %d to %d octets", free.MinPinLen, free.MaxPinLen)
 		}
 	}
-	if err := m.ctx.InitToken(blank.slot, string(officer), c.Label); err != nil {
-		return fmt.Errorf("slot %d: %w", blank.slot, classified(err))
+	if err := m.ctx.InitToken(free.slot, string(officer), c.Label); err != nil {
+		return fmt.Errorf("slot %d: %w", free.slot, classified(err))
 	}
 	return nil
 }

@@ -247,7 +247,7 @@ func TestPrivateKeyCannotBeRead(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	for _, says := range []string{"ca", "sensitive, always sensitive, never extractable, local", "Usage:      sign\n"} {
+	for _, says := range []string{"ca", "sensitive, always sensitive, never extractable, local", "Usage:      sign\n", "Allowed mechanisms: ECDSA\n"} {
 		if !strings.Contains(out, says) {
 			t.Errorf("the attributes do not say %q:\n%s", says, out)
 		}

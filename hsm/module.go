@@ -37,7 +37,7 @@ func (r *registry) load(path string) (*module, error) {
 	if path == "" {
 		return nil, errors.New("no PKCS#11 module is configured: give the path of the vendor's library")
 	}
-	real, file, err := locate(path)
+	resolved, file, err := locate(path)
 	if err != nil {
 		return nil, err
 	}
@@ -45,16 +45,16 @@ func (r *registry) load(path string) (*module, error) {
 	defer r.mu.Unlock()
 	for _, m := range r.loaded {
 		// The dynamic loader takes one file under two names for one library, and so does this.
-		if m.path == real || os.SameFile(m.file, file) {
+		if m.path == resolved || os.SameFile(m.file, file) {
 			return m, nil
 		}
 	}
-	ctx := pkcs11.New(real)
+	ctx := pkcs11.New(resolved)
 	if ctx == nil {
 		return nil, fmt.Errorf("PKCS#11 module %s cannot be loaded: it is no PKCS#11 library, or one for another architecture, "+
-			"or a library that it needs is missing (ldd %[1]s tells)", real)
+			"or a library that it needs is missing (ldd %[1]s tells)", resolved)
 	}
-	m := &module{path: real, file: file, ctx: ctx}
+	m := &module{path: resolved, file: file, ctx: ctx}
 	r.loaded = append(r.loaded, m)
 	return m, nil
 }
@@ -64,7 +64,7 @@ func locate(path string) (string, fs.FileInfo, error) {
 	if err != nil {
 		return "", nil, fmt.Errorf("PKCS#11 module %s: %w", path, err)
 	}
-	real, err := filepath.EvalSymlinks(absolute)
+	resolved, err := filepath.EvalSymlinks(absolute)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil, fmt.Errorf("PKCS#11 module %s is not there: correct the path or install the vendor's software "+
 			"(SoftHSM on Debian or Ubuntu: apt-get install softhsm2): %w", path, fs.ErrNotExist)
@@ -72,14 +72,14 @@ func locate(path string) (string, fs.FileInfo, error) {
 	if err != nil {
 		return "", nil, fmt.Errorf("PKCS#11 module %s: %w", path, err)
 	}
-	file, err := os.Stat(real)
+	file, err := os.Stat(resolved)
 	if err != nil {
 		return "", nil, fmt.Errorf("PKCS#11 module %s: %w", path, err)
 	}
 	if file.IsDir() {
 		return "", nil, fmt.Errorf("PKCS#11 module %s is a directory; give the path of the library in it", path)
 	}
-	return real, file, nil
+	return resolved, file, nil
 }
 
 // initialised runs work while the library is initialised, and initialises and finalises it around work when no token is open.

@@ -52,8 +52,8 @@ func (t *Token) signer(ref KeyRef, want crypto.PublicKey) (*signer, error) {
 	}
 	public := found.key.Public()
 	if want != nil {
-		comparable, ok := public.(interface{ Equal(crypto.PublicKey) bool })
-		if !ok || !comparable.Equal(want) {
+		key, ok := public.(interface{ Equal(crypto.PublicKey) bool })
+		if !ok || !key.Equal(want) {
 			return nil, ErrKeyMismatch
 		}
 	}

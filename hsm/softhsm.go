@@ -30,11 +30,11 @@ var softHSMPaths = []string{
 // FindSoftHSM returns the path of SoftHSM's library: what CHANCERY_SOFTHSM_MODULE says, else where distributions put it.
 func FindSoftHSM() (string, error) {
 	if path := os.Getenv(ModuleEnv); path != "" {
-		real, _, err := locate(path)
+		resolved, _, err := locate(path)
 		if err != nil {
 			return "", fmt.Errorf("%s: %w", ModuleEnv, err)
 		}
-		return real, nil
+		return resolved, nil
 	}
 	for _, pattern := range softHSMPaths {
 		found, err := filepath.Glob(pattern)
@@ -42,8 +42,8 @@ func FindSoftHSM() (string, error) {
 			return "", fmt.Errorf("looking for SoftHSM in %s: %w", pattern, err)
 		}
 		for _, path := range found {
-			if real, _, err := locate(path); err == nil {
-				return real, nil
+			if resolved, _, err := locate(path); err == nil {
+				return resolved, nil
 			}
 		}
 	}

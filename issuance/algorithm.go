@@ -26,10 +26,11 @@ type algorithm struct {
 	null bool // the identifier has NULL parameters; otherwise none
 }
 
+// The algorithms of RFC 5758 and, for PKCS #1 v1.5, of RFC 4055.
 var (
-	ecdsaSHA256 = algorithm{name: "ECDSA-SHA256", oid: asn1.ObjectIdentifier{1, 2, 840, 10045, 4, 3, 2}, hash: crypto.SHA256}             // RFC 5758
-	ecdsaSHA384 = algorithm{name: "ECDSA-SHA384", oid: asn1.ObjectIdentifier{1, 2, 840, 10045, 4, 3, 3}, hash: crypto.SHA384}             // RFC 5758
-	rsaSHA256   = algorithm{name: "RSA-SHA256", oid: asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 11}, hash: crypto.SHA256, null: true} // RFC 4055, PKCS #1 v1.5
+	ecdsaSHA256 = algorithm{name: "ECDSA-SHA256", oid: asn1.ObjectIdentifier{1, 2, 840, 10045, 4, 3, 2}, hash: crypto.SHA256}
+	ecdsaSHA384 = algorithm{name: "ECDSA-SHA384", oid: asn1.ObjectIdentifier{1, 2, 840, 10045, 4, 3, 3}, hash: crypto.SHA384}
+	rsaSHA256   = algorithm{name: "RSA-SHA256", oid: asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 11}, hash: crypto.SHA256, null: true}
 )
 
 // algorithmOf is what a key signs with. Keys that an issuer may not have are refused.

@@ -68,14 +68,16 @@ func subject(name string) []policies.Attribute {
 func rootGrant(t *testing.T, public crypto.PublicKey) *policies.Grant {
 	t.Helper()
 	return decide(t, policies.AuthorityRequest{
-		Name: "root", Root: true, Subject: subject("Root"), SPKI: spki(t, public), NotBefore: now, NotAfter: now.AddDate(20, 0, 0), PathLen: -1, Now: now,
+		Name: "root", Root: true, Subject: subject("Root"), SPKI: spki(t, public),
+		NotBefore: now, NotAfter: now.AddDate(20, 0, 0), PathLen: -1, Now: now,
 	})
 }
 
 func subordinateGrant(t *testing.T, public crypto.PublicKey, parent *x509.Certificate, name string) *policies.Grant {
 	t.Helper()
 	return decide(t, policies.AuthorityRequest{
-		Name: name, Subject: subject(name), SPKI: spki(t, public), NotBefore: now, NotAfter: now.AddDate(5, 0, 0), PathLen: 0, Now: now, Parent: parent,
+		Name: name, Subject: subject(name), SPKI: spki(t, public), NotBefore: now, NotAfter: now.AddDate(5, 0, 0), PathLen: 0, Now: now,
+		Parent:    parent,
 		Permitted: &policies.NameConstraints{DNS: []string{"example.com"}},
 		CRLURL:    "http://pki.example.com/crl/root.crl", IssuerURLs: []string{"http://pki.example.com/ca/root.cer"},
 	})
@@ -100,13 +102,14 @@ func ceremony(t *testing.T, rootKey crypto.Signer, below crypto.PublicKey) (root
 	if signed, err = issuer.Sign(t.Context(), prepared, nothing); err != nil {
 		t.Fatal(err)
 	}
-	if !bytes.Equal(signed.TBS, prepared.TBS()) || signed.Serial != prepared.Serial() {
+	if !bytes.Equal(signed.TBS, prepared.TBS()) || signed.Serial != prepared.Serial() || !prepared.Template().CA {
 		t.Error("what was signed is not what was prepared")
 	}
 	subordinate = read(t, signed.DER)
 	list := func(number int64, entries ...issuance.CRLEntry) []byte {
 		prepared, err := issuer.PrepareCRL(issuance.CRLContents{
-			Number: big.NewInt(number), ThisUpdate: now, NextUpdate: now.AddDate(0, 3, 0), Entries: entries, Distribution: "http://pki.example.com/crl/root.crl",
+			Number: big.NewInt(number), ThisUpdate: now, NextUpdate: now.AddDate(0, 3, 0), Entries: entries,
+			Distribution: "http://pki.example.com/crl/root.crl",
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -158,15 +161,25 @@ func TestOutsideReaders(t *testing.T) {
 		want    []string
 		fails   bool
 	}{
-		{"openssl x509 -text -noout -nameopt utf8 -in " + rootFile, []string{"CA:TRUE", "Certificate Sign, CRL Sign", "O=Müller & Töchter"}, false},
+		{"openssl x509 -text -noout -nameopt utf8 -in " + rootFile, []string{
+			"CA:TRUE", "Certificate Sign, CRL Sign", "O=Müller & Töchter",
+		}, false},
 		{"openssl x509 -text -noout -in " + subordinateFile, []string{
 			"X509v3 Name Constraints: critical", "DNS:example.com", "CA:TRUE, pathlen:0", "URI:http://pki.example.com/crl/root.crl",
 			"CA Issuers - URI:http://pki.example.com/ca/root.cer",
 		}, false},
-		{"openssl verify -x509_strict -check_ss_sig -CAfile " + rootFile + " " + rootFile + " " + subordinateFile, []string{"sub.pem: OK", "root.pem: OK"}, false},
-		{"openssl verify -x509_strict -extended_crl -crl_check -CRLfile " + sound + " -CAfile " + rootFile + " " + subordinateFile, []string{"sub.pem: OK"}, false},
-		{"openssl verify -extended_crl -crl_check -CRLfile " + revoked + " -CAfile " + rootFile + " " + subordinateFile, []string{"certificate revoked"}, true},
-		{"openssl crl -text -noout -CAfile " + rootFile + " -in " + revoked, []string{"verify OK", "Cessation Of Operation", "Issuing Distribution Point: critical", "Invalidity Date"}, false},
+		{"openssl verify -x509_strict -check_ss_sig -CAfile " + rootFile + " " + rootFile + " " + subordinateFile, []string{
+			"sub.pem: OK", "root.pem: OK",
+		}, false},
+		{"openssl verify -x509_strict -extended_crl -crl_check -CRLfile " + sound + " -CAfile " + rootFile + " " + subordinateFile, []string{
+			"sub.pem: OK",
+		}, false},
+		{"openssl verify -extended_crl -crl_check -CRLfile " + revoked + " -CAfile " + rootFile + " " + subordinateFile, []string{
+			"certificate revoked",
+		}, true},
+		{"openssl crl -text -noout -CAfile " + rootFile + " -in " + revoked, []string{
+			"verify OK", "Cessation Of Operation", "Issuing Distribution Point: critical", "Invalidity Date",
+		}, false},
 		{"openssl crl -text -noout -CAfile " + rootFile + " -in " + sound, []string{"verify OK", "No Revoked Certificates."}, false},
 		{"certtool --certificate-info --infile " + rootFile, []string{"Certificate Authority (CA): TRUE", "Version: 3"}, false},
 		{"certtool --certificate-info --infile " + subordinateFile, []string{"Path Length Constraint: 0", "DNSname: example.com"}, false},
@@ -193,7 +206,8 @@ func TestGrants(t *testing.T) {
 	template := grant.Template()
 	if !bytes.Equal(subordinate.RawIssuer, root.RawSubject) || !bytes.Equal(subordinate.AuthorityKeyId, root.SubjectKeyId) ||
 		!bytes.Equal(subordinate.SubjectKeyId, template.SubjectKeyID) || !bytes.Equal(subordinate.RawSubjectPublicKeyInfo, template.SPKI) ||
-		!subordinate.NotBefore.Equal(template.NotBefore) || !subordinate.NotAfter.Equal(template.NotAfter) || subordinate.KeyUsage != template.KeyUsage {
+		!subordinate.NotBefore.Equal(template.NotBefore) || !subordinate.NotAfter.Equal(template.NotAfter) ||
+		subordinate.KeyUsage != template.KeyUsage {
 		t.Error("the certificate does not say what was granted")
 	}
 	if _, err := issuance.SelfSign(t.Context(), rootGrant(t, rootKey.Public()), below, serial(t), now, nothing); err == nil {
@@ -240,19 +254,5 @@ func TestHSM(t *testing.T) {
 	}
 	if _, err := issuer.Sign(t.Context(), prepared, nothing); !errors.Is(err, issuance.ErrPossiblySigned) {
 		t.Errorf("signing with a token that was closed: %v", err)
-	}
-}
-
-// TestShippedLint holds that the lints which the shipped profiles name exist.
-func TestShippedLint(t *testing.T) {
-	set, err := policies.Shipped()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range set.Names() {
-		profile, _ := set.Profile(name)
-		if err := issuance.CheckLint(profile.Lint()); err != nil {
-			t.Errorf("profile %s: %v", name, err)
-		}
 	}
 }

@@ -19,7 +19,8 @@ import (
 
 // usableReasons are those that a complete CRL may hold.
 var usableReasons = []Reason{
-	Unspecified, KeyCompromise, CACompromise, AffiliationChanged, Superseded, CessationOfOperation, CertificateHold, PrivilegeWithdrawn, AACompromise,
+	Unspecified, KeyCompromise, CACompromise, AffiliationChanged, Superseded, CessationOfOperation, CertificateHold, PrivilegeWithdrawn,
+	AACompromise,
 }
 
 func drawCRL(t *rapid.T) CRLContents {
@@ -68,7 +69,8 @@ func TestCRLAgreesWithStandardLibrary(t *testing.T) {
 		if err != nil {
 			rt.Fatal(err)
 		}
-		if signed.Entries != len(c.Entries) || signed.Number.Cmp(c.Number) != 0 || !signed.ThisUpdate.Equal(c.ThisUpdate) || !signed.NextUpdate.Equal(c.NextUpdate) {
+		if signed.Entries != len(c.Entries) || signed.Number.Cmp(c.Number) != 0 ||
+			!signed.ThisUpdate.Equal(c.ThisUpdate) || !signed.NextUpdate.Equal(c.NextUpdate) {
 			rt.Fatalf("signed %+v from %+v", signed, c)
 		}
 	})
@@ -174,7 +176,8 @@ func TestNumberBelowLimit(t *testing.T) {
 // TestClockAhead lists a revocation whose time comes from a clock ahead of the publisher's: late would be worse than a second off.
 func TestClockAhead(t *testing.T) {
 	h := ecdsaHierarchy(t)
-	c := CRLContents{Number: big.NewInt(1), ThisUpdate: now, NextUpdate: now.Add(time.Hour), Entries: []CRLEntry{{Serial: []byte{1}, RevokedAt: now.Add(time.Hour)}}}
+	c := CRLContents{Number: big.NewInt(1), ThisUpdate: now, NextUpdate: now.Add(time.Hour)}
+	c.Entries = []CRLEntry{{Serial: []byte{1}, RevokedAt: now.Add(time.Hour)}}
 	list := readCRL(t, h.issuing, c)
 	if got := list.RevokedCertificateEntries[0].RevocationTime; !got.Equal(now) {
 		t.Errorf("the revocation is dated %v, want %v", got, now)

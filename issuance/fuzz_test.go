@@ -52,7 +52,8 @@ func FuzzPrepare(f *testing.F) {
 			addr, _ := netip.AddrFromSlice(ip)
 			addresses = append(addresses, addr)
 		}
-		if !slices.Equal(c.DNSNames, tpl.DNS) || !slices.Equal(c.EmailAddresses, tpl.Email) || len(c.URIs) != len(tpl.URI) || !slices.Equal(addresses, tpl.IP) ||
+		if !slices.Equal(c.DNSNames, tpl.DNS) || !slices.Equal(c.EmailAddresses, tpl.Email) || len(c.URIs) != len(tpl.URI) ||
+			!slices.Equal(addresses, tpl.IP) ||
 			c.Subject.CommonName != subject || c.IsCA != tpl.CA || c.KeyUsage != tpl.KeyUsage || !c.NotBefore.Equal(tpl.NotBefore) ||
 			!c.NotAfter.Equal(tpl.NotAfter) || !slices.Equal(c.CRLDistributionPoints, texts(crl)) || !bytes.Equal(c.RawTBSCertificate, prepared.TBS()) {
 			t.Fatalf("%+v reads as %+v", tpl, c)
@@ -73,7 +74,7 @@ func FuzzPrepareCRL(f *testing.F) {
 	h := ecdsaHierarchy(f)
 	f.Add([]byte{1}, int64(0), int64(3600), []byte{5, 0x80, 0, 1, 2}, int64(-60), int64(0), int8(1), "")
 	f.Add([]byte{0xff}, int64(-1), int64(1), []byte{}, int64(60), int64(-3600), int8(7), "http://a/b.crl")
-	f.Add(bytes.Repeat([]byte{0x7f}, 20), int64(1e9), int64(8e5), []byte{20, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 1}, int64(0), int64(1), int8(8), "\n")
+	f.Add(bytes.Repeat([]byte{0x7f}, 20), int64(1e9), int64(8e5), append(bytes.Repeat([]byte{20}, 21), 1), int64(0), int64(1), int8(8), "\n")
 	f.Fuzz(func(t *testing.T, num []byte, this, valid int64, serials []byte, revoked, invalid int64, reason int8, url string) {
 		c := CRLContents{Number: number(num), ThisUpdate: now.Add(time.Duration(this) * time.Second), Distribution: url}
 		c.NextUpdate = c.ThisUpdate.Add(time.Duration(valid) * time.Second)
@@ -98,7 +99,8 @@ func FuzzPrepareCRL(f *testing.F) {
 		if err != nil {
 			t.Fatalf("prepared, but unreadable: %v\n%x", err, prepared.TBS())
 		}
-		if list.Number.Cmp(c.Number) != 0 || len(list.RevokedCertificateEntries) != len(c.Entries) || !list.ThisUpdate.Equal(c.ThisUpdate.Truncate(time.Second)) {
+		if list.Number.Cmp(c.Number) != 0 || len(list.RevokedCertificateEntries) != len(c.Entries) ||
+			!list.ThisUpdate.Equal(c.ThisUpdate.Truncate(time.Second)) {
 			t.Fatalf("%+v reads as %+v", c, list)
 		}
 		previous := new(big.Int)

@@ -57,7 +57,9 @@ func verifyChain(t *testing.T, h hierarchy, leaf []byte, host string) {
 // TestKeysOfLeaves issues to every kind of key that a profile may allow.
 func TestKeysOfLeaves(t *testing.T) {
 	h := ecdsaHierarchy(t)
-	keys := []crypto.PublicKey{p256(t).Public(), ecdsaKey(t, elliptic.P384()).Public(), ecdsaKey(t, elliptic.P521()).Public(), rsaKey().Public(), ed25519Key(t)}
+	keys := []crypto.PublicKey{
+		p256(t).Public(), ecdsaKey(t, elliptic.P384()).Public(), ecdsaKey(t, elliptic.P521()).Public(), rsaKey().Public(), ed25519Key(t),
+	}
 	for _, key := range keys {
 		tpl := leafTemplate(t, key)
 		tpl.WriteSubjectKeyID = true

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	zx509 "github.com/zmap/zcrypto/x509"
 	"github.com/zmap/zlint/v3/lint"
 
 	"github.com/chancery-ca/chancery/policies"
@@ -110,6 +111,19 @@ func TestUnreadable(t *testing.T) {
 		if !errors.As(err, &refused) || refused.Findings[0].Lint != "parse" {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// panicking is a lint of CRLs that panics.
+type panicking struct{}
+
+func (panicking) CheckApplies(*zx509.RevocationList) bool        { return true }
+func (panicking) Execute(*zx509.RevocationList) *lint.LintResult { panic("index out of range") }
+
+func TestPanickingLint(t *testing.T) {
+	one := &lint.RevocationListLint{Lint: func() lint.RevocationListLintInterface { return panicking{} }}
+	if got := execute(one, new(zx509.RevocationList), lint.NewEmptyConfig()); got.Status != lint.Fatal {
+		t.Errorf("a lint that panicked said %v", got.Status)
 	}
 }
 

@@ -40,7 +40,9 @@ func SelfSign(ctx context.Context, g *policies.Grant, key crypto.Signer, s Seria
 	return certificate, nil
 }
 
-func selfSign(ctx context.Context, t policies.Template, l *linter, key crypto.Signer, s Serial, now time.Time, r Recorder) (*Certificate, error) {
+func selfSign(
+	ctx context.Context, t policies.Template, l *linter, key crypto.Signer, s Serial, now time.Time, r Recorder,
+) (*Certificate, error) {
 	if err := checkContent(&t, s, now); err != nil {
 		return nil, err
 	}

@@ -26,7 +26,8 @@ func TestSelfSign(t *testing.T) {
 	if err := root.CheckSignatureFrom(root); err != nil {
 		t.Error(err)
 	}
-	if !bytes.Equal(intent, root.RawTBSCertificate) || sha256.Sum256(intent) != [32]byte(certificate.Signature.Digest) || certificate.Serial != serial {
+	if !bytes.Equal(intent, root.RawTBSCertificate) || sha256.Sum256(intent) != [32]byte(certificate.Signature.Digest) ||
+		certificate.Serial != serial {
 		t.Error("what was recorded is not what was signed")
 	}
 	if !bytes.Equal(root.RawSubject, root.RawIssuer) || !bytes.Equal(root.SubjectKeyId, root.AuthorityKeyId) || len(root.SubjectKeyId) != 20 {
@@ -63,11 +64,12 @@ func TestSelfSignWithFaultyKey(t *testing.T) {
 	linter := linterOf(t, rootLint)
 	calls := new(atomic.Int32)
 	faulty := faultyKey{key, calls, func([]byte) ([]byte, error) { return soundly(p256(t), make([]byte, 32)) }}
-	if _, err := selfSign(t.Context(), rootTemplate(t, key.Public()), linter, faulty, newSerial(t), now, nothing); !errors.Is(err, ErrPossiblySigned) {
+	_, err := selfSign(t.Context(), rootTemplate(t, key.Public()), linter, faulty, newSerial(t), now, nothing)
+	if !errors.Is(err, ErrPossiblySigned) {
 		t.Errorf("a wrong signature: %v", err)
 	}
 	refused := errors.New("the transcript cannot be written")
-	_, err := selfSign(t.Context(), rootTemplate(t, key.Public()), linter, faulty, newSerial(t), now,
+	_, err = selfSign(t.Context(), rootTemplate(t, key.Public()), linter, faulty, newSerial(t), now,
 		RecorderFunc(func(context.Context, Signing) error { return refused }))
 	if !errors.Is(err, refused) || errors.Is(err, ErrPossiblySigned) || calls.Load() != 1 {
 		t.Errorf("without a record: %v, the key was asked %d times", err, calls.Load())

@@ -140,7 +140,9 @@ func drawPrefix(t *rapid.T) netip.Prefix {
 }
 
 func drawAttribute(t *rapid.T) pkix.RelativeDistinguishedNameSET {
-	kind := rapid.SampledFrom([]asn1.ObjectIdentifier{{2, 5, 4, 3}, {2, 5, 4, 10}, {2, 5, 4, 11}, {2, 5, 4, 7}, {2, 5, 4, 5}, {2, 5, 4, 46}}).Draw(t, "type")
+	kind := rapid.SampledFrom([]asn1.ObjectIdentifier{
+		{2, 5, 4, 3}, {2, 5, 4, 10}, {2, 5, 4, 11}, {2, 5, 4, 7}, {2, 5, 4, 5}, {2, 5, 4, 46},
+	}).Draw(t, "type")
 	value := rapid.StringMatching(`[\pL0-9 ._&@-]{1,30}`)
 	if kind[3] == 5 || kind[3] == 46 {
 		value = rapid.StringMatching(`[A-Za-z0-9 '()+,./:=?-]{1,30}`)
@@ -253,7 +255,8 @@ func TestTimes(t *testing.T) {
 // TestCriticality holds the criticality of every extension against RFC 5280, section 4.2.
 func TestCriticality(t *testing.T) {
 	full := rootTemplate(t, p256(t).Public())
-	full.DNS, full.ExtKeyUsage, full.Policies = []string{"example.com"}, []asn1.ObjectIdentifier{oidServerAuth}, []asn1.ObjectIdentifier{oidDomainValidated}
+	full.DNS, full.ExtKeyUsage = []string{"example.com"}, []asn1.ObjectIdentifier{oidServerAuth}
+	full.Policies = []asn1.ObjectIdentifier{oidDomainValidated}
 	full.CRLURL, full.OCSPURLs, full.OCSPNoCheck, full.Permitted = "http://a.example/", []string{"http://b.example/"}, true, constraints()
 	unnamed := full
 	unnamed.Subject = nil

@@ -152,8 +152,12 @@ func TestDecideAuthorityRefuses(t *testing.T) {
 		{"no common name", true, "authority.subject", true, func(r *AuthorityRequest) { r.Subject = r.Subject[:2] }},
 		{"common name alone", true, "authority.subject", false, func(r *AuthorityRequest) { r.Subject = r.Subject[2:] }},
 		{"two organisations", true, "authority.subject", true, func(r *AuthorityRequest) { r.Subject = append(r.Subject, Attribute{oidOrganisation, "B"}) }},
-		{"country in words", true, "authority.subject", true, func(r *AuthorityRequest) { r.Subject = append(authoritySubjectOf("R")[1:], Attribute{oidCountry, "Germany"}) }},
-		{"unknown attribute", true, "authority.subject", true, func(r *AuthorityRequest) { r.Subject = append(r.Subject, Attribute{asn1.ObjectIdentifier{2, 5, 4, 99}, "x"}) }},
+		{"country in words", true, "authority.subject", true, func(r *AuthorityRequest) {
+			r.Subject = append(authoritySubjectOf("R")[1:], Attribute{oidCountry, "Germany"})
+		}},
+		{"unknown attribute", true, "authority.subject", true, func(r *AuthorityRequest) {
+			r.Subject = append(r.Subject, Attribute{asn1.ObjectIdentifier{2, 5, 4, 99}, "x"})
+		}},
 		{"control characters", true, "authority.subject", true, func(r *AuthorityRequest) { r.Subject = authoritySubjectOf("a\nb") }},
 		{"the parent's name", false, "authority.subject", true, func(r *AuthorityRequest) { r.Subject = authoritySubjectOf("Example Root 1") }},
 
@@ -196,7 +200,9 @@ func TestDecideAuthorityRefuses(t *testing.T) {
 			r.Permitted = &NameConstraints{Email: []string{"a@dev.example", ".dev.example", "dev.example"}}
 		}},
 		{"bad mailbox", false, "authority.name-constraints", true, func(r *AuthorityRequest) { r.Permitted = &NameConstraints{Email: []string{"a@"}} }},
-		{"uri", false, "authority.name-constraints", false, func(r *AuthorityRequest) { r.Permitted = &NameConstraints{URI: []string{".dev.example", "dev.example"}} }},
+		{"uri", false, "authority.name-constraints", false, func(r *AuthorityRequest) {
+			r.Permitted = &NameConstraints{URI: []string{".dev.example", "dev.example"}}
+		}},
 		{"whole uri", false, "authority.name-constraints", true, func(r *AuthorityRequest) { r.Permitted = &NameConstraints{URI: []string{"spiffe://dev.example"}} }},
 		{"within the parent's dns", false, "authority.name-constraints", false,
 			permit(NameConstraints{DNS: []string{"a.dev.example"}}, func(c *x509.Certificate) { c.PermittedDNSDomains = []string{"dev.example"} })},

@@ -169,7 +169,7 @@ func compileValidity(r *report, f validityFile) validityPolicy {
 		backdate: compileDuration(r, "validity.backdate", cmp.Or(f.Backdate, "0s")),
 	}
 	positive := v.normal > 0 && v.max > 0
-	if !positive && len(r.problems) == 0 {
+	if !positive && r.OK() {
 		r.field("validity", "", "a validity must be longer than nothing")
 	}
 	if positive && v.normal > v.max {

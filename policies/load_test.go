@@ -10,6 +10,8 @@ import (
 	"testing"
 	"testing/fstest"
 	"time"
+
+	"github.com/chancery-ca/chancery/strictyaml"
 )
 
 func TestShipped(t *testing.T) {
@@ -121,17 +123,17 @@ func TestLoadRefuses(t *testing.T) {
 		line           int
 		words          string
 	}{
-		{"unknown field", "description:", "colour: red\ndescription:", "", 2, "unknown field"},
-		{"unknown field within", "  dns: {}", "  dns: {publik: true}", "", 13, "unknown field"},
-		{"wrong type", "min: 1", "min: one", "", 12, "cannot unmarshal"},
-		{"list in place of a mapping", "  dns: {}", "  dns: []", "", 13, "cannot unmarshal"},
-		{"a key twice", "lint:", "names: {}\nlint:", "", 14, "second time"},
-		{"a key twice within", "  dns: {}", "  dns: {}\n  dns: {}", "", 14, "second time"},
-		{"anchor", "  dns: {}", "  dns: &x {}", "", 13, "anchors"},
-		{"alias", "  dns: {}", "  dns: &x {}\n  ip: *x", "", 13, "anchors"},
-		{"merge", "  dns: {}", "  dns: {<<: {}}", "", 13, "merge"},
-		{"tag", "  dns: {}", "  dns: !!map {}", "", 13, "tags"},
-		{"empty value", "  dns: {}", "  dns:", "", 13, "empty"},
+		{"unknown field", "description:", "colour: red\ndescription:", "colour", 2, "unknown field"},
+		{"unknown field within", "  dns: {}", "  dns: {publik: true}", "publik", 13, "unknown field"},
+		{"wrong type", "min: 1", "min: one", "", 12, "does not belong here"},
+		{"list in place of a mapping", "  dns: {}", "  dns: []", "", 13, "does not belong here"},
+		{"a key twice", "lint:", "names: {}\nlint:", "names", 14, "stands here twice"},
+		{"a key twice within", "  dns: {}", "  dns: {}\n  dns: {}", "names.dns", 14, "stands here twice"},
+		{"anchor", "  dns: {}", "  dns: &x {}", "names.dns", 13, "anchors"},
+		{"alias", "  dns: {}", "  dns: &x {}\n  ip: *x", "names.dns", 13, "anchors"},
+		{"merge", "  dns: {}", "  dns: {<<: {}}", "names.dns", 13, "merge"},
+		{"tag", "  dns: {}", "  dns: !!map {}", "names.dns", 13, "tags"},
+		{"empty value", "  dns: {}", "  dns:", "names.dns", 13, "empty"},
 		{"two documents", "lint:", "---\nlint:", "", 0, "more than one"},
 		{"not YAML", "name: plain", "name: [", "", 0, ""},
 		{"name of another file", "name: plain", "name: other", "name", 1, "not the file's name"},
@@ -235,7 +237,7 @@ func TestLoadRefusesFiles(t *testing.T) {
 		"remarks only": file("plain.yaml", "# nothing\n"),
 		"a list":       file("plain.yaml", "- name: plain\n"),
 		"a word":       file("plain.yaml", "plain\n"),
-		"too large":    file("plain.yaml", plain+"#"+strings.Repeat("x", MaxFile)),
+		"too large":    file("plain.yaml", plain+"#"+strings.Repeat("x", strictyaml.MaxSize)),
 		"one bad file": {"plain.yaml": {Data: []byte(plain)}, "other.yaml": {Data: []byte(plain)}},
 	} {
 		if set, err := Load(fsys); err == nil || set != nil {
@@ -255,7 +257,7 @@ func TestLoadReportsEverything(t *testing.T) {
 	}
 	for _, want := range []string{
 		`a.yaml:1: name: `, `a.yaml:4: keys.ecdsa.curves[0]: "P-224"`, `a.yaml:5: ext_key_usage[0]: `, `a.yaml:6: validity.default: `,
-		`b.yaml:2: unknown field "size"`, `b.yaml:3: unknown field "weight"`,
+		`b.yaml:2: size: unknown field`, `b.yaml:3: weight: unknown field`,
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is missing in\n%v", want, err)

@@ -90,7 +90,12 @@ func Decode(file string, data []byte, into any) *Document {
 		d.problems = append(d.problems, Problem{File: file, Line: max(second.Line, 1), Message: "more than one document in the file", Hint: "remove the --- and what follows"})
 		return d
 	}
-	if d.walk(&root, "", 0); len(d.problems) > 0 {
+	top := root.Content[0]
+	if d.lines[""] = top.Line; top.Kind != yaml.MappingNode {
+		d.problems = append(d.problems, Problem{File: file, Line: top.Line, Message: "the file does not hold a mapping of fields"})
+		return d
+	}
+	if d.walk(top, "", 0); len(d.problems) > 0 {
 		return d
 	}
 	strict := yaml.NewDecoder(bytes.NewReader(data))
@@ -121,9 +126,9 @@ func (d *Document) walk(n *yaml.Node, path string, depth int) {
 		d.lines[path] = n.Line
 	}
 	switch n.Kind {
-	case yaml.DocumentNode:
-		for _, c := range n.Content {
-			d.walk(c, path, depth+1)
+	case yaml.ScalarNode:
+		if n.Tag == "!!null" {
+			refuse("the value is empty", "write a value, {} for a mapping with defaults, or leave the field out")
 		}
 	case yaml.SequenceNode:
 		for i, c := range n.Content {
@@ -166,6 +171,7 @@ func (d *Document) syntax(err error) {
 		messages = typed.Errors
 	}
 	for _, m := range messages {
+		m = strings.ToValidUTF8(m, "?")
 		p := Problem{File: d.file, Message: strings.TrimPrefix(m, "yaml: ")}
 		if found := atLine.FindStringSubmatch(m); found != nil {
 			p.Line, _ = strconv.Atoi(found[1])
@@ -181,7 +187,7 @@ func (d *Document) syntax(err error) {
 	}
 }
 
-// Line is the line of a field, by its path ("authorities[0].key.label"), or of the nearest field around it that is there; 0 when none is.
+// Line is the line of a field, by its path ("authorities[0].key.label"), or of the nearest field around it that is there, or of the file's first field.
 func (d *Document) Line(path string) int {
 	for path != "" {
 		if line, ok := d.lines[path]; ok {
@@ -189,7 +195,7 @@ func (d *Document) Line(path string) int {
 		}
 		path = path[:max(strings.LastIndexAny(path, ".["), 0)]
 	}
-	return 0
+	return d.lines[""]
 }
 
 // Has tells whether a field was written in the file.

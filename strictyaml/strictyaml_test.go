@@ -26,7 +26,7 @@ func TestDecodeReadsWhatIsPlain(t *testing.T) {
 	if s.Name != "x" || s.Count != 3 || time.Duration(s.For) != 90*24*time.Hour || len(s.List) != 2 {
 		t.Errorf("read %+v", s)
 	}
-	for path, line := range map[string]int{"name": 1, "count": 2, "list": 4, "list[1].key": 6, "list[1].absent": 6, "absent": 0} {
+	for path, line := range map[string]int{"name": 1, "count": 2, "list": 4, "list[1].key": 6, "list[1].absent": 6, "absent": 1} {
 		if got := d.Line(path); got != line {
 			t.Errorf("Line(%q) = %d, want %d", path, got, line)
 		}
@@ -51,6 +51,8 @@ func TestDecodeRefusesSurprises(t *testing.T) {
 		"bad duration":   {"name: x\nfor: fortnight\n", "f:2:"},
 		"list as for":    {"for: [1]\n", "f:1:"},
 		"too large":      {strings.Repeat("# x\n", MaxSize/4+1), "more than"},
+		"null":           {"name:\ncount: 1\n", "f:1: name: the value is empty"},
+		"no mapping":     {"- a\n", "does not hold a mapping"},
 		"too deep":       {"list: " + strings.Repeat("[", 40) + strings.Repeat("]", 40), "nested too deeply"},
 		"key not a word": {"? [a]\n: b\n", "a key must be a plain word"},
 	} {

@@ -32,9 +32,10 @@ type Metrics struct {
 
 var _ ca.Metrics = (*Metrics)(nil)
 
-// NewMetrics makes the metrics and registers them. Other parts may register theirs with the same registry. Profiles are the names that may
+// NewMetrics makes the metrics, with a registry of their own. Profiles are the names that may
 // become labels: requesters can ask for any.
-func NewMetrics(registry *prometheus.Registry, profiles []string) *Metrics {
+func NewMetrics(profiles []string) *Metrics {
+	registry := prometheus.NewRegistry()
 	count := func(name, help string, labels ...string) *prometheus.CounterVec {
 		c := prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "chancery", Name: name, Help: help}, labels)
 		registry.MustRegister(c)

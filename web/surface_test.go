@@ -21,7 +21,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/chancery-ca/chancery/access"
 	"github.com/chancery-ca/chancery/ca"
@@ -172,7 +171,6 @@ type surface struct {
 	*Server
 	office   *office
 	ring     *ring
-	registry *prometheus.Registry
 	tokens   map[access.Role]string
 	log      *bytes.Buffer
 }
@@ -184,7 +182,7 @@ func newSurface(t testing.TB, change ...func(*Config)) *surface {
 		t.Fatal(err)
 	}
 	s := &surface{
-		office: newOffice(t), ring: &ring{actors: map[[32]byte]access.Actor{}}, registry: prometheus.NewRegistry(),
+		office: newOffice(t), ring: &ring{actors: map[[32]byte]access.Actor{}},
 		tokens: map[access.Role]string{}, log: &bytes.Buffer{},
 	}
 	s.office.policies = set
@@ -206,7 +204,7 @@ func newSurface(t testing.TB, change ...func(*Config)) *surface {
 			serial++
 			return fmt.Sprintf("request-%d", serial)
 		},
-		Metrics: NewMetrics(s.registry, set.Names()), Version: "1.2.3",
+		Metrics: NewMetrics(set.Names()), Version: "1.2.3",
 	}
 	for _, c := range change {
 		c(&cfg)

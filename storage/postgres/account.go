@@ -24,18 +24,17 @@ func Account() (name string, err error) {
 	return "", errors.New("root cannot run Postgres, and there is neither a user postgres nor nobody to run it as")
 }
 
-// UnreachableError says that an account may not enter a directory on the way to another.
-type UnreachableError struct {
-	Account, Closed, Path string
+// unreachableError says that an account may not enter a directory on the way to another.
+type unreachableError struct {
+	account, closed, path string
 }
 
-func (e *UnreachableError) Error() string {
-	return fmt.Sprintf("user %s, as whom Postgres runs, cannot reach %s because %s is closed to it: "+
-		"choose a place elsewhere, such as under /var/lib, or let others pass through (chmod o+x)", e.Account, e.Path, e.Closed)
+func (e *unreachableError) Error() string {
+	return fmt.Sprintf("user %s cannot reach %s because %s is closed to it", e.account, e.path, e.closed)
 }
 
 // Reachable tells whether an account ("" is the present user) may enter every directory that leads to a path. What does not exist yet
-// counts as open. It returns *UnreachableError where it may not.
+// counts as open.
 func Reachable(path, account string) error {
 	if account == "" {
 		return nil
@@ -54,7 +53,7 @@ func Reachable(path, account string) error {
 			return err
 		}
 		if err == nil && !mayEnter(info, id) {
-			return &UnreachableError{Account: account, Closed: dir, Path: path}
+			return &unreachableError{account: account, closed: dir, path: path}
 		}
 		if dir == filepath.Dir(dir) {
 			return nil

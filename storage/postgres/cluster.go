@@ -78,9 +78,6 @@ func (c Cluster) Init(ctx context.Context) error {
 	if len(c.Socket) > maxSocket {
 		return fmt.Errorf("the path of the socket directory %s is longer than %d octets", c.Socket, maxSocket)
 	}
-	if err := Reachable(c.Dir, c.User); err != nil {
-		return err
-	}
 	if err := c.own(c.Dir); err != nil {
 		return err
 	}
@@ -180,9 +177,19 @@ func (c Cluster) Command(ctx context.Context, program string, args ...string) (*
 		if err != nil {
 			return nil, err
 		}
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: id}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: id, AmbientCaps: c.passage()}
 	}
 	return cmd, nil
+}
+
+// passage is what the server needs besides its account: nothing, or, where a directory on the way to its own is closed to the account (a
+// home directory of root, or one of mktemp), the right to pass through. It is given only by root, only to a private cluster.
+func (c Cluster) passage() []uintptr {
+	const capDACOverride = 1 // capabilities(7): CAP_DAC_OVERRIDE; CAP_DAC_READ_SEARCH would do, and containers seldom have it
+	if Reachable(c.Dir, c.User) == nil && Reachable(c.Socket, c.User) == nil {
+		return nil
+	}
+	return []uintptr{capDACOverride}
 }
 
 func (c Cluster) run(ctx context.Context, program string, args ...string) error {

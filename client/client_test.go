@@ -1,0 +1,405 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+const token = "chancery_secret-of-the-test"
+
+// exchange is what one request of a test looked like.
+type exchange struct {
+	method, uri, body string
+	header            http.Header
+}
+
+// service answers the requests of a test in turn; the last answer repeats.
+type service struct {
+	*httptest.Server
+	mu      sync.Mutex
+	seen    []exchange
+	answers []func(http.ResponseWriter)
+	waits   []time.Duration
+}
+
+func newService(t *testing.T, answers ...func(http.ResponseWriter)) *service {
+	t.Helper()
+	s := &service{answers: answers}
+	s.Server = httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		n := min(len(s.seen), len(s.answers)-1)
+		s.seen = append(s.seen, exchange{method: r.Method, uri: r.RequestURI, body: string(body), header: r.Header})
+		s.answers[n](w)
+	}))
+	s.Config.ErrorLog = nil
+	t.Cleanup(s.Close)
+	return s
+}
+
+func (s *service) client(t *testing.T, change ...func(*Config)) *Client {
+	t.Helper()
+	bundle := filepath.Join(t.TempDir(), "root.pem")
+	block := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})
+	if err := os.WriteFile(bundle, block, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg := Config{BaseURL: s.URL, Token: token, CAFile: bundle, Wait: func(_ context.Context, d time.Duration) error {
+		s.waits = append(s.waits, d)
+		return nil
+	}}
+	for _, c := range change {
+		c(&cfg)
+	}
+	c, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	return c
+}
+
+func say(status int, mediaType, body string, header ...string) func(http.ResponseWriter) {
+	return func(w http.ResponseWriter) {
+		w.Header().Set("Content-Type", mediaType)
+		for i := 0; i+1 < len(header); i += 2 {
+			w.Header().Set(header[i], header[i+1])
+		}
+		w.WriteHeader(status)
+		_, _ = io.WriteString(w, body)
+	}
+}
+
+func sayJSON(status int, body string, header ...string) func(http.ResponseWriter) {
+	return say(status, "application/json", body, header...)
+}
+
+func sayProblem(status int, name string, header ...string) func(http.ResponseWriter) {
+	return say(status, "application/problem+json", fmt.Sprintf(`{"type":"urn:chancery:problem:%s","title":"The title","status":%d,
+		"detail":"the detail","instance":"urn:chancery:request:7"}`, name, status), header...)
+}
+
+// hangUp ends the connection in place of an answer.
+func hangUp(http.ResponseWriter) { panic(http.ErrAbortHandler) }
+
+const issued = `{"serial":"1cab","certificate":"C","chain":"CH","issuer":"issuing-1","profile":"tls-server","policy_version":"sha256:0",
+	"not_before":"2026-11-20T11:00:00Z","not_after":"2026-12-20T11:00:00Z","audit_event":"e"}`
+
+func TestRequest(t *testing.T) {
+	s := newService(t, sayJSON(201, issued, "Idempotency-Replayed", "true"))
+	got, err := s.client(t).Request(context.Background(), RequestInput{Profile: "tls-server", CSR: "PEM", Validity: "30d", Metadata: map[string]string{"a": "b"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Serial != "1cab" || got.Chain != "CH" || !got.Replayed || got.NotAfter != time.Date(2026, 12, 20, 11, 0, 0, 0, time.UTC) {
+		t.Errorf("got %+v", got)
+	}
+	e := s.seen[0]
+	if e.method != "POST" || e.uri != "/api/v1/certificates" || e.header.Get("Authorization") != "Bearer "+token ||
+		e.header.Get("Content-Type") != "application/json" || e.header.Get("Accept") != "application/json" || len(e.header.Get("Idempotency-Key")) != 32 {
+		t.Errorf("sent %+v", e)
+	}
+	var body map[string]any
+	if err := json.Unmarshal([]byte(e.body), &body); err != nil || !reflect.DeepEqual(body,
+		map[string]any{"profile": "tls-server", "csr": "PEM", "validity": "30d", "metadata": map[string]any{"a": "b"}}) {
+		t.Errorf("sent %s", e.body)
+	}
+}
+
+// TestRetriesAreTheSameRequest holds that every attempt has the same key and body, so that the service can tell a repetition.
+func TestRetriesAreTheSameRequest(t *testing.T) {
+	s := newService(t, hangUp, sayProblem(503, "unavailable", "Retry-After", "7"), sayProblem(409, "idempotency-key-busy", "Retry-After", "1"),
+		say(502, "text/html", "<html>"), sayJSON(201, issued))
+	if _, err := s.client(t).Request(context.Background(), RequestInput{Profile: "p", CSR: "c"}); err != nil {
+		t.Fatal(err)
+	}
+	if len(s.seen) != 5 {
+		t.Fatalf("%d attempts", len(s.seen))
+	}
+	for _, e := range s.seen {
+		if e.header.Get("Idempotency-Key") != s.seen[0].header.Get("Idempotency-Key") || e.body != s.seen[0].body {
+			t.Errorf("an attempt differs: %+v", e)
+		}
+	}
+	if s.waits[1] != 7*time.Second || s.waits[2] != time.Second {
+		t.Errorf("Retry-After is not believed: %v", s.waits)
+	}
+	for i, most := range map[int]time.Duration{0: firstPause, 3: 8 * firstPause} {
+		if s.waits[i] <= most/2 || s.waits[i] > most {
+			t.Errorf("pause %d is %v, want more than half of %v", i, s.waits[i], most)
+		}
+	}
+}
+
+func TestEachRequestHasItsOwnKey(t *testing.T) {
+	s := newService(t, sayJSON(201, issued))
+	c := s.client(t)
+	for _, in := range []RequestInput{{}, {}, {IdempotencyKey: "mine"}} {
+		if _, err := c.Request(context.Background(), in); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if a, b := s.seen[0].header.Get("Idempotency-Key"), s.seen[1].header.Get("Idempotency-Key"); a == b {
+		t.Errorf("two requests have the key %q", a)
+	}
+	if got := s.seen[2].header.Get("Idempotency-Key"); got != "mine" {
+		t.Errorf("key %q", got)
+	}
+}
+
+func TestAttemptsAreBounded(t *testing.T) {
+	s := newService(t, sayProblem(503, "unavailable", "Retry-After", "3600"))
+	_, err := s.client(t, func(c *Config) { c.Attempts = 3 }).Profiles(context.Background())
+	var p *Problem
+	if !errors.As(err, &p) || p.Status != 503 || p.RetryAfter != time.Hour || len(s.seen) != 3 {
+		t.Errorf("%d attempts, %v", len(s.seen), err)
+	}
+	for _, w := range s.waits {
+		if w != longestWait {
+			t.Errorf("waited %v", w)
+		}
+	}
+}
+
+func TestWhatIsNotRetried(t *testing.T) {
+	for name, answer := range map[string]func(http.ResponseWriter){
+		"refused": sayProblem(422, "refused"), "denied": sayProblem(403, "denied"), "mismatch": sayProblem(409, "idempotency-key-reused"),
+		"internal": sayProblem(500, "internal"), "rubbish": sayJSON(200, `{`), "other type": say(200, "text/html", `{}`), "redirect": say(302, "", "", "Location", "/x"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newService(t, answer)
+			if _, err := s.client(t).Profile(context.Background(), "p"); err == nil || len(s.seen) != 1 {
+				t.Errorf("%d attempts, %v", len(s.seen), err)
+			}
+		})
+	}
+}
+
+func TestTheEndOfTheContextEndsIt(t *testing.T) {
+	s := newService(t, sayProblem(503, "unavailable"))
+	ctx, cancel := context.WithCancel(context.Background())
+	c := s.client(t, func(c *Config) {
+		c.Wait = func(ctx context.Context, _ time.Duration) error { cancel(); return ctx.Err() }
+	})
+	_, err := c.Authorities(ctx)
+	var p *Problem
+	if !errors.As(err, &p) || len(s.seen) != 1 {
+		t.Errorf("%d attempts, %v", len(s.seen), err)
+	}
+	if _, err := c.Authorities(ctx); !errors.Is(err, context.Canceled) || len(s.seen) != 1 {
+		t.Errorf("%d attempts, %v", len(s.seen), err)
+	}
+	if err := sleep(ctx, time.Hour); !errors.Is(err, context.Canceled) {
+		t.Errorf("sleep: %v", err)
+	}
+	if err := sleep(context.Background(), time.Nanosecond); err != nil {
+		t.Errorf("sleep: %v", err)
+	}
+}
+
+func TestAnUntrustedServiceIsNotAskedAgain(t *testing.T) {
+	s := newService(t, sayJSON(200, `{}`))
+	s.Config.ErrorLog = nil
+	_, err := s.client(t, func(c *Config) { c.CAFile = "" }).Profiles(context.Background())
+	if err == nil || len(s.waits) != 0 || len(s.seen) != 0 {
+		t.Errorf("%d waits, %v", len(s.waits), err)
+	}
+}
+
+func TestProblemForPeople(t *testing.T) {
+	s := newService(t, say(422, "application/problem+json; charset=utf-8", `{"type":"urn:chancery:problem:refused","title":"The policies refuse the request",
+		"status":422,"detail":"the request breaks a, b","violations":[{"rule":"a","field":"f","message":"one","hint":"do this"},
+		{"rule":"b","field":"g","message":"two","hint":""}]}`))
+	_, err := s.client(t).Request(context.Background(), RequestInput{})
+	want := "The policies refuse the request\n  a: one\n    hint: do this\n  b: two"
+	var p *Problem
+	if !errors.As(err, &p) || err.Error() != want || p.Type != TypeRefused || p.Violations[0].Field != "f" {
+		t.Errorf("got %v", err)
+	}
+	for _, c := range []struct {
+		p    Problem
+		want string
+	}{
+		{Problem{Title: "T", Detail: "d", Status: 404, Instance: "i"}, "T: d"},
+		{Problem{Title: "T", Status: 409}, "T"},
+		{Problem{Title: "T", Detail: "d", Status: 500, Instance: "urn:x"}, "T: d (urn:x)"},
+	} {
+		if got := c.p.Error(); got != c.want {
+			t.Errorf("got %q, want %q", got, c.want)
+		}
+	}
+}
+
+func TestAProxysAnswerIsAProblem(t *testing.T) {
+	for _, answer := range []func(http.ResponseWriter){say(404, "text/html", "<h1>no</h1>"), say(404, "application/problem+json", "{"), say(404, "application/problem+json", "{}")} {
+		s := newService(t, answer)
+		_, err := s.client(t).Get(context.Background(), "1c", "")
+		var p *Problem
+		if !errors.As(err, &p) || p.Status != 404 || p.Error() != "the service answered 404 Not Found" {
+			t.Errorf("got %v", err)
+		}
+	}
+}
+
+func TestRetryAfter(t *testing.T) {
+	date := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	for value, want := range map[string]time.Duration{
+		"": 0, "3": 3 * time.Second, "-1": 0, "x": 0, date.Add(time.Minute).Format(http.TimeFormat): time.Minute, date.Add(-time.Minute).Format(http.TimeFormat): 0,
+	} {
+		if got := retryAfter(http.Header{"Retry-After": {value}, "Date": {date.Format(http.TimeFormat)}}); got != want {
+			t.Errorf("%q: %v, want %v", value, got, want)
+		}
+	}
+}
+
+func TestGet(t *testing.T) {
+	s := newService(t, sayJSON(200, `{"serial":"1c","status":"revoked","possibly_signed":true,"revocation":{"reason":"superseded","revoked_at":"2026-01-01T00:00:00Z"}}`))
+	got, err := s.client(t).Get(context.Background(), "1c", "issuing-1")
+	if err != nil || got.Status != "revoked" || got.Revocation.Reason != "superseded" || !got.PossiblySigned || s.seen[0].uri != "/api/v1/certificates/1c?issuer=issuing-1" {
+		t.Errorf("%+v, %v, %+v", got, err, s.seen)
+	}
+	if len(s.seen[0].header.Get("Content-Type")) > 0 {
+		t.Error("a GET has a Content-Type")
+	}
+	for mediaType, get := range map[string]func(*Client) ([]byte, error){
+		"application/pkix-cert":             func(c *Client) ([]byte, error) { return c.GetDER(context.Background(), "a/../b", "") },
+		"application/x-pem-file":            func(c *Client) ([]byte, error) { return c.GetPEM(context.Background(), "a/../b", "") },
+		"application/pem-certificate-chain": func(c *Client) ([]byte, error) { return c.GetChain(context.Background(), "a/../b", "") },
+	} {
+		s := newService(t, say(200, mediaType, "\x00\x01"))
+		body, err := get(s.client(t))
+		if err != nil || !bytes.Equal(body, []byte{0, 1}) || s.seen[0].header.Get("Accept") != mediaType || s.seen[0].uri != "/api/v1/certificates/a%2F..%2Fb" {
+			t.Errorf("%s: %q, %v, %+v", mediaType, body, err, s.seen)
+		}
+	}
+}
+
+func TestList(t *testing.T) {
+	s := newService(t, sayJSON(200, `{"certificates":[{"serial":"1"},{"serial":"2"}],"next":"n&1"}`), sayJSON(200, `{"certificates":[{"serial":"3"}]}`))
+	var serials []string
+	filter := ListFilter{Query: "a b", Status: "valid", ExpiresBefore: time.Date(2026, 1, 1, 1, 0, 0, 0, time.FixedZone("", 3600)), PageSize: 2}
+	for c, err := range s.client(t).List(context.Background(), filter) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		serials = append(serials, c.Serial)
+	}
+	if strings.Join(serials, " ") != "1 2 3" || s.seen[0].uri != "/api/v1/certificates?expires_before=2026-01-01T00%3A00%3A00Z&limit=2&q=a+b&status=valid" ||
+		!strings.Contains(s.seen[1].uri, "cursor=n%261&") {
+		t.Errorf("%v %+v", serials, s.seen)
+	}
+}
+
+func TestListEnds(t *testing.T) {
+	for name, c := range map[string]struct {
+		answer   func(http.ResponseWriter)
+		requests int
+	}{
+		"error":    {sayProblem(403, "denied"), 1},
+		"same":     {sayJSON(200, `{"certificates":[],"next":"n"}`), 2},
+		"no pages": {sayJSON(200, `{"certificates":[]}`), 1},
+	} {
+		s := newService(t, c.answer)
+		var last error
+		for _, err := range s.client(t).List(context.Background(), ListFilter{}) {
+			last = err
+		}
+		if (last == nil) != (name == "no pages") || len(s.seen) != c.requests {
+			t.Errorf("%s: %v after %d requests", name, last, len(s.seen))
+		}
+	}
+	s := newService(t, sayJSON(200, `{"certificates":[{"serial":"1"},{"serial":"2"}],"next":"n"}`))
+	for range s.client(t).List(context.Background(), ListFilter{}) {
+		break
+	}
+	if len(s.seen) != 1 {
+		t.Errorf("%d pages were fetched for one certificate", len(s.seen))
+	}
+}
+
+func TestRevoke(t *testing.T) {
+	s := newService(t, sayJSON(200, `{"serial":"1c","reason":"keyCompromise","status":"revoked","revoked_at":"2026-01-01T00:00:00Z"}`))
+	got, err := s.client(t).Revoke(context.Background(), RevokeInput{Serial: "1c", Issuer: "i", Reason: "keyCompromise", Comment: "lost",
+		InvalidityDate: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)})
+	if err != nil || got.Status != "revoked" || s.seen[0].uri != "/api/v1/certificates/1c/revoke?issuer=i" ||
+		s.seen[0].body != `{"reason":"keyCompromise","comment":"lost","invalidity_date":"2026-01-01T00:00:00Z"}` {
+		t.Errorf("%+v, %v, %+v", got, err, s.seen)
+	}
+}
+
+func TestProfilesEvaluateAndAuthorities(t *testing.T) {
+	ctx := context.Background()
+	s := newService(t, sayJSON(200, `{"policy_version":"v","profiles":[{"name":"p","validity_max":60}]}`), sayJSON(200, `{"name":"p"}`),
+		sayJSON(200, `{"verdict":"refuse","violations":[{"rule":"r"}]}`), sayJSON(200, `{"authorities":[{"name":"a","crl":{"number":"5"}}]}`), sayJSON(200, `{"name":"a"}`))
+	c := s.client(t)
+	list, err := c.Profiles(ctx)
+	if err != nil || list.PolicyVersion != "v" || list.Profiles[0].ValidityMax != 60 {
+		t.Errorf("%+v, %v", list, err)
+	}
+	one, err := c.Profile(ctx, "p")
+	if err != nil || one.Name != "p" {
+		t.Errorf("%+v, %v", one, err)
+	}
+	decision, err := c.Evaluate(ctx, EvaluateInput{Profile: "p q", CSR: "c"})
+	if err != nil || decision.Violations[0].Rule != "r" || s.seen[2].uri != "/api/v1/profiles/p%20q/evaluate" || s.seen[2].body != `{"csr":"c"}` {
+		t.Errorf("%+v, %v", decision, err)
+	}
+	all, err := c.Authorities(ctx)
+	if err != nil || all[0].CRL.Number != "5" {
+		t.Errorf("%+v, %v", all, err)
+	}
+	a, err := c.Authority(ctx, "a")
+	if err != nil || a.Name != "a" {
+		t.Errorf("%+v, %v", a, err)
+	}
+}
+
+func TestTheTokenIsInNoError(t *testing.T) {
+	s := newService(t, hangUp)
+	c := s.client(t)
+	_, lost := c.Profiles(context.Background())
+	s.Close()
+	_, away := c.Request(context.Background(), RequestInput{})
+	_, bad := New(Config{BaseURL: "https://x", Token: token + "\n"})
+	for _, err := range []error{lost, away, bad} {
+		if err == nil || strings.Contains(fmt.Sprintf("%v %+v %#v", err, err, err), token) {
+			t.Errorf("got %v", err)
+		}
+	}
+}
+
+func TestNewRefuses(t *testing.T) {
+	empty := filepath.Join(t.TempDir(), "empty.pem")
+	if err := os.WriteFile(empty, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, cfg := range map[string]Config{
+		"no URL": {}, "no scheme": {BaseURL: "example.com:8443"}, "other scheme": {BaseURL: "ftp://x"}, "user": {BaseURL: "https://a:b@x"},
+		"query": {BaseURL: "https://x?y"}, "token in the clear": {BaseURL: "http://pki.example", Token: token},
+		"no bundle": {BaseURL: "https://x", CAFile: empty + ".not"}, "empty bundle": {BaseURL: "https://x", CAFile: empty},
+	} {
+		if c, err := New(cfg); err == nil {
+			t.Errorf("%s: made %+v", name, c.base)
+		}
+	}
+	for _, cfg := range []Config{{BaseURL: "http://127.0.0.1:1", Token: token}, {BaseURL: "http://pki.example"}, {BaseURL: "https://x/sub/", Token: token}} {
+		if _, err := New(cfg); err != nil {
+			t.Error(err)
+		}
+	}
+}
