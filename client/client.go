@@ -17,6 +17,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"os"
 	"strings"
@@ -130,7 +131,8 @@ func newHTTPClient(cfg Config) (*http.Client, error) {
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
 func loopback(host string) bool {
-	return host == "localhost" || host == "::1" || strings.HasPrefix(host, "127.")
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || (err == nil && ip.IsLoopback())
 }
 
 // call is one request of the API.

@@ -102,7 +102,8 @@ const issued = `{"serial":"1cab","certificate":"C","chain":"CH","issuer":"issuin
 
 func TestRequest(t *testing.T) {
 	s := newService(t, sayJSON(201, issued, "Idempotency-Replayed", "true"))
-	got, err := s.client(t).Request(context.Background(), RequestInput{Profile: "tls-server", CSR: "PEM", Validity: "30d", Metadata: map[string]string{"a": "b"}})
+	got, err := s.client(t).Request(context.Background(), RequestInput{Profile: "tls-server", CSR: "PEM", Validity: "30d",
+		Metadata: map[string]string{"a": "b"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -111,7 +112,8 @@ func TestRequest(t *testing.T) {
 	}
 	e := s.seen[0]
 	if e.method != "POST" || e.uri != "/api/v1/certificates" || e.header.Get("Authorization") != "Bearer "+token ||
-		e.header.Get("Content-Type") != "application/json" || e.header.Get("Accept") != "application/json" || len(e.header.Get("Idempotency-Key")) != 32 {
+		e.header.Get("Content-Type") != "application/json" || e.header.Get("Accept") != "application/json" ||
+		len(e.header.Get("Idempotency-Key")) != 32 {
 		t.Errorf("sent %+v", e)
 	}
 	var body map[string]any
@@ -179,7 +181,8 @@ func TestAttemptsAreBounded(t *testing.T) {
 func TestWhatIsNotRetried(t *testing.T) {
 	for name, answer := range map[string]func(http.ResponseWriter){
 		"refused": sayProblem(422, "refused"), "denied": sayProblem(403, "denied"), "mismatch": sayProblem(409, "idempotency-key-reused"),
-		"internal": sayProblem(500, "internal"), "rubbish": sayJSON(200, `{`), "other type": say(200, "text/html", `{}`), "redirect": say(302, "", "", "Location", "/x"),
+		"internal": sayProblem(500, "internal"), "rubbish": sayJSON(200, `{`), "other type": say(200, "text/html", `{}`),
+		"redirect": say(302, "", "", "Location", "/x"),
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newService(t, answer)
@@ -246,7 +249,8 @@ func TestProblemForPeople(t *testing.T) {
 }
 
 func TestAProxysAnswerIsAProblem(t *testing.T) {
-	for _, answer := range []func(http.ResponseWriter){say(404, "text/html", "<h1>no</h1>"), say(404, "application/problem+json", "{"), say(404, "application/problem+json", "{}")} {
+	for _, answer := range []func(http.ResponseWriter){say(404, "text/html", "<h1>no</h1>"), say(404, "application/problem+json", "{"),
+		say(404, "application/problem+json", "{}")} {
 		s := newService(t, answer)
 		_, err := s.client(t).Get(context.Background(), "1c", "")
 		var p *Problem
@@ -259,7 +263,8 @@ func TestAProxysAnswerIsAProblem(t *testing.T) {
 func TestRetryAfter(t *testing.T) {
 	date := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	for value, want := range map[string]time.Duration{
-		"": 0, "3": 3 * time.Second, "-1": 0, "x": 0, date.Add(time.Minute).Format(http.TimeFormat): time.Minute, date.Add(-time.Minute).Format(http.TimeFormat): 0,
+		"": 0, "3": 3 * time.Second, "-1": 0, "x": 0, date.Add(time.Minute).Format(http.TimeFormat): time.Minute,
+		date.Add(-time.Minute).Format(http.TimeFormat): 0,
 	} {
 		if got := retryAfter(http.Header{"Retry-After": {value}, "Date": {date.Format(http.TimeFormat)}}); got != want {
 			t.Errorf("%q: %v, want %v", value, got, want)
@@ -270,7 +275,8 @@ func TestRetryAfter(t *testing.T) {
 func TestGet(t *testing.T) {
 	s := newService(t, sayJSON(200, `{"serial":"1c","status":"revoked","possibly_signed":true,"revocation":{"reason":"superseded","revoked_at":"2026-01-01T00:00:00Z"}}`))
 	got, err := s.client(t).Get(context.Background(), "1c", "issuing-1")
-	if err != nil || got.Status != "revoked" || got.Revocation.Reason != "superseded" || !got.PossiblySigned || s.seen[0].uri != "/api/v1/certificates/1c?issuer=issuing-1" {
+	if err != nil || got.Status != "revoked" || got.Revocation.Reason != "superseded" || !got.PossiblySigned ||
+		s.seen[0].uri != "/api/v1/certificates/1c?issuer=issuing-1" {
 		t.Errorf("%+v, %v, %+v", got, err, s.seen)
 	}
 	if len(s.seen[0].header.Get("Content-Type")) > 0 {
@@ -283,16 +289,19 @@ func TestGet(t *testing.T) {
 	} {
 		s := newService(t, say(200, mediaType, "\x00\x01"))
 		body, err := get(s.client(t))
-		if err != nil || !bytes.Equal(body, []byte{0, 1}) || s.seen[0].header.Get("Accept") != mediaType || s.seen[0].uri != "/api/v1/certificates/a%2F..%2Fb" {
+		if err != nil || !bytes.Equal(body, []byte{0, 1}) || s.seen[0].header.Get("Accept") != mediaType ||
+			s.seen[0].uri != "/api/v1/certificates/a%2F..%2Fb" {
 			t.Errorf("%s: %q, %v, %+v", mediaType, body, err, s.seen)
 		}
 	}
 }
 
 func TestList(t *testing.T) {
-	s := newService(t, sayJSON(200, `{"certificates":[{"serial":"1"},{"serial":"2"}],"next":"n&1"}`), sayJSON(200, `{"certificates":[{"serial":"3"}]}`))
+	s := newService(t, sayJSON(200, `{"certificates":[{"serial":"1"},{"serial":"2"}],"next":"n&1"}`), sayJSON(200,
+		`{"certificates":[{"serial":"3"}]}`))
 	var serials []string
-	filter := ListFilter{Query: "a b", Status: "valid", ExpiresBefore: time.Date(2026, 1, 1, 1, 0, 0, 0, time.FixedZone("", 3600)), PageSize: 2}
+	filter := ListFilter{Query: "a b", Status: "valid", ExpiresBefore: time.Date(2026, 1, 1, 1, 0, 0, 0, time.FixedZone("", 3600)),
+		PageSize: 2}
 	for c, err := range s.client(t).List(context.Background(), filter) {
 		if err != nil {
 			t.Fatal(err)
@@ -345,7 +354,8 @@ func TestRevoke(t *testing.T) {
 func TestProfilesEvaluateAndAuthorities(t *testing.T) {
 	ctx := context.Background()
 	s := newService(t, sayJSON(200, `{"policy_version":"v","profiles":[{"name":"p","validity_max":60}]}`), sayJSON(200, `{"name":"p"}`),
-		sayJSON(200, `{"verdict":"refuse","violations":[{"rule":"r"}]}`), sayJSON(200, `{"authorities":[{"name":"a","crl":{"number":"5"}}]}`), sayJSON(200, `{"name":"a"}`))
+		sayJSON(200, `{"verdict":"refuse","violations":[{"rule":"r"}]}`), sayJSON(200,
+			`{"authorities":[{"name":"a","crl":{"number":"5"}}]}`), sayJSON(200, `{"name":"a"}`))
 	c := s.client(t)
 	list, err := c.Profiles(ctx)
 	if err != nil || list.PolicyVersion != "v" || list.Profiles[0].ValidityMax != 60 {
@@ -356,7 +366,8 @@ func TestProfilesEvaluateAndAuthorities(t *testing.T) {
 		t.Errorf("%+v, %v", one, err)
 	}
 	decision, err := c.Evaluate(ctx, EvaluateInput{Profile: "p q", CSR: "c"})
-	if err != nil || decision.Violations[0].Rule != "r" || s.seen[2].uri != "/api/v1/profiles/p%20q/evaluate" || s.seen[2].body != `{"csr":"c"}` {
+	if err != nil || decision.Violations[0].Rule != "r" || s.seen[2].uri != "/api/v1/profiles/p%20q/evaluate" ||
+		s.seen[2].body != `{"csr":"c"}` {
 		t.Errorf("%+v, %v", decision, err)
 	}
 	all, err := c.Authorities(ctx)
@@ -391,13 +402,15 @@ func TestNewRefuses(t *testing.T) {
 	for name, cfg := range map[string]Config{
 		"no URL": {}, "no scheme": {BaseURL: "example.com:8443"}, "other scheme": {BaseURL: "ftp://x"}, "user": {BaseURL: "https://a:b@x"},
 		"query": {BaseURL: "https://x?y"}, "token in the clear": {BaseURL: "http://pki.example", Token: token},
-		"no bundle": {BaseURL: "https://x", CAFile: empty + ".not"}, "empty bundle": {BaseURL: "https://x", CAFile: empty},
+		"name like a loopback": {BaseURL: "http://127.0.0.1.evil.example", Token: token},
+		"no bundle":            {BaseURL: "https://x", CAFile: empty + ".not"}, "empty bundle": {BaseURL: "https://x", CAFile: empty},
 	} {
 		if c, err := New(cfg); err == nil {
 			t.Errorf("%s: made %+v", name, c.base)
 		}
 	}
-	for _, cfg := range []Config{{BaseURL: "http://127.0.0.1:1", Token: token}, {BaseURL: "http://pki.example"}, {BaseURL: "https://x/sub/", Token: token}} {
+	for _, cfg := range []Config{{BaseURL: "http://127.0.0.1:1", Token: token}, {BaseURL: "http://pki.example"},
+		{BaseURL: "https://x/sub/", Token: token}} {
 		if _, err := New(cfg); err != nil {
 			t.Error(err)
 		}

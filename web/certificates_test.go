@@ -22,7 +22,8 @@ func TestIssue(t *testing.T) {
 	post := ask{method: http.MethodPost, path: "/api/v1/certificates", role: access.Requester}
 	raw := post
 	raw.path += "?profile=tls-server&validity=30d&issuer=issuing-1"
-	whole := IssueRequest{Profile: "tls-server", CSR: inPEM, Validity: "30d", Issuer: "issuing-1", Metadata: map[string]string{"ticket": "X-1"}}
+	whole := IssueRequest{Profile: "tls-server", CSR: inPEM, Validity: "30d", Issuer: "issuing-1",
+		Metadata: map[string]string{"ticket": "X-1"}}
 	for name, a := range map[string]ask{
 		"JSON":         post.json(whole).with("Idempotency-Key", "k-1"),
 		"charset":      post.json(whole).with("Content-Type", "application/json; charset=UTF-8").with("Idempotency-Key", "k-1"),
@@ -38,7 +39,8 @@ func TestIssue(t *testing.T) {
 				"policy_version", "profile", "serial"}) {
 				t.Errorf("the answer has the fields %v", keys)
 			}
-			if got["serial"] != s.office.outcome.Certificate.Serial.String() || got["not_before"] != "2026-11-20T11:00:00Z" || got["audit_event"] != "e-1" {
+			if got["serial"] != s.office.outcome.Certificate.Serial.String() || got["not_before"] != "2026-11-20T11:00:00Z" ||
+				got["audit_event"] != "e-1" {
 				t.Errorf("got %v", got)
 			}
 			leaf, rest := pem.Decode([]byte(got["chain"].(string)))
@@ -59,7 +61,8 @@ func TestIssue(t *testing.T) {
 	}
 	t.Run("chain alone", func(t *testing.T) {
 		w := s.call(post.json(whole).with("Accept", typeChain))
-		if w.Code != http.StatusCreated || w.Header().Get("Content-Type") != typeChain || w.Body.String() != encodePEM(s.office.outcome.Chain...) {
+		if w.Code != http.StatusCreated || w.Header().Get("Content-Type") != typeChain ||
+			w.Body.String() != encodePEM(s.office.outcome.Chain...) {
 			t.Errorf("%d %v %s", w.Code, w.Header(), w.Body)
 		}
 	})
@@ -110,24 +113,29 @@ func TestIssueRefusesBadForm(t *testing.T) {
 		"bad validity":     {body(func(r *IssueRequest) { r.Validity = "1y" }), 400, "invalid", "request.validity"},
 		"zero validity":    {body(func(r *IssueRequest) { r.Validity = "0d" }), 400, "invalid", "request.validity"},
 		"much metadata":    {body(func(r *IssueRequest) { r.Metadata = many }), 400, "invalid", "request.metadata"},
-		"long metadata":    {body(func(r *IssueRequest) { r.Metadata = map[string]string{"k": strings.Repeat("v", 257)} }), 400, "invalid", "request.metadata"},
+		"long metadata": {body(func(r *IssueRequest) { r.Metadata = map[string]string{"k": strings.Repeat("v", 257)} }), 400,
+			"invalid", "request.metadata"},
 		"metadata control": {body(func(r *IssueRequest) { r.Metadata = map[string]string{"k\n": "v"} }), 400, "invalid", "request.metadata"},
 		"no CSR":           {body(func(r *IssueRequest) { r.CSR = "hello" }), 400, "unreadable-csr", "csr.not-pem"},
-		"cut CSR":          {at(post.path+"?profile=tls-server").with("Content-Type", typePKCS10).of(der[:40]), 400, "unreadable-csr", "csr.truncated"},
-		"long CSR":         {at(post.path+"?profile=tls-server").with("Content-Type", typePKCS10).of(append(bytes.Clone(der), 0)), 400, "unreadable-csr", "csr.trailing-data"},
-		"raw, no profile":  {post.with("Content-Type", typePKCS10).of(der), 400, "invalid", "request.profile"},
-		"both":             {func() ask { a := body(func(*IssueRequest) {}); a.path += "?profile=tls-server"; return a }(), 400, "invalid", "request.profile"},
-		"misspelt query":   {at(post.path+"?profil=x").with("Content-Type", typePKCS10).of(der), 400, "invalid", "request.query"},
-		"query twice":      {at(post.path+"?profile=x&profile=y").with("Content-Type", typePKCS10).of(der), 400, "invalid", "request.profile"},
-		"query escape":     {at(post.path+"?profile=%zz").with("Content-Type", typePKCS10).of(der), 400, "invalid", "request.query"},
-		"key with space":   {body(func(*IssueRequest) {}).with("Idempotency-Key", "a b"), 400, "invalid", "request.idempotency-key"},
-		"key too long":     {body(func(*IssueRequest) {}).with("Idempotency-Key", strings.Repeat("k", 256)), 400, "invalid", "request.idempotency-key"},
-		"no media type":    {post.of(der), 415, "unsupported-media-type", ""},
-		"form":             {post.of(der).with("Content-Type", "application/x-www-form-urlencoded"), 415, "unsupported-media-type", ""},
-		"JSON look-alike":  {post.of(der).with("Content-Type", "application/vnd.x+json"), 415, "unsupported-media-type", ""},
-		"other charset":    {post.of(der).with("Content-Type", "application/json; charset=utf-16"), 415, "unsupported-media-type", ""},
-		"not acceptable":   {body(func(*IssueRequest) {}).with("Accept", "text/html"), 406, "not-acceptable", ""},
-		"refused JSON":     {body(func(*IssueRequest) {}).with("Accept", "application/json;q=0"), 406, "not-acceptable", ""},
+		"cut CSR": {at(post.path+"?profile=tls-server").with("Content-Type", typePKCS10).of(der[:40]), 400, "unreadable-csr",
+			"csr.truncated"},
+		"long CSR": {at(post.path+"?profile=tls-server").with("Content-Type", typePKCS10).of(append(bytes.Clone(der), 0)), 400,
+			"unreadable-csr", "csr.trailing-data"},
+		"raw, no profile": {post.with("Content-Type", typePKCS10).of(der), 400, "invalid", "request.profile"},
+		"both": {func() ask { a := body(func(*IssueRequest) {}); a.path += "?profile=tls-server"; return a }(), 400,
+			"invalid", "request.profile"},
+		"misspelt query": {at(post.path+"?profil=x").with("Content-Type", typePKCS10).of(der), 400, "invalid", "request.query"},
+		"query twice":    {at(post.path+"?profile=x&profile=y").with("Content-Type", typePKCS10).of(der), 400, "invalid", "request.profile"},
+		"query escape":   {at(post.path+"?profile=%zz").with("Content-Type", typePKCS10).of(der), 400, "invalid", "request.query"},
+		"key with space": {body(func(*IssueRequest) {}).with("Idempotency-Key", "a b"), 400, "invalid", "request.idempotency-key"},
+		"key too long": {body(func(*IssueRequest) {}).with("Idempotency-Key", strings.Repeat("k", 256)), 400, "invalid",
+			"request.idempotency-key"},
+		"no media type":   {post.of(der), 415, "unsupported-media-type", ""},
+		"form":            {post.of(der).with("Content-Type", "application/x-www-form-urlencoded"), 415, "unsupported-media-type", ""},
+		"JSON look-alike": {post.of(der).with("Content-Type", "application/vnd.x+json"), 415, "unsupported-media-type", ""},
+		"other charset":   {post.of(der).with("Content-Type", "application/json; charset=utf-16"), 415, "unsupported-media-type", ""},
+		"not acceptable":  {body(func(*IssueRequest) {}).with("Accept", "text/html"), 406, "not-acceptable", ""},
+		"refused JSON":    {body(func(*IssueRequest) {}).with("Accept", "application/json;q=0"), 406, "not-acceptable", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := wantProblem(t, s.call(c.ask), c.status, c.kind)
@@ -174,7 +182,8 @@ func TestCertificate(t *testing.T) {
 	s := newSurface(t)
 	a := ask{path: "/api/v1/certificates/1cab?issuer=issuing-1", role: access.Auditor}
 	shown := decode[Certificate](t, s.call(a), http.StatusOK)
-	if shown.Status != "valid" || shown.Revocation != nil || shown.PossiblySigned || shown.Names[0] != "leaf.dev.example" || shown.Request != "r-1" ||
+	if shown.Status != "valid" || shown.Revocation != nil || shown.PossiblySigned || shown.Names[0] != "leaf.dev.example" ||
+		shown.Request != "r-1" ||
 		shown.Certificate != encodePEM(s.office.found.DER) || strings.Count(shown.Chain, "BEGIN") != 2 {
 		t.Errorf("got %+v", shown)
 	}
@@ -197,7 +206,8 @@ func TestRevokedCertificateAndOrphan(t *testing.T) {
 	revocation := s.office.revoked
 	s.office.found.Revocation = &revocation
 	shown := decode[Certificate](t, s.call(a), http.StatusOK)
-	if shown.Status != "revoked" || shown.Revocation == nil || shown.Revocation.Reason != "superseded" || shown.Revocation.AuditEvent != "e-2" {
+	if shown.Status != "revoked" || shown.Revocation == nil || shown.Revocation.Reason != "superseded" ||
+		shown.Revocation.AuditEvent != "e-2" {
 		t.Errorf("got %+v", shown)
 	}
 	released := revocation
@@ -227,7 +237,8 @@ func TestCertificates(t *testing.T) {
 		t.Errorf("got %+v", list)
 	}
 	f := s.office.filters[0]
-	if f.Query != "leaf" || f.Profile != "tls-server" || f.Issuer != "issuing-1" || f.Status != "on-hold" || f.Cursor != "abc" || f.Limit != 7 ||
+	if f.Query != "leaf" || f.Profile != "tls-server" || f.Issuer != "issuing-1" || f.Status != "on-hold" || f.Cursor != "abc" ||
+		f.Limit != 7 ||
 		!f.ExpiresBefore.Equal(time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC)) {
 		t.Errorf("filter %+v", f)
 	}
@@ -237,7 +248,8 @@ func TestCertificates(t *testing.T) {
 	}
 	for query, field := range map[string]string{
 		"limit=0": "limit", "limit=501": "limit", "limit=x": "limit", "status=Valid": "status", "expires_before=tomorrow": "expires_before",
-		"profile=a/b": "profile", "issuer=%00": "issuer", "q=%00": "q", "q=" + strings.Repeat("a", 254): "q", "cursor=%0a": "cursor", "Limit=1": "query",
+		"profile=a/b": "profile", "issuer=%00": "issuer", "q=%00": "q", "q=" + strings.Repeat("a", 254): "q", "cursor=%0a": "cursor",
+		"Limit=1": "query",
 	} {
 		w := s.call(ask{path: "/api/v1/certificates?" + query, role: access.Auditor})
 		wantRule(t, wantProblem(t, w, http.StatusBadRequest, "invalid"), "request."+field)
@@ -249,11 +261,13 @@ func TestRevoke(t *testing.T) {
 	a := ask{method: http.MethodPost, path: "/api/v1/certificates/1cab/revoke?issuer=issuing-1", role: access.Revoker}
 	w := s.call(a.json(RevokeRequest{Reason: "keycompromise", Comment: "stolen\nlaptop", InvalidityDate: "2026-11-01T00:00:00+01:00"}))
 	got := decode[Revoked](t, w, http.StatusOK)
-	if got.Reason != "superseded" || got.Status != "revoked" || got.Serial == "" || got.Issuer != "issuing-1" || got.AuditEvent != "e-2" || got.InvalidityDate != nil {
+	if got.Reason != "superseded" || got.Status != "revoked" || got.Serial == "" || got.Issuer != "issuing-1" ||
+		got.AuditEvent != "e-2" || got.InvalidityDate != nil {
 		t.Errorf("got %+v", got)
 	}
 	o := s.office.revokes[0]
-	if o.Reason != mustReason(t, "keyCompromise") || hex.EncodeToString(o.Serial) != "1cab" || o.Comment != "stolen\nlaptop" || o.Issuer != "issuing-1" ||
+	if o.Reason != mustReason(t, "keyCompromise") || hex.EncodeToString(o.Serial) != "1cab" || o.Comment != "stolen\nlaptop" ||
+		o.Issuer != "issuing-1" ||
 		o.InvalidityDate.Unix() != time.Date(2026, 10, 31, 23, 0, 0, 0, time.UTC).Unix() {
 		t.Errorf("order %+v", o)
 	}
@@ -301,10 +315,21 @@ func TestEvaluate(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := decode[Decision](t, s.call(a), http.StatusOK)
-			if d.Verdict == "" || len(d.Results) == 0 || d.Profile != "tls-server" || d.PolicyVersion == "" || d.Violations == nil {
+			if d.Verdict != policies.Allow || len(d.Results) == 0 || d.Profile != "tls-server" || d.PolicyVersion == "" || d.Violations == nil {
 				t.Errorf("got %+v", d)
 			}
+			if d.Content == nil || !slices.Equal(d.Content.Names, []string{"a.dev.example"}) || !d.Content.NotAfter.After(noon) {
+				t.Errorf("the certificate would say %+v", d.Content)
+			}
 		})
+	}
+	_, foreign := newCSR(t, "a.ops.example")
+	d := decode[Decision](t, s.call(a.json(EvaluateRequest{CSR: foreign})), http.StatusOK)
+	if d.Verdict != policies.Refuse || len(d.Violations) == 0 || d.Violations[0].Hint == "" {
+		t.Errorf("got %+v", d)
+	}
+	if len(s.office.orders) > 0 {
+		t.Error("an evaluation asked for a certificate")
 	}
 	a.path = "/api/v1/profiles/nothing/evaluate"
 	wantProblem(t, s.call(a.json(EvaluateRequest{CSR: inPEM})), http.StatusNotFound, "not-found")
@@ -317,7 +342,8 @@ func TestAuthorities(t *testing.T) {
 		t.Fatalf("got %+v", list)
 	}
 	a := list.Authorities[0]
-	if a.Name != "issuing-1" || a.Parent != "root" || a.Serial != "4d" || a.Key.ID != "0102" || a.Key.Algorithm != "ECDSA P-256" || !a.Signing ||
+	if a.Name != "issuing-1" || a.Parent != "root" || a.Serial != "4d" || a.Key.ID != "0102" || a.Key.Algorithm != "ECDSA P-256" ||
+		!a.Signing ||
 		a.CRL.Number != "5" || a.CRL.Validity != 7*86400 || strings.Count(a.Chain, "BEGIN") != 2 {
 		t.Errorf("got %+v", a)
 	}

@@ -39,11 +39,13 @@ func TestDistribution(t *testing.T) {
 	} {
 		w := s.fetch(path)
 		if w.Code != http.StatusOK || w.Header().Get("Content-Type") != want.mediaType || w.Body.String() != want.body ||
-			w.Header().Get("Cache-Control") != want.cache || w.Header().Get("Last-Modified") == "" || w.Header().Get("X-Content-Type-Options") != "nosniff" {
+			w.Header().Get("Cache-Control") != want.cache || w.Header().Get("Last-Modified") == "" ||
+			w.Header().Get("X-Content-Type-Options") != "nosniff" {
 			t.Errorf("%s: %d %v", path, w.Code, w.Header())
 		}
 		etag := w.Header().Get("ETag")
-		if again := s.fetch(path, "If-None-Match", `"other", `+etag); again.Code != http.StatusNotModified || again.Body.Len() != 0 || again.Header().Get("ETag") != etag {
+		if again := s.fetch(path, "If-None-Match", `"other", `+etag); again.Code != http.StatusNotModified || again.Body.Len() != 0 ||
+			again.Header().Get("ETag") != etag {
 			t.Errorf("%s: If-None-Match: %d", path, again.Code)
 		}
 		if again := s.fetch(path, "If-None-Match", `"other"`); again.Code != http.StatusOK {
@@ -53,7 +55,8 @@ func TestDistribution(t *testing.T) {
 			t.Errorf("%s: If-Modified-Since: %d", path, again.Code)
 		}
 		head := s.do(s.Distribution(), ask{method: http.MethodHead, path: path})
-		if head.Code != http.StatusOK || head.Body.Len() != 0 || head.Header().Get("ETag") != etag || head.Header().Get("Content-Length") != w.Header().Get("Content-Length") {
+		if head.Code != http.StatusOK || head.Body.Len() != 0 || head.Header().Get("ETag") != etag ||
+			head.Header().Get("Content-Length") != w.Header().Get("Content-Length") {
 			t.Errorf("%s: HEAD: %d %v", path, head.Code, head.Header())
 		}
 		if part := s.fetch(path, "Range", "bytes=0-9"); part.Code != http.StatusPartialContent || part.Body.String() != want.body[:10] {
@@ -72,7 +75,8 @@ func TestChainAsCMS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(message.Certificates) != 2 || !bytes.Equal(message.Certificates[0].Raw, s.office.records[0].Certificate) || len(message.Signers) != 0 {
+	if len(message.Certificates) != 2 || !bytes.Equal(message.Certificates[0].Raw, s.office.records[0].Certificate) ||
+		len(message.Signers) != 0 {
 		t.Errorf("%d certificates, %d signers", len(message.Certificates), len(message.Signers))
 	}
 }
@@ -80,7 +84,8 @@ func TestChainAsCMS(t *testing.T) {
 func TestChainVerifies(t *testing.T) {
 	s := newSurface(t)
 	roots, intermediates := x509.NewCertPool(), x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(s.fetch("/ca/roots.pem").Body.Bytes()) || !intermediates.AppendCertsFromPEM(s.fetch("/ca/issuing-1/chain.pem").Body.Bytes()) {
+	if !roots.AppendCertsFromPEM(s.fetch("/ca/roots.pem").Body.Bytes()) ||
+		!intermediates.AppendCertsFromPEM(s.fetch("/ca/issuing-1/chain.pem").Body.Bytes()) {
 		t.Fatal("no certificates")
 	}
 	block, _ := pem.Decode(s.fetch("/ca/issuing-1.pem").Body.Bytes())
@@ -96,7 +101,8 @@ func TestChainVerifies(t *testing.T) {
 func TestCRLIsNotKeptPastItsEnd(t *testing.T) {
 	s := newSurface(t)
 	for left, want := range map[time.Duration]string{
-		time.Hour: "public, max-age=30", 10*time.Second + 700*time.Millisecond: "public, max-age=10", 500 * time.Millisecond: "no-cache", 0: "no-cache", -time.Hour: "no-cache",
+		time.Hour: "public, max-age=30", 10*time.Second + 700*time.Millisecond: "public, max-age=10", 500 * time.Millisecond: "no-cache",
+		0: "no-cache", -time.Hour: "no-cache",
 	} {
 		s.office.crl.NextUpdate = noon.Add(left)
 		if w := s.fetch("/crl/issuing-1.crl"); w.Header().Get("Cache-Control") != want {
@@ -108,7 +114,8 @@ func TestCRLIsNotKeptPastItsEnd(t *testing.T) {
 func TestDistributionHasNothingElse(t *testing.T) {
 	s := newSurface(t)
 	for _, path := range []string{
-		"/", "/ca/none.cer", "/ca/.cer", "/ca/issuing-1", "/ca/issuing-1.der", "/ca/issuing-1/", "/ca/issuing-1/chain.p7b", "/crl/none.crl", "/crl/root.crl",
+		"/", "/ca/none.cer", "/ca/.cer", "/ca/issuing-1", "/ca/issuing-1.der", "/ca/issuing-1/", "/ca/issuing-1/chain.p7b",
+		"/crl/none.crl", "/crl/root.crl",
 		"/crl/issuing-1", "/ca/a%2Fb.cer", "/ca/%2e%2e.cer", "/ca/a%00.cer", "/ca/a..cer", "/api/v1/certificates", "/metrics", "/readyz",
 	} {
 		wantProblem(t, s.fetch(path), http.StatusNotFound, "not-found")

@@ -120,7 +120,8 @@ func TestDocsWorkOffline(t *testing.T) {
 	if strings.Contains(policy, "unsafe") || strings.Contains(policy, "http") || !strings.Contains(policy, "default-src 'none'") {
 		t.Errorf("policy %q", policy)
 	}
-	if strings.Contains(page.Body.String(), "://") || strings.Contains(page.Body.String(), "style=") || strings.Contains(page.Body.String(), "onload") {
+	if strings.Contains(page.Body.String(), "://") || strings.Contains(page.Body.String(), "style=") ||
+		strings.Contains(page.Body.String(), "onload") {
 		t.Error("the page loads something from elsewhere or holds inline code")
 	}
 	for name, mediaType := range pageTypes {

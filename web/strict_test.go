@@ -59,7 +59,8 @@ func TestDecodeStrictReportsNoEndOfViolations(t *testing.T) {
 		names[i] = `"x":1`
 	}
 	var bad *invalid
-	if err := decodeStrict([]byte("{"+strings.Join(names, ",")+"}"), &IssueRequest{}); !errors.As(err, &bad) || len(bad.violations) != maxViolations {
+	if err := decodeStrict([]byte("{"+strings.Join(names, ",")+"}"), &IssueRequest{}); !errors.As(err, &bad) ||
+		len(bad.violations) != maxViolations {
 		t.Errorf("got %v", err)
 	}
 }

@@ -21,7 +21,6 @@ import (
 	"testing"
 	"time"
 
-
 	"github.com/chancery-ca/chancery/access"
 	"github.com/chancery-ca/chancery/ca"
 	"github.com/chancery-ca/chancery/policies"
@@ -68,7 +67,15 @@ func (o *office) Evaluate(_ context.Context, order ca.Order) (*policies.Decision
 	if err := o.asked(order.Actor, access.EvaluateProfile, order.Actor.Namespace); err != nil {
 		return nil, err
 	}
-	return o.policies.Decide(policies.Request{CSR: order.CSR, Profile: order.Profile, Validity: order.Validity, Actor: order.Actor, Now: noon}), nil
+	issuing, err := x509.ParseCertificate(o.records[0].Certificate)
+	if err != nil {
+		return nil, err
+	}
+	return o.policies.Decide(policies.Request{
+		CSR: order.CSR, Profile: order.Profile, Validity: order.Validity, Actor: order.Actor, Now: noon,
+		Namespace: access.Namespace{Name: order.Actor.Namespace, DNS: []string{"dev.example"}},
+		Issuer:    policies.Issuer{Name: "issuing-1", Certificate: issuing, CRLScope: ca.FullScope, CRLURL: o.records[0].CRLURL},
+	}), nil
 }
 
 func (o *office) Revoke(_ context.Context, order ca.RevokeOrder) (ca.Revocation, error) {
@@ -169,10 +176,10 @@ func (r *ring) ActorByToken(_ context.Context, digest [32]byte) (access.Actor, e
 // surface is a Server with all that a test needs to speak to it.
 type surface struct {
 	*Server
-	office   *office
-	ring     *ring
-	tokens   map[access.Role]string
-	log      *bytes.Buffer
+	office *office
+	ring   *ring
+	tokens map[access.Role]string
+	log    *bytes.Buffer
 }
 
 func newSurface(t testing.TB, change ...func(*Config)) *surface {
@@ -235,7 +242,7 @@ func newOffice(t testing.TB) *office {
 	}
 	certificate := func(name string, parent *x509.Certificate, isCA bool) []byte {
 		template := &x509.Certificate{
-			SerialNumber: big.NewInt(77), Subject: pkix.Name{CommonName: name}, NotBefore: noon.Add(-time.Hour), NotAfter: noon.Add(time.Hour),
+			SerialNumber: big.NewInt(77), Subject: pkix.Name{CommonName: name}, NotBefore: noon.Add(-time.Hour), NotAfter: noon.Add(1000 * day),
 			IsCA: isCA, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 		}
 		if parent == nil {
@@ -265,12 +272,15 @@ func newOffice(t testing.TB) *office {
 	}
 	stored := ca.Certificate{NewCertificate: ca.NewCertificate{
 		Issuer: "issuing-1", DER: leaf, Profile: "tls-server", PolicyDigest: "sha256:00", Namespace: "dev", RequestID: "r-1", EventID: "e-1",
-		Subject: "CN=leaf.dev.example", Names: []string{"leaf.dev.example"}, NotBefore: noon.Add(-time.Hour), NotAfter: noon.Add(time.Hour), IssuedAt: noon,
+		Subject: "CN=leaf.dev.example", Names: []string{"leaf.dev.example"}, NotBefore: noon.Add(-time.Hour),
+		NotAfter: noon.Add(time.Hour), IssuedAt: noon,
 	}}
 	stored.Serial[0], stored.Serial[19] = 0x1c, 0xab
 	return &office{
-		outcome: ca.Outcome{Certificate: stored, Chain: [][]byte{leaf, issuing}}, found: stored, page: ca.Page{Certificates: []ca.Certificate{stored}, Next: "more"},
-		revoked: ca.Revocation{Issuer: "issuing-1", Serial: stored.Serial[:], Sequence: 1, Reason: mustReason(t, "superseded"), At: noon, EventID: "e-2",
+		outcome: ca.Outcome{Certificate: stored, Chain: [][]byte{leaf, issuing}}, found: stored,
+		page: ca.Page{Certificates: []ca.Certificate{stored}, Next: "more"},
+		revoked: ca.Revocation{Issuer: "issuing-1", Serial: stored.Serial[:], Sequence: 1, Reason: mustReason(t, "superseded"), At: noon,
+			EventID:  "e-2",
 			NotAfter: noon.Add(time.Hour), Comment: "replaced"},
 		records: []ca.AuthorityRecord{
 			{Name: "issuing-1", Parent: "root", Certificate: issuing, Chain: [][]byte{issuing, root}, Online: true, AddedAt: noon.Add(-time.Hour),
@@ -278,7 +288,8 @@ func newOffice(t testing.TB) *office {
 				CRL: ca.CRLPlan{Period: 24 * time.Hour, Validity: 7 * 24 * time.Hour}},
 			{Name: "root", Certificate: root, Chain: [][]byte{root}, AddedAt: noon.Add(-2 * time.Hour)},
 		},
-		crl: ca.CRLRecord{Issuer: "issuing-1", Scope: ca.FullScope, Number: big.NewInt(5), DER: list, ThisUpdate: noon.Add(-time.Minute), NextUpdate: noon.Add(time.Hour)},
+		crl: ca.CRLRecord{Issuer: "issuing-1", Scope: ca.FullScope, Number: big.NewInt(5), DER: list, ThisUpdate: noon.Add(-time.Minute),
+			NextUpdate: noon.Add(time.Hour)},
 	}
 }
 
@@ -298,7 +309,8 @@ func newCSR(t testing.TB, name string) (der []byte, inPEM string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	der, err = x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{CommonName: name}, DNSNames: []string{name}}, key)
+	der, err = x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{CommonName: name},
+		DNSNames: []string{name}}, key)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -20,7 +20,8 @@ func TestParseValidity(t *testing.T) {
 		}
 	}
 	for _, text := range []string{
-		"", "d", "30", "30 d", "-1d", "+1d", "1.5h", "1h1d", "1d1d", "0d", "0h0m", "1y", "1D", "36601d", "99999999999999999999d", "9223372036854775807h", "1d ", "1µs", "1ms",
+		"", "d", "30", "30 d", "-1d", "+1d", "1.5h", "1h1d", "1d1d", "0d", "0h0m", "1y", "1D", "36601d", "99999999999999999999d",
+		"9223372036854775807h", "1d ", "1µs", "1ms",
 	} {
 		if got, err := parseValidity(text); err == nil {
 			t.Errorf("%q was read as %v", text, got)
@@ -30,7 +31,8 @@ func TestParseValidity(t *testing.T) {
 
 func TestValidityIsReadAsWritten(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		d, h, m, s := rapid.IntRange(0, 36000).Draw(t, "d"), rapid.IntRange(0, 99).Draw(t, "h"), rapid.IntRange(0, 99).Draw(t, "m"), rapid.IntRange(1, 99).Draw(t, "s")
+		d, h, m, s := rapid.IntRange(0, 36000).Draw(t, "d"), rapid.IntRange(0, 99).Draw(t, "h"), rapid.IntRange(0, 99).Draw(t, "m"),
+			rapid.IntRange(1, 99).Draw(t, "s")
 		got, err := parseValidity(fmt.Sprintf("%dd%dh%dm%ds", d, h, m, s))
 		want := time.Duration(d)*day + time.Duration(h)*time.Hour + time.Duration(m)*time.Minute + time.Duration(s)*time.Second
 		if err != nil || got != want {
@@ -86,7 +88,8 @@ func TestNegotiate(t *testing.T) {
 		"": typeJSON, ",": typeJSON, "*/*": typeJSON, "application/*": typeJSON, typeDER: typeDER, "APPLICATION/PKIX-CERT": typeDER,
 		"application/json;q=0.1, application/pkix-cert": typeDER, "*/*;q=0.1, application/pem-certificate-chain;q=0.2": typeChain,
 		"application/json;q=0, */*": typeChain, "text/html, */*;q=0.8": typeJSON, "application/pkix-cert;q=0.5,application/json;q=0.5": typeJSON,
-		"text/html": "", "application/json;q=0": "", "application/json;q=x": "", "application/json;q=2": "", "rubbish": "", "application/json;q=NaN": "",
+		"text/html": "", "application/json;q=0": "", "application/json;q=x": "", "application/json;q=2": "", "rubbish": "",
+		"application/json;q=NaN": "",
 	} {
 		if got, ok := negotiate(accept, offers); got != want || ok != (want != "") {
 			t.Errorf("%q: got %q, %v; want %q", accept, got, ok, want)

@@ -107,7 +107,7 @@ type NamespaceConfig struct {
 	// DNS holds domains: each owns itself and everything under it.
 	DNS []string `yaml:"dns"`
 	// IP holds prefixes such as 10.1.0.0/16.
-	IP []netip.Prefix `yaml:"ip"`
+	IP []string `yaml:"ip"`
 	// Email holds mail domains.
 	Email []string `yaml:"email"`
 	// URI holds URI prefixes such as spiffe://example.org.
@@ -266,13 +266,24 @@ func (c *Config) validateNamespace(doc *strictyaml.Document, i int) {
 			doc.Refuse(field+".name", "", "namespace %q stands here twice", n.Name)
 		}
 	}
+	for j, prefix := range n.IP {
+		if _, err := netip.ParsePrefix(prefix); err != nil {
+			doc.Refuse(fmt.Sprintf("%s.ip[%d]", field, j), "write a prefix such as 10.1.0.0/16", "%q is not a prefix of addresses", prefix)
+		}
+	}
 	if err := n.namespace().Validate(); err != nil {
 		doc.Refuse(field, "", "%v", err)
 	}
 }
 
 func (n NamespaceConfig) namespace() access.Namespace {
-	return access.Namespace{Name: n.Name, DNS: n.DNS, IP: n.IP, Email: n.Email, URI: n.URI, Profiles: n.Profiles}
+	var owned []netip.Prefix
+	for _, text := range n.IP {
+		if prefix, err := netip.ParsePrefix(text); err == nil { // validate has refused any other
+			owned = append(owned, prefix)
+		}
+	}
+	return access.Namespace{Name: n.Name, DNS: n.DNS, IP: owned, Email: n.Email, URI: n.URI, Profiles: n.Profiles}
 }
 
 // namespaces are the configured namespaces and the service's own.

@@ -192,7 +192,7 @@ func (d devFile) config(cluster postgres.Cluster, home string, o devOptions) Con
 	c.HSM = HSMConfig{Module: d.PKCS11.Module, Token: TokenConfig{Label: devLabel}, PIN: PINConfig{File: d.PKCS11.PINFile}, Sessions: 8}
 	c.Authorities = []string{devIssuer}
 	c.Namespaces = []NamespaceConfig{{
-		Name: devNamespace, DNS: []string{"dev.example", "localhost"}, IP: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")},
+		Name: devNamespace, DNS: []string{"dev.example", "localhost"}, IP: []string{"127.0.0.0/8", "::1/128"},
 	}}
 	if host, _, err := net.SplitHostPort(strings.TrimPrefix(d.API, "https://")); err == nil {
 		if ip, err := netip.ParseAddr(host); err == nil && !ip.IsLoopback() && !ip.IsUnspecified() {

@@ -113,18 +113,22 @@ type replica struct {
 	ended        chan struct{}
 }
 
-// start starts a replica and waits until it serves. Extra environment entries may replace the module (module=...).
-func (s *stack) start(name, module string, environ ...string) *replica {
-	s.t.Helper()
-	config := fmt.Sprintf(`replica: %s
+// config is the configuration of a replica. It listens wherever a port is free.
+func (s *stack) config(name, module string) string {
+	return fmt.Sprintf(`replica: %s
 database: {url: %q, unsafe: %v, max_connections: 16}
 hsm: {module: %q, token: {label: %q}, pin: {file: %q}}
 authorities: [%s]
 namespaces: [{name: dev, dns: [dev.example, localhost], ip: [127.0.0.0/8]}]
 listen: {api: "127.0.0.1:0", distribution: "127.0.0.1:0", operations: "127.0.0.1:0"}
 `, name, s.database.URL, s.unsafe, module, s.token.Label, s.token.PINFile, devIssuer)
+}
+
+// start starts a replica and waits until it serves. Extra environment entries may replace the module (module=...).
+func (s *stack) start(name, module string, environ ...string) *replica {
+	s.t.Helper()
 	path := filepath.Join(s.dir, name+".yaml")
-	if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
+	if err := os.WriteFile(path, []byte(s.config(name, module)), 0o600); err != nil {
 		s.t.Fatal(err)
 	}
 	r := &replica{s: s, name: name, log: &logBuffer{serving: make(chan map[string]any, 1)}, ended: make(chan struct{})}

@@ -1,0 +1,179 @@
+package main
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/chancery-ca/chancery/ceremony"
+	"github.com/chancery-ca/chancery/strictyaml"
+)
+
+const soundConfig = `replica: a
+database: {url: "postgres://localhost/chancery"}
+hsm:
+  module: /usr/lib/softhsm/libsofthsm2.so
+  token: {label: chancery}
+  pin: {file: pin}
+authorities: [issuing-1]
+namespaces:
+  - {name: team-a, dns: [team-a.example], ip: [10.1.0.0/16], profiles: [tls-server]}
+`
+
+func TestConfigIsReadWithOverrides(t *testing.T) {
+	c, err := parseConfig("/etc/chancery/chancery.yaml", []byte(soundConfig), []string{"CHANCERY_LISTEN_API=0.0.0.0:1", "CHANCERY_HSM_SESSIONS=3", "CHANCERY_TLS_NAMES=a.example,192.0.2.1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Listen.API != "0.0.0.0:1" || c.HSM.Sessions != 3 || len(c.TLS.serviceName().DNS) != 1 || len(c.TLS.serviceName().IP) != 1 {
+		t.Errorf("the environment does not override: %+v", c)
+	}
+	if c.HSM.PIN.File != "/etc/chancery/pin" {
+		t.Errorf("the PIN file is %q: a relative path counts from the configuration's directory", c.HSM.PIN.File)
+	}
+	if n := c.namespaces()["team-a"]; !n.OwnsDNS("www.team-a.example") || n.OwnsDNS("team-b.example") {
+		t.Errorf("namespace %+v", n)
+	}
+}
+
+func TestConfigIsRefusedWithLines(t *testing.T) {
+	for name, c := range map[string]struct{ old, new, want string }{
+		"unknown field":     {"replica: a", "replcia: a", "c.yaml:1: replcia: unknown field"},
+		"two keys":          {"replica: a", "replica: a\nreplica: b", "c.yaml:2: replica: the key stands here twice"},
+		"no database":       {`{url: "postgres://localhost/chancery"}`, "{}", "c.yaml:2: database: exactly one of"},
+		"two PINs":          {"{file: pin}", "{file: pin, env: P}", "c.yaml:6: hsm.pin: 2 sources"},
+		"a PIN in place":    {"{file: pin}", "{value: 1234}", "c.yaml:6: value: unknown field"},
+		"no token":          {"{label: chancery}", "{}", "c.yaml:5: hsm.token"},
+		"authority twice":   {"[issuing-1]", "[issuing-1, issuing-1]", "c.yaml:7: authorities[1]"},
+		"bad namespace":     {"name: team-a", "name: Team A", "c.yaml:9: namespaces[0].name"},
+		"reserved name":     {"name: team-a", "name: chancery-service", "c.yaml:9: namespaces[0].name"},
+		"bad prefix":        {"10.1.0.0/16", "10.1.0.0/99", "c.yaml:9"},
+		"bad listen":        {"replica: a", "replica: a\nlisten: {api: nowhere}", "c.yaml:2: listen.api"},
+		"bad size":          {"replica: a", "replica: a\nlimits: {body: 1TB}", "c.yaml:2: limits.body"},
+		"too few sessions":  {"  pin:", "  sessions: 0\n  pin:", "c.yaml:6: hsm.sessions"},
+		"bad level":         {"replica: a", "replica: a\nlog: {level: loud}", "c.yaml:2: log.level"},
+		"empty authorities": {"[issuing-1]", "[]", "c.yaml:7: authorities"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			text := strings.Replace(soundConfig, c.old, c.new, 1)
+			if _, err := parseConfig("c.yaml", []byte(text), nil); err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got %v, want %q", err, c.want)
+			}
+		})
+	}
+}
+
+func FuzzConfig(f *testing.F) {
+	f.Add([]byte(soundConfig))
+	f.Add([]byte("replica: [\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if c, err := parseConfig("c.yaml", data, nil); err == nil && (len(c.Authorities) == 0 || c.HSM.Module == "") {
+			t.Errorf("an incomplete configuration was accepted: %+v", c)
+		}
+	})
+}
+
+// compose is the part of docker-compose.yml that has to agree with the program.
+type compose struct {
+	Name     string                    `yaml:"name"`
+	Services map[string]composeService `yaml:"services"`
+	Volumes  map[string]any            `yaml:"volumes"`
+	Networks map[string]any            `yaml:"networks"`
+	Secrets  map[string]struct {
+		File string `yaml:"file"`
+	} `yaml:"secrets"`
+}
+
+type composeService struct {
+	Image           string            `yaml:"image"`
+	Build           any               `yaml:"build"`
+	Command         []string          `yaml:"command"`
+	Entrypoint      []string          `yaml:"entrypoint"`
+	Restart         string            `yaml:"restart"`
+	StopGracePeriod string            `yaml:"stop_grace_period"`
+	Environment     map[string]string `yaml:"environment"`
+	User            string            `yaml:"user"`
+	GroupAdd        []string          `yaml:"group_add"`
+	ReadOnly        bool              `yaml:"read_only"`
+	CapDrop         []string          `yaml:"cap_drop"`
+	SecurityOpt     []string          `yaml:"security_opt"`
+	Tmpfs           []string          `yaml:"tmpfs"`
+	Secrets         []string          `yaml:"secrets"`
+	Volumes         []string          `yaml:"volumes"`
+	Networks        []string          `yaml:"networks"`
+	Ports           []string          `yaml:"ports"`
+	Healthcheck     any               `yaml:"healthcheck"`
+	DependsOn       map[string]any    `yaml:"depends_on"`
+}
+
+// TestComposeAgreesWithServe reads docker-compose.yml and the configuration that it mounts with the parsers of the program, and compares.
+func TestComposeAgreesWithServe(t *testing.T) {
+	text := read(t, "../../docker-compose.yml")
+	var file compose
+	if err := strictyaml.Decode("docker-compose.yml", text, &file).Err(); err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := parseConfig("deploy/chancery.yaml", read(t, "../../deploy/chancery.yaml"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	service := file.Services["chancery"]
+	if strings.Join(service.Command, " ") != "serve --config /etc/chancery/chancery.yaml" || !mounts(service, "./deploy/chancery.yaml:/etc/chancery/chancery.yaml:ro") {
+		t.Errorf("the service is started by %v with %v", service.Command, service.Volumes)
+	}
+	for name, s := range map[string]composeService{"chancery": service, "setup": file.Services["setup"]} {
+		if !s.ReadOnly || s.User == "" || strings.HasPrefix(s.User, "0") || len(s.CapDrop) != 1 || s.CapDrop[0] != "ALL" {
+			t.Errorf("%s is not confined: %+v", name, s)
+		}
+	}
+	if service.Healthcheck == nil || file.Services["postgres"].Healthcheck == nil {
+		t.Error("a health check is missing")
+	}
+	for _, path := range []string{cfg.Database.URLFile, cfg.HSM.PIN.File} {
+		name := strings.TrimPrefix(path, "/run/secrets/")
+		if _, known := file.Secrets[name]; !known || !strings.Contains(strings.Join(service.Secrets, " "), name) {
+			t.Errorf("%s is no secret of the service", path)
+		}
+	}
+	ports := strings.Join(service.Ports, " ")
+	for _, address := range []string{cfg.Listen.API, cfg.Listen.Distribution} {
+		port := address[strings.LastIndexByte(address, ':'):]
+		if !strings.HasPrefix(address, "0.0.0.0") || !strings.Contains(ports, port) {
+			t.Errorf("%s is not among the ports %s", address, ports)
+		}
+	}
+	if !strings.Contains(string(text), "http://"+cfg.Listen.Operations+"/readyz") {
+		t.Error("the health check does not ask the operations listener")
+	}
+	plan, err := ceremony.ParsePlan("deploy/ceremony.yaml", read(t, "../../deploy/ceremony.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	made := map[string]bool{}
+	for _, a := range plan.Authorities {
+		made[a.Name] = true
+	}
+	for _, name := range cfg.Authorities {
+		if !made[name] {
+			t.Errorf("authority %s is configured, and the ceremony does not make it", name)
+		}
+	}
+}
+
+func mounts(s composeService, volume string) bool {
+	for _, v := range s.Volumes {
+		if v == volume {
+			return true
+		}
+	}
+	return false
+}
+
+func read(t *testing.T, path string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
