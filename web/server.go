@@ -40,6 +40,8 @@ type Authority interface {
 	Ready(ctx context.Context) error
 }
 
+var _ Authority = (*ca.CA)(nil)
+
 // Tokens finds out who a bearer token belongs to. The token itself never leaves this package: its digest is looked up.
 type Tokens interface {
 	// ActorByToken returns an error wrapping ca.ErrNotFound for a token that is unknown, expired or withdrawn.

@@ -173,6 +173,9 @@ func (r *ring) ActorByToken(_ context.Context, digest [32]byte) (access.Actor, e
 	return access.Actor{}, ca.ErrNotFound
 }
 
+// shipped reads the profiles once for all tests.
+var shipped = sync.OnceValues(policies.Shipped)
+
 // surface is a Server with all that a test needs to speak to it.
 type surface struct {
 	*Server
@@ -184,7 +187,7 @@ type surface struct {
 
 func newSurface(t testing.TB, change ...func(*Config)) *surface {
 	t.Helper()
-	set, err := policies.Shipped()
+	set, err := shipped()
 	if err != nil {
 		t.Fatal(err)
 	}

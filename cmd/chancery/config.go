@@ -112,7 +112,9 @@ type NamespaceConfig struct {
 	Email []string `yaml:"email"`
 	// URI holds URI prefixes such as spiffe://example.org.
 	URI []string `yaml:"uri"`
-	// Profiles that may be used. Default: every one.
+	// Subjects holds the organisations that may stand in a subject's O. "*" is any.
+	Subjects []string `yaml:"subjects"`
+	// Profiles that may be used. Default: every one that is not restricted.
 	Profiles []string `yaml:"profiles"`
 }
 
@@ -283,7 +285,7 @@ func (n NamespaceConfig) namespace() access.Namespace {
 			owned = append(owned, prefix)
 		}
 	}
-	return access.Namespace{Name: n.Name, DNS: n.DNS, IP: owned, Email: n.Email, URI: n.URI, Profiles: n.Profiles}
+	return access.Namespace{Name: n.Name, DNS: n.DNS, IP: owned, Email: n.Email, URI: n.URI, Subjects: n.Subjects, Profiles: n.Profiles}
 }
 
 // namespaces are the configured namespaces and the service's own.

@@ -1,0 +1,120 @@
+package web
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/chancery-ca/chancery/ca"
+)
+
+// IssueRequest asks for a certificate.
+type IssueRequest struct {
+	Profile  string            `json:"profile" example:"tls-server" doc:"The profile that the certificate shall follow"`
+	CSR      string            `json:"csr" doc:"The certification request (PKCS#10), PEM"`
+	Validity string            `json:"validity,omitempty" example:"90d" doc:"How long it shall be valid; left out: the profile's default"`
+	Issuer   string            `json:"issuer,omitempty" example:"issuing-1" doc:"The authority that shall sign; the default one when left out"`
+	Metadata map[string]string `json:"metadata,omitempty" doc:"Kept with the request: up to 16 entries, 64 and 256 octets"`
+}
+
+// Issued is a certificate that was just issued.
+type Issued struct {
+	Serial        string    `json:"serial" doc:"Lower-case hex"`
+	Certificate   string    `json:"certificate" doc:"PEM"`
+	Chain         string    `json:"chain" doc:"PEM, leaf first, without the root"`
+	Issuer        string    `json:"issuer" doc:"The authority that signed"`
+	Profile       string    `json:"profile"`
+	PolicyVersion string    `json:"policy_version" doc:"The version of the policies that decided"`
+	NotBefore     time.Time `json:"not_before"`
+	NotAfter      time.Time `json:"not_after" doc:"Inclusive"`
+	AuditEvent    string    `json:"audit_event" doc:"The entry in the audit log"`
+}
+
+type issueInput struct {
+	Profile  string `query:"profile" doc:"The profile, where the body is not JSON"`
+	Validity string `query:"validity" doc:"The validity, where the body is not JSON"`
+	Issuer   string `query:"issuer" doc:"The authority, where the body is not JSON"`
+	Key      string `header:"Idempotency-Key" doc:"1 to 255 visible ASCII characters; repeated, it gets the same certificate"`
+}
+
+type issueAnswer struct {
+	ContentType string `header:"Content-Type" hidden:"true"`
+	Location    string `header:"Location" doc:"Where the certificate is from now on"`
+	Replayed    string `header:"Idempotency-Replayed" doc:"\"true\" when issued for an earlier request with this key"`
+	Body        []byte
+}
+
+func (s *Server) routeIssue(api huma.API) error {
+	return route(s, api, call{
+		method: http.MethodPost, path: "/certificates", id: "issue-certificate", tag: tagCertificates, success: http.StatusCreated,
+		summary:     "Ask for a certificate",
+		description: "Turns a certification request into a certificate, or into a problem that names every rule broken and how to satisfy it.",
+		bodies:      requestBodies(IssueRequest{}),
+		answers:     []media{{name: typeJSON, json: Issued{}}, {name: typeChain, text: "the chain alone: the certificate, then its issuers"}},
+		problems:    append([]int{http.StatusConflict, http.StatusUnprocessableEntity}, requestProblems...),
+	}, s.issue)
+}
+
+func (s *Server) issue(ctx context.Context, in *issueInput) (*issueAnswer, error) {
+	wish, err := readIssue(ctx, in)
+	if err != nil {
+		return nil, err
+	}
+	outcome, err := s.ca.Issue(ctx, wish)
+	if err != nil {
+		return nil, unknownIssuer(err, wish.Issuer)
+	}
+	c := outcome.Certificate
+	chain := encodePEM(outcome.Chain...)
+	out := &issueAnswer{ContentType: typeChain, Location: pattern("/certificates/" + c.Serial.String()), Body: []byte(chain)}
+	if outcome.Replayed {
+		out.Replayed = "true"
+	}
+	if exchangeOf(ctx).answer == typeChain {
+		return out, nil
+	}
+	body, err := jsonAnswer(Issued{
+		Serial: c.Serial.String(), Certificate: encodePEM(c.DER), Chain: chain, Issuer: c.Issuer, Profile: c.Profile,
+		PolicyVersion: c.PolicyDigest, NotBefore: c.NotBefore.UTC(), NotAfter: c.NotAfter.UTC(), AuditEvent: c.EventID,
+	})
+	if err != nil {
+		return nil, err
+	}
+	out.ContentType, out.Body = body.ContentType, body.Body
+	return out, nil
+}
+
+// readIssue makes an order of the body that came.
+func readIssue(ctx context.Context, in *issueInput) (ca.Order, error) {
+	e, o := exchangeOf(ctx), newOrder(ctx)
+	o.idempotencyKey(in.Key)
+	if e.mediaType == typeJSON {
+		var body IssueRequest
+		if err := decodeStrict(e.body, &body); err != nil {
+			return ca.Order{}, err
+		}
+		o.queryIsForRaw(map[string]string{"profile": in.Profile, "validity": in.Validity, "issuer": in.Issuer})
+		o.profile(body.Profile)
+		o.issuer(body.Issuer)
+		o.validity(body.Validity)
+		o.metadata(body.Metadata)
+		o.pem([]byte(body.CSR))
+		return o.result()
+	}
+	o.profile(in.Profile)
+	o.issuer(in.Issuer)
+	o.validity(in.Validity)
+	o.raw(e)
+	return o.result()
+}
+
+// raw reads a certification request that is the whole body.
+func (o *order) raw(e *exchange) {
+	if e.mediaType == typePEM {
+		o.pem(e.body)
+		return
+	}
+	o.der(e.body)
+}
