@@ -69,7 +69,8 @@ func (c Cluster) log() string  { return filepath.Join(c.Dir, "log") }
 // URL is the address of a database of the cluster for a login. It holds no secret.
 func (c Cluster) URL(login, database string) string {
 	u := url.URL{Scheme: "postgres", User: url.User(login), Path: "/" + database}
-	u.RawQuery = url.Values{"host": {c.Socket}, "port": {"5432"}}.Encode()
+	// Unlike in a form, a plus is a plus in a Postgres URL.
+	u.RawQuery = strings.ReplaceAll(url.Values{"host": {c.Socket}, "port": {"5432"}}.Encode(), "+", "%20")
 	return u.String()
 }
 
@@ -77,6 +78,10 @@ func (c Cluster) URL(login, database string) string {
 func (c Cluster) Init(ctx context.Context) error {
 	if len(c.Socket) > maxSocket {
 		return fmt.Errorf("the path of the socket directory %s is longer than %d octets", c.Socket, maxSocket)
+	}
+	// pg_ctl hands its paths to a shell between double quotes, as they are.
+	if i := strings.IndexAny(c.Dir, "\"$`\\\n"); i >= 0 {
+		return fmt.Errorf("the path %q has a %q, which pg_ctl cannot pass on; choose another directory", c.Dir, c.Dir[i])
 	}
 	if err := c.own(c.Dir); err != nil {
 		return err

@@ -1,0 +1,70 @@
+package storage_test
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+	"testing"
+
+	"github.com/chancery-ca/chancery/audit"
+	"github.com/chancery-ca/chancery/storage"
+	"github.com/chancery-ca/chancery/storage/storagetest"
+)
+
+// BenchmarkIssue writes an intent and its certificate, the two commits of an issuance, to a server that syncs.
+func BenchmarkIssue(b *testing.B) {
+	server := storagetest.NewServer(b, storagetest.Options{Durable: true})
+	for _, clients := range []int{1, 8, 32} {
+		b.Run(fmt.Sprintf("clients=%d", clients), func(b *testing.B) {
+			s, err := storage.Open(context.Background(), storage.Config{URL: server.URL, MaxConns: clients})
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer s.Close()
+			benchmarkIssue(b, s, clients)
+		})
+	}
+}
+
+func benchmarkIssue(b *testing.B, s *storage.Store, clients int) {
+	ctx := context.Background()
+	var left atomic.Int64
+	left.Store(int64(b.N))
+	done := make(chan error, clients)
+	b.ResetTimer()
+	for range clients {
+		go func() {
+			for left.Add(-1) >= 0 {
+				i := newIntent(b, alpha)
+				i.TBS = make([]byte, 900)
+				if err := s.RecordIntent(ctx, i, leaf(b, audit.CertificateIntended)); err != nil {
+					done <- err
+					return
+				}
+				c := certificateOf(i)
+				if err := s.RecordCertificate(ctx, c, leafWithID(b, c.EventID, audit.CertificateIssued), leaf(b, audit.KeySigned)); err != nil {
+					done <- err
+					return
+				}
+			}
+			done <- nil
+		}()
+	}
+	for range clients {
+		if err := <-done; err != nil {
+			b.Error(err)
+		}
+	}
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "certificates/s")
+}
+
+// BenchmarkLookUp reads one certificate by serial.
+func BenchmarkLookUp(b *testing.B) {
+	f := setUp(b)
+	c := f.issue()
+	for b.Loop() {
+		if found, err := f.Certificates(context.Background(), c.Issuer, c.Serial[:], "web"); err != nil || len(found) != 1 {
+			b.Fatal(len(found), err)
+		}
+	}
+}

@@ -1,0 +1,148 @@
+package storage_test
+
+import (
+	"context"
+	"errors"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/chancery-ca/chancery/ca"
+	"github.com/chancery-ca/chancery/storage"
+	"github.com/chancery-ca/chancery/storage/storagetest"
+)
+
+// wantRefused opens and expects an error that errors.Is want and whose text holds the advice.
+func wantRefused(t *testing.T, c storage.Config, want error, advice string) {
+	t.Helper()
+	s, err := storage.Open(context.Background(), c)
+	if err == nil {
+		s.Close()
+	}
+	if !errors.Is(err, want) || !strings.Contains(err.Error(), advice) {
+		t.Errorf("Open = %v\nwant %v, with %q", err, want, advice)
+	}
+}
+
+func TestOpenRefusesAnUnsafeServer(t *testing.T) {
+	s, err := storage.Open(context.Background(), storage.Config{URL: storagetest.New(t).URL})
+	if err == nil {
+		s.Close()
+	}
+	var unsafe *storage.UnsafeError
+	if !errors.As(err, &unsafe) || unsafe.Setting != "fsync" || unsafe.Value != "off" {
+		t.Errorf("Open = %v, want an *UnsafeError about fsync", err)
+	}
+}
+
+func TestOpenRefusesASchemaThatDoesNotFit(t *testing.T) {
+	f := setUp(t)
+	c := storage.Config{URL: f.db.URL, Unsafe: true}
+	f.exec(`INSERT INTO goose_db_version (version_id, is_applied) VALUES (99999, true)`)
+	wantRefused(t, c, storage.ErrSchema, "newer chancery")
+	f.exec(`DELETE FROM goose_db_version WHERE version_id IN (99999, (SELECT max(version_id) FROM goose_db_version WHERE version_id < 99999))`)
+	wantRefused(t, c, storage.ErrSchema, "chancery migrate")
+	f.exec(`DROP TABLE goose_db_version`)
+	wantRefused(t, c, storage.ErrSchema, "chancery migrate")
+}
+
+func TestOpenRefusesARoleThatDoesNotFit(t *testing.T) {
+	f := setUp(t)
+	wantRefused(t, storage.Config{URL: f.db.URL, Unsafe: true, Role: "no such role"}, storage.ErrSchema, "chancery migrate")
+	wantRefused(t, storage.Config{URL: f.db.URL, Unsafe: true, Role: "chancery"}, storage.ErrPrivileges, `GRANT "chancery" TO "chancery_app"`)
+	wantRefused(t, storage.Config{URL: f.db.OwnerURL, Unsafe: true, Role: "chancery"}, storage.ErrPrivileges, "could change facts in authorities")
+
+	f.exec(`GRANT UPDATE (leaf) ON audit_leaves TO chancery_service`)
+	wantRefused(t, storage.Config{URL: f.db.URL, Unsafe: true}, storage.ErrPrivileges, "could change facts in audit_leaves")
+	f.exec(`REVOKE UPDATE (leaf) ON audit_leaves FROM chancery_service`)
+	f.exec(`REVOKE INSERT ON revocations FROM chancery_service`)
+	wantRefused(t, storage.Config{URL: f.db.URL, Unsafe: true}, storage.ErrPrivileges, "cannot read or add to revocations")
+}
+
+// The owner's login works as the service too, with no more rights than the service.
+func TestOpenWithTheOwnersLogin(t *testing.T) {
+	f := setUp(t)
+	s, err := storage.Open(context.Background(), storage.Config{URL: f.db.OwnerURL, Unsafe: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if err := s.Ping(context.Background()); err != nil {
+		t.Error(err)
+	}
+	if at, err := s.ServerTime(context.Background()); err != nil || time.Since(at).Abs() > time.Minute {
+		t.Errorf("the database's clock shows %s, %v", at, err)
+	}
+}
+
+func TestErrorsNeverShowThePassword(t *testing.T) {
+	const secret = "s3cr3t-p4ss"
+	ctx := context.Background()
+	for _, u := range []string{
+		"postgres://ada:" + secret + "@127.0.0.1:1/chancery?connect_timeout=1",
+		"postgres://ada:" + secret + "@127.0.0.1:port/chancery",
+		"postgres://ada:" + secret + "%zz@127.0.0.1/chancery",
+		"postgres://ada:" + secret + " @127.0.0.1:1/chancery?sslmode=strange",
+		"host=127.0.0.1 port=1 user=ada password=" + secret + " sslmode=disable connect_timeout=1",
+		"host=127.0.0.1 password='" + secret,
+		secret,
+	} {
+		_, openErr := storage.Open(ctx, storage.Config{URL: u})
+		_, migrateErr := storage.Migrate(ctx, u)
+		grantErr := storage.GrantService(ctx, u, "x")
+		for _, err := range []error{openErr, migrateErr, grantErr} {
+			if err == nil {
+				t.Errorf("%q was accepted", u)
+			}
+			for ; err != nil; err = errors.Unwrap(err) {
+				if strings.Contains(err.Error(), secret) {
+					t.Errorf("an error shows the password: %v", err)
+				}
+			}
+		}
+	}
+}
+
+func TestAnAbsentDatabaseIsUnavailable(t *testing.T) {
+	gone := url.URL{Scheme: "postgres", User: url.User("x"), Path: "/x", RawQuery: url.Values{"host": {t.TempDir()}}.Encode()}
+	wantRefused(t, storage.Config{URL: gone.String()}, ca.ErrUnavailable, "")
+	if _, err := storage.Migrate(context.Background(), gone.String()); !errors.Is(err, ca.ErrUnavailable) {
+		t.Errorf("Migrate = %v, want ErrUnavailable", err)
+	}
+}
+
+func TestMigratingAtOnceAndAgain(t *testing.T) {
+	f := setUp(t)
+	ctx := context.Background()
+	f.exec(`DROP SCHEMA public CASCADE`)
+	f.exec(`CREATE SCHEMA public`)
+	const processes = 3
+	applied := make([][]string, processes)
+	var wg sync.WaitGroup
+	for n := range processes {
+		wg.Go(func() {
+			var err error
+			if applied[n], err = storage.Migrate(ctx, f.db.OwnerURL); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	total := 0
+	for _, a := range applied {
+		total += len(a)
+		if len(a) > 0 && (len(a) < 3 || a[0] != "00001_schema.sql") {
+			t.Errorf("one process applied %v", a)
+		}
+	}
+	if again, err := storage.Migrate(ctx, f.db.OwnerURL); err != nil || len(again) != 0 {
+		t.Errorf("again: %v, %v", again, err)
+	}
+	f.wantCounts("goose_db_version WHERE version_id > 0", total)
+	f.db.Store(t) // it opens
+	if err := storage.GrantService(ctx, f.db.OwnerURL, "chancery_app"); err != nil {
+		t.Errorf("granting again: %v", err)
+	}
+}

@@ -1,0 +1,105 @@
+package storage_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/chancery-ca/chancery/issuance"
+)
+
+var facts = []string{"authorities", "requests", "certificates", "orphans", "imported_certificates", "revocations", "compromised_keys",
+	"crl_intents", "crls", "audit_leaves"}
+
+func sqlState(err error) string {
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) {
+		return pg.Code
+	}
+	return fmt.Sprint(err)
+}
+
+const (
+	insufficientPrivilege = "42501"
+	restrictViolation     = "23001"
+)
+
+// The service's login, and the role that it works as, can add facts and do no more.
+func TestTheServiceCannotChangeFacts(t *testing.T) {
+	f := setUp(t)
+	ctx := context.Background()
+	c := f.issue()
+	f.revoke(c, issuance.KeyCompromise, 0)
+	f.addAuthority("issuing-1")
+	partition := "certificates_" + c.Serial.Time().Format("2006_01")
+	column := map[string]string{"authorities": "name", "audit_leaves": "kind", partition: "issuer"}
+
+	var forbidden []string
+	for _, table := range append(facts, partition) {
+		name := column[table]
+		if name == "" {
+			name = "issuer"
+		}
+		forbidden = append(forbidden, fmt.Sprintf("UPDATE %s SET %s = %[2]s", table, name), "DELETE FROM "+table, "TRUNCATE "+table)
+	}
+	forbidden = append(forbidden,
+		"INSERT INTO "+partition+" SELECT * FROM certificates",
+		"UPDATE intents SET tbs = ''",
+		"UPDATE intents SET request_id = request_id",
+		"UPDATE idempotency_keys SET serial = ''",
+		"UPDATE api_tokens SET sha256 = sha256",
+		"UPDATE api_tokens SET roles = '{operator}'",
+		"DELETE FROM api_tokens",
+		"DELETE FROM crl_scopes",
+		"TRUNCATE intents",
+		"CREATE TABLE mine ()",
+		"DROP TABLE "+partition,
+		"ALTER TABLE certificates DISABLE TRIGGER ALL",
+		"ALTER TABLE certificates DETACH PARTITION "+partition,
+		"UPDATE goose_db_version SET version_id = 0",
+		"SELECT serial_bound(now())",
+		"CREATE ROLE another",
+	)
+	for _, role := range []string{"chancery_service", "chancery_app"} {
+		conn := connect(t, f.db.URL)
+		if _, err := conn.Exec(ctx, "SET ROLE "+role); err != nil {
+			t.Fatal(err)
+		}
+		for _, sql := range forbidden {
+			if _, err := conn.Exec(ctx, sql); sqlState(err) != insufficientPrivilege {
+				t.Errorf("%s may %s: %v", role, sql, err)
+			}
+		}
+	}
+}
+
+// The triggers stop the owner's slips.
+func TestTheOwnerCannotChangeFactsByMistake(t *testing.T) {
+	f := setUp(t)
+	ctx := context.Background()
+	c := f.issue()
+	r := f.revoke(c, issuance.KeyCompromise, 0)
+	f.addAuthority("issuing-1")
+	f.publish(f.claim("issuing-1"), time.Now())
+	for _, sql := range []string{
+		"UPDATE certificates SET der = ''", "DELETE FROM certificates", "TRUNCATE certificates",
+		"DELETE FROM certificates_" + c.Serial.Time().Format("2006_01"),
+		"UPDATE audit_leaves SET leaf = ''", "DELETE FROM audit_leaves", "TRUNCATE audit_leaves",
+		"UPDATE revocations SET reason = 0", "DELETE FROM revocations", "DELETE FROM requests", "DELETE FROM compromised_keys",
+		"DELETE FROM authorities", "UPDATE crls SET der = ''", "DELETE FROM crl_intents",
+		"UPDATE crl_scopes SET last_number = last_number - 1", "UPDATE crl_scopes SET fence = fence - 1",
+		"UPDATE crl_scopes SET published_number = published_number - 1", "UPDATE crl_scopes SET published_number = last_number + 1",
+	} {
+		if _, err := f.owner.Exec(ctx, sql); sqlState(err) != restrictViolation {
+			t.Errorf("%s: %v", sql, err)
+		}
+	}
+	found, err := f.Certificates(ctx, "", c.Serial[:], "*")
+	if err != nil || len(found) != 1 || found[0].Revocation == nil || found[0].Revocation.EventID != r.EventID {
+		t.Errorf("afterwards: %+v, %v", found, err)
+	}
+}
