@@ -38,7 +38,7 @@ CREATE TABLE requests (
     validity        interval NOT NULL,         -- asked for; zero: the profile's
     metadata        jsonb NOT NULL,
     verdict         text NOT NULL,
-    results         jsonb NOT NULL,
+    results         jsonb NOT NULL,            -- of the rules that did not simply allow
     policy_digest   text NOT NULL,
     compromised_key boolean NOT NULL
 );

@@ -120,6 +120,17 @@ func (s *Store) inBatch(ctx context.Context, doing string, done landed, queue fu
 	})
 }
 
+// inOneTrip is inBatch for writes that look after their retries themselves. sent is set when the batch may have reached the server.
+func (s *Store) inOneTrip(ctx context.Context, sent *bool, queue func(*pgx.Batch)) error {
+	conn, err := s.pool.Acquire(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Release()
+	*sent = true
+	return sendBatch(ctx, conn, queue)
+}
+
 func sendBatch(ctx context.Context, conn *pgxpool.Conn, queue func(*pgx.Batch)) error {
 	var batch pgx.Batch
 	queue(&batch)

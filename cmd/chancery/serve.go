@@ -102,6 +102,7 @@ type service struct {
 // those that it has begun, and closes what it opened. ready is called once requests are answered.
 func (a *app) serve(ctx context.Context, cfg Config, l listeners, ready func()) (err error) {
 	defer l.close()
+	tuneMemory(a.Env)
 	s, err := a.open(ctx, cfg)
 	if err != nil {
 		return err
