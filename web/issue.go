@@ -36,7 +36,7 @@ type issueInput struct {
 	Profile  string `query:"profile" doc:"The profile, where the body is not JSON"`
 	Validity string `query:"validity" doc:"The validity, where the body is not JSON"`
 	Issuer   string `query:"issuer" doc:"The authority, where the body is not JSON"`
-	Key      string `header:"Idempotency-Key" doc:"1 to 255 visible ASCII characters; repeated, it gets the same certificate"`
+	Key      string `header:"Idempotency-Key" doc:"1 to 255 visible ASCII characters; repeated within 7 days, it gets the same certificate"`
 }
 
 type issueAnswer struct {
