@@ -51,7 +51,7 @@ var mayImport = map[string][]string{
 var testParts = []string{"csr/csrtest", "hsm/hsmtest", "storage/storagetest"}
 
 // testsMayImport are the further rooms that a room's tests need beside the test parts: a token of hsmtest is opened and asked by hsm's names.
-var testsMayImport = map[string][]string{"issuance": {"hsm"}}
+var testsMayImport = map[string][]string{"issuance": {"access", "csr", "hsm"}}
 
 // doors says for each outside module, or part of one, which packages use it; what a package has below it belongs to it. Whoever else
 // needs what the module does asks that package for it.

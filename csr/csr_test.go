@@ -344,7 +344,7 @@ func TestOtherWritersOrder(t *testing.T) {
 	keys := csrtest.FixedKeys()
 	der, err := x509.CreateCertificateRequest(nil, &x509.CertificateRequest{
 		DNSNames: []string{"a.dev.example"},
-		//nolint:staticcheck // the only way to write another attribute before the extensionRequest
+		//lint:ignore SA1019 the only way to write another attribute before the extensionRequest
 		Attributes: []pkix.AttributeTypeAndValueSET{{Type: csrtest.OIDChallenge, Value: [][]pkix.AttributeTypeAndValue{{{
 			Type: asn1.ObjectIdentifier{1, 2, 3}, Value: "a value so long that the attribute sorts behind the extensionRequest in DER",
 		}}}}},

@@ -251,6 +251,11 @@ func TestDecideAuthorityRefuses(t *testing.T) {
 			if got := result.Verdict == Refuse; got != c.refuse {
 				t.Fatalf("the rule says %s; all violations: %v", result.Verdict, d.Violations())
 			}
+			for _, v := range result.Violations {
+				if v.Hint == "" {
+					t.Errorf("a violation without a hint: %+v", v)
+				}
+			}
 			if _, ok := d.Template(); ok != (d.Verdict() == Allow) || c.refuse && ok || !c.refuse && !ok {
 				t.Fatalf("%s, template %v, %v", d.Verdict(), ok, d.Violations())
 			}

@@ -352,7 +352,7 @@ func compileLint(r *report, f lintFile) Lint {
 		excepted = append(excepted, e.Lint)
 	}
 	reportRepeated(r, "lint.except", excepted)
-	return Lint{Sources: f.Sources, Except: f.Except}
+	return Lint(f)
 }
 
 func compileFilePattern(r *report, field, source string) *pattern {

@@ -20,7 +20,7 @@ import (
 	"github.com/chancery-ca/chancery/csr/csrtest"
 )
 
-// now is a day on which public certificates may last 200 days.
+// now is a day on which public certificates may last 199 days.
 var now = time.Date(2026, 11, 23, 12, 30, 15, 123456789, time.UTC)
 
 // dev is a namespace such as a team has.

@@ -13,7 +13,7 @@ import (
 // IssueRequest asks for a certificate.
 type IssueRequest struct {
 	Profile  string            `json:"profile" example:"tls-server" doc:"The profile that the certificate shall follow"`
-	CSR      string            `json:"csr" doc:"The certification request (PKCS#10), PEM"`
+	CSR      string            `json:"csr" example:"-----BEGIN CERTIFICATE REQUEST-----\n…" doc:"The certification request (PKCS#10), PEM"`
 	Validity string            `json:"validity,omitempty" example:"90d" doc:"How long it shall be valid; left out: the profile's default"`
 	Issuer   string            `json:"issuer,omitempty" example:"issuing-1" doc:"The authority that shall sign; the default one when left out"`
 	Metadata map[string]string `json:"metadata,omitempty" doc:"Kept with the request: up to 16 entries, 64 and 256 octets"`
@@ -36,7 +36,7 @@ type issueInput struct {
 	Profile  string `query:"profile" doc:"The profile, where the body is not JSON"`
 	Validity string `query:"validity" doc:"The validity, where the body is not JSON"`
 	Issuer   string `query:"issuer" doc:"The authority, where the body is not JSON"`
-	Key      string `header:"Idempotency-Key" doc:"1 to 255 visible ASCII characters; repeated, it gets the same certificate"`
+	Key      string `header:"Idempotency-Key" doc:"1 to 255 visible ASCII characters; repeated within 7 days, it gets the same certificate"`
 }
 
 type issueAnswer struct {

@@ -292,16 +292,18 @@ func (s *service) renewTLS(ctx context.Context) error {
 	return nil
 }
 
-// upkeep makes partitions ahead and renews the service's certificate when two thirds of its life have passed.
+// upkeep keeps the database in order and renews the service's certificate when two thirds of its life have passed.
 func (s *service) upkeep(ctx context.Context) {
-	renew, partitions := time.NewTicker(renewCheck), time.NewTicker(upkeepEvery)
+	renew, database := time.NewTicker(renewCheck), time.NewTicker(upkeepEvery)
 	defer renew.Stop()
-	defer partitions.Stop()
+	defer database.Stop()
+	s.forgetKeys(ctx) // a service that is restarted every day has upkeep, too
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-partitions.C:
+		case <-database.C:
+			s.forgetKeys(ctx)
 			if err := s.store.EnsurePartitions(ctx, s.env.Now()); err != nil {
 				s.log.ErrorContext(ctx, "making partitions ahead failed; trying again", "error", err)
 			}
@@ -315,6 +317,17 @@ func (s *service) upkeep(ctx context.Context) {
 				s.log.ErrorContext(ctx, "renewing the service's certificate failed; trying again", "error", err, "not_after", leaf.NotAfter)
 			}
 		}
+	}
+}
+
+// forgetKeys deletes the idempotency keys that are too old to be asked for again.
+func (s *service) forgetKeys(ctx context.Context) {
+	n, err := s.store.ForgetIdempotencyKeys(ctx, ca.IdempotencyAge)
+	switch {
+	case err != nil && ctx.Err() == nil:
+		s.log.ErrorContext(ctx, "forgetting old idempotency keys failed; trying again", "error", err)
+	case n > 0:
+		s.log.InfoContext(ctx, "old idempotency keys are forgotten", "keys", n)
 	}
 }
 
