@@ -38,7 +38,7 @@ CREATE TABLE requests (
     validity        interval NOT NULL,         -- asked for; zero: the profile's
     metadata        jsonb NOT NULL,
     verdict         text NOT NULL,
-    results         jsonb NOT NULL,            -- of the rules that did not simply allow
+    results         jsonb NOT NULL,
     policy_digest   text NOT NULL,
     compromised_key boolean NOT NULL
 );
@@ -66,7 +66,7 @@ CREATE TABLE intents (
     PRIMARY KEY (serial, issuer, kind)
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 
--- Working table: callers' names for requests. A settled intent frees its key again, and upkeep deletes those of a week ago.
+-- Working table: callers' names for requests. A settled intent frees its key again.
 CREATE TABLE idempotency_keys (
     actor      text NOT NULL,
     key        text NOT NULL CHECK (key <> ''),
@@ -76,8 +76,6 @@ CREATE TABLE idempotency_keys (
     created_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (actor, key)
 );
--- For upkeep: rows come in the order of their time, so a few pages of summary find the old ones.
-CREATE INDEX idempotency_keys_age ON idempotency_keys USING brin (created_at);
 
 -- Facts: certificates. Serials begin with their time, so ranges of serials are months, a look-up by serial touches one partition,
 -- and new rows go to the right end of the index. The key starts with the serial because most look-ups know nothing else.
