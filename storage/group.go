@@ -70,16 +70,31 @@ func (g *group[In, Out]) enqueue(c *call[In, Out]) error {
 	return nil
 }
 
-// run works until nothing waits. Before it takes a lot it lets those goroutines run that are ready to: with the processors busy, calls
-// about to be made then share the lot. A lone call finds nobody to wait for.
+// run works until nothing waits.
 func (g *group[In, Out]) run() {
 	for {
-		runtime.Gosched()
+		g.gather()
 		lot := g.next()
 		if lot == nil {
 			return
 		}
 		g.workOn(lot)
+	}
+}
+
+// gather lets those goroutines run that are ready to, for as long as that brings calls: with the processors busy, those about to be made
+// share the lot. A lone call finds nobody to wait for.
+func (g *group[In, Out]) gather() {
+	const rounds = 4
+	for before, n := 0, 1; n <= rounds; n++ {
+		runtime.Gosched()
+		g.mu.Lock()
+		now := len(g.waiting)
+		g.mu.Unlock()
+		if now == before || now >= maxGroup {
+			return
+		}
+		before = now
 	}
 }
 
