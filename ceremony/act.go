@@ -222,8 +222,11 @@ func (a *act) write(made *authority, list []byte) error {
 		suffix string
 		data   []byte
 	}{
-		{certificateSuffix, made.chain[0]}, {pemSuffix, pemOf(made.chain[0])}, {chainSuffix, pemOf(made.chain...)},
-		{crlSuffix, list}, {bundleSuffix, bundle},
+		{certificateSuffix, made.chain[0]},
+		{pemSuffix, pemOf(made.chain[0])},
+		{chainSuffix, pemOf(made.chain...)},
+		{crlSuffix, list},
+		{bundleSuffix, bundle},
 	}
 	for _, f := range files {
 		if f.data == nil {

@@ -221,8 +221,10 @@ func decode(line []byte) (e entry, hash string, err error) {
 // kinds counts what an entry says.
 func (e entry) kinds() int {
 	n := 0
-	for _, set := range []bool{e.Begin != nil, e.Token != nil, e.Input != nil, e.Issuer != nil, e.Key != nil, e.Intent != nil, e.Signed != nil,
-		e.Artefact != nil, e.Failed != nil, e.End != nil} {
+	for _, set := range []bool{
+		e.Begin != nil, e.Token != nil, e.Input != nil, e.Issuer != nil, e.Key != nil, e.Intent != nil, e.Signed != nil,
+		e.Artefact != nil, e.Failed != nil, e.End != nil,
+	} {
 		if set {
 			n++
 		}

@@ -31,8 +31,10 @@ var (
 	hexForm    = regexp.MustCompile(`^(?:[0-9a-f]{2})+$`)
 	algorithms = []string{string(hsm.ECDSAP256), string(hsm.ECDSAP384), string(hsm.RSA2048), string(hsm.RSA3072), string(hsm.RSA4096)}
 	// A revoked authority stays revoked: holds and their release are not for CRLs of authorities.
-	reasons = []issuance.Reason{issuance.Unspecified, issuance.KeyCompromise, issuance.CACompromise, issuance.AffiliationChanged,
-		issuance.Superseded, issuance.CessationOfOperation, issuance.PrivilegeWithdrawn}
+	reasons = []issuance.Reason{
+		issuance.Unspecified, issuance.KeyCompromise, issuance.CACompromise, issuance.AffiliationChanged,
+		issuance.Superseded, issuance.CessationOfOperation, issuance.PrivilegeWithdrawn,
+	}
 	// maxNumber is what a CRL number must stay below, to fit in 20 octets with its sign (RFC 5280, section 5.2.3).
 	maxNumber = new(big.Int).Lsh(big.NewInt(1), 159)
 )

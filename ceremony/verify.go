@@ -19,52 +19,52 @@ const MaxTranscript = 64 << 20
 
 // Summary is what a transcript tells.
 type Summary struct {
-	Ceremony   string
-	PlanDigest string
-	Plan       []byte // the plan's text
-	Token      string // the token's serial
-	Began      time.Time
-	Ended      time.Time    // of the last line
-	Complete   bool         // it came to its end
-	Failure    string       // why it did not, where that is known
-	Issuers    []IssuerUsed // authorities of earlier ceremonies
-	Keys       []KeyUsed
-	Signed     []Signed
+	Ceremony   string       `json:"ceremony"`
+	PlanDigest string       `json:"plan_digest"`
+	Plan       []byte       `json:"plan"`  // the plan's text
+	Token      string       `json:"token"` // the token's serial
+	Began      time.Time    `json:"began"`
+	Ended      time.Time    `json:"ended"`             // of the last line
+	Complete   bool         `json:"complete"`          // it came to its end
+	Failure    string       `json:"failure,omitempty"` // why it did not, where that is known
+	Issuers    []IssuerUsed `json:"issuers,omitempty"` // authorities of earlier ceremonies
+	Keys       []KeyUsed    `json:"keys"`
+	Signed     []Signed     `json:"signed"`
 	// Unanswered are the subjects of intents without a signature: the key may have signed, what it signed was not kept.
-	Unanswered []string
-	Artefacts  []Artefact
+	Unanswered []string   `json:"unanswered,omitempty"`
+	Artefacts  []Artefact `json:"artefacts"`
 	// Head is the hash of the last line. It stands for the whole transcript: who noted it can tell any later change.
-	Head string
+	Head string `json:"head"`
 }
 
 // IssuerUsed is an authority of an earlier ceremony that has certified authorities of this one.
 type IssuerUsed struct {
-	Authority   string
-	Certificate []byte // DER
+	Authority   string `json:"authority"`
+	Certificate []byte `json:"certificate"` // DER
 }
 
 // KeyUsed is a key of the ceremony.
 type KeyUsed struct {
-	Authority string
-	Label     string
-	ID        []byte
-	Generated bool   // in this ceremony
-	SPKI      []byte // SubjectPublicKeyInfo
+	Authority string `json:"authority"`
+	Label     string `json:"label"`
+	ID        string `json:"id"`        // CKA_ID, lower-case hex
+	Generated bool   `json:"generated"` // in this ceremony
+	SPKI      []byte `json:"spki"`      // SubjectPublicKeyInfo
 }
 
 // Signed is a certificate or CRL that was signed.
 type Signed struct {
-	Issuer  string
-	Subject string
-	Kind    issuance.Kind
-	SHA256  string // of DER, lower-case hex
-	DER     []byte
+	Issuer  string        `json:"issuer"`
+	Subject string        `json:"subject"`
+	Kind    issuance.Kind `json:"kind"`
+	SHA256  string        `json:"sha256"` // of DER, lower-case hex
+	DER     []byte        `json:"der"`
 }
 
 // Artefact is a file that was written.
 type Artefact struct {
-	Name   string
-	SHA256 string // lower-case hex
+	Name   string `json:"name"`
+	SHA256 string `json:"sha256"` // lower-case hex
 }
 
 // ErrIncomplete marks a transcript that is sound as far as it goes, of a ceremony that failed or was interrupted. Its Summary is whole.
@@ -180,7 +180,7 @@ func (v *verifier) issuer(i *issuerLine) error {
 }
 
 func (v *verifier) key(k *keyLine) error {
-	id, err := hex.DecodeString(k.ID)
+	_, err := hex.DecodeString(k.ID)
 	switch {
 	case !v.token:
 		return errors.New("a key without a token")
@@ -196,7 +196,7 @@ func (v *verifier) key(k *keyLine) error {
 		return fmt.Errorf("the key of %s is not that of its certificate", k.Authority)
 	}
 	v.keys[k.Authority] = k
-	v.summary.Keys = append(v.summary.Keys, KeyUsed{Authority: k.Authority, Label: k.Label, ID: id, Generated: k.Generated, SPKI: k.SPKI})
+	v.summary.Keys = append(v.summary.Keys, KeyUsed{Authority: k.Authority, Label: k.Label, ID: k.ID, Generated: k.Generated, SPKI: k.SPKI})
 	return nil
 }
 

@@ -394,8 +394,10 @@ func TestParsePEM(t *testing.T) {
 		"an empty block":          {"-----BEGIN CERTIFICATE REQUEST-----\n-----END CERTIFICATE REQUEST-----\n", csr.RuleNotDER},
 		"truncated DER inside":    {string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der[:100]})), csr.RuleTruncated},
 		"too large":               {good + string(bytes.Repeat([]byte(" "), 2*csr.MaxDER)), csr.RuleTooLarge},
-		"too large inside": {string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: make([]byte, csr.MaxDER+1)})),
-			csr.RuleTooLarge},
+		"too large inside": {
+			string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: make([]byte, csr.MaxDER+1)})),
+			csr.RuleTooLarge,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r, err := csr.ParsePEM([]byte(c.text))

@@ -10,6 +10,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"maps"
 	"math/big"
@@ -23,6 +24,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/fstest"
 	"time"
 
 	zx509 "github.com/zmap/zcrypto/x509"
@@ -364,6 +366,60 @@ func TestShippedProfiles(t *testing.T) {
 			if !fired {
 				t.Errorf("%s excepts %s, which finds nothing in any certificate of this profile", name, one)
 			}
+		}
+	}
+}
+
+// TestNoCertificateSatisfiesBoth shows why tls-public has to except a lint: with the extension that RFC 5280 recommends, zlint finds what the
+// Baseline Requirements recommend against.
+func TestNoCertificateSatisfiesBoth(t *testing.T) {
+	shipped, err := os.ReadFile("../policies/profiles/tls-public.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	head, exceptions, found := strings.Cut(string(shipped), "  except:")
+	if !found || strings.Count(exceptions, "- lint:") != 1 || !strings.Contains(exceptions, "w_ext_subject_key_identifier_missing_sub_cert") {
+		t.Fatalf("the exceptions are other ones:\n%s", exceptions)
+	}
+	der, err := x509.CreateCertificateRequest(rand.Reader, applications(t)["tls-public"], softwareKey(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	request, err := csr.Parse(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rootKey := softwareKey(t)
+	root, err := issuance.SelfSign(t.Context(), rootGrant(t, rootKey.Public()), rootKey, serial(t), now, nothing)
+	if err != nil {
+		t.Fatal(err)
+	}
+	issuer, err := issuance.NewIssuer(read(t, root.DER), rootKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for write, want := range map[string]string{
+		"true": "w_ext_subject_key_identifier_not_recommended_subscriber", "false": "w_ext_subject_key_identifier_missing_sub_cert",
+	} {
+		text := strings.Replace(head, "subject_key_id: false", "subject_key_id: "+write, 1)
+		set, err := policies.Load(fstest.MapFS{"tls-public.yaml": {Data: []byte(text)}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		grant, err := set.Decide(policies.Request{
+			CSR: request, Profile: "tls-public", Actor: access.Actor{ID: "a", Namespace: "team"}, Namespace: team(nil), Now: now,
+			Issuer: policies.Issuer{
+				Name: "root", Certificate: issuer.Certificate(), CRLURL: "http://pki.example.com/crl/root.crl",
+				IssuerURLs: []string{"http://pki.example.com/ca/root.cer"},
+			},
+		}).Grant()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = issuer.Prepare(grant, serial(t), now)
+		var refused *issuance.LintError
+		if !errors.As(err, &refused) || len(refused.Findings) != 1 || refused.Findings[0].Lint != want {
+			t.Errorf("subject_key_id %s: %v, want %s alone", write, err, want)
 		}
 	}
 }

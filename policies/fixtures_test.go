@@ -92,8 +92,10 @@ func benign(t testing.TB) Request {
 	t.Helper()
 	return Request{
 		CSR: parseCSR(t, csrtest.Base()), Profile: "tls-server", Actor: access.Actor{ID: "a1", Namespace: "dev"}, Namespace: dev(), Now: now,
-		Issuer: Issuer{Name: "issuing-1", Certificate: issuingAuthority(t, nil), CRLScope: "issuing-1/0", CRLURL: "http://ca.example/crl/issuing-1.crl",
-			IssuerURLs: []string{"http://ca.example/ca/issuing-1.cer"}, OCSPURLs: []string{"http://ca.example/ocsp/issuing-1"}},
+		Issuer: Issuer{
+			Name: "issuing-1", Certificate: issuingAuthority(t, nil), CRLScope: "issuing-1/0", CRLURL: "http://ca.example/crl/issuing-1.crl",
+			IssuerURLs: []string{"http://ca.example/ca/issuing-1.cer"}, OCSPURLs: []string{"http://ca.example/ocsp/issuing-1"},
+		},
 	}
 }
 

@@ -52,8 +52,13 @@ func TestPublicProfile(t *testing.T) {
 		at   time.Time
 		days time.Duration
 	}{
-		{date(2026, 3, 15).Add(-time.Second), 397}, {date(2026, 3, 15), 199}, {date(2027, 3, 15).Add(-time.Second), 199},
-		{date(2027, 3, 15), 99}, {date(2029, 3, 15).Add(-time.Second), 99}, {date(2029, 3, 15), 46}, {date(2040, 1, 1), 46},
+		{date(2026, 3, 15).Add(-time.Second), 397},
+		{date(2026, 3, 15), 199},
+		{date(2027, 3, 15).Add(-time.Second), 199},
+		{date(2027, 3, 15), 99},
+		{date(2029, 3, 15).Add(-time.Second), 99},
+		{date(2029, 3, 15), 46},
+		{date(2040, 1, 1), 46},
 	} {
 		if got := p.validity.maxAt(c.at); got != c.days*day {
 			t.Errorf("at %s: %s, want %d days", c.at, got, c.days)
@@ -70,7 +75,8 @@ func TestSummary(t *testing.T) {
 	want := Summary{
 		Name: "tls-public", Description: p.Description(),
 		Keys: []KeySummary{
-			{"ECDSA P-256", []string{"digitalSignature"}}, {"ECDSA P-384", []string{"digitalSignature"}},
+			{"ECDSA P-256", []string{"digitalSignature"}},
+			{"ECDSA P-384", []string{"digitalSignature"}},
 			{"RSA 2048-4096", []string{"digitalSignature", "keyEncipherment"}},
 		},
 		ExtKeyUsage: []string{"serverAuth"}, ValidityDefault: 90 * 86400, ValidityMax: 199 * 86400,

@@ -205,8 +205,10 @@ func describe(doing string, err error) error {
 	case isOurs(err) || errors.Is(err, ca.ErrUnavailable):
 		return fmt.Errorf("%s: %w", doing, err)
 	case isUnstorable(err):
-		return fmt.Errorf("%s: %w", doing, &ca.InvalidError{Field: "text", Message: "a text holds NUL or is not UTF-8",
-			Hint: "leave such characters out"})
+		return fmt.Errorf("%s: %w", doing, &ca.InvalidError{
+			Field: "text", Message: "a text holds NUL or is not UTF-8",
+			Hint: "leave such characters out",
+		})
 	case isBroken(err) || mayPass(sqlState(err)):
 		return fmt.Errorf("%s: %w: %w", doing, ca.ErrUnavailable, err)
 	}

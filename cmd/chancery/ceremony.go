@@ -1,11 +1,11 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -155,8 +155,15 @@ func (a *app) ceremonyVerifyCommand() *cobra.Command {
 				return err
 			}
 			return a.print(summary, func(w io.Writer) {
-				text, _ := json.MarshalIndent(summary, "", "  ")
-				fmt.Fprintf(w, "the transcript is whole\n%s\n", text)
+				fmt.Fprintf(w, "the transcript is whole: ceremony %s, %s\nplan   %s\ntoken  %s\nhead   %s\n", summary.Ceremony,
+					summary.Ended.Format(time.RFC3339), summary.PlanDigest, summary.Token, summary.Head)
+				for _, k := range summary.Keys {
+					fmt.Fprintf(w, "key    %s, label %q, id %s, %s\n", k.Authority, k.Label, k.ID,
+						map[bool]string{true: "generated here", false: "in the token before"}[k.Generated])
+				}
+				for _, s := range summary.Signed {
+					fmt.Fprintf(w, "signed %s %s by %s, SHA-256 %s\n", s.Kind, s.Subject, s.Issuer, s.SHA256)
+				}
 			})
 		},
 	}

@@ -84,7 +84,11 @@ func (a *app) dev(ctx context.Context, o devOptions) (err error) {
 		return err
 	}
 	defer listeners.close()
-	say := a.progress()
+	var steps []devStep
+	say := func(step, format string, args ...any) {
+		steps = append(steps, devStep{step, fmt.Sprintf(format, args...)})
+		fmt.Fprintf(a.Stderr, "  %-12s %s\n", step, fmt.Sprintf(format, args...))
+	}
 
 	cluster, err := startCluster(ctx, home)
 	if err != nil {
@@ -137,7 +141,14 @@ func (a *app) dev(ctx context.Context, o devOptions) (err error) {
 			played <- nil
 			return
 		}
-		go func() { played <- a.playOnce(ctx, d, say); stop() }()
+		go func() {
+			err := a.playOnce(ctx, d, say)
+			if err == nil {
+				err = a.print(map[string][]devStep{"steps": steps}, func(io.Writer) {}) // as text they are told already
+			}
+			played <- err
+			stop()
+		}()
 	})
 	if err != nil {
 		return fmt.Errorf("%w\n(the service's log is in %s)", err, filepath.Join(home, "service.log"))
@@ -145,11 +156,10 @@ func (a *app) dev(ctx context.Context, o devOptions) (err error) {
 	return <-played
 }
 
-// progress tells of steps on standard error, so that standard output is the result's.
-func (a *app) progress() func(step, format string, args ...any) {
-	return func(step, format string, args ...any) {
-		fmt.Fprintf(a.Stderr, "  %-12s %s\n", step, fmt.Sprintf(format, args...))
-	}
+// devStep is one step of dev. It is told on standard error, so that standard output is the result's.
+type devStep struct {
+	Step   string `json:"step"`
+	Detail string `json:"detail"`
 }
 
 // bind listens where the flags say, else where the last run did, else on the defaults, and notes the addresses. A flag with port 0 takes
