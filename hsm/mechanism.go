@@ -37,6 +37,12 @@ func mechanismByName(name string) (uint, error) {
 	return number, nil
 }
 
+// CheckMechanism refuses what is no name of a mechanism.
+func CheckMechanism(name string) error {
+	_, err := mechanismByName(name)
+	return err
+}
+
 // mechanismNames are the mechanisms of PKCS#11 that tokens of today show.
 var mechanismNames = map[uint]string{
 	ckmAESKeyWrapKWP:                          "CKM_AES_KEY_WRAP_KWP",
