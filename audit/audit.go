@@ -97,8 +97,10 @@ func New(e Event) (Leaf, error) {
 	var b strings.Builder
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
-	if err := enc.Encode(leafJSON{Version: Version, ID: e.ID, Kind: e.Kind, Time: e.Time.UTC().Format(TimeFormat), Actor: e.Actor,
-		Namespace: e.Namespace, Data: e.Data}); err != nil {
+	if err := enc.Encode(leafJSON{
+		Version: Version, ID: e.ID, Kind: e.Kind, Time: e.Time.UTC().Format(TimeFormat), Actor: e.Actor,
+		Namespace: e.Namespace, Data: e.Data,
+	}); err != nil {
 		return Leaf{}, fmt.Errorf("audit: encoding %s: %w", e.Kind, err)
 	}
 	canonical := []byte(strings.TrimSuffix(b.String(), "\n"))

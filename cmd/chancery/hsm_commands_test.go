@@ -361,8 +361,12 @@ func TestHSMTokensAndPINs(t *testing.T) {
 // A PIN on the command line is refused with what to do instead, and is not said again.
 func TestHSMRefusesPINsInArguments(t *testing.T) {
 	for _, args := range [][]string{
-		{"hsm", "key", "list", "--pin", "secret99"}, {"hsm", "key", "list", "--pin=secret99"}, {"hsm", "init", "--so-pin", "secret99"},
-		{"hsm", "pin", "change", "--new-pin=secret99"}, {"hsm", "sign", "-psecret99"}, {"hsm", "sign", "-p", "secret99"},
+		{"hsm", "key", "list", "--pin", "secret99"},
+		{"hsm", "key", "list", "--pin=secret99"},
+		{"hsm", "init", "--so-pin", "secret99"},
+		{"hsm", "pin", "change", "--new-pin=secret99"},
+		{"hsm", "sign", "-psecret99"},
+		{"hsm", "sign", "-p", "secret99"},
 		{"ceremony", "run", "--pin", "secret99", "plan.yaml"},
 	} {
 		stdout, stderr, code := typed(t, "", args...)
@@ -458,6 +462,29 @@ func TestHSMWithConfiguration(t *testing.T) {
 		if !strings.Contains(ops, want) {
 			t.Errorf("the audit log lacks %s:\n%s", want, ops)
 		}
+	}
+}
+
+// A ceremony does not begin on a token that is not what the configuration requires of its authorities.
+func TestCeremonyRefusesWhatDoesNotComply(t *testing.T) {
+	c := newCounter(t)
+	plan := c.place("plan.yaml", []byte(devPlan("http://127.0.0.1:9")))
+	config := func(required string) string {
+		return c.place("chancery.yaml", []byte(fmt.Sprintf("database: {url: \"postgres://nowhere/x\"}\nhsm: {module: %q, token: {serial: %q}, pin: {file: %q}}\nauthorities: [%s]\ncompliance: [{authority: %s, %s}]\n",
+			c.token.Module, c.token.Serial, c.token.PINFile, devIssuer, devIssuer, required)))
+	}
+	ceremony := func(required, out string) (string, int) {
+		_, stderr, code := typed(t, "", "ceremony", "run", plan, "--yes", "--config", config(required), "--output-dir", c.path(out))
+		return stderr, code
+	}
+	if said, code := ceremony("hardware: true", "refused"); code != 1 || !strings.Contains(said, "CKF_HW_SLOT") {
+		t.Errorf("%d: %s", code, said)
+	}
+	if keys := decode[[]objectJSON](t, c.do("key", "list", "-o", "json")); len(keys) != 0 {
+		t.Errorf("it made %+v", keys)
+	}
+	if said, code := ceremony("local: true, never_extractable: true", "made"); code != 0 {
+		t.Errorf("%d: %s", code, said)
 	}
 }
 

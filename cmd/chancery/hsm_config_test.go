@@ -113,3 +113,15 @@ func TestConfigOfSeveralTokens(t *testing.T) {
 		}
 	}
 }
+
+// The configurations that docs/hsm.md shows are accepted, joined to one.
+func TestDocumentedTokensAreSound(t *testing.T) {
+	_, after, _ := strings.Cut(string(read(t, "../../docs/hsm.md")), "```yaml\ntokens:")
+	tokens, after, _ := strings.Cut(after, "```")
+	_, after, _ = strings.Cut(after, "```yaml\ncompliance:")
+	compliance, _, found := strings.Cut(after, "```")
+	c, err := parseConfig("hsm.md", []byte("database: {url: \"postgres://localhost/chancery\"}\ntokens:"+tokens+"compliance:"+compliance), nil)
+	if err != nil || !found || len(c.Tokens) != 2 || len(c.Compliance) != 3 {
+		t.Errorf("%+v, %v", c, err)
+	}
+}
