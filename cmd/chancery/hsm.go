@@ -130,7 +130,7 @@ func (a *app) inToken(ctx context.Context, f *tokenFlags, do func(ctx context.Co
 // recording opens the audit log of the configuration's database, else the journal.
 func (a *app) recording(ctx context.Context, f *tokenFlags, w *worksite) (hsm.Observer, func() error, error) {
 	if w.cfg == nil || f.journal != "" {
-		j, err := openJournal(f.journalPath(), a.Now)
+		j, err := openJournal(f.journalPath())
 		if err != nil {
 			return nil, nil, err
 		}

@@ -12,7 +12,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/hsm"
@@ -45,7 +44,6 @@ func operationData(op hsm.Operation) map[string]string {
 type journal struct {
 	mu   sync.Mutex
 	file *os.File
-	now  func() time.Time
 }
 
 // journalEntry is one line.
@@ -56,12 +54,12 @@ type journalEntry struct {
 }
 
 // openJournal opens a journal before anything is done: what cannot be recorded is not done.
-func openJournal(path string, now func() time.Time) (*journal, error) {
+func openJournal(path string) (*journal, error) {
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("opening the journal of operations: %w; name another file by --journal", err)
 	}
-	return &journal{file: file, now: now}, nil
+	return &journal{file: file}, nil
 }
 
 // Observe appends an operation. It is on the disk before its result is handed out.

@@ -136,7 +136,7 @@ A token that is initialised already is left alone, and a label that is taken is 
 				return err
 			}
 			f := tokenFlags{pinFile: pinFile, journal: journalFile}
-			j, err := openJournal(f.journalPath(), a.Now)
+			j, err := openJournal(f.journalPath())
 			if err != nil {
 				return err
 			}
