@@ -15,45 +15,68 @@ import (
 type kind struct {
 	keyType    string
 	curve      elliptic.Curve // of an elliptic curve key
-	parameters []byte         // CKA_EC_PARAMS, the DER of the curve's OID (RFC 5480, section 2.1.1.1)
+	parameters []byte         // CKA_EC_PARAMS, the DER of the curve's OID (RFC 5480, section 2.1.1.1; RFC 8410)
 	bits       int            // of an RSA modulus
+	octets     uint           // CKA_VALUE_LEN of a secret key
+	generate   uint           // mechanism that makes it, where crypto11 does not
 	mechanisms []uint         // with which the key may sign
 }
 
+// secret tells whether the algorithm's keys have no public half.
+func (k kind) secret() bool { return k.octets > 0 }
+
 var algorithms = map[Algorithm]kind{
 	ECDSAP256: {
-		keyType: "CKK_EC", curve: elliptic.P256(), mechanisms: ecdsa,
+		keyType: "CKK_EC", curve: elliptic.P256(), mechanisms: ecdsaSignatures,
 		parameters: []byte{0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07},
 	},
 	ECDSAP384: {
-		keyType: "CKK_EC", curve: elliptic.P384(), mechanisms: ecdsa,
+		keyType: "CKK_EC", curve: elliptic.P384(), mechanisms: ecdsaSignatures,
 		parameters: []byte{0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x22},
 	},
-	RSA2048: {keyType: "CKK_RSA", bits: 2048, mechanisms: rsaSignatures},
-	RSA3072: {keyType: "CKK_RSA", bits: 3072, mechanisms: rsaSignatures},
-	RSA4096: {keyType: "CKK_RSA", bits: 4096, mechanisms: rsaSignatures},
+	ECDSAP521: {
+		keyType: "CKK_EC", curve: elliptic.P521(), mechanisms: ecdsaSignatures,
+		parameters: []byte{0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x23},
+	},
+	Ed25519:    {keyType: "CKK_EC_EDWARDS", parameters: ed25519OID, generate: ckmECEdwardsKeyPair, mechanisms: []uint{ckmEDDSA}},
+	AES128:     {keyType: "CKK_AES", octets: 16, generate: pkcs11.CKM_AES_KEY_GEN},
+	AES256:     {keyType: "CKK_AES", octets: 32, generate: pkcs11.CKM_AES_KEY_GEN},
+	HMACSHA256: {keyType: "CKK_GENERIC_SECRET", octets: 32, generate: pkcs11.CKM_GENERIC_SECRET_KEY_GEN, mechanisms: hmacs},
+	HMACSHA384: {keyType: "CKK_GENERIC_SECRET", octets: 48, generate: pkcs11.CKM_GENERIC_SECRET_KEY_GEN, mechanisms: hmacs},
+	HMACSHA512: {keyType: "CKK_GENERIC_SECRET", octets: 64, generate: pkcs11.CKM_GENERIC_SECRET_KEY_GEN, mechanisms: hmacs},
+	RSA2048:    {keyType: "CKK_RSA", bits: 2048, mechanisms: rsaSignatures},
+	RSA3072:    {keyType: "CKK_RSA", bits: 3072, mechanisms: rsaSignatures},
+	RSA4096:    {keyType: "CKK_RSA", bits: 4096, mechanisms: rsaSignatures},
 }
 
 // The mechanisms that crypto11 signs with: the digest is made in software.
 var (
-	ecdsa         = []uint{pkcs11.CKM_ECDSA}
-	rsaSignatures = []uint{pkcs11.CKM_RSA_PKCS, pkcs11.CKM_RSA_PKCS_PSS}
+	ecdsaSignatures = []uint{pkcs11.CKM_ECDSA}
+	rsaSignatures   = []uint{pkcs11.CKM_RSA_PKCS, pkcs11.CKM_RSA_PKCS_PSS}
+	hmacs           = []uint{pkcs11.CKM_SHA256_HMAC, pkcs11.CKM_SHA384_HMAC, pkcs11.CKM_SHA512_HMAC}
 )
 
-// is tells whether a key with this modulus or these parameters is of the kind.
-func (k kind) is(modulus, parameters []byte) bool {
-	if k.curve != nil {
+// is tells whether a key with this modulus, these parameters or this length is of the kind.
+func (k kind) is(modulus, parameters []byte, length uint) bool {
+	switch {
+	case k.keyType == "CKK_EC_EDWARDS":
+		return isEd25519(parameters)
+	case k.parameters != nil:
 		return bytes.Equal(parameters, k.parameters)
+	case k.secret():
+		return length == k.octets
 	}
 	return new(big.Int).SetBytes(modulus).BitLen() == k.bits
 }
 
 var keyTypes = map[uint]string{
-	pkcs11.CKK_RSA: "CKK_RSA",
-	pkcs11.CKK_DSA: "CKK_DSA",
-	pkcs11.CKK_DH:  "CKK_DH",
-	pkcs11.CKK_EC:  "CKK_EC",
-	0x40:/* not in the binding */ "CKK_EC_EDWARDS",
+	pkcs11.CKK_RSA:            "CKK_RSA",
+	pkcs11.CKK_DSA:            "CKK_DSA",
+	pkcs11.CKK_DH:             "CKK_DH",
+	pkcs11.CKK_EC:             "CKK_EC",
+	pkcs11.CKK_AES:            "CKK_AES",
+	pkcs11.CKK_GENERIC_SECRET: "CKK_GENERIC_SECRET",
+	ckkECEdwards:              "CKK_EC_EDWARDS",
 }
 
 func keyType(value []byte) string {

@@ -31,6 +31,17 @@ var flags = []struct {
 	{pkcs11.CKA_ALWAYS_AUTHENTICATE, func(a *Attributes) *bool { return &a.AlwaysAuthenticate }},
 }
 
+// further are those that a private key need not have. They are not reported as missing.
+var further = []struct {
+	attribute uint
+	field     func(*Attributes) *bool
+}{
+	{pkcs11.CKA_VERIFY, func(a *Attributes) *bool { return &a.Verify }},
+	{pkcs11.CKA_ENCRYPT, func(a *Attributes) *bool { return &a.Encrypt }},
+	{pkcs11.CKA_WRAP, func(a *Attributes) *bool { return &a.Wrap }},
+	{pkcs11.CKA_DESTROYABLE, func(a *Attributes) *bool { return &a.Destroyable }},
+}
+
 // confinement is what makes a key one that has never been outside the token and cannot leave it. CKA_LOCAL, CKA_NEVER_EXTRACTABLE and
 // CKA_ALWAYS_SENSITIVE are set by the token itself and cannot be set by anyone else.
 var confinement = []condition{
@@ -62,6 +73,10 @@ var attributeNames = map[uint]string{
 	pkcs11.CKA_UNWRAP:              "CKA_UNWRAP",
 	pkcs11.CKA_DERIVE:              "CKA_DERIVE",
 	pkcs11.CKA_SIGN_RECOVER:        "CKA_SIGN_RECOVER",
+	pkcs11.CKA_VERIFY:              "CKA_VERIFY",
+	pkcs11.CKA_ENCRYPT:             "CKA_ENCRYPT",
+	pkcs11.CKA_WRAP:                "CKA_WRAP",
+	pkcs11.CKA_DESTROYABLE:         "CKA_DESTROYABLE",
 	pkcs11.CKA_MODIFIABLE:          "CKA_MODIFIABLE",
 	pkcs11.CKA_COPYABLE:            "CKA_COPYABLE",
 	pkcs11.CKA_ALWAYS_AUTHENTICATE: "CKA_ALWAYS_AUTHENTICATE",
@@ -92,15 +107,15 @@ func (a Attributes) ref() KeyRef { return KeyRef{Label: a.Label, ID: a.ID} }
 
 // wrong lists the conditions that the attributes do not meet.
 func (a Attributes) wrong(conditions []condition) []string {
-	values := make(map[uint]bool, len(flags))
-	for _, f := range flags {
+	values := make(map[uint]bool, len(flags)+len(further))
+	for _, f := range slices.Concat(flags, further) {
 		values[f.attribute] = *f.field(&a)
 	}
 	var wrong []string
 	for _, c := range conditions {
 		name := attributeNames[c.attribute]
 		switch value, known := values[c.attribute]; {
-		case !known || slices.Contains(a.Missing, name):
+		case !known || slices.Contains(a.Missing, name) || slices.Contains(a.untold, name):
 			wrong = append(wrong, name+" is not told")
 		case value != c.want:
 			wrong = append(wrong, fmt.Sprintf("%s is %t", name, value))
@@ -112,7 +127,7 @@ func (a Attributes) wrong(conditions []condition) []string {
 // attributes reads what the token tells of a private key.
 func (s session) attributes(object pkcs11.ObjectHandle) (Attributes, error) {
 	types := []uint{pkcs11.CKA_LABEL, pkcs11.CKA_ID}
-	for _, f := range flags {
+	for _, f := range slices.Concat(flags, further) {
 		types = append(types, f.attribute)
 	}
 	told, err := s.read(object, types...)
@@ -128,6 +143,13 @@ func (s session) attributes(object pkcs11.ObjectHandle) (Attributes, error) {
 			continue
 		}
 		*f.field(&a) = value[0] != ckFalse
+	}
+	for _, f := range further {
+		if value := told[f.attribute]; len(value) == 1 {
+			*f.field(&a) = value[0] != ckFalse
+		} else {
+			a.untold = append(a.untold, attributeNames[f.attribute])
+		}
 	}
 	return a, nil
 }

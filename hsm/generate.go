@@ -1,6 +1,7 @@
 package hsm
 
 import (
+	"context"
 	"crypto"
 	"crypto/sha256"
 	"errors"
@@ -16,43 +17,55 @@ const (
 	idSize = 20 // octets of a chosen CKA_ID
 )
 
-// Generate makes a key pair in the token, for signing and nothing else, that cannot leave it. The label and the CKA_ID must be free: some
-// modules replace the key that has them, others keep both. What the token then says of the key is read back; when it is not what was
-// asked for, the pair is destroyed and an error returned (*KeyNotKeptError if it is about confinement).
+// Generate makes a key in the token, for what the specification says and nothing else, that cannot leave it unless the specification
+// says so. The label and the CKA_ID must be free: some modules replace the key that has them, others keep both. What the token then says
+// of the key is read back; when it is not what was asked for, the key is destroyed and an error returned (*KeyNotKeptError if it is about
+// confinement). The public key is nil for a secret key.
 func (t *Token) Generate(spec KeySpec) (KeyRef, crypto.PublicKey, error) {
-	return t.generate(spec, profileFor(t.info))
+	return t.generate(context.Background(), spec, session.made)
 }
 
-func (t *Token) generate(spec KeySpec, p profile) (KeyRef, crypto.PublicKey, error) {
+// GenerateKey is Generate with a context, which names the actor.
+func (t *Token) GenerateKey(ctx context.Context, spec KeySpec) (KeyRef, crypto.PublicKey, error) {
+	return t.generate(ctx, spec, session.made)
+}
+
+// made makes a key by the profile of its token's vendor.
+func (s session) made(spec KeySpec, k kind) (crypto.PublicKey, error) {
+	return s.make(spec, k, profileFor(s.token.info))
+}
+
+func (t *Token) generate(ctx context.Context, spec KeySpec, made func(session, KeySpec, kind) (crypto.PublicKey, error)) (KeyRef, crypto.PublicKey, error) {
 	wrap := func(err error) error {
 		return fmt.Errorf("generating the %s key %q in token %q: %w", spec.Algorithm, spec.Label, t.info.Label, classified(err))
 	}
 	algorithm, ok := algorithms[spec.Algorithm]
 	if !ok {
-		return KeyRef{}, nil, wrap(errors.New("the algorithm is unknown"))
+		return KeyRef{}, nil, wrap(fmt.Errorf("the algorithm is unknown; take one of %v", Algorithms()))
 	}
 	if spec.Label == "" {
 		return KeyRef{}, nil, wrap(errors.New("a label is needed"))
 	}
-	ref := KeyRef{Label: spec.Label, ID: slices.Clone(spec.ID)}
-	if len(ref.ID) == 0 {
+	if len(spec.ID) == 0 {
 		seed, err := t.Random(idSeed)
 		if err != nil {
 			return KeyRef{}, nil, wrap(err)
 		}
 		digest := sha256.Sum256(seed)
-		ref.ID = digest[:idSize]
+		spec.ID = digest[:idSize]
 	}
+	ref := KeyRef{Label: spec.Label, ID: slices.Clone(spec.ID)}
 
 	var public crypto.PublicKey
-	err := t.inSession(func(s session) error {
+	o := &Operation{Op: OpGenerate, Key: ref, Mechanism: mechanismName(algorithm.generation())}
+	err := t.inSession(ctx, o, func(s session) error {
 		if err := s.free(ref); err != nil {
 			return err
 		}
 		var err error
-		if public, err = s.make(ref, algorithm, p); err != nil {
+		if public, err = made(s, spec, algorithm); err != nil {
 			// Both names were free before, so what has them now is what was just made.
-			return errors.Join(err, s.destroy(ref))
+			return errors.Join(errMechanism(err, "choose another algorithm; `chancery hsm list --mechanisms` shows what the token has"), s.destroy(ref))
 		}
 		return nil
 	})
@@ -60,6 +73,17 @@ func (t *Token) generate(spec KeySpec, p profile) (KeyRef, crypto.PublicKey, err
 		return KeyRef{}, nil, wrap(err)
 	}
 	return ref, public, nil
+}
+
+// generation is the mechanism that makes the key.
+func (k kind) generation() uint {
+	switch {
+	case k.generate != 0:
+		return k.generate
+	case k.curve != nil:
+		return pkcs11.CKM_EC_KEY_PAIR_GEN
+	}
+	return pkcs11.CKM_RSA_PKCS_KEY_PAIR_GEN
 }
 
 // free refuses names that any object has, be it a certificate.
@@ -82,46 +106,82 @@ func (s session) free(ref KeyRef) error {
 	return nil
 }
 
-// make generates the pair and reads back what became of it.
-func (s session) make(ref KeyRef, k kind, p profile) (crypto.PublicKey, error) {
-	private, err := template(ref, p.private)
+// make generates the key and reads back what became of it.
+func (s session) make(spec KeySpec, k kind, p profile) (crypto.PublicKey, error) {
+	ref := KeyRef{Label: spec.Label, ID: spec.ID}
+	kept, other, err := spec.conditions(p, k)
 	if err != nil {
 		return nil, err
 	}
-	if p.mechanisms {
-		if err := private.Set(crypto11.CkaAllowedMechanisms, ulongs(k.mechanisms)); err != nil {
+	private, err := template(ref, kept)
+	if err != nil {
+		return nil, err
+	}
+	if allowed, err := spec.allowed(k); err != nil {
+		return nil, err
+	} else if p.mechanisms || len(spec.Mechanisms) > 0 {
+		if err := private.Set(crypto11.CkaAllowedMechanisms, ulongs(allowed)); err != nil {
 			return nil, err
 		}
 	}
-	public, err := template(ref, p.public)
+	public, err := template(ref, other)
 	if err != nil {
 		return nil, err
 	}
-	if k.curve != nil {
+	mechanism := []*pkcs11.Mechanism{pkcs11.NewMechanism(k.generation(), nil)}
+	switch {
+	case k.curve != nil:
 		_, err = s.token.inner.GenerateECDSAKeyPairWithAttributes(public, private, k.curve)
-	} else {
+	case k.bits > 0:
 		_, err = s.token.inner.GenerateRSAKeyPairWithAttributes(public, private, k.bits)
+	case k.secret():
+		own := append(private.ToSlice(), pkcs11.NewAttribute(pkcs11.CKA_VALUE_LEN, k.octets))
+		_, err = s.ctx.GenerateKey(s.handle, mechanism, own)
+	default:
+		parameters := pkcs11.NewAttribute(pkcs11.CKA_EC_PARAMS, k.parameters)
+		_, _, err = s.ctx.GenerateKeyPair(s.handle, mechanism, append(public.ToSlice(), parameters), private.ToSlice())
 	}
 	if err != nil {
 		return nil, err
 	}
-	made, err := s.pair(ref)
+	return s.readBack(ref, k.secret(), kept, spec.Extractable)
+}
+
+// readBack checks that a key just made is what was asked for, and returns its public half.
+func (s session) readBack(ref KeyRef, secret bool, want []condition, extractable bool) (public crypto.PublicKey, err error) {
+	class := uint(pkcs11.CKO_PRIVATE_KEY)
+	if secret {
+		class = pkcs11.CKO_SECRET_KEY
+	}
+	object, err := s.oneOf(class, ref)
 	if err != nil {
 		return nil, fmt.Errorf("reading the key back: %w", err)
 	}
-	if err := made.attributes.Kept(); err != nil {
-		return nil, err
+	made, err := s.attributes(object)
+	if err != nil {
+		return nil, fmt.Errorf("reading the key back: %w", err)
 	}
-	if wrong := made.attributes.wrong(p.private); len(wrong) > 0 {
+	if !extractable {
+		if err := made.Kept(); err != nil {
+			return nil, err
+		}
+	}
+	if wrong := made.wrong(want); len(wrong) > 0 {
 		return nil, fmt.Errorf("the token did not follow the template: %v", wrong)
 	}
-	return made.key.Public(), nil
+	if secret {
+		return nil, nil
+	}
+	if public, err = s.publicHalf(object, ref); err != nil {
+		return nil, fmt.Errorf("reading the key back: %w", err)
+	}
+	return public, nil
 }
 
-// destroy removes both halves of a pair, or what there is of it.
+// destroy removes what there is of a key: both halves of a pair, or a secret key.
 func (s session) destroy(ref KeyRef) error {
 	var failures error
-	for _, class := range []uint{pkcs11.CKO_PRIVATE_KEY, pkcs11.CKO_PUBLIC_KEY} {
+	for _, class := range []uint{pkcs11.CKO_PRIVATE_KEY, pkcs11.CKO_SECRET_KEY, pkcs11.CKO_PUBLIC_KEY} {
 		found, err := s.findClass(class, ref)
 		failures = errors.Join(failures, err)
 		for _, object := range found {

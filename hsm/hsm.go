@@ -1,31 +1,51 @@
-// Package hsm owns tokens and the keys in them: it opens a PKCS#11 module, finds one token, logs in once, makes keys that cannot
-// leave, finds them again, and hands each out as a crypto.Signer that has been checked.
+// Package hsm owns tokens and the keys in them: it lists what a PKCS#11 module shows, initialises a token and sets its PINs, finds one
+// token and logs in once, makes keys, works with them (signatures, MACs, encryption, wrapping), stores certificates beside them, attests
+// what a token says of them, and hands a signing key out as a crypto.Signer that has been checked.
 //
-// It is the only door to crypto11 and to miekg/pkcs11. It knows nothing of certificates. A key is refused that PKCS#11 does not
-// vouch for: generated in the token (CKA_LOCAL), never extractable, always sensitive, and of the public key that the caller expects.
+// It is the only door to crypto11 and to miekg/pkcs11. A key that is handed out as a signer is refused unless PKCS#11 vouches for it:
+// generated in the token (CKA_LOCAL), never extractable, always sensitive, and of the public key that the caller expects.
 //
-// crypto11 makes the keys, finds them and signs. What it lacks comes from miekg/pkcs11 on the same loaded library: token
-// initialisation, token flags, the log-in (crypto11 would take "already logged in" for a right PIN), and attributes object by object.
+// crypto11 makes RSA and elliptic curve key pairs, finds them and signs as a crypto.Signer. What it lacks, or answers a failing token with
+// a panic, comes from miekg/pkcs11 on the same loaded library: token initialisation, token flags, the log-in (crypto11 would take "already
+// logged in" for a right PIN), attributes object by object, and every operation of sign.go, mac.go, cipher.go and wrap.go.
+//
+// Every operation goes through one place, using in operation.go, where it is told to the observer that the token was opened with.
 package hsm
 
 import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
+	"time"
 )
 
-// Algorithm is a kind of key pair that can be generated.
+// Algorithm is a kind of key that can be generated.
 type Algorithm string
 
-// The algorithms. RSA keys have the public exponent 65537.
+// The algorithms. RSA keys have the public exponent 65537. A key for HMAC is a generic secret of the length of the hash.
 const (
-	ECDSAP256 Algorithm = "ecdsa-p256"
-	ECDSAP384 Algorithm = "ecdsa-p384"
-	RSA2048   Algorithm = "rsa-2048"
-	RSA3072   Algorithm = "rsa-3072"
-	RSA4096   Algorithm = "rsa-4096"
+	ECDSAP256  Algorithm = "ecdsa-p256"
+	ECDSAP384  Algorithm = "ecdsa-p384"
+	ECDSAP521  Algorithm = "ecdsa-p521"
+	Ed25519    Algorithm = "ed25519"
+	RSA2048    Algorithm = "rsa-2048"
+	RSA3072    Algorithm = "rsa-3072"
+	RSA4096    Algorithm = "rsa-4096"
+	AES128     Algorithm = "aes-128"
+	AES256     Algorithm = "aes-256"
+	HMACSHA256 Algorithm = "hmac-sha256"
+	HMACSHA384 Algorithm = "hmac-sha384"
+	HMACSHA512 Algorithm = "hmac-sha512"
 )
+
+// Algorithms are all of them, by name.
+func Algorithms() []Algorithm { return slices.Sorted(maps.Keys(algorithms)) }
+
+// Secret tells whether keys of the algorithm have no public half.
+func (a Algorithm) Secret() bool { return algorithms[a].secret() }
 
 // Config names a token and how to log in to it.
 type Config struct {
@@ -36,6 +56,11 @@ type Config struct {
 	// RetryAfterFailedPIN permits a log-in although the token says that the last one failed. Without it a restarting service
 	// could lock the token.
 	RetryAfterFailedPIN bool
+	SessionWait         time.Duration    // how long an operation waits for a free session before it fails with ErrUnavailable; 0 means 5 s
+	Actor               string           // who causes the operations, where no context says; see WithActor
+	Observer            Observer         // is told of every operation; nil for nobody
+	Usage               UsagePolicy      // is asked before keys are used; nil permits everything
+	Now                 func() time.Time `json:"-"` // nil means time.Now
 }
 
 // Selector selects a token. Every field that is set must match; at least one must be set. The serial is the safest.
@@ -81,7 +106,27 @@ type KeySpec struct {
 	Algorithm Algorithm
 	Label     string // CKA_LABEL, required, unused in the token
 	ID        []byte // CKA_ID; empty means the leftmost 20 octets of SHA-256 over 32 random octets of the token
+	// Usages are what the key is for and nothing else; none means signing for a key pair, encryption for AES, a MAC for a generic secret.
+	Usages []Usage
+	// Mechanisms are the PKCS#11 names of those that the key may be used with (CKA_ALLOWED_MECHANISMS, where the token has it); none means
+	// those that this package uses for the usages.
+	Mechanisms []string
+	// Extractable makes a key that may leave the token wrapped by another key. An authority's key never is.
+	Extractable bool
+	// Modifiable, Copyable and Indestructible become CKA_MODIFIABLE, CKA_COPYABLE and the opposite of CKA_DESTROYABLE, where the token has
+	// them. Without Modifiable the key's label, too, stays as it is.
+	Modifiable, Copyable, Indestructible bool
 }
+
+// Usage is what a key is for.
+type Usage string
+
+// The usages. Of a key pair the private half signs, decrypts and unwraps, and the public half does the opposite; a secret key does both.
+const (
+	UseSign    Usage = "sign"    // a generic secret makes MACs
+	UseEncrypt Usage = "encrypt" // and decrypt
+	UseWrap    Usage = "wrap"    // and unwrap
+)
 
 // KeyInfo describes a private key found in a token.
 type KeyInfo struct {
@@ -97,15 +142,18 @@ type TokenInfo struct {
 	Hardware                                   bool // CKF_HW_SLOT
 }
 
-// Attributes are what the token says of a private key (PKCS#11 2.40, section 4.9).
+// Attributes are what the token says of a private or secret key (PKCS#11 2.40, section 4.9).
 type Attributes struct {
 	Label                                                            string
 	ID                                                               []byte
 	Token, Private, Sensitive, Extractable                           bool
 	Local, NeverExtractable, AlwaysSensitive                         bool
 	Sign, Decrypt, Unwrap, Derive, SignRecover, Modifiable, Copyable bool
+	Verify, Encrypt, Wrap                                            bool     // of a secret key
+	Destroyable                                                      bool     // where the token has the attribute
 	AlwaysAuthenticate                                               bool     // each signature needs a log-in of its own
 	Missing                                                          []string // attributes that the token did not tell
+	untold                                                           []string // of those that a private key need not have
 }
 
 // Errors that a caller decides on. Every one is wrapped with what was being done and, where there is one, the CKR name.

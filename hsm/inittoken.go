@@ -1,6 +1,7 @@
 package hsm
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -16,11 +17,13 @@ const (
 
 // InitConfig is what InitToken makes.
 type InitConfig struct {
-	Module  string
-	Label   string // at most 32 octets of UTF-8, unused by the module's initialised tokens
-	SOPIN   PIN    // of the security officer, who can set a new user PIN
-	UserPIN PIN
-	Slot    *uint // nil means the first slot whose token is not initialised
+	Module   string
+	Label    string // at most 32 octets of UTF-8, unused by the module's initialised tokens
+	SOPIN    PIN    // of the security officer, who can set a new user PIN
+	UserPIN  PIN
+	Actor    string
+	Observer Observer
+	Slot     *uint // nil means the first slot whose token is not initialised
 }
 
 // InitToken initialises a token that is not initialised yet (C_InitToken) and sets its user PIN (C_InitPIN). It never touches an
@@ -29,7 +32,13 @@ type InitConfig struct {
 // The new token is known afterwards by its serial. Its slot changes (with SoftHSM when the library is initialised next, which happens at
 // once unless other tokens of the library are open), so TokenInfo.Slot holds for this moment alone.
 func InitToken(ctx context.Context, c InitConfig) (TokenInfo, error) {
-	info, err := initToken(ctx, c)
+	var info TokenInfo
+	o := &Operation{Op: OpInit, Actor: actorOf(ctx, c.Actor), TokenLabel: c.Label, Mechanism: "C_InitToken"}
+	err := watch(ctx, c.Observer, o, nil, func() (err error) {
+		info, err = initToken(ctx, c)
+		o.Token = info.Serial
+		return err
+	})
 	if err != nil {
 		return TokenInfo{}, fmt.Errorf("initialising the token %q: %w", c.Label, err)
 	}
@@ -54,6 +63,9 @@ func initToken(ctx context.Context, c InitConfig) (TokenInfo, error) {
 		return TokenInfo{}, err
 	}
 	defer clear(user)
+	if bytes.Equal(officer, user) {
+		return TokenInfo{}, errors.New("the security officer's PIN and the user's are the same; who has one must not have the other")
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if err := ctx.Err(); err != nil {
@@ -160,17 +172,11 @@ func (m *module) added(before []present, label string) (present, error) {
 	return selected(fresh, Selector{Label: label})
 }
 
-func (m *module) setUserPIN(t present, officer, user []byte) (err error) {
-	session, err := m.ctx.OpenSession(t.slot, pkcs11.CKF_SERIAL_SESSION|pkcs11.CKF_RW_SESSION)
-	if err != nil {
-		return fmt.Errorf("opening a session: %w", classified(err))
-	}
-	defer func() { err = errors.Join(err, m.ctx.CloseSession(session)) }()
-	if err := m.ctx.Login(session, pkcs11.CKU_SO, string(officer)); err != nil {
-		return fmt.Errorf("logging in as security officer: %w", loginError(err))
-	}
-	if err := m.ctx.InitPIN(session, string(user)); err != nil {
-		return errors.Join(fmt.Errorf("setting the user PIN: %w", classified(err)), m.ctx.Logout(session))
-	}
-	return m.ctx.Logout(session)
+func (m *module) setUserPIN(t present, officer, user []byte) error {
+	return m.loggedIn(t, pkcs11.CKU_SO, officer, func(session pkcs11.SessionHandle) error {
+		if err := m.ctx.InitPIN(session, string(user)); err != nil {
+			return fmt.Errorf("setting the user PIN: %w", err)
+		}
+		return nil
+	})
 }

@@ -2,6 +2,7 @@ package hsm
 
 import (
 	"bytes"
+	"context"
 	"crypto"
 	"crypto/rsa"
 	"errors"
@@ -17,7 +18,7 @@ import (
 // Keys lists the private keys in the token. One key of an unknown kind does not hide the others.
 func (t *Token) Keys() ([]KeyInfo, error) {
 	var keys []KeyInfo
-	err := t.inSession(func(s session) error {
+	err := t.inSession(context.Background(), &Operation{Op: OpList}, func(s session) error {
 		found, err := s.findClass(pkcs11.CKO_PRIVATE_KEY, KeyRef{})
 		if err != nil {
 			return err
@@ -47,31 +48,26 @@ func (t *Token) Keys() ([]KeyInfo, error) {
 }
 
 func (s session) describe(object pkcs11.ObjectHandle) (KeyInfo, error) {
-	ref, err := s.ref(object)
+	k, err := s.key(object)
 	if err != nil {
 		return KeyInfo{}, err
 	}
-	told, err := s.read(object, pkcs11.CKA_KEY_TYPE, pkcs11.CKA_MODULUS, pkcs11.CKA_EC_PARAMS)
-	if err != nil {
-		return KeyInfo{}, err
-	}
-	key := KeyInfo{KeyRef: ref, Type: keyType(told[pkcs11.CKA_KEY_TYPE])}
-	for name, a := range algorithms {
-		if a.keyType == key.Type && a.is(told[pkcs11.CKA_MODULUS], told[pkcs11.CKA_EC_PARAMS]) {
-			key.Algorithm = name
-		}
-	}
-	return key, nil
+	return KeyInfo{KeyRef: k.ref, Algorithm: k.algorithm, Type: k.keyType}, nil
 }
 
 // PublicKey returns the public half of a key pair. It says nothing of how well the private half is kept.
 func (t *Token) PublicKey(ref KeyRef) (crypto.PublicKey, error) {
 	var public crypto.PublicKey
-	err := t.inSession(func(s session) error {
-		found, err := s.pair(ref)
-		if err == nil {
-			public = found.key.Public()
+	err := t.inSession(context.Background(), &Operation{Op: OpList, Key: ref}, func(s session) error {
+		private, err := s.one(ref)
+		if err != nil {
+			return err
 		}
+		exact, err := s.ref(private)
+		if err != nil {
+			return err
+		}
+		public, err = s.publicHalf(private, exact)
 		return err
 	})
 	if err != nil {
@@ -83,7 +79,7 @@ func (t *Token) PublicKey(ref KeyRef) (crypto.PublicKey, error) {
 // Attributes returns what the token says of a private key.
 func (t *Token) Attributes(ref KeyRef) (Attributes, error) {
 	var a Attributes
-	err := t.inSession(func(s session) error {
+	err := t.inSession(context.Background(), &Operation{Op: OpList, Key: ref}, func(s session) error {
 		object, err := s.one(ref)
 		if err != nil {
 			return err
@@ -99,28 +95,29 @@ func (t *Token) Attributes(ref KeyRef) (Attributes, error) {
 
 // one returns the one private key that ref names.
 func (s session) one(ref KeyRef) (pkcs11.ObjectHandle, error) {
-	if ref.Label == "" && len(ref.ID) == 0 {
-		return 0, errors.New("no key is named: give its label or its CKA_ID")
+	return s.oneOf(pkcs11.CKO_PRIVATE_KEY, ref)
+}
+
+// publicHalf reads the one public key that belongs to a private key with these names.
+func (s session) publicHalf(private pkcs11.ObjectHandle, exact KeyRef) (crypto.PublicKey, error) {
+	if err := s.onePublic(exact); err != nil {
+		return nil, err
 	}
-	found, err := s.findClass(pkcs11.CKO_PRIVATE_KEY, ref)
+	if len(exact.ID) > 0 {
+		exact.Label = "" // the halves belong together by their CKA_ID
+	}
+	object, err := s.oneOf(pkcs11.CKO_PUBLIC_KEY, exact)
+	if errors.Is(err, ErrKeyNotFound) {
+		return nil, fmt.Errorf("%w: the token holds the private key without its public key", ErrKeyNotFound)
+	}
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	switch len(found) {
-	case 0:
-		return 0, ErrKeyNotFound
-	case 1:
-		return found[0], nil
+	public, err := s.publicKey(object)
+	if err != nil {
+		return nil, err
 	}
-	var several []string
-	for _, object := range found {
-		other, err := s.ref(object)
-		if err != nil {
-			return 0, err
-		}
-		several = append(several, other.String())
-	}
-	return 0, fmt.Errorf("%w: %s", ErrAmbiguous, strings.Join(several, "; "))
+	return public, s.sameModulus(private, public)
 }
 
 // pair is a key pair as found: both halves, and what the token says of the private one.

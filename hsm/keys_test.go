@@ -208,7 +208,7 @@ func TestKeys(t *testing.T) {
 		label, typ string
 		algorithm  hsm.Algorithm
 	}{
-		{"a", "CKK_EC", hsm.ECDSAP256}, {"b", "CKK_EC", hsm.ECDSAP384}, {"c", "CKK_RSA", hsm.RSA2048}, {"d", "CKK_EC_EDWARDS", ""},
+		{"a", "CKK_EC", hsm.ECDSAP256}, {"b", "CKK_EC", hsm.ECDSAP384}, {"c", "CKK_RSA", hsm.RSA2048}, {"d", "CKK_EC_EDWARDS", hsm.Ed25519},
 	}
 	if len(keys) != len(want) {
 		t.Fatalf("the keys are %v", keys)
@@ -218,7 +218,7 @@ func TestKeys(t *testing.T) {
 			t.Errorf("key %d is %+v", i, k)
 		}
 	}
-	// A key of a kind that is not understood can be looked at, but not used, and harms no other.
+	// A key that crypto11 does not know can be looked at, is no Signer, and harms no other.
 	if _, err := token.Attributes(hsm.KeyRef{Label: "d"}); err != nil {
 		t.Error(err)
 	}

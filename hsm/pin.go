@@ -2,12 +2,17 @@ package hsm
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
 	"sync"
+	"time"
 )
 
 const (
@@ -52,6 +57,51 @@ func PINFromEnv(name string) PIN {
 	}}
 }
 
+// PINFromCredential reads a credential that systemd passes to its unit (LoadCredential=), by its name. lookup finds an environment variable.
+func PINFromCredential(name string, lookup func(string) string) PIN {
+	return PIN{read: func() ([]byte, error) {
+		dir := lookup("CREDENTIALS_DIRECTORY")
+		if dir == "" {
+			return nil, fmt.Errorf("there are no credentials: start the service by systemd with LoadCredential=%s:FILE, or name a PIN file", name)
+		}
+		if name == "" || name != filepath.Base(name) || name == ".." || name == "." {
+			return nil, fmt.Errorf("%q cannot be the name of a credential", name)
+		}
+		pin, err := readPINFile(filepath.Join(dir, name))
+		if err != nil {
+			return nil, fmt.Errorf("reading the credential %s: %w", name, err)
+		}
+		return pin, nil
+	}}
+}
+
+// commandTime is how long a command that tells a PIN may take.
+const commandTime = 30 * time.Second
+
+// PINFromCommand runs a program each time the PIN is needed and takes the first line of its output. The program is run as it is, with no
+// shell; what it says on standard error is left out of errors, because it may hold the PIN.
+func PINFromCommand(argv []string) PIN {
+	argv = slices.Clone(argv)
+	return PIN{read: func() ([]byte, error) {
+		if len(argv) == 0 || argv[0] == "" {
+			return nil, errors.New("no command is named that tells the PIN")
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), commandTime)
+		defer cancel()
+		out, err := exec.CommandContext(ctx, argv[0], argv[1:]...).Output()
+		if err != nil {
+			clear(out)
+			return nil, fmt.Errorf("asking %s for the PIN: %w; run it by hand to see why", argv[0], err)
+		}
+		line, rest, _ := bytes.Cut(out, []byte("\n"))
+		if line = bytes.TrimSuffix(line, []byte("\r")); len(line) == 0 || len(bytes.TrimSpace(rest)) > 0 || len(line) > maxPINFile {
+			clear(out)
+			return nil, fmt.Errorf("%s must print the PIN in one line, and nothing else", argv[0])
+		}
+		return line, nil
+	}}
+}
+
 // PINFromPrompt asks for the PIN each time it is needed. The slice that ask returns is wiped after use.
 func PINFromPrompt(ask func() ([]byte, error)) PIN {
 	return PIN{read: func() ([]byte, error) {
@@ -72,7 +122,7 @@ func PINFromBytes(pin []byte) PIN {
 // reveal returns the PIN. The caller clears the slice after use.
 func (p PIN) reveal() ([]byte, error) {
 	if p.read == nil {
-		return nil, errors.New("no PIN is configured: name a file, an environment variable or a prompt")
+		return nil, errors.New("no PIN is configured: name a file, an environment variable, a credential, a command or a prompt")
 	}
 	pin, err := p.read()
 	if err != nil {

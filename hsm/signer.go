@@ -1,6 +1,7 @@
 package hsm
 
 import (
+	"context"
 	"crypto"
 	"crypto/rsa"
 	_ "crypto/sha256" // the hashes that are signed with
@@ -34,7 +35,8 @@ func (t *Token) Signer(ref KeyRef, want crypto.PublicKey) (Signer, error) {
 
 func (t *Token) signer(ref KeyRef, want crypto.PublicKey) (*signer, error) {
 	var found pair
-	err := t.inSession(func(s session) (err error) {
+	o := &Operation{Op: OpFind, Key: ref}
+	err := t.inSession(context.Background(), o, func(s session) (err error) {
 		found, err = s.pair(ref)
 		return err
 	})
@@ -79,7 +81,7 @@ func (s *signer) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([]byt
 	if len(digest) != hash.Size() {
 		return nil, s.wrap(fmt.Errorf("the digest has %d octets, %v makes %d", len(digest), hash, hash.Size()))
 	}
-	return s.sign(digest, opts)
+	return s.sign(digest, &Operation{Input: digest, InputHash: hash}, opts)
 }
 
 // SignMessage hashes the message with opts.HashFunc() and signs the digest.
@@ -90,7 +92,12 @@ func (s *signer) SignMessage(_ io.Reader, message []byte, opts crypto.SignerOpts
 	}
 	h := hash.New()
 	h.Write(message)
-	return s.sign(h.Sum(nil), opts)
+	digest := h.Sum(nil)
+	o := &Operation{Input: digest, InputHash: hash}
+	if hash != crypto.SHA256 && s.token.observer != nil {
+		o.digestOf(message)
+	}
+	return s.sign(digest, o, opts)
 }
 
 // hash refuses options with which crypto11 would panic or would sign something else than a digest: an RSA key signs raw octets when it
@@ -119,8 +126,19 @@ func (s *signer) hash(opts crypto.SignerOpts) (crypto.Hash, error) {
 	}
 }
 
-func (s *signer) sign(digest []byte, opts crypto.SignerOpts) (signature []byte, err error) {
-	err = s.token.using(func() error {
+func (s *signer) sign(digest []byte, o *Operation, opts crypto.SignerOpts) (signature []byte, err error) {
+	o.Op, o.Key, o.Mechanism = OpSign, s.ref, "CKM_ECDSA"
+	if s.rsa {
+		o.Mechanism = "CKM_RSA_PKCS"
+		if _, pss := opts.(*rsa.PSSOptions); pss {
+			o.Mechanism = "CKM_RSA_PKCS_PSS"
+		}
+	}
+	ctx := context.Background()
+	err = s.token.using(ctx, o, func() error {
+		if err := s.token.permit(ctx, o); err != nil {
+			return err
+		}
 		signature, err = s.key.Sign(nil, digest, opts)
 		return err
 	})

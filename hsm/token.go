@@ -1,6 +1,7 @@
 package hsm
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,7 +17,7 @@ const (
 	defaultSessions = 8
 	// housekeeping counts the sessions besides those that sign: crypto11 keeps one open, and so does Token.
 	housekeeping = 2
-	// sessionWait is how long a signature waits for a free session before it fails with ErrUnavailable.
+	// sessionWait is how long an operation waits for a free session, where Config.SessionWait does not say.
 	sessionWait = 5 * time.Second
 	// maxRandom bounds one C_GenerateRandom, since tokens have limits of their own. Octets.
 	maxRandom = 1024
@@ -40,13 +41,30 @@ type Token struct {
 	session pkcs11.SessionHandle
 
 	close sync.Once
+
+	actor    string
+	observer Observer
+	usage    UsagePolicy
+	now      func() time.Time
+	wait     time.Duration // for a free session
+	pool     pool          // sessions for what crypto11 does not do
 }
 
 // Open finds the token, checks that a log-in puts nothing at risk, and logs in, once. A PIN that is wrong is not tried again.
 // Tokens of one library may be open side by side; the same token twice in a process is refused with ErrInUse, because the library would
 // accept any PIN the second time. Calls into the library cannot be cancelled: ctx is looked at between them.
 func Open(ctx context.Context, c Config) (*Token, error) {
-	t, err := open(ctx, c)
+	var t *Token
+	o := &Operation{Op: OpOpen, Actor: actorOf(ctx, c.Actor), Token: c.Token.Serial, TokenLabel: c.Token.Label}
+	err := watch(ctx, c.Observer, o, c.Now, func() (err error) {
+		if t, err = open(ctx, c); err == nil {
+			o.Token, o.TokenLabel, o.Session = t.info.Serial, t.info.Label, uint(t.session)
+		}
+		return err
+	})
+	if err != nil && t != nil {
+		err = errors.Join(err, t.Close()) // an opening that could not be recorded
+	}
 	if err != nil {
 		return nil, fmt.Errorf("opening the token with %s: %w", c.Token, err)
 	}
@@ -80,7 +98,10 @@ func open(ctx context.Context, c Config) (*Token, error) {
 	if err != nil {
 		return nil, fmt.Errorf("configuring PKCS#11 module %s: %w", m.path, classified(err))
 	}
-	t := &Token{module: m, inner: inner, info: token.describe(m)}
+	t := &Token{
+		module: m, inner: inner, info: token.describe(m), actor: c.Actor, observer: c.Observer, usage: c.Usage, now: c.Now, wait: settings.PoolWaitTimeout,
+	}
+	t.pool.room = make(chan struct{}, settings.MaxSessions-1)
 	if err := t.login(pin); err != nil {
 		return nil, errors.Join(err, inner.Close())
 	}
@@ -116,7 +137,7 @@ func (m *module) prepare(c Config) (token present, settings *crypto11.Config, er
 		settings = &crypto11.Config{
 			Path:            m.path,
 			MaxSessions:     sessions + 1,
-			PoolWaitTimeout: sessionWait,
+			PoolWaitTimeout: cmp.Or(c.SessionWait, sessionWait),
 			// Token logs in by itself: crypto11 would ignore "already logged in", and would keep the PIN.
 			LoginNotSupported: true,
 		}
@@ -184,40 +205,28 @@ func (t *Token) Close() error {
 		t.closed = true
 		t.use.Unlock()
 
-		m := t.module
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		// A token that has gone away cannot answer these two; that must not keep it from being released.
-		_ = m.ctx.Logout(t.session)
-		_ = m.ctx.CloseSession(t.session)
-		err = t.inner.Close()
-		for i, other := range m.open {
-			if other == t {
-				m.open = append(m.open[:i], m.open[i+1:]...)
-				break
-			}
-		}
+		o := &Operation{Op: OpClose, Actor: t.actor, Token: t.info.Serial, TokenLabel: t.info.Label, Session: uint(t.session)}
+		err = watch(context.Background(), t.observer, o, t.now, t.release)
 	})
 	return err
 }
 
-// using runs work while the token is sure to stay open.
-func (t *Token) using(work func() error) error {
-	t.use.RLock()
-	defer t.use.RUnlock()
-	if t.closed {
-		return fmt.Errorf("%w: it has been closed", ErrUnavailable)
+func (t *Token) release() error {
+	m := t.module
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	t.pool.closeAll(m.ctx)
+	// A token that has gone away cannot answer these two; that must not keep it from being released.
+	_ = m.ctx.Logout(t.session)
+	_ = m.ctx.CloseSession(t.session)
+	err := t.inner.Close()
+	for i, other := range m.open {
+		if other == t {
+			m.open = append(m.open[:i], m.open[i+1:]...)
+			break
+		}
 	}
-	return classified(work())
-}
-
-// inSession runs work with the housekeeping session, one caller at a time. What searches, makes or destroys objects belongs here.
-func (t *Token) inSession(work func(session) error) error {
-	return t.using(func() error {
-		t.mu.Lock()
-		defer t.mu.Unlock()
-		return work(session{t, t.module.ctx, t.session})
-	})
+	return err
 }
 
 // Random returns n octets of the token's random number generator.
@@ -230,7 +239,7 @@ func (t *Token) Random(n int) ([]byte, error) {
 // Read fills p from the token's random number generator. It fills p whole or fails.
 func (t *Token) Read(p []byte) (int, error) {
 	done := 0
-	err := t.using(func() error {
+	err := t.using(context.Background(), &Operation{Op: OpRandom, Mechanism: "C_GenerateRandom"}, func() error {
 		for done < len(p) {
 			n, err := t.random.Read(p[done:min(len(p), done+maxRandom)])
 			if err != nil {
@@ -244,7 +253,7 @@ func (t *Token) Read(p []byte) (int, error) {
 		return nil
 	})
 	if err != nil {
-		return done, fmt.Errorf("reading random octets from token %q: %w", t.info.Label, err)
+		return 0, fmt.Errorf("reading random octets from token %q: %w", t.info.Label, err)
 	}
 	return done, nil
 }

@@ -13,77 +13,6 @@ import (
 	"github.com/chancery-ca/chancery/hsm"
 )
 
-// tokenFlags select a token on the command line. There is no flag for a PIN: whoever lists processes would read it.
-type tokenFlags struct {
-	module, label, serial, pinFile string
-}
-
-func (f *tokenFlags) add(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.module, "module", "", "PKCS#11 library (default: SoftHSM, where it is found)")
-	cmd.Flags().StringVar(&f.label, "token-label", "", "label of the token")
-	cmd.Flags().StringVar(&f.serial, "token-serial", "", "serial of the token")
-	cmd.Flags().StringVar(&f.pinFile, "pin-file", "", "file that holds the user PIN (default: ask)")
-}
-
-// config is the token that the flags select.
-func (f *tokenFlags) config() (HSMConfig, error) {
-	c := HSMConfig{Module: f.module, Token: TokenConfig{Label: f.label, Serial: f.serial}, PIN: PINConfig{File: f.pinFile, Prompt: f.pinFile == ""}}
-	if c.Token == (TokenConfig{}) {
-		return c, misuse{fmt.Errorf("which token? give --token-label or --token-serial")}
-	}
-	if c.Module == "" {
-		module, err := hsm.FindSoftHSM()
-		if err != nil {
-			return c, err
-		}
-		c.Module = module
-	}
-	return c, nil
-}
-
-func (a *app) hsmCommand() *cobra.Command {
-	var module, label, soPINFile, pinFile string
-	cmd := &cobra.Command{Use: "hsm", Short: "Work on tokens"}
-	create := &cobra.Command{
-		Use:   "init --label LABEL --so-pin-file FILE --pin-file FILE",
-		Short: "Initialise a free token",
-		Long: `Initialise a free token: give it a label, the security officer's PIN and the user PIN.
-
-A token that is initialised already is left alone, and a label that is taken is refused.`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if module == "" {
-				found, err := hsm.FindSoftHSM()
-				if err != nil {
-					return err
-				}
-				module = found
-			}
-			info, err := hsm.InitToken(cmd.Context(), hsm.InitConfig{
-				Module: module, Label: label, SOPIN: hsm.PINFromFile(soPINFile), UserPIN: hsm.PINFromFile(pinFile),
-			})
-			if err != nil {
-				return err
-			}
-			result := struct {
-				Label  string `json:"label"`
-				Serial string `json:"serial"`
-				Model  string `json:"model"`
-			}{info.Label, info.Serial, info.Model}
-			return a.print(result, func(w io.Writer) { fmt.Fprintf(w, "token %q is ready; its serial is %s\n", info.Label, info.Serial) })
-		},
-	}
-	create.Flags().StringVar(&module, "module", "", "PKCS#11 library (default: SoftHSM, where it is found)")
-	create.Flags().StringVar(&label, "label", "", "label for the token")
-	create.Flags().StringVar(&soPINFile, "so-pin-file", "", "file that holds the security officer's PIN")
-	create.Flags().StringVar(&pinFile, "pin-file", "", "file that holds the user PIN")
-	for _, required := range []string{"label", "so-pin-file", "pin-file"} {
-		_ = create.MarkFlagRequired(required)
-	}
-	cmd.AddCommand(create)
-	return cmd
-}
-
 func (a *app) ceremonyCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "ceremony", Short: "Make roots, intermediates and root CRLs from a reviewed file"}
 	cmd.AddCommand(a.ceremonyRunCommand(), a.ceremonyVerifyCommand())
@@ -108,15 +37,20 @@ func (a *app) ceremonyRunCommand() *cobra.Command {
 					return fmt.Errorf("--output-dir: %w", err)
 				}
 			}
-			where, err := flags.config()
+			where, cfg, err := flags.resolve(a)
 			if err != nil {
 				return err
 			}
-			token, err := a.openToken(cmd.Context(), where)
+			token, err := a.openToken(cmd.Context(), where, operator(), nil)
 			if err != nil {
 				return err
 			}
 			defer token.Close()
+			if cfg != nil {
+				if err := meets(token, where, *cfg, plan); err != nil {
+					return err
+				}
+			}
 			progress := a.Stdout
 			if a.output == "json" {
 				progress = a.Stderr
@@ -137,6 +71,28 @@ func (a *app) ceremonyRunCommand() *cobra.Command {
 	run.Flags().StringVar(&output, "output-dir", "", "directory for certificates, CRLs and transcript (default: the plan's)")
 	run.Flags().BoolVar(&yes, "yes", false, "do not ask for confirmation")
 	return run
+}
+
+// meets refuses a token, and keys that are in it already, that are not what the configuration requires of the plan's authorities. Keys
+// that the ceremony makes are local to the token and never extractable, or are not made.
+func meets(token *hsm.Token, where HSMConfig, cfg Config, plan ceremony.Plan) error {
+	for _, authority := range plan.Authorities {
+		required := cfg.required(authority.Name, "")
+		if err := required.CheckToken(token.Info(), where.declaration()); err != nil {
+			return fmt.Errorf("authority %q: %w", authority.Name, err)
+		}
+		if !authority.Key.Existing {
+			continue
+		}
+		attributes, err := token.Attributes(hsm.KeyRef{Label: authority.Key.Label})
+		if err != nil {
+			return fmt.Errorf("authority %q: %w", authority.Name, err)
+		}
+		if err := required.CheckKey(attributes); err != nil {
+			return fmt.Errorf("authority %q: %w", authority.Name, err)
+		}
+	}
+	return nil
 }
 
 func (a *app) ceremonyVerifyCommand() *cobra.Command {

@@ -67,7 +67,7 @@ func FuzzConfig(f *testing.F) {
 	f.Add([]byte(soundConfig))
 	f.Add([]byte("replica: [\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		if c, err := parseConfig("c.yaml", data, nil); err == nil && (len(c.Authorities) == 0 || c.HSM.Module == "") {
+		if c, err := parseConfig("c.yaml", data, nil); err == nil && (len(c.Authorities) == 0 || c.allTokens()[0].Module == "") {
 			t.Errorf("an incomplete configuration was accepted: %+v", c)
 		}
 	})

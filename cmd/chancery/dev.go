@@ -316,7 +316,7 @@ func (a *app) devCeremony(ctx context.Context, home string, d devFile, cfg Confi
 		return nil, err
 	}
 	plan.Output = out
-	token, err := a.openToken(ctx, cfg.HSM)
+	token, err := a.openToken(ctx, cfg.HSM, operator(), nil)
 	if err != nil {
 		return nil, err
 	}

@@ -115,6 +115,11 @@ then:         chancery request      a certificate for a CSR, or for a new key`,
 		return nil
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		if pinOnCommandLine(err) {
+			return misuse{errors.New("a PIN has no place on a command line: whoever lists processes reads it, and the shell's history keeps it.\n" +
+				"Put it into a file of mode 0600 and give --pin-file (--so-pin-file, --new-pin-file), or leave the flag out to be asked.\n" +
+				"If this was the real one, change it: chancery hsm pin change")}
+		}
 		return misuse{fmt.Errorf("%w\nSee '%s --help'", err, cmd.CommandPath())}
 	})
 	root.SetIn(a.Stdin)

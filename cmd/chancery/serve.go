@@ -7,9 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"os"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -91,7 +94,7 @@ type service struct {
 	env     Env
 	log     *slog.Logger
 	store   *storage.Store
-	token   *hsm.Token
+	tokens  map[string]*openToken // by serial
 	ca      *ca.CA
 	web     *web.Server
 	replica ca.Replica
@@ -188,14 +191,11 @@ func (a *app) open(ctx context.Context, cfg Config) (_ *service, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if s.token, err = a.openToken(ctx, cfg.HSM); err != nil {
-		return nil, err
-	}
-	authorities, err := s.openAuthorities(ctx)
+	metrics := web.NewMetrics(set.Names())
+	authorities, err := s.openAuthorities(ctx, a, serviceObserver{metrics, s.store, s.log})
 	if err != nil {
 		return nil, err
 	}
-	metrics := web.NewMetrics(set.Names())
 	var store ca.Store = s.store
 	if a.WrapStore != nil {
 		store = a.WrapStore(store)
@@ -218,9 +218,9 @@ func (a *app) open(ctx context.Context, cfg Config) (_ *service, err error) {
 	return s, err
 }
 
-// openAuthorities opens the key of each configured authority. A key that the token does not vouch for, or that is not the certificate's,
-// ends the start.
-func (s *service) openAuthorities(ctx context.Context) ([]*ca.Authority, error) {
+// openAuthorities opens the key of each configured authority, and the tokens that hold them. A key that the token does not vouch for, that
+// is not the certificate's, or that is not what the configuration requires, ends the start.
+func (s *service) openAuthorities(ctx context.Context, a *app, observer hsm.Observer) ([]*ca.Authority, error) {
 	records, err := s.store.Authorities(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("reading the authorities: %w", err)
@@ -229,7 +229,7 @@ func (s *service) openAuthorities(ctx context.Context) ([]*ca.Authority, error) 
 	for _, r := range records {
 		known[r.Name] = r
 	}
-	var opened []*ca.Authority
+	var used []ca.AuthorityRecord
 	for _, name := range s.cfg.Authorities {
 		record, ok := known[name]
 		if !ok {
@@ -238,9 +238,16 @@ func (s *service) openAuthorities(ctx context.Context) ([]*ca.Authority, error) 
 		if !record.Online {
 			return nil, fmt.Errorf("authority %q is an offline one: its key signs in ceremonies alone; remove it from the configuration's authorities", name)
 		}
+		used = append(used, record)
+	}
+	if err := s.openTokens(ctx, a, used, observer); err != nil {
+		return nil, err
+	}
+	var opened []*ca.Authority
+	for _, record := range used {
 		authority, err := s.openAuthority(record)
 		if err != nil {
-			return nil, fmt.Errorf("opening authority %q: %w", name, err)
+			return nil, fmt.Errorf("opening authority %q: %w", record.Name, err)
 		}
 		opened = append(opened, authority)
 	}
@@ -252,10 +259,11 @@ func (s *service) openAuthority(record ca.AuthorityRecord) (*ca.Authority, error
 	if err != nil {
 		return nil, err
 	}
-	if serial := s.token.Info().Serial; record.Key.Token != "" && record.Key.Token != serial {
-		return nil, fmt.Errorf("its key is in the token with serial %s, and the open token has serial %s", record.Key.Token, serial)
+	token, err := s.tokenOf(record)
+	if err != nil {
+		return nil, err
 	}
-	signer, err := s.token.Signer(hsm.KeyRef{Label: record.Key.Label, ID: record.Key.ID}, certificate.PublicKey)
+	signer, err := token.signer(s.cfg.required(record.Name, ""), hsm.KeyRef{Label: record.Key.Label, ID: record.Key.ID}, certificate.PublicKey)
 	if err != nil {
 		return nil, err
 	}
@@ -272,8 +280,8 @@ func (s *service) openAuthority(record ca.AuthorityRecord) (*ca.Authority, error
 
 func (s *service) close() error {
 	var err error
-	if s.token != nil {
-		err = s.token.Close()
+	for _, token := range s.tokens {
+		err = errors.Join(err, token.Close())
 	}
 	if s.store != nil {
 		s.store.Close()
@@ -336,7 +344,7 @@ func (s *service) record(ctx context.Context, kinds ...audit.Kind) error {
 	var leaves []audit.Leaf
 	for _, kind := range kinds {
 		leaf, err := audit.New(audit.Event{ID: newID(), Kind: kind, Time: s.env.Now(), Actor: "system", Data: map[string]string{
-			"replica": s.replica.Name, "run": s.replica.Run, "policy": s.ca.PolicyDigest(), "version": version(), "token": s.token.Info().Serial,
+			"replica": s.replica.Name, "run": s.replica.Run, "policy": s.ca.PolicyDigest(), "version": version(), "token": strings.Join(slices.Sorted(maps.Keys(s.tokens)), ","),
 		}})
 		if err != nil {
 			return err

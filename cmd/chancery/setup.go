@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -8,15 +9,55 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"time"
 
 	"golang.org/x/term"
 
 	"github.com/chancery-ca/chancery/hsm"
+	"github.com/chancery-ca/chancery/hsm/usage"
 )
 
-// openToken opens a token as configured.
-func (a *app) openToken(ctx context.Context, c HSMConfig) (*hsm.Token, error) {
-	token, err := hsm.Open(ctx, c.config(a.pin(c.PIN)))
+// openAfter is how long opening a token may take where the configuration does not say.
+const openAfter = 30 * time.Second
+
+// openToken opens a token as configured. Its operations are told to the observer, which may be nil.
+func (a *app) openToken(ctx context.Context, c HSMConfig, actor string, observer hsm.Observer) (*hsm.Token, error) {
+	config := hsm.Config{
+		Module: c.Module, Token: c.Token.selector(), PIN: a.pin(c.PIN), MaxSessions: c.Sessions, RetryAfterFailedPIN: c.RetryAfterFailedPIN,
+		SessionWait: time.Duration(c.Timeouts.Session), Actor: actor, Observer: observer, Now: a.Now,
+	}
+	if c.Usage != "" {
+		policy, err := usage.Load(c.Usage, "")
+		if err != nil {
+			return nil, err
+		}
+		config.Usage = policy
+	}
+	if c.PIN.Prompt {
+		return opened(hsm.Open(ctx, config)) // a person may think as long as they like
+	}
+	type result struct {
+		token *hsm.Token
+		err   error
+	}
+	done := make(chan result, 1)
+	go func() {
+		token, err := hsm.Open(ctx, config)
+		done <- result{token, err}
+	}()
+	limit := cmp.Or(time.Duration(c.Timeouts.Open), openAfter)
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case r := <-done:
+		return opened(r.token, r.err)
+	case <-timer.C:
+		// A call into the module cannot be cancelled; what becomes of it is the process's end.
+		return nil, fmt.Errorf("opening the token: the module %s has not answered for %s; see that the HSM is reachable, or raise timeouts.open", c.Module, limit)
+	}
+}
+
+func opened(token *hsm.Token, err error) (*hsm.Token, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening the token: %w", err)
 	}
@@ -30,6 +71,10 @@ func (a *app) pin(c PINConfig) hsm.PIN {
 		return hsm.PINFromFile(c.File)
 	case c.Env != "":
 		return hsm.PINFromEnv(c.Env)
+	case c.Credential != "":
+		return hsm.PINFromCredential(c.Credential, a.lookup)
+	case len(c.Command) > 0:
+		return hsm.PINFromCommand(c.Command)
 	}
 	return hsm.PINFromPrompt(func() ([]byte, error) { return a.askSecret("PIN of the token: ") })
 }

@@ -1,0 +1,61 @@
+package hsm
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/miekg/pkcs11"
+)
+
+// Requirement is what a token, and a key in it, must be for what it is used for. The zero value requires nothing.
+type Requirement struct {
+	Hardware         bool // the slot is a hardware slot (CKF_HW_SLOT)
+	NeverExtractable bool // CKA_NEVER_EXTRACTABLE and CKA_ALWAYS_SENSITIVE
+	Local            bool // CKA_LOCAL: generated in the token
+	FIPSLevel        int  // least level of FIPS 140 that is declared for the token; 0 for none
+}
+
+// Declaration is what the operator says of a token because the token does not: that its module has a FIPS 140 certificate.
+type Declaration struct {
+	FIPSLevel       int    `json:"fips_140_level,omitempty"`       // 1 to 4
+	FIPSCertificate string `json:"fips_140_certificate,omitempty"` // number of the certificate in NIST's CMVP list
+}
+
+// ErrNotCompliant means that a token or a key is not what is required of it.
+var ErrNotCompliant = errors.New("the requirement is not met")
+
+// CheckToken returns an error wrapping ErrNotCompliant, which names everything that the token lacks.
+func (r Requirement) CheckToken(t TokenInfo, d Declaration) error {
+	var lacks []string
+	if r.Hardware && !t.Hardware {
+		lacks = append(lacks, "its slot is no hardware slot (CKF_HW_SLOT)")
+	}
+	switch {
+	case r.FIPSLevel == 0:
+	case d.FIPSLevel == 0 || d.FIPSCertificate == "":
+		lacks = append(lacks, fmt.Sprintf("FIPS 140 level %d is required, and no level with the number of its certificate is declared", r.FIPSLevel))
+	case d.FIPSLevel < r.FIPSLevel:
+		lacks = append(lacks, fmt.Sprintf("FIPS 140 level %d is required, and level %d is declared", r.FIPSLevel, d.FIPSLevel))
+	}
+	return lacking(fmt.Sprintf("token %q", t.Label), lacks)
+}
+
+// CheckKey returns an error wrapping ErrNotCompliant, which names everything that the key lacks. What the token does not tell is lacking.
+func (r Requirement) CheckKey(a Attributes) error {
+	var conditions []condition
+	if r.Local {
+		conditions = append(conditions, condition{pkcs11.CKA_LOCAL, true})
+	}
+	if r.NeverExtractable {
+		conditions = append(conditions, condition{pkcs11.CKA_NEVER_EXTRACTABLE, true}, condition{pkcs11.CKA_ALWAYS_SENSITIVE, true})
+	}
+	return lacking("the key with "+a.ref().String(), a.wrong(conditions))
+}
+
+func lacking(what string, lacks []string) error {
+	if len(lacks) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%s: %w: %s", what, ErrNotCompliant, strings.Join(lacks, "; "))
+}

@@ -1,0 +1,260 @@
+package hsm_test
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/sha256"
+	"errors"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/chancery-ca/chancery/hsm"
+	"github.com/chancery-ca/chancery/hsm/hsmtest"
+)
+
+// TestEveryOperationLeavesAnEvent walks the methods of Token and of Signer and calls each. One that has no call here, or that tells the
+// observer nothing, fails the test: no operation can be added and forgotten.
+func TestEveryOperationLeavesAnEvent(t *testing.T) {
+	t.Parallel()
+	fixture, seen := hsmtest.New(t), &recorder{}
+	c := fixture.Config()
+	c.Observer, c.Actor = seen, "a test"
+	tok, err := hsm.Open(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if opened := seen.take(); len(opened) != 1 || opened[0].Op != hsm.OpOpen || opened[0].Result() != "ok" || opened[0].Token != fixture.Serial {
+		t.Errorf("opening left %+v", opened)
+	}
+	ctx := hsm.WithActor(t.Context(), "somebody")
+	key, _ := generated(t, tok, hsm.KeySpec{Algorithm: hsm.ECDSAP256, Label: "key"})
+	aes, _ := generated(t, tok, hsm.KeySpec{Algorithm: hsm.AES256, Label: "aes", Usages: []hsm.Usage{hsm.UseEncrypt, hsm.UseWrap}})
+	mac, _ := generated(t, tok, hsm.KeySpec{Algorithm: hsm.HMACSHA256, Label: "mac"})
+	loose, _ := generated(t, tok, hsm.KeySpec{Algorithm: hsm.HMACSHA256, Label: "loose", Extractable: true, Modifiable: true})
+	message := func() *strings.Reader { return strings.NewReader("what is worked on") }
+	digest := sha256.Sum256([]byte("what is worked on"))
+	signer, err := tok.Signer(key, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	certificate := selfSigned(t, signer)
+	var signature, code, ciphertext, wrapped []byte
+	var file bytes.Buffer
+
+	calls := map[string]func() error{
+		"Attest":       func() error { return second(tok.Attest(ctx, key, hsm.KeyRef{}, hsm.Declaration{})) },
+		"Attributes":   func() error { return second(tok.Attributes(key)) },
+		"Certificates": func() error { return second(tok.Certificates(ctx, hsm.KeyRef{})) },
+		"Decrypt":      func() error { return second(tok.Decrypt(ctx, aes, hsm.Cipher{}, ciphertext)) },
+		"DecryptFile": func() error {
+			return tok.DecryptFile(ctx, aes, &bytes.Buffer{}, bytes.NewReader(file.Bytes()))
+		},
+		"DeleteCertificate": func() error { return tok.DeleteCertificate(ctx, hsm.KeyRef{Label: "key"}) },
+		"Destroy":           func() error { return tok.Destroy(ctx, hsm.KeyRef{Label: "renamed"}) },
+		"Digest":            func() error { return second(tok.Digest(ctx, crypto.SHA256, message())) },
+		"Encrypt": func() (err error) {
+			ciphertext, err = tok.Encrypt(ctx, aes, hsm.Cipher{}, []byte("what is worked on"))
+			return err
+		},
+		"EncryptFile": func() error { return tok.EncryptFile(ctx, aes, hsm.Cipher{}, &file, message()) },
+		"Generate": func() error {
+			_, _, err := tok.Generate(hsm.KeySpec{Algorithm: hsm.ECDSAP256, Label: "another"})
+			return err
+		},
+		"GenerateKey": func() error {
+			_, _, err := tok.GenerateKey(ctx, hsm.KeySpec{Algorithm: hsm.ECDSAP256, Label: "a third"})
+			return err
+		},
+		"ImportCertificate": func() error { return second(tok.ImportCertificate(ctx, certificate, hsm.KeyRef{})) },
+		"Keys":              func() error { return second(tok.Keys()) },
+		"MAC": func() (err error) {
+			code, err = tok.MAC(ctx, mac, crypto.SHA256, message())
+			return err
+		},
+		"Mechanisms": func() error { return second(tok.Mechanisms(ctx)) },
+		"Objects":    func() error { return second(tok.Objects(ctx, hsm.KeyRef{})) },
+		"PublicKey":  func() error { return second(tok.PublicKey(key)) },
+		"Random":     func() error { return second(tok.Random(8)) },
+		"Read":       func() error { return second(tok.Read(make([]byte, 8))) },
+		"SetLabel":   func() error { return tok.SetLabel(ctx, loose, "renamed") },
+		"Sign": func() (err error) {
+			signature, err = tok.Sign(ctx, key, hsm.SignOptions{}, message())
+			return err
+		},
+		"SignDigest": func() error { return second(tok.SignDigest(ctx, key, hsm.SignOptions{}, digest[:])) },
+		"Signer":     func() error { return second(tok.Signer(key, nil)) },
+		"Unwrap": func() error {
+			return second(tok.Unwrap(ctx, hsm.UnwrapSpec{Under: aes, Key: hsm.KeySpec{Algorithm: hsm.HMACSHA256, Label: "back"}}, wrapped))
+		},
+		"Verify":       func() error { return tok.Verify(ctx, key, hsm.SignOptions{}, message(), signature) },
+		"VerifyDigest": func() error { return tok.VerifyDigest(ctx, key, hsm.SignOptions{}, digest[:], signature) },
+		"VerifyMAC":    func() error { return tok.VerifyMAC(ctx, mac, crypto.SHA256, message(), code) },
+		"Wrap": func() (err error) {
+			wrapped, err = tok.Wrap(ctx, hsm.WrapSpec{Key: loose, Under: aes})
+			return err
+		},
+		"Signer.Sign":        func() error { return second(signer.Sign(nil, digest[:], crypto.SHA256)) },
+		"Signer.SignMessage": func() error { return second(signer.SignMessage(nil, []byte("what is worked on"), crypto.SHA384)) },
+		"Close":              tok.Close,
+	}
+	// These reach no token: what they tell was read before.
+	silent := []string{"Info", "Signer.Public"}
+	// What one needs, another makes.
+	order := []string{"Encrypt", "EncryptFile", "Sign", "MAC", "Wrap", "Unwrap", "SetLabel", "ImportCertificate"}
+	withoutContext := []string{"Attributes", "Generate", "Keys", "PublicKey", "Random", "Read", "Signer", "Signer.Sign", "Signer.SignMessage", "Close"}
+
+	var methods []string
+	for typ, prefix := range map[reflect.Type]string{reflect.TypeFor[*hsm.Token](): "", reflect.TypeFor[hsm.Signer](): "Signer."} {
+		for i := range typ.NumMethod() {
+			name := prefix + typ.Method(i).Name
+			if !slices.Contains(silent, name) && !slices.Contains(order, name) && name != "Close" {
+				methods = append(methods, name)
+			}
+		}
+	}
+	slices.Sort(methods)
+	seen.take()
+	for _, name := range slices.Concat(order, methods, []string{"Close"}) {
+		call, known := calls[name]
+		if !known {
+			if !slices.Contains(onlyInTests, name) {
+				t.Errorf("%s is exported and not called here: call it, or say why it needs no event", name)
+			}
+			continue
+		}
+		delete(calls, name)
+		if err := call(); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		events := seen.take()
+		if len(events) == 0 {
+			t.Errorf("%s left no event", name)
+		}
+		for _, e := range events {
+			actor := "somebody"
+			if e.Op == hsm.OpRandom || slices.Contains(withoutContext, name) || e.Op == hsm.OpList && name == "Attest" {
+				actor = "a test"
+			}
+			if e.Op == "" || e.Token != fixture.Serial || e.Result() != "ok" || e.Began.IsZero() || e.Duration < 0 || e.Actor != actor {
+				t.Errorf("%s left %+v", name, e)
+			}
+		}
+	}
+	for name := range calls {
+		t.Errorf("there is no method %s any more", name)
+	}
+}
+
+// onlyInTests are the methods that export_test.go adds.
+var onlyInTests = []string{"GenerateConservatively", "GenerateMisled", "RawSigner"}
+
+// TestEveryFunctionThatReachesAModuleLeavesAnEvent reads the package's own text: an exported function that takes a context works on a
+// module, and is called here.
+func TestEveryFunctionThatReachesAModuleLeavesAnEvent(t *testing.T) {
+	fixture, seen := hsmtest.New(t), &recorder{}
+	pin := func(p string) hsm.PIN { return hsm.PINFromBytes([]byte(p)) }
+	set := hsm.SetPINConfig{Module: fixture.Module, Token: hsm.Selector{Serial: fixture.Serial}, Observer: seen, Old: pin(hsmtest.UserPIN), New: pin("another good one")}
+	unlock := set
+	unlock.Old, unlock.New = pin(hsmtest.SOPIN), pin(hsmtest.UserPIN)
+	calls := map[string]func() error{
+		"ChangePIN": func() error { return hsm.ChangePIN(t.Context(), set) },
+		"InitToken": func() error {
+			c := initConfig(fixture.Module, "events")
+			c.Observer = seen
+			return second(hsm.InitToken(t.Context(), c))
+		},
+		"List": func() error {
+			return second(hsm.List(t.Context(), hsm.ListConfig{Module: fixture.Module, Observer: seen}))
+		},
+		"Open": func() error {
+			c := fixture.Config()
+			c.Observer, c.PIN = seen, set.New // in alphabetical order, it has been changed
+			tok, err := hsm.Open(t.Context(), c)
+			if err != nil {
+				return err
+			}
+			return tok.Close()
+		},
+		"UnlockPIN": func() error { return hsm.UnlockPIN(t.Context(), unlock) },
+	}
+	var found []string
+	names, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		if strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range file.Decls {
+			f, ok := d.(*ast.FuncDecl)
+			if !ok || f.Recv != nil || !f.Name.IsExported() || len(f.Type.Params.List) == 0 || f.Name.Name == "WithActor" {
+				continue
+			}
+			if first, ok := f.Type.Params.List[0].Type.(*ast.SelectorExpr); ok && first.Sel.Name == "Context" {
+				found = append(found, f.Name.Name)
+			}
+		}
+	}
+	slices.Sort(found)
+	if len(found) == 0 {
+		t.Fatal("no function was found")
+	}
+	for _, name := range found {
+		call, known := calls[name]
+		if !known {
+			t.Errorf("%s is exported and not called here", name)
+			continue
+		}
+		if err := call(); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if len(seen.take()) == 0 {
+			t.Errorf("%s left no event", name)
+		}
+	}
+}
+
+func TestEventsTellOfFailures(t *testing.T) {
+	t.Parallel()
+	fixture, seen := hsmtest.New(t), &recorder{}
+	c := fixture.Config()
+	c.Observer, c.PIN = seen, hsm.PINFromBytes([]byte("wrong"))
+	if _, err := hsm.Open(t.Context(), c); !errors.Is(err, hsm.ErrWrongPIN) {
+		t.Fatal(err)
+	}
+	if events := seen.take(); len(events) != 1 || events[0].Result() != "CKR_PIN_INCORRECT" || events[0].Op != hsm.OpOpen {
+		t.Errorf("a wrong PIN left %+v", events)
+	}
+	c = fixture.Config()
+	c.Observer, c.RetryAfterFailedPIN = seen, true
+	tok, err := hsm.Open(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tok.Close()
+	key, _ := generated(t, tok, hsm.KeySpec{Algorithm: hsm.ECDSAP256, Label: "key"})
+	seen.take()
+	if _, err := tok.Encrypt(t.Context(), key, hsm.Cipher{}, []byte("m")); err == nil {
+		t.Error("an EC key encrypted")
+	}
+	if events := seen.take(); events[len(events)-1].Op != hsm.OpEncrypt || events[len(events)-1].Result() != "failed" {
+		t.Errorf("it left %+v", events)
+	}
+	// What cannot be recorded does not come out.
+	seen.fail = errors.New("the journal is full")
+	if signature, err := tok.Sign(t.Context(), key, hsm.SignOptions{}, strings.NewReader("m")); err == nil || signature != nil || !strings.Contains(err.Error(), "the journal is full") {
+		t.Errorf("%x, %v", signature, err)
+	}
+	seen.fail = nil
+}

@@ -1,0 +1,393 @@
+package hsm_test
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"math/big"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/chancery-ca/chancery/hsm"
+	"github.com/chancery-ca/chancery/hsm/hsmtest"
+)
+
+func selfSigned(t *testing.T, key crypto.Signer) *x509.Certificate {
+	t.Helper()
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(7), Subject: pkix.Name{CommonName: "a test"}, NotBefore: time.Now(), NotAfter: time.Now().Add(time.Hour),
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	certificate, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return certificate
+}
+
+// pkcs11Tool sees what this package made.
+func pkcs11Tool(t *testing.T, fixture *hsmtest.Token, args ...string) (string, error) {
+	t.Helper()
+	return outside(t, t.TempDir(), "pkcs11-tool", append([]string{"--module", fixture.Module, "--token-label", fixture.Label, "--login", "--pin", hsmtest.UserPIN}, args...)...)
+}
+
+// Every algorithm's key has the attributes that it should have, as this package and as pkcs11-tool see it; a token full of them passes
+// pkcs11-tool's own test.
+func TestKeysOfEveryAlgorithm(t *testing.T) {
+	fixture := hsmtest.New(t)
+	token := fixture.Open(t)
+	for _, algorithm := range hsm.Algorithms() {
+		ref, public := generated(t, token, hsm.KeySpec{Algorithm: algorithm, Label: string(algorithm)})
+		if (public == nil) != algorithm.Secret() {
+			t.Errorf("%s: public key %v", algorithm, public)
+		}
+		objects, err := token.Objects(t.Context(), ref)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, o := range objects {
+			if o.Algorithm != algorithm || o.Get("CKA_LABEL") != ref.Label || o.Get("CKA_ID") != hex.EncodeToString(ref.ID) || o.Get("CKA_TOKEN") != "true" {
+				t.Errorf("%s: %+v", algorithm, o)
+			}
+			if o.Class == "CKO_PUBLIC_KEY" {
+				continue
+			}
+			for name, want := range map[string]string{
+				"CKA_SENSITIVE": "true", "CKA_EXTRACTABLE": "false", "CKA_NEVER_EXTRACTABLE": "true", "CKA_LOCAL": "true", "CKA_PRIVATE": "true",
+				"CKA_MODIFIABLE": "false", "CKA_COPYABLE": "false", "CKA_DERIVE": "false",
+			} {
+				if got := o.Get(name); got != want {
+					t.Errorf("%s: %s is %q, want %q", algorithm, name, got, want)
+				}
+			}
+			if o.Get("CKA_ALLOWED_MECHANISMS") == "" || o.Get("CKA_KEY_GEN_MECHANISM") == "" {
+				t.Errorf("%s: %+v", algorithm, o.Attributes)
+			}
+		}
+	}
+	if err := token.Close(); err != nil {
+		t.Fatal(err)
+	}
+	out, err := pkcs11Tool(t, fixture, "--list-objects")
+	for _, want := range []string{"Private Key Object; RSA", "Private Key Object; EC", "Secret Key Object; AES length 32", "hmac-sha256", "never extractable"} {
+		if err != nil || !strings.Contains(out, want) {
+			t.Errorf("pkcs11-tool does not show %q: %v\n%s", want, err, out)
+		}
+	}
+	if out, err := pkcs11Tool(t, fixture, "--test"); err != nil || !strings.Contains(out, "No errors") {
+		t.Errorf("pkcs11-tool --test: %v\n%s", err, out)
+	}
+}
+
+func TestDestroyAndLabel(t *testing.T) {
+	t.Parallel()
+	token := hsmtest.New(t).Open(t)
+	fixed, _ := generated(t, token, hsm.KeySpec{Algorithm: hsm.ECDSAP256, Label: "fixed"})
+	loose, _ := generated(t, token, hsm.KeySpec{Algorithm: hsm.ECDSAP256, Label: "loose", Modifiable: true})
+	secret, _ := generated(t, token, hsm.KeySpec{Algorithm: hsm.AES256, Label: "secret", Modifiable: true})
+	eternal, _ := generated(t, token, hsm.KeySpec{Algorithm: hsm.RSA2048, Label: "eternal", Indestructible: true})
+	if err := token.SetLabel(t.Context(), fixed, "other"); err == nil || !strings.Contains(err.Error(), "CKA_MODIFIABLE") {
+		t.Errorf("an unmodifiable key: %v", err)
+	}
+	if err := token.SetLabel(t.Context(), loose, "fixed"); !errors.Is(err, hsm.ErrKeyExists) {
+		t.Errorf("a label that is taken: %v", err)
+	}
+	for ref, label := range map[*hsm.KeyRef]string{&loose: "renamed", &secret: "renamed secret"} {
+		if err := token.SetLabel(t.Context(), *ref, label); err != nil {
+			t.Fatal(err)
+		}
+		ref.Label = label
+		if found, err := token.Objects(t.Context(), *ref); err != nil || len(found) == 0 || len(found) == 1 && found[0].Class != "CKO_SECRET_KEY" {
+			t.Errorf("%s: %v, %v", label, found, err)
+		}
+	}
+	if err := token.Destroy(t.Context(), eternal); err == nil || !strings.Contains(err.Error(), "CKA_DESTROYABLE") {
+		t.Errorf("an indestructible key: %v", err)
+	}
+	for _, ref := range []hsm.KeyRef{fixed, loose, secret} {
+		if err := token.Destroy(t.Context(), ref); err != nil {
+			t.Error(err)
+		}
+		if err := token.Destroy(t.Context(), ref); !errors.Is(err, hsm.ErrKeyNotFound) {
+			t.Errorf("a second time: %v", err)
+		}
+	}
+	if left, err := token.Objects(t.Context(), hsm.KeyRef{}); err != nil || len(left) != 2 || left[0].Label != "eternal" {
+		t.Errorf("left are %v, %v", left, err)
+	}
+}
+
+func TestCertificates(t *testing.T) {
+	t.Parallel()
+	fixture := hsmtest.New(t)
+	token := fixture.Open(t)
+	key, _ := generated(t, token, hsm.KeySpec{Algorithm: hsm.ECDSAP256, Label: "key"})
+	other, _ := generated(t, token, hsm.KeySpec{Algorithm: hsm.ECDSAP256, Label: "other"})
+	signer, err := token.Signer(key, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	certificate := selfSigned(t, signer)
+	if _, err := token.ImportCertificate(t.Context(), certificate, hsm.KeyRef{ID: other.ID}); !errors.Is(err, hsm.ErrKeyMismatch) {
+		t.Errorf("with another key's id: %v", err)
+	}
+	stored, err := token.ImportCertificate(t.Context(), certificate, hsm.KeyRef{})
+	if err != nil || !stored.Paired || stored.Label != "key" || !bytes.Equal(stored.ID, key.ID) {
+		t.Fatalf("%+v, %v", stored, err)
+	}
+	if _, err := token.ImportCertificate(t.Context(), certificate, hsm.KeyRef{Label: "again"}); !errors.Is(err, hsm.ErrCertificateExists) {
+		t.Errorf("twice: %v", err)
+	}
+	// A certificate whose key is elsewhere needs names of its own.
+	away := hsmtest.New(t).Open(t)
+	if _, err := away.ImportCertificate(t.Context(), certificate, hsm.KeyRef{}); err == nil || !strings.Contains(err.Error(), "name a label and an id") {
+		t.Errorf("without its key: %v", err)
+	}
+	if c, err := away.ImportCertificate(t.Context(), certificate, hsm.KeyRef{Label: "theirs", ID: []byte{1}}); err != nil || c.Paired {
+		t.Errorf("%+v, %v", c, err)
+	}
+	all, err := token.Certificates(t.Context(), hsm.KeyRef{Label: "key"})
+	if err != nil || len(all) != 1 || !all[0].Paired || !all[0].Certificate.Equal(certificate) {
+		t.Errorf("%+v, %v", all, err)
+	}
+	path := filepath.Join(t.TempDir(), "certificate.der")
+	if out, err := pkcs11Tool(t, fixture, "--read-object", "--type", "cert", "--id", hex.EncodeToString(key.ID), "--output-file", path); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if der, err := os.ReadFile(path); err != nil || !bytes.Equal(der, certificate.Raw) {
+		t.Errorf("pkcs11-tool reads %x, %v", der, err)
+	}
+	if err := token.DeleteCertificate(t.Context(), hsm.KeyRef{Label: "key"}); err != nil {
+		t.Error(err)
+	}
+	if err := token.DeleteCertificate(t.Context(), hsm.KeyRef{Label: "key"}); !errors.Is(err, hsm.ErrKeyNotFound) {
+		t.Errorf("what is not there: %v", err)
+	}
+	if _, err := token.Signer(key, nil); err != nil {
+		t.Errorf("the key went with its certificate: %v", err)
+	}
+}
+
+func TestAttestation(t *testing.T) {
+	t.Parallel()
+	fixture := hsmtest.New(t)
+	token := fixture.Open(t)
+	key, public := generated(t, token, hsm.KeySpec{Algorithm: hsm.RSA2048, Label: "key"})
+	secret, _ := generated(t, token, hsm.KeySpec{Algorithm: hsm.AES256, Label: "secret", Extractable: true})
+	declared := hsm.Declaration{FIPSLevel: 3, FIPSCertificate: "4703"}
+	if _, err := token.Attest(t.Context(), secret, hsm.KeyRef{}, declared); err == nil || !strings.Contains(err.Error(), "does not sign") {
+		t.Errorf("a secret key by itself: %v", err)
+	}
+	for name, c := range map[string]struct {
+		ref, by  hsm.KeyRef
+		confined bool
+	}{"a key by itself": {key, hsm.KeyRef{}, true}, "a secret key": {secret, key, false}} {
+		a, err := token.Attest(t.Context(), c.ref, c.by, declared)
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, err := json.Marshal(a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		e, _, err := hsm.VerifyAttestation(data, public)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if e.Slot.Token.Serial != fixture.Serial || e.Declared != declared || e.Confined != c.confined || len(e.Slot.Token.Mechanisms) < 10 || len(e.Key) == 0 ||
+			!slices.ContainsFunc(e.Key[0].Attributes, func(a hsm.Attribute) bool { return a.Name == "CKA_KEY_GEN_MECHANISM" }) {
+			t.Errorf("%s: %+v", name, e)
+		}
+		a.Evidence = bytes.Replace(a.Evidence, []byte(`"CKA_EXTRACTABLE","value":"`), []byte(`"CKA_EXTRACTABLE","value":"X`), 1)
+		changed, err := json.Marshal(a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := hsm.VerifyAttestation(changed, nil); !errors.Is(err, hsm.ErrSignature) {
+			t.Errorf("%s, changed: %v", name, err)
+		}
+		stranger, strangers := generated(t, token, hsm.KeySpec{Algorithm: hsm.ECDSAP256, Label: "stranger to " + name})
+		if _, _, err := hsm.VerifyAttestation(data, strangers); !errors.Is(err, hsm.ErrKeyMismatch) {
+			t.Errorf("%s, another signer than %s: %v", name, stranger, err)
+		}
+	}
+}
+
+func FuzzVerifyAttestation(f *testing.F) {
+	f.Add([]byte(`{}`))
+	f.Add([]byte(`{"evidence":"e30=","signature":{"label":"","id":"","public_key":"","scheme":"ecdsa","value":""}}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if _, _, err := hsm.VerifyAttestation(data, nil); err == nil {
+			t.Error("it was accepted")
+		}
+	})
+}
+
+func TestCompliance(t *testing.T) {
+	t.Parallel()
+	software, hardware := hsm.TokenInfo{Label: "soft"}, hsm.TokenInfo{Label: "hard", Hardware: true}
+	kept := hsm.Attributes{Label: "k", Local: true, NeverExtractable: true, AlwaysSensitive: true}
+	for name, c := range map[string]struct {
+		err  error
+		says string
+	}{
+		"nothing required":    {hsm.Requirement{}.CheckToken(software, hsm.Declaration{}), ""},
+		"hardware, software":  {hsm.Requirement{Hardware: true}.CheckToken(software, hsm.Declaration{}), "CKF_HW_SLOT"},
+		"hardware, hardware":  {hsm.Requirement{Hardware: true}.CheckToken(hardware, hsm.Declaration{}), ""},
+		"FIPS, undeclared":    {hsm.Requirement{FIPSLevel: 3}.CheckToken(hardware, hsm.Declaration{}), "no level with the number"},
+		"FIPS, no number":     {hsm.Requirement{FIPSLevel: 3}.CheckToken(hardware, hsm.Declaration{FIPSLevel: 3}), "no level with the number"},
+		"FIPS, a lower level": {hsm.Requirement{FIPSLevel: 3}.CheckToken(hardware, hsm.Declaration{FIPSLevel: 2, FIPSCertificate: "1"}), "level 2 is declared"},
+		"FIPS, a higher one":  {hsm.Requirement{FIPSLevel: 2}.CheckToken(hardware, hsm.Declaration{FIPSLevel: 3, FIPSCertificate: "1"}), ""},
+		"a kept key":          {hsm.Requirement{Local: true, NeverExtractable: true}.CheckKey(kept), ""},
+		"an imported key":     {hsm.Requirement{Local: true}.CheckKey(hsm.Attributes{Label: "k"}), "CKA_LOCAL is false"},
+		"an extractable key":  {hsm.Requirement{NeverExtractable: true}.CheckKey(hsm.Attributes{Label: "k", Local: true}), "CKA_NEVER_EXTRACTABLE is false"},
+		"a silent token":      {hsm.Requirement{Local: true}.CheckKey(hsm.Attributes{Label: "k", Local: true, Missing: []string{"CKA_LOCAL"}}), "not told"},
+	} {
+		if (c.err == nil) != (c.says == "") || c.err != nil && (!errors.Is(c.err, hsm.ErrNotCompliant) || !strings.Contains(c.err.Error(), c.says)) {
+			t.Errorf("%s: %v, want %q", name, c.err, c.says)
+		}
+	}
+}
+
+func TestStrongPINs(t *testing.T) {
+	t.Parallel()
+	module := hsmtest.New(t).Module
+	for pin, says := range map[string]string{
+		"1234567": "fewer than 8", "11111111": "one character", "12345678": "row", "hgfedcba": "row", "password1": "tried first", " spaced out": "space",
+	} {
+		c := initConfig(module, "weak")
+		c.UserPIN = hsm.PINFromBytes([]byte(pin)).Strong()
+		if _, err := hsm.InitToken(t.Context(), c); err == nil || !strings.Contains(err.Error(), says) || strings.Contains(err.Error(), pin) {
+			t.Errorf("%q: %v, want %q", pin, err, says)
+		}
+	}
+	c := initConfig(module, "same")
+	c.SOPIN = c.UserPIN
+	if _, err := hsm.InitToken(t.Context(), c); err == nil || !strings.Contains(err.Error(), "are the same") {
+		t.Errorf("one PIN for both: %v", err)
+	}
+}
+
+func TestChangePINAndUnlock(t *testing.T) {
+	t.Parallel()
+	fixture := hsmtest.New(t)
+	pin := func(p string) hsm.PIN { return hsm.PINFromBytes([]byte(p)) }
+	c := hsm.SetPINConfig{Module: fixture.Module, Token: hsm.Selector{Serial: fixture.Serial}, Old: pin(hsmtest.UserPIN), New: pin("a better one")}
+	tries := func(p string) error {
+		config := fixture.Config()
+		config.PIN, config.RetryAfterFailedPIN = pin(p), true
+		token, err := hsm.Open(t.Context(), config)
+		if err != nil {
+			return err
+		}
+		return token.Close()
+	}
+	same := c
+	same.New = c.Old
+	if err := hsm.ChangePIN(t.Context(), same); err == nil || !strings.Contains(err.Error(), "nothing was changed") {
+		t.Errorf("the same PIN: %v", err)
+	}
+	open := fixture.Open(t)
+	if err := hsm.ChangePIN(t.Context(), c); !errors.Is(err, hsm.ErrInUse) {
+		t.Errorf("an open token: %v", err)
+	}
+	if err := open.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := hsm.ChangePIN(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	if err := tries("a better one"); err != nil {
+		t.Error(err)
+	}
+	if err := hsm.ChangePIN(t.Context(), c); !errors.Is(err, hsm.ErrWrongPIN) {
+		t.Errorf("the old PIN: %v", err)
+	}
+	// It failed once, so the token says that its PIN is at risk: it is not tried again unasked.
+	if err := hsm.ChangePIN(t.Context(), c); !errors.Is(err, hsm.ErrPINAtRisk) {
+		t.Errorf("again: %v", err)
+	}
+	c.Old, c.New = pin(hsmtest.SOPIN), pin("the third one")
+	if err := hsm.UnlockPIN(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	if err := tries("the third one"); err != nil {
+		t.Error(err)
+	}
+	c.Officer, c.New = true, pin("officer's new")
+	if err := hsm.ChangePIN(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	c.Old = pin(hsmtest.SOPIN)
+	if err := hsm.UnlockPIN(t.Context(), c); !errors.Is(err, hsm.ErrWrongPIN) {
+		t.Errorf("the officer's old PIN: %v", err)
+	}
+}
+
+func TestPINFromCommandAndCredential(t *testing.T) {
+	t.Parallel()
+	fixture, dir := hsmtest.New(t), t.TempDir()
+	place(t, dir, "pin", []byte(hsmtest.UserPIN+"\n"))
+	lookup := func(name string) string { return map[string]string{"CREDENTIALS_DIRECTORY": dir}[name] }
+	nothing := func(string) string { return "" }
+	for name, c := range map[string]struct {
+		pin  hsm.PIN
+		says string
+	}{
+		"a command":              {hsm.PINFromCommand([]string{"cat", filepath.Join(dir, "pin")}), ""},
+		"a command that fails":   {hsm.PINFromCommand([]string{"sh", "-c", "echo " + hsmtest.UserPIN + " >&2; exit 3"}), "exit status 3"},
+		"a command that talks":   {hsm.PINFromCommand([]string{"printf", "one\ntwo\n"}), "one line"},
+		"a command that is mute": {hsm.PINFromCommand([]string{"true"}), "one line"},
+		"no command":             {hsm.PINFromCommand(nil), "no command"},
+		"a command of none":      {hsm.PINFromCommand([]string{filepath.Join(dir, "nothing")}), "no such file"},
+		"a credential":           {hsm.PINFromCredential("pin", lookup), ""},
+		"a missing credential":   {hsm.PINFromCredential("other", lookup), "no such file"},
+		"a credential elsewhere": {hsm.PINFromCredential("../pin", lookup), "cannot be the name"},
+		"no credentials":         {hsm.PINFromCredential("pin", nothing), "LoadCredential=pin:FILE"},
+	} {
+		config := fixture.Config()
+		config.PIN = c.pin
+		token, err := hsm.Open(t.Context(), config)
+		if err == nil {
+			err = token.Close()
+		}
+		if (err == nil) != (c.says == "") || err != nil && (!strings.Contains(err.Error(), c.says) || strings.Contains(err.Error(), hsmtest.UserPIN)) {
+			t.Errorf("%s: %v, want %q", name, err, c.says)
+		}
+	}
+}
+
+func TestList(t *testing.T) {
+	t.Parallel()
+	fixture := hsmtest.New(t)
+	m, err := hsm.List(t.Context(), hsm.ListConfig{Module: fixture.Module, Mechanisms: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := false
+	for _, slot := range m.Slots {
+		if slot.Token == nil || slot.Token.Serial != fixture.Serial {
+			continue
+		}
+		found = true
+		if slot.Token.Label != fixture.Label || !slices.Contains(slot.Token.Flags, "CKF_USER_PIN_INITIALIZED") || slot.Token.Sessions == "" ||
+			!slices.ContainsFunc(slot.Token.Mechanisms, func(m hsm.Mechanism) bool { return m.Name == "CKM_EDDSA" && slices.Contains(m.Flags, "CKF_SIGN") }) {
+			t.Errorf("%+v", slot.Token)
+		}
+	}
+	if !found || m.Description == "" || m.Cryptoki == "" {
+		t.Errorf("%+v", m)
+	}
+}

@@ -1,0 +1,258 @@
+package usage_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/chancery-ca/chancery/hsm"
+	"github.com/chancery-ca/chancery/hsm/hsmtest"
+	"github.com/chancery-ca/chancery/hsm/usage"
+)
+
+const sound = `roles:
+  release: [alice, service]
+others: permit
+keys:
+  - key: {label: code}
+    operations: [sign, verify]
+    mechanisms: [CKM_ECDSA]
+    roles: [release]
+    hours: {days: [mon, tue, wed, thu, fri], from: "08:00", to: "18:00", zone: Europe/Amsterdam}
+    until: 2027-06-30
+    uses: 3
+    destroyable: false
+  - key: {id: "0a0b"}
+    operations: [encrypt, decrypt, destroy]
+`
+
+func load(t *testing.T, text string) *usage.Policy {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "usage.yaml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p, err := usage.Load(path, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func TestPermit(t *testing.T) {
+	t.Parallel()
+	wednesday := time.Date(2026, 11, 25, 10, 0, 0, 0, time.UTC) // 11:00 in Amsterdam
+	sign := hsm.Operation{Op: hsm.OpSign, Actor: "local:alice", Token: "1", Key: hsm.KeyRef{Label: "code", ID: []byte{1}}, Mechanism: "CKM_ECDSA", Began: wednesday}
+	for name, c := range map[string]struct {
+		change func(*hsm.Operation)
+		says   string // empty: permitted
+	}{
+		"as it should be":      {func(*hsm.Operation) {}, ""},
+		"the service":          {func(o *hsm.Operation) { o.Actor = "service" }, ""},
+		"another operation":    {func(o *hsm.Operation) { o.Op = hsm.OpDecrypt }, "the key is for sign, verify"},
+		"destroying":           {func(o *hsm.Operation) { o.Op = hsm.OpDestroy }, "the key is for"},
+		"another mechanism":    {func(o *hsm.Operation) { o.Mechanism = "CKM_RSA_PKCS" }, "not among CKM_ECDSA"},
+		"another user":         {func(o *hsm.Operation) { o.Actor = "local:mallory" }, "none of the roles release"},
+		"nobody":               {func(o *hsm.Operation) { o.Actor = "" }, "none of the roles"},
+		"early":                {func(o *hsm.Operation) { o.Began = time.Date(2026, 11, 25, 6, 59, 0, 0, time.UTC) }, "outside the hours"},
+		"just in time":         {func(o *hsm.Operation) { o.Began = time.Date(2026, 11, 25, 7, 0, 0, 0, time.UTC) }, ""},
+		"the evening":          {func(o *hsm.Operation) { o.Began = time.Date(2026, 11, 25, 17, 0, 0, 0, time.UTC) }, "outside the hours"},
+		"summer time":          {func(o *hsm.Operation) { o.Began = time.Date(2026, 7, 1, 6, 30, 0, 0, time.UTC) }, ""},
+		"Sunday":               {func(o *hsm.Operation) { o.Began = time.Date(2026, 11, 29, 10, 0, 0, 0, time.UTC) }, "outside the hours"},
+		"the last day":         {func(o *hsm.Operation) { o.Began = time.Date(2027, 6, 30, 15, 0, 0, 0, time.UTC) }, ""},
+		"the day after":        {func(o *hsm.Operation) { o.Began = time.Date(2027, 7, 1, 10, 0, 0, 0, time.UTC) }, "until 2027-06-30"},
+		"verifying afterwards": {func(o *hsm.Operation) { o.Op, o.Began = hsm.OpVerify, time.Date(2029, 7, 1, 10, 0, 0, 0, time.UTC) }, ""},
+		"a key not named":      {func(o *hsm.Operation) { o.Key.Label = "other"; o.Op = hsm.OpExport }, ""},
+		"a key by its id":      {func(o *hsm.Operation) { o.Key = hsm.KeyRef{Label: "x", ID: []byte{10, 11}} }, "the key is for encrypt"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p, o := load(t, sound), sign
+			c.change(&o)
+			err := p.Permit(t.Context(), o)
+			if (err == nil) != (c.says == "") || err != nil && (!errors.Is(err, hsm.ErrNotPermitted) || !strings.Contains(err.Error(), c.says)) {
+				t.Errorf("%v, want %q", err, c.says)
+			}
+		})
+	}
+	if p := load(t, strings.Replace(sound, "others: permit", "others: refuse", 1)); p.Permit(t.Context(), hsm.Operation{Op: hsm.OpSign, Key: hsm.KeyRef{Label: "other"}}) == nil {
+		t.Error("a key that is not named was permitted")
+	}
+}
+
+// Uses are counted across policies that share the file, and never beyond the bound, whoever is first.
+func TestUsesAreCounted(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "usage.yaml")
+	if err := os.WriteFile(path, []byte("others: permit\nkeys:\n  - {key: {label: k}, operations: [sign, verify], uses: 7}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var permitted atomic.Int64
+	var all sync.WaitGroup
+	for range 4 {
+		p, err := usage.Load(path, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 5 {
+			all.Go(func() {
+				o := hsm.Operation{Op: hsm.OpSign, Token: "1", Key: hsm.KeyRef{Label: "k"}}
+				if err := p.Permit(t.Context(), o); err == nil {
+					permitted.Add(1)
+				} else if !strings.Contains(err.Error(), "as many times as it may") {
+					t.Error(err)
+				}
+				o.Op = hsm.OpVerify
+				if err := p.Permit(t.Context(), o); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	}
+	all.Wait()
+	if n := permitted.Load(); n != 7 {
+		t.Errorf("%d uses were permitted, 7 are", n)
+	}
+	if err := os.WriteFile(path+".uses.json", []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p, err := usage.Load(path, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Permit(t.Context(), hsm.Operation{Op: hsm.OpSign, Key: hsm.KeyRef{Label: "k"}}); err == nil || !strings.Contains(err.Error(), "damaged") {
+		t.Errorf("a damaged count: %v", err)
+	}
+}
+
+func TestPoliciesAreRefusedWithLines(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct{ old, new, want string }{
+		"unknown field":     {"uses: 3", "use: 3", "u.yaml:11: use: unknown field"},
+		"no others":         {"others: permit", "others: maybe", "u.yaml:3: others"},
+		"unknown operation": {"[sign, verify]", "[sing]", "u.yaml:6: keys[0].operations[0]"},
+		"unknown mechanism": {"CKM_ECDSA", "CKM_ECDA", "u.yaml:7: keys[0].mechanisms[0]"},
+		"unknown role":      {"roles: [release]", "roles: [relase]", "u.yaml:8: keys[0].roles[0]"},
+		"bad day":           {"mon,", "monday,", "u.yaml:9: keys[0].hours.days[0]"},
+		"no zone":           {"Europe/Amsterdam", "Mars/Base", "u.yaml:9: keys[0].hours.zone"},
+		"hours backwards":   {`"18:00"`, `"07:00"`, "u.yaml:9: keys[0].hours"},
+		"bad date":          {"2027-06-30", "soon", "u.yaml:10: keys[0].until"},
+		"bad id":            {`"0a0b"`, `"xyz"`, "keys[1].key.id"},
+		"twice":             {`{id: "0a0b"}`, "{label: code}", "keys[1].key"},
+		"no key":            {`{id: "0a0b"}`, "{}", "keys[1].key"},
+		"negative":          {"uses: 3", "uses: -3", "u.yaml:11: keys[0].uses"},
+	} {
+		text := strings.Replace(sound, c.old, c.new, 1)
+		if _, err := usage.Parse("u.yaml", []byte(text)); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: got %v, want %q", name, err, c.want)
+		}
+	}
+}
+
+// The token enforces by itself what it can: a key made by the policy refuses what the policy does not permit, whoever asks.
+func TestTokenMirrorsThePolicy(t *testing.T) {
+	t.Parallel()
+	p, err := usage.Parse("u.yaml", []byte(`others: refuse
+keys:
+  - {key: {label: pss}, operations: [sign, verify], mechanisms: [CKM_RSA_PKCS_PSS], destroyable: false}
+  - {key: {label: travels}, operations: [sign, export], modifiable: true}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	fixture := hsmtest.New(t)
+	c := fixture.Config()
+	c.Usage = p
+	token, err := hsm.Open(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer token.Close()
+	for label, want := range map[string]map[string]string{
+		"pss": {
+			"CKA_SIGN": "true", "CKA_DECRYPT": "false", "CKA_UNWRAP": "false", "CKA_ALLOWED_MECHANISMS": "CKM_RSA_PKCS_PSS",
+			"CKA_DESTROYABLE": "false", "CKA_MODIFIABLE": "false", "CKA_COPYABLE": "false", "CKA_EXTRACTABLE": "false",
+		},
+		"travels": {"CKA_SIGN": "true", "CKA_EXTRACTABLE": "true", "CKA_MODIFIABLE": "true", "CKA_DESTROYABLE": "true"},
+	} {
+		spec, err := p.Spec(hsm.KeySpec{Algorithm: hsm.RSA2048, Label: label})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ref, _, err := token.GenerateKey(t.Context(), spec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		objects, err := token.Objects(t.Context(), ref)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, value := range want {
+			for _, o := range objects {
+				if o.Class == "CKO_PRIVATE_KEY" && o.Get(name) != value {
+					t.Errorf("%s: %s is %q, want %q", label, name, o.Get(name), value)
+				}
+			}
+		}
+	}
+	if _, err := p.Spec(hsm.KeySpec{Algorithm: hsm.RSA2048, Label: "pss", Usages: []hsm.Usage{hsm.UseEncrypt}}); !errors.Is(err, hsm.ErrNotPermitted) {
+		t.Errorf("more than the policy: %v", err)
+	}
+	if _, err := p.Spec(hsm.KeySpec{Algorithm: hsm.RSA2048, Label: "unnamed"}); !errors.Is(err, hsm.ErrNotPermitted) {
+		t.Errorf("a key not named: %v", err)
+	}
+	// Chancery refuses by the policy; and what passes it, the token refuses.
+	pss := hsm.KeyRef{Label: "pss"}
+	if _, err := token.Sign(t.Context(), pss, hsm.SignOptions{Scheme: hsm.RSAPKCS1}, strings.NewReader("m")); !errors.Is(err, hsm.ErrNotPermitted) {
+		t.Errorf("another mechanism: %v", err)
+	}
+	if err := token.Destroy(t.Context(), pss); !errors.Is(err, hsm.ErrNotPermitted) {
+		t.Errorf("destroying: %v", err)
+	}
+	if _, err := token.Sign(t.Context(), pss, hsm.SignOptions{}, strings.NewReader("m")); err != nil {
+		t.Error(err)
+	}
+	if err := token.Close(); err != nil {
+		t.Fatal(err)
+	}
+	token = fixture.Open(t)
+	if _, err := token.Sign(t.Context(), pss, hsm.SignOptions{Scheme: hsm.RSAPKCS1}, strings.NewReader("m")); err == nil || errors.Is(err, hsm.ErrNotPermitted) {
+		t.Errorf("without the policy the token itself: %v", err)
+	}
+	if err := token.Destroy(t.Context(), pss); err == nil || !strings.Contains(err.Error(), "CKA_DESTROYABLE") {
+		t.Errorf("destroying what is indestructible: %v", err)
+	}
+	if keys, err := token.Objects(t.Context(), pss); err != nil || len(keys) != 2 {
+		t.Errorf("both halves should be there: %v, %v", keys, err)
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add([]byte(sound))
+	f.Add([]byte("others: permit\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		p, err := usage.Parse("u.yaml", data)
+		if err != nil {
+			return
+		}
+		_ = p.Permit(t.Context(), hsm.Operation{Op: hsm.OpSign, Key: hsm.KeyRef{Label: "code"}, Began: time.Now()})
+	})
+}
+
+// The policy that docs/hsm.md shows is one.
+func TestDocumentedPolicyIsSound(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../../docs/hsm.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, after, _ := strings.Cut(string(text), "```yaml\nroles:")
+	policy, _, found := strings.Cut(after, "```")
+	if _, err := usage.Parse("hsm.md", []byte("roles:"+policy)); err != nil || !found {
+		t.Error(err)
+	}
+}
