@@ -146,6 +146,12 @@ func (t *token) away(why error) {
 
 // oneWorker runs one worker from its start to its end, and says why it ended.
 func (t *token) oneWorker(ctx context.Context) (err error) {
+	// The PIN comes first: a variable of the environment that holds it is gone before the worker inherits the rest.
+	pin, err := t.HSM.PIN.Reveal()
+	if err != nil {
+		return err
+	}
+	defer clear(pin)
 	w, err := t.spawn()
 	if err != nil {
 		return err
@@ -167,7 +173,7 @@ func (t *token) oneWorker(ctx context.Context) (err error) {
 		}
 	}()
 	frames := newFrameReader(w.conn, maxFrame)
-	info, err := t.begin(w, frames)
+	info, err := t.begin(w, frames, pin)
 	if err != nil {
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			kill()
@@ -239,16 +245,11 @@ func WorkerConn() (net.Conn, error) {
 }
 
 // begin tells the worker what to open, and waits until it has.
-func (t *token) begin(w *workerProcess, frames *frameReader) (hsm.TokenInfo, error) {
-	pin, err := t.HSM.PIN.Reveal()
-	if err != nil {
-		return hsm.TokenInfo{}, err
-	}
+func (t *token) begin(w *workerProcess, frames *frameReader, pin []byte) (hsm.TokenInfo, error) {
 	body, err := json.Marshal(startRequest{
 		Module: t.HSM.Module, Selector: t.HSM.Token, PIN: pin, Sessions: t.HSM.MaxSessions,
 		RetryAfterFailedPIN: t.HSM.RetryAfterFailedPIN, Keys: t.keys,
 	})
-	clear(pin)
 	defer clear(body)
 	if err != nil {
 		return hsm.TokenInfo{}, err

@@ -60,8 +60,13 @@ type DatabaseConfig struct {
 	Unsafe bool `yaml:"unsafe" env:"UNSAFE"`
 }
 
-// HSMConfig is a token and how to log in to it.
+// HSMConfig is a token and how to log in to it, or the keeper that holds it.
 type HSMConfig struct {
+	// Isolation says where the keys are used: none, in this process; keeper, in a `chancery keeper` that runs as a user of its own and is
+	// reached at socket; child, in a keeper that this process starts, which is no boundary but keeps a library's crash out. Default: none.
+	Isolation string `yaml:"isolation" env:"ISOLATION"`
+	// Socket is the path of the keeper's Unix socket. A child keeps its policy and its journal beside it.
+	Socket string `yaml:"socket" env:"SOCKET"`
 	// Module is the path of the vendor's PKCS#11 library.
 	Module string `yaml:"module" env:"MODULE"`
 	// Token selects the token: every field given must match, and exactly one token.
@@ -159,7 +164,7 @@ func defaultConfig() Config {
 	return Config{
 		Replica:  host,
 		Database: DatabaseConfig{MaxConnections: 16},
-		HSM:      HSMConfig{Sessions: 8},
+		HSM:      HSMConfig{Isolation: isolationNone, Sessions: 8},
 		Listen:   ListenConfig{API: "127.0.0.1:8443", Distribution: "127.0.0.1:8080", Operations: "127.0.0.1:8081"},
 		TLS:      TLSConfig{Names: []string{"localhost", "127.0.0.1", "::1"}},
 		Limits:   LimitsConfig{Body: "1MiB"},
@@ -195,7 +200,7 @@ func parseConfig(path string, data []byte, environ []string) (Config, error) {
 
 // resolvePaths makes relative paths relative to the file that they stand in.
 func (c *Config) resolvePaths(dir string) {
-	for _, p := range []*string{&c.Database.URLFile, &c.HSM.PIN.File, &c.Policies.Directory} {
+	for _, p := range []*string{&c.Database.URLFile, &c.HSM.PIN.File, &c.HSM.Socket, &c.Policies.Directory} {
 		if *p != "" && !filepath.IsAbs(*p) {
 			*p = filepath.Join(dir, *p)
 		}
@@ -217,16 +222,7 @@ func (c *Config) validate(doc *strictyaml.Document) {
 		doc.Refuse("database", "give url, or url_file for a URL with a password", "exactly one of url and url_file is needed")
 	}
 	within("database.max_connections", c.Database.MaxConnections, 2, 500)
-	if c.HSM.Module == "" {
-		doc.Refuse("hsm.module", "for SoftHSM on Debian: /usr/lib/softhsm/libsofthsm2.so", "the path of the PKCS#11 library is needed")
-	}
-	if c.HSM.Token == (TokenConfig{}) {
-		doc.Refuse("hsm.token", "give label or serial; `chancery hsm list` shows them", "the token is not selected")
-	}
-	if sources := c.HSM.PIN.sources(); sources != 1 {
-		doc.Refuse("hsm.pin", "give file, env or prompt", "%d sources of the PIN are given, exactly one is needed", sources)
-	}
-	within("hsm.sessions", c.HSM.Sessions, 1, 1000)
+	c.HSM.validate(doc)
 	if len(c.Authorities) == 0 {
 		doc.Refuse("authorities", "name those added with `chancery authority add`", "at least one authority is needed")
 	}
@@ -255,6 +251,39 @@ func (c *Config) validate(doc *strictyaml.Document) {
 	}
 	if c.Log.Format != "json" && c.Log.Format != "text" {
 		doc.Refuse("log.format", "use json or text", "%q is not a format", c.Log.Format)
+	}
+}
+
+func (h HSMConfig) validate(doc *strictyaml.Document) {
+	switch h.Isolation {
+	case isolationNone, isolationChild, isolationKeeper:
+	default:
+		doc.Refuse("hsm.isolation", "use none, keeper or child", "%q is not a kind of isolation", h.Isolation)
+		return
+	}
+	if (h.Socket == "") != (h.Isolation == isolationNone) {
+		doc.Refuse("hsm.socket", "give it with isolation keeper or child, and only then", "the keeper's socket is missing, or of no use")
+	}
+	if h.Isolation == isolationKeeper {
+		if h.Module != "" || h.Token != (TokenConfig{}) || h.PIN.sources() > 0 {
+			doc.Refuse("hsm", "move module, token and pin to the keeper's configuration", "with isolation keeper this service must not know how to open the token")
+		}
+		return
+	}
+	if h.Isolation == isolationChild && h.PIN.Prompt {
+		doc.Refuse("hsm.pin.prompt", "give file or env", "a child has no terminal to ask on")
+	}
+	if h.Module == "" {
+		doc.Refuse("hsm.module", "for SoftHSM on Debian: /usr/lib/softhsm/libsofthsm2.so", "the path of the PKCS#11 library is needed")
+	}
+	if h.Token == (TokenConfig{}) {
+		doc.Refuse("hsm.token", "give label or serial; `chancery hsm list` shows them", "the token is not selected")
+	}
+	if sources := h.PIN.sources(); sources != 1 {
+		doc.Refuse("hsm.pin", "give file, env or prompt", "%d sources of the PIN are given, exactly one is needed", sources)
+	}
+	if h.Sessions < 1 || h.Sessions > 1000 {
+		doc.Refuse("hsm.sessions", "", "%d is not between 1 and 1000", h.Sessions)
 	}
 }
 

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -19,7 +18,6 @@ import (
 
 	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/ca"
-	"github.com/chancery-ca/chancery/hsm"
 	"github.com/chancery-ca/chancery/issuance"
 	"github.com/chancery-ca/chancery/policies"
 	"github.com/chancery-ca/chancery/storage"
@@ -91,7 +89,7 @@ type service struct {
 	env     Env
 	log     *slog.Logger
 	store   *storage.Store
-	token   *hsm.Token
+	keys    keyring
 	ca      *ca.CA
 	web     *web.Server
 	replica ca.Replica
@@ -169,7 +167,7 @@ func serveUntil(ctx context.Context, server *http.Server, l net.Listener, name s
 	return nil
 }
 
-// open joins the rooms: store, policies, token, authorities, the CA, the web.
+// open joins the rooms: store, policies, keys, authorities, the CA, the web.
 func (a *app) open(ctx context.Context, cfg Config) (_ *service, err error) {
 	s := &service{cfg: cfg, env: a.Env, log: newLogger(a.Stderr, cfg.Log), replica: ca.Replica{Name: cfg.Replica, Run: uuid.NewString()}}
 	defer func() {
@@ -187,10 +185,14 @@ func (a *app) open(ctx context.Context, cfg Config) (_ *service, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if s.token, err = a.openToken(ctx, cfg.HSM); err != nil {
+	records, err := s.configuredAuthorities(ctx)
+	if err != nil {
 		return nil, err
 	}
-	authorities, err := s.openAuthorities(ctx)
+	if s.keys, err = a.openKeys(ctx, cfg.HSM, records, s.log); err != nil {
+		return nil, err
+	}
+	authorities, err := s.openAuthorities(ctx, records)
 	if err != nil {
 		return nil, err
 	}
@@ -217,9 +219,8 @@ func (a *app) open(ctx context.Context, cfg Config) (_ *service, err error) {
 	return s, err
 }
 
-// openAuthorities opens the key of each configured authority. A key that the token does not vouch for, or that is not the certificate's,
-// ends the start.
-func (s *service) openAuthorities(ctx context.Context) ([]*ca.Authority, error) {
+// configuredAuthorities are the records of the authorities that the configuration names, in its order.
+func (s *service) configuredAuthorities(ctx context.Context) ([]ca.AuthorityRecord, error) {
 	records, err := s.store.Authorities(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("reading the authorities: %w", err)
@@ -228,7 +229,7 @@ func (s *service) openAuthorities(ctx context.Context) ([]*ca.Authority, error) 
 	for _, r := range records {
 		known[r.Name] = r
 	}
-	var opened []*ca.Authority
+	var configured []ca.AuthorityRecord
 	for _, name := range s.cfg.Authorities {
 		record, ok := known[name]
 		if !ok {
@@ -237,28 +238,34 @@ func (s *service) openAuthorities(ctx context.Context) ([]*ca.Authority, error) 
 		if !record.Online {
 			return nil, fmt.Errorf("authority %q is an offline one: its key signs in ceremonies alone; remove it from the configuration's authorities", name)
 		}
-		authority, err := s.openAuthority(record)
+		configured = append(configured, record)
+	}
+	return configured, nil
+}
+
+// openAuthorities opens the key of each configured authority. A key that the token does not vouch for, or that is not the certificate's,
+// ends the start.
+func (s *service) openAuthorities(ctx context.Context, records []ca.AuthorityRecord) ([]*ca.Authority, error) {
+	var opened []*ca.Authority
+	for _, record := range records {
+		authority, err := s.openAuthority(ctx, record)
 		if err != nil {
-			return nil, fmt.Errorf("opening authority %q: %w", name, err)
+			return nil, fmt.Errorf("opening authority %q: %w", record.Name, err)
 		}
 		opened = append(opened, authority)
 	}
 	return opened, nil
 }
 
-func (s *service) openAuthority(record ca.AuthorityRecord) (*ca.Authority, error) {
+func (s *service) openAuthority(ctx context.Context, record ca.AuthorityRecord) (*ca.Authority, error) {
 	certificate, err := parseCertificate(record.Certificate)
 	if err != nil {
 		return nil, err
 	}
-	if serial := s.token.Info().Serial; record.Key.Token != "" && record.Key.Token != serial {
-		return nil, fmt.Errorf("its key is in the token with serial %s, and the open token has serial %s", record.Key.Token, serial)
-	}
-	signer, err := s.token.Signer(hsm.KeyRef{Label: record.Key.Label, ID: record.Key.ID}, certificate.PublicKey)
+	key, err := s.keys.signer(ctx, record, certificate.PublicKey)
 	if err != nil {
 		return nil, err
 	}
-	var key crypto.Signer = signer
 	if s.env.WrapKey != nil {
 		key = s.env.WrapKey(record.Name, key)
 	}
@@ -271,8 +278,8 @@ func (s *service) openAuthority(record ca.AuthorityRecord) (*ca.Authority, error
 
 func (s *service) close() error {
 	var err error
-	if s.token != nil {
-		err = s.token.Close()
+	if s.keys != nil {
+		err = s.keys.Close()
 	}
 	if s.store != nil {
 		s.store.Close()
@@ -322,7 +329,7 @@ func (s *service) record(ctx context.Context, kinds ...audit.Kind) error {
 	var leaves []audit.Leaf
 	for _, kind := range kinds {
 		leaf, err := audit.New(audit.Event{ID: newID(), Kind: kind, Time: s.env.Now(), Actor: "system", Data: map[string]string{
-			"replica": s.replica.Name, "run": s.replica.Run, "policy": s.ca.PolicyDigest(), "version": version(), "token": s.token.Info().Serial,
+			"replica": s.replica.Name, "run": s.replica.Run, "policy": s.ca.PolicyDigest(), "version": version(), "token": s.keys.serial(),
 		}})
 		if err != nil {
 			return err
