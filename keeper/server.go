@@ -274,8 +274,8 @@ func (k *Keeper) admitClient(conn *net.UnixConn) (*client, error) {
 	if err != nil {
 		return nil, err
 	}
-	if int(uid) != os.Geteuid() && !slices.Contains(k.config.Peers, uid) {
-		return nil, fmt.Errorf("it runs as user %d, who is not among the peers", uid)
+	if err := k.mayConnect(uid); err != nil {
+		return nil, err
 	}
 	c := &client{keeper: k, conn: conn, uid: uid, frames: newFrameReader(conn, maxFrame), out: newOutbox(conn), touched: map[*token]bool{}}
 	k.mu.Lock()
@@ -285,6 +285,13 @@ func (k *Keeper) admitClient(conn *net.UnixConn) (*client, error) {
 	}
 	k.clients[c] = true
 	return c, nil
+}
+
+func (k *Keeper) mayConnect(uid uint32) error {
+	if int(uid) != os.Geteuid() && !slices.Contains(k.config.Peers, uid) {
+		return fmt.Errorf("it runs as user %d, who is not among the peers", uid)
+	}
+	return nil
 }
 
 func (k *Keeper) forget(c *client) {
