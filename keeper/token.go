@@ -37,9 +37,10 @@ const (
 // TokenConfig is a token that the keeper holds.
 type TokenConfig struct {
 	Name string // by which policies name it; unique
-	// HSM says which token it is and how to log in to it. Its MaxSessions, 0 meaning 8, is also how many calls are in the worker at once.
+	// HSM says which token it is and how to log in to it. Of its MaxSessions, 0 meaning 8, each has a call and the next one waiting in the worker.
 	HSM hsm.Config
-	// CallTimeout is how long one call into the library may take before its worker is killed and started again. 0 means 3 seconds.
+	// CallTimeout is how long one call into the library, and the one before it, may take before their worker is killed and started again.
+	// 0 means 3 seconds.
 	CallTimeout time.Duration
 	// StartTimeout is the same for opening the token and logging in. 0 means 10 seconds.
 	StartTimeout time.Duration
@@ -377,7 +378,7 @@ func (t *token) submit(c *call) {
 	switch w := t.worker; {
 	case w == nil:
 		err = fmt.Errorf("%w: token %q: %w", hsm.ErrUnavailable, t.Name, t.why)
-	case len(w.calls) < t.HSM.MaxSessions:
+	case len(w.calls) < ahead*t.HSM.MaxSessions:
 		t.give(w, c)
 	case len(t.waiting) < maxQueue:
 		t.waiting = append(t.waiting, c)

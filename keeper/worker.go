@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/chancery-ca/chancery/hsm"
@@ -18,6 +19,13 @@ import (
 
 // closeTime is how long a worker that is to end waits for its token to be closed. A library that hangs does not keep it.
 const closeTime = 2 * time.Second
+
+const (
+	// ahead is how many calls a worker is given for each session, so that it does not wait for the next when one has ended.
+	ahead = 2
+	// together is how many answers of a worker share a write, while there is more to do.
+	together = 4
+)
 
 // startRequest is the body of frameStart, in JSON: the one message with a secret. It goes over a socket that only the two processes have.
 type startRequest struct {
@@ -75,6 +83,7 @@ type worker struct {
 	token  *hsm.Recovering
 	keys   []*workersKey
 	places int
+	unsent atomic.Int32 // answers that may not have been written
 }
 
 // workersKey is a key as the worker has it.
@@ -157,12 +166,17 @@ type digestJob struct {
 
 // serve signs until the keeper closes the connection. It does not wait for calls that hang.
 func (w *worker) serve() error {
-	jobs := make(chan digestJob, w.places)
+	jobs := make(chan digestJob, ahead*w.places)
 	defer close(jobs)
 	for range w.places {
 		go func() {
 			for job := range jobs {
 				w.sign(job)
+				// Answers share a write while there is more to sign: whoever finds nothing left to do writes what there is.
+				if w.unsent.Add(1) >= together || len(jobs) == 0 {
+					w.unsent.Store(0)
+					w.out.flush()
+				}
 			}
 		}()
 	}
@@ -194,7 +208,6 @@ func (w *worker) sign(job digestJob) {
 	} else {
 		_ = w.out.put(frameAnswer, job.request, signature)
 	}
-	w.out.flush()
 }
 
 func (w *worker) signature(job digestJob) ([]byte, error) {
