@@ -60,7 +60,9 @@ func BenchmarkSign(b *testing.B) {
 				call func(caller int) error
 			}{
 				{"raw", func(caller int) error { digest := sha256.Sum256(message); return raw[caller](digest[:]) }},
-				{"hsm", through(inProcess)}, {"keeper", through(keepers[0])}, {"keeper-disk", through(keepers[1])},
+				{"hsm", through(inProcess)},
+				{"keeper", through(keepers[0])},
+				{"keeper-disk", through(keepers[1])},
 			}
 			const rounds = 4
 			took, spent := make([]time.Duration, len(ways)), make([]time.Duration, len(ways))

@@ -46,7 +46,9 @@ func guarded(t testing.TB, pathLen int, changes ...func(*KeyPolicy)) (*authority
 	return a, g
 }
 
-func (g *guard) ask(message []byte) (reading, error) { return g.admit(message, crypto.SHA256, time.Now()) }
+func (g *guard) ask(message []byte) (reading, error) {
+	return g.admit(message, crypto.SHA256, time.Now())
+}
 
 func TestGuardReadsCertificates(t *testing.T) {
 	authority := func(pathLen int) func(*x509.Certificate) {
@@ -82,7 +84,10 @@ func TestGuardReadsCertificates(t *testing.T) {
 			policy: func(p *KeyPolicy) { p.Certificates.MaxValidity = 100 * time.Hour },
 		},
 		{what: "backdated", refused: "48 hours", change: func(c *x509.Certificate) { c.NotBefore = time.Now().Add(-50 * time.Hour) }},
-		{what: "postdated", refused: "48 hours", change: func(c *x509.Certificate) { c.NotBefore = time.Now().Add(50 * time.Hour); c.NotAfter = c.NotBefore.Add(time.Hour) }},
+		{what: "postdated", refused: "48 hours", change: func(c *x509.Certificate) {
+			c.NotBefore = time.Now().Add(50 * time.Hour)
+			c.NotAfter = c.NotBefore.Add(time.Hour)
+		}},
 		{what: "ends before it begins", refused: "not after notBefore", change: func(c *x509.Certificate) { c.NotAfter = c.NotBefore.Add(-time.Hour) }},
 		{what: "a small serial", change: func(c *x509.Certificate) { c.SerialNumber = big.NewInt(1) }, refused: "Chancery's form"},
 		{what: "a serial of another time", change: func(c *x509.Certificate) { c.SerialNumber = serial(time.Unix(1e9, 0)) }, refused: "not of this time"},
@@ -202,7 +207,7 @@ func TestGuardReadsCRLs(t *testing.T) {
 				Id: asn1.ObjectIdentifier{2, 5, 29, 28}, Critical: true, Value: []byte{0x30, 3, 0x81, 1, 0xff},
 			})), "",
 		},
-		{"a number that leaps", newList(now.Add(1000*time.Hour).UnixMilli()), "leaps ahead"},
+		{"a number that leaps", newList(now.Add(1000 * time.Hour).UnixMilli()), "leaps ahead"},
 		{"too long", newList(now.UnixMilli()+2, func(l *x509.RevocationList) { l.NextUpdate = now.Add(11 * 24 * time.Hour) }), "later than the policy"},
 		{"of another time", newList(now.UnixMilli()+2, func(l *x509.RevocationList) { l.ThisUpdate = now.Add(-72 * time.Hour) }), "48 hours"},
 		{"a delta", newList(now.UnixMilli()+2, extension(pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 27}, Critical: true, Value: []byte{2, 1, 1}})), "unknown"},
@@ -234,9 +239,9 @@ type answer struct {
 
 type single struct {
 	ID struct {
-		Hash             pkix.AlgorithmIdentifier
+		Hash              pkix.AlgorithmIdentifier
 		NameHash, KeyHash []byte
-		Serial           *big.Int
+		Serial            *big.Int
 	}
 	Good       asn1.Flag `asn1:"tag:0"`
 	ThisUpdate time.Time `asn1:"generalized"`

@@ -278,7 +278,9 @@ type capturing struct {
 
 func (c *capturing) Public() crypto.PublicKey { return c.public }
 
-func (c *capturing) Sign(io.Reader, []byte, crypto.SignerOpts) ([]byte, error) { return nil, errors.New("no digest is signed") }
+func (c *capturing) Sign(io.Reader, []byte, crypto.SignerOpts) ([]byte, error) {
+	return nil, errors.New("no digest is signed")
+}
 
 func (c *capturing) SignMessage(_ io.Reader, message []byte, _ crypto.SignerOpts) ([]byte, error) {
 	c.message = bytes.Clone(message)

@@ -37,4 +37,6 @@ func datasync(fd int) error {
 }
 
 // reach is a path for a socket in a directory whose name is longer than an address can be: by way of the open directory.
-func reach(dir *os.File, name string) string { return fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), name) }
+func reach(dir *os.File, name string) string {
+	return fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), name)
+}
