@@ -14,8 +14,10 @@ import (
 
 // TestPool: two tokens hold a key. Whatever becomes of one of them, under load not one request fails.
 func TestPool(t *testing.T) {
+	t.Parallel()
 	for _, fault := range []string{hsmtest.Wrong, hsmtest.Crash, hsmtest.Hang, "0x30"} {
 		t.Run(fault, func(t *testing.T) {
+			t.Parallel()
 			a, first, second := newPool(t)
 			broken := hsmtest.NewFaulty(t)
 			config, log := a.config(t, broken.Config(first))

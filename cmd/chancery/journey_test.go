@@ -31,10 +31,8 @@ func TestFirstCertificate(t *testing.T) {
 		t.Fatalf("%d %s, %v", got.status, got.body, err)
 	}
 	leaf, chain := files.keep("leaf.pem", []byte(issued.Certificate)), files.keep("issued-chain.pem", []byte(issued.Chain))
-	for _, path := range []string{
-		"/ca/" + devIssuer + ".cer", "/ca/" + devIssuer + ".pem", "/ca/" + devIssuer + "/chain.pem", "/ca/" + devIssuer + "/chain.p7c",
-		"/ca/roots.pem", "/crl/" + devIssuer + ".crl", "/crl/" + devRoot + ".crl",
-	} {
+	for _, path := range []string{"/ca/" + devIssuer + ".cer", "/ca/" + devIssuer + ".pem", "/ca/" + devIssuer + "/chain.pem", "/ca/" + devIssuer + "/chain.p7c",
+		"/ca/roots.pem", "/crl/" + devIssuer + ".crl", "/crl/" + devRoot + ".crl"} {
 		files.fetch(r, path)
 	}
 

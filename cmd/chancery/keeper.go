@@ -15,6 +15,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -133,7 +134,7 @@ itself, and only after writing it to its journal. The service that faces the net
 	if err := cmd.Flags().MarkHidden("with-parent"); err != nil {
 		panic(err) // the flag was made above
 	}
-	cmd.AddCommand(a.workerCommand(), a.verifyJournalCommand())
+	cmd.AddCommand(a.workerCommand(), a.keeperKeysCommand(), a.verifyJournalCommand())
 	return cmd
 }
 
@@ -212,6 +213,40 @@ func (a *app) workerCommand() *cobra.Command {
 			return keeper.RunWorker(context.WithoutCancel(cmd.Context()), conn, slog.New(slog.NewJSONHandler(a.Stderr, nil)))
 		},
 	}
+}
+
+// keptKey is a key as `keeper keys` shows it.
+type keptKey struct {
+	Name   string   `json:"name"`
+	Tokens []string `json:"tokens"` // serial numbers
+}
+
+func (a *app) keeperKeysCommand() *cobra.Command {
+	var socket string
+	cmd := &cobra.Command{
+		Use:   "keys --socket keeper.sock",
+		Short: "List the keys that a running keeper holds; fails when none answers",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			client := keeper.NewClient(socket, 0)
+			defer client.Close()
+			keys, err := client.Keys(cmd.Context())
+			if err != nil {
+				return err
+			}
+			var shown []keptKey
+			for _, k := range keys {
+				shown = append(shown, keptKey{Name: k.Name, Tokens: k.Tokens})
+			}
+			return a.print(shown, func(w io.Writer) {
+				for _, k := range shown {
+					fmt.Fprintf(w, "%s\ttokens %s\n", k.Name, strings.Join(k.Tokens, " "))
+				}
+			})
+		},
+	}
+	cmd.Flags().StringVar(&socket, "socket", "/run/chancery-keeper/keeper.sock", "the keeper's socket")
+	return cmd
 }
 
 func (a *app) verifyJournalCommand() *cobra.Command {
