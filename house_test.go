@@ -73,7 +73,7 @@ var doors = map[string][]string{
 	"github.com/zmap/zcrypto":             {"issuance"},
 	"github.com/zmap/zlint/v3":            {"issuance"},
 	"go.yaml.in/yaml/v3":                  {"policies", "strictyaml"},
-	"golang.org/x/crypto/cryptobyte":      {"csr", "issuance"},
+	"golang.org/x/crypto/cryptobyte":      {"csr", "issuance", "keeper"},
 	"golang.org/x/net/idna":               {"policies"},
 	"golang.org/x/net/publicsuffix":       {"policies"},
 	"golang.org/x/sync/errgroup":          {"cmd/chancery"},

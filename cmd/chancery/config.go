@@ -29,8 +29,8 @@ type Config struct {
 	Replica string `yaml:"replica" env:"REPLICA"`
 	// Database is where everything is kept.
 	Database DatabaseConfig `yaml:"database" envPrefix:"DATABASE_"`
-	// HSM is the token that holds the authorities' keys, where there is one.
-	HSM HSMConfig `yaml:"hsm" envPrefix:"HSM_"`
+	// HSM says where the authorities' keys are used, and which token holds them, where there is one.
+	HSM KeysConfig `yaml:"hsm" envPrefix:"HSM_"`
 	// Tokens are the tokens that hold the authorities' keys, where there are several: each authority's record says in which its key is.
 	Tokens []NamedToken `yaml:"tokens"`
 	// Compliance is what keys and their tokens must be.
@@ -128,7 +128,7 @@ func defaultConfig() Config {
 	return Config{
 		Replica:  host,
 		Database: DatabaseConfig{MaxConnections: 16},
-		HSM:      HSMConfig{Sessions: 8},
+		HSM:      KeysConfig{Isolation: isolationNone, HSMConfig: HSMConfig{Sessions: 8}},
 		Listen:   ListenConfig{API: "127.0.0.1:8443", Distribution: "127.0.0.1:8080", Operations: "127.0.0.1:8081"},
 		TLS:      TLSConfig{Names: []string{"localhost", "127.0.0.1", "::1"}},
 		Limits:   LimitsConfig{Body: "1MiB"},
@@ -164,7 +164,7 @@ func parseConfig(path string, data []byte, environ []string) (Config, error) {
 
 // resolvePaths makes relative paths relative to the file that they stand in.
 func (c *Config) resolvePaths(dir string) {
-	for _, p := range []*string{&c.Database.URLFile, &c.Policies.Directory} {
+	for _, p := range []*string{&c.Database.URLFile, &c.HSM.Socket, &c.Policies.Directory} {
 		if *p != "" && !filepath.IsAbs(*p) {
 			*p = filepath.Join(dir, *p)
 		}

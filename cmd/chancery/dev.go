@@ -108,6 +108,7 @@ func (a *app) dev(ctx context.Context, o devOptions) (err error) {
 		return err
 	}
 	say("token", "SoftHSM, label %s", devLabel)
+	say("keeper", "a child of this process: it keeps a library's crash out, and is no boundary")
 
 	cfg := d.config(cluster, home, o)
 	store, err := openStore(ctx, cfg, slog.New(slog.DiscardHandler))
@@ -199,7 +200,10 @@ func (d devFile) config(cluster postgres.Cluster, home string, o devOptions) Con
 	c := defaultConfig()
 	c.Replica = "dev"
 	c.Database.URL = cluster.URL(postgres.Service, postgres.Database)
-	c.HSM = HSMConfig{Module: d.PKCS11.Module, Token: TokenConfig{Label: devLabel}, PIN: PINConfig{File: d.PKCS11.PINFile}, Sessions: 8}
+	c.HSM = KeysConfig{
+		Isolation: isolationChild, Socket: filepath.Join(home, "keeper", "keeper.sock"),
+		HSMConfig: HSMConfig{Module: d.PKCS11.Module, Token: TokenConfig{Label: devLabel}, PIN: PINConfig{File: d.PKCS11.PINFile}, Sessions: 8},
+	}
 	c.Authorities = []string{devIssuer}
 	c.Namespaces = []NamespaceConfig{{
 		Name: devNamespace, DNS: []string{"dev.example", "localhost"}, IP: []string{"127.0.0.0/8", "::1/128"},
@@ -316,7 +320,7 @@ func (a *app) devCeremony(ctx context.Context, home string, d devFile, cfg Confi
 		return nil, err
 	}
 	plan.Output = out
-	token, err := a.openToken(ctx, cfg.HSM, operator(), nil)
+	token, err := a.openToken(ctx, cfg.HSM.HSMConfig, operator(), nil)
 	if err != nil {
 		return nil, err
 	}

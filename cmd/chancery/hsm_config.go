@@ -11,6 +11,17 @@ import (
 	"github.com/chancery-ca/chancery/strictyaml"
 )
 
+// KeysConfig says where the authorities' keys are used.
+type KeysConfig struct {
+	// Isolation is none, for this process; keeper, for a `chancery keeper` that runs as a user of its own and is reached at socket; or
+	// child, for a keeper that this process starts, which is no boundary but keeps a library's crash out. Default: none.
+	Isolation string `yaml:"isolation" env:"ISOLATION"`
+	// Socket is the path of the keeper's Unix socket. A child keeps its policy and its journal beside it.
+	Socket string `yaml:"socket" env:"SOCKET"`
+	// HSMConfig is the token, where there is one and no keeper service has it.
+	HSMConfig `yaml:",inline"`
+}
+
 // HSMConfig is a token and how to log in to it.
 type HSMConfig struct {
 	// Module is the path of the vendor's PKCS#11 library.
@@ -103,7 +114,7 @@ func (c Config) allTokens() []NamedToken {
 	if len(c.Tokens) > 0 {
 		return c.Tokens
 	}
-	return []NamedToken{{Name: singleToken, HSMConfig: c.HSM}}
+	return []NamedToken{{Name: singleToken, HSMConfig: c.HSM.HSMConfig}}
 }
 
 // token finds a configured token; the empty name means the only one.
@@ -123,11 +134,14 @@ func (c Config) token(name string) (NamedToken, error) {
 }
 
 func (c *Config) validateTokens(doc *strictyaml.Document) {
+	if !c.validateIsolation(doc) {
+		return
+	}
 	if len(c.Tokens) == 0 {
 		c.HSM.validate(doc, "hsm")
 		return
 	}
-	if c.HSM.Module != "" || c.HSM.Token != (TokenConfig{}) || c.HSM.PIN.sources() > 0 {
+	if c.HSM.describesToken() {
 		doc.Refuse("hsm", "move it into tokens, with a name", "tokens and hsm are both given; write one of the two")
 	}
 	for i := range c.Tokens {
@@ -148,6 +162,49 @@ func (c *Config) validateTokens(doc *strictyaml.Document) {
 		}
 		t.validate(doc, field)
 	}
+}
+
+// describesToken tells whether anything is said of how to open a token.
+func (h HSMConfig) describesToken() bool {
+	return h.Module != "" || h.Token != (TokenConfig{}) || h.PIN.sources() > 0
+}
+
+// validateIsolation tells whether the tokens are this configuration's to describe.
+func (c *Config) validateIsolation(doc *strictyaml.Document) bool {
+	h := c.HSM
+	switch h.Isolation {
+	case isolationNone, isolationChild, isolationKeeper:
+	default:
+		doc.Refuse("hsm.isolation", "use none, keeper or child", "%q is not a kind of isolation", h.Isolation)
+		return false
+	}
+	if (h.Socket == "") != (h.Isolation == isolationNone) {
+		doc.Refuse("hsm.socket", "give it with isolation keeper or child, and only then", "the keeper's socket is missing, or of no use")
+	}
+	if h.Isolation == isolationNone {
+		return true
+	}
+	if len(c.Tokens) > 0 {
+		doc.Refuse("tokens", "describe them in the configuration of a keeper of its own (isolation: keeper)", "with isolation %s they are not this service's", h.Isolation)
+		return false
+	}
+	for i, r := range c.Compliance {
+		// Local and never extractable are what a keeper holds every key to.
+		if r.Authority != "" && (r.Hardware || r.FIPS140Level > 0) {
+			doc.Refuse(fmt.Sprintf("compliance[%d]", i), "use isolation none, or see to it when the keeper is set up",
+				"hardware and fips_140_level are checked where the token is opened, and with isolation %s that is not here", h.Isolation)
+		}
+	}
+	if h.Isolation == isolationKeeper {
+		if h.describesToken() {
+			doc.Refuse("hsm", "move module, token and pin to the keeper's configuration", "with isolation keeper this service must not know how to open the token")
+		}
+		return false
+	}
+	if h.PIN.Prompt || len(h.PIN.Command) > 0 {
+		doc.Refuse("hsm.pin", "give file, env or credential", "a child neither asks nor runs a command for its PIN")
+	}
+	return true
 }
 
 func sameToken(a, b TokenConfig) bool {

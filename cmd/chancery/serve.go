@@ -2,16 +2,13 @@ package main
 
 import (
 	"context"
-	"crypto"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net"
 	"net/http"
 	"os"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -22,7 +19,6 @@ import (
 
 	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/ca"
-	"github.com/chancery-ca/chancery/hsm"
 	"github.com/chancery-ca/chancery/issuance"
 	"github.com/chancery-ca/chancery/policies"
 	"github.com/chancery-ca/chancery/storage"
@@ -94,7 +90,7 @@ type service struct {
 	env     Env
 	log     *slog.Logger
 	store   *storage.Store
-	tokens  map[string]*openToken // by serial
+	keys    keyring
 	ca      *ca.CA
 	web     *web.Server
 	replica ca.Replica
@@ -173,7 +169,7 @@ func serveUntil(ctx context.Context, server *http.Server, l net.Listener, name s
 	return nil
 }
 
-// open joins the rooms: store, policies, token, authorities, the CA, the web.
+// open joins the rooms: store, policies, keys, authorities, the CA, the web.
 func (a *app) open(ctx context.Context, cfg Config) (_ *service, err error) {
 	s := &service{cfg: cfg, env: a.Env, log: newLogger(a.Stderr, cfg.Log), replica: ca.Replica{Name: cfg.Replica, Run: uuid.NewString()}}
 	defer func() {
@@ -192,7 +188,14 @@ func (a *app) open(ctx context.Context, cfg Config) (_ *service, err error) {
 		return nil, err
 	}
 	metrics := web.NewMetrics(set.Names())
-	authorities, err := s.openAuthorities(ctx, a, serviceObserver{metrics, s.store, s.log})
+	records, err := s.configuredAuthorities(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if s.keys, err = a.openKeys(ctx, cfg, records, serviceObserver{metrics, s.store, s.log}, s.log); err != nil {
+		return nil, err
+	}
+	authorities, err := s.openAuthorities(ctx, records)
 	if err != nil {
 		return nil, err
 	}
@@ -218,9 +221,8 @@ func (a *app) open(ctx context.Context, cfg Config) (_ *service, err error) {
 	return s, err
 }
 
-// openAuthorities opens the key of each configured authority, and the tokens that hold them. A key that the token does not vouch for, that
-// is not the certificate's, or that is not what the configuration requires, ends the start.
-func (s *service) openAuthorities(ctx context.Context, a *app, observer hsm.Observer) ([]*ca.Authority, error) {
+// configuredAuthorities are the records of the authorities that the configuration names, in its order.
+func (s *service) configuredAuthorities(ctx context.Context) ([]ca.AuthorityRecord, error) {
 	records, err := s.store.Authorities(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("reading the authorities: %w", err)
@@ -229,7 +231,7 @@ func (s *service) openAuthorities(ctx context.Context, a *app, observer hsm.Obse
 	for _, r := range records {
 		known[r.Name] = r
 	}
-	var used []ca.AuthorityRecord
+	var configured []ca.AuthorityRecord
 	for _, name := range s.cfg.Authorities {
 		record, ok := known[name]
 		if !ok {
@@ -238,14 +240,17 @@ func (s *service) openAuthorities(ctx context.Context, a *app, observer hsm.Obse
 		if !record.Online {
 			return nil, fmt.Errorf("authority %q is an offline one: its key signs in ceremonies alone; remove it from the configuration's authorities", name)
 		}
-		used = append(used, record)
+		configured = append(configured, record)
 	}
-	if err := s.openTokens(ctx, a, used, observer); err != nil {
-		return nil, err
-	}
+	return configured, nil
+}
+
+// openAuthorities opens the key of each configured authority. A key that the token does not vouch for, that is not the certificate's, or
+// that is not what the configuration requires, ends the start.
+func (s *service) openAuthorities(ctx context.Context, records []ca.AuthorityRecord) ([]*ca.Authority, error) {
 	var opened []*ca.Authority
-	for _, record := range used {
-		authority, err := s.openAuthority(record)
+	for _, record := range records {
+		authority, err := s.openAuthority(ctx, record)
 		if err != nil {
 			return nil, fmt.Errorf("opening authority %q: %w", record.Name, err)
 		}
@@ -254,20 +259,15 @@ func (s *service) openAuthorities(ctx context.Context, a *app, observer hsm.Obse
 	return opened, nil
 }
 
-func (s *service) openAuthority(record ca.AuthorityRecord) (*ca.Authority, error) {
+func (s *service) openAuthority(ctx context.Context, record ca.AuthorityRecord) (*ca.Authority, error) {
 	certificate, err := parseCertificate(record.Certificate)
 	if err != nil {
 		return nil, err
 	}
-	token, err := s.tokenOf(record)
+	key, err := s.keys.signer(ctx, record, certificate.PublicKey)
 	if err != nil {
 		return nil, err
 	}
-	signer, err := token.signer(s.cfg.required(record.Name, ""), hsm.KeyRef{Label: record.Key.Label, ID: record.Key.ID}, certificate.PublicKey)
-	if err != nil {
-		return nil, err
-	}
-	var key crypto.Signer = signer
 	if s.env.WrapKey != nil {
 		key = s.env.WrapKey(record.Name, key)
 	}
@@ -280,8 +280,8 @@ func (s *service) openAuthority(record ca.AuthorityRecord) (*ca.Authority, error
 
 func (s *service) close() error {
 	var err error
-	for _, token := range s.tokens {
-		err = errors.Join(err, token.Close())
+	if s.keys != nil {
+		err = s.keys.Close()
 	}
 	if s.store != nil {
 		s.store.Close()
@@ -344,7 +344,8 @@ func (s *service) record(ctx context.Context, kinds ...audit.Kind) error {
 	var leaves []audit.Leaf
 	for _, kind := range kinds {
 		leaf, err := audit.New(audit.Event{ID: newID(), Kind: kind, Time: s.env.Now(), Actor: "system", Data: map[string]string{
-			"replica": s.replica.Name, "run": s.replica.Run, "policy": s.ca.PolicyDigest(), "version": version(), "token": strings.Join(slices.Sorted(maps.Keys(s.tokens)), ","),
+			"replica": s.replica.Name, "run": s.replica.Run, "policy": s.ca.PolicyDigest(), "version": version(),
+			"token": strings.Join(s.keys.serials(), ","),
 		}})
 		if err != nil {
 			return err

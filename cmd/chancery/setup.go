@@ -22,6 +22,23 @@ const openAfter = 30 * time.Second
 
 // openToken opens a token as configured. Its operations are told to the observer, which may be nil.
 func (a *app) openToken(ctx context.Context, c HSMConfig, actor string, observer hsm.Observer) (*hsm.Token, error) {
+	config, err := a.tokenConfig(c, actor, observer)
+	if err != nil {
+		return nil, err
+	}
+	return opened(ctx, c, func(ctx context.Context) (*hsm.Token, error) { return hsm.Open(ctx, config) })
+}
+
+// openRecovering is openToken for a token that is opened anew whenever it was lost.
+func (a *app) openRecovering(ctx context.Context, c HSMConfig, actor string, observer hsm.Observer, log *slog.Logger) (*hsm.Recovering, error) {
+	config, err := a.tokenConfig(c, actor, observer)
+	if err != nil {
+		return nil, err
+	}
+	return opened(ctx, c, func(ctx context.Context) (*hsm.Recovering, error) { return hsm.OpenRecovering(ctx, config, log) })
+}
+
+func (a *app) tokenConfig(c HSMConfig, actor string, observer hsm.Observer) (hsm.Config, error) {
 	config := hsm.Config{
 		Module: c.Module, Token: c.Token.selector(), PIN: a.pin(c.PIN), MaxSessions: c.Sessions, RetryAfterFailedPIN: c.RetryAfterFailedPIN,
 		SessionWait: time.Duration(c.Timeouts.Session), Actor: actor, Observer: observer, Now: a.Now,
@@ -29,20 +46,28 @@ func (a *app) openToken(ctx context.Context, c HSMConfig, actor string, observer
 	if c.Usage != "" {
 		policy, err := usage.Load(c.Usage, "")
 		if err != nil {
-			return nil, err
+			return config, err
 		}
 		config.Usage = policy
 	}
-	if c.PIN.Prompt {
-		return opened(hsm.Open(ctx, config)) // a person may think as long as they like
+	return config, nil
+}
+
+// opened opens a token within the time that the configuration allows.
+func opened[T any](ctx context.Context, c HSMConfig, open func(context.Context) (T, error)) (token T, err error) {
+	if c.PIN.Prompt { // a person may think as long as they like
+		if token, err = open(ctx); err != nil {
+			return token, fmt.Errorf("opening the token: %w", err)
+		}
+		return token, nil
 	}
 	type result struct {
-		token *hsm.Token
+		token T
 		err   error
 	}
 	done := make(chan result, 1)
 	go func() {
-		token, err := hsm.Open(ctx, config)
+		token, err := open(ctx)
 		done <- result{token, err}
 	}()
 	limit := cmp.Or(time.Duration(c.Timeouts.Open), openAfter)
@@ -50,18 +75,14 @@ func (a *app) openToken(ctx context.Context, c HSMConfig, actor string, observer
 	defer timer.Stop()
 	select {
 	case r := <-done:
-		return opened(r.token, r.err)
+		if r.err != nil {
+			return token, fmt.Errorf("opening the token: %w", r.err)
+		}
+		return r.token, nil
 	case <-timer.C:
 		// A call into the module cannot be cancelled; what becomes of it is the process's end.
-		return nil, fmt.Errorf("opening the token: the module %s has not answered for %s; see that the HSM is reachable, or raise timeouts.open", c.Module, limit)
+		return token, fmt.Errorf("opening the token: the module %s has not answered for %s; see that the HSM is reachable, or raise timeouts.open", c.Module, limit)
 	}
-}
-
-func opened(token *hsm.Token, err error) (*hsm.Token, error) {
-	if err != nil {
-		return nil, fmt.Errorf("opening the token: %w", err)
-	}
-	return token, nil
 }
 
 // pin is the source of a PIN.

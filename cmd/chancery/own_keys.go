@@ -22,15 +22,26 @@ const serviceActor = "service"
 
 // openToken is an open token, and what the configuration declares of it.
 type openToken struct {
-	*hsm.Token
+	*hsm.Recovering
 	declared hsm.Declaration
+}
+
+// ownKeys are the keys in tokens that this process has open.
+type ownKeys struct {
+	cfg    Config
+	tokens map[string]*openToken // by serial
 }
 
 // openTokens opens those of the configured tokens that hold a key of the authorities. Which they are is asked of the modules before
 // anybody logs in, so that a token nobody needs is left alone.
-func (s *service) openTokens(ctx context.Context, a *app, authorities []ca.AuthorityRecord, observer hsm.Observer) error {
-	configured := s.cfg.allTokens()
-	s.tokens = map[string]*openToken{}
+func (a *app) openTokens(ctx context.Context, cfg Config, authorities []ca.AuthorityRecord, observer hsm.Observer, log *slog.Logger) (_ *ownKeys, err error) {
+	configured := cfg.allTokens()
+	p := &ownKeys{cfg: cfg, tokens: map[string]*openToken{}}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, p.Close())
+		}
+	}()
 	needed := map[string]bool{}
 	for _, record := range authorities {
 		needed[record.Key.Token] = true
@@ -39,20 +50,31 @@ func (s *service) openTokens(ctx context.Context, a *app, authorities []ca.Autho
 		if len(configured) > 1 {
 			serial, err := serialOf(ctx, c.HSMConfig)
 			if err != nil {
-				return fmt.Errorf("token %q: %w", c.Name, err)
+				return nil, fmt.Errorf("token %q: %w", c.Name, err)
 			}
 			if !needed[serial] {
-				s.log.InfoContext(ctx, "the token holds no authority's key and is not opened", "token", c.Name, "serial", serial)
+				log.InfoContext(ctx, "the token holds no authority's key and is not opened", "token", c.Name, "serial", serial)
 				continue
 			}
 		}
-		token, err := a.openToken(ctx, c.HSMConfig, serviceActor, observer)
+		token, err := a.openRecovering(ctx, c.HSMConfig, serviceActor, observer, log)
 		if err != nil {
-			return fmt.Errorf("token %q: %w", c.Name, err)
+			return nil, fmt.Errorf("token %q: %w", c.Name, err)
 		}
-		s.tokens[token.Info().Serial] = &openToken{token, c.declaration()}
+		p.tokens[token.Info().Serial] = &openToken{token, c.declaration()}
 	}
-	return nil
+	return p, nil
+}
+
+// serials are the serials of the open tokens.
+func (p *ownKeys) serials() []string { return slices.Sorted(maps.Keys(p.tokens)) }
+
+// Close closes the tokens.
+func (p *ownKeys) Close() (err error) {
+	for _, token := range p.tokens {
+		err = errors.Join(err, token.Close())
+	}
+	return err
 }
 
 // serialOf finds the serial of a configured token without logging in.
@@ -80,28 +102,33 @@ func serialOf(ctx context.Context, c HSMConfig) (string, error) {
 }
 
 // tokenOf is the open token that holds an authority's key.
-func (s *service) tokenOf(record ca.AuthorityRecord) (*openToken, error) {
-	if token := s.tokens[record.Key.Token]; token != nil {
+func (p *ownKeys) tokenOf(record ca.AuthorityRecord) (*openToken, error) {
+	if token := p.tokens[record.Key.Token]; token != nil {
 		return token, nil
 	}
-	open := slices.Sorted(maps.Keys(s.tokens))
+	open := p.serials()
 	if record.Key.Token == "" && len(open) == 1 {
-		return s.tokens[open[0]], nil
+		return p.tokens[open[0]], nil
 	}
 	return nil, fmt.Errorf("its key is in the token with serial %s, and the configured tokens that hold a key have the serials %s; "+
 		"add it to tokens", record.Key.Token, strings.Join(open, ", "))
 }
 
-// signer is a key in the token, if it and the token are what is required.
-func (t *openToken) signer(required hsm.Requirement, ref hsm.KeyRef, want crypto.PublicKey) (hsm.Signer, error) {
-	if err := required.CheckToken(t.Info(), t.declared); err != nil {
-		return nil, err
-	}
-	signer, err := t.Token.Signer(ref, want)
+// signer is an authority's key, if it and its token are what the configuration requires.
+func (p *ownKeys) signer(_ context.Context, record ca.AuthorityRecord, public crypto.PublicKey) (crypto.Signer, error) {
+	token, err := p.tokenOf(record)
 	if err != nil {
 		return nil, err
 	}
-	attributes, err := t.Token.Attributes(ref)
+	required, ref := p.cfg.required(record.Name, ""), hsm.KeyRef{Label: record.Key.Label, ID: record.Key.ID}
+	if err := required.CheckToken(token.Info(), token.declared); err != nil {
+		return nil, err
+	}
+	signer, err := token.Signer(ref, public, false)
+	if err != nil {
+		return nil, err
+	}
+	attributes, err := token.Attributes(ref)
 	if err != nil {
 		return nil, err
 	}
