@@ -43,7 +43,7 @@ func (t *Token) signer(ref KeyRef, want crypto.PublicKey) (*signer, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := found.attributes.Kept(); err != nil {
+	if err := t.kept(found.attributes); err != nil {
 		return nil, err
 	}
 	if !found.attributes.Sign {

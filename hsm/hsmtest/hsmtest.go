@@ -59,9 +59,13 @@ func New(tb testing.TB) *Token {
 	return &Token{Module: place.module, Label: label, Serial: info.Serial, PINFile: pinFile, Conf: place.conf}
 }
 
-// Config opens the token by its serial and PIN file.
+// Config opens the token by its serial, or by its label where the serial is not known, and PIN file.
 func (t *Token) Config() hsm.Config {
-	return hsm.Config{Module: t.Module, Token: hsm.Selector{Serial: t.Serial}, PIN: hsm.PINFromFile(t.PINFile)}
+	by := hsm.Selector{Serial: t.Serial}
+	if t.Serial == "" {
+		by.Label = t.Label
+	}
+	return hsm.Config{Module: t.Module, Token: by, PIN: hsm.PINFromFile(t.PINFile)}
 }
 
 // Open opens the token until the test ends.
