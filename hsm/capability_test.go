@@ -260,6 +260,7 @@ func TestCapabilities(t *testing.T) {
 	t.Parallel()
 	fixture := hsmtest.Subject(t)
 	c := fixture.Config()
+	c.AcceptNotLocal = false
 	strict, err := hsm.Open(t.Context(), c)
 	if err != nil {
 		t.Fatal(err)

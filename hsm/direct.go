@@ -2,6 +2,7 @@ package hsm
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/miekg/pkcs11"
 
@@ -18,4 +19,16 @@ const OpDirect Op = "direct"
 func (t *Token) Direct(ctx context.Context, _ direct.Pass, purpose string, work func(ctx *pkcs11.Ctx, slot uint) error) error {
 	o := &Operation{Op: OpDirect, Mechanism: purpose}
 	return t.inSession(ctx, o, func(s session) error { return work(s.ctx, t.info.Slot) })
+}
+
+// Describe tells what the module shows, and which mechanisms its tokens offer, through the open token.
+func (t *Token) Describe(ctx context.Context) (found Module, err error) {
+	err = t.using(ctx, &Operation{Op: OpList}, func() error {
+		found, err = t.module.describe(true)
+		return err
+	})
+	if err != nil {
+		return Module{}, fmt.Errorf("describing the module of token %q: %w", t.info.Label, err)
+	}
+	return found, nil
 }

@@ -60,6 +60,7 @@ func TestEveryOperationLeavesAnEvent(t *testing.T) {
 		},
 		"DeleteCertificate": func() error { return tok.DeleteCertificate(ctx, hsm.KeyRef{Label: "key"}) },
 		"Destroy":           func() error { return tok.Destroy(ctx, hsm.KeyRef{Label: "renamed"}) },
+		"Describe":          func() error { return second(tok.Describe(ctx)) },
 		"Direct": func() error {
 			return tok.Direct(ctx, direct.Pass{}, "a test", func(*pkcs11.Ctx, uint) error { return nil })
 		},

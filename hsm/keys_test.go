@@ -92,7 +92,7 @@ func TestGenerateForUnknownVendor(t *testing.T) {
 
 func TestGenerateRefuses(t *testing.T) {
 	t.Parallel()
-	token := hsmtest.New(t).Open(t)
+	token := hsmtest.Subject(t).Open(t)
 	taken, _ := generate(t, token, hsm.ECDSAP256, "taken")
 	tests := []struct {
 		name string
@@ -138,7 +138,7 @@ func TestGenerateDestroysWhatIsNotKept(t *testing.T) {
 
 func TestGenerateConcurrently(t *testing.T) {
 	t.Parallel()
-	token := hsmtest.New(t).Open(t)
+	token := hsmtest.Subject(t).Open(t)
 	const rivals = 8
 	results := make(chan error, rivals)
 	for range rivals {
@@ -164,13 +164,13 @@ func TestGenerateConcurrently(t *testing.T) {
 // SoftHSM fails when keys are searched while one is made, so the two must not meet.
 func TestGenerateBesideOtherWork(t *testing.T) {
 	t.Parallel()
-	for range 3 {
-		token := hsmtest.New(t).Open(t)
+	token := hsmtest.Subject(t).Open(t)
+	for round := range 3 {
 		var group sync.WaitGroup
 		for i := range 6 {
 			group.Go(func() {
 				for j := range 2 {
-					ref, public, err := token.Generate(hsm.KeySpec{Algorithm: hsm.ECDSAP256, Label: fmt.Sprintf("%d-%d", i, j)})
+					ref, public, err := token.Generate(hsm.KeySpec{Algorithm: hsm.ECDSAP256, Label: fmt.Sprintf("%d-%d-%d", round, i, j)})
 					if err != nil {
 						t.Error(err)
 						return

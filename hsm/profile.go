@@ -139,7 +139,7 @@ var profiles = []profile{
 				KnowsMechanisms, KeepsTwins,
 			},
 			Quirks: []Quirk{
-				{"CKA_LOCAL is false for every key, so that a generated key looks like an imported one", "for trials: accept_not_local; for an authority: another token"},
+				{"CKA_LOCAL is false for every key, so that a generated key looks like an imported one", "for an authority: another token; for trials in Go: hsm.Config.AcceptNotLocal"},
 				{"a second key of the same CKA_ID silently replaces the first", "Chancery refuses a CKA_ID that is taken; other programs must do so, too"},
 				{"an attribute that it does not know, such as CKA_COPYABLE or CKA_ALLOWED_MECHANISMS, is CKR_GENERAL_ERROR", "Chancery leaves these attributes out"},
 				{"AES-GCM and AES key wrap tell a length that is too short (CKR_BUFFER_TOO_SMALL)", "encrypt and wrap in another token"},

@@ -61,6 +61,7 @@ func (t *Token) empty(tb testing.TB) {
 	if err != nil {
 		tb.Fatalf("opening the prepared token: %v", err)
 	}
+	t.notLocal = !token.Info().Profile().Has(hsm.TellsLocal)
 	inSession(tb, token, func(ctx *pkcs11.Ctx, session pkcs11.SessionHandle) {
 		for {
 			if err := ctx.FindObjectsInit(session, nil); err != nil {
