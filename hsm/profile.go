@@ -162,6 +162,8 @@ var profiles = []profile{
 			Quirks: []Quirk{
 				{"a key both signs and decrypts; a template that says otherwise is CKR_GENERAL_ERROR", "Chancery leaves these attributes out, and signs with the key only what an authority signs"},
 				{"each key in use takes one of the resource manager's places, of which there are 27; then everything is CKR_GENERAL_ERROR", "start tpm2-abrmd with --max-transients=100, and keep few keys in a token"},
+				{"a key stays in use after an operation with it has failed, and is then not destroyed until the library has been finalised", "close the token, open it anew, and destroy the key then"},
+				{"CKA_EXTRACTABLE and CKA_SENSITIVE of a key can be changed afterwards; they are notes in a file and change nothing in the TPM", "protect the store's directory like the PIN"},
 				{"without a resource manager C_Initialize or the first log-in fails with a TPM error 0x902", "install and start tpm2-abrmd, or use the kernel's /dev/tpmrm0"},
 				{"a P-521 key is made whose public point cannot be read; it spoils listings of other programs", "take ecdsa-p384"},
 			},

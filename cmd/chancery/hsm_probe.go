@@ -78,15 +78,23 @@ func (a *app) hsmProbe(ctx context.Context, f probeFlags) error {
 	if err != nil {
 		return err
 	}
-	// The report is not given up for a token that does not close.
-	defer token.Close()
+	// A report is not given up for a token that does not close.
+	defer func() { _ = token.Close() }()
 	starting := func(string) {}
 	if a.output == "text" {
 		starting = func(check string) { fmt.Fprintln(a.Stderr, "trying:", check) }
 	}
-	report, failure := probe.Run(ctx, probe.Config{
-		Token: token, Now: a.Now, Speed: f.speed, Sessions: f.sessions, RemoveLeftovers: f.leftovers, Starting: starting,
-	})
+	if f.leftovers {
+		if _, err := probe.Clean(ctx, token); err != nil {
+			return err
+		}
+	}
+	report, failure := probe.Run(ctx, probe.Config{Token: token, Now: a.Now, Speed: f.speed, Sessions: f.sessions, Starting: starting})
+	if errors.Is(failure, probe.ErrLeft) {
+		if token, failure = a.cleanAnew(ctx, token, where, report, failure); token == nil {
+			return failure
+		}
+	}
 	if report == nil {
 		return failure
 	}
@@ -97,6 +105,27 @@ func (a *app) hsmProbe(ctx context.Context, f probeFlags) error {
 		return errSilent
 	}
 	return failure
+}
+
+// cleanAnew opens the token anew and removes what it did not let go of before. The failure is that of the probe, unless it is settled so.
+func (a *app) cleanAnew(ctx context.Context, token *hsm.Token, where HSMConfig, report *probe.Report, failure error) (*hsm.Token, error) {
+	ctx = context.WithoutCancel(ctx) // an interrupted probe cleans up, too
+	if err := token.Close(); err != nil {
+		return nil, errors.Join(failure, err)
+	}
+	token, err := a.openToken(ctx, where)
+	if err != nil {
+		return nil, errors.Join(failure, err)
+	}
+	left, err := probe.Clean(ctx, token)
+	if err != nil || len(left) > 0 {
+		return token, errors.Join(failure, err)
+	}
+	report.Left = []string{}
+	if report.Cancelled {
+		return token, context.Canceled
+	}
+	return token, nil
 }
 
 func (a *app) writeReport(ctx context.Context, token *hsm.Token, report *probe.Report, f probeFlags) error {

@@ -24,7 +24,7 @@ var told = []struct {
 	{pkcs11.CKA_NEVER_EXTRACTABLE, "CKA_NEVER_EXTRACTABLE", "01", "Chancery refuses keys that are not told never to have been extractable"},
 	{pkcs11.CKA_PRIVATE, "CKA_PRIVATE", "01", "Chancery refuses keys that are seen without a log-in"},
 	{pkcs11.CKA_SIGN, "CKA_SIGN", "01", "Chancery refuses keys that are not told to sign"},
-	{pkcs11.CKA_ALWAYS_AUTHENTICATE, "CKA_ALWAYS_AUTHENTICATE", "00", "a key that wants a log-in for each signature is not supported"},
+	{pkcs11.CKA_ALWAYS_AUTHENTICATE, "CKA_ALWAYS_AUTHENTICATE", "00", ""},
 	{pkcs11.CKA_MODIFIABLE, "CKA_MODIFIABLE", "", ""},
 	{pkcs11.CKA_COPYABLE, "CKA_COPYABLE", "", ""},
 	{pkcs11.CKA_DESTROYABLE, "CKA_DESTROYABLE", "", ""},
@@ -115,7 +115,10 @@ func refused(err error) (string, error) {
 	return "refused", nil
 }
 
-const leak = "THE KEY CAN LEAVE THE TOKEN: do not run an authority here"
+const (
+	leak   = "a key that should stay CAN LEAVE THE TOKEN: do not run an authority here"
+	mutant = "what the token says of a key can be changed afterwards by whoever has the PIN: CKA_EXTRACTABLE and CKA_SENSITIVE prove nothing here"
+)
 
 func (p *run) confinement(ctx context.Context) {
 	k := p.sample()
@@ -145,16 +148,17 @@ func (p *run) confinement(ctx context.Context) {
 			return nil
 		}
 	}
-	p.check(ctx, want{"confinement", "the private value cannot be read", generating(k.name), leak},
-		on(func(s session, key pkcs11.ObjectHandle) error {
-			read, err := s.read(key, value)
-			if err == nil && len(read) == 0 {
-				return errors.New("nothing is told")
-			}
-			return err
-		}))
-	p.check(ctx, want{"confinement", "CKA_EXTRACTABLE cannot be made true", generating(k.name), leak}, on(set(pkcs11.CKA_EXTRACTABLE, true)))
-	p.check(ctx, want{"confinement", "CKA_SENSITIVE cannot be made false", generating(k.name), leak}, on(set(pkcs11.CKA_SENSITIVE, false)))
+	read := func(s session, key pkcs11.ObjectHandle) error {
+		octets, err := s.read(key, value)
+		if err == nil && len(octets) == 0 {
+			return errors.New("nothing is told")
+		}
+		return err
+	}
+	p.check(ctx, want{"confinement", "the private value cannot be read", generating(k.name), leak}, on(read))
+	p.check(ctx, want{"confinement", "CKA_EXTRACTABLE cannot be made true", generating(k.name), mutant}, on(set(pkcs11.CKA_EXTRACTABLE, true)))
+	p.check(ctx, want{"confinement", "CKA_SENSITIVE cannot be made false", generating(k.name), mutant}, on(set(pkcs11.CKA_SENSITIVE, false)))
+	p.check(ctx, want{"confinement", "after that, the private value still cannot be read", generating(k.name), leak}, on(read))
 }
 
 func (p *run) names(ctx context.Context) {

@@ -15,6 +15,23 @@ import (
 	"github.com/chancery-ca/chancery/hsm/internal/direct"
 )
 
+// ErrLeft means that the token did not let go of objects that the probe made. Some do once the library has been finalised: open the token
+// anew and call Clean.
+var ErrLeft = errors.New("the token did not let go of what the probe made")
+
+// Clean destroys what probes left in an open token, and nothing else, and returns the labels of what stayed all the same.
+func Clean(ctx context.Context, token *hsm.Token) (left []string, err error) {
+	p := &run{Config: Config{Token: token}}
+	err = p.inSession(ctx, "what earlier probes left", func(s session) (err error) {
+		left, err = s.destroy(false)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("removing what probes left in token %q: %w", token.Info().Label, err)
+	}
+	return left, nil
+}
+
 // An object is a probe's if its label has this form and its CKA_ID is the digest of the label. No other object is ever destroyed.
 const labelPrefix = "chancery-probe-"
 
@@ -145,13 +162,9 @@ func (p *run) inSession(ctx context.Context, purpose string, work func(s session
 	})
 }
 
-// leftovers looks for what earlier probes left, and removes it where that is wanted.
+// leftovers looks for what earlier probes left.
 func (p *run) leftovers(ctx context.Context) error {
 	return p.inSession(ctx, "what earlier probes left", func(s session) (err error) {
-		if p.RemoveLeftovers {
-			p.report.Left, err = s.destroy(false)
-			return err
-		}
 		objects, err := s.belonging(false)
 		for _, label := range objects {
 			p.report.Left = append(p.report.Left, label)
@@ -171,7 +184,7 @@ func (p *run) remove(ctx context.Context) error {
 		}
 		p.report.Left = append(p.report.Left, left...)
 		if len(left) > 0 {
-			return fmt.Errorf("the token did not let go of what the probe made: %q", left)
+			return fmt.Errorf("%w: %q", ErrLeft, left)
 		}
 		return nil
 	})

@@ -33,8 +33,6 @@ type Config struct {
 	// Sessions is how many sessions are tried at most, in the speed measurement; the limit of open sessions is looked for up to four times
 	// as many. At least 1.
 	Sessions int
-	// RemoveLeftovers destroys what earlier probes, which were killed, left in the token.
-	RemoveLeftovers bool
 	// Starting is told the name of each check before it begins, since a library that hangs or crashes takes the report with it. May be nil.
 	Starting func(check string)
 }

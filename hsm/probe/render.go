@@ -40,7 +40,7 @@ func (r *Report) Text(w io.Writer) error {
 		fmt.Fprintf(&tail, "known of such tokens: %s\n    what to do: %s\n", q.What, q.Remedy)
 	}
 	if len(r.Left) > 0 {
-		fmt.Fprintf(&tail, "objects of earlier probes are in the token; --remove-leftovers removes them: %s\n", strings.Join(r.Left, ", "))
+		fmt.Fprintf(&tail, "objects of earlier probes are in the token; run again with --remove-leftovers: %s\n", strings.Join(r.Left, ", "))
 	}
 	_, err := io.WriteString(w, tail.String())
 	return err

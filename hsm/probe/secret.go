@@ -52,6 +52,7 @@ const (
 	decrypting = "an RSA key that decrypts"
 	gcmNonce   = 12 // octets
 	gcmTag     = 16 // octets
+	aesBlock   = 16 // octets
 )
 
 func (p *run) encryption(ctx context.Context) {
@@ -158,12 +159,26 @@ func (p *run) wrapping(ctx context.Context) {
 		if err != nil {
 			return "", err
 		}
-		kept, err := s.one(pkcs11.CKO_PRIVATE_KEY, p.sample().name)
+		// A key of its own: what was tried on the other may have changed it.
+		kept, err := s.generate(p.sample(), "staying")
 		if err != nil {
 			return "", err
 		}
-		_, err = s.ctx.WrapKey(s.handle, mechanism(pkcs11.CKM_AES_KEY_WRAP_PAD, nil), kek, kept)
-		return refused(err)
+		var seen string
+		for _, m := range []uint{pkcs11.CKM_AES_KEY_WRAP_PAD, ckmAESKeyWrapKWP, pkcs11.CKM_AES_CBC_PAD} {
+			var parameter any
+			if m == pkcs11.CKM_AES_CBC_PAD {
+				parameter = make([]byte, aesBlock)
+			}
+			wrapped, err := s.ctx.WrapKey(s.handle, mechanism(m, parameter), kek, kept)
+			if err == nil && len(wrapped) > 0 {
+				return "", fmt.Errorf("mechanism 0x%x wrapped it, into %d octets", m, len(wrapped))
+			}
+			if is(err, pkcs11.CKR_KEY_UNEXTRACTABLE) || seen == "" {
+				seen, _ = refused(err)
+			}
+		}
+		return seen, nil
 	})
 	for i, m := range []struct {
 		name      string
