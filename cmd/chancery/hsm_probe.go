@@ -78,8 +78,11 @@ func (a *app) hsmProbe(ctx context.Context, f probeFlags) error {
 	if err != nil {
 		return err
 	}
-	// A report is not given up for a token that does not close.
-	defer func() { _ = token.Close() }()
+	defer func() {
+		if token != nil {
+			_ = token.Close() // a report is not given up for a token that does not close
+		}
+	}()
 	starting := func(string) {}
 	if a.output == "text" {
 		starting = func(check string) { fmt.Fprintln(a.Stderr, "trying:", check) }

@@ -12,13 +12,11 @@ import (
 )
 
 // TryFalse generates an ECDSA P-256 key whose private half has a boolean attribute set to false, and returns an error unless the token
-// takes it and tells it so.
+// takes it and tells it so. With CKA_DESTROYABLE the key stays in the token.
 func TryFalse(token *hsm.Token, attribute uint) error {
 	return try(token, func(ctx *pkcs11.Ctx, session pkcs11.SessionHandle) error {
 		name := fmt.Sprintf("attribute %#x", attribute)
-		// What cannot be destroyed is made for the session only.
-		lasting := attribute != pkcs11.CKA_DESTROYABLE
-		private, err := generateP256(ctx, session, lasting, name, pkcs11.NewAttribute(attribute, false))
+		private, err := generateP256(ctx, session, name, pkcs11.NewAttribute(attribute, false))
 		if err != nil {
 			return err
 		}
@@ -37,7 +35,7 @@ func TryFalse(token *hsm.Token, attribute uint) error {
 func Twins(token *hsm.Token, id string) (n int, err error) {
 	err = try(token, func(ctx *pkcs11.Ctx, session pkcs11.SessionHandle) error {
 		for range 2 {
-			if _, err := generateP256(ctx, session, true, id); err != nil {
+			if _, err := generateP256(ctx, session, id); err != nil {
 				return err
 			}
 		}
@@ -55,9 +53,9 @@ func Twins(token *hsm.Token, id string) (n int, err error) {
 }
 
 // generateP256 makes a key whose label is its CKA_ID, too, and returns the private half.
-func generateP256(ctx *pkcs11.Ctx, session pkcs11.SessionHandle, lasting bool, name string, more ...*pkcs11.Attribute) (pkcs11.ObjectHandle, error) {
+func generateP256(ctx *pkcs11.Ctx, session pkcs11.SessionHandle, name string, more ...*pkcs11.Attribute) (pkcs11.ObjectHandle, error) {
 	names := []*pkcs11.Attribute{
-		pkcs11.NewAttribute(pkcs11.CKA_LABEL, name), pkcs11.NewAttribute(pkcs11.CKA_ID, []byte(name)), pkcs11.NewAttribute(pkcs11.CKA_TOKEN, lasting),
+		pkcs11.NewAttribute(pkcs11.CKA_LABEL, name), pkcs11.NewAttribute(pkcs11.CKA_ID, []byte(name)), pkcs11.NewAttribute(pkcs11.CKA_TOKEN, true),
 	}
 	public := append(slices.Clone(names), pkcs11.NewAttribute(pkcs11.CKA_VERIFY, true), pkcs11.NewAttribute(pkcs11.CKA_EC_PARAMS, p256))
 	private := append(slices.Clone(names), pkcs11.NewAttribute(pkcs11.CKA_SIGN, true), pkcs11.NewAttribute(pkcs11.CKA_PRIVATE, true))

@@ -66,7 +66,13 @@ func settled(ctx context.Context, t *testing.T, fixture *hsmtest.Token, token *h
 func TestProbe(t *testing.T) {
 	t.Parallel()
 	fixture := hsmtest.Subject(t)
-	token := fixture.Open(t)
+	c := fixture.Config()
+	c.AcceptNotLocal = false // as the command opens it
+	token, err := hsm.Open(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { token.Close() }()
 	bystander := hsmtest.Key{Label: "chancery-probe-00000000-bystander", ID: []byte("another id")}.Generate(t, token)
 	hsmtest.Key{Label: "ca", ID: []byte("ca")}.Generate(t, token)
 	before := labels(t, token)
