@@ -35,6 +35,7 @@ const (
 	CRLPublished        Kind = "crl.published"        // a signed CRL became the current one of its scope
 	CRLImported         Kind = "crl.imported"         // a CRL signed elsewhere became the current one of its scope
 	KeySigned           Kind = "key.signed"           // a key in a token made a signature; rides with what was signed
+	HSMOperation        Kind = "hsm.operation"        // an operation on a token other than a signature of an authority
 	AuthorityAdded      Kind = "authority.added"      // an authority was registered
 	TokenCreated        Kind = "token.created"        // an API token was created
 	TokenRevoked        Kind = "token.revoked"        // an API token was withdrawn
@@ -96,8 +97,10 @@ func New(e Event) (Leaf, error) {
 	var b strings.Builder
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
-	if err := enc.Encode(leafJSON{Version: Version, ID: e.ID, Kind: e.Kind, Time: e.Time.UTC().Format(TimeFormat), Actor: e.Actor,
-		Namespace: e.Namespace, Data: e.Data}); err != nil {
+	if err := enc.Encode(leafJSON{
+		Version: Version, ID: e.ID, Kind: e.Kind, Time: e.Time.UTC().Format(TimeFormat), Actor: e.Actor,
+		Namespace: e.Namespace, Data: e.Data,
+	}); err != nil {
 		return Leaf{}, fmt.Errorf("audit: encoding %s: %w", e.Kind, err)
 	}
 	canonical := []byte(strings.TrimSuffix(b.String(), "\n"))

@@ -10,8 +10,10 @@ import (
 )
 
 func sound() Event {
-	return Event{ID: "01a20af2-5b26-7d22-bed4-c7eda86fc4ae", Kind: CertificateIssued, Time: time.Date(2026, 11, 23, 12, 0, 0, 1000, time.UTC), Actor: "system",
-		Namespace: "dev", Data: map[string]string{"serial": "1c01", "issuer": "<issuing>"}}
+	return Event{
+		ID: "01a20af2-5b26-7d22-bed4-c7eda86fc4ae", Kind: CertificateIssued, Time: time.Date(2026, 11, 23, 12, 0, 0, 1000, time.UTC), Actor: "system",
+		Namespace: "dev", Data: map[string]string{"serial": "1c01", "issuer": "<issuing>"},
+	}
 }
 
 // The bytes are written down: a leaf that is hashed today is verified in years.

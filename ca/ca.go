@@ -94,6 +94,9 @@ func New(cfg Config) (*CA, error) {
 	return c, nil
 }
 
+// IdempotencyAge is how long a caller's name for a request is remembered at least. A request repeated later is a new one.
+const IdempotencyAge = 7 * 24 * time.Hour
+
 // Errors that a front end decides on. Refusals by policy are *policies.Refusal, by access *access.Denied.
 var (
 	ErrNotFound            = errors.New("not found")

@@ -86,13 +86,17 @@ func (c *CA) checkRevokeOrder(o RevokeOrder, certificate Certificate) error {
 	case issuance.Unspecified, issuance.KeyCompromise, issuance.AffiliationChanged, issuance.Superseded, issuance.CessationOfOperation,
 		issuance.CertificateHold, issuance.RemoveFromCRL, issuance.PrivilegeWithdrawn:
 	default:
-		return &InvalidError{Field: "reason", Message: fmt.Sprintf("%s is not a reason for an end-entity certificate", o.Reason),
-			Hint: "use keyCompromise, affiliationChanged, superseded, cessationOfOperation, certificateHold, privilegeWithdrawn or unspecified"}
+		return &InvalidError{
+			Field: "reason", Message: fmt.Sprintf("%s is not a reason for an end-entity certificate", o.Reason),
+			Hint: "use keyCompromise, affiliationChanged, superseded, cessationOfOperation, certificateHold, privilegeWithdrawn or unspecified",
+		}
 	}
 	if o.Reason == issuance.CertificateHold {
 		if p, ok := c.policies.Profile(certificate.Profile); ok && !p.AllowsHold() {
-			return &InvalidError{Field: "reason", Message: "certificates of profile " + certificate.Profile + " cannot be put on hold",
-				Hint: "the Baseline Requirements, section 4.9.13, forbid certificateHold; revoke for good, with another reason"}
+			return &InvalidError{
+				Field: "reason", Message: "certificates of profile " + certificate.Profile + " cannot be put on hold",
+				Hint: "the Baseline Requirements, section 4.9.13, forbid certificateHold; revoke for good, with another reason",
+			}
 		}
 	}
 	if len(o.Comment) > maxComment {

@@ -82,8 +82,11 @@ func TestStatus(t *testing.T) {
 		reason *Revocation
 		want   string
 	}{
-		{now, nil, "valid"}, {now.Add(2 * time.Hour), nil, "expired"}, {now.Add(2 * time.Hour), &Revocation{Reason: issuance.Superseded}, "revoked"},
-		{now, &Revocation{Reason: issuance.CertificateHold}, "on-hold"}, {now, &Revocation{Reason: issuance.RemoveFromCRL}, "valid"},
+		{now, nil, "valid"},
+		{now.Add(2 * time.Hour), nil, "expired"},
+		{now.Add(2 * time.Hour), &Revocation{Reason: issuance.Superseded}, "revoked"},
+		{now, &Revocation{Reason: issuance.CertificateHold}, "on-hold"},
+		{now, &Revocation{Reason: issuance.RemoveFromCRL}, "valid"},
 	} {
 		c.Revocation = one.reason
 		if got := c.Status(one.at); got != one.want {

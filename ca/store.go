@@ -131,7 +131,7 @@ type Request struct {
 	Validity       time.Duration
 	Metadata       map[string]string
 	Verdict        policies.Verdict
-	Results        []policies.RuleResult
+	Objections     []policies.RuleResult // of the rules that did not simply allow; which were asked besides, the policy digest tells
 	PolicyDigest   string
 	CompromisedKey bool
 }

@@ -35,6 +35,8 @@ func newAct(p Plan, now time.Time, random io.Reader, at place) *act {
 type place interface {
 	// key makes an authority's key, or finds it where the plan says that it exists. A want other than nil is what its public key must be.
 	key(authority string, k Key, want crypto.PublicKey) (openKey, error)
+	// issuer opens the key of an authority of an earlier ceremony, and gives the certificate to sign under: its own, or a stand-in's.
+	issuer(planned Issuer, chain []*x509.Certificate) (openKey, *x509.Certificate, error)
 	// intents makes durable what the issuer's key is about to sign about a subject.
 	intents(issuer, subject string) issuance.Recorder
 	// input makes durable which file was read.
@@ -64,6 +66,11 @@ type authority struct {
 
 // perform makes all that the plan asks for, issuers first.
 func (a *act) perform(ctx context.Context) error {
+	for _, planned := range a.plan.Issuers {
+		if err := a.adopt(planned); err != nil {
+			return fmt.Errorf("issuer %s: %w", planned.Name, err)
+		}
+	}
 	for _, planned := range a.plan.order() {
 		if err := a.establish(ctx, planned); err != nil {
 			return fmt.Errorf("authority %s: %w", planned.Name, err)
@@ -215,8 +222,11 @@ func (a *act) write(made *authority, list []byte) error {
 		suffix string
 		data   []byte
 	}{
-		{certificateSuffix, made.chain[0]}, {pemSuffix, pemOf(made.chain[0])}, {chainSuffix, pemOf(made.chain...)},
-		{crlSuffix, list}, {bundleSuffix, bundle},
+		{certificateSuffix, made.chain[0]},
+		{pemSuffix, pemOf(made.chain[0])},
+		{chainSuffix, pemOf(made.chain...)},
+		{crlSuffix, list},
+		{bundleSuffix, bundle},
 	}
 	for _, f := range files {
 		if f.data == nil {

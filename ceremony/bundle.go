@@ -235,18 +235,9 @@ func (b Bundle) agree(digest string) error {
 	if len(b.Chain) == 0 || !bytes.Equal(b.Chain[0], b.Certificate) {
 		return errors.New("the chain does not begin with the certificate")
 	}
-	chain := make([]*x509.Certificate, len(b.Chain))
-	for i, der := range b.Chain {
-		var err error
-		if chain[i], err = x509.ParseCertificate(der); err != nil {
-			return fmt.Errorf("certificate %d of the chain: %w", i+1, err)
-		}
-	}
-	for i, c := range chain {
-		signer := chain[min(i+1, len(chain)-1)]
-		if err := c.CheckSignatureFrom(signer); err != nil {
-			return fmt.Errorf("certificate %d of the chain is not signed by the next, or the last not by itself: %w", i+1, err)
-		}
+	chain, err := parseChain(b.Chain)
+	if err != nil {
+		return err
 	}
 	if (b.Parent == "") != (len(chain) == 1) {
 		return errors.New("a root has no parent, and every other authority has one")

@@ -23,15 +23,16 @@ type entry struct {
 	Time     string `json:"time"` // RFC 3339 in UTC, with microseconds
 	Previous string `json:"prev"` // the hash of the line before; of the first line 64 zeros
 
-	Begin    *beginning `json:"begin,omitempty"`
-	Token    *tokenLine `json:"token,omitempty"`
-	Input    *fileLine  `json:"input,omitempty"`
-	Key      *keyLine   `json:"key,omitempty"`
-	Intent   *intent    `json:"intent,omitempty"`
-	Signed   *signed    `json:"signed,omitempty"`
-	Artefact *fileLine  `json:"artefact,omitempty"`
-	Failed   *failure   `json:"failed,omitempty"`
-	End      *ending    `json:"end,omitempty"`
+	Begin    *beginning  `json:"begin,omitempty"`
+	Token    *tokenLine  `json:"token,omitempty"`
+	Input    *fileLine   `json:"input,omitempty"`
+	Issuer   *issuerLine `json:"issuer,omitempty"`
+	Key      *keyLine    `json:"key,omitempty"`
+	Intent   *intent     `json:"intent,omitempty"`
+	Signed   *signed     `json:"signed,omitempty"`
+	Artefact *fileLine   `json:"artefact,omitempty"`
+	Failed   *failure    `json:"failed,omitempty"`
+	End      *ending     `json:"end,omitempty"`
 }
 
 // beginning opens the transcript with the whole plan.
@@ -55,6 +56,12 @@ type tokenLine struct {
 type fileLine struct {
 	Name   string `json:"name"`
 	SHA256 string `json:"sha256"`
+}
+
+// issuerLine is an authority of an earlier ceremony that certifies authorities of this one. Its key is the next line.
+type issuerLine struct {
+	Authority string   `json:"authority"`
+	Chain     [][]byte `json:"chain"` // DER, from its own certificate to the root
 }
 
 // keyLine is a key pair as the token tells of it after it was generated, or found.
@@ -214,8 +221,10 @@ func decode(line []byte) (e entry, hash string, err error) {
 // kinds counts what an entry says.
 func (e entry) kinds() int {
 	n := 0
-	for _, set := range []bool{e.Begin != nil, e.Token != nil, e.Input != nil, e.Key != nil, e.Intent != nil, e.Signed != nil,
-		e.Artefact != nil, e.Failed != nil, e.End != nil} {
+	for _, set := range []bool{
+		e.Begin != nil, e.Token != nil, e.Input != nil, e.Issuer != nil, e.Key != nil, e.Intent != nil, e.Signed != nil,
+		e.Artefact != nil, e.Failed != nil, e.End != nil,
+	} {
 		if set {
 			n++
 		}

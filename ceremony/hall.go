@@ -43,6 +43,15 @@ func survey(t *hsm.Token, p Plan, now time.Time) error {
 			}
 		}
 	}
+	for _, i := range p.Issuers {
+		chain, _, err := p.chainOf(i)
+		if err != nil {
+			return err
+		}
+		if _, err := t.Signer(i.Key.ref(), chain[0].PublicKey); err != nil {
+			return err
+		}
+	}
 	for _, c := range p.CRLs {
 		from, err := p.renewal(c, now)
 		if err != nil {

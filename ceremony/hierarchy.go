@@ -12,7 +12,7 @@ import (
 // distinct refuses what two parts of the plan would have in common and must not.
 func (p *Plan) distinct(d *strictyaml.Document) {
 	type use struct{ what, value string }
-	first := map[use]string{}
+	first, claimed := map[use]string{}, map[string]bool{}
 	claim := func(field, what, value string) {
 		if value == "" {
 			return
@@ -34,8 +34,28 @@ func (p *Plan) distinct(d *strictyaml.Document) {
 		claim(at+".urls.crl", "URL", a.URLs.CRL)
 		claim(at+".urls.issuer", "URL", a.URLs.Issuer)
 	}
+	issuers := map[string]Issuer{}
+	for i, issuer := range p.Issuers {
+		at := fmt.Sprintf("issuers[%d]", i)
+		claim(at+".name", "name", issuer.Name)
+		claim(at+".key.label", "label", issuer.Key.Label)
+		claim(at+".key.id", "id", issuer.Key.ID)
+		claim(at+".urls.crl", "URL", issuer.URLs.CRL)
+		claim(at+".urls.issuer", "URL", issuer.URLs.Issuer)
+		issuers[issuer.Name] = issuer
+	}
 	for i, c := range p.CRLs {
 		at := fmt.Sprintf("crls[%d]", i)
+		if issuer, same := issuers[c.Issuer]; same { // it certifies and lists in one ceremony, with one key
+			if c.Key.Label != issuer.Key.Label || c.Key.ID != issuer.Key.ID {
+				d.Refuse(at+".key", "write the same key in both places", "the key is not that of the issuer %s", c.Issuer)
+			}
+			if claimed[c.Issuer] {
+				d.Refuse(at+".issuer", "", "a second CRL of %s", c.Issuer)
+			}
+			claimed[c.Issuer] = true
+			continue
+		}
 		claim(at+".issuer", "name", c.Issuer)
 		claim(at+".key.label", "label", c.Key.Label)
 		claim(at+".key.id", "id", c.Key.ID)
@@ -49,13 +69,13 @@ func (p *Plan) hierarchy(d *strictyaml.Document) {
 		byName[a.Name] = a
 	}
 	for i, a := range p.Authorities {
-		if a.root() {
+		if a.root() || p.adopts(a.Issuer) { // what an adopted issuer allows stands in its certificate, which the rehearsal looks at
 			continue
 		}
 		at := fmt.Sprintf("authorities[%d]", i)
 		issuer, ok := byName[a.Issuer]
 		if !ok {
-			d.Refuse(at+".issuer", "an issuer is an authority of the same plan", "there is no authority %q", a.Issuer)
+			d.Refuse(at+".issuer", "an issuer is an authority of the same plan, or one of issuers", "there is no authority %q", a.Issuer)
 			continue
 		}
 		if outlives(a, issuer) {
@@ -69,6 +89,11 @@ func (p *Plan) hierarchy(d *strictyaml.Document) {
 			d.Refuse(at+".path_len", fmt.Sprintf("at most %d", *limit-1), "a path length is needed below %s, which has path_len %d", issuer.Name, *limit)
 		case *a.PathLen >= *limit:
 			d.Refuse(at+".path_len", fmt.Sprintf("at most %d", *limit-1), "%s has path_len %d", issuer.Name, *limit)
+		}
+	}
+	for i, issuer := range p.Issuers {
+		if !slices.ContainsFunc(p.Authorities, func(a Authority) bool { return a.Issuer == issuer.Name }) {
+			d.Refuse(fmt.Sprintf("issuers[%d].name", i), "leave it out, or name it as the issuer of an authority", "%s certifies nothing here", issuer.Name)
 		}
 	}
 	if !d.OK() {
@@ -132,13 +157,18 @@ func (p Plan) order() []Authority {
 	for added := true; added; {
 		added = false
 		for _, a := range p.Authorities {
-			if containsName(done, a.Name) || !a.root() && !containsName(done, a.Issuer) {
+			if containsName(done, a.Name) || !a.root() && !containsName(done, a.Issuer) && !p.adopts(a.Issuer) {
 				continue
 			}
 			done, added = append(done, a), true
 		}
 	}
 	return done
+}
+
+// adopts tells the name of an authority of an earlier ceremony.
+func (p Plan) adopts(name string) bool {
+	return slices.ContainsFunc(p.Issuers, func(i Issuer) bool { return i.Name == name })
 }
 
 func containsName(authorities []Authority, name string) bool {

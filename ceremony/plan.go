@@ -28,6 +28,8 @@ type Plan struct {
 	Output string `yaml:"output"`
 	// Authorities are the authorities to be made, in any order: an issuer always comes before those that it certifies.
 	Authorities []Authority `yaml:"authorities"`
+	// Issuers are authorities of earlier ceremonies that certify authorities of this one.
+	Issuers []Issuer `yaml:"issuers"`
 	// CRLs are the CRLs to be made for authorities that exist already.
 	CRLs []CRL `yaml:"crls"`
 
@@ -39,7 +41,8 @@ type Plan struct {
 type Authority struct {
 	// Name is the authority's name and the beginning of its files' names: lower-case letters, digits and inner hyphens, at most 64.
 	Name string `yaml:"name"`
-	// Issuer is the name of the authority, of the same plan, that certifies this one. Left out for a root, which certifies itself.
+	// Issuer is the name of the authority, of the same plan (authorities or issuers), that certifies this one. Left out for a root, which
+	// certifies itself.
 	Issuer string `yaml:"issuer"`
 	// Key is the authority's key pair.
 	Key Key `yaml:"key"`
@@ -72,9 +75,22 @@ type Authority struct {
 	policies, usages    []asn1.ObjectIdentifier
 }
 
+// Issuer is an authority of an earlier ceremony, whose key is in the token.
+type Issuer struct {
+	// Name is the authority's name, as in the ceremony that made it.
+	Name string `yaml:"name"`
+	// Certificate is the file of the authority's certificate, DER or PEM. Where it is not a root's, the certificates above it follow in PEM,
+	// the root's last: <name>-chain.pem of the ceremony that made it.
+	Certificate string `yaml:"certificate"`
+	// Key is the authority's key.
+	Key Key `yaml:"key"`
+	// URLs are where clients find the authority's CRL and certificate, as in the ceremony that made it.
+	URLs URLs `yaml:"urls"`
+}
+
 // Key names a key pair in the token.
 type Key struct {
-	// Algorithm is ecdsa-p256, ecdsa-p384, rsa-2048, rsa-3072 or rsa-4096. Left out where the certificate says it (crls).
+	// Algorithm is ecdsa-p256, ecdsa-p384, rsa-2048, rsa-3072 or rsa-4096. Left out where the certificate says it (issuers, crls).
 	Algorithm hsm.Algorithm `yaml:"algorithm"`
 	// Label is the key's CKA_LABEL, at most 64 printable ASCII characters. A label that the token knows already is refused.
 	Label string `yaml:"label"`
@@ -151,9 +167,11 @@ type CRL struct {
 	Validity strictyaml.Duration `yaml:"validity"`
 	// Revoked are the certificates that join those of Previous.
 	Revoked []Revoked `yaml:"revoked"`
-	// Previous is the file of the CRL before this one, DER or PEM. Its entries are kept. Give it whenever there is one: without it
-	// nothing reminds of what was revoked before.
+	// Previous is the file of the CRL before this one, DER or PEM. Its entries are kept. It is required unless First is true.
 	Previous string `yaml:"previous"`
+	// First says that the authority has never had a CRL. It has to be said, because nothing else tells a first CRL from one that
+	// forgets what was revoked before.
+	First bool `yaml:"first"`
 
 	number *big.Int // nil where the plan does not fix it
 }

@@ -144,6 +144,19 @@ func TestPlansAreRefused(t *testing.T) {
 		"no certificate":            {withCRL("certificate: \"\""), "crls[0].certificate", "missing"},
 		"algorithm of a CRL's key":  {withCRL("key: {label: x, algorithm: ecdsa-p256}"), "crls[0].key.algorithm", "certificate says"},
 		"no validity of a CRL":      {withCRL("validity: 0s"), "crls[0].validity", "empty"},
+		"CRL that forgets":          {withCRL("first: false"), "crls[0].previous", "forgotten"},
+		"first CRL after another":   {withCRL("previous: a.crl"), "crls[0].first", "none before"},
+		"issuer without a file":     {withIssuer(`certificate: ""`), "issuers[0].certificate", "missing"},
+		"issuer without a name":     {withIssuer("name: Root 9"), "issuers[0].name", "malformed"},
+		"issuer with an algorithm":  {withIssuer("key: {label: x, algorithm: ecdsa-p256}"), "issuers[0].key.algorithm", "certificate says"},
+		"issuer made here":          {withIssuer("name: root-1"), "issuers[0].name", "already"},
+		"issuer with another's key": {withIssuer("key: {label: root-1}"), "issuers[0].key.label", "already"},
+		"issuer with another's URL": {withIssuer(`urls: {crl: "http://pki.example.com/crl/root-1.crl"}`), "issuers[0].urls.crl", "already"},
+		"issuer by https":           {withIssuer(`urls: {crl: "https://pki.example.com/crl/x.crl"}`), "issuers[0].urls.crl", "plain http"},
+		"issuer of nothing":         {withIssuer("name: root-8"), "issuers[0].name", "certifies nothing"},
+		"two keys of an issuer": {func(s string) string {
+			return withIssuer("key: {label: root-9}")(withCRL("issuer: root-9")(s))
+		}, "crls[0].key", "not that of the issuer"},
 		"serial in capitals":        {withRevoked("serial: 0A"), "crls[0].revoked[0].serial", "not a serial"},
 		"serial zero":               {withRevoked(`serial: "00"`), "crls[0].revoked[0].serial", "not a serial"},
 		"serial with leading zeros": {withRevoked(`serial: "000a"`), "crls[0].revoked[0].serial", "not a serial"},
@@ -170,10 +183,26 @@ func TestPlansAreRefused(t *testing.T) {
 // withCRL adds a CRL with one field changed.
 func withCRL(field string) func(string) string {
 	return func(s string) string {
-		lines := []string{"issuer: other", "certificate: a.cer", "key: {label: other}", "validity: 90d"}
+		lines := []string{"issuer: other", "certificate: a.cer", "key: {label: other}", "validity: 90d", "first: true"}
 		key, _, _ := strings.Cut(field, ":")
 		lines = slices.DeleteFunc(lines, func(line string) bool { return strings.HasPrefix(line, key+":") })
 		return s + "crls:\n  - " + strings.Join(append(lines, field), "\n    ") + "\n"
+	}
+}
+
+// withIssuer has another authority of the plan certified by one of an earlier ceremony, with one field of that changed.
+func withIssuer(field string) func(string) string {
+	return func(s string) string {
+		lines := []string{"name: root-9", "certificate: a.cer", "key: {label: root-9}"}
+		key, _, _ := strings.Cut(field, ":")
+		lines = slices.DeleteFunc(lines, func(line string) bool { return strings.HasPrefix(line, key+":") })
+		further := "  - {name: offline-9, issuer: root-9, online: false, validity: 1y, key: {algorithm: ecdsa-p256, label: offline-9}, " +
+			"subject: {common_name: Offline 9}}\n"
+		s, crls, _ := strings.Cut(s, "crls:")
+		if crls != "" {
+			crls = "crls:" + crls
+		}
+		return s + further + crls + "issuers:\n  - " + strings.Join(append(lines, field), "\n    ") + "\n"
 	}
 }
 
@@ -187,7 +216,7 @@ func withRevoked(field string) func(string) string {
 }
 
 func TestThatTheAddedCRLsAreRightOtherwise(t *testing.T) {
-	for _, change := range []func(string) string{withCRL("number: \"7\""), withRevoked("serial: 0c")} {
+	for _, change := range []func(string) string{withCRL("number: \"7\""), withRevoked("serial: 0c"), withIssuer("certificate: b.pem")} {
 		if _, err := ParsePlan("plan.yaml", []byte(change(hierarchyPlan))); err != nil {
 			t.Error(err)
 		}
@@ -274,6 +303,7 @@ func FuzzPlan(f *testing.F) {
 	f.Add([]byte(rsaPlan))
 	f.Add([]byte(strings.ReplaceAll(renewalPlan, "SERIAL", "0a")))
 	f.Add([]byte(withRevoked("serial: 0c")(hierarchyPlan)))
+	f.Add([]byte(withIssuer("certificate: b.pem")(hierarchyPlan)))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		p, err := ParsePlan("plan.yaml", text)
 		if err != nil {

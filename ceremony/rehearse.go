@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/chancery-ca/chancery/hsm"
@@ -43,6 +44,15 @@ func rehearseCRL(p Plan, planned CRL, now time.Time) error {
 	from, err := p.renewal(planned, now)
 	if err != nil {
 		return err
+	}
+	if i := slices.IndexFunc(p.Issuers, func(i Issuer) bool { return i.Name == planned.Issuer }); i >= 0 {
+		chain, _, err := p.chainOf(p.Issuers[i])
+		if err != nil {
+			return err
+		}
+		if !chain[0].Equal(from.certificate) {
+			return fmt.Errorf("%s is not the certificate of the issuer %s, %s", planned.Certificate, planned.Issuer, p.Issuers[i].Certificate)
+		}
 	}
 	issuer, err := issuance.NewIssuer(from.certificate, mute{from.certificate.PublicKey})
 	if err != nil {

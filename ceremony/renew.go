@@ -34,11 +34,7 @@ func (a *act) renew(ctx context.Context, planned CRL) error {
 			return err
 		}
 	}
-	key, err := a.place.key(planned.Issuer, planned.Key, from.certificate.PublicKey)
-	if err != nil {
-		return err
-	}
-	issuer, err := issuance.NewIssuer(from.certificate, key.signer)
+	issuer, err := a.lister(planned, from.certificate)
 	if err != nil {
 		return err
 	}
@@ -47,6 +43,19 @@ func (a *act) renew(ctx context.Context, planned CRL) error {
 		return err
 	}
 	return a.place.file(planned.Issuer+crlSuffix, list)
+}
+
+// lister opens the authority whose CRL it is, unless it has certified in this ceremony and is open: the rehearsal has seen to it that
+// both have one certificate.
+func (a *act) lister(planned CRL, certificate *x509.Certificate) (*issuance.Issuer, error) {
+	if made := a.made[planned.Issuer]; made != nil {
+		return made.issuer, nil
+	}
+	key, err := a.place.key(planned.Issuer, planned.Key, certificate.PublicKey)
+	if err != nil {
+		return nil, err
+	}
+	return issuance.NewIssuer(certificate, key.signer)
 }
 
 // renewal reads the issuer's certificate and the CRL before, and says what the next CRL lists: what was on it, and what the plan adds.

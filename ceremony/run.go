@@ -26,11 +26,11 @@ type Options struct {
 
 // Result tells what a ceremony has made.
 type Result struct {
-	Dir        string   // of all files
-	Transcript string   // path
-	Head       string   // hash of the transcript's last line: who notes it can tell any later change to the transcript
-	Bundles    []string // paths of the new authorities' bundles, issuers first
-	CRLs       []string // paths of the CRLs made for existing authorities
+	Dir        string   `json:"dir"`        // of all files
+	Transcript string   `json:"transcript"` // path
+	Head       string   `json:"head"`       // hash of the transcript's last line: who notes it can tell any later change to the transcript
+	Bundles    []string `json:"bundles"`    // paths of the new authorities' bundles, issuers first
+	CRLs       []string `json:"crls"`       // paths of the CRLs made for existing authorities
 }
 
 // Run performs a ceremony: the plan is rehearsed, the token and the output directory are looked at, the plan's digest is shown and
@@ -124,7 +124,7 @@ func vacant(p Plan) error {
 // readBack checks what lies on the disk, as whoever takes it over will.
 func readBack(p Plan) (*Result, error) {
 	dir := p.OutputDir()
-	result := &Result{Dir: dir, Transcript: filepath.Join(dir, TranscriptFile)}
+	result := &Result{Dir: dir, Transcript: filepath.Join(dir, TranscriptFile), Bundles: []string{}, CRLs: []string{}}
 	f, err := os.Open(result.Transcript)
 	if err != nil {
 		return nil, err

@@ -121,8 +121,10 @@ func TestHierarchy(t *testing.T) {
 		for _, e := range entries {
 			names = append(names, e.Name())
 		}
-		want := []string{"issuing-1-chain.pem", "issuing-1.authority.json", "issuing-1.cer", "issuing-1.pem",
-			"root-1-chain.pem", "root-1.authority.json", "root-1.cer", "root-1.crl", "root-1.pem", "transcript.jsonl"}
+		want := []string{
+			"issuing-1-chain.pem", "issuing-1.authority.json", "issuing-1.cer", "issuing-1.pem",
+			"root-1-chain.pem", "root-1.authority.json", "root-1.cer", "root-1.crl", "root-1.pem", "transcript.jsonl",
+		}
 		if !slices.Equal(names, want) {
 			t.Errorf("got %v, want %v", names, want)
 		}
@@ -142,8 +144,10 @@ func TestHierarchy(t *testing.T) {
 
 	t.Run("openssl reads the certificates", func(t *testing.T) {
 		root := tool(t, "openssl", "x509", "-in", in("root-1.pem"), "-noout", "-text")
-		for _, want := range []string{"C = NL, O = Example, CN = Example Root CA 1", "CA:TRUE, pathlen:1", "Certificate Sign, CRL Sign",
-			"ecdsa-with-SHA384", "Not Before: Nov 24 10:30:15 2026 GMT", "Not After : Nov 19 10:30:14 2046 GMT"} {
+		for _, want := range []string{
+			"C = NL, O = Example, CN = Example Root CA 1", "CA:TRUE, pathlen:1", "Certificate Sign, CRL Sign",
+			"ecdsa-with-SHA384", "Not Before: Nov 24 10:30:15 2026 GMT", "Not After : Nov 19 10:30:14 2046 GMT",
+		} {
 			if !strings.Contains(root, want) {
 				t.Errorf("the root lacks %q:\n%s", want, root)
 			}
@@ -154,9 +158,11 @@ func TestHierarchy(t *testing.T) {
 			}
 		}
 		issuing := tool(t, "openssl", "x509", "-in", in("issuing-1.pem"), "-noout", "-text")
-		for _, want := range []string{"Issuer: C = NL, O = Example, CN = Example Root CA 1", "CA:TRUE, pathlen:0", "DNS:example.com", "IP:10.0.0.0/255.0.0.0",
+		for _, want := range []string{
+			"Issuer: C = NL, O = Example, CN = Example Root CA 1", "CA:TRUE, pathlen:0", "DNS:example.com", "IP:10.0.0.0/255.0.0.0",
 			"DNS:secret.example.com", "email:.example.com", "URI:example.com", "2.23.140.1.2.1", "TLS Web Server Authentication, TLS Web Client Authentication",
-			"URI:http://pki.example.com/crl/root-1.crl", "CA Issuers - URI:http://pki.example.com/ca/root-1.cer"} {
+			"URI:http://pki.example.com/crl/root-1.crl", "CA Issuers - URI:http://pki.example.com/ca/root-1.cer",
+		} {
 			if !strings.Contains(issuing, want) {
 				t.Errorf("the issuing authority lacks %q:\n%s", want, issuing)
 			}
@@ -314,8 +320,10 @@ func TestRSAAndLaterCRL(t *testing.T) {
 		lists = append(lists, "-CRLfile", filepath.Join(dir, name+".pem"))
 		tool(t, "openssl", "crl", "-inform", "DER", "-in", in(name+".crl"), "-out", filepath.Join(dir, name+".pem"))
 	}
-	verify := []string{"openssl", "verify", "-attime", fmt.Sprint(ceremonyTime.Add(time.Hour).Unix()), "-x509_strict", "-crl_check_all",
-		"-CAfile", in("root-r.pem"), "-untrusted", in("issuing-r-chain.pem")}
+	verify := []string{
+		"openssl", "verify", "-attime", fmt.Sprint(ceremonyTime.Add(time.Hour).Unix()), "-x509_strict", "-crl_check_all",
+		"-CAfile", in("root-r.pem"), "-untrusted", in("issuing-r-chain.pem"),
+	}
 	tool(t, append(append(verify, lists...), in("issuing-r.pem"))...)
 
 	offline, err := ReadBundle(in("offline-r.authority.json"))

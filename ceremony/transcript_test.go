@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto"
-
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"

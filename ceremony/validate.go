@@ -31,8 +31,10 @@ var (
 	hexForm    = regexp.MustCompile(`^(?:[0-9a-f]{2})+$`)
 	algorithms = []string{string(hsm.ECDSAP256), string(hsm.ECDSAP384), string(hsm.RSA2048), string(hsm.RSA3072), string(hsm.RSA4096)}
 	// A revoked authority stays revoked: holds and their release are not for CRLs of authorities.
-	reasons = []issuance.Reason{issuance.Unspecified, issuance.KeyCompromise, issuance.CACompromise, issuance.AffiliationChanged,
-		issuance.Superseded, issuance.CessationOfOperation, issuance.PrivilegeWithdrawn}
+	reasons = []issuance.Reason{
+		issuance.Unspecified, issuance.KeyCompromise, issuance.CACompromise, issuance.AffiliationChanged,
+		issuance.Superseded, issuance.CessationOfOperation, issuance.PrivilegeWithdrawn,
+	}
 	// maxNumber is what a CRL number must stay below, to fit in 20 octets with its sign (RFC 5280, section 5.2.3).
 	maxNumber = new(big.Int).Lsh(big.NewInt(1), 159)
 )
@@ -56,6 +58,13 @@ func (p *Plan) validate(d *strictyaml.Document) {
 	}
 	for i := range p.Authorities {
 		p.Authorities[i].validate(d, fmt.Sprintf("authorities[%d]", i))
+	}
+	if len(p.Issuers) > maxAuthorities {
+		d.Refuse("issuers", "", "more than %d issuers", maxAuthorities)
+		return
+	}
+	for i := range p.Issuers {
+		p.Issuers[i].validate(d, fmt.Sprintf("issuers[%d]", i))
 	}
 	for i := range p.CRLs {
 		p.CRLs[i].validate(d, fmt.Sprintf("crls[%d]", i))
@@ -213,20 +222,39 @@ func validateURL(d *strictyaml.Document, field, s string) {
 	}
 }
 
-func (c *CRL) validate(d *strictyaml.Document, at string) {
-	validateName(d, at+".issuer", c.Issuer)
-	if c.Certificate == "" {
+func (i *Issuer) validate(d *strictyaml.Document, at string) {
+	validateName(d, at+".name", i.Name)
+	i.Key.validateExisting(d, at, i.Certificate)
+	validateURL(d, at+".urls.crl", i.URLs.CRL)
+	validateURL(d, at+".urls.issuer", i.URLs.Issuer)
+}
+
+// validateExisting is for the key of an authority that has its certificate.
+func (k *Key) validateExisting(d *strictyaml.Document, at, certificate string) {
+	if certificate == "" {
 		d.Refuse(at+".certificate", "name the file, relative to the plan", "the issuer's certificate is missing")
 	}
-	c.Key.validate(d, at+".key")
+	k.validate(d, at+".key")
 	if d.Has(at + ".key.algorithm") {
 		d.Refuse(at+".key.algorithm", "leave it out", "the issuer's certificate says the algorithm")
 	}
-	c.Key.Existing = true
+	k.Existing = true
+}
+
+func (c *CRL) validate(d *strictyaml.Document, at string) {
+	validateName(d, at+".issuer", c.Issuer)
+	c.Key.validateExisting(d, at, c.Certificate)
 	if c.Validity < strictyaml.Duration(time.Second) {
 		d.Refuse(at+".validity", "write for example 180d", "the CRL's validity is missing or empty")
 	}
 	written(d, at+".previous", c.Previous != "")
+	switch {
+	case c.First && c.Previous != "":
+		d.Refuse(at+".first", "leave one of them out", "a first CRL has none before it")
+	case !c.First && c.Previous == "":
+		d.Refuse(at+".previous", "name the file of the last CRL, or write first: true where there has never been one",
+			"without the CRL before, what it revokes would be forgotten")
+	}
 	written(d, at+".number", c.Number != "")
 	if c.Number != "" {
 		if n, ok := new(big.Int).SetString(c.Number, 10); ok && n.String() == c.Number && n.Sign() > 0 && n.Cmp(maxNumber) < 0 {

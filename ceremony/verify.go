@@ -19,45 +19,52 @@ const MaxTranscript = 64 << 20
 
 // Summary is what a transcript tells.
 type Summary struct {
-	Ceremony   string
-	PlanDigest string
-	Plan       []byte // the plan's text
-	Token      string // the token's serial
-	Began      time.Time
-	Ended      time.Time // of the last line
-	Complete   bool      // it came to its end
-	Failure    string    // why it did not, where that is known
-	Keys       []KeyUsed
-	Signed     []Signed
+	Ceremony   string       `json:"ceremony"`
+	PlanDigest string       `json:"plan_digest"`
+	Plan       []byte       `json:"plan"`  // the plan's text
+	Token      string       `json:"token"` // the token's serial
+	Began      time.Time    `json:"began"`
+	Ended      time.Time    `json:"ended"`             // of the last line
+	Complete   bool         `json:"complete"`          // it came to its end
+	Failure    string       `json:"failure,omitempty"` // why it did not, where that is known
+	Issuers    []IssuerUsed `json:"issuers,omitempty"` // authorities of earlier ceremonies
+	Keys       []KeyUsed    `json:"keys"`
+	Signed     []Signed     `json:"signed"`
 	// Unanswered are the subjects of intents without a signature: the key may have signed, what it signed was not kept.
-	Unanswered []string
-	Artefacts  []Artefact
+	Unanswered []string   `json:"unanswered,omitempty"`
+	Artefacts  []Artefact `json:"artefacts"`
 	// Head is the hash of the last line. It stands for the whole transcript: who noted it can tell any later change.
-	Head string
+	Head string `json:"head"`
+}
+
+// IssuerUsed is an authority of an earlier ceremony that has certified authorities of this one.
+type IssuerUsed struct {
+	Authority   string `json:"authority"`
+	Certificate []byte `json:"certificate"` // DER
 }
 
 // KeyUsed is a key of the ceremony.
 type KeyUsed struct {
-	Authority string
-	Label     string
-	ID        []byte
-	Generated bool   // in this ceremony
-	SPKI      []byte // SubjectPublicKeyInfo
+	Authority string `json:"authority"`
+	Label     string `json:"label"`
+	ID        string `json:"id"`        // CKA_ID, lower-case hex
+	Generated bool   `json:"generated"` // in this ceremony
+	SPKI      []byte `json:"spki"`      // SubjectPublicKeyInfo
 }
 
 // Signed is a certificate or CRL that was signed.
 type Signed struct {
-	Issuer  string
-	Subject string
-	Kind    issuance.Kind
-	SHA256  string // of DER, lower-case hex
-	DER     []byte
+	Issuer  string        `json:"issuer"`
+	Subject string        `json:"subject"`
+	Kind    issuance.Kind `json:"kind"`
+	SHA256  string        `json:"sha256"` // of DER, lower-case hex
+	DER     []byte        `json:"der"`
 }
 
 // Artefact is a file that was written.
 type Artefact struct {
-	Name   string
-	SHA256 string // lower-case hex
+	Name   string `json:"name"`
+	SHA256 string `json:"sha256"` // lower-case hex
 }
 
 // ErrIncomplete marks a transcript that is sound as far as it goes, of a ceremony that failed or was interrupted. Its Summary is whole.
@@ -68,7 +75,7 @@ var ErrIncomplete = errors.New("the ceremony did not come to its end")
 // certificate or CRL holds anything but what was signed. A line cut off at the end makes the transcript incomplete; so that a cut
 // is told from a ceremony that failed, note Summary.Head at the ceremony.
 func VerifyTranscript(r io.Reader) (Summary, error) {
-	v := verifier{previous: genesis, keys: map[string]*keyLine{}, files: map[string]bool{}}
+	v := verifier{previous: genesis, keys: map[string]*keyLine{}, issuers: map[string][]*x509.Certificate{}, files: map[string]bool{}}
 	in := bufio.NewReader(io.LimitReader(r, MaxTranscript+1))
 	for size := 0; ; v.lines++ {
 		line, err := in.ReadBytes('\n')
@@ -99,8 +106,9 @@ type verifier struct {
 	previous string
 	closed   bool
 	token    bool
-	keys     map[string]*keyLine // by authority
-	open     *intent             // the last, while it is unanswered
+	keys     map[string]*keyLine            // by authority
+	issuers  map[string][]*x509.Certificate // the chains of authorities of earlier ceremonies
+	open     *intent                        // the last, while it is unanswered
 	files    map[string]bool
 	summary  Summary
 }
@@ -124,6 +132,8 @@ func (v *verifier) follow(e entry) error {
 		return v.begin(e.Begin)
 	case e.Token != nil:
 		return v.at(e.Token)
+	case e.Issuer != nil:
+		return v.issuer(e.Issuer)
 	case e.Key != nil:
 		return v.key(e.Key)
 	case e.Intent != nil:
@@ -156,8 +166,21 @@ func (v *verifier) at(t *tokenLine) error {
 	return nil
 }
 
+func (v *verifier) issuer(i *issuerLine) error {
+	if v.issuers[i.Authority] != nil || v.keys[i.Authority] != nil {
+		return fmt.Errorf("a second issuer %s", i.Authority)
+	}
+	chain, err := parseChain(i.Chain)
+	if err != nil {
+		return fmt.Errorf("the issuer %s: %w", i.Authority, err)
+	}
+	v.issuers[i.Authority] = chain
+	v.summary.Issuers = append(v.summary.Issuers, IssuerUsed{Authority: i.Authority, Certificate: chain[0].Raw})
+	return nil
+}
+
 func (v *verifier) key(k *keyLine) error {
-	id, err := hex.DecodeString(k.ID)
+	_, err := hex.DecodeString(k.ID)
 	switch {
 	case !v.token:
 		return errors.New("a key without a token")
@@ -169,8 +192,11 @@ func (v *verifier) key(k *keyLine) error {
 	if _, err := x509.ParsePKIXPublicKey(k.SPKI); err != nil {
 		return fmt.Errorf("the key of %s: %w", k.Authority, err)
 	}
+	if chain := v.issuers[k.Authority]; chain != nil && (k.Generated || !bytes.Equal(chain[0].RawSubjectPublicKeyInfo, k.SPKI)) {
+		return fmt.Errorf("the key of %s is not that of its certificate", k.Authority)
+	}
 	v.keys[k.Authority] = k
-	v.summary.Keys = append(v.summary.Keys, KeyUsed{Authority: k.Authority, Label: k.Label, ID: id, Generated: k.Generated, SPKI: k.SPKI})
+	v.summary.Keys = append(v.summary.Keys, KeyUsed{Authority: k.Authority, Label: k.Label, ID: k.ID, Generated: k.Generated, SPKI: k.SPKI})
 	return nil
 }
 
@@ -182,6 +208,8 @@ func (v *verifier) intend(i *intent) error {
 		return fmt.Errorf("an intent while that for %s is unanswered", v.open.Subject)
 	case !certificate && !list:
 		return errors.New("the intent is neither for a certificate nor for a CRL")
+	case certificate && v.issuers[i.Subject] != nil:
+		return fmt.Errorf("an intent to certify %s, which has its certificate", i.Subject)
 	case v.keys[i.Issuer] == nil || v.keys[i.Subject] == nil:
 		return errors.New("an intent without a key")
 	}
@@ -298,7 +326,7 @@ func (v *verifier) artefact(f *fileLine) error {
 	return nil
 }
 
-// chain is a subject's certificate and those above it, up to a root.
+// chain is a subject's certificate and those above it, up to a root: what was signed here, then what an issuer had before.
 func (v *verifier) chain(subject string) []Signed {
 	var chain []Signed
 	for range v.summary.Signed {
@@ -313,6 +341,9 @@ func (v *verifier) chain(subject string) []Signed {
 			subject = s.Issuer
 			break
 		}
+	}
+	for _, c := range v.issuers[subject] {
+		chain = append(chain, Signed{DER: c.Raw})
 	}
 	return chain
 }

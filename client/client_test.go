@@ -102,8 +102,10 @@ const issued = `{"serial":"1cab","certificate":"C","chain":"CH","issuer":"issuin
 
 func TestRequest(t *testing.T) {
 	s := newService(t, sayJSON(201, issued, "Idempotency-Replayed", "true"))
-	got, err := s.client(t).Request(context.Background(), RequestInput{Profile: "tls-server", CSR: "PEM", Validity: "30d",
-		Metadata: map[string]string{"a": "b"}})
+	got, err := s.client(t).Request(context.Background(), RequestInput{
+		Profile: "tls-server", CSR: "PEM", Validity: "30d",
+		Metadata: map[string]string{"a": "b"},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -249,8 +251,10 @@ func TestProblemForPeople(t *testing.T) {
 }
 
 func TestAProxysAnswerIsAProblem(t *testing.T) {
-	for _, answer := range []func(http.ResponseWriter){say(404, "text/html", "<h1>no</h1>"), say(404, "application/problem+json", "{"),
-		say(404, "application/problem+json", "{}")} {
+	for _, answer := range []func(http.ResponseWriter){
+		say(404, "text/html", "<h1>no</h1>"), say(404, "application/problem+json", "{"),
+		say(404, "application/problem+json", "{}"),
+	} {
 		s := newService(t, answer)
 		_, err := s.client(t).Get(context.Background(), "1c", "")
 		var p *Problem
@@ -300,8 +304,10 @@ func TestList(t *testing.T) {
 	s := newService(t, sayJSON(200, `{"certificates":[{"serial":"1"},{"serial":"2"}],"next":"n&1"}`), sayJSON(200,
 		`{"certificates":[{"serial":"3"}]}`))
 	var serials []string
-	filter := ListFilter{Query: "a b", Status: "valid", ExpiresBefore: time.Date(2026, 1, 1, 1, 0, 0, 0, time.FixedZone("", 3600)),
-		PageSize: 2}
+	filter := ListFilter{
+		Query: "a b", Status: "valid", ExpiresBefore: time.Date(2026, 1, 1, 1, 0, 0, 0, time.FixedZone("", 3600)),
+		PageSize: 2,
+	}
 	for c, err := range s.client(t).List(context.Background(), filter) {
 		if err != nil {
 			t.Fatal(err)
@@ -343,8 +349,10 @@ func TestListEnds(t *testing.T) {
 
 func TestRevoke(t *testing.T) {
 	s := newService(t, sayJSON(200, `{"serial":"1c","reason":"keyCompromise","status":"revoked","revoked_at":"2026-01-01T00:00:00Z"}`))
-	got, err := s.client(t).Revoke(context.Background(), RevokeInput{Serial: "1c", Issuer: "i", Reason: "keyCompromise", Comment: "lost",
-		InvalidityDate: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)})
+	got, err := s.client(t).Revoke(context.Background(), RevokeInput{
+		Serial: "1c", Issuer: "i", Reason: "keyCompromise", Comment: "lost",
+		InvalidityDate: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
+	})
 	if err != nil || got.Status != "revoked" || s.seen[0].uri != "/api/v1/certificates/1c/revoke?issuer=i" ||
 		s.seen[0].body != `{"reason":"keyCompromise","comment":"lost","invalidity_date":"2026-01-01T00:00:00Z"}` {
 		t.Errorf("%+v, %v, %+v", got, err, s.seen)
@@ -409,8 +417,11 @@ func TestNewRefuses(t *testing.T) {
 			t.Errorf("%s: made %+v", name, c.base)
 		}
 	}
-	for _, cfg := range []Config{{BaseURL: "http://127.0.0.1:1", Token: token}, {BaseURL: "http://pki.example"},
-		{BaseURL: "https://x/sub/", Token: token}} {
+	for _, cfg := range []Config{
+		{BaseURL: "http://127.0.0.1:1", Token: token},
+		{BaseURL: "http://pki.example"},
+		{BaseURL: "https://x/sub/", Token: token},
+	} {
 		if _, err := New(cfg); err != nil {
 			t.Error(err)
 		}

@@ -344,7 +344,7 @@ func TestOtherWritersOrder(t *testing.T) {
 	keys := csrtest.FixedKeys()
 	der, err := x509.CreateCertificateRequest(nil, &x509.CertificateRequest{
 		DNSNames: []string{"a.dev.example"},
-		//nolint:staticcheck // the only way to write another attribute before the extensionRequest
+		//lint:ignore SA1019 the only way to write another attribute before the extensionRequest
 		Attributes: []pkix.AttributeTypeAndValueSET{{Type: csrtest.OIDChallenge, Value: [][]pkix.AttributeTypeAndValue{{{
 			Type: asn1.ObjectIdentifier{1, 2, 3}, Value: "a value so long that the attribute sorts behind the extensionRequest in DER",
 		}}}}},
@@ -394,8 +394,10 @@ func TestParsePEM(t *testing.T) {
 		"an empty block":          {"-----BEGIN CERTIFICATE REQUEST-----\n-----END CERTIFICATE REQUEST-----\n", csr.RuleNotDER},
 		"truncated DER inside":    {string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der[:100]})), csr.RuleTruncated},
 		"too large":               {good + string(bytes.Repeat([]byte(" "), 2*csr.MaxDER)), csr.RuleTooLarge},
-		"too large inside": {string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: make([]byte, csr.MaxDER+1)})),
-			csr.RuleTooLarge},
+		"too large inside": {
+			string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: make([]byte, csr.MaxDER+1)})),
+			csr.RuleTooLarge,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r, err := csr.ParsePEM([]byte(c.text))

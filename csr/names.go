@@ -10,7 +10,7 @@ import (
 
 // The choices of GeneralName (RFC 5280, section 4.2.1.6).
 const (
-	otherName     = cryptobyte_asn1.Tag(0x80 | 0x20 | 0)
+	otherName     = cryptobyte_asn1.Tag(0x80 | 0x20)
 	rfc822Name    = cryptobyte_asn1.Tag(0x80 | 1)
 	dNSName       = cryptobyte_asn1.Tag(0x80 | 2)
 	x400Address   = cryptobyte_asn1.Tag(0x80 | 0x20 | 3)

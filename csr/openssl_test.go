@@ -41,8 +41,10 @@ func TestOpenSSL(t *testing.T) {
 		{"p384", []string{"EC", "ec_paramgen_curve:P-384"}, []string{"-sha384"}, "ECDSA-SHA384"},
 		{"p521", []string{"EC", "ec_paramgen_curve:P-521"}, []string{"-sha512"}, "ECDSA-SHA512"},
 		{"ed25519", []string{"ED25519"}, nil, "Ed25519"},
-		{"usages", p256, []string{"-addext", "keyUsage=critical,digitalSignature", "-addext", "extendedKeyUsage=serverAuth,clientAuth",
-			"-addext", "basicConstraints=critical,CA:FALSE", "-addext", "subjectKeyIdentifier=hash", "-addext", "tlsfeature=status_request"}, "ECDSA-SHA256"},
+		{"usages", p256, []string{
+			"-addext", "keyUsage=critical,digitalSignature", "-addext", "extendedKeyUsage=serverAuth,clientAuth",
+			"-addext", "basicConstraints=critical,CA:FALSE", "-addext", "subjectKeyIdentifier=hash", "-addext", "tlsfeature=status_request",
+		}, "ECDSA-SHA256"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

@@ -12,6 +12,7 @@ module=/usr/lib/softhsm/libsofthsm2.so
 label=chancery
 root=root
 issuer=issuing-1
+keeper=/var/lib/chancery/keeper
 
 chancery migrate --config "$config" --database-url-file "$secrets/database_owner_url"
 
@@ -36,3 +37,7 @@ if ! chancery authority list --config "$config" | grep -q "^$issuer "; then
 	chancery authority add --config "$config" "$ceremony/$issuer.authority.json"
 fi
 chancery authority list --config "$config"
+
+# The keeper reads only what is its own: files that somebody else could change are no policy.
+umask 077
+cp /etc/chancery/keeper.yaml /etc/chancery/keys.yaml "$ceremony/$issuer.pem" "$keeper/"

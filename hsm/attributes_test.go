@@ -25,10 +25,14 @@ func TestKept(t *testing.T) {
 	}{
 		{"public", func(a *Attributes) { a.Private = false }, []string{"CKA_PRIVATE is false"}},
 		{"of the session", func(a *Attributes) { a.Token = false }, []string{"CKA_TOKEN is false"}},
-		{"not sensitive", func(a *Attributes) { a.Sensitive, a.AlwaysSensitive = false, false },
-			[]string{"CKA_SENSITIVE is false", "CKA_ALWAYS_SENSITIVE is false"}},
-		{"extractable", func(a *Attributes) { a.Extractable, a.NeverExtractable = true, false },
-			[]string{"CKA_EXTRACTABLE is true", "CKA_NEVER_EXTRACTABLE is false"}},
+		{
+			"not sensitive", func(a *Attributes) { a.Sensitive, a.AlwaysSensitive = false, false },
+			[]string{"CKA_SENSITIVE is false", "CKA_ALWAYS_SENSITIVE is false"},
+		},
+		{
+			"extractable", func(a *Attributes) { a.Extractable, a.NeverExtractable = true, false },
+			[]string{"CKA_EXTRACTABLE is true", "CKA_NEVER_EXTRACTABLE is false"},
+		},
 		{"imported", func(a *Attributes) { a.Local = false }, []string{"CKA_LOCAL is false"}},
 		{"once extractable", func(a *Attributes) { a.NeverExtractable = false }, []string{"CKA_NEVER_EXTRACTABLE is false"}},
 		{"not told", func(a *Attributes) { a.Missing = []string{"CKA_LOCAL", "CKA_COPYABLE"} }, []string{"CKA_LOCAL is not told"}},

@@ -176,19 +176,24 @@ func (t *Token) EncryptFile(ctx context.Context, ref KeyRef, c Cipher, dst io.Wr
 	if len(c.Context) > 0 {
 		return errors.New("encrypting a file takes no context")
 	}
+	if c.Hash != 0 && c.Hash != crypto.SHA256 && c.Hash != crypto.SHA1 {
+		return fmt.Errorf("the file format knows RSA-OAEP with SHA-256 and SHA-1, not with %v", c.Hash)
+	}
 	header := sealed.Header{Mode: sealed.AESGCM}
 	all, err := t.Objects(ctx, ref)
 	if err != nil {
 		return err
 	}
 	for _, object := range all {
-		switch {
-		case object.Class == "CKO_PUBLIC_KEY" && object.Type == "CKK_RSA" && c.Hash == crypto.SHA1:
-			header.Mode = sealed.RSAOAEPSHA1
-		case object.Class == "CKO_PUBLIC_KEY" && object.Type == "CKK_RSA":
-			header.Mode = sealed.RSAOAEPSHA256
+		switch object.Class {
+		case "CKO_PUBLIC_KEY":
+			if header.Mode = sealed.RSAOAEPSHA256; c.Hash == crypto.SHA1 {
+				header.Mode = sealed.RSAOAEPSHA1
+			}
+			header.KeyID = object.ID
+		case "CKO_SECRET_KEY":
+			header.KeyID = object.ID
 		}
-		header.KeyID = object.ID
 	}
 	if header.WrappedKey, err = t.Encrypt(ctx, ref, c, dataKey); err != nil {
 		return err

@@ -191,7 +191,7 @@ var mechanismNames = map[uint]string{
 	pkcs11.CKM_TLS_KDF:                        "CKM_TLS_KDF",
 	pkcs11.CKM_KEY_WRAP_LYNKS:                 "CKM_KEY_WRAP_LYNKS",
 	pkcs11.CKM_KEY_WRAP_SET_OAEP:              "CKM_KEY_WRAP_SET_OAEP",
-	pkcs11.CKM_ECDSA_KEY_PAIR_GEN:             "CKM_ECDSA_KEY_PAIR_GEN",
+	pkcs11.CKM_EC_KEY_PAIR_GEN:                "CKM_EC_KEY_PAIR_GEN",
 	pkcs11.CKM_ECDSA:                          "CKM_ECDSA",
 	pkcs11.CKM_ECDSA_SHA1:                     "CKM_ECDSA_SHA1",
 	pkcs11.CKM_ECDSA_SHA224:                   "CKM_ECDSA_SHA224",

@@ -335,8 +335,13 @@ func TestWrap(t *testing.T) {
 		algorithm hsm.Algorithm
 		method    hsm.WrapMethod
 	}{
-		{hsm.ECDSAP256, hsm.AESKWP}, {hsm.RSA2048, hsm.AESKWP}, {hsm.AES128, hsm.AESKWP},
-		{hsm.ECDSAP384, hsm.RSAAES}, {hsm.RSA2048, hsm.RSAAES}, {hsm.HMACSHA256, hsm.RSAAES}, {hsm.AES256, hsm.OAEPWrap},
+		{hsm.ECDSAP256, hsm.AESKWP},
+		{hsm.RSA2048, hsm.AESKWP},
+		{hsm.AES128, hsm.AESKWP},
+		{hsm.ECDSAP384, hsm.RSAAES},
+		{hsm.RSA2048, hsm.RSAAES},
+		{hsm.HMACSHA256, hsm.RSAAES},
+		{hsm.AES256, hsm.OAEPWrap},
 	} {
 		label := fmt.Sprintf("%s by %s", c.algorithm, c.method)
 		t.Run(label, func(t *testing.T) {

@@ -135,7 +135,7 @@ func (o SignOptions) input(k key, digest []byte) []byte {
 	return digest
 }
 
-// Sign signs a message with a private key. The message is hashed here, piece by piece; for Ed25519 it may have 16 MiB at most.
+// Sign signs a message with a private key. The signature is verified before it is returned, where the token holds the public key. The message is hashed here, piece by piece; for Ed25519 it may have 16 MiB at most.
 func (t *Token) Sign(ctx context.Context, ref KeyRef, o SignOptions, message io.Reader) ([]byte, error) {
 	return t.sign(ctx, ref, o, reading(message))
 }
@@ -208,13 +208,36 @@ func (t *Token) sign(ctx context.Context, ref KeyRef, o SignOptions, from source
 		}
 		return o.mechanism(), nil
 	}, func(s session, k key, mechanism []*pkcs11.Mechanism) error {
-		signature, err = s.sign(k, o, mechanism, input)
-		return err
+		if signature, err = s.sign(k, o, mechanism, input); err != nil {
+			return err
+		}
+		return t.released(op, k, o, input, signature)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("signing with the key with %s in token %q: %w", ref, t.info.Label, err)
 	}
 	return signature, nil
+}
+
+// released verifies a signature before it is handed out. It cannot where the token holds no public half.
+func (t *Token) released(op *Operation, k key, o SignOptions, input, signature []byte) error {
+	var public crypto.PublicKey
+	own := op.Session
+	err := t.locked(op, func(s session) (err error) {
+		public, err = s.publicHalf(k.handle, k.ref)
+		return err
+	})
+	op.Session = own
+	if errors.Is(err, ErrKeyNotFound) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("reading the public key to verify the signature with: %w", err)
+	}
+	if err := verifyInput(public, o, input, signature); err != nil {
+		return fmt.Errorf("the token made a signature that its public key does not verify; it is not handed out: %w", err)
+	}
+	return nil
 }
 
 // sign makes one signature and gives it the form that the world expects.
@@ -289,6 +312,11 @@ func VerifyWith(public crypto.PublicKey, o SignOptions, message io.Reader, signa
 	if err != nil {
 		return err
 	}
+	return verifyInput(public, o, input, signature)
+}
+
+// verifyInput verifies a signature over a digest, or for EdDSA over a message. The options are complete.
+func verifyInput(public crypto.PublicKey, o SignOptions, input, signature []byte) error {
 	valid := false
 	switch public := public.(type) {
 	case *rsa.PublicKey:

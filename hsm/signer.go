@@ -26,14 +26,15 @@ type Signer interface {
 // its public key is want. A nil want accepts any. The signer works until the token is closed or lost; after opening the token again it
 // must be asked for again.
 func (t *Token) Signer(ref KeyRef, want crypto.PublicKey) (Signer, error) {
-	s, err := t.signer(ref, want)
+	s, err := t.signer(ref, want, t.kept)
 	if err != nil {
 		return nil, fmt.Errorf("signer with %s in token %q: %w", ref, t.info.Label, err)
 	}
 	return s, nil
 }
 
-func (t *Token) signer(ref KeyRef, want crypto.PublicKey) (*signer, error) {
+// signer is Signer with another notion of how well the key must be kept.
+func (t *Token) signer(ref KeyRef, want crypto.PublicKey, kept func(Attributes) error) (*signer, error) {
 	var found pair
 	o := &Operation{Op: OpFind, Key: ref}
 	err := t.inSession(context.Background(), o, func(s session) (err error) {
@@ -43,7 +44,7 @@ func (t *Token) signer(ref KeyRef, want crypto.PublicKey) (*signer, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := t.kept(found.attributes); err != nil {
+	if err := kept(found.attributes); err != nil {
 		return nil, err
 	}
 	if !found.attributes.Sign {

@@ -137,8 +137,12 @@ func TestSignerRefusesKeys(t *testing.T) {
 		{"label of two", hsm.KeyRef{Label: "twin"}, nil, hsm.ErrAmbiguous, []string{"7477696e2031", "7477696e2032"}},
 		{"id of two", hsm.KeyRef{ID: []byte("sisters")}, nil, hsm.ErrAmbiguous, []string{"sister 1", "sister 2"}},
 		{"id of two public keys", hsm.KeyRef{Label: "sister 1"}, nil, hsm.ErrAmbiguous, nil},
-		{"extractable", hsm.KeyRef{Label: "extractable"}, nil, hsm.ErrKeyNotKept,
-			[]string{"CKA_EXTRACTABLE is true", "CKA_NEVER_EXTRACTABLE is false"}},
+		{
+			"extractable",
+			hsm.KeyRef{Label: "extractable"},
+			nil, hsm.ErrKeyNotKept,
+			[]string{"CKA_EXTRACTABLE is true", "CKA_NEVER_EXTRACTABLE is false"},
+		},
 	}
 	for _, tt := range tests {
 		signer, err := token.Signer(tt.ref, tt.want)

@@ -29,6 +29,7 @@ type Token struct {
 	info   TokenInfo
 	inner  *crypto11.Context
 	random io.Reader
+	owner  *Recovering // who closes and opens it anew when it is lost; nil where nobody does
 
 	// use is held for reading during each call to the token, and for writing by Close, which so waits for them.
 	use    sync.RWMutex

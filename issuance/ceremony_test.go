@@ -60,7 +60,8 @@ func spki(t *testing.T, public crypto.PublicKey) []byte {
 
 func subject(name string) []policies.Attribute {
 	return []policies.Attribute{
-		{OID: asn1.ObjectIdentifier{2, 5, 4, 6}, Value: "AT"}, {OID: asn1.ObjectIdentifier{2, 5, 4, 10}, Value: "Müller & Töchter"},
+		{OID: asn1.ObjectIdentifier{2, 5, 4, 6}, Value: "AT"},
+		{OID: asn1.ObjectIdentifier{2, 5, 4, 10}, Value: "Müller & Töchter"},
 		{OID: asn1.ObjectIdentifier{2, 5, 4, 3}, Value: name},
 	}
 }

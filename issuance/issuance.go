@@ -108,8 +108,10 @@ const (
 	AACompromise         Reason = 10
 )
 
-var reasonNames = [...]string{"unspecified", "keyCompromise", "cACompromise", "affiliationChanged", "superseded", "cessationOfOperation",
-	"certificateHold", "", "removeFromCRL", "privilegeWithdrawn", "aACompromise"}
+var reasonNames = [...]string{
+	"unspecified", "keyCompromise", "cACompromise", "affiliationChanged", "superseded", "cessationOfOperation",
+	"certificateHold", "", "removeFromCRL", "privilegeWithdrawn", "aACompromise",
+}
 
 // String is the reason's name in RFC 5280.
 func (r Reason) String() string {

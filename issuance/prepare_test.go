@@ -2,7 +2,6 @@ package issuance
 
 import (
 	"crypto/x509"
-	"encoding/asn1"
 	"errors"
 	"testing"
 	"time"
@@ -120,42 +119,5 @@ func TestLintRefuses(t *testing.T) {
 	lenient.Except = append([]policies.LintException{{Lint: lint.Findings[0].Lint, Reason: "a test"}}, lenient.Except...)
 	if _, err := h.issuing.prepare(tpl, linterOf(t, lenient), newSerial(t), now); err != nil {
 		t.Errorf("with the lint left out: %v", err)
-	}
-}
-
-// TestShippedProfiles lints a certificate of every profile that comes with the program, as the profile says.
-func TestShippedProfiles(t *testing.T) {
-	h := ecdsaHierarchy(t)
-	usage := func(last int) []asn1.ObjectIdentifier { return []asn1.ObjectIdentifier{{1, 3, 6, 1, 5, 5, 7, 3, last}} }
-	private := leafTemplate(t, p256(t).Public())
-	private.WriteSubjectKeyID, private.Policies = true, nil
-	server, client, code, responder := private, private, private, private
-	server.Subject, server.DNS = commonName("*.dev.example"), []string{"*.dev.example", "localhost"}
-	client.ExtKeyUsage, client.URI, client.DNS = usage(2), []string{"spiffe://example.com/a"}, nil
-	code.ExtKeyUsage, code.Subject, code.DNS = usage(3), intermediateTemplate(t, p256(t).Public()).Subject, nil
-	code.Subject = append(code.Subject[:2:2], commonName("Signer")...)
-	responder.ExtKeyUsage, responder.Subject, responder.DNS = usage(9), commonName("Responder"), nil
-	responder.OCSPNoCheck, responder.CRLURL = true, ""
-	templates := map[string]policies.Template{
-		"tls-server": server, "tls-client": client, "code-signing": code, "ocsp-responder": responder, "tls-public": leafTemplate(t, p256(t).Public()),
-	}
-	set, err := policies.Shipped()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range set.Names() {
-		profile, _ := set.Profile(name)
-		if err := CheckLint(profile.Lint()); err != nil {
-			t.Errorf("profile %s: %v", name, err)
-			continue
-		}
-		tpl, ok := templates[name]
-		if !ok {
-			t.Errorf("there is no template of the profile %s here; write one", name)
-			continue
-		}
-		if _, err := h.issuing.prepare(tpl, linterOf(t, profile.Lint()), newSerial(t), now); err != nil {
-			t.Errorf("profile %s: %v", name, err)
-		}
 	}
 }

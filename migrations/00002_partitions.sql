@@ -12,8 +12,7 @@ RETURN decode('1c' || lpad(to_hex(floor(extract(epoch FROM moment) * 1000)::bigi
 
 -- ensure_certificate_partitions makes the partitions from the month before a moment to the third month after it, where they are
 -- missing, and returns the span that they cover. A partition is made by itself and then attached: that, unlike CREATE TABLE ...
--- PARTITION OF, leaves readers and writers of the other months alone. (The catalogue is asked by a query, for to_regclass would answer
--- from a cache that waiting for the lock does not refresh.)
+-- PARTITION OF, leaves readers and writers of the other months alone.
 -- +goose StatementBegin
 CREATE FUNCTION ensure_certificate_partitions(moment timestamptz, OUT covered_from timestamptz, OUT covered_until timestamptz)
     LANGUAGE plpgsql SECURITY DEFINER STRICT
@@ -29,9 +28,9 @@ BEGIN
     FOR i IN 0..4 LOOP
         month := first + make_interval(months => i);
         partition := 'certificates_' || to_char(month, 'YYYY_MM');
-        CONTINUE WHEN EXISTS (SELECT FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relname = partition);
+        CONTINUE WHEN to_regclass('public.' || partition) IS NOT NULL;
         PERFORM pg_advisory_xact_lock(hashtextextended('certificates partitions', 0));
-        CONTINUE WHEN EXISTS (SELECT FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relname = partition);
+        CONTINUE WHEN to_regclass('public.' || partition) IS NOT NULL;
         EXECUTE format('CREATE TABLE public.%I (LIKE public.certificates INCLUDING ALL)', partition);
         EXECUTE format('ALTER TABLE public.certificates ATTACH PARTITION public.%I FOR VALUES FROM (%L) TO (%L)', partition,
             public.serial_bound(month AT TIME ZONE 'UTC'), public.serial_bound((month + interval '1 month') AT TIME ZONE 'UTC'));

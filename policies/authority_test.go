@@ -36,8 +36,10 @@ func authoritySubjectOf(commonName string) []Attribute {
 func rootRequest(t testing.TB) AuthorityRequest {
 	t.Helper()
 	begin := now.Truncate(time.Second)
-	return AuthorityRequest{Name: "root", Root: true, Subject: authoritySubjectOf("Example Root 1"), SPKI: spkiOf(t, rootTestKey().Public()),
-		NotBefore: begin, NotAfter: begin.Add(20*365*day - time.Second), PathLen: -1, Now: now}
+	return AuthorityRequest{
+		Name: "root", Root: true, Subject: authoritySubjectOf("Example Root 1"), SPKI: spkiOf(t, rootTestKey().Public()),
+		NotBefore: begin, NotAfter: begin.Add(20*365*day - time.Second), PathLen: -1, Now: now,
+	}
 }
 
 // rootCertificate is a root in force. change may alter it before it is signed.
@@ -66,9 +68,11 @@ func rootCertificate(t testing.TB, change func(*x509.Certificate)) *x509.Certifi
 func subordinateRequest(t testing.TB) AuthorityRequest {
 	t.Helper()
 	begin := now.Truncate(time.Second)
-	return AuthorityRequest{Name: "issuing-1", Subject: authoritySubjectOf("Example Issuing 1"), SPKI: spkiOf(t, authorityTestKey().Public()),
+	return AuthorityRequest{
+		Name: "issuing-1", Subject: authoritySubjectOf("Example Issuing 1"), SPKI: spkiOf(t, authorityTestKey().Public()),
 		NotBefore: begin, NotAfter: begin.Add(5*365*day - time.Second), PathLen: 0, Now: now, Parent: rootCertificate(t, nil),
-		CRLURL: "http://127.0.0.1:8080/crl/root.crl", IssuerURLs: []string{"http://ca.example/ca/root.cer"}, CRLScope: "root"}
+		CRLURL: "http://127.0.0.1:8080/crl/root.crl", IssuerURLs: []string{"http://ca.example/ca/root.cer"}, CRLScope: "root",
+	}
 }
 
 func TestDecideAuthorityAllows(t *testing.T) {
@@ -204,24 +208,42 @@ func TestDecideAuthorityRefuses(t *testing.T) {
 			r.Permitted = &NameConstraints{URI: []string{".dev.example", "dev.example"}}
 		}},
 		{"whole uri", false, "authority.name-constraints", true, func(r *AuthorityRequest) { r.Permitted = &NameConstraints{URI: []string{"spiffe://dev.example"}} }},
-		{"within the parent's dns", false, "authority.name-constraints", false,
-			permit(NameConstraints{DNS: []string{"a.dev.example"}}, func(c *x509.Certificate) { c.PermittedDNSDomains = []string{"dev.example"} })},
-		{"beyond the parent's dns", false, "authority.name-constraints", true,
-			permit(NameConstraints{DNS: []string{"example"}}, func(c *x509.Certificate) { c.PermittedDNSDomains = []string{"dev.example"} })},
-		{"excluded by the parent", false, "authority.name-constraints", true,
-			permit(NameConstraints{DNS: []string{"a.dev.example"}}, func(c *x509.Certificate) { c.ExcludedDNSDomains = []string{"dev.example"} })},
-		{"beyond the parent's addresses", false, "authority.name-constraints", true,
-			permit(NameConstraints{IP: []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0")}}, func(c *x509.Certificate) { c.PermittedIPRanges = []*net.IPNet{cidr("10.0.0.0/8")} })},
-		{"within the parent's addresses", false, "authority.name-constraints", false,
-			permit(NameConstraints{IP: []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16")}}, func(c *x509.Certificate) { c.PermittedIPRanges = []*net.IPNet{cidr("10.0.0.0/8")} })},
-		{"within the parent's mail", false, "authority.name-constraints", false,
-			permit(NameConstraints{Email: []string{"a@x.dev.example"}}, func(c *x509.Certificate) { c.PermittedEmailAddresses = []string{".dev.example"} })},
-		{"beyond the parent's mail", false, "authority.name-constraints", true,
-			permit(NameConstraints{Email: []string{"dev.example"}}, func(c *x509.Certificate) { c.PermittedEmailAddresses = []string{".dev.example"} })},
-		{"a wider domain than the parent's", false, "authority.name-constraints", true,
-			permit(NameConstraints{URI: []string{".example"}}, func(c *x509.Certificate) { c.PermittedURIDomains = []string{".dev.example"} })},
-		{"a narrower domain than the parent's", false, "authority.name-constraints", false,
-			permit(NameConstraints{URI: []string{".a.dev.example"}}, func(c *x509.Certificate) { c.PermittedURIDomains = []string{".dev.example"} })},
+		{
+			"within the parent's dns", false, "authority.name-constraints", false,
+			permit(NameConstraints{DNS: []string{"a.dev.example"}}, func(c *x509.Certificate) { c.PermittedDNSDomains = []string{"dev.example"} }),
+		},
+		{
+			"beyond the parent's dns", false, "authority.name-constraints", true,
+			permit(NameConstraints{DNS: []string{"example"}}, func(c *x509.Certificate) { c.PermittedDNSDomains = []string{"dev.example"} }),
+		},
+		{
+			"excluded by the parent", false, "authority.name-constraints", true,
+			permit(NameConstraints{DNS: []string{"a.dev.example"}}, func(c *x509.Certificate) { c.ExcludedDNSDomains = []string{"dev.example"} }),
+		},
+		{
+			"beyond the parent's addresses", false, "authority.name-constraints", true,
+			permit(NameConstraints{IP: []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0")}}, func(c *x509.Certificate) { c.PermittedIPRanges = []*net.IPNet{cidr("10.0.0.0/8")} }),
+		},
+		{
+			"within the parent's addresses", false, "authority.name-constraints", false,
+			permit(NameConstraints{IP: []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16")}}, func(c *x509.Certificate) { c.PermittedIPRanges = []*net.IPNet{cidr("10.0.0.0/8")} }),
+		},
+		{
+			"within the parent's mail", false, "authority.name-constraints", false,
+			permit(NameConstraints{Email: []string{"a@x.dev.example"}}, func(c *x509.Certificate) { c.PermittedEmailAddresses = []string{".dev.example"} }),
+		},
+		{
+			"beyond the parent's mail", false, "authority.name-constraints", true,
+			permit(NameConstraints{Email: []string{"dev.example"}}, func(c *x509.Certificate) { c.PermittedEmailAddresses = []string{".dev.example"} }),
+		},
+		{
+			"a wider domain than the parent's", false, "authority.name-constraints", true,
+			permit(NameConstraints{URI: []string{".example"}}, func(c *x509.Certificate) { c.PermittedURIDomains = []string{".dev.example"} }),
+		},
+		{
+			"a narrower domain than the parent's", false, "authority.name-constraints", false,
+			permit(NameConstraints{URI: []string{".a.dev.example"}}, func(c *x509.Certificate) { c.PermittedURIDomains = []string{".dev.example"} }),
+		},
 
 		{"anyExtendedKeyUsage", false, "authority.ext-key-usage", true, func(r *AuthorityRequest) { r.ExtKeyUsage = []asn1.ObjectIdentifier{oidAnyExtKeyUsage} }},
 		{"OCSPSigning", false, "authority.ext-key-usage", true, func(r *AuthorityRequest) { r.ExtKeyUsage = []asn1.ObjectIdentifier{oidOCSPSigning} }},
@@ -250,6 +272,11 @@ func TestDecideAuthorityRefuses(t *testing.T) {
 			result := resultOf(t, d, c.rule)
 			if got := result.Verdict == Refuse; got != c.refuse {
 				t.Fatalf("the rule says %s; all violations: %v", result.Verdict, d.Violations())
+			}
+			for _, v := range result.Violations {
+				if v.Hint == "" {
+					t.Errorf("a violation without a hint: %+v", v)
+				}
 			}
 			if _, ok := d.Template(); ok != (d.Verdict() == Allow) || c.refuse && ok || !c.refuse && !ok {
 				t.Fatalf("%s, template %v, %v", d.Verdict(), ok, d.Violations())

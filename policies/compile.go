@@ -23,8 +23,10 @@ const (
 )
 
 // lintSources are the sources that lints of zlint are filed under.
-var lintSources = []string{"RFC3279", "RFC5280", "RFC5480", "RFC5891", "RFC6960", "RFC6962", "RFC8813", "CABF_BR", "CABF_CS_BR",
-	"CABF_SMIME_BR", "CABF_EV", "Mozilla", "Apple", "Chrome", "Community", "ETSI_ESI"}
+var lintSources = []string{
+	"RFC3279", "RFC5280", "RFC5480", "RFC5891", "RFC6960", "RFC6962", "RFC8813", "CABF_BR", "CABF_CS_BR",
+	"CABF_SMIME_BR", "CABF_EV", "Mozilla", "Apple", "Chrome", "Community", "ETSI_ESI",
+}
 
 var (
 	profileName = regexp.MustCompile(`\A[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\z`)
@@ -35,8 +37,10 @@ var (
 // compile turns a file into a profile and reports everything that is wrong with it, contradictions between its parts included.
 // The profile is of use only when nothing was reported.
 func compile(r *report, f *profileFile) *Profile {
-	p := &Profile{name: f.Name, description: strings.TrimSpace(f.Description), restricted: f.Restricted,
-		ocspNoCheck: f.OCSPNoCheck, subjectKeyID: f.SubjectKeyID}
+	p := &Profile{
+		name: f.Name, description: strings.TrimSpace(f.Description), restricted: f.Restricted,
+		ocspNoCheck: f.OCSPNoCheck, subjectKeyID: f.SubjectKeyID,
+	}
 	if !profileName.MatchString(f.Name) {
 		r.field("name", "lower-case letters, digits and inner hyphens, at most 63", "%s is not a name for a profile", quote(f.Name))
 	}
@@ -120,7 +124,8 @@ func compileKeyUsage(r *report, field string, names []string, impossible x509.Ke
 		at := slices.IndexFunc(keyUsages, func(u struct {
 			name string
 			bit  x509.KeyUsage
-		}) bool {
+		},
+		) bool {
 			return u.name == name
 		})
 		switch {
@@ -291,8 +296,10 @@ func compileAttribute(r *report, field string, f attributeFile) (attributePolicy
 func compileNames(r *report, f namesFile) namesPolicy {
 	n := namesPolicy{min: f.Min, max: cmp.Or(f.Max, defaultMaxNames)}
 	if f.DNS != nil {
-		n.dns = &dnsPolicy{wildcards: f.DNS.Wildcards, underscores: f.DNS.Underscores, public: f.DNS.Public,
-			pattern: compileFilePattern(r, "names.dns.pattern", f.DNS.Pattern)}
+		n.dns = &dnsPolicy{
+			wildcards: f.DNS.Wildcards, underscores: f.DNS.Underscores, public: f.DNS.Public,
+			pattern: compileFilePattern(r, "names.dns.pattern", f.DNS.Pattern),
+		}
 		if f.DNS.Public && f.DNS.Underscores {
 			r.field("names.dns.underscores", "", "public names hold no underscores (BR, section 7.1.4.2.1)")
 		}
@@ -352,7 +359,7 @@ func compileLint(r *report, f lintFile) Lint {
 		excepted = append(excepted, e.Lint)
 	}
 	reportRepeated(r, "lint.except", excepted)
-	return Lint{Sources: f.Sources, Except: f.Except}
+	return Lint(f)
 }
 
 func compileFilePattern(r *report, field, source string) *pattern {

@@ -13,8 +13,10 @@ var hostName = regexp.MustCompile(`\A(?:\*\.)?(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-
 // FuzzNames holds that no name gets through which some reader could take for another: a DNS name is a host name and nothing else, and the
 // normal form of every name is its own normal form.
 func FuzzNames(f *testing.F) {
-	for _, s := range []string{"a.example", "*.a.example", "xn--bcher-kva.example", "127.0.0.1", "a@b.example", "A@B.example", "https://A.example:8443/x?y",
-		"spiffe://a.example/b", "urn:a:b", "http://[::1]:80/", "http://a.example@b.example/", "a.0x7f", "xn--a", "http://a.example/%2e%2e/b"} {
+	for _, s := range []string{
+		"a.example", "*.a.example", "xn--bcher-kva.example", "127.0.0.1", "a@b.example", "A@B.example", "https://A.example:8443/x?y",
+		"spiffe://a.example/b", "urn:a:b", "http://[::1]:80/", "http://a.example@b.example/", "a.0x7f", "xn--a", "http://a.example/%2e%2e/b",
+	} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {

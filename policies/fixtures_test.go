@@ -20,7 +20,7 @@ import (
 	"github.com/chancery-ca/chancery/csr/csrtest"
 )
 
-// now is a day on which public certificates may last 200 days.
+// now is a day on which public certificates may last 199 days.
 var now = time.Date(2026, 11, 23, 12, 30, 15, 123456789, time.UTC)
 
 // dev is a namespace such as a team has.
@@ -92,8 +92,10 @@ func benign(t testing.TB) Request {
 	t.Helper()
 	return Request{
 		CSR: parseCSR(t, csrtest.Base()), Profile: "tls-server", Actor: access.Actor{ID: "a1", Namespace: "dev"}, Namespace: dev(), Now: now,
-		Issuer: Issuer{Name: "issuing-1", Certificate: issuingAuthority(t, nil), CRLScope: "issuing-1/0", CRLURL: "http://ca.example/crl/issuing-1.crl",
-			IssuerURLs: []string{"http://ca.example/ca/issuing-1.cer"}, OCSPURLs: []string{"http://ca.example/ocsp/issuing-1"}},
+		Issuer: Issuer{
+			Name: "issuing-1", Certificate: issuingAuthority(t, nil), CRLScope: "issuing-1/0", CRLURL: "http://ca.example/crl/issuing-1.crl",
+			IssuerURLs: []string{"http://ca.example/ca/issuing-1.cer"}, OCSPURLs: []string{"http://ca.example/ocsp/issuing-1"},
+		},
 	}
 }
 

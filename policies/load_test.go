@@ -42,7 +42,7 @@ func TestShipped(t *testing.T) {
 	}
 }
 
-// TestPublicProfile holds tls-public to the figures of the Baseline Requirements.
+// TestPublicProfile holds tls-public to what the Baseline Requirements recommend: a day less than each limit.
 func TestPublicProfile(t *testing.T) {
 	p, _ := shippedSet(t).Profile("tls-public")
 	date := func(year int, month time.Month, d int) time.Time {
@@ -52,8 +52,13 @@ func TestPublicProfile(t *testing.T) {
 		at   time.Time
 		days time.Duration
 	}{
-		{date(2026, 3, 15).Add(-time.Second), 398}, {date(2026, 3, 15), 200}, {date(2027, 3, 15).Add(-time.Second), 200},
-		{date(2027, 3, 15), 100}, {date(2029, 3, 15).Add(-time.Second), 100}, {date(2029, 3, 15), 47}, {date(2040, 1, 1), 47},
+		{date(2026, 3, 15).Add(-time.Second), 397},
+		{date(2026, 3, 15), 199},
+		{date(2027, 3, 15).Add(-time.Second), 199},
+		{date(2027, 3, 15), 99},
+		{date(2029, 3, 15).Add(-time.Second), 99},
+		{date(2029, 3, 15), 46},
+		{date(2040, 1, 1), 46},
 	} {
 		if got := p.validity.maxAt(c.at); got != c.days*day {
 			t.Errorf("at %s: %s, want %d days", c.at, got, c.days)
@@ -70,10 +75,11 @@ func TestSummary(t *testing.T) {
 	want := Summary{
 		Name: "tls-public", Description: p.Description(),
 		Keys: []KeySummary{
-			{"ECDSA P-256", []string{"digitalSignature"}}, {"ECDSA P-384", []string{"digitalSignature"}},
+			{"ECDSA P-256", []string{"digitalSignature"}},
+			{"ECDSA P-384", []string{"digitalSignature"}},
 			{"RSA 2048-4096", []string{"digitalSignature", "keyEncipherment"}},
 		},
-		ExtKeyUsage: []string{"serverAuth"}, ValidityDefault: 90 * 86400, ValidityMax: 200 * 86400,
+		ExtKeyUsage: []string{"serverAuth"}, ValidityDefault: 90 * 86400, ValidityMax: 199 * 86400,
 		Subject: []AttributeSummary{{Type: "commonName", Presence: "checked", Max: 64}}, SubjectDropped: got.SubjectDropped,
 		NameTypes: []string{"dns", "ip"}, NamesMin: 1, NamesMax: 100, Wildcards: true, PublicNames: true,
 		CertificatePolicies: []string{"2.23.140.1.2.1"},

@@ -90,9 +90,6 @@ func values[T comparable](all []given[T]) []T {
 	return plain
 }
 
-// len is the number of different names that would stand in the certificate.
-func (n names) len() int { return len(n.dns) + len(n.ip) + len(n.email) + len(n.uri) }
-
 // matching finds the name that a common name repeats, in its normal form: case does not matter where it does not in the name.
 func (n names) matching(commonName string) (string, bool) {
 	lower := strings.ToLower(commonName)

@@ -8,7 +8,7 @@ var authorityComplete = rule[*authority]{
 			f.refuse("subjectPublicKeyInfo", "give the SubjectPublicKeyInfo of the authority's key in DER", "there is no public key that can be read")
 		}
 		if a.Now.IsZero() {
-			f.refuse("", "", "the time of the ceremony is not known")
+			f.refuse("now", "report this: it is a fault of the program, not of the plan", "the time of the ceremony is not known")
 		}
 		if a.Root && a.Parent != nil {
 			f.refuse("parent", "a root signs itself", "a root has no parent")

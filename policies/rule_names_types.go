@@ -11,8 +11,10 @@ var namesTypes = rule[*evaluation]{
 			allowed bool
 			count   int
 		}{
-			{"dns", policy.dns != nil, len(asked.DNS)}, {"ip", policy.ip != nil, len(asked.IP)},
-			{"email", policy.email != nil, len(asked.Email)}, {"uri", policy.uri != nil, len(asked.URI)},
+			{"dns", policy.dns != nil, len(asked.DNS)},
+			{"ip", policy.ip != nil, len(asked.IP)},
+			{"email", policy.email != nil, len(asked.Email)},
+			{"uri", policy.uri != nil, len(asked.URI)},
 		} {
 			if !kind.allowed && kind.count > 0 {
 				f.refuse("subjectAltName."+kind.name, "leave them out or use another profile",

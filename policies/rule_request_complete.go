@@ -11,11 +11,11 @@ var requestComplete = rule[*evaluation]{
 			f.refuse("csr", "send a certification request (PKCS#10)", "there is no certification request to decide on")
 		}
 		if e.Now.IsZero() {
-			f.refuse("", "", "the time of the decision is not known")
+			f.refuse("now", "report this to the operator: it is a fault of the service, not of the request", "the time of the decision is not known")
 		}
 		if e.Actor.Namespace == "" || e.Namespace.Name == "" ||
 			e.Actor.Namespace != access.AllNamespaces && e.Actor.Namespace != e.Namespace.Name {
-			f.refuse("", "", "the requester does not act in the namespace whose names are asked for")
+			f.refuse("namespace", "use a token of the namespace that owns the names", "the requester does not act in the namespace whose names are asked for")
 		}
 	},
 }

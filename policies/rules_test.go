@@ -123,8 +123,8 @@ func ruleCases() []ruleCase {
 
 	return []ruleCase{
 		{"no request", "request.complete", true, "csr", func(_ *testing.T, r *Request) { r.CSR = nil }},
-		{"no time", "request.complete", true, "", func(_ *testing.T, r *Request) { r.Now = time.Time{} }},
-		{"no actor", "request.complete", true, "", func(_ *testing.T, r *Request) { r.Actor = access.Actor{} }},
+		{"no time", "request.complete", true, "now", func(_ *testing.T, r *Request) { r.Now = time.Time{} }},
+		{"no actor", "request.complete", true, "namespace", func(_ *testing.T, r *Request) { r.Actor = access.Actor{} }},
 		{"no namespace", "request.complete", true, "", func(_ *testing.T, r *Request) { r.Namespace.Name = "" }},
 		{"another namespace", "request.complete", true, "", func(_ *testing.T, r *Request) { r.Actor.Namespace = "ops" }},
 		{"actor of all namespaces", "request.complete", false, "", func(_ *testing.T, r *Request) { r.Actor.Namespace = access.AllNamespaces }},
@@ -438,12 +438,12 @@ func ruleCases() []ruleCase {
 		{"half a second", "validity", true, "validity", validity(day + time.Second/2)},
 		{"shorter than backdating", "validity", true, "validity", validity(time.Minute)},
 		{"an hour", "validity", false, "", validity(time.Hour)},
-		{"public 200 days", "validity", false, "", public(now, 200*day)},
-		{"public 200 days and a second", "validity", true, "validity", public(now, 200*day+time.Second)},
-		{"public 200 days on the last day", "validity", false, "", public(day15(2027).Add(-time.Second), 200*day)},
-		{"public 101 days on the first day", "validity", true, "validity", public(day15(2027), 101*day)},
-		{"public 100 days on the first day", "validity", false, "", public(day15(2027), 100*day)},
-		{"public 48 days in 2029", "validity", true, "validity", public(day15(2029), 48*day)},
+		{"public 199 days", "validity", false, "", public(now, 199*day)},
+		{"public 199 days and a second", "validity", true, "validity", public(now, 199*day+time.Second)},
+		{"public 199 days on the last day", "validity", false, "", public(day15(2027).Add(-time.Second), 199*day)},
+		{"public 100 days on the first day", "validity", true, "validity", public(day15(2027), 100*day)},
+		{"public 99 days on the first day", "validity", false, "", public(day15(2027), 99*day)},
+		{"public 47 days in 2029", "validity", true, "validity", public(day15(2029), 47*day)},
 		{"public default in 2029", "validity", false, "", public(day15(2029), 0)},
 		{"beyond the issuer", "validity", true, "validity", func(t *testing.T, r *Request) {
 			r.Issuer.Certificate = issuingAuthority(t, func(c *x509.Certificate) { c.NotAfter = now.Add(30 * day) })
@@ -500,7 +500,7 @@ func TestRules(t *testing.T) {
 				t.Fatalf("source %q, violations %v", result.Source, result.Violations)
 			}
 			for _, v := range result.Violations {
-				if v.Rule != c.rule || v.Message == "" || strings.ContainsFunc(v.Message, func(r rune) bool { return r < ' ' || r > '~' }) || len(v.Message) > 500 {
+				if v.Rule != c.rule || v.Message == "" || v.Hint == "" || strings.ContainsFunc(v.Message, func(r rune) bool { return r < ' ' || r > '~' }) || len(v.Message) > 500 {
 					t.Errorf("a violation cannot be shown: %+v", v)
 				}
 			}

@@ -94,7 +94,7 @@ func (p *Profile) Summary(now time.Time) Summary {
 		s.Wildcards, s.PublicNames = p.names.dns.wildcards, p.names.dns.public
 	}
 	for _, e := range p.lint.Except {
-		s.LintExceptions = append(s.LintExceptions, ExceptionSummary{Lint: e.Lint, Reason: e.Reason})
+		s.LintExceptions = append(s.LintExceptions, ExceptionSummary(e))
 	}
 	return s
 }

@@ -14,25 +14,35 @@ import (
 )
 
 const (
-	// insertCertificate closes the intent that its caller owns, and everything else hangs on that.
-	insertCertificate = `
-	WITH closed AS (
-		DELETE FROM intents WHERE serial = $1 AND issuer = $2 AND kind = $3 AND owner_name = $18 AND owner_run = $19
-		RETURNING serial
+	// insertCertificates closes the intents that their caller owns, and everything else hangs on that.
+	insertCertificates = `
+	WITH item AS (
+		SELECT * FROM unnest($1::bytea[], $2::text[], $3::text[], $4::bytea[], $5::bytea[], $6::text[], $7::text[], $8::text[], $9::text[],
+			$10::text[], $11::text[], $12::text[], $13::text[], $14::timestamptz[], $15::timestamptz[], $16::timestamptz[], $17::text[],
+			$18::text[], $19::text[])
+		AS i (serial, issuer, kind, der, spki, scope, profile, policy, namespace, request, subject, names, search, not_before, not_after,
+			issued_at, event, owner_name, owner_run)
+	), closed AS (
+		DELETE FROM intents AS t USING item AS i
+		WHERE t.serial = i.serial AND t.issuer = i.issuer AND t.kind = i.kind AND t.owner_name = i.owner_name AND t.owner_run = i.owner_run
+		RETURNING t.serial
 	), certificate AS (
 		INSERT INTO certificates (serial, issuer, kind, der, spki_sha256, crl_scope, profile, policy_digest, namespace, request_id, subject,
 			names, search, not_before, not_after, issued_at, event_id)
-		SELECT $1, $2, $3, $4::bytea, $5::bytea, $6, $7, $8, $9, nullif($10::text, '')::uuid, $11, $12::text[], $13, $14::timestamptz,
-			$15::timestamptz, $16::timestamptz, $17::text::uuid
-		FROM closed
+		SELECT serial, issuer, kind, der, spki, scope, profile, policy, namespace, nullif(request, '')::uuid, subject, names::text[], search,
+			not_before, not_after, issued_at, event::uuid
+		FROM item WHERE serial IN (SELECT serial FROM closed)
 	), leaves AS (
 		INSERT INTO audit_leaves (id, kind, leaf)
-		SELECT l.id::uuid, l.kind, l.leaf FROM closed, unnest($20::text[], $21::text[], $22::bytea[]) AS l (id, kind, leaf)
+		SELECT l.id::uuid, l.kind, l.leaf
+		FROM unnest($20::text[], $21::text[], $22::bytea[], $23::bytea[]) AS l (id, kind, leaf, serial)
+		WHERE l.serial IN (SELECT serial FROM closed)
 	)
-	SELECT EXISTS (SELECT FROM closed)`
+	SELECT serial FROM closed`
 
-	selectSameCertificate = `
-	SELECT EXISTS (SELECT FROM certificates WHERE serial = $1 AND issuer = $2 AND kind = $3 AND der = $4)`
+	selectSameCertificates = `
+	SELECT c.serial FROM unnest($1::bytea[], $2::text[], $3::text[], $4::bytea[]) AS l (serial, issuer, kind, der)
+	JOIN certificates AS c ON c.serial = l.serial AND c.issuer = l.issuer AND c.kind = l.kind AND c.der = l.der`
 
 	// certificateColumns are read by scanCertificate; whatever selects them names certificates c and revocations r.
 	certificateColumns = `
@@ -50,16 +60,58 @@ const (
 	selectCertificatesOfIssuer = `SELECT` + certificateColumns + withState + ` WHERE c.serial = $1 AND c.issuer = $2 ORDER BY c.kind`
 )
 
-// RecordCertificate makes a signed certificate durable and closes its intent, in one round trip. Once it has succeeded, the same again
-// succeeds too, and changes nothing.
+// RecordCertificate makes a signed certificate durable and closes its intent. Once it has succeeded, the same again succeeds too, and
+// changes nothing. Certificates that are recorded at the same time share a transaction.
 func (s *Store) RecordCertificate(ctx context.Context, c ca.NewCertificate, leaves ...audit.Leaf) error {
-	ids, kinds, canonical := leafColumns(leaves)
-	done := found(selectSameCertificate, c.Serial[:], c.Issuer, string(c.Kind), c.DER)
-	return s.inBatch(ctx, "recording a certificate", done, func(b *pgx.Batch) {
-		b.Queue(insertCertificate, c.Serial[:], c.Issuer, string(c.Kind), c.DER, c.SPKI[:], c.CRLScope, c.Profile, c.PolicyDigest,
-			c.Namespace, c.RequestID, c.Subject, orEmpty(c.Names), searchText(c.Subject, c.Names), c.NotBefore, c.NotAfter, c.IssuedAt,
-			c.EventID, c.Owner.Name, c.Owner.Run, ids, kinds, canonical).QueryRow(orElse(ca.ErrIntentLost))
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	_, err := s.issued.do(ctx, certificateItem{c, leaves})
+	return err
+}
+
+// certificateItem is a certificate on its way to the database.
+type certificateItem struct {
+	ca.NewCertificate
+	leaves []audit.Leaf
+}
+
+// insertCertificates records certificates in one transaction and one round trip.
+func (s *Store) insertCertificates(ctx context.Context, items []certificateItem) (outcomes []error, sent bool, err error) {
+	outcomes = make([]error, len(items))
+	for i := range outcomes {
+		outcomes[i] = ca.ErrIntentLost
+	}
+	err = s.inOneTrip(ctx, &sent, func(b *pgx.Batch) {
+		b.Queue(insertCertificates, certificateArrays(items)...).Query(func(rows pgx.Rows) error {
+			place := places(items, func(c certificateItem) issuance.Serial { return c.Serial })
+			var serial []byte
+			_, err := pgx.ForEachRow(rows, []any{&serial}, func() error {
+				outcomes[place[issuance.Serial(serial)]] = nil
+				return nil
+			})
+			return err
+		})
 	})
+	return outcomes, sent, err
+}
+
+func certificateArrays(items []certificateItem) []any {
+	var columns columns
+	for _, c := range items {
+		columns.add(c.Serial[:], c.Issuer, string(c.Kind), c.DER, c.SPKI[:], c.CRLScope, c.Profile, c.PolicyDigest, c.Namespace, c.RequestID,
+			c.Subject, textArray(c.Names), searchText(c.Subject, c.Names), c.NotBefore, c.NotAfter, c.IssuedAt, c.EventID, c.Owner.Name,
+			c.Owner.Run)
+	}
+	return append(columns.arrays(), leavesOf(items, func(c certificateItem) ([]byte, []audit.Leaf) { return c.Serial[:], c.leaves })...)
+}
+
+// certificatesOnRecord tells which certificates are on record, octet for octet.
+func certificatesOnRecord(ctx context.Context, db querier, items []certificateItem) ([]bool, error) {
+	var columns columns
+	for _, c := range items {
+		columns.add(c.Serial[:], c.Issuer, string(c.Kind), c.DER)
+	}
+	return onRecord(ctx, db, selectSameCertificates, columns, places(items, func(c certificateItem) issuance.Serial { return c.Serial }))
 }
 
 // searchText is what List searches in: one line for the subject and for each name, in lower case.

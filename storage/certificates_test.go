@@ -110,8 +110,10 @@ func TestListFilters(t *testing.T) {
 	add("percent", f.issue(func(c *ca.NewCertificate) { c.Names, c.Subject = []string{"100%.example"}, "" }))
 	orphan := f.intend()
 	named[orphan.Serial] = "orphan"
-	if err := f.SettleIntent(ctx, alpha, ca.Settlement{Issuer: orphan.Issuer, Serial: orphan.Serial, Kind: orphan.Kind, At: now(),
-		EventID: newID()}); err != nil {
+	if err := f.SettleIntent(ctx, alpha, ca.Settlement{
+		Issuer: orphan.Issuer, Serial: orphan.Serial, Kind: orphan.Kind, At: now(),
+		EventID: newID(),
+	}); err != nil {
 		t.Fatal(err)
 	}
 
@@ -135,8 +137,10 @@ func TestListFilters(t *testing.T) {
 		{ca.Filter{Namespace: "*", Query: "%"}, "percent"},
 		{ca.Filter{Namespace: "*", Query: "' OR true --"}, ""},
 		{ca.Filter{Namespace: "*", ExpiresBefore: now()}, "expired"},
-		{ca.Filter{Namespace: "web", Status: "valid", Query: "192.0.2.1", Profile: "tls-server", Issuer: "issuing-1",
-			ExpiresBefore: now().Add(48 * time.Hour)}, "valid"},
+		{ca.Filter{
+			Namespace: "web", Status: "valid", Query: "192.0.2.1", Profile: "tls-server", Issuer: "issuing-1",
+			ExpiresBefore: now().Add(48 * time.Hour),
+		}, "valid"},
 	} {
 		tt.filter.Limit, tt.filter.Now = 100, time.Now()
 		page, err := f.List(ctx, tt.filter)

@@ -77,8 +77,10 @@ func judgeDurability(version int, fsync, fullPageWrites, commit, standbys string
 }
 
 // factTables are those of which the service must be able to add rows and do no more.
-var factTables = []string{"authorities", "requests", "certificates", "orphans", "imported_certificates", "revocations", "compromised_keys",
-	"crl_intents", "crls", "audit_leaves"}
+var factTables = []string{
+	"authorities", "requests", "certificates", "orphans", "imported_certificates", "revocations", "compromised_keys",
+	"crl_intents", "crls", "audit_leaves",
+}
 
 const excessivePrivileges = `
 	SELECT t FROM unnest($1::text[]) AS t

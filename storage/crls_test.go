@@ -266,8 +266,10 @@ func TestPublishersRace(t *testing.T) {
 					t.Errorf("the holder's intent: %v", err)
 					return
 				}
-				record := ca.CRLRecord{Issuer: claim.Issuer, Scope: claim.Scope, Number: next(claim), DER: []byte(by.Name), ThisUpdate: now(),
-					NextUpdate: now().Add(time.Hour), Entries: len(claim.Entries), Pending: claim.Pending, EventID: newID()}
+				record := ca.CRLRecord{
+					Issuer: claim.Issuer, Scope: claim.Scope, Number: next(claim), DER: []byte(by.Name), ThisUpdate: now(),
+					NextUpdate: now().Add(time.Hour), Entries: len(claim.Entries), Pending: claim.Pending, EventID: newID(),
+				}
 				if err := stores[n%2].RecordCRL(ctx, record, claim.Fence); err != nil {
 					t.Errorf("the holder's CRL: %v", err)
 				}

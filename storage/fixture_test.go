@@ -115,7 +115,7 @@ func newRequest() ca.Request {
 		ID: newID(), At: now(), ActorID: "actor-1", ActorName: "team web", Namespace: "web", Roles: []string{"requester"},
 		Profile: "tls-server", Issuer: "issuing-1", CSR: []byte("a CSR"), SPKI: random32(), Validity: 24 * time.Hour,
 		Metadata: map[string]string{"ticket": "1"}, Verdict: policies.Allow,
-		Results: []policies.RuleResult{{Rule: "key.size", Source: "RFC 5280", Verdict: policies.Allow}}, PolicyDigest: "sha256:1",
+		Objections: []policies.RuleResult{{Rule: "key.size", Source: "RFC 5280", Verdict: policies.NeedsApproval}}, PolicyDigest: "sha256:1",
 	}
 }
 

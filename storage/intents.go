@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -15,44 +16,57 @@ import (
 )
 
 const (
-	// lockKeyShared and lockKey order intents for a subject key and its revocation as compromised: once the revocation is on record, no
+	// lockKeysShared and lockKey order intents for a subject key and its revocation as compromised: once the revocation is on record, no
 	// intent for the key becomes durable. An intent that was durable before goes on to its end, and is found by its key afterwards.
-	lockKeyShared = `SELECT pg_advisory_xact_lock_shared($1)`
-	lockKey       = `SELECT pg_advisory_xact_lock($1)`
+	lockKeysShared = `SELECT count(pg_advisory_xact_lock_shared(key)) FROM unnest($1::bigint[]) AS key`
+	lockKey        = `SELECT pg_advisory_xact_lock($1)`
 
-	// insertIntent writes all of it or nothing: the claim of the idempotency key comes first, and the rest hangs on it. A claim waits
-	// for a claim of the same key that another transaction has not yet committed.
-	insertIntent = `
-	WITH compromised AS (
-		SELECT FROM compromised_keys WHERE spki_sha256 = $10
+	// insertIntents writes all of an intent or nothing of it: the claim of the idempotency key comes first, and the rest hangs on it. A
+	// claim waits for a claim of the same key that another transaction has not yet committed; all take their claims in one order.
+	insertIntents = `
+	WITH item AS (
+		SELECT * FROM unnest($1::text[], $2::timestamptz[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::bytea[],
+			$10::bytea[], $11::interval[], $12::text[], $13::text[], $14::text[], $15::text[], $16::boolean[], $17::text[], $18::text[],
+			$19::bytea[], $20::text[], $21::bytea[], $22::text[], $23::bytea[], $24::text[], $25::timestamptz[], $26::text[], $27::text[],
+			$28::interval[])
+		AS i (request, at, actor_id, actor_name, namespace, roles, profile, request_issuer, csr, spki, validity, metadata, verdict, results, policy,
+			compromised, key_actor, key, body, issuer, serial, kind, tbs, scope, not_after, owner_name, owner_run, lease)
+	), compromised AS (
+		SELECT i.serial FROM item AS i JOIN compromised_keys AS k ON k.spki_sha256 = i.spki
 	), claim AS (
 		INSERT INTO idempotency_keys (actor, key, body, issuer, serial)
-		SELECT $17, $18, $19, $20, $21 WHERE $18 <> '' AND NOT EXISTS (SELECT FROM compromised)
+		SELECT key_actor, key, body, issuer, serial FROM item
+		WHERE key <> '' AND serial NOT IN (SELECT serial FROM compromised)
+		ORDER BY key_actor, key
 		ON CONFLICT (actor, key) DO NOTHING
-		RETURNING key
+		RETURNING serial
 	), clear AS (
-		SELECT WHERE NOT EXISTS (SELECT FROM compromised) AND ($18 = '' OR EXISTS (SELECT FROM claim))
+		SELECT * FROM item
+		WHERE serial NOT IN (SELECT serial FROM compromised) AND (key = '' OR serial IN (SELECT serial FROM claim))
 	), request AS (
 		INSERT INTO requests (id, at, actor_id, actor_name, namespace, roles, profile, issuer, csr, spki_sha256, validity, metadata,
 			verdict, results, policy_digest, compromised_key)
-		SELECT $1::text::uuid, $2::timestamptz, $3, $4, $5, $6::text[], $7, $8, $9::bytea, $10::bytea, $11::interval, $12::text::jsonb,
-			$13, $14::text::jsonb, $15, $16::boolean
+		SELECT request::uuid, at, actor_id, actor_name, namespace, roles::text[], profile, request_issuer, csr, spki, validity,
+			metadata::jsonb, verdict, results::jsonb, policy, compromised
 		FROM clear
 	), intent AS (
 		INSERT INTO intents (serial, issuer, kind, tbs, crl_scope, spki_sha256, namespace, profile, policy_digest, not_after, request_id,
 			idempotency_actor, idempotency_key, owner_name, owner_run, lease_until)
-		SELECT $21, $20, $22, $23::bytea, $24, $10::bytea, $5, $7, $15, $25::timestamptz, $1::text::uuid, $17, $18, $26, $27,
-			now() + $28::interval
+		SELECT serial, issuer, kind, tbs, scope, spki, namespace, profile, policy, not_after, request::uuid, key_actor, key, owner_name,
+			owner_run, now() + lease
 		FROM clear
 	), leaves AS (
 		INSERT INTO audit_leaves (id, kind, leaf)
-		SELECT l.id::uuid, l.kind, l.leaf FROM clear, unnest($29::text[], $30::text[], $31::bytea[]) AS l (id, kind, leaf)
+		SELECT l.id::uuid, l.kind, l.leaf
+		FROM unnest($29::text[], $30::text[], $31::bytea[], $32::bytea[]) AS l (id, kind, leaf, serial)
+		WHERE l.serial IN (SELECT serial FROM clear)
 	)
-	SELECT EXISTS (SELECT FROM compromised), EXISTS (SELECT FROM clear)`
+	SELECT serial, serial IN (SELECT serial FROM compromised), serial IN (SELECT serial FROM clear) FROM item`
 
-	selectIntent = `
-	SELECT EXISTS (SELECT FROM intents
-		WHERE serial = $1 AND issuer = $2 AND kind = $3 AND request_id = $4::text::uuid AND owner_name = $5 AND owner_run = $6)`
+	selectIntents = `
+	SELECT i.serial FROM unnest($1::bytea[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[]) AS l (serial, issuer, kind, request, name, run)
+	JOIN intents AS i ON i.serial = l.serial AND i.issuer = l.issuer AND i.kind = l.kind AND i.request_id = l.request::uuid
+		AND i.owner_name = l.name AND i.owner_run = l.run`
 
 	claimIntents = `
 	UPDATE intents AS i SET owner_name = $1, owner_run = $2, lease_until = now() + $3::interval
@@ -104,22 +118,27 @@ const (
 
 	selectIdempotencyKey = `SELECT body, issuer, serial FROM idempotency_keys WHERE actor = $1 AND key = $2`
 
-	selectCompromisedKey = `SELECT EXISTS (SELECT FROM compromised_keys WHERE spki_sha256 = $1)`
+	selectCompromisedKeys = `SELECT spki_sha256 FROM compromised_keys WHERE spki_sha256 = ANY ($1)`
 )
 
 // errKeyTaken says that another request holds the idempotency key.
 var errKeyTaken = errors.New("the idempotency key is taken")
 
-// RecordIntent makes an intent, its request and its claim of an idempotency key durable, in one round trip.
+// RecordIntent makes an intent, its request and its claim of an idempotency key durable. Intents that are
+// recorded at the same time share a transaction.
 func (s *Store) RecordIntent(ctx context.Context, i ca.Intent, leaves ...audit.Leaf) error {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
 	if err := s.provideFor(ctx, i.Serial.Time()); err != nil {
 		return err
 	}
+	item, err := newIntentItem(i, leaves)
+	if err != nil {
+		return err
+	}
 	const tries = 3 // a key found taken may be free again at the next look
 	for n := 1; ; n++ {
-		err := s.recordIntent(ctx, i, leaves)
+		_, err := s.intents.do(ctx, item)
 		if !errors.Is(err, errKeyTaken) {
 			return err
 		}
@@ -137,32 +156,70 @@ func (s *Store) RecordIntent(ctx context.Context, i ca.Intent, leaves ...audit.L
 	}
 }
 
-func (s *Store) recordIntent(ctx context.Context, i ca.Intent, leaves []audit.Leaf) error {
-	values, err := requestValues(i.Request)
-	if err != nil {
-		return err
-	}
-	ids, kinds, canonical := leafColumns(leaves)
-	k := i.Idempotency
-	values = append(values, k.Actor, k.Key, k.Body[:], i.Issuer, i.Serial[:], string(i.Kind), i.TBS, i.CRLScope, i.NotAfter,
-		i.Owner.Name, i.Owner.Run, i.Lease, ids, kinds, canonical)
-	done := found(selectIntent, i.Serial[:], i.Issuer, string(i.Kind), i.Request.ID, i.Owner.Name, i.Owner.Run)
-	return s.inBatch(ctx, "recording an intent", done, func(b *pgx.Batch) {
-		b.Queue(lockKeyShared, lockNumber(i.Request.SPKI))
-		b.Queue(insertIntent, values...).QueryRow(func(row pgx.Row) error {
+// intentItem is an intent on its way to the database.
+type intentItem struct {
+	ca.Intent
+	request requestText
+	leaves  []audit.Leaf
+}
+
+func newIntentItem(i ca.Intent, leaves []audit.Leaf) (intentItem, error) {
+	text, err := newRequestText(i.Request)
+	return intentItem{i, text, leaves}, err
+}
+
+// insertIntents records intents in one transaction and one round trip.
+func (s *Store) insertIntents(ctx context.Context, items []intentItem) (outcomes []error, sent bool, err error) {
+	outcomes = make([]error, len(items))
+	err = s.inOneTrip(ctx, &sent, func(b *pgx.Batch) {
+		b.Queue(lockKeysShared, keyLocks(items))
+		b.Queue(insertIntents, intentColumns(items)...).Query(func(rows pgx.Rows) error {
+			place := places(items, func(i intentItem) issuance.Serial { return i.Serial })
+			var serial []byte
 			var compromised, recorded bool
-			if err := row.Scan(&compromised, &recorded); err != nil {
-				return err
-			}
-			switch {
-			case compromised:
-				return ca.ErrKeyCompromised
-			case !recorded:
-				return errKeyTaken
-			}
-			return nil
+			_, err := pgx.ForEachRow(rows, []any{&serial, &compromised, &recorded}, func() error {
+				switch i := place[issuance.Serial(serial)]; {
+				case compromised:
+					outcomes[i] = ca.ErrKeyCompromised
+				case !recorded:
+					outcomes[i] = errKeyTaken
+				}
+				return nil
+			})
+			return err
 		})
 	})
+	return outcomes, sent, err
+}
+
+// keyLocks are the locks of all subject keys, in the one order in which all transactions take them.
+func keyLocks(items []intentItem) []int64 {
+	locks := make([]int64, len(items))
+	for n, i := range items {
+		locks[n] = lockNumber(i.Request.SPKI)
+	}
+	slices.Sort(locks)
+	return slices.Compact(locks)
+}
+
+func intentColumns(items []intentItem) []any {
+	var c columns
+	for _, i := range items {
+		r, k := i.Request, i.Idempotency
+		c.add(r.ID, r.At, r.ActorID, r.ActorName, r.Namespace, i.request.roles, r.Profile, r.Issuer, r.CSR, r.SPKI[:], r.Validity,
+			i.request.metadata, string(r.Verdict), i.request.results, r.PolicyDigest, r.CompromisedKey,
+			k.Actor, k.Key, k.Body[:], i.Issuer, i.Serial[:], string(i.Kind), i.TBS, i.CRLScope, i.NotAfter, i.Owner.Name, i.Owner.Run, i.Lease)
+	}
+	return append(c.arrays(), leavesOf(items, func(i intentItem) ([]byte, []audit.Leaf) { return i.Serial[:], i.leaves })...)
+}
+
+// intentsOnRecord tells which intents are open, and their owner's own.
+func intentsOnRecord(ctx context.Context, db querier, items []intentItem) ([]bool, error) {
+	var c columns
+	for _, i := range items {
+		c.add(i.Serial[:], i.Issuer, string(i.Kind), i.Request.ID, i.Owner.Name, i.Owner.Run)
+	}
+	return onRecord(ctx, db, selectIntents, c, places(items, func(i intentItem) issuance.Serial { return i.Serial }))
 }
 
 // lockNumber is the advisory lock of a subject key. Two keys that share one merely wait for each other.
@@ -252,12 +309,25 @@ func (s *Store) FindReplay(ctx context.Context, k ca.IdempotencyKey) (*ca.Replay
 	return &ca.Replay{Open: true}, nil
 }
 
-// KeyCompromised tells whether a subject key was revoked with keyCompromise.
-func (s *Store) KeyCompromised(ctx context.Context, spki [32]byte) (compromised bool, err error) {
-	err = s.read(ctx, "looking up a key", func(ctx context.Context, db querier) error {
-		return db.QueryRow(ctx, selectCompromisedKey, spki[:]).Scan(&compromised)
+// KeyCompromised tells whether a subject key was revoked with keyCompromise. Keys that are asked for at the same time share a query.
+func (s *Store) KeyCompromised(ctx context.Context, spki [32]byte) (bool, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	return s.compromised.do(ctx, spki)
+}
+
+func compromisedKeys(ctx context.Context, db querier, keys [][32]byte) (map[[32]byte]bool, error) {
+	rows, err := db.Query(ctx, selectCompromisedKeys, octets(keys))
+	if err != nil {
+		return nil, err
+	}
+	found := map[[32]byte]bool{}
+	var key []byte
+	_, err = pgx.ForEachRow(rows, []any{&key}, func() error {
+		found[[32]byte(key)] = true
+		return nil
 	})
-	return compromised, err
+	return found, err
 }
 
 // orNull makes NULL of the zero time.

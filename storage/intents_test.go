@@ -280,8 +280,10 @@ func TestASettledIntentIsARevokedOrphan(t *testing.T) {
 	}
 	withEnd := f.intend()
 	end := now().Add(time.Hour)
-	if err := f.SettleIntent(ctx, alpha, ca.Settlement{Issuer: withEnd.Issuer, Serial: withEnd.Serial, Kind: withEnd.Kind, At: now(),
-		EventID: newID(), NotAfter: end}); err != nil {
+	if err := f.SettleIntent(ctx, alpha, ca.Settlement{
+		Issuer: withEnd.Issuer, Serial: withEnd.Serial, Kind: withEnd.Kind, At: now(),
+		EventID: newID(), NotAfter: end,
+	}); err != nil {
 		t.Fatal(err)
 	}
 	found, err = f.Certificates(ctx, "issuing-1", withEnd.Serial[:], "web")

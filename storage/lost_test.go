@@ -29,8 +29,10 @@ func writes(f *fixture) map[string]func() written {
 		"RecordIntent": func() written {
 			i, l := newIntent(t, alpha), leaf(t, audit.CertificateIntended)
 			i.Idempotency = ca.IdempotencyKey{Actor: "actor-1", Key: i.Request.ID}
-			return written{i.Serial[:], func(s *storage.Store) error { return s.RecordIntent(ctx, i, l) },
-				fmt.Sprintf(`intents WHERE serial = '\x%s'`, i.Serial), 1}
+			return written{
+				i.Serial[:], func(s *storage.Store) error { return s.RecordIntent(ctx, i, l) },
+				fmt.Sprintf(`intents WHERE serial = '\x%s'`, i.Serial), 1,
+			}
 		},
 		"RecordCertificate": func() written {
 			c := certificateOf(f.intend())
@@ -47,13 +49,17 @@ func writes(f *fixture) map[string]func() written {
 		},
 		"RecordRefusal": func() written {
 			r, l := newRequest(), leaf(t, audit.RequestRefused)
-			return written{[]byte(r.ID), func(s *storage.Store) error { return s.RecordRefusal(ctx, r, l) },
-				fmt.Sprintf(`requests WHERE id = '%s'`, r.ID), 1}
+			return written{
+				[]byte(r.ID), func(s *storage.Store) error { return s.RecordRefusal(ctx, r, l) },
+				fmt.Sprintf(`requests WHERE id = '%s'`, r.ID), 1,
+			}
 		},
 		"RecordEvents": func() written {
 			l := leaf(t, audit.ServiceStarted)
-			return written{l.Bytes(), func(s *storage.Store) error { return s.RecordEvents(ctx, l) },
-				fmt.Sprintf(`audit_leaves WHERE id = '%s'`, l.ID()), 1}
+			return written{
+				l.Bytes(), func(s *storage.Store) error { return s.RecordEvents(ctx, l) },
+				fmt.Sprintf(`audit_leaves WHERE id = '%s'`, l.ID()), 1,
+			}
 		},
 		"RecordRevocation": func() written {
 			r := revocationOf(f.issue(), issuance.KeyCompromise)
@@ -67,13 +73,17 @@ func writes(f *fixture) map[string]func() written {
 		},
 		"RecordAuthority": func() written {
 			a, l := newAuthority(newID()), leaf(t, audit.AuthorityAdded)
-			return written{commit, func(s *storage.Store) error { return s.RecordAuthority(ctx, a, l) },
-				fmt.Sprintf(`authorities WHERE name = '%s'`, a.Name), 1}
+			return written{
+				commit, func(s *storage.Store) error { return s.RecordAuthority(ctx, a, l) },
+				fmt.Sprintf(`authorities WHERE name = '%s'`, a.Name), 1,
+			}
 		},
 		"RecordCRLIntent": func() written {
 			i, l := crlIntent(f.claim(f.addAuthority(newID()).Name), alpha), leaf(t, audit.CRLIntended)
-			return written{commit, func(s *storage.Store) error { return s.RecordCRLIntent(ctx, i, l) },
-				fmt.Sprintf(`crl_intents WHERE issuer = '%s'`, i.Issuer), 1}
+			return written{
+				commit, func(s *storage.Store) error { return s.RecordCRLIntent(ctx, i, l) },
+				fmt.Sprintf(`crl_intents WHERE issuer = '%s'`, i.Issuer), 1,
+			}
 		},
 		"RecordCRL": func() written {
 			claim := f.claim(f.addAuthority(newID()).Name)
@@ -82,29 +92,39 @@ func writes(f *fixture) map[string]func() written {
 			}
 			r := ca.CRLRecord{Issuer: claim.Issuer, Scope: claim.Scope, Number: next(claim), DER: []byte("CRL"), ThisUpdate: now(), NextUpdate: now(), EventID: newID()}
 			l := leafWithID(t, r.EventID, audit.CRLPublished)
-			return written{commit, func(s *storage.Store) error { return s.RecordCRL(ctx, r, claim.Fence, l) },
-				fmt.Sprintf(`crls WHERE issuer = '%s'`, r.Issuer), 1}
+			return written{
+				commit, func(s *storage.Store) error { return s.RecordCRL(ctx, r, claim.Fence, l) },
+				fmt.Sprintf(`crls WHERE issuer = '%s'`, r.Issuer), 1,
+			}
 		},
 		"ImportCRL": func() written {
-			r := ca.CRLRecord{Issuer: newID(), Scope: ca.FullScope, Number: big.NewInt(8), DER: []byte("CRL"), ThisUpdate: now(),
-				NextUpdate: now(), EventID: newID()}
+			r := ca.CRLRecord{
+				Issuer: newID(), Scope: ca.FullScope, Number: big.NewInt(8), DER: []byte("CRL"), ThisUpdate: now(),
+				NextUpdate: now(), EventID: newID(),
+			}
 			l := leafWithID(t, r.EventID, audit.CRLImported)
-			return written{commit, func(s *storage.Store) error { return s.ImportCRL(ctx, r, l) },
-				fmt.Sprintf(`crls WHERE issuer = '%s'`, r.Issuer), 1}
+			return written{
+				commit, func(s *storage.Store) error { return s.ImportCRL(ctx, r, l) },
+				fmt.Sprintf(`crls WHERE issuer = '%s'`, r.Issuer), 1,
+			}
 		},
 		"CreateToken": func() written {
 			token, digest := newToken("ci"), random32()
 			l := leaf(t, audit.TokenCreated)
-			return written{commit, func(s *storage.Store) error { return s.CreateToken(ctx, token, digest, l) },
-				fmt.Sprintf(`api_tokens WHERE id = '%s'`, token.ID), 1}
+			return written{
+				commit, func(s *storage.Store) error { return s.CreateToken(ctx, token, digest, l) },
+				fmt.Sprintf(`api_tokens WHERE id = '%s'`, token.ID), 1,
+			}
 		},
 		"RevokeToken": func() written {
 			token, l := newToken("ci"), leaf(t, audit.TokenRevoked)
 			if err := f.CreateToken(ctx, token, random32()); err != nil {
 				t.Fatal(err)
 			}
-			return written{commit, func(s *storage.Store) error { return s.RevokeToken(ctx, token.ID, l) },
-				fmt.Sprintf(`api_tokens WHERE id = '%s' AND revoked_at IS NOT NULL`, token.ID), 1}
+			return written{
+				commit, func(s *storage.Store) error { return s.RevokeToken(ctx, token.ID, l) },
+				fmt.Sprintf(`api_tokens WHERE id = '%s' AND revoked_at IS NOT NULL`, token.ID), 1,
+			}
 		},
 	}
 }

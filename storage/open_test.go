@@ -2,14 +2,21 @@ package storage_test
 
 import (
 	"context"
+	"database/sql"
 	"errors"
+	"fmt"
+	"io/fs"
 	"net/url"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	_ "github.com/jackc/pgx/v5/stdlib" // the driver that goose is given
+	"github.com/pressly/goose/v3"
+
 	"github.com/chancery-ca/chancery/ca"
+	"github.com/chancery-ca/chancery/migrations"
 	"github.com/chancery-ca/chancery/storage"
 	"github.com/chancery-ca/chancery/storage/storagetest"
 )
@@ -144,5 +151,53 @@ func TestMigratingAtOnceAndAgain(t *testing.T) {
 	f.db.Store(t) // it opens
 	if err := storage.GrantService(ctx, f.db.OwnerURL, "chancery_app"); err != nil {
 		t.Errorf("granting again: %v", err)
+	}
+}
+
+// What a database of an earlier version holds comes through the migrations, and a running service of that version goes on beside them.
+func TestMigratingFromEveryEarlierVersion(t *testing.T) {
+	latest := len(migrationNames(t))
+	for version := 3; version < latest; version++ { // the schema was first whole, grants included, at 3
+		t.Run(fmt.Sprint(version), func(t *testing.T) {
+			f := setUp(t)
+			ctx := context.Background()
+			f.exec(`DROP SCHEMA public CASCADE`)
+			f.exec(`CREATE SCHEMA public`)
+			migrateTo(t, f.db.OwnerURL, int64(version))
+			wantRefused(t, storage.Config{URL: f.db.URL, Unsafe: true}, storage.ErrSchema, "run `chancery migrate`")
+			f.exec(`INSERT INTO idempotency_keys (actor, key, body, issuer, serial) VALUES ('a', 'k', sha256('b'), 'issuing-1', '\x1c')`)
+			applied, err := storage.Migrate(ctx, f.db.OwnerURL)
+			if err != nil || len(applied) != latest-version {
+				t.Fatalf("from version %d: %v, %v", version, applied, err)
+			}
+			f.wantCounts("idempotency_keys", 1)
+			upgraded := &fixture{Store: f.db.Store(t), t: t, db: f.db, owner: f.owner}
+			upgraded.issue()
+		})
+	}
+}
+
+func migrationNames(t *testing.T) []string {
+	t.Helper()
+	names, err := fs.Glob(migrations.FS, "*.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return names
+}
+
+func migrateTo(t *testing.T, url string, version int64) {
+	t.Helper()
+	db, err := sql.Open("pgx", url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = db.Close() }()
+	provider, err := goose.NewProvider(goose.DialectPostgres, db, migrations.FS, goose.WithDisableGlobalRegistry(true))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := provider.UpTo(t.Context(), version); err != nil {
+		t.Fatal(err)
 	}
 }

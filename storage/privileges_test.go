@@ -12,8 +12,10 @@ import (
 	"github.com/chancery-ca/chancery/issuance"
 )
 
-var facts = []string{"authorities", "requests", "certificates", "orphans", "imported_certificates", "revocations", "compromised_keys",
-	"crl_intents", "crls", "audit_leaves"}
+var facts = []string{
+	"authorities", "requests", "certificates", "orphans", "imported_certificates", "revocations", "compromised_keys",
+	"crl_intents", "crls", "audit_leaves",
+}
 
 func sqlState(err error) string {
 	var pg *pgconn.PgError

@@ -16,43 +16,43 @@ const (
 	insertRequest = `
 	INSERT INTO requests (id, at, actor_id, actor_name, namespace, roles, profile, issuer, csr, spki_sha256, validity, metadata, verdict,
 		results, policy_digest, compromised_key)
-	VALUES ($1::text::uuid, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12::text::jsonb, $13, $14::text::jsonb, $15, $16)`
+	VALUES ($1::text::uuid, $2, $3, $4, $5, $6::text::text[], $7, $8, $9, $10, $11, $12::text::jsonb, $13, $14::text::jsonb, $15, $16)`
 
 	selectRequest = `SELECT EXISTS (SELECT FROM requests WHERE id = $1::text::uuid AND verdict = $2 AND spki_sha256 = $3)`
 )
 
-// requestValues are the columns of a request, in the order of insertRequest.
-func requestValues(r ca.Request) ([]any, error) {
-	metadata, results := r.Metadata, r.Results
+// requestText holds those parts of a request that go to the database as text.
+type requestText struct{ roles, metadata, results string }
+
+func newRequestText(r ca.Request) (requestText, error) {
+	metadata, objections := r.Metadata, r.Objections
 	if metadata == nil {
 		metadata = map[string]string{}
 	}
-	if results == nil {
-		results = []policies.RuleResult{}
+	if objections == nil {
+		objections = []policies.RuleResult{}
 	}
 	m, err := json.Marshal(metadata)
 	if err != nil {
-		return nil, fmt.Errorf("encoding the metadata of a request: %w", err)
+		return requestText{}, fmt.Errorf("encoding the metadata of a request: %w", err)
 	}
-	verdicts, err := json.Marshal(results)
+	verdicts, err := json.Marshal(objections)
 	if err != nil {
-		return nil, fmt.Errorf("encoding the results of a decision: %w", err)
+		return requestText{}, fmt.Errorf("encoding the results of a decision: %w", err)
 	}
-	return []any{
-		r.ID, r.At, r.ActorID, r.ActorName, r.Namespace, orEmpty(r.Roles), r.Profile, r.Issuer, r.CSR, r.SPKI[:], r.Validity, string(m),
-		string(r.Verdict), string(verdicts), r.PolicyDigest, r.CompromisedKey,
-	}, nil
+	return requestText{textArray(r.Roles), string(m), string(verdicts)}, nil
 }
 
 // RecordRefusal keeps a request that a policy refused.
 func (s *Store) RecordRefusal(ctx context.Context, r ca.Request, leaves ...audit.Leaf) error {
-	values, err := requestValues(r)
+	text, err := newRequestText(r)
 	if err != nil {
 		return err
 	}
 	ids, kinds, canonical := leafColumns(leaves)
 	return s.inBatch(ctx, "recording a refusal", found(selectRequest, r.ID, string(r.Verdict), r.SPKI[:]), func(b *pgx.Batch) {
-		b.Queue(insertRequest, values...)
+		b.Queue(insertRequest, r.ID, r.At, r.ActorID, r.ActorName, r.Namespace, text.roles, r.Profile, r.Issuer, r.CSR, r.SPKI[:], r.Validity,
+			text.metadata, string(r.Verdict), text.results, r.PolicyDigest, r.CompromisedKey)
 		b.Queue(insertLeaves, ids, kinds, canonical)
 	})
 }

@@ -2,7 +2,7 @@ package storage
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -22,10 +22,10 @@ const (
 
 	selectTokens = `SELECT id, name, person, namespace, roles, created_at, expires_at, revoked_at FROM api_tokens ORDER BY created_at, id`
 
-	// selectActor goes by the database's clock, which all replicas share.
-	selectActor = `
-	SELECT id, name, person, namespace, roles FROM api_tokens
-	WHERE sha256 = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())`
+	// selectActors goes by the database's clock, which all replicas share.
+	selectActors = `
+	SELECT sha256, id, name, person, namespace, roles FROM api_tokens
+	WHERE sha256 = ANY ($1) AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())`
 
 	revokeToken = `UPDATE api_tokens SET revoked_at = now() WHERE id = $1 AND revoked_at IS NULL`
 
@@ -62,21 +62,37 @@ func (s *Store) CreateToken(ctx context.Context, t Token, sha256 [32]byte, leave
 	})
 }
 
-// ActorByToken is the actor whose token has a digest; ca.ErrNotFound when there is none, or it has expired or been revoked.
-func (s *Store) ActorByToken(ctx context.Context, sha256 [32]byte) (actor access.Actor, err error) {
-	err = s.read(ctx, "looking up an API token", func(ctx context.Context, db querier) error {
-		var roles []string
-		err := db.QueryRow(ctx, selectActor, sha256[:]).Scan(&actor.ID, &actor.Name, &actor.Person, &actor.Namespace, &roles)
-		if errors.Is(err, pgx.ErrNoRows) {
-			return ca.ErrNotFound
-		}
-		actor.Roles = asRoles(roles)
-		return err
-	})
-	if err != nil {
+// ActorByToken is the actor whose token has a digest; ca.ErrNotFound when there is none, or it has expired or been revoked. Tokens that
+// are looked up at the same time share a query; nothing is remembered from one to the next.
+func (s *Store) ActorByToken(ctx context.Context, sha256 [32]byte) (access.Actor, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	actor, err := s.actors.do(ctx, sha256)
+	switch {
+	case err != nil:
 		return access.Actor{}, err
+	case actor == nil:
+		return access.Actor{}, fmt.Errorf("looking up an API token: %w", ca.ErrNotFound)
 	}
-	return actor, nil
+	return *actor, nil
+}
+
+func actorsByToken(ctx context.Context, db querier, digests [][32]byte) (map[[32]byte]*access.Actor, error) {
+	rows, err := db.Query(ctx, selectActors, octets(digests))
+	if err != nil {
+		return nil, err
+	}
+	found := map[[32]byte]*access.Actor{}
+	var digest []byte
+	var a access.Actor
+	var roles []string
+	_, err = pgx.ForEachRow(rows, []any{&digest, &a.ID, &a.Name, &a.Person, &a.Namespace, &roles}, func() error {
+		actor := a
+		actor.Roles = asRoles(roles)
+		found[[32]byte(digest)] = &actor
+		return nil
+	})
+	return found, err
 }
 
 // RevokeToken withdraws a token from now on. One withdrawn before stays as it is and the leaves are not written; ca.ErrNotFound when

@@ -120,6 +120,17 @@ func (s *Store) inBatch(ctx context.Context, doing string, done landed, queue fu
 	})
 }
 
+// inOneTrip is inBatch for writes that look after their retries themselves. sent is set when the batch may have reached the server.
+func (s *Store) inOneTrip(ctx context.Context, sent *bool, queue func(*pgx.Batch)) error {
+	conn, err := s.pool.Acquire(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Release()
+	*sent = true
+	return sendBatch(ctx, conn, queue)
+}
+
 func sendBatch(ctx context.Context, conn *pgxpool.Conn, queue func(*pgx.Batch)) error {
 	var batch pgx.Batch
 	queue(&batch)
@@ -194,8 +205,10 @@ func describe(doing string, err error) error {
 	case isOurs(err) || errors.Is(err, ca.ErrUnavailable):
 		return fmt.Errorf("%s: %w", doing, err)
 	case isUnstorable(err):
-		return fmt.Errorf("%s: %w", doing, &ca.InvalidError{Field: "text", Message: "a text holds NUL or is not UTF-8",
-			Hint: "leave such characters out"})
+		return fmt.Errorf("%s: %w", doing, &ca.InvalidError{
+			Field: "text", Message: "a text holds NUL or is not UTF-8",
+			Hint: "leave such characters out",
+		})
 	case isBroken(err) || mayPass(sqlState(err)):
 		return fmt.Errorf("%s: %w: %w", doing, ca.ErrUnavailable, err)
 	}

@@ -161,8 +161,10 @@ func TestListRefusesWhatMakesNoSense(t *testing.T) {
 // Nothing that a caller gives becomes SQL.
 func TestListBindsEveryValue(t *testing.T) {
 	const evil = "x'; DROP TABLE certificates --"
-	sql, args, err := listQuery(ca.Filter{Namespace: evil, Query: evil, Profile: evil, Issuer: evil, Limit: 1,
-		Cursor: cursor{serial: make([]byte, serialLength), issuer: evil}.String()})
+	sql, args, err := listQuery(ca.Filter{
+		Namespace: evil, Query: evil, Profile: evil, Issuer: evil, Limit: 1,
+		Cursor: cursor{serial: make([]byte, serialLength), issuer: evil}.String(),
+	})
 	if err != nil || strings.Contains(sql, "DROP") || strings.Contains(sql, "?") || len(args) != 6 {
 		t.Errorf("%s %v %v", sql, args, err)
 	}

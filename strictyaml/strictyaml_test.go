@@ -77,8 +77,10 @@ func TestEveryProblemIsReportedAtOnce(t *testing.T) {
 }
 
 func TestParseDuration(t *testing.T) {
-	for in, want := range map[string]time.Duration{"90d": 90 * dayLength, "1y": 365 * dayLength, "720h": 720 * time.Hour, "2d12h30m": 60*time.Hour + 30*time.Minute,
-		"1y1d": 366 * dayLength, "5s": 5 * time.Second, "0s": 0} {
+	for in, want := range map[string]time.Duration{
+		"90d": 90 * dayLength, "1y": 365 * dayLength, "720h": 720 * time.Hour, "2d12h30m": 60*time.Hour + 30*time.Minute,
+		"1y1d": 366 * dayLength, "5s": 5 * time.Second, "0s": 0,
+	} {
 		if got, err := ParseDuration(in); err != nil || got != want {
 			t.Errorf("ParseDuration(%q) = %v, %v; want %v", in, got, err, want)
 		}

@@ -72,8 +72,10 @@ func TestEveryRouteNeedsCredentials(t *testing.T) {
 		}
 		a.method, _, _ = strings.Cut(route, " ")
 		wantProblem(t, s.call(a), http.StatusUnauthorized, "unauthenticated")
-		for _, credentials := range []string{"", "Bearer", "Bearer ", "Bearer x", "Basic " + s.tokens[access.Requester],
-			s.tokens[access.Requester], "Bearer " + unknown} {
+		for _, credentials := range []string{
+			"", "Bearer", "Bearer ", "Bearer x", "Basic " + s.tokens[access.Requester],
+			s.tokens[access.Requester], "Bearer " + unknown,
+		} {
 			w := s.call(a.with("Authorization", credentials))
 			wantProblem(t, w, http.StatusUnauthorized, "unauthenticated")
 			if !strings.HasPrefix(w.Header().Get("WWW-Authenticate"), "Bearer ") {
@@ -128,8 +130,10 @@ func TestTokensAwayIsNotAnonymous(t *testing.T) {
 func TestAnothersIsAsNothing(t *testing.T) {
 	s := newSurface(t, func(c *Config) { c.NewID = func() string { return "same" } })
 	a := ask{path: "/api/v1/certificates/1c", role: access.Auditor}
-	s.office.err = &access.Denied{Actor: "x", Action: access.ReadCertificate, Resource: access.Resource{Namespace: "ops",
-		Kind: "certificate", ID: "1c"}, Hidden: true}
+	s.office.err = &access.Denied{Actor: "x", Action: access.ReadCertificate, Resource: access.Resource{
+		Namespace: "ops",
+		Kind:      "certificate", ID: "1c",
+	}, Hidden: true}
 	hidden := s.call(a)
 	s.office.err = ca.ErrNotFound
 	missing := s.call(a)

@@ -55,8 +55,10 @@ func (s *Server) routeCertificate(api huma.API) error {
 		summary:     "Read a certificate",
 		description: "Gives a certificate with its state, or the certificate alone.",
 		answers: []media{
-			{name: typeJSON, json: Certificate{}}, {name: typePEM, text: "the certificate alone, PEM"},
-			{name: typeChain, text: "the certificate, then its issuers, PEM"}, {name: typeDER, text: "the certificate alone, DER"},
+			{name: typeJSON, json: Certificate{}},
+			{name: typePEM, text: "the certificate alone, PEM"},
+			{name: typeChain, text: "the certificate, then its issuers, PEM"},
+			{name: typeDER, text: "the certificate alone, DER"},
 		},
 		problems: []int{http.StatusNotFound, http.StatusConflict},
 	}, s.certificate)

@@ -22,8 +22,10 @@ func TestIssue(t *testing.T) {
 	post := ask{method: http.MethodPost, path: "/api/v1/certificates", role: access.Requester}
 	raw := post
 	raw.path += "?profile=tls-server&validity=30d&issuer=issuing-1"
-	whole := IssueRequest{Profile: "tls-server", CSR: inPEM, Validity: "30d", Issuer: "issuing-1",
-		Metadata: map[string]string{"ticket": "X-1"}}
+	whole := IssueRequest{
+		Profile: "tls-server", CSR: inPEM, Validity: "30d", Issuer: "issuing-1",
+		Metadata: map[string]string{"ticket": "X-1"},
+	}
 	for name, a := range map[string]ask{
 		"JSON":         post.json(whole).with("Idempotency-Key", "k-1"),
 		"charset":      post.json(whole).with("Content-Type", "application/json; charset=UTF-8").with("Idempotency-Key", "k-1"),
@@ -35,8 +37,10 @@ func TestIssue(t *testing.T) {
 			s.office.orders = nil
 			w := s.call(a)
 			got := decode[map[string]any](t, w, http.StatusCreated)
-			if keys := sortedKeys(got); !slices.Equal(keys, []string{"audit_event", "certificate", "chain", "issuer", "not_after", "not_before",
-				"policy_version", "profile", "serial"}) {
+			if keys := sortedKeys(got); !slices.Equal(keys, []string{
+				"audit_event", "certificate", "chain", "issuer", "not_after", "not_before",
+				"policy_version", "profile", "serial",
+			}) {
 				t.Errorf("the answer has the fields %v", keys)
 			}
 			if got["serial"] != s.office.outcome.Certificate.Serial.String() || got["not_before"] != "2026-11-20T11:00:00Z" ||
@@ -113,23 +117,33 @@ func TestIssueRefusesBadForm(t *testing.T) {
 		"bad validity":     {body(func(r *IssueRequest) { r.Validity = "1y" }), 400, "invalid", "request.validity"},
 		"zero validity":    {body(func(r *IssueRequest) { r.Validity = "0d" }), 400, "invalid", "request.validity"},
 		"much metadata":    {body(func(r *IssueRequest) { r.Metadata = many }), 400, "invalid", "request.metadata"},
-		"long metadata": {body(func(r *IssueRequest) { r.Metadata = map[string]string{"k": strings.Repeat("v", 257)} }), 400,
-			"invalid", "request.metadata"},
+		"long metadata": {
+			body(func(r *IssueRequest) { r.Metadata = map[string]string{"k": strings.Repeat("v", 257)} }), 400,
+			"invalid", "request.metadata",
+		},
 		"metadata control": {body(func(r *IssueRequest) { r.Metadata = map[string]string{"k\n": "v"} }), 400, "invalid", "request.metadata"},
 		"no CSR":           {body(func(r *IssueRequest) { r.CSR = "hello" }), 400, "unreadable-csr", "csr.not-pem"},
-		"cut CSR": {at(post.path+"?profile=tls-server").with("Content-Type", typePKCS10).of(der[:40]), 400, "unreadable-csr",
-			"csr.truncated"},
-		"long CSR": {at(post.path+"?profile=tls-server").with("Content-Type", typePKCS10).of(append(bytes.Clone(der), 0)), 400,
-			"unreadable-csr", "csr.trailing-data"},
+		"cut CSR": {
+			at(post.path+"?profile=tls-server").with("Content-Type", typePKCS10).of(der[:40]), 400, "unreadable-csr",
+			"csr.truncated",
+		},
+		"long CSR": {
+			at(post.path+"?profile=tls-server").with("Content-Type", typePKCS10).of(append(bytes.Clone(der), 0)), 400,
+			"unreadable-csr", "csr.trailing-data",
+		},
 		"raw, no profile": {post.with("Content-Type", typePKCS10).of(der), 400, "invalid", "request.profile"},
-		"both": {func() ask { a := body(func(*IssueRequest) {}); a.path += "?profile=tls-server"; return a }(), 400,
-			"invalid", "request.profile"},
+		"both": {
+			func() ask { a := body(func(*IssueRequest) {}); a.path += "?profile=tls-server"; return a }(), 400,
+			"invalid", "request.profile",
+		},
 		"misspelt query": {at(post.path+"?profil=x").with("Content-Type", typePKCS10).of(der), 400, "invalid", "request.query"},
 		"query twice":    {at(post.path+"?profile=x&profile=y").with("Content-Type", typePKCS10).of(der), 400, "invalid", "request.profile"},
 		"query escape":   {at(post.path+"?profile=%zz").with("Content-Type", typePKCS10).of(der), 400, "invalid", "request.query"},
 		"key with space": {body(func(*IssueRequest) {}).with("Idempotency-Key", "a b"), 400, "invalid", "request.idempotency-key"},
-		"key too long": {body(func(*IssueRequest) {}).with("Idempotency-Key", strings.Repeat("k", 256)), 400, "invalid",
-			"request.idempotency-key"},
+		"key too long": {
+			body(func(*IssueRequest) {}).with("Idempotency-Key", strings.Repeat("k", 256)), 400, "invalid",
+			"request.idempotency-key",
+		},
 		"no media type":   {post.of(der), 415, "unsupported-media-type", ""},
 		"form":            {post.of(der).with("Content-Type", "application/x-www-form-urlencoded"), 415, "unsupported-media-type", ""},
 		"JSON look-alike": {post.of(der).with("Content-Type", "application/vnd.x+json"), 415, "unsupported-media-type", ""},
@@ -231,8 +245,10 @@ func TestRevokedCertificateAndOrphan(t *testing.T) {
 
 func TestCertificates(t *testing.T) {
 	s := newSurface(t)
-	list := decode[CertificateList](t, s.call(ask{role: access.Auditor,
-		path: "/api/v1/certificates?q=leaf&profile=tls-server&issuer=issuing-1&status=on-hold&expires_before=2027-01-01T00:00:00Z&cursor=abc&limit=7"}), 200)
+	list := decode[CertificateList](t, s.call(ask{
+		role: access.Auditor,
+		path: "/api/v1/certificates?q=leaf&profile=tls-server&issuer=issuing-1&status=on-hold&expires_before=2027-01-01T00:00:00Z&cursor=abc&limit=7",
+	}), 200)
 	if len(list.Certificates) != 1 || list.Next != "more" || list.Certificates[0].Certificate != "" {
 		t.Errorf("got %+v", list)
 	}

@@ -43,7 +43,8 @@ func TestOpenAPIIsAsAgreed(t *testing.T) {
 func TestOpenAPITellsTheTruth(t *testing.T) {
 	s := newSurface(t)
 	type mediaTypes map[string]struct {
-		Schema map[string]any `json:"schema"`
+		Schema  map[string]any `json:"schema"`
+		Example Problem        `json:"example"`
 	}
 	type operation struct {
 		Security    []map[string][]string `json:"security"`
@@ -90,6 +91,11 @@ func TestOpenAPITellsTheTruth(t *testing.T) {
 			}
 			if _, known := answers.Content[w.Header().Get("Content-Type")]; !known {
 				t.Errorf("%s answers %d with %s, which is not documented", route, w.Code, w.Header().Get("Content-Type"))
+			}
+		}
+		for status, answer := range op.Responses {
+			if described, isProblem := answer.Content[problemType]; isProblem && itoa(described.Example.Status) != status {
+				t.Errorf("%s: the example of %s is %+v", route, status, described.Example)
 			}
 		}
 		for _, status := range []string{"400", "401", "403", "503"} {

@@ -13,30 +13,30 @@ import (
 // IssueRequest asks for a certificate.
 type IssueRequest struct {
 	Profile  string            `json:"profile" example:"tls-server" doc:"The profile that the certificate shall follow"`
-	CSR      string            `json:"csr" doc:"The certification request (PKCS#10), PEM"`
+	CSR      string            `json:"csr" example:"-----BEGIN CERTIFICATE REQUEST-----\n…" doc:"The certification request (PKCS#10), PEM"`
 	Validity string            `json:"validity,omitempty" example:"90d" doc:"How long it shall be valid; left out: the profile's default"`
 	Issuer   string            `json:"issuer,omitempty" example:"issuing-1" doc:"The authority that shall sign; the default one when left out"`
-	Metadata map[string]string `json:"metadata,omitempty" doc:"Kept with the request: up to 16 entries, 64 and 256 octets"`
+	Metadata map[string]string `json:"metadata,omitempty" example:"{\"ticket\":\"OPS-7\"}" doc:"Kept with the request: up to 16 entries, 64 and 256 octets"`
 }
 
 // Issued is a certificate that was just issued.
 type Issued struct {
-	Serial        string    `json:"serial" doc:"Lower-case hex"`
-	Certificate   string    `json:"certificate" doc:"PEM"`
-	Chain         string    `json:"chain" doc:"PEM, leaf first, without the root"`
-	Issuer        string    `json:"issuer" doc:"The authority that signed"`
-	Profile       string    `json:"profile"`
-	PolicyVersion string    `json:"policy_version" doc:"The version of the policies that decided"`
-	NotBefore     time.Time `json:"not_before"`
-	NotAfter      time.Time `json:"not_after" doc:"Inclusive"`
-	AuditEvent    string    `json:"audit_event" doc:"The entry in the audit log"`
+	Serial        string    `json:"serial" example:"1c01a2139d145a71ff91898130dd6f68d3a4b5c6" doc:"Lower-case hex"`
+	Certificate   string    `json:"certificate" example:"-----BEGIN CERTIFICATE-----\n…" doc:"PEM"`
+	Chain         string    `json:"chain" example:"-----BEGIN CERTIFICATE-----\n…" doc:"PEM, leaf first, without the root"`
+	Issuer        string    `json:"issuer" example:"issuing-1" doc:"The authority that signed"`
+	Profile       string    `json:"profile" example:"tls-server"`
+	PolicyVersion string    `json:"policy_version" example:"sha256:e4b1…" doc:"The version of the policies that decided"`
+	NotBefore     time.Time `json:"not_before" example:"2027-01-01T08:00:00Z"`
+	NotAfter      time.Time `json:"not_after" example:"2027-04-01T07:59:59Z" doc:"Inclusive"`
+	AuditEvent    string    `json:"audit_event" example:"01a2139d-146b-7e62-9022-6ded5b4b6f0e" doc:"The entry in the audit log"`
 }
 
 type issueInput struct {
 	Profile  string `query:"profile" doc:"The profile, where the body is not JSON"`
 	Validity string `query:"validity" doc:"The validity, where the body is not JSON"`
 	Issuer   string `query:"issuer" doc:"The authority, where the body is not JSON"`
-	Key      string `header:"Idempotency-Key" doc:"1 to 255 visible ASCII characters; repeated, it gets the same certificate"`
+	Key      string `header:"Idempotency-Key" doc:"1 to 255 visible ASCII characters; repeated within 7 days, it gets the same certificate"`
 }
 
 type issueAnswer struct {

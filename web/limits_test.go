@@ -177,16 +177,20 @@ func TestRatesForgetThoseAtRest(t *testing.T) {
 func TestLogHoldsNoSecrets(t *testing.T) {
 	s := newSurface(t)
 	_, inPEM := newCSR(t, "a.dev.example")
-	a := ask{method: http.MethodPost, path: "/api/v1/certificates", role: access.Requester}.json(IssueRequest{Profile: "tls-server",
-		CSR: inPEM}).
+	a := ask{method: http.MethodPost, path: "/api/v1/certificates", role: access.Requester}.json(IssueRequest{
+		Profile: "tls-server",
+		CSR:     inPEM,
+	}).
 		with("X-Request-Id", "mine").with("Idempotency-Key", "my-key")
 	w := s.call(a)
 	log := s.log.String()
 	if w.Header().Get("X-Request-Id") == "mine" || strings.Contains(log, "mine") {
 		t.Error("an identifier from outside is taken")
 	}
-	for _, want := range []string{"request=" + w.Header().Get("X-Request-Id"), "method=POST", "route=/api/v1/certificates",
-		"status=201", "actor=actor-requester"} {
+	for _, want := range []string{
+		"request=" + w.Header().Get("X-Request-Id"), "method=POST", "route=/api/v1/certificates",
+		"status=201", "actor=actor-requester",
+	} {
 		if !strings.Contains(log, want) {
 			t.Errorf("the log lacks %s: %s", want, log)
 		}
@@ -205,8 +209,10 @@ func TestLogHoldsNoSecrets(t *testing.T) {
 
 func TestReadiness(t *testing.T) {
 	s := newSurface(t)
-	for path, want := range map[string]string{"/livez": `{"status":"ok"}`, "/readyz": `{"status":"ready"}`,
-		"/version": `{"version":"1.2.3"}`} {
+	for path, want := range map[string]string{
+		"/livez": `{"status":"ok"}`, "/readyz": `{"status":"ready"}`,
+		"/version": `{"version":"1.2.3"}`,
+	} {
 		if w := s.do(s.Operations(), ask{path: path}); w.Code != http.StatusOK || strings.TrimSpace(w.Body.String()) != want {
 			t.Errorf("%s: %d %s", path, w.Code, w.Body)
 		}

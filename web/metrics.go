@@ -28,6 +28,7 @@ type Metrics struct {
 	publishing *prometheus.HistogramVec
 	requests   *prometheus.CounterVec
 	serving    *prometheus.HistogramVec
+	hsm        *prometheus.HistogramVec
 }
 
 var _ ca.Metrics = (*Metrics)(nil)
@@ -53,8 +54,15 @@ func NewMetrics(profiles []string) *Metrics {
 		registry.MustRegister(h)
 		return h
 	}
+	// A token answers in microseconds or in seconds.
+	operations := prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Namespace: "chancery", Name: "hsm_operation_duration_seconds", Help: "An operation on a token, failures included.",
+		Buckets: prometheus.ExponentialBuckets(0.00005, 2, 18), // 50 us to 6.5 s
+	}, []string{"op"})
+	registry.MustRegister(operations)
 	return &Metrics{
 		registry:   registry,
+		hsm:        operations,
 		profiles:   profiles,
 		issued:     count("certificates_issued_total", "Certificates issued.", "authority", "profile"),
 		issuance:   seconds("issuance_duration_seconds", "From an order to its certificate.", "authority", "profile"),
@@ -68,6 +76,11 @@ func NewMetrics(profiles []string) *Metrics {
 		requests:   count("http_requests_total", "Requests answered.", "route", "method", "status"),
 		serving:    seconds("http_request_duration_seconds", "From a request to its answer.", "route"),
 	}
+}
+
+// HSMOperation counts an operation on a token, by its kind.
+func (m *Metrics) HSMOperation(op string, took time.Duration) {
+	m.hsm.WithLabelValues(op).Observe(took.Seconds())
 }
 
 // Issued counts a certificate.

@@ -115,10 +115,9 @@ func route[I, O any](s *Server, api huma.API, c call, handler func(context.Conte
 		},
 	}
 	for _, status := range append([]int{400, 401, 403, 406, 429, 500, 503}, c.problems...) {
-		op.Responses[strconv.Itoa(status)] = &huma.Response{
-			Description: http.StatusText(status),
-			Content:     content(schemas, []media{{name: problemType, json: Problem{}}}),
-		}
+		described := content(schemas, []media{{name: problemType, json: Problem{}}})
+		described[problemType].Example = exampleOf(status)
+		op.Responses[strconv.Itoa(status)] = &huma.Response{Description: http.StatusText(status), Content: described}
 	}
 	huma.Register(api, op, func(ctx context.Context, in *I) (*O, error) {
 		out, err := handler(ctx, in)

@@ -17,11 +17,15 @@ import (
 func TestErrorsBecomeProblems(t *testing.T) {
 	s := newSurface(t)
 	_, inPEM := newCSR(t, "a.dev.example")
-	post := ask{method: http.MethodPost, path: "/api/v1/certificates", role: access.Requester}.json(IssueRequest{Profile: "tls-server",
-		CSR: inPEM})
+	post := ask{method: http.MethodPost, path: "/api/v1/certificates", role: access.Requester}.json(IssueRequest{
+		Profile: "tls-server",
+		CSR:     inPEM,
+	})
 	refused := &policies.Refusal{Profile: "tls-server", Violations: []policies.Violation{
-		{Rule: "names.namespace", Field: "dns", Message: "not yours", Hint: "ask for yours"}, {Rule: "key.size", Field: "key",
-			Message: "too small", Hint: "bigger"},
+		{Rule: "names.namespace", Field: "dns", Message: "not yours", Hint: "ask for yours"}, {
+			Rule: "key.size", Field: "key",
+			Message: "too small", Hint: "bigger",
+		},
 	}}
 	for name, c := range map[string]struct {
 		err    error
@@ -78,8 +82,10 @@ func TestRefusalHasEveryViolation(t *testing.T) {
 
 func TestWhatHasNoRoute(t *testing.T) {
 	s := newSurface(t)
-	for _, path := range []string{"/", "/api/v1", "/api/v2/certificates", "/api/v1/certificates/", "/api/v1/requests",
-		"/api/v1/docs/passwd", "/api/v1/docs/..%2fserver.go"} {
+	for _, path := range []string{
+		"/", "/api/v1", "/api/v2/certificates", "/api/v1/certificates/", "/api/v1/requests",
+		"/api/v1/docs/passwd", "/api/v1/docs/..%2fserver.go",
+	} {
 		wantProblem(t, s.call(ask{path: path, role: access.Auditor}), http.StatusNotFound, "not-found")
 	}
 	for _, c := range []struct{ method, path, allow string }{

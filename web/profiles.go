@@ -67,7 +67,7 @@ func (s *Server) profile(ctx context.Context, in *profileInput) (*profileAnswer,
 
 // EvaluateRequest asks what would come of a certification request.
 type EvaluateRequest struct {
-	CSR      string `json:"csr" doc:"The certification request (PKCS#10), PEM"`
+	CSR      string `json:"csr" example:"-----BEGIN CERTIFICATE REQUEST-----\n…" doc:"The certification request (PKCS#10), PEM"`
 	Validity string `json:"validity,omitempty" example:"90d" doc:"How long the certificate would be valid"`
 	Issuer   string `json:"issuer,omitempty" example:"issuing-1" doc:"The authority that would sign"`
 }

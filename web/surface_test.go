@@ -282,17 +282,23 @@ func newOffice(t testing.TB) *office {
 	return &office{
 		outcome: ca.Outcome{Certificate: stored, Chain: [][]byte{leaf, issuing}}, found: stored,
 		page: ca.Page{Certificates: []ca.Certificate{stored}, Next: "more"},
-		revoked: ca.Revocation{Issuer: "issuing-1", Serial: stored.Serial[:], Sequence: 1, Reason: mustReason(t, "superseded"), At: noon,
+		revoked: ca.Revocation{
+			Issuer: "issuing-1", Serial: stored.Serial[:], Sequence: 1, Reason: mustReason(t, "superseded"), At: noon,
 			EventID:  "e-2",
-			NotAfter: noon.Add(time.Hour), Comment: "replaced"},
+			NotAfter: noon.Add(time.Hour), Comment: "replaced",
+		},
 		records: []ca.AuthorityRecord{
-			{Name: "issuing-1", Parent: "root", Certificate: issuing, Chain: [][]byte{issuing, root}, Online: true, AddedAt: noon.Add(-time.Hour),
+			{
+				Name: "issuing-1", Parent: "root", Certificate: issuing, Chain: [][]byte{issuing, root}, Online: true, AddedAt: noon.Add(-time.Hour),
 				Key: ca.KeyName{Token: "t1", Label: "issuing-1", ID: []byte{1, 2}}, CRLURL: "http://pki.example/crl/issuing-1.crl",
-				CRL: ca.CRLPlan{Period: 24 * time.Hour, Validity: 7 * 24 * time.Hour}},
+				CRL: ca.CRLPlan{Period: 24 * time.Hour, Validity: 7 * 24 * time.Hour},
+			},
 			{Name: "root", Certificate: root, Chain: [][]byte{root}, AddedAt: noon.Add(-2 * time.Hour)},
 		},
-		crl: ca.CRLRecord{Issuer: "issuing-1", Scope: ca.FullScope, Number: big.NewInt(5), DER: list, ThisUpdate: noon.Add(-time.Minute),
-			NextUpdate: noon.Add(time.Hour)},
+		crl: ca.CRLRecord{
+			Issuer: "issuing-1", Scope: ca.FullScope, Number: big.NewInt(5), DER: list, ThisUpdate: noon.Add(-time.Minute),
+			NextUpdate: noon.Add(time.Hour),
+		},
 	}
 }
 
@@ -312,8 +318,10 @@ func newCSR(t testing.TB, name string) (der []byte, inPEM string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	der, err = x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{CommonName: name},
-		DNSNames: []string{name}}, key)
+	der, err = x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
+		Subject:  pkix.Name{CommonName: name},
+		DNSNames: []string{name},
+	}, key)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"os"
@@ -12,6 +13,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/chancery-ca/chancery/storage/storagetest"
 )
@@ -35,6 +38,7 @@ func BenchmarkEndToEnd(b *testing.B) {
 			postmaster := server.PID()
 			b.ResetTimer()
 			service, database := cpuTime(b, r.process.Process.Pid), childrenCPU(b, postmaster)
+			commits, syncs := commitsAndSyncs(b, server.OwnerURL)
 			latencies := issueAll(b, r, requests, clients)
 			b.StopTimer()
 			service, database = cpuTime(b, r.process.Process.Pid)-service, childrenCPU(b, postmaster)-database
@@ -45,6 +49,9 @@ func BenchmarkEndToEnd(b *testing.B) {
 			b.ReportMetric(float64(latencies[len(latencies)*99/100].Microseconds())/1000, "p99-ms")
 			b.ReportMetric(float64(service.Microseconds())/1000/n, "service-cpu-ms/cert")
 			b.ReportMetric(float64(database.Microseconds())/1000/n, "postgres-cpu-ms/cert")
+			moreCommits, moreSyncs := commitsAndSyncs(b, server.OwnerURL)
+			b.ReportMetric(float64(moreCommits-commits)/n, "transactions/cert")
+			b.ReportMetric(float64(moreSyncs-syncs)/n, "fsyncs/cert")
 		})
 	}
 }
@@ -69,6 +76,20 @@ func issueAll(b *testing.B, r *replica, requests []string, clients int) []time.D
 	}
 	group.Wait()
 	return latencies
+}
+
+// commitsAndSyncs are the transactions of the database, reading ones among them, and the fsyncs of the server's log so far.
+func commitsAndSyncs(b *testing.B, url string) (commits, syncs int64) {
+	conn, err := pgx.Connect(b.Context(), url)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(b.Context())) }()
+	const sql = `SELECT (SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()), (SELECT wal_sync FROM pg_stat_wal)`
+	if err := conn.QueryRow(b.Context(), sql).Scan(&commits, &syncs); err != nil {
+		b.Fatal(err)
+	}
+	return commits, syncs
 }
 
 // cpuTime is the processor time that a process has used (proc(5): fields 14 and 15 of stat, in clock ticks of 10 ms).

@@ -1,45 +1,17 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/chancery-ca/chancery/ceremony"
 	"github.com/chancery-ca/chancery/hsm"
 )
-
-// tokenFlags select a token on the command line. There is no flag for a PIN: whoever lists processes would read it.
-type tokenFlags struct {
-	module, label, serial, pinFile string
-}
-
-func (f *tokenFlags) add(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.module, "module", "", "PKCS#11 library (default: SoftHSM, where it is found)")
-	cmd.Flags().StringVar(&f.label, "token-label", "", "label of the token")
-	cmd.Flags().StringVar(&f.serial, "token-serial", "", "serial of the token")
-	cmd.Flags().StringVar(&f.pinFile, "pin-file", "", "file that holds the user PIN (default: ask)")
-}
-
-// config is the token that the flags select.
-func (f *tokenFlags) config() (HSMConfig, error) {
-	c := HSMConfig{Module: f.module, Token: TokenConfig{Label: f.label, Serial: f.serial}, PIN: PINConfig{File: f.pinFile, Prompt: f.pinFile == ""}}
-	if c.Token == (TokenConfig{}) {
-		return c, misuse{fmt.Errorf("which token? give --token-label or --token-serial")}
-	}
-	if c.Module == "" {
-		module, err := hsm.FindSoftHSM()
-		if err != nil {
-			return c, err
-		}
-		c.Module = module
-	}
-	return c, nil
-}
 
 func (a *app) ceremonyCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "ceremony", Short: "Make roots, intermediates and root CRLs from a reviewed file"}
@@ -65,15 +37,20 @@ func (a *app) ceremonyRunCommand() *cobra.Command {
 					return fmt.Errorf("--output-dir: %w", err)
 				}
 			}
-			where, err := flags.config()
+			where, cfg, err := flags.resolve(a)
 			if err != nil {
 				return err
 			}
-			token, err := a.openToken(cmd.Context(), where)
+			token, err := a.openToken(cmd.Context(), where, operator(), nil)
 			if err != nil {
 				return err
 			}
 			defer token.Close()
+			if cfg != nil {
+				if err := meets(token, where, *cfg, plan); err != nil {
+					return err
+				}
+			}
 			progress := a.Stdout
 			if a.output == "json" {
 				progress = a.Stderr
@@ -96,6 +73,28 @@ func (a *app) ceremonyRunCommand() *cobra.Command {
 	return run
 }
 
+// meets refuses a token, and keys that are in it already, that are not what the configuration requires of the plan's authorities. Keys
+// that the ceremony makes are local to the token and never extractable, or are not made.
+func meets(token *hsm.Token, where HSMConfig, cfg Config, plan ceremony.Plan) error {
+	for _, authority := range plan.Authorities {
+		required := cfg.required(authority.Name, "")
+		if err := required.CheckToken(token.Info(), where.declaration()); err != nil {
+			return fmt.Errorf("authority %q: %w", authority.Name, err)
+		}
+		if !authority.Key.Existing {
+			continue
+		}
+		attributes, err := token.Attributes(hsm.KeyRef{Label: authority.Key.Label})
+		if err != nil {
+			return fmt.Errorf("authority %q: %w", authority.Name, err)
+		}
+		if err := required.CheckKey(attributes); err != nil {
+			return fmt.Errorf("authority %q: %w", authority.Name, err)
+		}
+	}
+	return nil
+}
+
 func (a *app) ceremonyVerifyCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "verify TRANSCRIPT.jsonl",
@@ -112,8 +111,15 @@ func (a *app) ceremonyVerifyCommand() *cobra.Command {
 				return err
 			}
 			return a.print(summary, func(w io.Writer) {
-				text, _ := json.MarshalIndent(summary, "", "  ")
-				fmt.Fprintf(w, "the transcript is whole\n%s\n", text)
+				fmt.Fprintf(w, "the transcript is whole: ceremony %s, %s\nplan   %s\ntoken  %s\nhead   %s\n", summary.Ceremony,
+					summary.Ended.Format(time.RFC3339), summary.PlanDigest, summary.Token, summary.Head)
+				for _, k := range summary.Keys {
+					fmt.Fprintf(w, "key    %s, label %q, id %s, %s\n", k.Authority, k.Label, k.ID,
+						map[bool]string{true: "generated here", false: "in the token before"}[k.Generated])
+				}
+				for _, s := range summary.Signed {
+					fmt.Fprintf(w, "signed %s %s by %s, SHA-256 %s\n", s.Kind, s.Subject, s.Issuer, s.SHA256)
+				}
 			})
 		},
 	}

@@ -16,7 +16,6 @@ import (
 
 	"github.com/chancery-ca/chancery/access"
 	"github.com/chancery-ca/chancery/ca"
-	"github.com/chancery-ca/chancery/hsm"
 	"github.com/chancery-ca/chancery/strictyaml"
 	"github.com/chancery-ca/chancery/web"
 )
@@ -30,8 +29,12 @@ type Config struct {
 	Replica string `yaml:"replica" env:"REPLICA"`
 	// Database is where everything is kept.
 	Database DatabaseConfig `yaml:"database" envPrefix:"DATABASE_"`
-	// HSM is the token that holds the authorities' keys.
-	HSM HSMConfig `yaml:"hsm" envPrefix:"HSM_"`
+	// HSM says where the authorities' keys are used, and which token holds them, where there is one.
+	HSM KeysConfig `yaml:"hsm" envPrefix:"HSM_"`
+	// Tokens are the tokens that hold the authorities' keys, where there are several: each authority's record says in which its key is.
+	Tokens []NamedToken `yaml:"tokens"`
+	// Compliance is what keys and their tokens must be.
+	Compliance []ComplianceConfig `yaml:"compliance"`
 	// Authorities are the names of the authorities whose keys are opened. The first is the default issuer.
 	Authorities []string `yaml:"authorities" env:"AUTHORITIES"`
 	// Policies says where the profiles are.
@@ -58,40 +61,6 @@ type DatabaseConfig struct {
 	MaxConnections int `yaml:"max_connections" env:"MAX_CONNECTIONS"`
 	// Unsafe permits a Postgres that may lose what it acknowledged (fsync off). For tests alone.
 	Unsafe bool `yaml:"unsafe" env:"UNSAFE"`
-}
-
-// HSMConfig is a token and how to log in to it.
-type HSMConfig struct {
-	// Module is the path of the vendor's PKCS#11 library.
-	Module string `yaml:"module" env:"MODULE"`
-	// Token selects the token: every field given must match, and exactly one token.
-	Token TokenConfig `yaml:"token" envPrefix:"TOKEN_"`
-	// PIN says where the user PIN comes from: exactly one of its fields.
-	PIN PINConfig `yaml:"pin" envPrefix:"PIN_"`
-	// Sessions is the number of sessions kept for signing; 1 to 1000. Default: 8.
-	Sessions int `yaml:"sessions" env:"SESSIONS"`
-	// RetryAfterFailedPIN permits a log-in although the token says that the last one failed. Set it for one start, after checking the PIN.
-	RetryAfterFailedPIN bool `yaml:"retry_after_failed_pin" env:"RETRY_AFTER_FAILED_PIN"`
-}
-
-// TokenConfig selects a token.
-type TokenConfig struct {
-	// Label is CK_TOKEN_INFO's label.
-	Label string `yaml:"label" env:"LABEL"`
-	// Serial is CK_TOKEN_INFO's serialNumber: the safest.
-	Serial string `yaml:"serial" env:"SERIAL"`
-	// Slot is a slot ID. Some modules renumber slots at every start.
-	Slot *uint `yaml:"slot" env:"SLOT"`
-}
-
-// PINConfig says where a PIN comes from.
-type PINConfig struct {
-	// File is a file that holds the PIN, readable by the service alone.
-	File string `yaml:"file" env:"FILE"`
-	// Env is the name of an environment variable that holds the PIN; it is removed from the environment after reading.
-	Env string `yaml:"env" env:"ENV"`
-	// Prompt asks on the terminal.
-	Prompt bool `yaml:"prompt" env:"PROMPT"`
 }
 
 // PoliciesConfig says where the profiles are.
@@ -159,7 +128,7 @@ func defaultConfig() Config {
 	return Config{
 		Replica:  host,
 		Database: DatabaseConfig{MaxConnections: 16},
-		HSM:      HSMConfig{Sessions: 8},
+		HSM:      KeysConfig{Isolation: isolationNone, HSMConfig: HSMConfig{Sessions: 8}},
 		Listen:   ListenConfig{API: "127.0.0.1:8443", Distribution: "127.0.0.1:8080", Operations: "127.0.0.1:8081"},
 		TLS:      TLSConfig{Names: []string{"localhost", "127.0.0.1", "::1"}},
 		Limits:   LimitsConfig{Body: "1MiB"},
@@ -195,10 +164,14 @@ func parseConfig(path string, data []byte, environ []string) (Config, error) {
 
 // resolvePaths makes relative paths relative to the file that they stand in.
 func (c *Config) resolvePaths(dir string) {
-	for _, p := range []*string{&c.Database.URLFile, &c.HSM.PIN.File, &c.Policies.Directory} {
+	for _, p := range []*string{&c.Database.URLFile, &c.HSM.Socket, &c.Policies.Directory} {
 		if *p != "" && !filepath.IsAbs(*p) {
 			*p = filepath.Join(dir, *p)
 		}
+	}
+	c.HSM.resolvePaths(dir)
+	for i := range c.Tokens {
+		c.Tokens[i].resolvePaths(dir)
 	}
 }
 
@@ -217,16 +190,8 @@ func (c *Config) validate(doc *strictyaml.Document) {
 		doc.Refuse("database", "give url, or url_file for a URL with a password", "exactly one of url and url_file is needed")
 	}
 	within("database.max_connections", c.Database.MaxConnections, 2, 500)
-	if c.HSM.Module == "" {
-		doc.Refuse("hsm.module", "for SoftHSM on Debian: /usr/lib/softhsm/libsofthsm2.so", "the path of the PKCS#11 library is needed")
-	}
-	if c.HSM.Token == (TokenConfig{}) {
-		doc.Refuse("hsm.token", "give label or serial; `chancery hsm list` shows them", "the token is not selected")
-	}
-	if sources := c.HSM.PIN.sources(); sources != 1 {
-		doc.Refuse("hsm.pin", "give file, env or prompt", "%d sources of the PIN are given, exactly one is needed", sources)
-	}
-	within("hsm.sessions", c.HSM.Sessions, 1, 1000)
+	c.validateTokens(doc)
+	c.validateCompliance(doc)
 	if len(c.Authorities) == 0 {
 		doc.Refuse("authorities", "name those added with `chancery authority add`", "at least one authority is needed")
 	}
@@ -309,15 +274,6 @@ func (t TLSConfig) serviceName() ca.ServiceName {
 	return n
 }
 
-func (p PINConfig) sources() (n int) {
-	for _, given := range []bool{p.File != "", p.Env != "", p.Prompt} {
-		if given {
-			n++
-		}
-	}
-	return n
-}
-
 // databaseURL is the URL in place or in its file.
 func (d DatabaseConfig) databaseURL() (string, error) {
 	if d.URL != "" {
@@ -328,13 +284,6 @@ func (d DatabaseConfig) databaseURL() (string, error) {
 		return "", fmt.Errorf("reading the database URL: %w", err)
 	}
 	return strings.TrimSpace(string(data)), nil
-}
-
-func (h HSMConfig) config(pin hsm.PIN) hsm.Config {
-	return hsm.Config{
-		Module: h.Module, Token: hsm.Selector{Label: h.Token.Label, Serial: h.Token.Serial, Slot: h.Token.Slot}, PIN: pin,
-		MaxSessions: h.Sessions, RetryAfterFailedPIN: h.RetryAfterFailedPIN,
-	}
 }
 
 var bodySize = regexp.MustCompile(`^([0-9]{1,9})(|KiB|MiB)$`)

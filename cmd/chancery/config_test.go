@@ -2,6 +2,8 @@ package main
 
 import (
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -67,7 +69,7 @@ func FuzzConfig(f *testing.F) {
 	f.Add([]byte(soundConfig))
 	f.Add([]byte("replica: [\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		if c, err := parseConfig("c.yaml", data, nil); err == nil && (len(c.Authorities) == 0 || c.HSM.Module == "") {
+		if c, err := parseConfig("c.yaml", data, nil); err == nil && (len(c.Authorities) == 0 || c.allTokens()[0].Module == "") {
 			t.Errorf("an incomplete configuration was accepted: %+v", c)
 		}
 	})
@@ -101,6 +103,7 @@ type composeService struct {
 	Secrets         []string          `yaml:"secrets"`
 	Volumes         []string          `yaml:"volumes"`
 	Networks        []string          `yaml:"networks"`
+	NetworkMode     string            `yaml:"network_mode"`
 	Ports           []string          `yaml:"ports"`
 	Healthcheck     any               `yaml:"healthcheck"`
 	DependsOn       map[string]any    `yaml:"depends_on"`
@@ -121,7 +124,8 @@ func TestComposeAgreesWithServe(t *testing.T) {
 	if strings.Join(service.Command, " ") != "serve --config /etc/chancery/chancery.yaml" || !mounts(service, "./deploy/chancery.yaml:/etc/chancery/chancery.yaml:ro") {
 		t.Errorf("the service is started by %v with %v", service.Command, service.Volumes)
 	}
-	for name, s := range map[string]composeService{"chancery": service, "setup": file.Services["setup"]} {
+	holder := file.Services["keeper"]
+	for name, s := range map[string]composeService{"chancery": service, "setup": file.Services["setup"], "keeper": holder} {
 		if !s.ReadOnly || s.User == "" || strings.HasPrefix(s.User, "0") || len(s.CapDrop) != 1 || s.CapDrop[0] != "ALL" {
 			t.Errorf("%s is not confined: %+v", name, s)
 		}
@@ -129,12 +133,17 @@ func TestComposeAgreesWithServe(t *testing.T) {
 	if service.Healthcheck == nil || file.Services["postgres"].Healthcheck == nil {
 		t.Error("a health check is missing")
 	}
-	for _, path := range []string{cfg.Database.URLFile, cfg.HSM.PIN.File} {
+	kept, err := loadKeeperConfig("../../deploy/keeper.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, s := range map[string]composeService{cfg.Database.URLFile: service, kept.Tokens[0].PIN.File: holder} {
 		name := strings.TrimPrefix(path, "/run/secrets/")
-		if _, known := file.Secrets[name]; !known || !strings.Contains(strings.Join(service.Secrets, " "), name) {
-			t.Errorf("%s is no secret of the service", path)
+		if _, known := file.Secrets[name]; !known || !slices.Contains(s.Secrets, name) {
+			t.Errorf("%s is no secret of the service that reads it", path)
 		}
 	}
+	checkComposeKeeper(t, cfg, kept, service, holder)
 	ports := strings.Join(service.Ports, " ")
 	for _, address := range []string{cfg.Listen.API, cfg.Listen.Distribution} {
 		port := address[strings.LastIndexByte(address, ':'):]
@@ -157,6 +166,33 @@ func TestComposeAgreesWithServe(t *testing.T) {
 		if !made[name] {
 			t.Errorf("authority %s is configured, and the ceremony does not make it", name)
 		}
+	}
+}
+
+// checkComposeKeeper looks that the keeper is a boundary: another user, no network, and nothing of its own in the service's reach.
+func checkComposeKeeper(t *testing.T, cfg Config, kept KeeperConfig, service, holder composeService) {
+	t.Helper()
+	if cfg.HSM.Isolation != isolationKeeper || cfg.HSM.Socket != kept.Socket {
+		t.Errorf("the service uses %+v, and the keeper listens on %s", cfg.HSM, kept.Socket)
+	}
+	user, _, _ := strings.Cut(service.User, ":")
+	if holderUser, _, _ := strings.Cut(holder.User, ":"); holderUser == user || !slices.Contains(kept.Peers, user) || holder.NetworkMode != "none" {
+		t.Errorf("the keeper is %+v with peers %v, the service runs as %s", holder, kept.Peers, service.User)
+	}
+	if slices.Contains(service.Secrets, "pin") {
+		t.Error("the service sees the PIN")
+	}
+	for _, v := range service.Volumes {
+		if !strings.HasSuffix(v, ":ro") && !strings.HasSuffix(v, ":"+filepath.Dir(kept.Socket)) {
+			t.Errorf("the service can write to %s", v)
+		}
+	}
+	var keys KeyFile
+	if err := strictyaml.Decode("keys.yaml", read(t, "../../deploy/keys.yaml"), &keys).Err(); err != nil {
+		t.Error(err)
+	}
+	if len(keys.Keys) != len(cfg.Authorities) || keys.Keys[0].Name != cfg.Authorities[0] {
+		t.Errorf("the keeper's keys are not those of the authorities %v", cfg.Authorities)
 	}
 }
 

@@ -84,7 +84,11 @@ func (a *app) dev(ctx context.Context, o devOptions) (err error) {
 		return err
 	}
 	defer listeners.close()
-	say := a.progress()
+	var steps []devStep
+	say := func(step, format string, args ...any) {
+		steps = append(steps, devStep{step, fmt.Sprintf(format, args...)})
+		fmt.Fprintf(a.Stderr, "  %-12s %s\n", step, fmt.Sprintf(format, args...))
+	}
 
 	cluster, err := startCluster(ctx, home)
 	if err != nil {
@@ -104,6 +108,7 @@ func (a *app) dev(ctx context.Context, o devOptions) (err error) {
 		return err
 	}
 	say("token", "SoftHSM, label %s", devLabel)
+	say("keeper", "a child of this process: it keeps a library's crash out, and is no boundary")
 
 	cfg := d.config(cluster, home, o)
 	store, err := openStore(ctx, cfg, slog.New(slog.DiscardHandler))
@@ -137,7 +142,14 @@ func (a *app) dev(ctx context.Context, o devOptions) (err error) {
 			played <- nil
 			return
 		}
-		go func() { played <- a.playOnce(ctx, d, say); stop() }()
+		go func() {
+			err := a.playOnce(ctx, d, say)
+			if err == nil {
+				err = a.print(map[string][]devStep{"steps": steps}, func(io.Writer) {}) // as text they are told already
+			}
+			played <- err
+			stop()
+		}()
 	})
 	if err != nil {
 		return fmt.Errorf("%w\n(the service's log is in %s)", err, filepath.Join(home, "service.log"))
@@ -145,11 +157,10 @@ func (a *app) dev(ctx context.Context, o devOptions) (err error) {
 	return <-played
 }
 
-// progress tells of steps on standard error, so that standard output is the result's.
-func (a *app) progress() func(step, format string, args ...any) {
-	return func(step, format string, args ...any) {
-		fmt.Fprintf(a.Stderr, "  %-12s %s\n", step, fmt.Sprintf(format, args...))
-	}
+// devStep is one step of dev. It is told on standard error, so that standard output is the result's.
+type devStep struct {
+	Step   string `json:"step"`
+	Detail string `json:"detail"`
 }
 
 // bind listens where the flags say, else where the last run did, else on the defaults, and notes the addresses. A flag with port 0 takes
@@ -189,7 +200,10 @@ func (d devFile) config(cluster postgres.Cluster, home string, o devOptions) Con
 	c := defaultConfig()
 	c.Replica = "dev"
 	c.Database.URL = cluster.URL(postgres.Service, postgres.Database)
-	c.HSM = HSMConfig{Module: d.PKCS11.Module, Token: TokenConfig{Label: devLabel}, PIN: PINConfig{File: d.PKCS11.PINFile}, Sessions: 8}
+	c.HSM = KeysConfig{
+		Isolation: isolationChild, Socket: filepath.Join(home, "keeper", "keeper.sock"),
+		HSMConfig: HSMConfig{Module: d.PKCS11.Module, Token: TokenConfig{Label: devLabel}, PIN: PINConfig{File: d.PKCS11.PINFile}, Sessions: 8},
+	}
 	c.Authorities = []string{devIssuer}
 	c.Namespaces = []NamespaceConfig{{
 		Name: devNamespace, DNS: []string{"dev.example", "localhost"}, IP: []string{"127.0.0.0/8", "::1/128"},
@@ -306,7 +320,7 @@ func (a *app) devCeremony(ctx context.Context, home string, d devFile, cfg Confi
 		return nil, err
 	}
 	plan.Output = out
-	token, err := a.openToken(ctx, cfg.HSM)
+	token, err := a.openToken(ctx, cfg.HSM.HSMConfig, operator(), nil)
 	if err != nil {
 		return nil, err
 	}

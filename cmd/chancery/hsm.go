@@ -1,12 +1,248 @@
 package main
 
-import "github.com/spf13/cobra"
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"regexp"
+
+	"github.com/spf13/cobra"
+
+	"github.com/chancery-ca/chancery/ca"
+	"github.com/chancery-ca/chancery/hsm"
+	"github.com/chancery-ca/chancery/hsm/usage"
+	"github.com/chancery-ca/chancery/storage"
+)
 
 func (a *app) hsmCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "hsm", Short: "Work on tokens"}
-	cmd.AddCommand(
-		a.hsmInitCommand(),
-		a.hsmProbeCommand(),
-	)
+	cmd := &cobra.Command{
+		Use:   "hsm",
+		Short: "Work on tokens, and with the keys in them",
+		Long: `Work on tokens, and with the keys in them.
+
+A token is named by --config chancery.yaml (and --token NAME, where it has several), or by --module with --token-label or --token-serial.
+PINs come from files, from the sources that the configuration names, or are asked for; never from the command line.
+
+Every operation is recorded: in the audit log of the configuration's database, or else in a journal (--journal).`,
+	}
+	cmd.AddCommand(a.hsmListCommand(), a.hsmInitCommand(), a.hsmPINCommand(), a.hsmKeyCommand(), a.hsmSignCommand(), a.hsmVerifyCommand(),
+		a.hsmEncryptCommand(), a.hsmDecryptCommand(), a.hsmWrapCommand(), a.hsmUnwrapCommand(), a.hsmMACCommand(), a.hsmDigestCommand(),
+		a.hsmRandomCommand(), a.hsmCertificateCommand(), a.hsmAttestCommand(), a.hsmProbeCommand())
 	return cmd
+}
+
+// tokenFlags select a token on the command line. There is no flag for a PIN: whoever lists processes would read it.
+type tokenFlags struct {
+	module, label, serial, pinFile string
+	configPath, name               string
+	usage, journal                 string
+}
+
+func (f *tokenFlags) add(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.module, "module", "", "PKCS#11 library (default: SoftHSM, where it is found)")
+	cmd.Flags().StringVar(&f.label, "token-label", "", "label of the token")
+	cmd.Flags().StringVar(&f.serial, "token-serial", "", "serial of the token")
+	cmd.Flags().StringVar(&f.pinFile, "pin-file", "", "file that holds the user PIN (default: ask)")
+	cmd.Flags().StringVarP(&f.configPath, "config", "c", "", "configuration that names the token, instead of the flags above")
+	cmd.Flags().StringVar(&f.name, "token", "", "name of the token in the configuration, where it has several")
+}
+
+// addRecording adds the flags of commands that work in a token.
+func (f *tokenFlags) addRecording(cmd *cobra.Command) {
+	f.add(cmd)
+	cmd.Flags().StringVar(&f.usage, "usage", "", "file with the usage policy of the keys (default: the configuration's)")
+	cmd.Flags().StringVar(&f.journal, "journal", "", "file that operations are recorded in, without a configuration (default: hsm-journal.jsonl beside the PIN file)")
+}
+
+// resolve is the token that the flags select, and the configuration, if there is one.
+func (f *tokenFlags) resolve(a *app) (HSMConfig, *Config, error) {
+	if f.configPath != "" {
+		if f.module != "" || f.label != "" || f.serial != "" || f.pinFile != "" {
+			return HSMConfig{}, nil, misuse{errors.New("--config names the token: leave out --module, --token-label, --token-serial and --pin-file")}
+		}
+		cfg, err := loadConfig(f.configPath, a.Environ)
+		if err != nil {
+			return HSMConfig{}, nil, err
+		}
+		token, err := cfg.token(f.name)
+		return token.HSMConfig, &cfg, err
+	}
+	c := HSMConfig{Module: f.module, Token: TokenConfig{Label: f.label, Serial: f.serial}, PIN: PINConfig{File: f.pinFile, Prompt: f.pinFile == ""}}
+	if f.name != "" {
+		return c, nil, misuse{errors.New("--token names a token of a configuration: give --config, or --token-label")}
+	}
+	if c.Token == (TokenConfig{}) {
+		return c, nil, misuse{errors.New("which token? give --token-label or --token-serial, or --config; `chancery hsm list` shows the tokens")}
+	}
+	module, err := moduleOr(f.module)
+	c.Module = module
+	return c, nil, err
+}
+
+// moduleOr is the module given, or SoftHSM.
+func moduleOr(given string) (string, error) {
+	if given != "" {
+		return given, nil
+	}
+	return hsm.FindSoftHSM()
+}
+
+// worksite is an open token with what a command needs beside it.
+type worksite struct {
+	*hsm.Token
+	where       HSMConfig
+	cfg         *Config              // nil without a configuration
+	authorities []ca.AuthorityRecord // of the configuration's database
+	asked       bool                 // whether the database was asked for them
+	usage       *usage.Policy        // nil where there is none
+}
+
+// inToken opens the token for one command. Where its operations are recorded is opened first: what cannot be recorded is not done.
+func (a *app) inToken(ctx context.Context, f *tokenFlags, do func(ctx context.Context, w *worksite) error) (err error) {
+	w := &worksite{}
+	if w.where, w.cfg, err = f.resolve(a); err != nil {
+		return err
+	}
+	if f.usage != "" {
+		w.where.Usage = f.usage
+	}
+	if w.where.Usage != "" {
+		if w.usage, err = usage.Load(w.where.Usage, ""); err != nil {
+			return err
+		}
+	}
+	observer, done, err := a.recording(ctx, f, w)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, done()) }()
+	if w.Token, err = a.openToken(ctx, w.where, operator(), observer); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, w.Token.Close()) }()
+	return do(hsm.WithActor(ctx, operator()), w)
+}
+
+// recording opens the audit log of the configuration's database, else the journal.
+func (a *app) recording(ctx context.Context, f *tokenFlags, w *worksite) (hsm.Observer, func() error, error) {
+	if w.cfg == nil || f.journal != "" {
+		j, err := openJournal(f.journalPath())
+		if err != nil {
+			return nil, nil, err
+		}
+		return j, j.Close, nil
+	}
+	store, err := openStore(ctx, *w.cfg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return nil, nil, fmt.Errorf("%w; the operation would be recorded in the database's audit log, or in a file named by --journal", err)
+	}
+	if w.authorities, err = store.Authorities(ctx); err != nil {
+		store.Close()
+		return nil, nil, err
+	}
+	w.asked = true
+	return storeObserver{store}, func() error { store.Close(); return nil }, nil
+}
+
+// storeObserver records operations in the database's audit log.
+type storeObserver struct{ store *storage.Store }
+
+// Observe records one operation.
+func (o storeObserver) Observe(ctx context.Context, op hsm.Operation) error {
+	return recordOperation(ctx, o.store, op)
+}
+
+// keyFlags name a key.
+type keyFlags struct{ label, id string }
+
+func (f *keyFlags) add(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.label, "key", "", "label of the key (CKA_LABEL)")
+	cmd.Flags().StringVar(&f.id, "key-id", "", "id of the key in hexadecimal (CKA_ID)")
+}
+
+func (f *keyFlags) ref() (hsm.KeyRef, error) {
+	if f.label == "" && f.id == "" {
+		return hsm.KeyRef{}, misuse{errors.New("which key? give --key or --key-id; `chancery hsm key list` shows the keys")}
+	}
+	id, err := parseID(f.id)
+	return hsm.KeyRef{Label: f.label, ID: id}, err
+}
+
+func parseID(text string) ([]byte, error) {
+	id, err := hex.DecodeString(text)
+	if err != nil {
+		return nil, misuse{fmt.Errorf("%q is no id: write it in hexadecimal digits", text)}
+	}
+	return id, nil
+}
+
+// input opens a file, or standard input for "-".
+func (a *app) input(path string) (io.ReadCloser, error) {
+	if path == "-" {
+		return io.NopCloser(a.Stdin), nil
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("opening the input: %w", err)
+	}
+	return f, nil
+}
+
+// maxInput is the largest input that is read as a whole. Octets.
+const maxInput = 16 << 20
+
+// inputWhole reads a small file.
+func (a *app) inputWhole(path string) ([]byte, error) {
+	in, err := a.input(path)
+	if err != nil {
+		return nil, err
+	}
+	defer in.Close()
+	data, err := io.ReadAll(io.LimitReader(in, maxInput+1))
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", path, err)
+	}
+	if len(data) > maxInput {
+		return nil, fmt.Errorf("%s has more than %d octets", path, maxInput)
+	}
+	return data, nil
+}
+
+// deliver writes octets to a file; to standard output for "-", or where no file is named and the output is text.
+func (a *app) deliver(path string, data []byte, mode os.FileMode) error {
+	switch {
+	case path != "" && path != "-":
+		return writeFile(path, data, mode)
+	case path == "-" || a.output != "json":
+		if _, err := a.Stdout.Write(data); err != nil {
+			return fmt.Errorf("writing the result: %w", err)
+		}
+	}
+	return nil
+}
+
+// report tells of a result whose octets were delivered: as JSON with -o json, else, where they went into a file, in one line.
+func (a *app) report(path string, result any, format string, args ...any) error {
+	if a.output == "json" && path == "-" {
+		return nil // standard output is taken
+	}
+	return a.print(result, func(w io.Writer) {
+		if path != "" && path != "-" {
+			fmt.Fprintf(w, format+"\n", args...)
+		}
+	})
+}
+
+var (
+	pinFlag      = regexp.MustCompile(`^unknown flag: --(user-|so-|new-|old-)?(pin|puk|password)$`)
+	pinShorthand = regexp.MustCompile(`^unknown shorthand flag: 'p' in `)
+)
+
+// pinOnCommandLine recognises the habits of other tools: --pin 1234, --so-pin=1234, -p 1234. What follows is never repeated.
+func pinOnCommandLine(err error) bool {
+	return pinFlag.MatchString(err.Error()) || pinShorthand.MatchString(err.Error())
 }

@@ -33,7 +33,7 @@ type probeFlags struct {
 func (a *app) hsmProbeCommand() *cobra.Command {
 	var f probeFlags
 	cmd := &cobra.Command{
-		Use:   "probe (--token-label LABEL | --token-serial SERIAL)",
+		Use:   "probe",
 		Short: "Try out what a token can do, and say whether Chancery can run on it",
 		Long: `Try out what a token can do, and say whether Chancery can run on it.
 
@@ -48,7 +48,7 @@ file, and the public key are put beside it, and openssl verifies them:
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.hsmProbe(cmd.Context(), f) },
 	}
-	f.add(cmd)
+	f.addRecording(cmd)
 	cmd.Flags().StringVar(&f.format, "format", "text", "format of the report without -o json: text or markdown")
 	cmd.Flags().StringVar(&f.out, "out", "", "file to write the report to (default: standard output)")
 	cmd.Flags().StringVar(&f.signKey, "sign-key", "", "label of a key in the token, RSA or EC, that signs the JSON report; needs --out and -o json")
@@ -70,38 +70,27 @@ func (a *app) hsmProbe(ctx context.Context, f probeFlags) error {
 	case f.speed < 0 || f.speed > 10*time.Second:
 		return misuse{fmt.Errorf("--speed %s: at most 10s", f.speed)}
 	}
-	where, err := f.config()
-	if err != nil {
-		return err
-	}
-	token, err := a.openToken(ctx, where)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if token != nil {
-			_ = token.Close() // a report is not given up for a token that does not close
-		}
-	}()
 	starting := func(string) {}
 	if a.output == "text" {
 		starting = func(check string) { fmt.Fprintln(a.Stderr, "trying:", check) }
 	}
-	if f.leftovers {
-		if _, err := probe.Clean(ctx, token); err != nil {
-			return err
+	var report *probe.Report
+	failure := a.inToken(ctx, &f.tokenFlags, func(ctx context.Context, w *worksite) (err error) {
+		if f.leftovers {
+			if _, err := probe.Clean(ctx, w.Token); err != nil {
+				return err
+			}
 		}
-	}
-	report, failure := probe.Run(ctx, probe.Config{Token: token, Now: a.Now, Speed: f.speed, Sessions: f.sessions, Starting: starting})
-	if errors.Is(failure, probe.ErrLeft) {
-		if token, failure = a.cleanAnew(ctx, token, where, report, failure); token == nil {
-			return failure
-		}
-	}
+		report, err = probe.Run(ctx, probe.Config{Token: w.Token, Now: a.Now, Speed: f.speed, Sessions: f.sessions, Starting: starting})
+		return err
+	})
 	if report == nil {
 		return failure
 	}
-	if err := a.writeReport(ctx, token, report, f); err != nil {
+	if errors.Is(failure, probe.ErrLeft) {
+		failure = a.cleanAnew(ctx, f, report, failure)
+	}
+	if err := a.writeReport(ctx, report, f); err != nil {
 		return errors.Join(failure, err)
 	}
 	if failure == nil && !report.Verdict.Runs {
@@ -110,28 +99,23 @@ func (a *app) hsmProbe(ctx context.Context, f probeFlags) error {
 	return failure
 }
 
-// cleanAnew opens the token anew and removes what it did not let go of before. The failure is that of the probe, unless it is settled so.
-func (a *app) cleanAnew(ctx context.Context, token *hsm.Token, where HSMConfig, report *probe.Report, failure error) (*hsm.Token, error) {
-	ctx = context.WithoutCancel(ctx) // an interrupted probe cleans up, too
-	if err := token.Close(); err != nil {
-		return nil, errors.Join(failure, err)
+// cleanAnew opens the token anew and removes what it did not let go of before. It returns the probe's failure, unless it is settled so.
+func (a *app) cleanAnew(ctx context.Context, f probeFlags, report *probe.Report, failure error) error {
+	// An interrupted probe cleans up, too.
+	err := a.inToken(context.WithoutCancel(ctx), &f.tokenFlags, func(ctx context.Context, w *worksite) (err error) {
+		report.Left, err = probe.Clean(ctx, w.Token)
+		return err
+	})
+	switch {
+	case err != nil || len(report.Left) > 0:
+		return errors.Join(failure, err)
+	case report.Cancelled:
+		return ctx.Err()
 	}
-	token, err := a.openToken(ctx, where)
-	if err != nil {
-		return nil, errors.Join(failure, err)
-	}
-	left, err := probe.Clean(ctx, token)
-	if err != nil || len(left) > 0 {
-		return token, errors.Join(failure, err)
-	}
-	report.Left = []string{}
-	if report.Cancelled {
-		return token, context.Canceled
-	}
-	return token, nil
+	return nil
 }
 
-func (a *app) writeReport(ctx context.Context, token *hsm.Token, report *probe.Report, f probeFlags) error {
+func (a *app) writeReport(ctx context.Context, report *probe.Report, f probeFlags) error {
 	var text bytes.Buffer
 	var err error
 	switch {
@@ -155,7 +139,10 @@ func (a *app) writeReport(ctx context.Context, token *hsm.Token, report *probe.R
 	// The signature is made first, so that a report without one is not taken for signed by an old one beside it.
 	files := map[string][]byte{f.out: text.Bytes()}
 	if f.signKey != "" {
-		files[f.out+".sig"], files[f.out+".pub"], err = signReport(ctx, token, hsm.KeyRef{Label: f.signKey}, text.Bytes())
+		err := a.inToken(ctx, &f.tokenFlags, func(ctx context.Context, w *worksite) (err error) {
+			files[f.out+".sig"], files[f.out+".pub"], err = signReport(ctx, w.Token, hsm.KeyRef{Label: f.signKey}, text.Bytes())
+			return err
+		})
 		if err != nil {
 			return fmt.Errorf("signing the report: %w", err)
 		}

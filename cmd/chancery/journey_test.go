@@ -23,16 +23,24 @@ import (
 // TestFirstCertificate is the main job with programs that we did not write: openssl verifies the chain with the fetched CRL, certtool reads
 // everything, and after the revocation openssl says that the certificate is revoked.
 func TestFirstCertificate(t *testing.T) {
-	s := newStack(t, storagetest.New(t), false)
+	database := storagetest.New(t)
+	s := newStack(t, database, false)
+	keys := database.Column(t, `INSERT INTO idempotency_keys (actor, key, body, issuer, serial, created_at) SELECT 'a', 'of ' || days, sha256(''), 'issuing-1',
+		decode(repeat('1c', 20), 'hex'), now() - make_interval(days => days) FROM unnest(ARRAY[6, 8]) AS days RETURNING key`)
 	r := s.start("first", s.token.Module)
+	eventually(t, 10*time.Second, "of "+strings.Join(keys, " and ")+" days ago, upkeep leaves the younger idempotency key", func() bool {
+		return strings.Join(database.Column(t, `SELECT key FROM idempotency_keys WHERE actor = 'a'`), ",") == "of 6"
+	})
 	files := fetched{t: t, dir: t.TempDir()}
 	issued, got, err := r.issue(t.Context(), "www.dev.example", nil)
 	if err != nil || got.status != http.StatusCreated {
 		t.Fatalf("%d %s, %v", got.status, got.body, err)
 	}
 	leaf, chain := files.keep("leaf.pem", []byte(issued.Certificate)), files.keep("issued-chain.pem", []byte(issued.Chain))
-	for _, path := range []string{"/ca/" + devIssuer + ".cer", "/ca/" + devIssuer + ".pem", "/ca/" + devIssuer + "/chain.pem", "/ca/" + devIssuer + "/chain.p7c",
-		"/ca/roots.pem", "/crl/" + devIssuer + ".crl", "/crl/" + devRoot + ".crl"} {
+	for _, path := range []string{
+		"/ca/" + devIssuer + ".cer", "/ca/" + devIssuer + ".pem", "/ca/" + devIssuer + "/chain.pem", "/ca/" + devIssuer + "/chain.p7c",
+		"/ca/roots.pem", "/crl/" + devIssuer + ".crl", "/crl/" + devRoot + ".crl",
+	} {
 		files.fetch(r, path)
 	}
 
@@ -157,13 +165,25 @@ func TestDevOnce(t *testing.T) {
 	var root []byte
 	for run := range 2 {
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-		cmd := exec.CommandContext(ctx, os.Args[0], "dev", "--once", "--listen", "127.0.0.1:0", "--listen-distribution", "127.0.0.1:0")
+		cmd := exec.CommandContext(ctx, os.Args[0], "dev", "--once", "-o", []string{"text", "json"}[run], "--listen", "127.0.0.1:0", "--listen-distribution", "127.0.0.1:0")
 		cmd.Env = append(os.Environ(), actAsChancery+"=1", "CHANCERY_HOME="+home)
-		out, err := cmd.CombinedOutput()
+		var out, said bytes.Buffer
+		cmd.Stdout, cmd.Stderr = &out, &said
+		err := cmd.Run()
 		cancel()
 		if err != nil {
 			log, _ := os.ReadFile(filepath.Join(home, "service.log"))
-			t.Fatalf("run %d: %v\n%s\n%s", run, err, out, log)
+			t.Fatalf("run %d: %v\n%s\n%s", run, err, &said, log)
+		}
+		var result struct{ Steps []devStep }
+		switch err := json.Unmarshal(out.Bytes(), &result); {
+		case run == 0 && out.Len() > 0:
+			t.Errorf("as text, the steps are told on standard error, and nothing else is: %s", &out)
+		case run == 1 && (err != nil || len(result.Steps) == 0 || result.Steps[len(result.Steps)-1].Step != "done"):
+			t.Errorf("as JSON: %v\n%s", err, &out)
+		}
+		if !strings.Contains(said.String(), "done") {
+			t.Errorf("run %d does not tell what it did:\n%s", run, &said)
 		}
 		again, err := os.ReadFile(filepath.Join(home, "root.pem"))
 		if err != nil {

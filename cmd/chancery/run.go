@@ -67,6 +67,36 @@ type app struct {
 // run carries out one command line. It returns what main exits with; it never exits by itself.
 func run(ctx context.Context, args []string, env Env) error {
 	a := &app{Env: env}
+	root := a.rootCommand()
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	if err != nil && (strings.HasPrefix(err.Error(), "unknown command") || strings.HasPrefix(err.Error(), "required flag")) {
+		err = misuse{err} // cobra gives these two no type
+	}
+	if err != nil && !errors.Is(err, errSilent) {
+		if jsonAsked(args) {
+			a.output = "json"
+		}
+		a.reportError(err)
+	}
+	return err
+}
+
+// jsonAsked finds -o json in a command line that could not be read up to there: what is wrong with it is told in the form asked for.
+func jsonAsked(args []string) bool {
+	for i, arg := range args {
+		switch arg {
+		case "-ojson", "-o=json", "--output=json":
+			return true
+		case "-o", "--output":
+			return i+1 < len(args) && args[i+1] == "json"
+		}
+	}
+	return false
+}
+
+// rootCommand is the command line with all its verbs.
+func (a *app) rootCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "chancery",
 		Short: "A certificate authority whose keys never leave the HSM",
@@ -85,19 +115,23 @@ then:         chancery request      a certificate for a CSR, or for a new key`,
 		return nil
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		if pinOnCommandLine(err) {
+			return misuse{errors.New("a PIN has no place on a command line: whoever lists processes reads it, and the shell's history keeps it.\n" +
+				"Put it into a file of mode 0600 and give --pin-file (--so-pin-file, --new-pin-file), or leave the flag out to be asked.\n" +
+				"If this was the real one, change it: chancery hsm pin change")}
+		}
 		return misuse{fmt.Errorf("%w\nSee '%s --help'", err, cmd.CommandPath())}
 	})
-	root.SetIn(env.Stdin)
-	root.SetOut(env.Stdout)
-	root.SetErr(env.Stderr)
-	root.SetArgs(args)
+	root.SetIn(a.Stdin)
+	root.SetOut(a.Stdout)
+	root.SetErr(a.Stderr)
 	root.AddGroup(
 		&cobra.Group{ID: "service", Title: "Running the authority:"},
 		&cobra.Group{ID: "operate", Title: "Setting it up:"},
 		&cobra.Group{ID: "client", Title: "Using it:"},
 	)
 	for group, commands := range map[string][]*cobra.Command{
-		"service": {a.devCommand(), a.serveCommand(), a.migrateCommand(), a.healthCommand()},
+		"service": {a.devCommand(), a.serveCommand(), a.keeperCommand(), a.migrateCommand(), a.healthCommand()},
 		"operate": {a.hsmCommand(), a.ceremonyCommand(), a.authorityCommand(), a.crlCommand(), a.tokenCommand()},
 		"client":  {a.requestCommand(), a.getCommand(), a.listCommand(), a.revokeCommand()},
 	} {
@@ -110,14 +144,7 @@ then:         chancery request      a certificate for a CSR, or for a new key`,
 	for _, c := range root.Commands() {
 		markMisuse(c)
 	}
-	err := root.ExecuteContext(ctx)
-	if err != nil && strings.HasPrefix(err.Error(), "unknown command") {
-		err = misuse{err}
-	}
-	if err != nil && !errors.Is(err, errSilent) {
-		a.reportError(err)
-	}
-	return err
+	return root
 }
 
 // markMisuse makes a wrong number of arguments, and a group called without its verb, count as misuse.

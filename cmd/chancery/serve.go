@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -10,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -19,7 +19,6 @@ import (
 
 	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/ca"
-	"github.com/chancery-ca/chancery/hsm"
 	"github.com/chancery-ca/chancery/issuance"
 	"github.com/chancery-ca/chancery/policies"
 	"github.com/chancery-ca/chancery/storage"
@@ -91,7 +90,7 @@ type service struct {
 	env     Env
 	log     *slog.Logger
 	store   *storage.Store
-	token   *hsm.Token
+	keys    keyring
 	ca      *ca.CA
 	web     *web.Server
 	replica ca.Replica
@@ -102,6 +101,7 @@ type service struct {
 // those that it has begun, and closes what it opened. ready is called once requests are answered.
 func (a *app) serve(ctx context.Context, cfg Config, l listeners, ready func()) (err error) {
 	defer l.close()
+	tuneMemory(a.Env)
 	s, err := a.open(ctx, cfg)
 	if err != nil {
 		return err
@@ -169,7 +169,7 @@ func serveUntil(ctx context.Context, server *http.Server, l net.Listener, name s
 	return nil
 }
 
-// open joins the rooms: store, policies, token, authorities, the CA, the web.
+// open joins the rooms: store, policies, keys, authorities, the CA, the web.
 func (a *app) open(ctx context.Context, cfg Config) (_ *service, err error) {
 	s := &service{cfg: cfg, env: a.Env, log: newLogger(a.Stderr, cfg.Log), replica: ca.Replica{Name: cfg.Replica, Run: uuid.NewString()}}
 	defer func() {
@@ -187,14 +187,18 @@ func (a *app) open(ctx context.Context, cfg Config) (_ *service, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if s.token, err = a.openToken(ctx, cfg.HSM); err != nil {
-		return nil, err
-	}
-	authorities, err := s.openAuthorities(ctx)
+	metrics := web.NewMetrics(set.Names())
+	records, err := s.configuredAuthorities(ctx)
 	if err != nil {
 		return nil, err
 	}
-	metrics := web.NewMetrics(set.Names())
+	if s.keys, err = a.openKeys(ctx, cfg, records, serviceObserver{metrics, s.store, s.log}, s.log); err != nil {
+		return nil, err
+	}
+	authorities, err := s.openAuthorities(ctx, records)
+	if err != nil {
+		return nil, err
+	}
 	var store ca.Store = s.store
 	if a.WrapStore != nil {
 		store = a.WrapStore(store)
@@ -217,9 +221,8 @@ func (a *app) open(ctx context.Context, cfg Config) (_ *service, err error) {
 	return s, err
 }
 
-// openAuthorities opens the key of each configured authority. A key that the token does not vouch for, or that is not the certificate's,
-// ends the start.
-func (s *service) openAuthorities(ctx context.Context) ([]*ca.Authority, error) {
+// configuredAuthorities are the records of the authorities that the configuration names, in its order.
+func (s *service) configuredAuthorities(ctx context.Context) ([]ca.AuthorityRecord, error) {
 	records, err := s.store.Authorities(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("reading the authorities: %w", err)
@@ -228,7 +231,7 @@ func (s *service) openAuthorities(ctx context.Context) ([]*ca.Authority, error) 
 	for _, r := range records {
 		known[r.Name] = r
 	}
-	var opened []*ca.Authority
+	var configured []ca.AuthorityRecord
 	for _, name := range s.cfg.Authorities {
 		record, ok := known[name]
 		if !ok {
@@ -237,28 +240,34 @@ func (s *service) openAuthorities(ctx context.Context) ([]*ca.Authority, error) 
 		if !record.Online {
 			return nil, fmt.Errorf("authority %q is an offline one: its key signs in ceremonies alone; remove it from the configuration's authorities", name)
 		}
-		authority, err := s.openAuthority(record)
+		configured = append(configured, record)
+	}
+	return configured, nil
+}
+
+// openAuthorities opens the key of each configured authority. A key that the token does not vouch for, that is not the certificate's, or
+// that is not what the configuration requires, ends the start.
+func (s *service) openAuthorities(ctx context.Context, records []ca.AuthorityRecord) ([]*ca.Authority, error) {
+	var opened []*ca.Authority
+	for _, record := range records {
+		authority, err := s.openAuthority(ctx, record)
 		if err != nil {
-			return nil, fmt.Errorf("opening authority %q: %w", name, err)
+			return nil, fmt.Errorf("opening authority %q: %w", record.Name, err)
 		}
 		opened = append(opened, authority)
 	}
 	return opened, nil
 }
 
-func (s *service) openAuthority(record ca.AuthorityRecord) (*ca.Authority, error) {
+func (s *service) openAuthority(ctx context.Context, record ca.AuthorityRecord) (*ca.Authority, error) {
 	certificate, err := parseCertificate(record.Certificate)
 	if err != nil {
 		return nil, err
 	}
-	if serial := s.token.Info().Serial; record.Key.Token != "" && record.Key.Token != serial {
-		return nil, fmt.Errorf("its key is in the token with serial %s, and the open token has serial %s", record.Key.Token, serial)
-	}
-	signer, err := s.token.Signer(hsm.KeyRef{Label: record.Key.Label, ID: record.Key.ID}, certificate.PublicKey)
+	key, err := s.keys.signer(ctx, record, certificate.PublicKey)
 	if err != nil {
 		return nil, err
 	}
-	var key crypto.Signer = signer
 	if s.env.WrapKey != nil {
 		key = s.env.WrapKey(record.Name, key)
 	}
@@ -271,8 +280,8 @@ func (s *service) openAuthority(record ca.AuthorityRecord) (*ca.Authority, error
 
 func (s *service) close() error {
 	var err error
-	if s.token != nil {
-		err = s.token.Close()
+	if s.keys != nil {
+		err = s.keys.Close()
 	}
 	if s.store != nil {
 		s.store.Close()
@@ -291,16 +300,18 @@ func (s *service) renewTLS(ctx context.Context) error {
 	return nil
 }
 
-// upkeep makes partitions ahead and renews the service's certificate when two thirds of its life have passed.
+// upkeep keeps the database in order and renews the service's certificate when two thirds of its life have passed.
 func (s *service) upkeep(ctx context.Context) {
-	renew, partitions := time.NewTicker(renewCheck), time.NewTicker(upkeepEvery)
+	renew, database := time.NewTicker(renewCheck), time.NewTicker(upkeepEvery)
 	defer renew.Stop()
-	defer partitions.Stop()
+	defer database.Stop()
+	s.forgetKeys(ctx) // a service that is restarted every day has upkeep, too
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-partitions.C:
+		case <-database.C:
+			s.forgetKeys(ctx)
 			if err := s.store.EnsurePartitions(ctx, s.env.Now()); err != nil {
 				s.log.ErrorContext(ctx, "making partitions ahead failed; trying again", "error", err)
 			}
@@ -317,12 +328,24 @@ func (s *service) upkeep(ctx context.Context) {
 	}
 }
 
+// forgetKeys deletes the idempotency keys that are too old to be asked for again.
+func (s *service) forgetKeys(ctx context.Context) {
+	n, err := s.store.ForgetIdempotencyKeys(ctx, ca.IdempotencyAge)
+	switch {
+	case err != nil && ctx.Err() == nil:
+		s.log.ErrorContext(ctx, "forgetting old idempotency keys failed; trying again", "error", err)
+	case n > 0:
+		s.log.InfoContext(ctx, "old idempotency keys are forgotten", "keys", n)
+	}
+}
+
 // record tells the audit log of the service's own doings.
 func (s *service) record(ctx context.Context, kinds ...audit.Kind) error {
 	var leaves []audit.Leaf
 	for _, kind := range kinds {
 		leaf, err := audit.New(audit.Event{ID: newID(), Kind: kind, Time: s.env.Now(), Actor: "system", Data: map[string]string{
-			"replica": s.replica.Name, "run": s.replica.Run, "policy": s.ca.PolicyDigest(), "version": version(), "token": s.token.Info().Serial,
+			"replica": s.replica.Name, "run": s.replica.Run, "policy": s.ca.PolicyDigest(), "version": version(),
+			"token": strings.Join(s.keys.serials(), ","),
 		}})
 		if err != nil {
 			return err

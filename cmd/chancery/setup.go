@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -8,19 +9,80 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"time"
 
 	"golang.org/x/term"
 
 	"github.com/chancery-ca/chancery/hsm"
+	"github.com/chancery-ca/chancery/hsm/usage"
 )
 
-// openToken opens a token as configured.
-func (a *app) openToken(ctx context.Context, c HSMConfig) (*hsm.Token, error) {
-	token, err := hsm.Open(ctx, c.config(a.pin(c.PIN)))
+// openAfter is how long opening a token may take where the configuration does not say.
+const openAfter = 30 * time.Second
+
+// openToken opens a token as configured. Its operations are told to the observer, which may be nil.
+func (a *app) openToken(ctx context.Context, c HSMConfig, actor string, observer hsm.Observer) (*hsm.Token, error) {
+	config, err := a.tokenConfig(c, actor, observer)
 	if err != nil {
-		return nil, fmt.Errorf("opening the token: %w", err)
+		return nil, err
 	}
-	return token, nil
+	return opened(ctx, c, func(ctx context.Context) (*hsm.Token, error) { return hsm.Open(ctx, config) })
+}
+
+// openRecovering is openToken for a token that is opened anew whenever it was lost.
+func (a *app) openRecovering(ctx context.Context, c HSMConfig, actor string, observer hsm.Observer, log *slog.Logger) (*hsm.Recovering, error) {
+	config, err := a.tokenConfig(c, actor, observer)
+	if err != nil {
+		return nil, err
+	}
+	return opened(ctx, c, func(ctx context.Context) (*hsm.Recovering, error) { return hsm.OpenRecovering(ctx, config, log) })
+}
+
+func (a *app) tokenConfig(c HSMConfig, actor string, observer hsm.Observer) (hsm.Config, error) {
+	config := hsm.Config{
+		Module: c.Module, Token: c.Token.selector(), PIN: a.pin(c.PIN), MaxSessions: c.Sessions, RetryAfterFailedPIN: c.RetryAfterFailedPIN,
+		SessionWait: time.Duration(c.Timeouts.Session), Actor: actor, Observer: observer, Now: a.Now,
+	}
+	if c.Usage != "" {
+		policy, err := usage.Load(c.Usage, "")
+		if err != nil {
+			return config, err
+		}
+		config.Usage = policy
+	}
+	return config, nil
+}
+
+// opened opens a token within the time that the configuration allows.
+func opened[T any](ctx context.Context, c HSMConfig, open func(context.Context) (T, error)) (token T, err error) {
+	if c.PIN.Prompt { // a person may think as long as they like
+		if token, err = open(ctx); err != nil {
+			return token, fmt.Errorf("opening the token: %w", err)
+		}
+		return token, nil
+	}
+	type result struct {
+		token T
+		err   error
+	}
+	done := make(chan result, 1)
+	go func() {
+		token, err := open(ctx)
+		done <- result{token, err}
+	}()
+	limit := cmp.Or(time.Duration(c.Timeouts.Open), openAfter)
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case r := <-done:
+		if r.err != nil {
+			return token, fmt.Errorf("opening the token: %w", r.err)
+		}
+		return r.token, nil
+	case <-timer.C:
+		// A call into the module cannot be cancelled; what becomes of it is the process's end.
+		return token, fmt.Errorf("opening the token: the module %s has not answered for %s; see that the HSM is reachable, or raise timeouts.open", c.Module, limit)
+	}
 }
 
 // pin is the source of a PIN.
@@ -30,6 +92,10 @@ func (a *app) pin(c PINConfig) hsm.PIN {
 		return hsm.PINFromFile(c.File)
 	case c.Env != "":
 		return hsm.PINFromEnv(c.Env)
+	case c.Credential != "":
+		return hsm.PINFromCredential(c.Credential, a.lookup)
+	case len(c.Command) > 0:
+		return hsm.PINFromCommand(c.Command)
 	}
 	return hsm.PINFromPrompt(func() ([]byte, error) { return a.askSecret("PIN of the token: ") })
 }

@@ -40,6 +40,7 @@ type stack struct {
 	tokens   map[access.Role]string
 	client   *http.Client
 	unsafe   bool
+	hsm      string // the replicas' hsm configuration; empty: the token in process
 }
 
 // newStack makes one. The distribution address stands in the certificates and need not be listened on.
@@ -115,13 +116,17 @@ type replica struct {
 
 // config is the configuration of a replica. It listens wherever a port is free.
 func (s *stack) config(name, module string) string {
+	hsm := s.hsm
+	if hsm == "" {
+		hsm = fmt.Sprintf("{module: %q, token: {label: %q}, pin: {file: %q}}", module, s.token.Label, s.token.PINFile)
+	}
 	return fmt.Sprintf(`replica: %s
 database: {url: %q, unsafe: %v, max_connections: 16}
-hsm: {module: %q, token: {label: %q}, pin: {file: %q}}
+hsm: %s
 authorities: [%s]
 namespaces: [{name: dev, dns: [dev.example, localhost], ip: [127.0.0.0/8]}]
 listen: {api: "127.0.0.1:0", distribution: "127.0.0.1:0", operations: "127.0.0.1:0"}
-`, name, s.database.URL, s.unsafe, module, s.token.Label, s.token.PINFile, devIssuer)
+`, name, s.database.URL, s.unsafe, hsm, devIssuer)
 }
 
 // start starts a replica and waits until it serves. Extra environment entries may replace the module (module=...).

@@ -47,8 +47,10 @@ func Modulus(size int) *big.Int {
 
 // rocaModulus has the fingerprint of the keys of CVE-2017-15361: modulo small primes it is a power of 65537.
 func rocaModulus() *big.Int {
-	primes := []int64{2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61,
-		67, 71, 73, 79, 83, 89, 97, 101, 103, 107, 109, 113, 127, 131, 137, 139, 149, 151, 157, 163, 167}
+	primes := []int64{
+		2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61,
+		67, 71, 73, 79, 83, 89, 97, 101, 103, 107, 109, 113, 127, 131, 137, 139, 149, 151, 157, 163, 167,
+	}
 	m := big.NewInt(1)
 	for _, p := range primes {
 		m.Mul(m, big.NewInt(p))

@@ -242,3 +242,17 @@ func FuzzParse(f *testing.F) {
 		_ = p.Permit(t.Context(), hsm.Operation{Op: hsm.OpSign, Key: hsm.KeyRef{Label: "code"}, Began: time.Now()})
 	})
 }
+
+// The policy that docs/hsm.md shows is one.
+func TestDocumentedPolicyIsSound(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../../docs/hsm.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, after, _ := strings.Cut(string(text), "```yaml\nroles:")
+	policy, _, found := strings.Cut(after, "```")
+	if _, err := usage.Parse("hsm.md", []byte("roles:"+policy)); err != nil || !found {
+		t.Error(err)
+	}
+}

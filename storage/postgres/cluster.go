@@ -93,8 +93,10 @@ func (c Cluster) Init(ctx context.Context) error {
 	if err := os.RemoveAll(unfinished); err != nil {
 		return fmt.Errorf("removing an unfinished cluster: %w", err)
 	}
-	args := []string{"--pgdata", unfinished, "--username", Superuser, "--auth-local", "trust", "--auth-host", "reject",
-		"--encoding", "UTF8", "--locale", "C", "--no-instructions", "--data-checksums"}
+	args := []string{
+		"--pgdata", unfinished, "--username", Superuser, "--auth-local", "trust", "--auth-host", "reject",
+		"--encoding", "UTF8", "--locale", "C", "--no-instructions", "--data-checksums",
+	}
 	if c.Volatile {
 		args = append(args, "--no-sync")
 	}

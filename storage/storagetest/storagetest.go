@@ -39,13 +39,24 @@ var shared = struct {
 // storage.Config.Unsafe, or with Store.
 func New(tb testing.TB) *Database {
 	tb.Helper()
+	return create(tb, postgres.Database)
+}
+
+// NewEmpty is New without tables: what an operator has before the first migration.
+func NewEmpty(tb testing.TB) *Database {
+	tb.Helper()
+	return create(tb, "template0")
+}
+
+func create(tb testing.TB, template string) *Database {
+	tb.Helper()
 	shared.once.Do(func() { shared.cluster, shared.err = start(Options{}) })
 	if shared.err != nil {
 		tb.Fatalf("starting Postgres for tests: %v", shared.err)
 	}
 	c := shared.cluster.Cluster
 	name := fmt.Sprintf("test_%d", shared.next.Add(1))
-	if err := administer(c, fmt.Sprintf("CREATE DATABASE %s TEMPLATE %s OWNER %s", name, postgres.Database, postgres.Owner)); err != nil {
+	if err := administer(c, fmt.Sprintf("CREATE DATABASE %s TEMPLATE %s OWNER %s", name, template, postgres.Owner)); err != nil {
 		tb.Fatalf("making a database for a test: %v", err)
 	}
 	tb.Cleanup(func() {

@@ -1,0 +1,523 @@
+package main
+
+import (
+	"bytes"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/chancery-ca/chancery/hsm/hsmtest"
+	"github.com/chancery-ca/chancery/storage/storagetest"
+)
+
+// counter is a directory where commands are typed, on a token.
+type counter struct {
+	t     *testing.T
+	dir   string
+	token *hsmtest.Token
+	flags []string // that select the token
+}
+
+func newCounter(t *testing.T) *counter {
+	t.Helper()
+	c := &counter{t: t, dir: t.TempDir(), token: hsmtest.New(t)}
+	c.flags = []string{"--module", c.token.Module, "--token-serial", c.token.Serial, "--pin-file", c.token.PINFile, "--journal", c.path("journal.jsonl")}
+	return c
+}
+
+func (c *counter) path(name string) string { return filepath.Join(c.dir, name) }
+
+func (c *counter) place(name string, data []byte) string {
+	c.t.Helper()
+	if err := os.WriteFile(c.path(name), data, 0o600); err != nil {
+		c.t.Fatal(err)
+	}
+	return c.path(name)
+}
+
+func (c *counter) bytes(name string) []byte {
+	c.t.Helper()
+	data, err := os.ReadFile(c.path(name))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return data
+}
+
+// typed runs a command line and returns what it said and its exit code.
+func typed(t *testing.T, stdin string, args ...string) (stdout, stderr string, code int) {
+	t.Helper()
+	var out, complaints bytes.Buffer
+	err := run(t.Context(), args, Env{
+		Stdin: strings.NewReader(stdin), Stdout: &out, Stderr: &complaints, Environ: os.Environ(), Now: time.Now, Random: rand.Reader,
+	})
+	return out.String(), complaints.String(), exitCode(err)
+}
+
+// do runs a command of `chancery hsm` on the token, which must succeed.
+func (c *counter) do(args ...string) string {
+	c.t.Helper()
+	stdout, stderr, code := typed(c.t, "", slices.Concat([]string{"hsm"}, args, c.flags)...)
+	if code != 0 {
+		c.t.Fatalf("%v: exit code %d\n%s", args, code, stderr)
+	}
+	return stdout
+}
+
+// refused runs one that must fail with the exit code and the words.
+func (c *counter) refused(code int, says string, args ...string) {
+	c.t.Helper()
+	stdout, stderr, got := typed(c.t, "", slices.Concat([]string{"hsm"}, args, c.flags)...)
+	if got != code || !strings.Contains(stderr, says) {
+		c.t.Errorf("%v: exit code %d, want %d with %q\n%s%s", args, got, code, says, stdout, stderr)
+	}
+}
+
+func decode[T any](t *testing.T, text string) (into T) {
+	t.Helper()
+	if err := json.Unmarshal([]byte(text), &into); err != nil {
+		t.Fatalf("%v: %s", err, text)
+	}
+	return into
+}
+
+// openssl runs in the directory and must succeed.
+func (c *counter) openssl(args ...string) {
+	c.t.Helper()
+	for i, a := range args {
+		if _, err := os.Stat(c.path(a)); err == nil && a != "" {
+			args[i] = c.path(a)
+		}
+	}
+	if out, err := command(c.t, "openssl", args...); err != nil {
+		c.t.Errorf("openssl %v: %v\n%s", args, err, out)
+	}
+}
+
+func TestHSMKeysAndSignatures(t *testing.T) {
+	c := newCounter(t)
+	message := c.place("message", bytes.Repeat([]byte("m"), 100_000))
+	for algorithm, verify := range map[string][]string{
+		"ecdsa-p256": {"dgst", "-sha256", "-verify", "public.pem", "-signature", "signature", "message"},
+		"ecdsa-p521": {"dgst", "-sha512", "-verify", "public.pem", "-signature", "signature", "message"},
+		"rsa-2048":   {"dgst", "-sha256", "-sigopt", "rsa_padding_mode:pss", "-sigopt", "rsa_pss_saltlen:digest", "-verify", "public.pem", "-signature", "signature", "message"},
+		"ed25519":    {"pkeyutl", "-verify", "-pubin", "-inkey", "public.pem", "-rawin", "-in", "message", "-sigfile", "signature"},
+	} {
+		c.do("key", "generate", "--algorithm", algorithm, "--label", algorithm)
+		c.do("sign", "--key", algorithm, "--in", message, "--out", c.path("signature"))
+		c.place("public.pem", []byte(c.do("key", "show", "--key", algorithm, "--public", "pem")))
+		c.openssl(verify...)
+		if out := c.do("verify", "--key", algorithm, "--in", message, "--signature", c.path("signature")); out != "valid\n" {
+			t.Errorf("%s: %q", algorithm, out)
+		}
+		changed := c.bytes("signature")
+		changed[len(changed)-1] ^= 1
+		c.place("changed", changed)
+		stdout, _, code := typed(t, "", slices.Concat([]string{"hsm", "verify", "-o", "json", "--key", algorithm, "--in", message, "--signature", c.path("changed")}, c.flags)...)
+		if code != 1 || decode[map[string]bool](t, stdout)["valid"] {
+			t.Errorf("%s: a changed signature: %d, %s", algorithm, code, stdout)
+		}
+	}
+	digest := sha256.Sum256(c.bytes("message"))
+	c.do("sign", "--key", "rsa-2048", "--scheme", "rsa-pkcs1", "--digest", hex.EncodeToString(digest[:]), "--out", c.path("signature"))
+	c.place("public.pem", []byte(c.do("key", "show", "--key", "rsa-2048", "--public", "pem")))
+	c.openssl("dgst", "-sha256", "-verify", "public.pem", "-signature", "signature", "message")
+
+	jwk := decode[map[string]string](t, c.do("key", "show", "--key", "ed25519", "--public", "jwk"))
+	if jwk["kty"] != "OKP" || jwk["crv"] != "Ed25519" || jwk["x"] == "" || jwk["d"] != "" {
+		t.Errorf("%v", jwk)
+	}
+	keys := decode[[]objectJSON](t, c.do("key", "list", "-o", "json"))
+	if len(keys) != 8 || keys[0].Attributes["CKA_TOKEN"] != "true" {
+		t.Errorf("%+v", keys)
+	}
+	shown := c.do("key", "show", "--key", "ecdsa-p256")
+	for _, want := range []string{"CKO_PRIVATE_KEY", "CKA_NEVER_EXTRACTABLE    true", "CKA_ALLOWED_MECHANISMS   CKM_ECDSA", "BEGIN PUBLIC KEY"} {
+		if !strings.Contains(shown, want) {
+			t.Errorf("%q is not shown:\n%s", want, shown)
+		}
+	}
+	c.refused(1, "taken", "key", "generate", "--algorithm", "ecdsa-p256", "--label", "ecdsa-p256")
+	c.refused(1, "algorithm is unknown", "key", "generate", "--algorithm", "rsa-512", "--label", "small")
+	c.refused(1, "not for", "key", "generate", "--algorithm", "ecdsa-p256", "--label", "x", "--for", "encrypt")
+	c.refused(2, "which key?", "sign", "--in", message)
+	c.refused(2, "what is signed?", "sign", "--key", "rsa-2048")
+	c.refused(1, "no such key", "sign", "--key", "nobody", "--in", message)
+	// Destroying asks, and says what it could not ask.
+	c.refused(1, "could not be checked", "key", "destroy", "--key", "ecdsa-p256")
+	c.do("key", "destroy", "--key", "ecdsa-p256", "--yes")
+	c.refused(1, "no such key", "key", "destroy", "--key", "ecdsa-p256", "--yes")
+	c.refused(1, "CKA_MODIFIABLE", "key", "label", "--key", "ed25519", "--label", "other", "--yes")
+	c.do("key", "generate", "--algorithm", "aes-256", "--label", "before", "--modifiable")
+	c.do("key", "label", "--key", "before", "--label", "after", "--yes")
+	c.do("key", "show", "--key", "after")
+
+	// Everything is in the journal, and nothing of the data.
+	journal := string(c.bytes("journal.jsonl"))
+	for _, want := range []string{`"op":"generate"`, `"op":"sign"`, `"op":"destroy"`, `"mechanism":"CKM_ECDSA"`, `"input_digest":"` + hex.EncodeToString(digest[:]), `"actor":"local:`, `"result":"ok"`} {
+		if !strings.Contains(journal, want) {
+			t.Errorf("the journal lacks %s", want)
+		}
+	}
+	for _, line := range strings.Split(strings.TrimSpace(journal), "\n") {
+		decode[journalEntry](t, line)
+	}
+	if strings.Contains(journal, hsmtest.UserPIN) {
+		t.Error("the journal holds the PIN")
+	}
+}
+
+func TestHSMEncryption(t *testing.T) {
+	c := newCounter(t)
+	plain := make([]byte, 300_000)
+	rand.Read(plain)
+	c.place("plain", plain)
+	c.do("key", "generate", "--algorithm", "aes-256", "--label", "files")
+	c.do("key", "generate", "--algorithm", "aes-128", "--label", "other")
+	c.do("key", "generate", "--algorithm", "rsa-2048", "--label", "mail", "--for", "encrypt")
+	for _, key := range []string{"files", "mail"} {
+		c.do("encrypt", "--key", key, "--oaep-hash", "sha1", "--in", c.path("plain"), "--out", c.path("sealed"))
+		c.do("decrypt", "--in", c.path("sealed"), "--out", c.path("opened-"+key))
+		if !bytes.Equal(c.bytes("opened-"+key), plain) {
+			t.Errorf("%s: something else came back", key)
+		}
+	}
+	sealed := c.bytes("sealed")
+	c.place("short", sealed[:len(sealed)-70_000])
+	c.refused(1, "damaged", "decrypt", "--in", c.path("short"), "--out", c.path("nothing"))
+	c.refused(1, "encrypted for the key with id", "decrypt", "--key", "other", "--in", c.path("sealed"), "--out", c.path("nothing"))
+	c.refused(1, "no encrypted file", "decrypt", "--in", c.path("plain"), "--out", c.path("nothing"))
+	if left, err := filepath.Glob(c.path("*nothing*")); err != nil || len(left) != 0 {
+		t.Errorf("failures left %v", left)
+	}
+	if left, err := filepath.Glob(c.path(".nothing*")); err != nil || len(left) != 0 {
+		t.Errorf("failures left %v", left)
+	}
+	c.place("note", []byte("a note"))
+	c.do("encrypt", "--raw", "--context", "for you", "--key", "files", "--in", c.path("note"), "--out", c.path("raw"))
+	c.do("decrypt", "--raw", "--context", "for you", "--key", "files", "--in", c.path("raw"), "--out", c.path("note2"))
+	if string(c.bytes("note2")) != "a note" {
+		t.Errorf("%q", c.bytes("note2"))
+	}
+	c.refused(1, "another key, context or mode", "decrypt", "--raw", "--context", "for me", "--key", "files", "--in", c.path("raw"), "--out", c.path("nothing"))
+	c.refused(1, "sha1", "encrypt", "--raw", "--key", "mail", "--in", c.path("note"), "--out", c.path("nothing"))
+
+	c.do("key", "generate", "--algorithm", "hmac-sha256", "--label", "mac")
+	mac := strings.TrimSpace(c.do("hmac", "--key", "mac", "--in", c.path("note")))
+	if out := c.do("hmac", "--key", "mac", "--in", c.path("note"), "--verify", mac); out != "valid\n" {
+		t.Errorf("%q", out)
+	}
+	c.refused(1, "", "hmac", "--key", "mac", "--in", c.path("plain"), "--verify", mac)
+	want := sha256.Sum256([]byte("a note"))
+	if got := strings.TrimSpace(c.do("digest", "--in", c.path("note"))); got != hex.EncodeToString(want[:]) {
+		t.Errorf("%s", got)
+	}
+	if a, b := c.do("random", "16"), c.do("random", "16"); a == b || len(a) != 33 {
+		t.Errorf("%s %s", a, b)
+	}
+	c.refused(2, "between 1 and", "random", "0")
+}
+
+// A key goes from one token to another; see docs/hsm.md.
+func TestHSMWrapForAnotherToken(t *testing.T) {
+	here, there := newCounter(t), newCounter(t)
+	there.do("key", "generate", "--algorithm", "rsa-2048", "--label", "transport", "--for", "wrap")
+	here.place("transport.pem", []byte(there.do("key", "show", "--key", "transport", "--public", "pem")))
+	here.refused(1, "not confirmed", "key", "generate", "--algorithm", "ecdsa-p256", "--label", "travels", "--extractable")
+	here.do("key", "generate", "--algorithm", "ecdsa-p256", "--label", "travels", "--extractable", "--yes")
+	here.do("key", "generate", "--algorithm", "ecdsa-p256", "--label", "stays")
+	here.refused(1, "made to stay", "wrap", "--key", "stays", "--recipient", here.path("transport.pem"), "--oaep-hash", "sha1", "--out", here.path("w"), "--yes")
+	here.refused(1, "not confirmed", "wrap", "--key", "travels", "--recipient", here.path("transport.pem"), "--oaep-hash", "sha1", "--out", here.path("w"))
+	here.refused(2, "under which key?", "wrap", "--key", "travels", "--out", here.path("w"))
+	here.do("wrap", "--key", "travels", "--recipient", here.path("transport.pem"), "--oaep-hash", "sha1", "--out", here.path("travels.wrapped"),
+		"--public-out", here.path("travels.pem"), "--yes")
+	unwrap := []string{
+		"unwrap", "--under", "transport", "--oaep-hash", "sha1", "--algorithm", "ecdsa-p256", "--label", "travels",
+		"--public-key", here.path("travels.pem"), "--in",
+	}
+	damaged := here.bytes("travels.wrapped")
+	damaged[300] ^= 1
+	here.place("damaged", damaged)
+	there.refused(1, "damaged", append(unwrap, here.path("damaged"))...)
+	there.refused(1, "no such key", "key", "show", "--key", "travels", "--public", "pem")
+	there.do(append(unwrap, here.path("travels.wrapped"))...)
+	there.place("message", []byte("m"))
+	there.do("sign", "--key", "travels", "--in", there.path("message"), "--out", there.path("signature"))
+	here.do("verify", "--key", "travels", "--in", there.path("message"), "--signature", there.path("signature"))
+}
+
+func TestHSMCertificatesAndAttestation(t *testing.T) {
+	c := newCounter(t)
+	c.do("key", "generate", "--algorithm", "ecdsa-p256", "--label", "tls")
+	c.place("public.pem", []byte(c.do("key", "show", "--key", "tls", "--public", "pem")))
+	c.openssl("genrsa", "-out", c.path("ca.key"), "2048")
+	c.openssl("req", "-x509", "-new", "-key", c.path("ca.key"), "-subj", "/CN=ca", "-out", c.path("ca.pem"))
+	c.openssl("x509", "-new", "-subj", "/CN=www.example", "-force_pubkey", c.path("public.pem"), "-CA", c.path("ca.pem"), "-CAkey", c.path("ca.key"), "-set_serial", "7", "-out", c.path("tls.pem"))
+	if out := c.do("certificate", "import", "--in", c.path("tls.pem")); !strings.Contains(out, "paired with its key") {
+		t.Error(out)
+	}
+	c.refused(1, "in the token already", "certificate", "import", "--in", c.path("tls.pem"))
+	c.refused(1, "name a label and an id", "certificate", "import", "--in", c.path("ca.pem"))
+	c.refused(1, "no certificate in PEM or DER", "certificate", "import", "--in", c.path("public.pem"))
+	c.do("certificate", "import", "--in", c.path("ca.pem"), "--label", "ca", "--id", "ca01")
+	all := decode[[]tokenCertificateJSON](t, c.do("certificate", "list", "-o", "json"))
+	if len(all) != 2 {
+		t.Errorf("%+v", all)
+	}
+	if c.do("certificate", "fetch", "--key", "tls") != string(c.bytes("tls.pem")) {
+		t.Error("another certificate was fetched")
+	}
+	c.refused(1, "not confirmed", "certificate", "delete", "--key", "tls")
+	c.do("certificate", "delete", "--key", "tls", "--yes")
+	c.refused(1, "no certificate with", "certificate", "fetch", "--key", "tls")
+
+	c.do("attest", "--key", "tls", "--out", c.path("evidence.json"))
+	out, stderr, code := typed(t, "", "hsm", "attest", "--verify", c.path("evidence.json"), "--trusted", c.path("public.pem"))
+	if code != 0 || !strings.Contains(out, "which is the trusted one") || !strings.Contains(out, "CKM_EC_KEY_PAIR_GEN") || !strings.Contains(out, "confined") {
+		t.Errorf("%d: %s%s", code, out, stderr)
+	}
+	c.openssl("pkey", "-in", c.path("ca.key"), "-pubout", "-out", c.path("other.pem"))
+	if _, stderr, code := typed(t, "", "hsm", "attest", "--verify", c.path("evidence.json"), "--trusted", c.path("other.pem")); code != 1 || !strings.Contains(stderr, "another key signed it") {
+		t.Errorf("%d: %s", code, stderr)
+	}
+	c.place("changed.json", bytes.Replace(c.bytes("evidence.json"), []byte(`"evidence": "e`), []byte(`"evidence": "f`), 1))
+	if _, stderr, code := typed(t, "", "hsm", "attest", "--verify", c.path("changed.json")); code != 1 || !strings.Contains(stderr, "not valid") {
+		t.Errorf("%d: %s", code, stderr)
+	}
+}
+
+func TestHSMTokensAndPINs(t *testing.T) {
+	c := newCounter(t)
+	listed := decode[[]struct {
+		Slots []struct {
+			Token *struct {
+				Serial string   `json:"serial"`
+				Flags  []string `json:"flags"`
+			} `json:"token"`
+		} `json:"slots"`
+	}](t, func() string {
+		out, _, _ := typed(t, "", "hsm", "list", "-o", "json", "--module", c.token.Module, "--mechanisms")
+		return out
+	}())
+	found := false
+	for _, slot := range listed[0].Slots {
+		found = found || slot.Token != nil && slot.Token.Serial == c.token.Serial && slices.Contains(slot.Token.Flags, "CKF_TOKEN_INITIALIZED")
+	}
+	if !found {
+		t.Errorf("the token is not listed: %+v", listed)
+	}
+	so, user := c.place("so", []byte("officer of this test\n")), c.place("user", []byte("user of this test\n"))
+	weak := c.place("weak", []byte("12345678\n"))
+	label := "cli-" + filepath.Base(c.dir)
+	init := []string{"hsm", "init", "--module", c.token.Module, "--label", label, "--journal", c.path("journal.jsonl"), "-o", "json", "--so-pin-file", so, "--pin-file"}
+	if _, stderr, code := typed(t, "", append(init, weak)...); code != 1 || !strings.Contains(stderr, "row") || strings.Contains(stderr, "12345678") {
+		t.Errorf("a weak PIN: %d %s", code, stderr)
+	}
+	if _, stderr, code := typed(t, "", append(init, so)...); code != 1 || !strings.Contains(stderr, "are the same") {
+		t.Errorf("one PIN for both: %d %s", code, stderr)
+	}
+	out, stderr, code := typed(t, "", append(init, user)...)
+	if code != 0 {
+		t.Fatalf("%d: %s", code, stderr)
+	}
+	serial := decode[map[string]string](t, out)["serial"]
+	if _, stderr, code := typed(t, "", append(init, user)...); code != 1 || !strings.Contains(stderr, "initialised already") {
+		t.Errorf("a second time: %d %s", code, stderr)
+	}
+	next, third := c.place("next", []byte("the next one, please\n")), c.place("third", []byte("and a third one\n"))
+	token := []string{"--module", c.token.Module, "--token-serial", serial, "--journal", c.path("journal.jsonl")}
+	for _, step := range []struct {
+		code int
+		says string
+		args []string
+	}{
+		{0, "", []string{"pin", "change", "--pin-file", user, "--new-pin-file", next}},
+		{0, "", []string{"key", "list", "--pin-file", next}},
+		{1, "the PIN is wrong", []string{"pin", "change", "--pin-file", user, "--new-pin-file", third}},
+		{1, "an earlier log-in failed", []string{"key", "list", "--pin-file", user}},
+		{0, "", []string{"pin", "unlock", "--so-pin-file", so, "--new-pin-file", third}},
+		{0, "", []string{"key", "list", "--pin-file", third}},
+		{1, "tried first", []string{"pin", "change", "--pin-file", third, "--new-pin-file", c.place("word", []byte("password1\n"))}},
+		{0, "", []string{"pin", "change", "--so", "--so-pin-file", so, "--new-pin-file", next}},
+		{1, "the PIN is wrong", []string{"pin", "unlock", "--so-pin-file", so, "--new-pin-file", user}},
+		{1, "no terminal", []string{"key", "list"}},
+		{1, "no such token", []string{"key", "list", "--pin-file", third, "--token-label", "nobody"}},
+	} {
+		_, stderr, code := typed(t, "", slices.Concat([]string{"hsm"}, step.args, token)...)
+		if code != step.code || !strings.Contains(stderr, step.says) {
+			t.Errorf("%v: %d %s", step.args, code, stderr)
+		}
+	}
+}
+
+// A PIN on the command line is refused with what to do instead, and is not said again.
+func TestHSMRefusesPINsInArguments(t *testing.T) {
+	for _, args := range [][]string{
+		{"hsm", "key", "list", "--pin", "secret99"},
+		{"hsm", "key", "list", "--pin=secret99"},
+		{"hsm", "init", "--so-pin", "secret99"},
+		{"hsm", "pin", "change", "--new-pin=secret99"},
+		{"hsm", "sign", "-psecret99"},
+		{"hsm", "sign", "-p", "secret99"},
+		{"ceremony", "run", "--pin", "secret99", "plan.yaml"},
+	} {
+		stdout, stderr, code := typed(t, "", args...)
+		if code != 2 || !strings.Contains(stderr, "--pin-file") || strings.Contains(stdout+stderr, "secret99") {
+			t.Errorf("%v: %d %s", args, code, stderr)
+		}
+	}
+}
+
+func TestHSMBadInput(t *testing.T) {
+	c := newCounter(t)
+	text := c.place("text.so", []byte("no library\n"))
+	list := []string{"hsm", "key", "list", "--token-label", "x", "--pin-file", c.token.PINFile, "--journal", c.path("j"), "--module"}
+	for _, step := range []struct {
+		code int
+		says string
+		args []string
+	}{
+		{1, "is not there", append(list, "/nowhere/lib.so")},
+		{1, "is no PKCS#11 library", append(list, text)},
+		{1, "is a directory", append(list, c.dir)},
+		{2, "which token?", []string{"hsm", "key", "list"}},
+		{2, "--config names the token", []string{"hsm", "key", "list", "--config", "x.yaml", "--token-label", "x"}},
+		{1, "name another file by --journal", append(slices.Clone(list), c.token.Module, "--journal", "/nowhere/journal")},
+		{2, "needs a verb", []string{"hsm", "key"}},
+		{2, "hexadecimal", append(slices.Clone(list), c.token.Module)[:0:0]},
+	} {
+		if len(step.args) == 0 {
+			step.args = []string{"hsm", "key", "show", "--key-id", "xyz", "--token-label", "x"}
+		}
+		if _, stderr, code := typed(t, "", step.args...); code != step.code || !strings.Contains(stderr, step.says) {
+			t.Errorf("%v: %d %s, want %q", step.args, code, stderr, step.says)
+		}
+	}
+	// Two keys of one label, as other programs make them.
+	for _, id := range []string{"01", "02"} {
+		if out, err := pkcs11Tool(t, c.token, "--keypairgen", "--key-type", "EC:prime256v1", "--label", "twin", "--id", id); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+	}
+	c.refused(1, "name one by --key and --key-id", "key", "destroy", "--key", "twin", "--yes")
+	c.refused(1, "more than one matches", "sign", "--key", "twin", "--in", text)
+	c.do("key", "destroy", "--key", "twin", "--key-id", "01", "--yes")
+	c.do("sign", "--key", "twin", "--in", text, "--out", c.path("s"))
+}
+
+func TestHSMUsagePolicy(t *testing.T) {
+	c := newCounter(t)
+	policy := c.place("usage.yaml", []byte(`others: refuse
+keys:
+  - {key: {label: twice}, operations: [sign, verify], uses: 2}
+  - {key: {label: past}, operations: [sign], until: 2020-01-01}
+`))
+	message := c.place("message", []byte("m"))
+	c.flags = append(c.flags, "--usage", policy)
+	for _, label := range []string{"twice", "past"} {
+		c.do("key", "generate", "--algorithm", "ecdsa-p256", "--label", label)
+	}
+	c.refused(1, "not named in it", "key", "generate", "--algorithm", "ecdsa-p256", "--label", "other")
+	c.refused(1, "until 2020-01-01", "sign", "--key", "past", "--in", message)
+	for range 2 {
+		c.do("sign", "--key", "twice", "--in", message, "--out", c.path("s"))
+	}
+	c.refused(1, "as many times as it may", "sign", "--key", "twice", "--in", message)
+	c.do("verify", "--key", "twice", "--in", message, "--signature", c.path("s"))
+	c.refused(1, "the key is for sign", "key", "destroy", "--key", "twice", "--yes")
+	if journal := string(c.bytes("journal.jsonl")); !strings.Contains(journal, `"result":"refused"`) {
+		t.Error("refusals are not in the journal")
+	}
+}
+
+// With a configuration, operations are in the database's audit log, and a key that an authority uses is not destroyed.
+func TestHSMWithConfiguration(t *testing.T) {
+	database := storagetest.New(t)
+	s := newStack(t, database, false)
+	path := filepath.Join(s.dir, "commands.yaml")
+	if err := os.WriteFile(path, []byte(s.config("commands", s.token.Module)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	do := func(code int, says, stdin string, args ...string) {
+		t.Helper()
+		if _, stderr, got := typed(t, stdin, slices.Concat([]string{"hsm"}, args, []string{"--config", path})...); got != code || !strings.Contains(stderr, says) {
+			t.Errorf("%v: %d %s", args, got, stderr)
+		}
+	}
+	do(1, "the authority "+devIssuer, "", "key", "destroy", "--key", devIssuer, "--yes")
+	do(1, "the authority "+devRoot, "", "key", "label", "--key", devRoot, "--label", "x", "--yes")
+	do(0, "", "", "key", "generate", "--algorithm", "aes-256", "--label", "spare")
+	do(1, "not confirmed", "no\n", "key", "destroy", "--key", "spare")
+	do(0, "", "yes\n", "key", "destroy", "--key", "spare")
+	ops := strings.Join(database.Column(t, `SELECT convert_from(leaf, 'UTF8') FROM audit_leaves WHERE kind = 'hsm.operation'`), "\n")
+	for _, want := range []string{`"op":"generate"`, `"op":"destroy"`, `"key_label":"spare"`, `"actor":"local:`} {
+		if !strings.Contains(ops, want) {
+			t.Errorf("the audit log lacks %s:\n%s", want, ops)
+		}
+	}
+}
+
+// A ceremony does not begin on a token that is not what the configuration requires of its authorities.
+func TestCeremonyRefusesWhatDoesNotComply(t *testing.T) {
+	c := newCounter(t)
+	plan := c.place("plan.yaml", []byte(devPlan("http://127.0.0.1:9")))
+	config := func(required string) string {
+		return c.place("chancery.yaml", []byte(fmt.Sprintf("database: {url: \"postgres://nowhere/x\"}\nhsm: {module: %q, token: {serial: %q}, pin: {file: %q}}\nauthorities: [%s]\ncompliance: [{authority: %s, %s}]\n",
+			c.token.Module, c.token.Serial, c.token.PINFile, devIssuer, devIssuer, required)))
+	}
+	ceremony := func(required, out string) (string, int) {
+		_, stderr, code := typed(t, "", "ceremony", "run", plan, "--yes", "--config", config(required), "--output-dir", c.path(out))
+		return stderr, code
+	}
+	if said, code := ceremony("hardware: true", "refused"); code != 1 || !strings.Contains(said, "CKF_HW_SLOT") {
+		t.Errorf("%d: %s", code, said)
+	}
+	if keys := decode[[]objectJSON](t, c.do("key", "list", "-o", "json")); len(keys) != 0 {
+		t.Errorf("it made %+v", keys)
+	}
+	if said, code := ceremony("local: true, never_extractable: true", "made"); code != 0 {
+		t.Errorf("%d: %s", code, said)
+	}
+}
+
+// Authorities in several tokens are served by one process; a token that nobody needs is left alone; what is required is enforced.
+func TestServeOpensSeveralTokens(t *testing.T) {
+	database := storagetest.New(t)
+	s := newStack(t, database, false)
+	idle := hsmtest.New(t)
+	config := func(extra string) string {
+		single := s.config("several", s.token.Module)
+		before, after, _ := strings.Cut(single, "hsm: ")
+		token, rest, _ := strings.Cut(after, "\n")
+		return before + fmt.Sprintf("tokens:\n  - {name: main, fips_140: {level: 2, certificate: \"1234\"}, %s\n  - {name: idle, module: %q, token: {label: %q}, pin: {file: /nowhere}}\n",
+			strings.TrimPrefix(token, "{"), idle.Module, idle.Label) + rest + extra
+	}
+	serve := func(extra string) (string, bool) {
+		path := filepath.Join(s.dir, "several.yaml")
+		if err := os.WriteFile(path, []byte(config(extra)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return s.serves(path)
+	}
+	if said, ok := serve("compliance: [{authority: \"*\", local: true, never_extractable: true, fips_140_level: 2}]\n"); !ok {
+		t.Errorf("it does not serve:\n%s", said)
+	}
+	for extra, says := range map[string]string{
+		"compliance: [{authority: issuing-1, hardware: true}]\n":      "CKF_HW_SLOT",
+		"compliance: [{authority: \"*\", fips_140_level: 3}]\n":       "level 2 is declared",
+		"compliance: [{authority: issuing-1}]\n":                      "nothing is required",
+		"compliance: [{key: k, authority: issuing-1, local: true}]\n": "exactly one of authority and key",
+	} {
+		if said, ok := serve(extra); ok || !strings.Contains(said, says) {
+			t.Errorf("%s: serves %v, %s", extra, ok, said)
+		}
+	}
+}

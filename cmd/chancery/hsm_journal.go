@@ -1,0 +1,94 @@
+package main
+
+import (
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/chancery-ca/chancery/audit"
+	"github.com/chancery-ca/chancery/hsm"
+)
+
+// operationData is an operation as the audit log and the journal tell it. It holds no data of the operation but the digest of its input.
+func operationData(op hsm.Operation) map[string]string {
+	data := map[string]string{
+		"op": string(op.Op), "result": op.Result(), "token": op.Token, "token_label": op.TokenLabel,
+		"microseconds": strconv.FormatInt(op.Duration.Microseconds(), 10),
+	}
+	for name, value := range map[string]string{
+		"key_label": op.Key.Label, "key_id": hex.EncodeToString(op.Key.ID), "target_label": op.Target.Label, "target_id": hex.EncodeToString(op.Target.ID),
+		"mechanism": op.Mechanism, "input_digest": hex.EncodeToString(op.Input),
+	} {
+		if value != "" {
+			data[name] = value
+		}
+	}
+	if len(op.Input) > 0 {
+		data["input_hash"] = strings.ToLower(strings.ReplaceAll(op.InputHash.String(), "-", ""))
+	}
+	if op.Session != 0 {
+		data["session"] = strconv.FormatUint(uint64(op.Session), 10)
+	}
+	return data
+}
+
+// journal is a file of operations, one JSON object a line, for tokens that are worked on without a database.
+type journal struct {
+	mu   sync.Mutex
+	file *os.File
+}
+
+// journalEntry is one line.
+type journalEntry struct {
+	Time  string            `json:"time"`
+	Actor string            `json:"actor"`
+	Data  map[string]string `json:"data"`
+}
+
+// openJournal opens a journal before anything is done: what cannot be recorded is not done.
+func openJournal(path string) (*journal, error) {
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("opening the journal of operations: %w; name another file by --journal", err)
+	}
+	return &journal{file: file}, nil
+}
+
+// Observe appends an operation. It is on the disk before its result is handed out.
+func (j *journal) Observe(_ context.Context, op hsm.Operation) error {
+	line, err := json.Marshal(journalEntry{Time: op.Began.UTC().Format(audit.TimeFormat), Actor: op.Actor, Data: operationData(op)})
+	if err != nil {
+		return err
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	_, err = j.file.Write(append(line, '\n'))
+	if op.Op == hsm.OpRandom || op.Op == hsm.OpList {
+		return err // the next operation's sync takes these along
+	}
+	return errors.Join(err, j.file.Sync())
+}
+
+var _ io.Closer = (*journal)(nil)
+
+// Close closes the file.
+func (j *journal) Close() error { return j.file.Close() }
+
+// journalPath is the journal of a token that no configuration with a database names: beside its PIN file, else here.
+func (f *tokenFlags) journalPath() string {
+	switch {
+	case f.journal != "":
+		return f.journal
+	case f.pinFile != "":
+		return filepath.Join(filepath.Dir(f.pinFile), "hsm-journal.jsonl")
+	}
+	return "hsm-journal.jsonl"
+}

@@ -1,0 +1,420 @@
+package main
+
+import (
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"math/big"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/chancery-ca/chancery/hsm"
+)
+
+func (a *app) hsmKeyCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "key", Short: "Generate, list, show, label and destroy keys"}
+	cmd.AddCommand(a.hsmKeyGenerateCommand(), a.hsmKeyListCommand(), a.hsmKeyShowCommand(), a.hsmKeyLabelCommand(), a.hsmKeyDestroyCommand())
+	return cmd
+}
+
+// specFlags say what a key is to be.
+type specFlags struct {
+	algorithm, label, id, usages, mechanisms string
+	modifiable, copyable, indestructible     bool
+}
+
+func (f *specFlags) add(cmd *cobra.Command) {
+	var names []string
+	for _, algorithm := range hsm.Algorithms() {
+		names = append(names, string(algorithm))
+	}
+	cmd.Flags().StringVar(&f.algorithm, "algorithm", "", strings.Join(names, ", "))
+	cmd.Flags().StringVar(&f.label, "label", "", "label for the key (CKA_LABEL); it must be free")
+	cmd.Flags().StringVar(&f.id, "id", "", "id for the key in hexadecimal (CKA_ID) (default: a random one)")
+	cmd.Flags().StringVar(&f.usages, "for", "", "what it is for: sign, encrypt, wrap; several with commas (default: sign; encrypt for AES)")
+	cmd.Flags().StringVar(&f.mechanisms, "mechanisms", "", "mechanisms it may be used with (CKA_ALLOWED_MECHANISMS), by PKCS#11 name, with commas")
+	cmd.Flags().BoolVar(&f.modifiable, "modifiable", false, "CKA_MODIFIABLE: the label can be changed later")
+	cmd.Flags().BoolVar(&f.copyable, "copyable", false, "CKA_COPYABLE")
+	cmd.Flags().BoolVar(&f.indestructible, "indestructible", false, "CKA_DESTROYABLE is false: nobody can destroy it")
+	_ = cmd.MarkFlagRequired("algorithm")
+	_ = cmd.MarkFlagRequired("label")
+}
+
+// spec reads the flags, and what the usage policy says of the key.
+func (f *specFlags) spec(w *worksite, extractable bool) (hsm.KeySpec, error) {
+	id, err := parseID(f.id)
+	if err != nil {
+		return hsm.KeySpec{}, err
+	}
+	s := hsm.KeySpec{
+		Algorithm: hsm.Algorithm(f.algorithm), Label: f.label, ID: id, Extractable: extractable,
+		Modifiable: f.modifiable, Copyable: f.copyable, Indestructible: f.indestructible,
+	}
+	for _, u := range fields(f.usages) {
+		s.Usages = append(s.Usages, hsm.Usage(u))
+	}
+	s.Mechanisms = fields(f.mechanisms)
+	if w.usage != nil {
+		return w.usage.Spec(s)
+	}
+	return s, nil
+}
+
+func fields(list string) []string {
+	return strings.FieldsFunc(list, func(r rune) bool { return r == ',' || r == ' ' })
+}
+
+// objectJSON is a key or certificate as the command line shows it.
+type objectJSON struct {
+	Class      string            `json:"class"`
+	Label      string            `json:"label"`
+	ID         string            `json:"id"`
+	Type       string            `json:"type"`
+	Algorithm  string            `json:"algorithm,omitempty"`
+	Attributes map[string]string `json:"attributes"`
+}
+
+func newObjectJSON(o hsm.Object) objectJSON {
+	j := objectJSON{Class: o.Class, Label: o.Label, ID: hex.EncodeToString(o.ID), Type: o.Type, Algorithm: string(o.Algorithm), Attributes: map[string]string{}}
+	for _, attribute := range o.Attributes {
+		j.Attributes[attribute.Name] = attribute.Value
+	}
+	return j
+}
+
+func (a *app) hsmKeyGenerateCommand() *cobra.Command {
+	var f tokenFlags
+	var spec specFlags
+	var extractable, yes bool
+	cmd := &cobra.Command{
+		Use:   "generate --algorithm ALGORITHM --label LABEL",
+		Short: "Generate a key in the token",
+		Long: `Generate a key in the token, for what is said and nothing else, that cannot leave it.
+
+A usage policy (--usage, or the configuration's) that names the label decides what the key is for. What the token then says of the key is
+read back and compared; a key that is not what was asked for is destroyed again.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.inToken(cmd.Context(), &f, func(ctx context.Context, w *worksite) error {
+				s, err := spec.spec(w, extractable)
+				if err != nil {
+					return err
+				}
+				if s.Extractable {
+					if err := a.confirm(yes, fmt.Sprintf("The key %q will be able to leave the token, wrapped by another key. Generate it?", s.Label)); err != nil {
+						return err
+					}
+				}
+				required := hsm.Requirement{}
+				if w.cfg != nil {
+					required = w.cfg.required("", s.Label)
+				}
+				if err := required.CheckToken(w.Info(), w.where.declaration()); err != nil {
+					return err
+				}
+				if required.NeverExtractable && s.Extractable {
+					return fmt.Errorf("the key %q: %w: the configuration wants it never extractable", s.Label, hsm.ErrNotCompliant)
+				}
+				ref, public, err := w.GenerateKey(ctx, s)
+				if err != nil {
+					return err
+				}
+				return a.showKey(ctx, w, ref, public, func(out io.Writer) {
+					fmt.Fprintf(out, "generated the %s key %q, id %x\n", s.Algorithm, ref.Label, ref.ID)
+				})
+			})
+		},
+	}
+	f.addRecording(cmd)
+	spec.add(cmd)
+	cmd.Flags().BoolVar(&extractable, "extractable", false, "CKA_EXTRACTABLE: the key may leave the token, wrapped by another key; asks for confirmation")
+	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask for confirmation")
+	return cmd
+}
+
+// keyJSON is a key with both halves and its public key.
+type keyJSON struct {
+	Label     string          `json:"label"`
+	ID        string          `json:"id"`
+	Objects   []objectJSON    `json:"objects"`
+	PublicKey string          `json:"public_key,omitempty"` // PEM
+	JWK       json.RawMessage `json:"jwk,omitempty"`
+}
+
+func (a *app) showKey(ctx context.Context, w *worksite, ref hsm.KeyRef, public crypto.PublicKey, text func(io.Writer)) error {
+	objects, err := w.Objects(ctx, ref)
+	if err != nil {
+		return err
+	}
+	if len(objects) == 0 {
+		return fmt.Errorf("%w with %s", hsm.ErrKeyNotFound, ref)
+	}
+	result := keyJSON{Label: objects[0].Label, ID: hex.EncodeToString(objects[0].ID)}
+	for _, o := range objects {
+		result.Objects = append(result.Objects, newObjectJSON(o))
+	}
+	if public != nil {
+		pemText, err := publicKeyPEM(public)
+		if err != nil {
+			return err
+		}
+		result.PublicKey = string(pemText)
+		if result.JWK, err = publicKeyJWK(public, result.ID); err != nil {
+			return err
+		}
+	}
+	return a.print(result, func(out io.Writer) {
+		text(out)
+		for _, o := range objects {
+			fmt.Fprintf(out, "%s\n", o.Class)
+			for _, attribute := range o.Attributes {
+				fmt.Fprintf(out, "  %-24s %s\n", attribute.Name, attribute.Value)
+			}
+		}
+		fmt.Fprint(out, result.PublicKey)
+	})
+}
+
+func publicKeyPEM(public crypto.PublicKey) ([]byte, error) {
+	der, err := x509.MarshalPKIXPublicKey(public)
+	if err != nil {
+		return nil, fmt.Errorf("encoding the public key: %w", err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), nil
+}
+
+// publicKeyJWK is RFC 7517 and 7518, and RFC 8037 for Ed25519.
+func publicKeyJWK(public crypto.PublicKey, id string) (json.RawMessage, error) {
+	text := base64.RawURLEncoding.EncodeToString
+	var jwk map[string]string
+	switch k := public.(type) {
+	case *rsa.PublicKey:
+		jwk = map[string]string{"kty": "RSA", "n": text(k.N.Bytes()), "e": text(big.NewInt(int64(k.E)).Bytes())}
+	case *ecdsa.PublicKey:
+		point, err := k.Bytes()
+		if err != nil {
+			return nil, fmt.Errorf("encoding the public key: %w", err)
+		}
+		half := (len(point) - 1) / 2
+		jwk = map[string]string{"kty": "EC", "crv": k.Curve.Params().Name, "x": text(point[1 : 1+half]), "y": text(point[1+half:])}
+	case ed25519.PublicKey:
+		jwk = map[string]string{"kty": "OKP", "crv": "Ed25519", "x": text(k)}
+	default:
+		return nil, fmt.Errorf("a public key of type %T has no JWK here", public)
+	}
+	jwk["kid"] = id
+	return json.Marshal(jwk)
+}
+
+func (a *app) hsmKeyListCommand() *cobra.Command {
+	var f tokenFlags
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "List the keys in the token",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.inToken(cmd.Context(), &f, func(ctx context.Context, w *worksite) error {
+				objects, err := w.Objects(ctx, hsm.KeyRef{})
+				if err != nil {
+					return err
+				}
+				all := []objectJSON{}
+				for _, o := range objects {
+					if o.Class != "CKO_CERTIFICATE" {
+						all = append(all, newObjectJSON(o))
+					}
+				}
+				return a.print(all, func(out io.Writer) {
+					t := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+					fmt.Fprintln(t, "LABEL\tID\tCLASS\tALGORITHM\tFOR\tEXTRACTABLE")
+					for _, o := range all {
+						var may []string
+						for _, name := range []string{"SIGN", "VERIFY", "ENCRYPT", "DECRYPT", "WRAP", "UNWRAP"} {
+							if o.Attributes["CKA_"+name] == "true" {
+								may = append(may, strings.ToLower(name))
+							}
+						}
+						algorithm := o.Algorithm
+						if algorithm == "" {
+							algorithm = o.Type
+						}
+						fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", o.Label, o.ID, o.Class, algorithm, strings.Join(may, ","), orDash(o.Attributes["CKA_EXTRACTABLE"]))
+					}
+					_ = t.Flush()
+				})
+			})
+		},
+	}
+	f.addRecording(cmd)
+	return cmd
+}
+
+func (a *app) hsmKeyShowCommand() *cobra.Command {
+	var f tokenFlags
+	var key keyFlags
+	var public string
+	cmd := &cobra.Command{
+		Use:   "show --key LABEL",
+		Short: "Show a key's attributes by their PKCS#11 names, and its public key",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ref, err := key.ref()
+			if err != nil {
+				return err
+			}
+			if public != "" && public != "pem" && public != "jwk" {
+				return misuse{fmt.Errorf("--public %q: use pem or jwk", public)}
+			}
+			return a.inToken(cmd.Context(), &f, func(ctx context.Context, w *worksite) error {
+				half, err := w.PublicKey(ref)
+				if err != nil && (public != "" || !errors.Is(err, hsm.ErrKeyNotFound)) {
+					return err
+				}
+				switch public {
+				case "pem":
+					text, err := publicKeyPEM(half)
+					if err != nil {
+						return err
+					}
+					return a.deliver("-", text, 0)
+				case "jwk":
+					text, err := publicKeyJWK(half, hex.EncodeToString(ref.ID))
+					if err != nil {
+						return err
+					}
+					return a.deliver("-", append(text, '\n'), 0)
+				}
+				return a.showKey(ctx, w, ref, half, func(io.Writer) {})
+			})
+		},
+	}
+	f.addRecording(cmd)
+	key.add(cmd)
+	cmd.Flags().StringVar(&public, "public", "", "print the public key alone, as pem or jwk")
+	return cmd
+}
+
+func (a *app) hsmKeyLabelCommand() *cobra.Command {
+	var f tokenFlags
+	var key keyFlags
+	var label string
+	var yes bool
+	cmd := &cobra.Command{
+		Use:   "label --key LABEL --label NEW",
+		Short: "Give a key another label",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ref, err := key.ref()
+			if err != nil {
+				return err
+			}
+			return a.inToken(cmd.Context(), &f, func(ctx context.Context, w *worksite) error {
+				exact, err := w.exact(ctx, ref)
+				if err != nil {
+					return err
+				}
+				if err := a.unused(w, exact, yes, "relabel"); err != nil {
+					return err
+				}
+				if err := w.SetLabel(ctx, exact, label); err != nil {
+					return err
+				}
+				result := map[string]string{"label": label, "id": hex.EncodeToString(exact.ID)}
+				return a.print(result, func(out io.Writer) { fmt.Fprintf(out, "the key %q is now %q\n", exact.Label, label) })
+			})
+		},
+	}
+	f.addRecording(cmd)
+	key.add(cmd)
+	cmd.Flags().StringVar(&label, "label", "", "the new label")
+	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask for confirmation")
+	_ = cmd.MarkFlagRequired("label")
+	return cmd
+}
+
+func (a *app) hsmKeyDestroyCommand() *cobra.Command {
+	var f tokenFlags
+	var key keyFlags
+	var yes bool
+	cmd := &cobra.Command{
+		Use:   "destroy --key LABEL",
+		Short: "Destroy a key for ever",
+		Long: `Destroy a key for ever: both halves of a pair, or a secret key.
+
+With --config, a key that an authority of the database uses is refused. Without it nobody can tell, and --yes is needed.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ref, err := key.ref()
+			if err != nil {
+				return err
+			}
+			return a.inToken(cmd.Context(), &f, func(ctx context.Context, w *worksite) error {
+				exact, err := w.exact(ctx, ref)
+				if err != nil {
+					return err
+				}
+				if err := a.unused(w, exact, yes, "destroy"); err != nil {
+					return err
+				}
+				if err := w.Destroy(ctx, exact); err != nil {
+					return err
+				}
+				result := map[string]string{"label": exact.Label, "id": hex.EncodeToString(exact.ID)}
+				return a.print(result, func(out io.Writer) { fmt.Fprintf(out, "the key %q, id %x, is destroyed\n", exact.Label, exact.ID) })
+			})
+		},
+	}
+	f.addRecording(cmd)
+	key.add(cmd)
+	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask for confirmation")
+	return cmd
+}
+
+// exact finds the whole name of the one private or secret key that ref names.
+func (w *worksite) exact(ctx context.Context, ref hsm.KeyRef) (hsm.KeyRef, error) {
+	objects, err := w.Objects(ctx, ref)
+	if err != nil {
+		return hsm.KeyRef{}, err
+	}
+	var found []hsm.KeyRef
+	var several []string
+	for _, o := range objects {
+		if o.Class == "CKO_PRIVATE_KEY" || o.Class == "CKO_SECRET_KEY" {
+			found, several = append(found, o.KeyRef), append(several, o.KeyRef.String())
+		}
+	}
+	switch len(found) {
+	case 0:
+		return hsm.KeyRef{}, fmt.Errorf("%w with %s in token %q; `chancery hsm key list` shows the keys", hsm.ErrKeyNotFound, ref, w.Info().Label)
+	case 1:
+		return found[0], nil
+	}
+	return hsm.KeyRef{}, fmt.Errorf("%w; name one by --key and --key-id: %s", hsm.ErrAmbiguous, strings.Join(several, "; "))
+}
+
+// unused refuses a key that an authority uses. Where no database could be asked, only --yes goes on.
+func (a *app) unused(w *worksite, key hsm.KeyRef, yes bool, verb string) error {
+	if !w.asked {
+		if yes {
+			return nil
+		}
+		return fmt.Errorf("whether an authority uses the key %q could not be checked, because no configuration with a database was asked: "+
+			"give --config, or --yes to %s it all the same", key.Label, verb)
+	}
+	if users := usedBy(w.authorities, w.Info().Serial, key); len(users) > 0 {
+		return fmt.Errorf("the key %q is that of the authority %s; a key is not to be lost while its authority is known", key.Label, strings.Join(users, ", "))
+	}
+	return a.confirm(yes, fmt.Sprintf("No authority of the database uses the key %q, id %x. %s%s it?", key.Label, key.ID, strings.ToUpper(verb[:1]), verb[1:]))
+}

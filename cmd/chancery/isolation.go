@@ -1,0 +1,258 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"crypto"
+	"encoding/hex"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/chancery-ca/chancery/ca"
+	"github.com/chancery-ca/chancery/hsm"
+	"github.com/chancery-ca/chancery/keeper"
+)
+
+// The kinds of isolation: where keys are used.
+const (
+	isolationNone   = "none"
+	isolationKeeper = "keeper"
+	isolationChild  = "child"
+)
+
+// keyring is where the keys of the authorities are, whichever process that is.
+type keyring interface {
+	// signer is an authority's key, whose public half must be the given one.
+	signer(ctx context.Context, record ca.AuthorityRecord, public crypto.PublicKey) (crypto.Signer, error)
+	// serials are the serial numbers of the tokens, as far as they are known.
+	serials() []string
+	Close() error
+}
+
+// openKeys opens the keys in this process, or reaches the keeper that has them.
+func (a *app) openKeys(ctx context.Context, cfg Config, records []ca.AuthorityRecord, observer hsm.Observer, log *slog.Logger) (keyring, error) {
+	switch c := cfg.HSM; c.Isolation {
+	case isolationKeeper:
+		return &kept{client: keeper.NewClient(c.Socket, 0)}, nil
+	case isolationChild:
+		child, err := startChild(ctx, c, records, a.Stderr, log)
+		if err != nil {
+			return nil, err
+		}
+		log.InfoContext(ctx, "the keys are used by a child of this process: that keeps a library's crash out, and is no boundary", "socket", c.Socket)
+		return &kept{client: keeper.NewClient(c.Socket, 0), child: child}, nil
+	}
+	own, err := a.openTokens(ctx, cfg, records, observer, log)
+	if err != nil {
+		return nil, err
+	}
+	return own, nil
+}
+
+// kept are keys that a keeper has.
+type kept struct {
+	client *keeper.Client
+	child  *childKeeper // nil: the keeper is a service of its own
+	tokens []string
+}
+
+func (k *kept) signer(ctx context.Context, record ca.AuthorityRecord, public crypto.PublicKey) (crypto.Signer, error) {
+	signer, key, err := k.client.Signer(ctx, public)
+	if err != nil {
+		return nil, err
+	}
+	// Where a key was restored into other tokens, the one that it was made in need not be among them; that is the keeper's policy to say.
+	for _, serial := range key.Tokens {
+		if !slices.Contains(k.tokens, serial) {
+			k.tokens = append(k.tokens, serial)
+		}
+	}
+	return signer, nil
+}
+
+func (k *kept) serials() []string { return k.tokens }
+
+func (k *kept) Close() error {
+	err := k.client.Close()
+	if k.child != nil {
+		err = errors.Join(err, k.child.stop())
+	}
+	return err
+}
+
+// childStart bounds how long a child may take until it listens.
+const childStart = 30 * time.Second
+
+// childKeeper is a `chancery keeper` that this process starts and ends. It ends by itself when this process is gone, because the pipe that
+// is its standard input then closes.
+type childKeeper struct {
+	config string
+	stderr io.Writer
+	log    *slog.Logger
+	ctx    context.Context
+	cancel context.CancelFunc
+	work   sync.WaitGroup
+}
+
+// startChild writes the child's configuration, starts it, and waits until it listens.
+func startChild(ctx context.Context, c KeysConfig, records []ca.AuthorityRecord, stderr io.Writer, log *slog.Logger) (*childKeeper, error) {
+	config, err := writeChildConfig(c, records)
+	if err != nil {
+		return nil, fmt.Errorf("configuring the keeper: %w", err)
+	}
+	running, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	k := &childKeeper{config: config, stderr: stderr, log: log, ctx: running, cancel: cancel}
+	ended, err := k.start()
+	if err != nil {
+		cancel()
+		return nil, fmt.Errorf("starting the keeper: %w", err)
+	}
+	k.work.Go(func() { k.keep(ended) })
+	return k, nil
+}
+
+// keep starts the child again when it has ended by itself.
+func (k *childKeeper) keep(ended <-chan error) {
+	for {
+		err := <-ended
+		for k.ctx.Err() == nil {
+			k.log.Error("the keeper has ended; starting it again", "error", err)
+			if ended, err = k.start(); err == nil {
+				break
+			}
+			select {
+			case <-k.ctx.Done():
+			case <-time.After(time.Second):
+			}
+		}
+		if k.ctx.Err() != nil {
+			return
+		}
+	}
+}
+
+// start starts the child and waits until it says that it listens. The channel tells its end.
+func (k *childKeeper) start() (<-chan error, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.CommandContext(k.ctx, self, "keeper", "--with-parent", "--config", k.config)
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	// Closing its input ends it in good order; only one that does not end then is killed.
+	cmd.Cancel = in.Close
+	cmd.WaitDelay = 5 * time.Second
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // an interrupt from the terminal is for the parent
+	cmd.Stderr = k.stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	ended, ready := make(chan error, 1), make(chan bool, 1)
+	go func() {
+		_, err := bufio.NewReader(out).ReadString('\n')
+		ready <- err == nil
+		ended <- cmd.Wait()
+	}()
+	select {
+	case listens := <-ready:
+		if listens {
+			return ended, nil
+		}
+		return nil, fmt.Errorf("it ended before it listened: %w", errors.Join(<-ended, errors.New("its log tells why")))
+	case <-time.After(childStart):
+		_ = in.Close()
+		return nil, errors.Join(fmt.Errorf("it does not listen after %s", childStart), cmd.Process.Kill(), <-ended)
+	}
+}
+
+func (k *childKeeper) stop() error {
+	k.cancel()
+	k.work.Wait()
+	return nil
+}
+
+// writeChildConfig writes what the child is configured with: the same token, and for each authority the policy that its record implies. JSON
+// is YAML.
+func writeChildConfig(c KeysConfig, records []ca.AuthorityRecord) (string, error) {
+	dir := filepath.Dir(c.Socket)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", err
+	}
+	type object = map[string]any
+	token := object{}
+	if c.Token.Label != "" {
+		token["label"] = c.Token.Label
+	}
+	if c.Token.Serial != "" {
+		token["serial"] = c.Token.Serial
+	}
+	if c.Token.Slot != nil {
+		token["slot"] = *c.Token.Slot
+	}
+	pin := object{"file": c.PIN.File}
+	switch {
+	case c.PIN.Env != "":
+		pin = object{"env": c.PIN.Env}
+	case c.PIN.Credential != "":
+		pin = object{"credential": c.PIN.Credential}
+	}
+	var keys []object
+	for _, r := range records {
+		path := filepath.Join(dir, r.Name+".pem")
+		if err := writeFile(path, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: r.Certificate}), 0o600); err != nil {
+			return "", err
+		}
+		key := object{
+			"name": r.Name, "tokens": []string{"main"}, "certificate": path, "certificates": object{"ocsp_responders": true},
+			"crls": object{"max_validity": childCRLValidity},
+		}
+		if r.Key.Label != "" {
+			key["label"] = r.Key.Label
+		}
+		if len(r.Key.ID) > 0 {
+			key["id"] = hex.EncodeToString(r.Key.ID)
+		}
+		keys = append(keys, key)
+	}
+	config := filepath.Join(dir, "keeper.yaml")
+	for path, content := range map[string]object{
+		filepath.Join(dir, "keys.yaml"): {"keys": keys},
+		config: {
+			"socket": c.Socket, "journal": filepath.Join(dir, "journal"), "keys": filepath.Join(dir, "keys.yaml"),
+			"tokens": []object{{
+				"name": "main", "module": c.Module, "token": token, "pin": pin, "sessions": c.Sessions,
+				"retry_after_failed_pin": c.RetryAfterFailedPIN,
+			}},
+		},
+	} {
+		text, err := json.MarshalIndent(content, "", "  ")
+		if err != nil {
+			return "", err
+		}
+		if err := writeFile(path, append(text, '\n'), 0o600); err != nil {
+			return "", err
+		}
+	}
+	return config, nil
+}
+
+// childCRLValidity is the longest validity of a CRL of an authority whose policy nobody has written: that of a root's.
+const childCRLValidity = "400d"

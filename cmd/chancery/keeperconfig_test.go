@@ -1,0 +1,92 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+const soundKeeper = `socket: keeper.sock
+peers: ["10002", root]
+journal: journal
+keys: keys.yaml
+tokens: [{name: main, module: /usr/lib/softhsm/libsofthsm2.so, token: {label: chancery}, pin: {file: pin}}]
+`
+
+func TestKeeperConfigIsRead(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "keeper.yaml")
+	if err := os.WriteFile(path, []byte(soundKeeper), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := loadKeeperConfig(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	settings, err := c.settings(os.Stderr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Socket != filepath.Join(filepath.Dir(path), "keeper.sock") || fmt.Sprint(settings.Peers) != "[10002 0]" || len(settings.Tokens) != 1 {
+		t.Errorf("%+v, %+v", c, settings)
+	}
+	// Whoever can write the policy can sign anything.
+	if err := os.Chmod(path, 0o620); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := loadKeeperConfig(path); err == nil || !strings.Contains(err.Error(), "chmod go-w") {
+		t.Errorf("a configuration that others can write: %v", err)
+	}
+}
+
+func TestKeeperConfigIsRefused(t *testing.T) {
+	for what, change := range map[string][2]string{
+		"an unknown field":   {"journal: journal", "journal: journal\nunknown: 1"},
+		"no socket":          {"socket: keeper.sock\n", ""},
+		"no journal":         {"journal: journal\n", ""},
+		"no keys":            {"keys: keys.yaml\n", ""},
+		"an unknown user":    {"root]", "nobody-of-that-name]"},
+		"no token":           {"tokens: [{name: main", "tokens: [] # [{name: main"},
+		"two sources of PIN": {"pin: {file: pin}", "pin: {file: pin, env: PIN}"},
+		"a PIN in the file":  {"pin: {file: pin}", "pin: 1234"},
+		"no credential":      {"pin: {file: pin}", "pin: {credential: pin}"},
+		"no selection":       {"token: {label: chancery}, ", ""},
+		"no module":          {"module: /usr/lib/softhsm/libsofthsm2.so, ", ""},
+	} {
+		path := filepath.Join(t.TempDir(), "keeper.yaml")
+		text := strings.Replace(soundKeeper, change[0], change[1], 1)
+		if text == soundKeeper {
+			t.Fatalf("%s: nothing was changed", what)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := loadKeeperConfig(path); err == nil {
+			t.Errorf("%s was accepted", what)
+		}
+	}
+}
+
+func TestIsolationIsChecked(t *testing.T) {
+	const sound = "hsm:\n  module: /usr/lib/softhsm/libsofthsm2.so\n  token: {label: chancery}\n  pin: {file: pin}\n"
+	for hsm, refused := range map[string]string{
+		"hsm: {isolation: keeper, socket: s}\n":                                                 "",
+		"hsm: {isolation: keeper}\n":                                                            "hsm.socket",
+		"hsm: {isolation: keeper, socket: s, pin: {file: pin}}\n":                               "must not know",
+		"hsm: {isolation: wall}\n":                                                              "hsm.isolation",
+		"hsm: {isolation: child, socket: s}\n":                                                  "hsm.module",
+		"hsm: {isolation: child, socket: s, module: m, token: {label: l}, pin: {file: p}}\n":    "",
+		"hsm: {isolation: child, socket: s, module: m, token: {label: l}, pin: {prompt: true}}": "no terminal",
+		sound + "  socket: s\n":                                                                 "hsm.socket",
+	} {
+		text := strings.Replace(soundConfig, sound, strings.TrimSuffix(hsm, "\n")+"\n", 1)
+		if text == soundConfig {
+			t.Fatal("nothing was changed")
+		}
+		_, err := parseConfig("chancery.yaml", []byte(text), nil)
+		if refused == "" && err != nil || refused != "" && (err == nil || !strings.Contains(err.Error(), refused)) {
+			t.Errorf("%q: want %q, got %v", hsm, refused, err)
+		}
+	}
+}

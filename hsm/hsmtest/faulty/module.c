@@ -1,0 +1,132 @@
+/*
+ * A PKCS#11 module that stands before another one and does as a file says: the faults of vendors' libraries, on demand.
+ *
+ * REAL is the path of the library behind it, CONTROL that of the file, LOGINS that of a file to which each result of C_Login is added.
+ * The file holds one word: "hang" (until the word is gone), "crash", "wrong" (signatures with a bit turned over), "close" (all
+ * sessions, once for each change of the file), or a hexadecimal CKR that C_SignInit answers with. An absent or empty file is no fault.
+ * "hang-login" and "crash-login" do the same to C_Login.
+ */
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+typedef unsigned long ulong;
+typedef ulong (*function)();
+
+enum { functions = 68, open_session = 12, close_all = 14, login = 18, sign_init = 42, sign = 43 };
+
+struct list {
+	unsigned char version[2];
+	function of[functions];
+};
+
+static struct list ours;
+static struct list *real;
+static ulong slots[64];
+static int known;
+
+static void word(char *to, size_t size)
+{
+	FILE *f = fopen(CONTROL, "r");
+	to[0] = 0;
+	if (!f)
+		return;
+	if (!fgets(to, (int)size, f))
+		to[0] = 0;
+	fclose(f);
+	to[strcspn(to, "\n")] = 0;
+}
+
+static void hang(const char *on)
+{
+	char w[32];
+	do {
+		usleep(20000);
+		word(w, sizeof w);
+	} while (strcmp(w, on) == 0);
+}
+
+/* Twice volatile: a compiler that sees the null pointer leaves the crash out. */
+static volatile int *volatile nowhere;
+static void crash(void) { *nowhere = 0; }
+
+static ulong our_open_session(ulong slot, ulong flags, void *app, void *notify, ulong *session)
+{
+	int i;
+	for (i = 0; i < known && slots[i] != slot; i++)
+		;
+	if (i == known && known < 64)
+		slots[known++] = slot;
+	return real->of[open_session](slot, flags, app, notify, session);
+}
+
+static ulong our_login(ulong session, ulong user, void *pin, ulong length)
+{
+	char w[32];
+	ulong result;
+	FILE *f;
+	word(w, sizeof w);
+	if (strcmp(w, "hang-login") == 0)
+		hang(w);
+	if (strcmp(w, "crash-login") == 0)
+		crash();
+	result = real->of[login](session, user, pin, length);
+	f = fopen(LOGINS, "a");
+	if (f) {
+		fprintf(f, "%lx\n", result);
+		fclose(f);
+	}
+	return result;
+}
+
+static ulong our_sign_init(ulong session, void *mechanism, ulong key)
+{
+	char w[32];
+	static struct timespec closed;
+	struct stat now;
+	word(w, sizeof w);
+	if (strncmp(w, "0x", 2) == 0)
+		return strtoul(w, NULL, 16);
+	if (strcmp(w, "close") == 0 && stat(CONTROL, &now) == 0 && memcmp(&closed, &now.st_mtim, sizeof closed) != 0) {
+		closed = now.st_mtim;
+		for (int i = 0; i < known; i++)
+			real->of[close_all](slots[i]);
+	}
+	return real->of[sign_init](session, mechanism, key);
+}
+
+static ulong our_sign(ulong session, void *data, ulong length, unsigned char *signature, ulong *size)
+{
+	char w[32];
+	ulong result;
+	word(w, sizeof w);
+	if (strcmp(w, "hang") == 0)
+		hang(w);
+	if (strcmp(w, "crash") == 0)
+		crash();
+	result = real->of[sign](session, data, length, signature, size);
+	if (result == 0 && signature && strcmp(w, "wrong") == 0)
+		signature[*size - 1] ^= 1;
+	return result;
+}
+
+ulong C_GetFunctionList(struct list **list)
+{
+	if (!real) {
+		void *library = dlopen(REAL, RTLD_NOW | RTLD_LOCAL);
+		function get = library ? (function)dlsym(library, "C_GetFunctionList") : NULL;
+		if (!get || get(&real) != 0)
+			return 5; /* CKR_GENERAL_ERROR */
+		ours = *real;
+		ours.of[3] = (function)C_GetFunctionList;
+		ours.of[open_session] = (function)our_open_session;
+		ours.of[login] = (function)our_login;
+		ours.of[sign_init] = (function)our_sign_init;
+		ours.of[sign] = (function)our_sign;
+	}
+	*list = &ours;
+	return 0;
+}

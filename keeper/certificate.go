@@ -1,0 +1,283 @@
+package keeper
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/hex"
+	"time"
+
+	"golang.org/x/crypto/cryptobyte"
+	der "golang.org/x/crypto/cryptobyte/asn1"
+)
+
+const (
+	// skew is how far the times in what is signed may lie from the keeper's clock: what issuance permits (Baseline Requirements, 7.1.2.7).
+	skew = 48 * time.Hour
+	// serialPrefix is the first octet of a serial number of Chancery's own.
+	serialPrefix = 0x1c
+	serialSize   = 20
+)
+
+// The bits of keyUsage (RFC 5280, section 4.2.1.3) that make a certificate one that vouches for others.
+const (
+	bitKeyCertSign = 1 << 10
+	bitCRLSign     = 1 << 9
+)
+
+// certificateExtensions are those that a certificate may have; the value tells whether one must, may (0) or must not be critical.
+var certificateExtensions = map[string]int{
+	oidSubjectKeyID: -1, oidKeyUsage: 1, oidSubjectAltName: 0, oidBasicConstraints: 0, oidNameConstraints: 1, oidCRLDistribution: -1,
+	oidCertificatePolicies: 0, oidAuthorityKeyID: -1, oidExtKeyUsage: 0, oidAuthorityInfoAccess: -1, oidOCSPNoCheck: -1, oidSCTList: -1,
+	oidPoison: 1,
+}
+
+// certificate reads a TBSCertificate (RFC 5280, section 4.1) and holds it against the authority. It returns the serial number.
+func (k *key) certificate(s cryptobyte.String, now time.Time) (string, error) {
+	p := k.Certificates
+	if p == nil {
+		return "", refuse("the key signs no certificates")
+	}
+	var version int
+	outer, err := content(&s, der.Tag(0).ContextSpecific().Constructed(), "the version")
+	if err != nil || !outer.ReadASN1Integer(&version) || !outer.Empty() || version != 2 {
+		return "", refuse("the certificate is not of version 3")
+	}
+	serial, err := positive(&s, "the serial number")
+	if err != nil {
+		return "", err
+	}
+	detail := hex.EncodeToString(serial)
+	if err := p.checkSerial(serial, now); err != nil {
+		return detail, err
+	}
+	signature, err := element(&s, der.SEQUENCE, "the signature algorithm")
+	if err != nil || !bytes.Equal(signature, k.algorithm.identifier) {
+		return detail, refuse("the signature algorithm is not the key's")
+	}
+	issuer, err := name(&s, "the issuer")
+	if err != nil || !bytes.Equal(issuer, k.subject) {
+		return detail, refuse("the issuer is not the authority")
+	}
+	if err := k.checkValidity(&s, now); err != nil {
+		return detail, err
+	}
+	subject, err := name(&s, "the subject")
+	if err != nil {
+		return detail, err
+	}
+	if bytes.Equal(subject, k.subject) {
+		return detail, refuse("the subject is the authority itself")
+	}
+	if err := k.checkSubjectKey(&s); err != nil {
+		return detail, err
+	}
+	list, err := content(&s, der.Tag(3).ContextSpecific().Constructed(), "the extensions")
+	if err != nil {
+		return detail, err
+	}
+	inner, err := sequence(list, "the extensions")
+	if err != nil {
+		return detail, err
+	}
+	if !s.Empty() {
+		return detail, refuse("something follows the extensions")
+	}
+	ext, err := extensions(inner, "the extensions")
+	if err != nil {
+		return detail, err
+	}
+	return detail, k.checkExtensions(ext)
+}
+
+func (p *CertificatePolicy) checkSerial(serial []byte, now time.Time) error {
+	if p.AnySerial {
+		if len(serial) < minSerial {
+			return refuse("the serial number has fewer than %d octets", minSerial)
+		}
+		return nil
+	}
+	if len(serial) != serialSize || serial[0] != serialPrefix {
+		return refuse("the serial number is not of Chancery's form")
+	}
+	var stamp [8]byte
+	copy(stamp[2:], serial[1:7])
+	if now.Sub(time.UnixMilli(int64(binary.BigEndian.Uint64(stamp[:])))).Abs() > skew {
+		return refuse("the serial number is not of this time")
+	}
+	return nil
+}
+
+func (k *key) checkValidity(s *cryptobyte.String, now time.Time) error {
+	validity, err := content(s, der.SEQUENCE, "the validity")
+	if err != nil {
+		return err
+	}
+	notBefore, err := moment(&validity, "notBefore")
+	if err != nil {
+		return err
+	}
+	notAfter, err := moment(&validity, "notAfter")
+	if err != nil {
+		return err
+	}
+	switch {
+	case !validity.Empty():
+		return refuse("something follows notAfter")
+	case notBefore.Sub(now).Abs() > skew:
+		return refuse("notBefore is more than 48 hours from now")
+	case !notAfter.After(notBefore):
+		return refuse("notAfter is not after notBefore")
+	case notAfter.After(k.Certificate.NotAfter):
+		return refuse("notAfter is after the authority's own")
+	case k.Certificates.MaxValidity > 0 && notAfter.Sub(notBefore) > k.Certificates.MaxValidity:
+		return refuse("the validity is longer than the policy's")
+	}
+	return nil
+}
+
+// checkSubjectKey reads a SubjectPublicKeyInfo and refuses the authority's own.
+func (k *key) checkSubjectKey(s *cryptobyte.String) error {
+	spki, err := element(s, der.SEQUENCE, "the public key")
+	if err != nil {
+		return err
+	}
+	if bytes.Equal(spki, k.spki) {
+		return refuse("the public key is the authority's own")
+	}
+	inner, _ := sequence(spki, "the public key")
+	algorithm, err := content(&inner, der.SEQUENCE, "the public key's algorithm")
+	var oid cryptobyte.String
+	var bits []byte
+	if err != nil || !algorithm.ReadASN1(&oid, der.OBJECT_IDENTIFIER) || !inner.ReadASN1BitStringAsBytes(&bits) || len(bits) == 0 || !inner.Empty() {
+		return refuse("the public key cannot be read")
+	}
+	return nil
+}
+
+func (k *key) checkExtensions(ext map[string]extension) error {
+	for oid, e := range ext {
+		critical, known := certificateExtensions[oid]
+		if !known || critical > 0 && !e.critical || critical < 0 && e.critical {
+			return refuse("an extension is unknown, or critical where it must not be: %x", oid)
+		}
+	}
+	authority, err := k.checkBasicConstraints(ext)
+	if err != nil {
+		return err
+	}
+	if err := checkUsages(ext, authority); err != nil {
+		return err
+	}
+	if _, ok := ext[oidNameConstraints]; ok && !authority {
+		return refuse("name constraints stand in a certificate that is not an authority's")
+	}
+	if err := k.checkAuthorityKeyID(ext); err != nil {
+		return err
+	}
+	return k.checkExtendedUsages(ext, authority)
+}
+
+// checkBasicConstraints tells whether the certificate is an authority's, and refuses one that may not be.
+func (k *key) checkBasicConstraints(ext map[string]extension) (bool, error) {
+	e, ok := ext[oidBasicConstraints]
+	if !ok {
+		return false, nil
+	}
+	inner, err := sequence(e.value, "basicConstraints")
+	if err != nil {
+		return false, err
+	}
+	if inner.Empty() {
+		return false, nil
+	}
+	var ca bool
+	if !inner.ReadASN1Boolean(&ca) || !ca || !e.critical {
+		return false, refuse("basicConstraints are not critical, or not in DER")
+	}
+	if !k.Certificates.Authorities {
+		return false, refuse("the certificate is an authority's (CA:TRUE), and the key signs none")
+	}
+	pathLen := -1
+	if !inner.Empty() {
+		if !inner.ReadASN1Integer(&pathLen) || pathLen < 0 || !inner.Empty() {
+			return false, refuse("the pathLenConstraint cannot be read")
+		}
+	}
+	if k.pathLen >= 0 && (pathLen < 0 || pathLen >= k.pathLen) {
+		return false, refuse("the pathLenConstraint is not below the authority's own")
+	}
+	return true, nil
+}
+
+func checkUsages(ext map[string]extension, authority bool) error {
+	e, ok := ext[oidKeyUsage]
+	if !ok {
+		if authority {
+			return refuse("an authority's certificate has no keyUsage")
+		}
+		return nil
+	}
+	bits, err := bitString(e.value, "keyUsage")
+	if err != nil {
+		return err
+	}
+	if authority && bits&bitKeyCertSign == 0 {
+		return refuse("the keyUsage of an authority lacks keyCertSign")
+	}
+	if !authority && bits&(bitKeyCertSign|bitCRLSign) != 0 {
+		return refuse("the keyUsage of a certificate that is not an authority's has keyCertSign or cRLSign")
+	}
+	return nil
+}
+
+func (k *key) checkAuthorityKeyID(ext map[string]extension) error {
+	e, ok := ext[oidAuthorityKeyID]
+	if !ok {
+		return refuse("the authorityKeyIdentifier is missing")
+	}
+	inner, err := sequence(e.value, "the authorityKeyIdentifier")
+	var id cryptobyte.String
+	if err != nil || !inner.ReadASN1(&id, der.Tag(0).ContextSpecific()) || !inner.Empty() || !bytes.Equal(id, k.authorityKeyID) {
+		return refuse("the authorityKeyIdentifier is not the authority's subjectKeyIdentifier")
+	}
+	return nil
+}
+
+// checkExtendedUsages refuses the purposes with which a certificate speaks for the authority.
+func (k *key) checkExtendedUsages(ext map[string]extension, authority bool) error {
+	e, ok := ext[oidExtKeyUsage]
+	_, noCheck := ext[oidOCSPNoCheck]
+	if !ok {
+		if noCheck {
+			return refuse("id-pkix-ocsp-nocheck stands in a certificate that is not a responder's")
+		}
+		return nil
+	}
+	inner, err := sequence(e.value, "extKeyUsage")
+	if err != nil {
+		return err
+	}
+	if inner.Empty() {
+		return refuse("extKeyUsage is empty")
+	}
+	responder := false
+	for !inner.Empty() {
+		var oid cryptobyte.String
+		if !inner.ReadASN1(&oid, der.OBJECT_IDENTIFIER) || len(oid) == 0 {
+			return refuse("extKeyUsage cannot be read")
+		}
+		switch string(oid) {
+		case oidAnyExtendedUsage:
+			return refuse("extKeyUsage is anyExtendedKeyUsage")
+		case oidOCSPSigning:
+			responder = true
+		}
+	}
+	if responder && !k.Certificates.OCSPResponders && !authority {
+		return refuse("the certificate is an OCSP responder's, and the key signs none")
+	}
+	if noCheck && !responder {
+		return refuse("id-pkix-ocsp-nocheck stands in a certificate that is not a responder's")
+	}
+	return nil
+}

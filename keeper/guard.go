@@ -1,0 +1,181 @@
+package keeper
+
+import (
+	"bytes"
+	"crypto"
+	"math/big"
+	"strconv"
+	"sync"
+	"time"
+
+	der "golang.org/x/crypto/cryptobyte/asn1"
+)
+
+const (
+	maxScopes = 1000
+	maxLeap   = 1000 // of a CRL number that is not made of the time
+)
+
+// guard decides what a key signs, from the bytes. What it remembers (counts, the last CRL numbers, the size of a log's tree) is taken
+// from the journal at start, and so outlives the process; a total is not begun anew by a restart.
+type guard struct {
+	key *key
+
+	mu      sync.Mutex
+	count   uint64              // signatures reserved so far
+	numbers map[string]*big.Int // the last CRL number of each scope
+	size    uint64              // of the tree in the last checkpoint
+	tokens  float64             // of the bucket that bounds the rate
+	filled  time.Time
+}
+
+// memory is what a guard remembers beyond its process.
+type memory struct {
+	Count   uint64            `json:"count"`
+	Numbers map[string]string `json:"numbers,omitempty"` // by scope, in decimal
+	Size    uint64            `json:"size,omitempty"`
+}
+
+func newGuard(k *key, m memory) (*guard, error) {
+	g := &guard{key: k, count: m.Count, size: m.Size, numbers: map[string]*big.Int{}}
+	for scope, text := range m.Numbers {
+		n, ok := new(big.Int).SetString(text, 10)
+		if !ok {
+			return nil, refuse("the journal's CRL number of scope %q cannot be read", scope)
+		}
+		g.numbers[scope] = n
+	}
+	return g, nil
+}
+
+// reading is what the guard read from the bytes.
+type reading struct {
+	kind   kind
+	detail string // the serial number, the CRL number, the size of the tree
+	list   list   // of a CRL
+	size   uint64 // of a checkpoint's tree
+}
+
+// read parses the bytes and holds them against the policy. It changes nothing.
+func (k *key) read(message []byte, now time.Time) (reading, error) {
+	if k.Checkpoints != nil && bytes.HasPrefix(message, []byte(k.Checkpoints.Origin+"\n")) {
+		size, err := k.checkpoint(message)
+		return reading{kind: kindCheckpoint, detail: strconv.FormatUint(size, 10), size: size}, err
+	}
+	r := reading{kind: kindUnknown}
+	inner, err := sequence(message, "what is to be signed")
+	if err != nil {
+		return r, refuse("it is nothing that a key here signs")
+	}
+	switch {
+	case inner.PeekASN1Tag(der.Tag(0).ContextSpecific().Constructed()):
+		r.kind = kindCertificate
+		r.detail, err = k.certificate(inner, now)
+	case inner.PeekASN1Tag(der.INTEGER):
+		r.kind = kindCRL
+		if r.list, err = k.crl(inner, now); err == nil {
+			r.detail = r.list.number.String()
+		}
+	case inner.PeekASN1Tag(der.Tag(1).ContextSpecific().Constructed()), inner.PeekASN1Tag(der.Tag(2).ContextSpecific().Constructed()):
+		r.kind = kindOCSP
+		r.detail, err = k.ocsp(inner, now)
+	default:
+		err = refuse("it is nothing that a key here signs")
+	}
+	return r, err
+}
+
+// admit reads the bytes and, if the policy allows them and the limits leave room, counts them. What is counted stays counted even if the
+// signature then fails: a CRL number that may have been signed is not free any more.
+func (g *guard) admit(message []byte, hash crypto.Hash, now time.Time) (reading, error) {
+	r, err := g.key.read(message, now)
+	if err != nil {
+		return r, err
+	}
+	if hash != g.key.algorithm.hash {
+		return r, refuse("the key signs with another hash")
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if err := g.checkProgress(r, now); err != nil {
+		return r, err
+	}
+	if g.key.Total > 0 && g.count >= g.key.Total {
+		return r, refuse("the key has signed as often as its policy permits (%d)", g.key.Total)
+	}
+	if !g.take(now) {
+		return r, refuse("the key signs at most %g times a second", g.key.PerSecond)
+	}
+	g.count++
+	g.note(r)
+	return r, nil
+}
+
+// checkProgress refuses what goes back: a CRL number that does not rise, a tree that shrinks.
+func (g *guard) checkProgress(r reading, now time.Time) error {
+	if r.kind == kindCRL {
+		switch last := g.numbers[r.list.scope]; {
+		case last == nil && len(g.numbers) >= maxScopes:
+			return refuse("the key has signed CRLs of %d scopes already", maxScopes)
+		case last == nil:
+		case r.list.number.Cmp(last) <= 0:
+			return refuse("the CRL number %s does not rise above %s, the last of its scope", r.list.number, last)
+		case r.list.number.Cmp(highest(last, now)) > 0:
+			// One CRL with the highest number there is would be the last one ever.
+			return refuse("the CRL number %s leaps ahead of %s, the last of its scope, and of the time", r.list.number, last)
+		}
+	}
+	if r.kind == kindCheckpoint && r.size < g.size {
+		return refuse("the tree of %d entries is smaller than the last one, of %d", r.size, g.size)
+	}
+	return nil
+}
+
+// highest is the highest CRL number after the last one: the time in milliseconds, which is what numbers are made of, or a little more than the
+// last where it was not made so.
+func highest(last *big.Int, now time.Time) *big.Int {
+	time, next := big.NewInt(now.Add(skew).UnixMilli()), new(big.Int).Add(last, big.NewInt(maxLeap))
+	if time.Cmp(next) > 0 {
+		return time
+	}
+	return next
+}
+
+func (g *guard) note(r reading) {
+	switch r.kind {
+	case kindCRL:
+		g.numbers[r.list.scope] = r.list.number
+	case kindCheckpoint:
+		g.size = r.size
+	}
+}
+
+// take is a token bucket of twice the rate.
+func (g *guard) take(now time.Time) bool {
+	if g.key.PerSecond == 0 {
+		return true
+	}
+	burst := max(2*g.key.PerSecond, 1)
+	if g.filled.IsZero() {
+		g.tokens = burst
+	} else {
+		g.tokens = min(burst, g.tokens+max(now.Sub(g.filled).Seconds(), 0)*g.key.PerSecond)
+	}
+	g.filled = now
+	if g.tokens < 1 {
+		return false
+	}
+	g.tokens--
+	return true
+}
+
+// remember is what the journal keeps of the guard.
+func (g *guard) remember() memory {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	m := memory{Count: g.count, Size: g.size, Numbers: map[string]string{}}
+	for scope, n := range g.numbers {
+		m.Numbers[scope] = n.String()
+	}
+	return m
+}

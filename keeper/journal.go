@@ -1,0 +1,401 @@
+package keeper
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/chancery-ca/chancery/hsm"
+)
+
+// What an entry of the journal can say of an operation, or of the journal itself.
+const (
+	resultSigned    = "signed"    // the signature left the keeper, or was about to
+	resultFailed    = "failed"    // the guard allowed it, and no signature left
+	resultRefused   = "refused"   // the guard, or a limit, refused it
+	resultOpened    = "opened"    // the keeper began to use the journal
+	resultRecovered = "recovered" // a line that a crash had torn was removed
+	resultState     = "state"     // what the guards remember, written down again from time to time
+)
+
+// kindJournal is of the entries that are about the journal itself.
+const kindJournal kind = "journal"
+
+const (
+	stateEvery   = 10_000 // entries between two of resultState
+	maxBatch     = 4096   // entries that share one fsync
+	maxEntry     = 64 << 10
+	journalQueue = 4096 // entries that wait for their fsync
+	noHash       = "0000000000000000000000000000000000000000000000000000000000000000"
+)
+
+// entry is a line of the journal: one operation. Prev is SHA-256 over the line before, without its line feed, so that no line can be
+// changed, put in or taken out without all that follow being changed.
+type entry struct {
+	Seq    uint64            `json:"seq"` // 1, 2, 3, ...
+	Time   string            `json:"time"`
+	UID    *uint32           `json:"uid,omitempty"` // of the process that asked, as the kernel says
+	Key    string            `json:"key,omitempty"`
+	Kind   kind              `json:"kind"`
+	Detail string            `json:"detail,omitempty"` // serial number, CRL number, size of the tree
+	Scope  string            `json:"scope,omitempty"`  // of a CRL
+	SHA256 string            `json:"sha256,omitempty"` // of the bytes that were to be signed
+	Result string            `json:"result"`
+	Why    string            `json:"why,omitempty"`
+	Memory map[string]memory `json:"memory,omitempty"` // by key
+	Prev   string            `json:"prev"`
+}
+
+// journal is the file to which every operation is written before its result is told to anyone. Entries that wait at the same time share one
+// write and one fsync.
+//
+// A crash before the fsync leaves an operation whose signature nobody has received, and perhaps a torn last line, which the next start
+// removes and tells of. A write that fails (a full disk) is undone, and what waited for it fails; an fsync that fails leaves the file in a
+// state that nobody knows, so nothing is signed any more until a restart has read it again.
+type journal struct {
+	file  *os.File
+	now   func() time.Time
+	queue chan pending
+	ended chan struct{}
+
+	closing sync.RWMutex // held for reading while something is put into the queue
+	closed  bool
+
+	// Of the writing goroutine alone, after open.
+	seq    uint64
+	prev   string
+	size   int64 // octets that are on the disk
+	memory map[string]memory
+	since  int // entries since the last that holds the memory
+	broken error
+}
+
+// pending is an entry on its way. done is called once it is on the disk, or never will be; it must not block.
+type pending struct {
+	entry entry
+	done  func(error)
+}
+
+// openJournal opens the file, or makes it, and reads the end of it: the chain goes on from there.
+func openJournal(path string, now func() time.Time) (*journal, error) {
+	j, err := readJournal(path, now)
+	if err != nil {
+		return nil, fmt.Errorf("opening the journal %s: %w", path, err)
+	}
+	go j.run()
+	return j, nil
+}
+
+func readJournal(path string, now func() time.Time) (_ *journal, err error) {
+	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, file.Close())
+		}
+	}()
+	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return nil, errors.New("another keeper is writing to it")
+	}
+	j := &journal{
+		file: file, now: now, queue: make(chan pending, journalQueue), ended: make(chan struct{}), prev: noHash, memory: map[string]memory{},
+	}
+	note, err := j.recover()
+	if err != nil {
+		return nil, err
+	}
+	if note != nil {
+		if err := j.commit([]entry{*note}); err != nil {
+			return nil, err
+		}
+	}
+	return j, j.commit([]entry{{Kind: kindJournal, Result: resultOpened, Memory: maps.Clone(j.memory)}})
+}
+
+// recover reads the file from the last entry that holds the memory on, and removes a torn last line. It returns what is to be noted of it.
+func (j *journal) recover() (*entry, error) {
+	info, err := j.file.Stat()
+	if err != nil {
+		return nil, err
+	}
+	tail, whole, err := j.tail(info.Size())
+	if err != nil {
+		return nil, err
+	}
+	torn := tail[bytes.LastIndexByte(tail, '\n')+1:]
+	tail = tail[:len(tail)-len(torn)]
+	check := chain{memory: map[string]memory{}}
+	if !whole {
+		check.trusting = true // of what came before, verify-journal is the judge
+	}
+	for len(tail) > 0 {
+		end := bytes.IndexByte(tail, '\n')
+		if err := check.line(tail[:end]); err != nil {
+			return nil, fmt.Errorf("%w; keep the file for the investigation and begin another", err)
+		}
+		tail = tail[end+1:]
+	}
+	j.seq, j.memory = check.seq, check.memory
+	if check.prev != "" {
+		j.prev = check.prev
+	}
+	j.size = info.Size() - int64(len(torn))
+	if len(torn) == 0 {
+		return nil, nil
+	}
+	if err := errors.Join(j.file.Truncate(j.size), j.file.Sync()); err != nil {
+		return nil, fmt.Errorf("removing a torn line: %w", err)
+	}
+	digest := sha256.Sum256(torn)
+	return &entry{
+		Kind: kindJournal, Result: resultRecovered, SHA256: hex.EncodeToString(digest[:]),
+		Why: "a crash tore the last line, of which " + strconv.Itoa(len(torn)) + " octets were there; its signature was not released",
+	}, nil
+}
+
+// tail reads the end of the file, from the last line that holds the memory on, or the whole file.
+func (j *journal) tail(size int64) (tail []byte, whole bool, err error) {
+	for window := int64(1 << 20); ; window *= 4 {
+		from := max(size-window, 0)
+		tail = make([]byte, size-from)
+		if _, err := j.file.ReadAt(tail, from); err != nil && !errors.Is(err, io.EOF) {
+			return nil, false, err
+		}
+		if at := bytes.LastIndex(tail, []byte(`,"memory":{`)); at >= 0 {
+			if begin := bytes.LastIndexByte(tail[:at], '\n'); begin >= 0 {
+				return tail[begin+1:], false, nil
+			}
+		}
+		if from == 0 {
+			return tail, true, nil
+		}
+	}
+}
+
+// memories is what the guards remembered when the journal was opened.
+func (j *journal) memories() map[string]memory { return maps.Clone(j.memory) }
+
+// add writes an entry. done is called, from another goroutine, when the entry is on the disk, or with an error when it is not.
+func (j *journal) add(e entry, done func(error)) {
+	j.closing.RLock()
+	defer j.closing.RUnlock()
+	if j.closed {
+		done(fmt.Errorf("%w: the journal is closed", hsm.ErrUnavailable))
+		return
+	}
+	e.Time, e.Why = j.now().UTC().Format(time.RFC3339Nano), strings.ToValidUTF8(e.Why, "?")
+	j.queue <- pending{e, done}
+}
+
+// close writes what waits and closes the file.
+func (j *journal) close() error {
+	j.closing.Lock()
+	already := j.closed
+	j.closed = true
+	j.closing.Unlock()
+	if already {
+		return nil
+	}
+	close(j.queue)
+	<-j.ended
+	return j.file.Close()
+}
+
+func (j *journal) run() {
+	defer close(j.ended)
+	var batch []pending
+	var entries []entry
+	for first := range j.queue {
+		batch, entries = append(batch[:0], first), append(entries[:0], first.entry)
+		for more := true; more && len(batch) < maxBatch; {
+			select {
+			case p, ok := <-j.queue:
+				if more = ok; ok {
+					batch, entries = append(batch, p), append(entries, p.entry)
+				}
+			default:
+				more = false
+			}
+		}
+		err := j.commit(entries)
+		for _, p := range batch {
+			p.done(err)
+		}
+	}
+}
+
+// commit makes entries durable, all or none.
+func (j *journal) commit(entries []entry) error {
+	if j.broken != nil {
+		return j.broken
+	}
+	seq, prev, since := j.seq, j.prev, j.since
+	var text []byte
+	for i := range entries {
+		var err error
+		if text, seq, prev, err = appendEntry(text, &entries[i], seq, prev, j.now()); err != nil {
+			return err
+		}
+		if entries[i].remember(j.memory); entries[i].Memory != nil {
+			since = 0
+		}
+		if since++; since >= stateEvery {
+			since = 0
+			state := entry{Kind: kindJournal, Result: resultState, Memory: j.memory}
+			if text, seq, prev, err = appendEntry(text, &state, seq, prev, j.now()); err != nil {
+				return err
+			}
+		}
+	}
+	if _, err := j.file.Write(text); err != nil {
+		if undone := j.file.Truncate(j.size); undone != nil {
+			j.broken = fmt.Errorf("%w: the journal: %w", hsm.ErrUnavailable, errors.Join(err, undone))
+		}
+		return fmt.Errorf("%w: writing to the journal: %w", hsm.ErrUnavailable, err)
+	}
+	if err := datasync(int(j.file.Fd())); err != nil {
+		j.broken = fmt.Errorf("%w: the journal could not be made durable; restart the keeper: %w", hsm.ErrUnavailable, err)
+		return j.broken
+	}
+	j.seq, j.prev, j.since, j.size = seq, prev, since, j.size+int64(len(text))
+	return nil
+}
+
+func appendEntry(text []byte, e *entry, seq uint64, prev string, now time.Time) ([]byte, uint64, string, error) {
+	e.Seq, e.Prev = seq+1, prev
+	if e.Time == "" {
+		e.Time = now.UTC().Format(time.RFC3339Nano)
+	}
+	line, err := json.Marshal(e)
+	if err != nil {
+		return text, seq, prev, fmt.Errorf("writing an entry of the journal: %w", err)
+	}
+	digest := sha256.Sum256(line)
+	return append(append(text, line...), '\n'), e.Seq, hex.EncodeToString(digest[:]), nil
+}
+
+// remember does to the memory what the entry says. It is the same when an entry is written and when it is read again.
+func (e *entry) remember(m map[string]memory) {
+	if e.Kind == kindJournal || e.Kind == kindHealth || e.Result != resultSigned && e.Result != resultFailed {
+		return
+	}
+	of := m[e.Key]
+	of.Count++
+	switch e.Kind {
+	case kindCRL:
+		numbers := maps.Clone(of.Numbers)
+		if numbers == nil {
+			numbers = map[string]string{}
+		}
+		// Two that were allowed one after the other may be written in the other order.
+		if longer(e.Detail, numbers[e.Scope]) {
+			numbers[e.Scope] = e.Detail
+		}
+		of.Numbers = numbers
+	case kindCheckpoint:
+		if size, err := strconv.ParseUint(e.Detail, 10, 64); err == nil {
+			of.Size = max(of.Size, size)
+		}
+	}
+	m[e.Key] = of
+}
+
+// longer compares two numbers in decimal.
+func longer(a, b string) bool { return len(a) > len(b) || len(a) == len(b) && a > b }
+
+// chain checks lines one by one.
+type chain struct {
+	seq      uint64
+	prev     string
+	trusting bool // the next line is the first, and not the file's
+	memory   map[string]memory
+	results  map[string]uint64
+}
+
+func (c *chain) line(line []byte) error {
+	wrong := func(format string, args ...any) error {
+		return fmt.Errorf("entry %d of the journal: %s", c.seq+1, fmt.Sprintf(format, args...))
+	}
+	var e entry
+	decoder := json.NewDecoder(bytes.NewReader(line))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&e); err != nil {
+		return wrong("it cannot be read: %v", err)
+	}
+	if canonical, err := json.Marshal(&e); err != nil || !bytes.Equal(canonical, line) {
+		return wrong("it is not in the form that the keeper writes")
+	}
+	if c.trusting {
+		c.seq, c.prev, c.trusting = e.Seq-1, e.Prev, false
+	}
+	if c.prev == "" {
+		c.prev = noHash
+	}
+	if e.Seq != c.seq+1 {
+		return wrong("it says that it is number %d: an entry was put in or taken out", e.Seq)
+	}
+	if e.Prev != c.prev {
+		return wrong("the entry before it is not the one that was there: it was changed, or this one was")
+	}
+	if e.Memory != nil {
+		if e.Result == resultOpened || e.Result == resultState {
+			c.memory = maps.Clone(e.Memory)
+		}
+	}
+	e.remember(c.memory)
+	digest := sha256.Sum256(line)
+	c.seq, c.prev = e.Seq, hex.EncodeToString(digest[:])
+	if c.results != nil {
+		c.results[e.Result]++
+	}
+	return nil
+}
+
+// JournalReport is what VerifyJournal found in an unbroken journal.
+type JournalReport struct {
+	Entries uint64            `json:"entries"`
+	Head    string            `json:"head"` // SHA-256 over the last line: written down elsewhere, it fixes all that came before
+	Torn    int               `json:"torn"` // octets of a last line that a crash tore, or that is being written
+	Results map[string]uint64 `json:"results"`
+	Seen    bool              `json:"seen"` // an entry has the hash that was asked for
+}
+
+// VerifyJournal reads a journal from its beginning and checks that each entry follows from the one before. That nothing was cut off at the
+// end it cannot know by itself: with known, the head of an earlier verification in hexadecimal, it also checks that this entry is there.
+func VerifyJournal(r io.Reader, known string) (JournalReport, error) {
+	check := chain{memory: map[string]memory{}, results: map[string]uint64{}}
+	report := JournalReport{Head: noHash, Results: check.results, Seen: known == ""}
+	lines := newLineReader(r)
+	for {
+		line, torn, err := lines.next()
+		if errors.Is(err, io.EOF) {
+			report.Torn = torn
+			break
+		}
+		if err != nil {
+			return report, fmt.Errorf("reading the journal: %w", err)
+		}
+		if err := check.line(line); err != nil {
+			return report, err
+		}
+		report.Entries, report.Head = check.seq, check.prev
+		report.Seen = report.Seen || check.prev == known
+	}
+	if !report.Seen {
+		return report, fmt.Errorf("no entry has the hash %s: the journal was cut off or is another one", known)
+	}
+	return report, nil
+}

@@ -1,0 +1,163 @@
+package keeper
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+func parseEntry(t *testing.T, line []byte) entry {
+	t.Helper()
+	var e entry
+	if err := json.Unmarshal(line, &e); err != nil {
+		t.Fatalf("%v: %s", err, line)
+	}
+	return e
+}
+
+func openTestJournal(t *testing.T, path string) *journal {
+	t.Helper()
+	j, err := openJournal(path, time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return j
+}
+
+func closeJournal(t *testing.T, j *journal) {
+	t.Helper()
+	if err := j.close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// addAll writes entries and waits until they are durable.
+func addAll(t *testing.T, j *journal, entries ...entry) {
+	t.Helper()
+	var group sync.WaitGroup
+	for _, e := range entries {
+		group.Add(1)
+		j.add(e, func(err error) {
+			if err != nil {
+				t.Error(err)
+			}
+			group.Done()
+		})
+	}
+	group.Wait()
+}
+
+func signedEntry(detail string) entry {
+	return entry{Key: "ca", Kind: kindCRL, Detail: detail, Scope: fullScope, SHA256: strings.Repeat("ab", 32), Result: resultSigned}
+}
+
+func TestJournalRemembers(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "journal")
+	j := openTestJournal(t, path)
+	for range stateEvery/1000 + 1 { // past an entry that writes the memory down again
+		var many []entry
+		for range 1000 {
+			many = append(many, entry{Key: "ca", Kind: kindCertificate, Result: resultSigned})
+		}
+		addAll(t, j, many...)
+	}
+	addAll(t, j, signedEntry("9"), signedEntry("10"), signedEntry("7"), entry{Key: "log", Kind: kindCheckpoint, Detail: "12", Result: resultFailed},
+		entry{Key: "ca", Kind: kindCRL, Detail: "99", Scope: fullScope, Result: resultRefused})
+	closeJournal(t, j)
+	again := openTestJournal(t, path)
+	defer closeJournal(t, again)
+	m := again.memories()
+	if got := m["ca"]; got.Count != 11*1000+3 || got.Numbers[fullScope] != "10" {
+		t.Errorf("of the authority's key it remembers %+v", got)
+	}
+	if got := m["log"]; got.Count != 1 || got.Size != 12 {
+		t.Errorf("of the log's key it remembers %+v", got)
+	}
+	if _, err := openJournal(path, time.Now); err == nil || !strings.Contains(err.Error(), "another keeper") {
+		t.Errorf("two keepers write to one journal: %v", err)
+	}
+}
+
+func TestJournalTornByACrash(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "journal")
+	j := openTestJournal(t, path)
+	addAll(t, j, signedEntry("1"), signedEntry("2"))
+	closeJournal(t, j)
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := bytes.LastIndexByte(whole[:len(whole)-1], '\n') + 1
+	// Whatever octet the crash came at.
+	for at := last + 1; at < len(whole); at += 17 {
+		if err := os.WriteFile(path, whole[:at], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		j := openTestJournal(t, path)
+		addAll(t, j, signedEntry("3"))
+		closeJournal(t, j)
+		entries := readEntries(t, path)
+		if n := len(entries); n != 5 || entries[2].Result != resultRecovered || entries[4].Detail != "3" {
+			t.Fatalf("cut at %d of %d: %+v", at, len(whole), entries)
+		}
+	}
+}
+
+func TestJournalChangedIsSeen(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "journal")
+	j := openTestJournal(t, path)
+	addAll(t, j, signedEntry("1"), signedEntry("2"), signedEntry("3"))
+	closeJournal(t, j)
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	report, err := VerifyJournal(bytes.NewReader(whole), "")
+	if err != nil || report.Entries != 4 || report.Results[resultSigned] != 3 {
+		t.Fatalf("%+v, %v", report, err)
+	}
+	lines := strings.SplitAfter(string(whole), "\n")
+	for what, changed := range map[string]string{
+		"a changed word":  strings.Replace(string(whole), `"detail":"2"`, `"detail":"4"`, 1),
+		"an entry less":   lines[0] + lines[1] + lines[3],
+		"an entry twice":  lines[0] + lines[1] + lines[1] + lines[2],
+		"another order":   lines[0] + lines[2] + lines[1] + lines[3],
+		"another form":    strings.Replace(string(whole), `{"seq":1,`, `{ "seq":1,`, 1),
+		"no beginning":    lines[1] + lines[2] + lines[3],
+		"what is no JSON": lines[0] + "yes\n",
+		"a field more":    strings.Replace(string(whole), `{"seq":1,`, `{"seq":1,"x":1,`, 1),
+	} {
+		if _, err := VerifyJournal(strings.NewReader(changed), ""); err == nil {
+			t.Errorf("%s was not seen", what)
+		}
+	}
+	if _, err := VerifyJournal(strings.NewReader(lines[0]+lines[1]), report.Head); err == nil {
+		t.Error("that the end was cut off was not seen, although the head was known")
+	}
+	if again, err := VerifyJournal(bytes.NewReader(whole), report.Head); err != nil || !again.Seen {
+		t.Errorf("%+v, %v", again, err)
+	}
+	// A keeper does not write on after an entry that was changed.
+	if err := os.WriteFile(path, []byte(strings.Replace(string(whole), `"detail":"2"`, `"detail":"4"`, 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if j, err := openJournal(path, time.Now); err == nil {
+		_ = j.close()
+		t.Error("a keeper writes on after an entry that was changed")
+	}
+}
+
+func FuzzJournalLine(f *testing.F) {
+	f.Add([]byte(`{"seq":1,"time":"x","kind":"crl","result":"signed","prev":"` + noHash + `"}`))
+	f.Fuzz(func(t *testing.T, line []byte) {
+		c := chain{memory: map[string]memory{}}
+		if c.line(line) == nil && (c.seq != 1 || c.prev == noHash) {
+			t.Errorf("a first line of number %d was accepted: %q", c.seq, line)
+		}
+	})
+}

@@ -1,0 +1,187 @@
+package keeper
+
+import (
+	"bytes"
+	"encoding/hex"
+	"slices"
+	"time"
+
+	"golang.org/x/crypto/cryptobyte"
+	der "golang.org/x/crypto/cryptobyte/asn1"
+)
+
+const maxNonce = 32 // octets of an OCSP nonce (RFC 9654, section 2.1)
+
+// The hash algorithms of a CertID, as the octets of their identifiers.
+const (
+	oidSHA1   = "\x2b\x0e\x03\x02\x1a"
+	oidSHA256 = "\x60\x86\x48\x01\x65\x03\x04\x02\x01"
+)
+
+// ocsp reads a ResponseData (RFC 6960, section 4.2.1) and holds it against whom the key answers for. It returns the first serial number.
+func (k *key) ocsp(s cryptobyte.String, now time.Time) (string, error) {
+	p := k.OCSP
+	if p == nil {
+		return "", refuse("the key signs no OCSP answers")
+	}
+	if err := k.checkResponder(&s); err != nil {
+		return "", err
+	}
+	producedAt, err := generalized(&s, "producedAt")
+	if err != nil {
+		return "", err
+	}
+	if producedAt.Sub(now).Abs() > skew {
+		return "", refuse("producedAt is more than 48 hours from now")
+	}
+	answers, err := content(&s, der.SEQUENCE, "the answers")
+	if err != nil {
+		return "", err
+	}
+	if answers.Empty() {
+		return "", refuse("there are no answers")
+	}
+	var first string
+	for !answers.Empty() {
+		serial, err := k.singleResponse(&answers, now)
+		if err != nil {
+			return first, err
+		}
+		if first == "" {
+			first = serial
+		}
+	}
+	if s.Empty() {
+		return first, nil
+	}
+	return first, responseExtensions(s)
+}
+
+// checkResponder reads the responderID; a version before it would be the default one, which DER leaves out.
+func (k *key) checkResponder(s *cryptobyte.String) error {
+	var inner, hash cryptobyte.String
+	if s.PeekASN1Tag(der.Tag(1).ContextSpecific().Constructed()) {
+		if !s.ReadASN1(&inner, der.Tag(1).ContextSpecific().Constructed()) || !bytes.Equal(inner, k.responderName) {
+			return refuse("the responder is named otherwise")
+		}
+		return nil
+	}
+	if !s.ReadASN1(&inner, der.Tag(2).ContextSpecific().Constructed()) || !inner.ReadASN1(&hash, der.OCTET_STRING) || !inner.Empty() ||
+		!bytes.Equal(hash, k.responderKeyHash) {
+		return refuse("the responder is another key")
+	}
+	return nil
+}
+
+func (k *key) singleResponse(s *cryptobyte.String, now time.Time) (string, error) {
+	single, err := content(s, der.SEQUENCE, "an answer")
+	if err != nil {
+		return "", err
+	}
+	serial, err := k.certID(&single)
+	if err != nil {
+		return "", err
+	}
+	if err := certStatus(&single); err != nil {
+		return serial, err
+	}
+	thisUpdate, err := generalized(&single, "thisUpdate")
+	if err != nil {
+		return serial, err
+	}
+	var nextUpdate cryptobyte.String
+	if !single.ReadASN1(&nextUpdate, der.Tag(0).ContextSpecific().Constructed()) {
+		return serial, refuse("an answer has no nextUpdate")
+	}
+	next, err := generalized(&nextUpdate, "nextUpdate")
+	switch {
+	case err != nil || !nextUpdate.Empty():
+		return serial, refuse("the nextUpdate of an answer cannot be read")
+	case !single.Empty():
+		return serial, refuse("an answer has extensions")
+	case thisUpdate.Sub(now).Abs() > skew:
+		return serial, refuse("thisUpdate is more than 48 hours from now")
+	case !next.After(thisUpdate) || next.Sub(thisUpdate) > k.OCSP.MaxValidity:
+		return serial, refuse("nextUpdate is not after thisUpdate, or later than the policy permits")
+	}
+	return serial, nil
+}
+
+// certID reads whose certificate is answered for (RFC 6960, section 4.1.1) and refuses another authority's.
+func (k *key) certID(s *cryptobyte.String) (string, error) {
+	inner, err := content(s, der.SEQUENCE, "a CertID")
+	if err != nil {
+		return "", err
+	}
+	hash, err := content(&inner, der.SEQUENCE, "the hash algorithm of a CertID")
+	var oid, nameHash, keyHash cryptobyte.String
+	if err != nil || !hash.ReadASN1(&oid, der.OBJECT_IDENTIFIER) {
+		return "", refuse("the hash algorithm of a CertID cannot be read")
+	}
+	if hash.PeekASN1Tag(der.NULL) && !hash.SkipASN1(der.NULL) || !hash.Empty() {
+		return "", refuse("the hash algorithm of a CertID cannot be read")
+	}
+	which := slices.Index([]string{oidSHA1, oidSHA256}, string(oid))
+	if which < 0 || !inner.ReadASN1(&nameHash, der.OCTET_STRING) || !inner.ReadASN1(&keyHash, der.OCTET_STRING) ||
+		!bytes.Equal(nameHash, k.issuerNameHashes[which]) || !bytes.Equal(keyHash, k.issuerKeyHashes[which]) {
+		return "", refuse("an answer is about another authority's certificate")
+	}
+	serial, err := positive(&inner, "the serial number of an answer")
+	if err != nil || !inner.Empty() {
+		return "", refuse("the serial number of an answer cannot be read")
+	}
+	return hex.EncodeToString(serial), nil
+}
+
+// certStatus reads good, revoked or unknown.
+func certStatus(s *cryptobyte.String) error {
+	var inner cryptobyte.String
+	for _, tag := range []der.Tag{der.Tag(0).ContextSpecific(), der.Tag(2).ContextSpecific()} {
+		if s.PeekASN1Tag(tag) {
+			if !s.ReadASN1(&inner, tag) || !inner.Empty() {
+				return refuse("the status of an answer cannot be read")
+			}
+			return nil
+		}
+	}
+	if !s.ReadASN1(&inner, der.Tag(1).ContextSpecific().Constructed()) {
+		return refuse("the status of an answer cannot be read")
+	}
+	if _, err := generalized(&inner, "the time of revocation"); err != nil {
+		return err
+	}
+	if inner.Empty() {
+		return nil
+	}
+	var explicit cryptobyte.String
+	var reason int
+	if !inner.ReadASN1(&explicit, der.Tag(0).ContextSpecific().Constructed()) || !explicit.ReadASN1Enum(&reason) || !explicit.Empty() ||
+		!inner.Empty() || reason < 0 || reason > 10 || reason == 7 {
+		return refuse("the reason of a revocation cannot be read")
+	}
+	return nil
+}
+
+// responseExtensions accepts a nonce, and nothing else.
+func responseExtensions(s cryptobyte.String) error {
+	outer, err := content(&s, der.Tag(1).ContextSpecific().Constructed(), "the answer's extensions")
+	if err != nil || !s.Empty() {
+		return refuse("something that is not read follows the answers")
+	}
+	inner, err := sequence(outer, "the answer's extensions")
+	if err != nil {
+		return err
+	}
+	ext, err := extensions(inner, "the answer's extensions")
+	if err != nil {
+		return err
+	}
+	for oid, e := range ext {
+		value := e.value
+		var nonce cryptobyte.String
+		if oid != oidOCSPNonce || e.critical || !value.ReadASN1(&nonce, der.OCTET_STRING) || !value.Empty() || len(nonce) == 0 || len(nonce) > maxNonce {
+			return refuse("the answer has an extension that is not a nonce of at most %d octets", maxNonce)
+		}
+	}
+	return nil
+}

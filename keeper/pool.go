@@ -1,0 +1,152 @@
+package keeper
+
+import (
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/rsa"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"sync/atomic"
+	"time"
+
+	"github.com/chancery-ca/chancery/hsm"
+)
+
+const (
+	// healthEvery is how often each copy of a key that is in several tokens is made to sign.
+	healthEvery = 2 * time.Second
+	healthRest  = 15 // rounds that a healthy copy is left alone
+)
+
+// held is a key and where it is.
+type held struct {
+	key    *key
+	guard  *guard
+	places []*place // one for each token that holds it
+	turn   atomic.Uint32
+}
+
+// place is a key in one token.
+type place struct {
+	token *token
+	index int // among the keys of the worker
+	// sick is true from a wrong signature, or none, to the next good one of the health check. Of a key that is in one token alone it is never
+	// set: there is no other to turn to.
+	sick atomic.Bool
+}
+
+// errWrongSignature means that a token answered with what is no signature of the key.
+var errWrongSignature = fmt.Errorf("%w: the token signed wrongly", hsm.ErrUnavailable)
+
+// sign has one of the tokens sign, and when it cannot, another. Tokens that were given something are marked in touched, to be flushed by the
+// caller.
+func (h *held) sign(hash crypto.Hash, digest []byte, touched map[*token]bool, done func([]byte, error)) {
+	if len(h.places) == 1 {
+		p := h.places[0]
+		touched[p.token] = true
+		p.token.submit(&call{key: p.index, hash: hash, digest: digest, done: done})
+		return
+	}
+	order := h.order()
+	h.try(order, hash, digest, done)
+	touched[order[0].token] = true
+}
+
+// order is the places to try: the healthy ones by turns, then the others.
+func (h *held) order() []*place {
+	n := len(h.places)
+	from := int(h.turn.Add(1))
+	healthy, sick := make([]*place, 0, n), []*place(nil)
+	for i := range n {
+		p := h.places[(from+i)%n]
+		if _, err := p.token.state(); err != nil || p.sick.Load() {
+			sick = append(sick, p)
+			continue
+		}
+		healthy = append(healthy, p)
+	}
+	return append(healthy, sick...)
+}
+
+// try asks the first place, and on a failure that is the token's the rest. Copies of a key are only as good as the tokens that they were
+// restored into, so their signatures are verified here.
+func (h *held) try(order []*place, hash crypto.Hash, digest []byte, done func([]byte, error)) {
+	p, rest := order[0], order[1:]
+	p.token.submit(&call{key: p.index, hash: hash, digest: digest, done: func(signature []byte, err error) {
+		if err == nil && !verifies(h.key.public, hash, digest, signature) {
+			err = errWrongSignature
+		}
+		if err == nil || !unavailable(err) || len(rest) == 0 {
+			done(signature, err)
+			return
+		}
+		p.sick.Store(true)
+		h.try(rest, hash, digest, done)
+		rest[0].token.flush()
+	}})
+}
+
+// verifies checks a signature over a digest.
+func verifies(public crypto.PublicKey, hash crypto.Hash, digest, signature []byte) bool {
+	switch k := public.(type) {
+	case *ecdsa.PublicKey:
+		return ecdsa.VerifyASN1(k, digest, signature)
+	case *rsa.PublicKey:
+		return rsa.VerifyPKCS1v15(k, hash, digest, signature) == nil
+	}
+	return false
+}
+
+// checkHealth has each copy of a key sign from time to time, those that failed more often.
+func (k *Keeper) checkHealth(ctx context.Context, h *held) {
+	tick := time.NewTicker(healthEvery)
+	defer tick.Stop()
+	for round := 0; ; round++ {
+		for _, p := range h.places {
+			if p.sick.Load() || round%healthRest == 0 {
+				k.checkPlace(h, p)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// checkPlace has one copy of a key sign something of the keeper's own making, which never leaves the keeper.
+func (k *Keeper) checkPlace(h *held, p *place) {
+	random := make([]byte, 16)
+	if _, err := io.ReadFull(k.config.Random, random); err != nil {
+		return
+	}
+	message := healthMessage(random)
+	hash := h.key.algorithm.hash.New()
+	hash.Write(message[:])
+	digest := hash.Sum(nil)
+	signed := make(chan error, 1)
+	p.token.submit(&call{key: p.index, hash: h.key.algorithm.hash, digest: digest, done: func(signature []byte, err error) {
+		if err == nil && !verifies(h.key.public, h.key.algorithm.hash, digest, signature) {
+			err = errWrongSignature
+		}
+		signed <- err
+	}})
+	p.token.flush()
+	err := <-signed
+	was := p.sick.Swap(err != nil)
+	e := entry{Key: h.key.Name, Kind: kindHealth, Detail: p.token.Name, SHA256: hex.EncodeToString(digest), Result: resultSigned}
+	if err != nil {
+		e.Result, e.Why = resultFailed, err.Error()
+	}
+	// A token that is away is asked for nothing; that it is away is not written down again and again.
+	if err == nil || !was || errors.Is(err, errWrongSignature) {
+		k.journal.add(e, func(error) {})
+	}
+	if was != (err != nil) {
+		k.config.Log.Warn("the health of a key in a token has changed", "key", h.key.Name, "token", p.token.Name, "healthy", err == nil, "error", err)
+	}
+}

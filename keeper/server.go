@@ -1,0 +1,465 @@
+package keeper
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/chancery-ca/chancery/hsm"
+)
+
+const (
+	helloTimeout = 5 * time.Second
+	maxClients   = 64   // connections at once
+	maxInFlight  = 1024 // requests of one connection that are not answered
+	// refusalsPerSecond bounds how fast refusals can fill the journal: a connection that is refused more often is closed.
+	refusalsPerSecond = 100
+)
+
+// Config is what a keeper needs.
+type Config struct {
+	Tokens  []TokenConfig
+	Keys    []KeyPolicy
+	Journal string // path of the journal; the directory is the keeper's own
+	// Peers are the users whose processes may connect, beside the keeper's own.
+	Peers []uint32
+	// Worker makes the command of a worker process, one for each start: this program, with the arguments that make it call RunWorker with
+	// WorkerConn. What it writes to standard error is the caller's to read.
+	Worker func() *exec.Cmd
+	Now    func() time.Time
+	Random io.Reader
+	Log    *slog.Logger
+}
+
+// Keeper holds tokens, keys and the journal.
+type Keeper struct {
+	config  Config
+	journal *journal
+	tokens  []*token
+	keys    map[keyID]*held
+	names   []*held // in the order of the configuration
+	stop    context.CancelFunc
+	running sync.WaitGroup
+
+	mu       sync.Mutex
+	clients  map[*client]bool
+	refusals float64 // a bucket
+	refused  time.Time
+}
+
+// New opens the journal, starts a worker for each token, and waits until each has either opened its token or failed once: what is wrong
+// with a token is logged, and tried again. Close must be called.
+func New(c Config) (*Keeper, error) {
+	k, err := newKeeper(c)
+	if err != nil {
+		return nil, fmt.Errorf("making a keeper: %w", err)
+	}
+	return k, nil
+}
+
+func newKeeper(c Config) (*Keeper, error) {
+	k := &Keeper{config: c, keys: map[keyID]*held{}, clients: map[*client]bool{}}
+	byToken := map[string][]workerKey{}
+	for _, p := range c.Keys {
+		ready, err := p.ready()
+		if err != nil {
+			return nil, err
+		}
+		if k.keys[ready.id] != nil || slices.ContainsFunc(k.names, func(h *held) bool { return h.key.Name == p.Name }) {
+			return nil, fmt.Errorf("the key %q, or its name, has another policy already", p.Name)
+		}
+		h := &held{key: ready}
+		k.keys[ready.id], k.names = h, append(k.names, h)
+		for _, name := range p.Tokens {
+			h.places = append(h.places, &place{index: len(byToken[name])})
+			byToken[name] = append(byToken[name], workerKey{Name: p.Name, Label: p.Ref.Label, ID: p.Ref.ID, SPKI: ready.spki, Restored: p.Restored})
+		}
+	}
+	if len(k.names) == 0 {
+		return nil, errors.New("there are no keys")
+	}
+	if err := k.makeTokens(byToken); err != nil {
+		return nil, err
+	}
+	var err error
+	if k.journal, err = openJournal(c.Journal, c.Now); err != nil {
+		return nil, err
+	}
+	memories := k.journal.memories()
+	for _, h := range k.names {
+		if h.guard, err = newGuard(h.key, memories[h.key.Name]); err != nil {
+			return nil, errors.Join(err, k.journal.close())
+		}
+	}
+	k.begin()
+	return k, nil
+}
+
+// makeTokens joins tokens and the keys in them.
+func (k *Keeper) makeTokens(byToken map[string][]workerKey) error {
+	for _, t := range k.config.Tokens {
+		if slices.ContainsFunc(k.tokens, func(other *token) bool { return other.Name == t.Name }) {
+			return fmt.Errorf("there are two tokens with the name %q", t.Name)
+		}
+		if len(byToken[t.Name]) == 0 {
+			return fmt.Errorf("no key is in the token %q", t.Name)
+		}
+		k.tokens = append(k.tokens, newToken(t, byToken[t.Name], k.config.Worker, k.config.Log))
+	}
+	for _, h := range k.names {
+		for i, name := range h.key.Tokens {
+			at := slices.IndexFunc(k.tokens, func(t *token) bool { return t.Name == name })
+			if at < 0 {
+				return fmt.Errorf("the key %q is said to be in the token %q, of which nothing is said", h.key.Name, name)
+			}
+			h.places[i].token = k.tokens[at]
+		}
+	}
+	return nil
+}
+
+func (k *Keeper) begin() {
+	ctx, stop := context.WithCancel(context.Background())
+	k.stop = stop
+	for _, t := range k.tokens {
+		k.running.Go(func() { t.run(ctx) })
+	}
+	for _, t := range k.tokens {
+		<-t.settled
+	}
+	for _, h := range k.names {
+		if len(h.places) > 1 {
+			k.running.Go(func() { k.checkHealth(ctx, h) })
+		}
+	}
+}
+
+// Ready tells whether each key can be used in one token at least.
+func (k *Keeper) Ready() error {
+	var wrong []error
+	for _, h := range k.names {
+		var why []error
+		for _, p := range h.places {
+			if _, err := p.token.state(); err != nil {
+				why = append(why, err)
+			}
+		}
+		if len(why) == len(h.places) {
+			wrong = append(wrong, fmt.Errorf("key %q: %w", h.key.Name, errors.Join(why...)))
+		}
+	}
+	return errors.Join(wrong...)
+}
+
+// Close ends all connections, closes the tokens and writes the journal to its end.
+func (k *Keeper) Close() error {
+	k.mu.Lock()
+	for c := range k.clients {
+		_ = c.conn.Close()
+	}
+	k.mu.Unlock()
+	k.stop()
+	k.running.Wait()
+	return k.journal.close()
+}
+
+// Listen makes the socket at path, for its owner and group. A socket that a dead keeper has left is replaced, that of a living one is not.
+func Listen(path string) (*net.UnixListener, error) {
+	l, err := listen(path)
+	if err != nil {
+		return nil, fmt.Errorf("listening on %s: %w", path, err)
+	}
+	return l, nil
+}
+
+func listen(path string) (*net.UnixListener, error) {
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	if conn, err := dial(path); err == nil {
+		_ = conn.Close()
+		return nil, errors.New("another keeper answers there")
+	}
+	if info, err := os.Lstat(path); err == nil && info.Mode().Type() == os.ModeSocket {
+		if err := os.Remove(path); err != nil {
+			return nil, err
+		}
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: address(dir, path), Net: "unix"})
+	if err != nil {
+		return nil, err
+	}
+	l.SetUnlinkOnClose(false) // by its address, which may be that of an open directory; the next keeper removes it
+	if err := os.Chmod(path, 0o660); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
+}
+
+// maxAddress is how long a path can be that is a socket's address (unix(7)).
+const maxAddress = 100
+
+func address(dir *os.File, path string) string {
+	if len(path) <= maxAddress {
+		return path
+	}
+	return reach(dir, filepath.Base(path))
+}
+
+func dial(path string) (*net.UnixConn, error) {
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	return net.DialUnix("unix", nil, &net.UnixAddr{Name: address(dir, path), Net: "unix"})
+}
+
+// Serve answers clients until the context ends.
+func (k *Keeper) Serve(ctx context.Context, l *net.UnixListener) error {
+	stop := context.AfterFunc(ctx, func() { _ = l.Close() })
+	defer stop()
+	var clients sync.WaitGroup
+	defer clients.Wait()
+	for {
+		conn, err := l.AcceptUnix()
+		if ctx.Err() != nil {
+			return nil
+		}
+		if errors.Is(err, net.ErrClosed) {
+			return fmt.Errorf("waiting for clients: %w", err)
+		}
+		if err != nil { // out of file descriptors, say
+			k.config.Log.WarnContext(ctx, "accepting a client failed", "error", err)
+			select {
+			case <-ctx.Done():
+			case <-time.After(100 * time.Millisecond):
+			}
+			continue
+		}
+		c, err := k.admitClient(conn)
+		if err != nil {
+			k.config.Log.WarnContext(ctx, "a client was turned away", "error", err)
+			_ = conn.Close()
+			continue
+		}
+		clients.Go(func() {
+			unhook := context.AfterFunc(ctx, func() { _ = conn.Close() })
+			defer unhook()
+			defer k.forget(c)
+			if err := c.serve(); err != nil && ctx.Err() == nil {
+				k.config.Log.WarnContext(ctx, "a client's connection was ended", "uid", c.uid, "error", err)
+			}
+		})
+	}
+}
+
+// admitClient lets in a process of a user that may ask.
+func (k *Keeper) admitClient(conn *net.UnixConn) (*client, error) {
+	uid, err := peerUID(conn)
+	if err != nil {
+		return nil, err
+	}
+	if err := k.mayConnect(uid); err != nil {
+		return nil, err
+	}
+	c := &client{keeper: k, conn: conn, uid: uid, frames: newFrameReader(conn, maxFrame), out: newOutbox(conn), touched: map[*token]bool{}}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if len(k.clients) >= maxClients {
+		return nil, fmt.Errorf("there are %d clients already", maxClients)
+	}
+	k.clients[c] = true
+	return c, nil
+}
+
+func (k *Keeper) mayConnect(uid uint32) error {
+	if int(uid) != os.Geteuid() && !slices.Contains(k.config.Peers, uid) {
+		return fmt.Errorf("it runs as user %d, who is not among the peers", uid)
+	}
+	return nil
+}
+
+func (k *Keeper) forget(c *client) {
+	_ = c.conn.Close()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	delete(k.clients, c)
+}
+
+// mayRefuse tells whether one more refusal may be written down this second.
+func (k *Keeper) mayRefuse(now time.Time) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.refusals = min(refusalsPerSecond, k.refusals+max(now.Sub(k.refused).Seconds(), 0)*refusalsPerSecond)
+	k.refused = now
+	if k.refusals < 1 {
+		return false
+	}
+	k.refusals--
+	return true
+}
+
+// client is one connection of a client.
+type client struct {
+	keeper   *Keeper
+	conn     *net.UnixConn
+	uid      uint32
+	frames   *frameReader
+	out      *outbox
+	inFlight atomic.Int64
+	touched  map[*token]bool // to which something was submitted that is not flushed yet
+}
+
+func (c *client) serve() error {
+	if err := c.greet(); err != nil {
+		return err
+	}
+	for {
+		if c.frames.from.Buffered() == 0 {
+			c.flush()
+		}
+		f, err := c.frames.next()
+		if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		switch f.kind {
+		case frameSign:
+			err = c.sign(f)
+		case frameKeys:
+			err = c.out.put(frameAnswer, f.request, appendKeys(nil, c.keeper.list()))
+		default:
+			err = fmt.Errorf("%w: a frame of type %d", ErrProtocol, f.kind)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// flush sends on what was read.
+func (c *client) flush() {
+	for t := range c.touched {
+		t.flush()
+	}
+	clear(c.touched)
+	c.out.flushLater()
+}
+
+func (c *client) greet() error {
+	if err := c.conn.SetReadDeadline(time.Now().Add(helloTimeout)); err != nil {
+		return err
+	}
+	f, err := c.frames.next()
+	if err != nil {
+		return fmt.Errorf("waiting for its hello: %w", err)
+	}
+	if f.kind != frameHello || string(f.body) != hello {
+		return fmt.Errorf("%w: it does not speak %q", ErrProtocol, hello)
+	}
+	if err := c.out.put(frameHello, f.request, []byte(hello)); err != nil {
+		return err
+	}
+	return c.conn.SetReadDeadline(time.Time{})
+}
+
+// list is what a client is told of the keys.
+func (k *Keeper) list() (keys []heldKey) {
+	for _, h := range k.names {
+		one := heldKey{name: h.key.Name, spki: h.key.spki}
+		for _, p := range h.places {
+			if info, _ := p.token.state(); info.Serial != "" {
+				one.tokens = append(one.tokens, info.Serial)
+			}
+		}
+		keys = append(keys, one)
+	}
+	return keys
+}
+
+// sign has the guard read the bytes, and a token sign them. The answer comes when the journal has it.
+func (c *client) sign(f frame) error {
+	request, err := parseSign(f.body)
+	if err != nil {
+		return err
+	}
+	now := c.keeper.config.Now()
+	digest := sha256.Sum256(request.message)
+	e := entry{UID: &c.uid, Kind: kindUnknown, SHA256: hex.EncodeToString(digest[:]), Result: resultRefused}
+	h := c.keeper.keys[request.key]
+	if h == nil {
+		return c.refuse(f.request, e, fmt.Errorf("%w: with the identifier %x", ErrUnknownKey, request.key), now)
+	}
+	e.Key = h.key.Name
+	if c.inFlight.Load() >= maxInFlight { // nothing was read, nothing is signed
+		return c.out.put(frameError, f.request, appendError(nil, fmt.Errorf("%w: %w", hsm.ErrUnavailable, errBusy)))
+	}
+	r, err := h.guard.admit(request.message, request.hash, now)
+	e.Kind, e.Detail, e.Scope = r.kind, r.detail, r.list.scope
+	if err != nil {
+		return c.refuse(f.request, e, fmt.Errorf("%w: key %q: %w", ErrRefused, h.key.Name, err), now)
+	}
+	toSign := digest[:]
+	if request.hash.Size() != len(digest) {
+		hash := request.hash.New()
+		hash.Write(request.message)
+		toSign = hash.Sum(nil)
+	}
+	c.inFlight.Add(1)
+	id := f.request
+	h.sign(request.hash, toSign, c.touched, func(signature []byte, err error) {
+		e.Result = resultSigned
+		if err != nil {
+			e.Result, e.Why = resultFailed, err.Error()
+		}
+		c.keeper.journal.add(e, func(failed error) {
+			c.inFlight.Add(-1)
+			if err == nil {
+				err = failed
+			}
+			if err != nil {
+				_ = c.out.put(frameError, id, appendError(nil, err))
+			} else {
+				_ = c.out.put(frameAnswer, id, signature)
+			}
+			c.out.flushLater()
+		})
+	})
+	return nil
+}
+
+// refuse writes the refusal down and tells the client. A client that is refused again and again is cut off, so that it cannot fill the disk.
+func (c *client) refuse(request uint64, e entry, why error, now time.Time) error {
+	if !c.keeper.mayRefuse(now) {
+		return fmt.Errorf("more than %d refusals in a second, of which this is one: %w", refusalsPerSecond, why)
+	}
+	e.Why = why.Error()
+	c.inFlight.Add(1)
+	c.keeper.config.Log.Warn("refused", "uid", c.uid, "key", e.Key, "kind", string(e.Kind), "sha256", e.SHA256, "why", e.Why)
+	c.keeper.journal.add(e, func(failed error) {
+		c.inFlight.Add(-1)
+		if failed != nil {
+			why = failed
+		}
+		_ = c.out.put(frameError, request, appendError(nil, why))
+		c.out.flushLater()
+	})
+	return nil
+}

@@ -1,0 +1,243 @@
+package keeper
+
+import (
+	"bufio"
+	"crypto"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+)
+
+// The protocol, between client and keeper and, with other messages, between keeper and worker. Each side sends frames:
+//
+//	length  4 octets, big-endian: of all that follows
+//	type    1 octet
+//	request 8 octets: chosen by who asks, repeated in the answer; answers come in any order
+//	body    the rest
+//
+// A connection begins with a hello from each side, which names the protocol and its version. Whoever receives what it does not understand
+// closes the connection.
+
+// The types of frames.
+const (
+	frameHello  byte = 1
+	frameKeys   byte = 2 // which keys are there?
+	frameSign   byte = 3 // key identifier, hash, the bytes to be signed
+	frameStart  byte = 4 // to a worker: which token, how, and which keys
+	frameDigest byte = 5 // to a worker: index of the key, hash, the digest
+
+	frameAnswer byte = 0x80 // what was asked for
+	frameError  byte = 0x81 // a code, and words
+)
+
+const (
+	frameHead = 9 // octets of type and request
+	// maxMessage bounds what can be signed: a CRL of some 400,000 entries.
+	maxMessage = 16 << 20
+	maxFrame   = frameHead + 64 + maxMessage
+	maxWords   = 1000 // octets of an error's words
+	hello      = "chancery-keeper 1"
+)
+
+// frame is one frame as read. Its body is valid until the next is read.
+type frame struct {
+	kind    byte
+	request uint64
+	body    []byte
+}
+
+var errFrame = fmt.Errorf("%w: a frame of a length that cannot be", ErrProtocol)
+
+// frameReader reads frames, and keeps a buffer for them between frames unless one was large.
+type frameReader struct {
+	from  *bufio.Reader
+	limit int
+	kept  []byte
+}
+
+func newFrameReader(r io.Reader, limit int) *frameReader {
+	return &frameReader{from: bufio.NewReaderSize(r, 64<<10), limit: limit}
+}
+
+const keptBuffer = 64 << 10
+
+// next reads a frame. io.EOF means that the other side closed the connection between two frames. Memory for a large frame is taken as its
+// octets arrive, not because its head promises them.
+func (r *frameReader) next() (frame, error) {
+	var head [4 + frameHead]byte
+	if _, err := io.ReadFull(r.from, head[:]); err != nil {
+		return frame{}, err
+	}
+	length := int64(binary.BigEndian.Uint32(head[:4])) - frameHead
+	if length < 0 || length > int64(r.limit) {
+		return frame{}, errFrame
+	}
+	if cap(r.kept) > keptBuffer {
+		r.kept = nil
+	}
+	body := r.kept[:0]
+	for left := int(length); left > 0; {
+		step := min(left, keptBuffer)
+		at := len(body)
+		if cap(body) < at+step {
+			grown := make([]byte, at, max(2*cap(body), at+step))
+			copy(grown, body)
+			body = grown
+		}
+		body = body[:at+step]
+		if _, err := io.ReadFull(r.from, body[at:]); err != nil {
+			if errors.Is(err, io.EOF) {
+				err = io.ErrUnexpectedEOF
+			}
+			return frame{}, err
+		}
+		left -= step
+	}
+	r.kept = body
+	return frame{kind: head[4], request: binary.BigEndian.Uint64(head[5:]), body: body}, nil
+}
+
+// appendFrame writes a frame whose body is the parts, one after the other.
+func appendFrame(b []byte, kind byte, request uint64, parts ...[]byte) []byte {
+	length := frameHead
+	for _, part := range parts {
+		length += len(part)
+	}
+	b = binary.BigEndian.AppendUint32(b, uint32(length))
+	b = append(b, kind)
+	b = binary.BigEndian.AppendUint64(b, request)
+	for _, part := range parts {
+		b = append(b, part...)
+	}
+	return b
+}
+
+// The hashes on the wire.
+var wireHashes = map[crypto.Hash]byte{crypto.SHA256: 1, crypto.SHA384: 2, crypto.SHA512: 3}
+
+func hashOf(code byte) (crypto.Hash, bool) {
+	for hash, c := range wireHashes {
+		if c == code {
+			return hash, true
+		}
+	}
+	return 0, false
+}
+
+// signRequest is the body of frameSign.
+type signRequest struct {
+	key     keyID
+	hash    crypto.Hash
+	message []byte
+}
+
+func parseSign(body []byte) (signRequest, error) {
+	var r signRequest
+	if len(body) <= len(r.key)+1 {
+		return r, fmt.Errorf("%w: a request to sign is too short", ErrProtocol)
+	}
+	copy(r.key[:], body)
+	hash, ok := hashOf(body[len(r.key)])
+	if !ok {
+		return r, fmt.Errorf("%w: a hash that is unknown", ErrProtocol)
+	}
+	r.hash, r.message = hash, body[len(r.key)+1:]
+	if len(r.message) > maxMessage {
+		return r, fmt.Errorf("%w: more than %d octets to be signed", ErrProtocol, maxMessage)
+	}
+	return r, nil
+}
+
+// digestRequest is the body of frameDigest.
+type digestRequest struct {
+	key    int
+	hash   crypto.Hash
+	digest []byte
+}
+
+func parseDigest(body []byte) (digestRequest, error) {
+	if len(body) < 3 {
+		return digestRequest{}, fmt.Errorf("%w: a request to sign is too short", ErrProtocol)
+	}
+	hash, ok := hashOf(body[2])
+	if !ok || len(body)-3 != hash.Size() {
+		return digestRequest{}, fmt.Errorf("%w: a hash that is unknown, or a digest that is not of its size", ErrProtocol)
+	}
+	return digestRequest{key: int(binary.BigEndian.Uint16(body)), hash: hash, digest: body[3:]}, nil
+}
+
+// heldKey tells a client of one key.
+type heldKey struct {
+	name   string
+	spki   []byte
+	tokens []string // serial numbers of the tokens that hold it
+}
+
+func appendKeys(b []byte, keys []heldKey) []byte {
+	b = binary.BigEndian.AppendUint16(b, uint16(len(keys)))
+	for _, k := range keys {
+		b = appendText(b, k.name)
+		b = appendText(b, string(k.spki))
+		b = binary.BigEndian.AppendUint16(b, uint16(len(k.tokens)))
+		for _, t := range k.tokens {
+			b = appendText(b, t)
+		}
+	}
+	return b
+}
+
+func appendText(b []byte, text string) []byte {
+	return append(binary.BigEndian.AppendUint16(b, uint16(len(text))), text...)
+}
+
+var errKeys = fmt.Errorf("%w: the list of keys cannot be read", ErrProtocol)
+
+func parseKeys(body []byte) ([]heldKey, error) {
+	r := wireReader{rest: body}
+	var keys []heldKey
+	for range r.number() {
+		k := heldKey{name: string(r.text()), spki: append([]byte(nil), r.text()...)}
+		for range r.number() {
+			k.tokens = append(k.tokens, string(r.text()))
+			if r.short {
+				return nil, errKeys
+			}
+		}
+		if r.short {
+			return nil, errKeys
+		}
+		keys = append(keys, k)
+	}
+	if r.short || len(r.rest) > 0 {
+		return nil, errKeys
+	}
+	return keys, nil
+}
+
+// wireReader reads numbers and texts, and remembers when there was less than there should have been.
+type wireReader struct {
+	rest  []byte
+	short bool
+}
+
+func (r *wireReader) number() int {
+	if len(r.rest) < 2 {
+		r.short, r.rest = true, nil
+		return 0
+	}
+	n := int(binary.BigEndian.Uint16(r.rest))
+	r.rest = r.rest[2:]
+	return n
+}
+
+func (r *wireReader) text() []byte {
+	n := r.number()
+	if len(r.rest) < n {
+		r.short, r.rest = true, nil
+		return nil
+	}
+	text := r.rest[:n]
+	r.rest = r.rest[n:]
+	return text
+}

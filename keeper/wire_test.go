@@ -1,0 +1,95 @@
+package keeper
+
+import (
+	"bytes"
+	"crypto"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/chancery-ca/chancery/hsm"
+)
+
+func TestFrames(t *testing.T) {
+	big := bytes.Repeat([]byte("x"), 3*keptBuffer+7)
+	stream := appendFrame(nil, frameSign, 7, []byte("a"), []byte("b"))
+	stream = appendFrame(stream, frameAnswer, 1<<63, big)
+	stream = appendFrame(stream, frameKeys, 0)
+	r := newFrameReader(bytes.NewReader(stream), maxFrame)
+	for _, want := range []frame{{frameSign, 7, []byte("ab")}, {frameAnswer, 1 << 63, big}, {frameKeys, 0, nil}} {
+		got, err := r.next()
+		if err != nil || got.kind != want.kind || got.request != want.request || !bytes.Equal(got.body, want.body) {
+			t.Fatalf("%d %d (%d octets), %v", got.kind, got.request, len(got.body), err)
+		}
+	}
+	if _, err := r.next(); !errors.Is(err, io.EOF) {
+		t.Errorf("at the end: %v", err)
+	}
+	for what, text := range map[string]string{"too long": "\xff\xff\xff\xff", "too short": "\x00\x00\x00\x01", "cut off": "\x00\x00\x00\x20"} {
+		padded := text + strings.Repeat("\x00", 16)
+		if _, err := newFrameReader(strings.NewReader(padded), 1000).next(); err == nil || errors.Is(err, io.EOF) && what != "cut off" {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
+func TestErrorsCross(t *testing.T) {
+	for _, err := range []error{ErrRefused, ErrUnknownKey, hsm.ErrWrongPIN, hsm.ErrPINLocked, hsm.ErrPINAtRisk, hsm.ErrUnavailable, ErrProtocol} {
+		crossed := parseError(appendError(nil, fmt.Errorf("%w: because", err)))
+		if !errors.Is(crossed, err) || strings.Count(crossed.Error(), "because") != 1 || strings.Count(crossed.Error(), err.Error()) != 1 {
+			t.Errorf("%v became %v", err, crossed)
+		}
+		if hsm.NeedsPerson(err) && !errors.Is(crossed, hsm.ErrUnavailable) {
+			t.Errorf("%v does not say that the token is away", crossed)
+		}
+	}
+	if long := appendError(nil, errors.New(strings.Repeat("x", 5000))); len(long) > maxWords+1 {
+		t.Errorf("%d octets of words", len(long))
+	}
+}
+
+func TestKeysCross(t *testing.T) {
+	keys := []heldKey{{"a", []byte{1, 2}, []string{"s1", "s2"}}, {"b", []byte{3}, nil}}
+	got, err := parseKeys(appendKeys(nil, keys))
+	if err != nil || !slices.EqualFunc(got, keys, func(a, b heldKey) bool {
+		return a.name == b.name && bytes.Equal(a.spki, b.spki) && slices.Equal(a.tokens, b.tokens)
+	}) {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+// FuzzWire: whatever comes over a socket, nothing panics, and no more memory is taken than octets have come.
+func FuzzWire(f *testing.F) {
+	f.Add(appendFrame(nil, frameHello, 0, []byte(hello)))
+	f.Add(appendFrame(nil, frameSign, 1, make([]byte, 32), []byte{1}, []byte("message")))
+	f.Add(appendFrame(nil, frameDigest, 1, []byte{0, 0, 1}, make([]byte, 32)))
+	f.Add(appendFrame(nil, frameAnswer, 2, appendKeys(nil, []heldKey{{"a", []byte{1}, []string{"s"}}})))
+	f.Add(appendFrame(nil, frameError, 3, appendError(nil, ErrRefused)))
+	f.Fuzz(func(t *testing.T, stream []byte) {
+		r := newFrameReader(bytes.NewReader(stream), maxFrame)
+		for {
+			frame, err := r.next()
+			if err != nil {
+				return
+			}
+			if cap(frame.body) > 2*len(stream)+2*keptBuffer {
+				t.Errorf("%d octets of memory for %d that came", cap(frame.body), len(stream))
+			}
+			if s, err := parseSign(frame.body); err == nil && (s.hash != crypto.SHA256 && s.hash != crypto.SHA384 && s.hash != crypto.SHA512) {
+				t.Errorf("the hash %v", s.hash)
+			}
+			if d, err := parseDigest(frame.body); err == nil && len(d.digest) != d.hash.Size() {
+				t.Errorf("a digest of %d octets", len(d.digest))
+			}
+			if keys, err := parseKeys(frame.body); err == nil && !bytes.Equal(appendKeys(nil, keys), frame.body) {
+				t.Error("a list of keys is read as another")
+			}
+			if parseError(frame.body) == nil {
+				t.Error("an error became none")
+			}
+		}
+	})
+}

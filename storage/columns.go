@@ -1,0 +1,124 @@
+package storage
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/chancery-ca/chancery/audit"
+	"github.com/chancery-ca/chancery/issuance"
+)
+
+// columns turns rows into the arrays that unnest makes rows of again, so that one statement writes any number of them.
+type columns [][]any
+
+// add appends a row. All rows have values of the same types in the same places: string, []byte, bool, time.Time or time.Duration.
+func (c *columns) add(row ...any) {
+	if *c == nil {
+		*c = make(columns, len(row))
+	}
+	for i, v := range row {
+		(*c)[i] = append((*c)[i], v)
+	}
+}
+
+// arrays are the columns as arguments of a statement. A nil []byte becomes NULL.
+func (c columns) arrays() []any {
+	all := make([]any, len(c))
+	for i, column := range c {
+		switch column[0].(type) {
+		case string:
+			all[i] = typed[string](column)
+		case []byte:
+			all[i] = typed[[]byte](column)
+		case bool:
+			all[i] = typed[bool](column)
+		case time.Time:
+			all[i] = typed[time.Time](column)
+		case time.Duration:
+			all[i] = typed[time.Duration](column)
+		default:
+			panic(fmt.Sprintf("storage: a column of %T", column[0]))
+		}
+	}
+	return all
+}
+
+func typed[T any](column []any) []T {
+	values := make([]T, len(column))
+	for i, v := range column {
+		values[i] = v.(T)
+	}
+	return values
+}
+
+// textArray is the text form of a Postgres array (PostgreSQL, section 8.15.6). An array of arrays of different lengths has no other.
+func textArray(elements []string) string {
+	var b strings.Builder
+	b.WriteByte('{')
+	for i, e := range elements {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		b.WriteByte('"')
+		for j := range len(e) {
+			if e[j] == '"' || e[j] == '\\' {
+				b.WriteByte('\\')
+			}
+			b.WriteByte(e[j])
+		}
+		b.WriteByte('"')
+	}
+	b.WriteByte('}')
+	return b.String()
+}
+
+// places tells where in a lot the item of a serial is.
+func places[T any](items []T, serial func(T) issuance.Serial) map[issuance.Serial]int {
+	place := make(map[issuance.Serial]int, len(items))
+	for i, item := range items {
+		place[serial(item)] = i
+	}
+	return place
+}
+
+// onRecord runs a query that returns the serials of those items that it finds.
+func onRecord(ctx context.Context, db querier, sql string, c columns, place map[issuance.Serial]int) ([]bool, error) {
+	found := make([]bool, len(place))
+	rows, err := db.Query(ctx, sql, c.arrays()...)
+	if err != nil {
+		return nil, err
+	}
+	var serial []byte
+	_, err = pgx.ForEachRow(rows, []any{&serial}, func() error {
+		found[place[issuance.Serial(serial)]] = true
+		return nil
+	})
+	return found, err
+}
+
+// leavesOf are the leaves of all items, each with the key of the item that it goes with: four arrays.
+func leavesOf[T any](items []T, of func(T) (key []byte, leaves []audit.Leaf)) []any {
+	var ids, kinds []string
+	var canonical, keys [][]byte
+	for _, item := range items {
+		key, leaves := of(item)
+		for _, l := range leaves {
+			ids, kinds = append(ids, l.ID()), append(kinds, string(l.Kind()))
+			canonical, keys = append(canonical, l.Bytes()), append(keys, key)
+		}
+	}
+	return []any{orEmpty(ids), orEmpty(kinds), orEmpty(canonical), orEmpty(keys)}
+}
+
+// octets are digests as values of bytea.
+func octets(digests [][32]byte) [][]byte {
+	all := make([][]byte, len(digests))
+	for i := range digests {
+		all[i] = digests[i][:]
+	}
+	return all
+}

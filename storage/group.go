@@ -1,0 +1,244 @@
+package storage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+
+	"github.com/chancery-ca/chancery/ca"
+)
+
+const (
+	maxGroup = 48   // calls worked on together; beyond, a statement takes longer for each of them
+	maxQueue = 4096 // calls that wait; the next is turned away
+)
+
+// group has calls of one kind worked on together. What arrives while one lot is being worked on forms the next: a lone call does not
+// wait, and the busier it is, the more calls share a round trip and a commit. One lot is under way at a time.
+type group[In, Out any] struct {
+	// work does a lot and returns an outcome for each call, in their order. Its context is that of no caller.
+	work func(context.Context, []In) []outcome[Out]
+
+	mu      sync.Mutex
+	waiting []*call[In, Out]
+	running bool
+}
+
+type outcome[Out any] struct {
+	value Out
+	err   error
+}
+
+type call[In, Out any] struct {
+	in      In
+	ctx     context.Context
+	outcome chan outcome[Out]
+}
+
+// do has a call worked on. When ctx ends before the call's lot has begun, nothing is done; when it ends later, what becomes of the call
+// is no longer heard of. Both are ca.ErrUnavailable.
+func (g *group[In, Out]) do(ctx context.Context, in In) (Out, error) {
+	c := &call[In, Out]{in: in, ctx: ctx, outcome: make(chan outcome[Out], 1)}
+	if err := g.enqueue(c); err != nil {
+		var none Out
+		return none, err
+	}
+	select {
+	case o := <-c.outcome:
+		return o.value, o.err
+	case <-ctx.Done():
+		var none Out
+		return none, fmt.Errorf("waiting for the database: %w: %w", ca.ErrUnavailable, ctx.Err())
+	}
+}
+
+var errQueueFull = fmt.Errorf("%w: too much is waiting for the database", ca.ErrUnavailable)
+
+func (g *group[In, Out]) enqueue(c *call[In, Out]) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if len(g.waiting) >= maxQueue {
+		return errQueueFull
+	}
+	g.waiting = append(g.waiting, c)
+	if !g.running {
+		g.running = true
+		go g.run()
+	}
+	return nil
+}
+
+// run works until nothing waits.
+func (g *group[In, Out]) run() {
+	for {
+		g.gather()
+		lot := g.next()
+		if lot == nil {
+			return
+		}
+		g.workOn(lot)
+	}
+}
+
+// gather lets those goroutines run that are ready to, for as long as that brings calls: with the processors busy, those about to be made
+// share the lot. A lone call finds nobody to wait for.
+func (g *group[In, Out]) gather() {
+	const rounds = 4
+	for before, n := 0, 1; n <= rounds; n++ {
+		runtime.Gosched()
+		g.mu.Lock()
+		now := len(g.waiting)
+		g.mu.Unlock()
+		if now == before || now >= maxGroup {
+			return
+		}
+		before = now
+	}
+}
+
+// next takes what is waiting, up to maxGroup. With nothing waiting it ends the run and returns nil.
+func (g *group[In, Out]) next() []*call[In, Out] {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for len(g.waiting) > 0 {
+		n := min(len(g.waiting), maxGroup)
+		var lot []*call[In, Out]
+		for _, c := range g.waiting[:n] {
+			if c.ctx.Err() == nil {
+				lot = append(lot, c)
+			}
+		}
+		clear(g.waiting[:n])
+		g.waiting = g.waiting[n:]
+		if lot != nil {
+			return lot
+		}
+	}
+	g.waiting, g.running = nil, false
+	return nil
+}
+
+// workOn gives every call its outcome. A panic is the outcome of all of them: it has no caller's goroutine to end in.
+func (g *group[In, Out]) workOn(lot []*call[In, Out]) {
+	outcomes := make([]outcome[Out], len(lot))
+	defer func() {
+		if p := recover(); p != nil {
+			for i := range outcomes {
+				outcomes[i].err = fmt.Errorf("working for %d requests at once: a panic: %v", len(lot), p)
+			}
+		}
+		for i, c := range lot {
+			c.outcome <- outcomes[i]
+		}
+	}()
+	ins := make([]In, len(lot))
+	for i, c := range lot {
+		ins[i] = c.in
+	}
+	// A lot may be split and looked up afterwards; each of these is bounded by itself as well.
+	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
+	defer cancel()
+	copy(outcomes, g.work(ctx, ins))
+}
+
+// groupWrite is a kind of write that shares transactions.
+type groupWrite[T any] struct {
+	doing string
+	// try writes items in one transaction and tells what became of each. An error of its own, unlike one of an item's, means that
+	// nothing was written; sent, that it is not known.
+	try func(ctx context.Context, items []T) (outcomes []error, sent bool, err error)
+	// landed looks which items are on record exactly as they were meant.
+	landed func(ctx context.Context, db querier, items []T) ([]bool, error)
+}
+
+// newWriteGroup has writes of a kind share transactions.
+func newWriteGroup[T any](s *Store, g groupWrite[T]) *group[T, struct{}] {
+	return &group[T, struct{}]{work: func(ctx context.Context, items []T) []outcome[struct{}] {
+		outcomes := make([]outcome[struct{}], len(items))
+		for i, err := range writeGroup(ctx, s, g, items) {
+			outcomes[i].err = err
+		}
+		return outcomes
+	}}
+}
+
+// writeGroup writes items, together where that succeeds. An item that spoils the transaction for all is found by halving: a lot that
+// fails has written nothing, and its halves are tried by themselves.
+func writeGroup[T any](ctx context.Context, s *Store, g groupWrite[T], items []T) []error {
+	var outcomes []error
+	var onRecord []bool // filled when the outcome had to be looked up
+	lookUp := func(ctx context.Context, db querier) (any bool, err error) {
+		onRecord, err = g.landed(ctx, db, items)
+		for _, found := range onRecord {
+			any = any || found
+		}
+		return any, err
+	}
+	err := s.write(ctx, g.doing, lookUp, func(ctx context.Context) (sent bool, err error) {
+		onRecord = nil
+		outcomes, sent, err = g.try(ctx, items)
+		return sent, err
+	})
+	switch {
+	case err == nil && onRecord == nil:
+		return s.settleTaken(ctx, g.doing, outcomes, func(ctx context.Context, db querier, i int) (bool, error) {
+			found, err := g.landed(ctx, db, items[i:i+1])
+			return err == nil && found[0], err
+		})
+	case err == nil:
+		// The transaction is on record though its acknowledgement was lost. An item that is not was turned down in it: its own
+		// try tells why.
+		outcomes = make([]error, len(items))
+		for i, found := range onRecord {
+			switch {
+			case found:
+			case len(items) == 1:
+				outcomes[i] = fmt.Errorf("%s: %w", g.doing, ca.ErrUnavailable)
+			default:
+				outcomes[i] = writeGroup(ctx, s, g, items[i:i+1])[0]
+			}
+		}
+		return outcomes
+	case len(items) > 1 && !errors.Is(err, ca.ErrUnavailable):
+		half := len(items) / 2
+		return append(writeGroup(ctx, s, g, items[:half]), writeGroup(ctx, s, g, items[half:])...)
+	}
+	outcomes = make([]error, len(items))
+	for i := range outcomes {
+		outcomes[i] = err
+	}
+	return outcomes
+}
+
+// settleTaken looks at items that found their place taken: that may be the work of an earlier try of the same item.
+func (s *Store) settleTaken(ctx context.Context, doing string, outcomes []error, landed func(context.Context, querier, int) (bool, error)) []error {
+	for i, err := range outcomes {
+		if err == nil {
+			continue
+		}
+		if isTaken(err) && s.hasLanded(ctx, func(ctx context.Context, db querier) (bool, error) { return landed(ctx, db, i) }) {
+			outcomes[i] = nil
+			continue
+		}
+		outcomes[i] = describe(doing, err)
+	}
+	return outcomes
+}
+
+// readGroup looks keys up together. A key that query does not find has the zero value.
+func readGroup[K comparable, V any](s *Store, doing string, query func(ctx context.Context, db querier, keys []K) (map[K]V, error)) *group[K, V] {
+	return &group[K, V]{work: func(ctx context.Context, keys []K) []outcome[V] {
+		var found map[K]V
+		err := s.read(ctx, doing, func(ctx context.Context, db querier) (err error) {
+			found, err = query(ctx, db, keys)
+			return err
+		})
+		outcomes := make([]outcome[V], len(keys))
+		for i, k := range keys {
+			outcomes[i] = outcome[V]{found[k], err}
+		}
+		return outcomes
+	}}
+}

@@ -1,0 +1,252 @@
+package storage_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"slices"
+	"sync"
+	"testing"
+
+	"github.com/chancery-ca/chancery/audit"
+	"github.com/chancery-ca/chancery/ca"
+	"github.com/chancery-ca/chancery/issuance"
+	"github.com/chancery-ca/chancery/storage"
+)
+
+// together has all writes share one transaction: a first write of the kind is held up, by a lock that it needs, until all wait.
+func together(t *testing.T, hold func() (release func()), state func() (underWay bool, waiting int), first func() error, writes []func() error) []error {
+	t.Helper()
+	release := hold()
+	await := func(want int) {
+		for underWay, waiting := state(); !underWay || waiting != want; underWay, waiting = state() {
+			runtime.Gosched()
+		}
+	}
+	var calls sync.WaitGroup
+	calls.Go(func() {
+		if err := first(); err != nil {
+			t.Errorf("the write before: %v", err)
+		}
+	})
+	await(0)
+	outcomes := make([]error, len(writes))
+	for i, write := range writes {
+		calls.Go(func() { outcomes[i] = write() })
+		await(i + 1)
+	}
+	release()
+	calls.Wait()
+	return outcomes
+}
+
+// holdKey takes the lock of a subject key, as a revocation of it would.
+func (f *fixture) holdKey(spki [32]byte) func() (release func()) {
+	return func() func() {
+		tx, err := f.owner.Begin(context.Background())
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		if _, err := tx.Exec(context.Background(), `SELECT pg_advisory_xact_lock($1)`, storage.LockNumber(spki)); err != nil {
+			f.t.Fatal(err)
+		}
+		return func() {
+			if err := tx.Rollback(context.Background()); err != nil {
+				f.t.Error(err)
+			}
+		}
+	}
+}
+
+// holdIntent locks the row of an open intent.
+func (f *fixture) holdIntent(i ca.Intent) func() (release func()) {
+	return func() func() {
+		tx, err := f.owner.Begin(context.Background())
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		if _, err := tx.Exec(context.Background(), `SELECT FROM intents WHERE serial = $1 FOR UPDATE`, i.Serial[:]); err != nil {
+			f.t.Fatal(err)
+		}
+		return func() {
+			if err := tx.Rollback(context.Background()); err != nil {
+				f.t.Error(err)
+			}
+		}
+	}
+}
+
+func (f *fixture) recording(s *storage.Store, i ca.Intent) func() error {
+	l := leaf(f.t, audit.CertificateIntended)
+	return func() error { return s.RecordIntent(context.Background(), i, l) }
+}
+
+func (f *fixture) completing(s *storage.Store, c ca.NewCertificate) func() error {
+	l := leafWithID(f.t, c.EventID, audit.CertificateIssued)
+	return func() error { return s.RecordCertificate(context.Background(), c, l) }
+}
+
+// transactions counts those that wrote the rows which a table holds.
+func (f *fixture) transactions(table string) (n int) {
+	f.t.Helper()
+	if err := f.owner.QueryRow(context.Background(), "SELECT count(DISTINCT xmin::text) FROM "+table).Scan(&n); err != nil {
+		f.t.Fatal(err)
+	}
+	return n
+}
+
+func TestIntentsShareATransactionAndEachHasItsOwnOutcome(t *testing.T) {
+	f := setUp(t)
+	compromised := f.issue()
+	f.revoke(compromised, issuance.KeyCompromise, 0)
+	earlier := f.intend(withKey("earlier", 1))
+	first := newIntent(t, alpha)
+	var intents []ca.Intent
+	for n := range 12 {
+		i := newIntent(t, alpha)
+		i.Request.CSR, i.Request.Roles = nil, []string{"requester", `a "quoted" \ role`, ""}[:n%4] // NULL, and arrays of different lengths
+		intents = append(intents, i)
+	}
+	withKey("own", 1)(&intents[1])
+	withKey("shared", 1)(&intents[2])
+	withKey("shared", 1)(&intents[3])
+	withKey("earlier", 1)(&intents[4])
+	withKey("earlier", 2)(&intents[5])
+	intents[6].Request.SPKI = compromised.SPKI
+	var writes []func() error
+	for _, i := range intents {
+		writes = append(writes, f.recording(f.Store, i))
+	}
+	outcomes := together(t, f.holdKey(first.Request.SPKI), f.Intents, f.recording(f.Store, first), writes)
+	winners := 0
+	for n, err := range outcomes {
+		want := error(nil)
+		switch n {
+		case 2, 3:
+			if err == nil {
+				winners++
+				continue
+			}
+			want = ca.ErrIdempotencyBusy
+		case 4:
+			want = ca.ErrIdempotencyBusy
+		case 5:
+			want = ca.ErrIdempotencyMismatch
+		case 6:
+			want = ca.ErrKeyCompromised
+		}
+		if !errors.Is(err, want) || want == nil && err != nil {
+			t.Errorf("intent %d: %v, want %v", n, err, want)
+		}
+	}
+	if winners != 1 {
+		t.Errorf("%d of two requests have the shared key", winners)
+	}
+	f.wantCounts("intents", 1+1+8, "requests", 1+1+1+8, "audit_leaves", 3+1+1+8)
+	if n := f.transactions(fmt.Sprintf(`intents WHERE serial <> '\x%s'`, earlier.Serial)); n != 2 {
+		t.Errorf("the first intent and the eight others took %d transactions, want 2", n)
+	}
+	var roles []string
+	if err := f.owner.QueryRow(context.Background(), `SELECT roles FROM requests WHERE id = $1`, intents[11].Request.ID).Scan(&roles); err != nil ||
+		!slices.Equal(roles, intents[11].Request.Roles) {
+		t.Errorf("the roles %q are kept as %q, %v", intents[11].Request.Roles, roles, err)
+	}
+}
+
+// One that the database will not take must not cost the others anything but time.
+func TestABadIntentSpoilsNobodyElses(t *testing.T) {
+	f := setUp(t)
+	first := newIntent(t, alpha)
+	var writes []func() error
+	for n := range 9 {
+		i := newIntent(t, alpha)
+		if n == 4 {
+			i.Request.Metadata = map[string]string{"comment": "a\x00b"}
+		}
+		writes = append(writes, f.recording(f.Store, i))
+	}
+	outcomes := together(t, f.holdKey(first.Request.SPKI), f.Intents, f.recording(f.Store, first), writes)
+	for n, err := range outcomes {
+		var invalid *ca.InvalidError
+		if n == 4 && !errors.As(err, &invalid) || n != 4 && err != nil {
+			t.Errorf("intent %d: %v", n, err)
+		}
+	}
+	f.wantCounts("intents", 9, "requests", 9, "audit_leaves", 9)
+}
+
+func TestCertificatesShareATransactionAndEachHasItsOwnOutcome(t *testing.T) {
+	f := setUp(t)
+	done := f.issue()
+	first := f.intend()
+	lost := newIntent(t, alpha)
+	foreign := f.intend(func(i *ca.Intent) { i.Owner = beta })
+	theirs := certificateOf(foreign)
+	theirs.Owner = alpha
+	other := done
+	other.DER = []byte("another certificate of the same serial")
+	writes := []func() error{
+		f.completing(f.Store, certificateOf(f.intend())),
+		f.completing(f.Store, certificateOf(lost)), // its intent is not on record
+		f.completing(f.Store, certificateOf(f.intend())),
+		f.completing(f.Store, done), // the same again
+		f.completing(f.Store, theirs),
+		f.completing(f.Store, other),
+		f.completing(f.Store, certificateOf(f.intend())),
+	}
+	outcomes := together(t, f.holdIntent(first), f.Completions, f.completing(f.Store, certificateOf(first)), writes)
+	for n, want := range []error{nil, ca.ErrIntentLost, nil, nil, ca.ErrIntentLost, ca.ErrIntentLost, nil} {
+		if !errors.Is(outcomes[n], want) || want == nil && outcomes[n] != nil {
+			t.Errorf("certificate %d: %v, want %v", n, outcomes[n], want)
+		}
+	}
+	f.wantCounts("certificates", 1+1+3, "intents", 1)
+	if n := f.transactions("certificates"); n != 3 {
+		t.Errorf("the certificate before, the first one and the three others took %d transactions, want 3", n)
+	}
+}
+
+// The lot's commit happened and its answer was lost: those that are on record succeed, those that were turned down learn why.
+func TestTheLostAnswerOfALot(t *testing.T) {
+	f := setUp(t)
+	p, through := newProxy(t, f.db.URL)
+	disturbed, err := storage.Open(context.Background(), storage.Config{URL: through, Unsafe: true, MaxConns: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(disturbed.Close)
+	for fault, happened := range map[fault]bool{loseReply: true, loseAck: true, loseRequest: false} {
+		t.Run(fmt.Sprint(fault), func(t *testing.T) {
+			first := newIntent(t, alpha)
+			intents, open := []ca.Intent{newIntent(t, alpha), newIntent(t, alpha), newIntent(t, alpha)}, f.count("intents")
+			key := f.intend(withKey(newID(), 1)).Idempotency // taken
+			intents[1].Idempotency = key
+			var writes []func() error
+			for _, i := range intents {
+				writes = append(writes, f.recording(disturbed, i))
+			}
+			hold := f.holdKey(first.Request.SPKI)
+			outcomes := together(t, func() func() {
+				release := hold()
+				return func() { p.arm(fault, intents[2].Serial[:]); release() }
+			}, disturbed.Intents, f.recording(disturbed, first), writes)
+			if !p.hasMet() {
+				t.Fatal("the fault was not met")
+			}
+			if happened {
+				if outcomes[0] != nil || outcomes[2] != nil || !errors.Is(outcomes[1], ca.ErrIdempotencyBusy) {
+					t.Errorf("the outcomes are %v", outcomes)
+				}
+				f.wantCounts("intents", open+2+2)
+				return
+			}
+			for n, err := range outcomes {
+				if !errors.Is(err, ca.ErrUnavailable) {
+					t.Errorf("intent %d: %v, want ErrUnavailable", n, err)
+				}
+			}
+			f.wantCounts("intents", open+2)
+		})
+	}
+}
