@@ -2,12 +2,13 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build dev test check format lint bench fuzz faults image packages clean FORCE
+.PHONY: help build dev test test-modules compatibility check format lint bench fuzz faults image packages clean FORCE
 
 ARGS         ?=
 FUZZTIME     ?= 60s
 BENCHTIME    ?= 2s
 COUNT        ?= 1
+MODULES      ?=
 TEST_TIMEOUT ?= 8m
 
 # The version is the nearest tag, else the commit, else nothing in particular: a tarball and a repository without commits build too.
@@ -19,7 +20,7 @@ GO_FILES = find . -path './.*' -prune -o -name '*.go' -print
 TOOL     = go tool -modfile=tools/go.mod
 
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo '  variables: ARGS="$(ARGS)" FUZZTIME=$(FUZZTIME) BENCHTIME=$(BENCHTIME) COUNT=$(COUNT) TEST_TIMEOUT=$(TEST_TIMEOUT)'
 
@@ -41,6 +42,14 @@ test: ## install what is missing, check format and vet, run every test with the 
 	@scripts/install-packages --test
 	@$(MAKE) --no-print-directory check
 	go test -race -vet=off -timeout $(TEST_TIMEOUT) ./...
+
+test-modules: ## run the tests of tokens on other modules: NSS softokn, a software TPM, p11-kit; MODULES="nss tpm"
+	@scripts/install-packages --modules
+	scripts/test-modules $(MODULES)
+
+compatibility: build ## write the table in docs/compatibility.md anew, from a probe of each module
+	@scripts/install-packages --modules
+	scripts/compatibility $(MODULES)
 
 # vet is given -race so that it and the tests share what was compiled: on a cold cache this halves the wait.
 check:

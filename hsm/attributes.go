@@ -103,6 +103,15 @@ func (a Attributes) Kept() error {
 	return nil
 }
 
+// kept is Attributes.Kept, as far as the token's configuration insists on it.
+func (t *Token) kept(a Attributes) error {
+	if t.notLocal {
+		a.Local = true
+		a.Missing = slices.DeleteFunc(slices.Clone(a.Missing), func(name string) bool { return name == attributeNames[pkcs11.CKA_LOCAL] })
+	}
+	return a.Kept()
+}
+
 func (a Attributes) ref() KeyRef { return KeyRef{Label: a.Label, ID: a.ID} }
 
 // wrong lists the conditions that the attributes do not meet.

@@ -14,8 +14,11 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/miekg/pkcs11"
+
 	"github.com/chancery-ca/chancery/hsm"
 	"github.com/chancery-ca/chancery/hsm/hsmtest"
+	"github.com/chancery-ca/chancery/hsm/internal/direct"
 )
 
 // TestEveryOperationLeavesAnEvent walks the methods of Token and of Signer and calls each. One that has no call here, or that tells the
@@ -57,7 +60,11 @@ func TestEveryOperationLeavesAnEvent(t *testing.T) {
 		},
 		"DeleteCertificate": func() error { return tok.DeleteCertificate(ctx, hsm.KeyRef{Label: "key"}) },
 		"Destroy":           func() error { return tok.Destroy(ctx, hsm.KeyRef{Label: "renamed"}) },
-		"Digest":            func() error { return second(tok.Digest(ctx, crypto.SHA256, message())) },
+		"Describe":          func() error { return second(tok.Describe(ctx)) },
+		"Direct": func() error {
+			return tok.Direct(ctx, direct.Pass{}, "a test", func(*pkcs11.Ctx, uint) error { return nil })
+		},
+		"Digest": func() error { return second(tok.Digest(ctx, crypto.SHA256, message())) },
 		"Encrypt": func() (err error) {
 			ciphertext, err = tok.Encrypt(ctx, aes, hsm.Cipher{}, []byte("what is worked on"))
 			return err

@@ -162,7 +162,7 @@ func (s session) readBack(ref KeyRef, secret bool, want []condition, extractable
 		return nil, fmt.Errorf("reading the key back: %w", err)
 	}
 	if !extractable {
-		if err := made.Kept(); err != nil {
+		if err := s.token.kept(made); err != nil {
 			return nil, err
 		}
 	}

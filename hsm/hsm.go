@@ -56,11 +56,14 @@ type Config struct {
 	// RetryAfterFailedPIN permits a log-in although the token says that the last one failed. Without it a restarting service
 	// could lock the token.
 	RetryAfterFailedPIN bool
-	SessionWait         time.Duration    // how long an operation waits for a free session before it fails with ErrUnavailable; 0 means 5 s
-	Actor               string           // who causes the operations, where no context says; see WithActor
-	Observer            Observer         // is told of every operation; nil for nobody
-	Usage               UsagePolicy      // is asked before keys are used; nil permits everything
-	Now                 func() time.Time `json:"-"` // nil means time.Now
+	// AcceptNotLocal takes keys for confined although the token does not say that they were generated in it (CKA_LOCAL). Some modules say
+	// so of no key (NSS softokn); with them only procedure tells a generated key from an imported one.
+	AcceptNotLocal bool
+	SessionWait    time.Duration    // how long an operation waits for a free session before it fails with ErrUnavailable; 0 means 5 s
+	Actor          string           // who causes the operations, where no context says; see WithActor
+	Observer       Observer         // is told of every operation; nil for nobody
+	Usage          UsagePolicy      // is asked before keys are used; nil permits everything
+	Now            func() time.Time `json:"-"` // nil means time.Now
 }
 
 // Selector selects a token. Every field that is set must match; at least one must be set. The serial is the safest.
@@ -139,7 +142,8 @@ type KeyInfo struct {
 type TokenInfo struct {
 	Module, Label, Serial, Manufacturer, Model string
 	Slot                                       uint
-	Hardware                                   bool // CKF_HW_SLOT
+	Hardware                                   bool   // CKF_HW_SLOT
+	Library                                    string // who made the library (CK_INFO.manufacturerID), which may not be who made the token
 }
 
 // Attributes are what the token says of a private or secret key (PKCS#11 2.40, section 4.9).

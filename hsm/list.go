@@ -167,7 +167,7 @@ func (m *module) tokenData(slot uint, withMechanisms bool) (TokenData, error) {
 		return TokenData{}, err
 	}
 	data := TokenData{
-		Label: t.Label, Serial: t.SerialNumber, Manufacturer: t.ManufacturerID, Model: t.Model,
+		Label: unpadded(t.Label), Serial: unpadded(t.SerialNumber), Manufacturer: unpadded(t.ManufacturerID), Model: unpadded(t.Model),
 		HardwareVersion: version(t.HardwareVersion), FirmwareVersion: version(t.FirmwareVersion),
 		Flags: flagNames(t.Flags, tokenFlags), MinPIN: t.MinPinLen, MaxPIN: t.MaxPinLen,
 		Sessions: count(t.SessionCount) + " of " + cmp.Or(strings.TrimPrefix(count(t.MaxSessionCount), "0"), "any number"),

@@ -28,8 +28,9 @@ type module struct {
 	file fs.FileInfo
 	ctx  *pkcs11.Ctx
 
-	mu   sync.Mutex // guards open, and every call that initialises, finalises or logs in
-	open []*Token
+	mu    sync.Mutex // guards what follows, and every call that initialises, finalises or logs in
+	open  []*Token
+	apart bool // while a token is open: crypto11 and this package have an instance of the library each; see join
 }
 
 // load returns the owner of a library, and loads the library if this is the first call for it.
@@ -96,4 +97,30 @@ func (m *module) initialised(work func() error) error {
 	}
 	err := work()
 	return errors.Join(err, m.ctx.Finalize())
+}
+
+// join sees to it that ctx can be used while a token is open. crypto11 has initialised the library, and nearly every library is one for the
+// whole process. p11-kit's (p11-kit-proxy.so, p11-kit-client.so) give each caller that loads them an instance of its own, with sessions and
+// log-ins of its own: then this package's instance has to be initialised besides crypto11's. The caller holds m.mu and calls leave later.
+func (m *module) join() error {
+	if len(m.open) > 0 {
+		return nil
+	}
+	err := m.ctx.Initialize()
+	if m.apart = err == nil; m.apart || is(err, pkcs11.CKR_CRYPTOKI_ALREADY_INITIALIZED) {
+		return nil
+	}
+	return fmt.Errorf("initialising PKCS#11 module %s: %w", m.path, classified(err))
+}
+
+// leave finalises this package's instance with the last open token. The caller holds m.mu.
+func (m *module) leave() error {
+	if len(m.open) > 0 || !m.apart {
+		return nil
+	}
+	m.apart = false
+	if err := m.ctx.Finalize(); err != nil {
+		return fmt.Errorf("finalising PKCS#11 module %s: %w", m.path, classified(err))
+	}
+	return nil
 }

@@ -69,7 +69,7 @@ func TestOpenSelects(t *testing.T) {
 
 func TestOpenBySlot(t *testing.T) {
 	t.Parallel()
-	fixture := hsmtest.New(t)
+	fixture := hsmtest.Subject(t)
 	token := fixture.Open(t)
 	slot := token.Info().Slot
 	c := fixture.Config()
@@ -119,7 +119,7 @@ func TestOpenLibraryThatIsNotPKCS11(t *testing.T) {
 // A second log-in accepts any PIN, so there must not be one.
 func TestOpenTwice(t *testing.T) {
 	t.Parallel()
-	fixture := hsmtest.New(t)
+	fixture := hsmtest.Subject(t)
 	first := fixture.Open(t)
 	again := fixture.Config()
 	again.PIN = hsm.PINFromBytes([]byte("not the PIN"))
@@ -174,7 +174,7 @@ func TestOpenCancelled(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := hsm.Open(ctx, hsmtest.New(t).Config()); !errors.Is(err, context.Canceled) {
+	if _, err := hsm.Open(ctx, hsmtest.Subject(t).Config()); !errors.Is(err, context.Canceled) {
 		t.Errorf("error is %v", err)
 	}
 }
@@ -230,7 +230,7 @@ func TestWrongPINIsTriedOnce(t *testing.T) {
 
 func TestRandom(t *testing.T) {
 	t.Parallel()
-	token := hsmtest.New(t).Open(t)
+	token := hsmtest.Subject(t).Open(t)
 	a, err := token.Random(5000)
 	if err != nil {
 		t.Fatal(err)

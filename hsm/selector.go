@@ -12,6 +12,7 @@ import (
 type present struct {
 	slot     uint
 	hardware bool
+	library  string // CK_INFO.manufacturerID
 	pkcs11.TokenInfo
 }
 
@@ -23,6 +24,10 @@ func (m *module) present() ([]present, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listing the slots of PKCS#11 module %s: %w", m.path, classified(err))
 	}
+	library, err := m.ctx.GetInfo()
+	if err != nil {
+		return nil, fmt.Errorf("asking PKCS#11 module %s for its version: %w", m.path, classified(err))
+	}
 	var tokens []present
 	for _, slot := range slots {
 		device, err := m.ctx.GetSlotInfo(slot)
@@ -33,10 +38,15 @@ func (m *module) present() ([]present, error) {
 		if err != nil {
 			continue
 		}
-		tokens = append(tokens, present{slot, device.Flags&pkcs11.CKF_HW_SLOT != 0, info})
+		info.Label, info.SerialNumber = unpadded(info.Label), unpadded(info.SerialNumber)
+		info.ManufacturerID, info.Model = unpadded(info.ManufacturerID), unpadded(info.Model)
+		tokens = append(tokens, present{slot, device.Flags&pkcs11.CKF_HW_SLOT != 0, library.ManufacturerID, info})
 	}
 	return tokens, nil
 }
+
+// unpadded drops what fills a text up to its fixed length: spaces by the standard, NULs with some modules (tpm2-pkcs11).
+func unpadded(text string) string { return strings.TrimRight(text, " \x00") }
 
 // selected returns the one initialised token that matches.
 func selected(tokens []present, s Selector) (present, error) {

@@ -26,7 +26,7 @@ type Signer interface {
 // its public key is want. A nil want accepts any. The signer works until the token is closed or lost; after opening the token again it
 // must be asked for again.
 func (t *Token) Signer(ref KeyRef, want crypto.PublicKey) (Signer, error) {
-	s, err := t.signer(ref, want, Attributes.Kept)
+	s, err := t.signer(ref, want, t.kept)
 	if err != nil {
 		return nil, fmt.Errorf("signer with %s in token %q: %w", ref, t.info.Label, err)
 	}

@@ -85,7 +85,7 @@ func signAndVerify(t *testing.T, token *hsm.Token, ref hsm.KeyRef, public crypto
 
 func TestSignerMakesCertificates(t *testing.T) {
 	t.Parallel()
-	token := hsmtest.New(t).Open(t)
+	token := hsmtest.Subject(t).Open(t)
 	ref, public := generate(t, token, hsm.ECDSAP256, "ca")
 	signer, err := token.Signer(ref, public)
 	if err != nil {
@@ -170,7 +170,7 @@ func TestSignerRefusesKeys(t *testing.T) {
 
 func TestSignerRefusesOptions(t *testing.T) {
 	t.Parallel()
-	token := hsmtest.New(t).Open(t)
+	token := hsmtest.Subject(t).Open(t)
 	ecRef, _ := generate(t, token, hsm.ECDSAP256, "ec")
 	rsaRef, _ := generate(t, token, hsm.RSA2048, "rsa")
 	ec, err := token.Signer(ecRef, nil)
@@ -222,7 +222,7 @@ func TestSignerRefusesOptions(t *testing.T) {
 // Any message, signed whole, verifies; nothing else does under its signature.
 func TestSignMessageVerifies(t *testing.T) {
 	t.Parallel()
-	token := hsmtest.New(t).Open(t)
+	token := hsmtest.Subject(t).Open(t)
 	ref, public := generate(t, token, hsm.ECDSAP256, "ca")
 	signer, err := token.Signer(ref, public)
 	if err != nil {
@@ -246,7 +246,7 @@ func TestSignMessageVerifies(t *testing.T) {
 
 func TestSignConcurrently(t *testing.T) {
 	t.Parallel()
-	fixture := hsmtest.New(t)
+	fixture := hsmtest.Subject(t)
 	c := fixture.Config()
 	c.MaxSessions = 3 // fewer than signers: they queue
 	token, err := hsm.Open(t.Context(), c)
@@ -284,7 +284,7 @@ func TestSignConcurrently(t *testing.T) {
 // Close waits for the signatures in progress; the ones after it fail as unavailable, and nothing panics.
 func TestCloseWhileSigning(t *testing.T) {
 	t.Parallel()
-	fixture := hsmtest.New(t)
+	fixture := hsmtest.Subject(t)
 	token, err := hsm.Open(t.Context(), fixture.Config())
 	if err != nil {
 		t.Fatal(err)

@@ -3,70 +3,10 @@ package hsm
 import (
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/ThalesIgnite/crypto11"
 	"github.com/miekg/pkcs11"
 )
-
-// profile is what the private key's template says for tokens of one vendor. crypto11 and the modules have defaults of their own, which
-// differ (an RSA key may decrypt, an EC key may derive, CKA_PRIVATE may be false); so everything is said that the vendor accepts.
-type profile struct {
-	manufacturer string      // how CK_TOKEN_INFO.manufacturerID begins; empty fits every vendor
-	private      []condition // of the private key; read back after generation
-	public       []condition // of the public key
-	mechanisms   bool        // whether CKA_ALLOWED_MECHANISMS is understood
-}
-
-// conservative is what vendors accept: some refuse CKA_MODIFIABLE, CKA_COPYABLE or CKA_SIGN_RECOVER (CKR_TEMPLATE_INCONSISTENT).
-var conservative = []condition{
-	{pkcs11.CKA_TOKEN, true},
-	{pkcs11.CKA_PRIVATE, true},
-	{pkcs11.CKA_SENSITIVE, true},
-	{pkcs11.CKA_EXTRACTABLE, false},
-	{pkcs11.CKA_SIGN, true},
-	{pkcs11.CKA_DECRYPT, false},
-	{pkcs11.CKA_UNWRAP, false},
-	{pkcs11.CKA_DERIVE, false},
-}
-
-// profiles, the most particular first.
-var profiles = []profile{
-	{
-		manufacturer: "SoftHSM",
-		private: append(slices.Clone(conservative), []condition{
-			{pkcs11.CKA_SIGN_RECOVER, false},
-			{pkcs11.CKA_MODIFIABLE, false},
-			{pkcs11.CKA_COPYABLE, false},
-		}...),
-		public: []condition{
-			{pkcs11.CKA_TOKEN, true},
-			{pkcs11.CKA_VERIFY, true},
-			{pkcs11.CKA_PRIVATE, false},
-			{pkcs11.CKA_ENCRYPT, false},
-			{pkcs11.CKA_WRAP, false},
-			{pkcs11.CKA_MODIFIABLE, false},
-		},
-		mechanisms: true,
-	},
-	{
-		private: conservative,
-		public: []condition{
-			{pkcs11.CKA_TOKEN, true},
-			{pkcs11.CKA_VERIFY, true},
-			{pkcs11.CKA_ENCRYPT, false},
-		},
-	},
-}
-
-func profileFor(t TokenInfo) profile {
-	for _, p := range profiles {
-		if strings.HasPrefix(t.Manufacturer, p.manufacturer) {
-			return p
-		}
-	}
-	return profile{}
-}
 
 // template turns conditions into what crypto11 generates from.
 func template(ref KeyRef, conditions []condition) (crypto11.AttributeSet, error) {
@@ -136,7 +76,12 @@ func (s KeySpec) conditions(p profile, k kind) (private, public []condition, err
 	if !s.Indestructible {
 		private = slices.DeleteFunc(private, func(c condition) bool { return c.attribute == pkcs11.CKA_DESTROYABLE })
 	}
-	return private, public, nil
+	return p.without(private), p.without(public), nil
+}
+
+// without leaves out what the token cannot be told.
+func (p profile) without(template []condition) []condition {
+	return slices.DeleteFunc(template, func(c condition) bool { return slices.Contains(p.silent, c.attribute) })
 }
 
 // set gives an attribute its value where the template has it, and adds it where it must be there.

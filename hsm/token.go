@@ -43,6 +43,7 @@ type Token struct {
 
 	close sync.Once
 
+	notLocal bool // Config.AcceptNotLocal
 	actor    string
 	observer Observer
 	usage    UsagePolicy
@@ -100,17 +101,39 @@ func open(ctx context.Context, c Config) (*Token, error) {
 		return nil, fmt.Errorf("configuring PKCS#11 module %s: %w", m.path, classified(err))
 	}
 	t := &Token{
-		module: m, inner: inner, info: token.describe(m), actor: c.Actor, observer: c.Observer, usage: c.Usage, now: c.Now, wait: settings.PoolWaitTimeout,
+		module: m, inner: inner, info: token.describe(m), notLocal: c.AcceptNotLocal, actor: c.Actor, observer: c.Observer, usage: c.Usage, now: c.Now, wait: settings.PoolWaitTimeout,
 	}
 	t.pool.room = make(chan struct{}, settings.MaxSessions-1)
-	if err := t.login(pin); err != nil {
+	if err := m.join(); err != nil {
 		return nil, errors.Join(err, inner.Close())
 	}
-	if t.random, err = inner.NewRandomReader(); err != nil {
-		return nil, errors.Join(err, inner.Close())
+	if err := t.start(settings, pin); err != nil {
+		return nil, errors.Join(err, t.inner.Close(), m.leave())
 	}
 	m.open = append(m.open, t)
 	return t, nil
+}
+
+// start logs in.
+func (t *Token) start(settings *crypto11.Config, pin []byte) error {
+	if err := t.login(pin); err != nil {
+		return err
+	}
+	if t.module.apart {
+		// The log-in that has just succeeded does not count for crypto11's instance: that one needs its own, and so the PIN.
+		if err := t.inner.Close(); err != nil {
+			return err
+		}
+		settings.LoginNotSupported, settings.Pin = false, string(pin)
+		inner, err := crypto11.Configure(settings)
+		if err != nil {
+			return fmt.Errorf("configuring PKCS#11 module %s: %w", t.module.path, classified(err))
+		}
+		t.inner = inner
+	}
+	var err error
+	t.random, err = t.inner.NewRandomReader()
+	return err
 }
 
 // prepare selects the token and decides how crypto11 is to find it. Nothing is logged in.
@@ -189,7 +212,7 @@ func (t *Token) login(pin []byte) error {
 
 func (p present) describe(m *module) TokenInfo {
 	return TokenInfo{
-		Module: m.path, Slot: p.slot, Hardware: p.hardware,
+		Module: m.path, Slot: p.slot, Hardware: p.hardware, Library: p.library,
 		Label: p.Label, Serial: p.SerialNumber, Manufacturer: p.ManufacturerID, Model: p.Model,
 	}
 }
@@ -227,7 +250,7 @@ func (t *Token) release() error {
 			break
 		}
 	}
-	return err
+	return errors.Join(err, m.leave())
 }
 
 // Random returns n octets of the token's random number generator.

@@ -31,7 +31,7 @@ Every operation is recorded: in the audit log of the configuration's database, o
 	}
 	cmd.AddCommand(a.hsmListCommand(), a.hsmInitCommand(), a.hsmPINCommand(), a.hsmKeyCommand(), a.hsmSignCommand(), a.hsmVerifyCommand(),
 		a.hsmEncryptCommand(), a.hsmDecryptCommand(), a.hsmWrapCommand(), a.hsmUnwrapCommand(), a.hsmMACCommand(), a.hsmDigestCommand(),
-		a.hsmRandomCommand(), a.hsmCertificateCommand(), a.hsmAttestCommand())
+		a.hsmRandomCommand(), a.hsmCertificateCommand(), a.hsmAttestCommand(), a.hsmProbeCommand())
 	return cmd
 }
 

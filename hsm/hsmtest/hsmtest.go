@@ -32,7 +32,9 @@ type Token struct {
 	Label   string // unique
 	Serial  string
 	PINFile string // holds the user PIN; mode 0600
-	Conf    string // softhsm2.conf, set as SOFTHSM2_CONF in this process's environment, and so in its children's
+	Conf    string // softhsm2.conf, set as SOFTHSM2_CONF in this process's environment, and so in its children's; empty for another vendor's
+
+	notLocal bool // the token says of no key that it is local
 }
 
 // New makes a token. The test fails, with what to install, where SoftHSM is missing.
@@ -59,9 +61,13 @@ func New(tb testing.TB) *Token {
 	return &Token{Module: place.module, Label: label, Serial: info.Serial, PINFile: pinFile, Conf: place.conf}
 }
 
-// Config opens the token by its serial and PIN file.
+// Config opens the token by its serial, or by its label where the serial is not known, and PIN file.
 func (t *Token) Config() hsm.Config {
-	return hsm.Config{Module: t.Module, Token: hsm.Selector{Serial: t.Serial}, PIN: hsm.PINFromFile(t.PINFile)}
+	by := hsm.Selector{Serial: t.Serial}
+	if t.Serial == "" {
+		by.Label = t.Label
+	}
+	return hsm.Config{Module: t.Module, Token: by, PIN: hsm.PINFromFile(t.PINFile), AcceptNotLocal: t.notLocal}
 }
 
 // Open opens the token until the test ends.

@@ -2,12 +2,16 @@ package hsmtest
 
 import (
 	"bytes"
+	"context"
+	"errors"
+	"fmt"
 	"slices"
 	"testing"
 
 	"github.com/miekg/pkcs11"
 
 	"github.com/chancery-ca/chancery/hsm"
+	"github.com/chancery-ca/chancery/hsm/internal/direct"
 )
 
 // Key is a key pair such as hsm.Token.Generate would not make. Names may be taken.
@@ -91,35 +95,31 @@ func PrivateValue(tb testing.TB, token *hsm.Token, ref hsm.KeyRef) (value []byte
 // LoseSessions ends every session and the log-in of an open token behind its back, as a restarted network HSM does.
 func LoseSessions(tb testing.TB, token *hsm.Token) {
 	tb.Helper()
-	inside(tb, token, func(ctx *pkcs11.Ctx) {
-		if err := ctx.CloseAllSessions(token.Info().Slot); err != nil {
-			tb.Fatalf("closing all sessions: %v", err)
-		}
-	})
+	err := token.Direct(context.Background(), direct.Pass{}, "a test", func(ctx *pkcs11.Ctx, slot uint) error { return ctx.CloseAllSessions(slot) })
+	if err != nil {
+		tb.Fatalf("closing all sessions: %v", err)
+	}
 }
 
 // inSession calls it in a session of its own.
 func inSession(tb testing.TB, token *hsm.Token, call func(*pkcs11.Ctx, pkcs11.SessionHandle)) {
 	tb.Helper()
-	inside(tb, token, func(ctx *pkcs11.Ctx) {
-		session, err := ctx.OpenSession(token.Info().Slot, pkcs11.CKF_SERIAL_SESSION|pkcs11.CKF_RW_SESSION)
-		if err != nil {
-			tb.Fatalf("opening a session: %v", err)
-		}
+	err := try(token, func(ctx *pkcs11.Ctx, session pkcs11.SessionHandle) error {
 		call(ctx, session)
-		if err := ctx.CloseSession(session); err != nil {
-			tb.Fatalf("closing a session: %v", err)
-		}
+		return nil
 	})
+	if err != nil {
+		tb.Fatalf("working in a session: %v", err)
+	}
 }
 
-// inside calls the library that an open token keeps initialised and logged in.
-func inside(tb testing.TB, token *hsm.Token, call func(*pkcs11.Ctx)) {
-	tb.Helper()
-	ctx := pkcs11.New(token.Info().Module)
-	if ctx == nil {
-		tb.Fatalf("loading %s", token.Info().Module)
-	}
-	defer ctx.Destroy()
-	call(ctx)
+// try calls the library that an open token keeps initialised and logged in, in a session of its own, and returns what fails.
+func try(token *hsm.Token, call func(*pkcs11.Ctx, pkcs11.SessionHandle) error) error {
+	return token.Direct(context.Background(), direct.Pass{}, "a test", func(ctx *pkcs11.Ctx, slot uint) error {
+		session, err := ctx.OpenSession(slot, pkcs11.CKF_SERIAL_SESSION|pkcs11.CKF_RW_SESSION)
+		if err != nil {
+			return fmt.Errorf("opening a session: %w", err)
+		}
+		return errors.Join(call(ctx, session), ctx.CloseSession(session))
+	})
 }
