@@ -8,6 +8,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"log/slog"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -188,6 +189,15 @@ func TestEveryFunctionThatReachesAModuleLeavesAnEvent(t *testing.T) {
 			}
 			return tok.Close()
 		},
+		"OpenRecovering": func() error {
+			c := fixture.Config()
+			c.Observer, c.PIN = seen, set.New
+			tok, err := hsm.OpenRecovering(t.Context(), c, slog.New(slog.DiscardHandler))
+			if err != nil {
+				return err
+			}
+			return tok.Close()
+		},
 		"UnlockPIN": func() error { return hsm.UnlockPIN(t.Context(), unlock) },
 	}
 	var found []string
@@ -223,6 +233,44 @@ func TestEveryFunctionThatReachesAModuleLeavesAnEvent(t *testing.T) {
 			t.Errorf("%s is exported and not called here", name)
 			continue
 		}
+		if err := call(); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if len(seen.take()) == 0 {
+			t.Errorf("%s left no event", name)
+		}
+	}
+}
+
+// A token that recovers hands its operations to the token that is open at the time, whose events they are.
+func TestARecoveringTokenLeavesEvents(t *testing.T) {
+	fixture, seen := hsmtest.New(t), &recorder{}
+	c := fixture.Config()
+	maker, err := hsm.Open(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, _ := generated(t, maker, hsm.KeySpec{Algorithm: hsm.ECDSAP256, Label: "key"})
+	if err := maker.Close(); err != nil {
+		t.Fatal(err)
+	}
+	c.Observer = seen
+	tok, err := hsm.OpenRecovering(t.Context(), c, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tok.Close()
+	signer, err := tok.Signer(key, nil, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen.take()
+	for name, call := range map[string]func() error{
+		"Signer":             func() error { return second(tok.Signer(key, nil, false)) },
+		"Attributes":         func() error { return second(tok.Attributes(key)) },
+		"Signer.Sign":        func() error { return second(signer.Sign(nil, make([]byte, 32), crypto.SHA256)) },
+		"Signer.SignMessage": func() error { return second(signer.SignMessage(nil, []byte("m"), crypto.SHA256)) },
+	} {
 		if err := call(); err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
