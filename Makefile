@@ -81,7 +81,7 @@ faults: packages ## kill the program at each step of an issuance and of a CRL; C
 	go test -race -run 'Kill|Fault' -count $(COUNT) -timeout 30m -v ./cmd/chancery
 
 image: ## build the container image
-	docker build --build-arg VERSION=$(VERSION) --tag chancery .
+	docker build --build-arg VERSION=$(VERSION) --build-arg GOPROXY --build-arg GOFLAGS --tag chancery .
 
 clean: ## remove what was built
 	rm -rf bin

@@ -3,6 +3,7 @@ package ca
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -12,6 +13,7 @@ import (
 const (
 	crlFreshness       = 250 * time.Millisecond // how old the cached CRL may be before the store is asked for its number
 	directoryFreshness = 2 * time.Second
+	learnEvery         = 10 * time.Second // how often what nobody asks for is read all the same
 )
 
 // publications are the current CRLs as this replica knows them. They stay served while the store is away.
@@ -149,4 +151,19 @@ func (c *CA) PublicAuthority(ctx context.Context, name string) (AuthorityRecord,
 		}
 	}
 	return AuthorityRecord{}, ErrNotFound
+}
+
+// LearnPublished reads what everybody may read, so that this replica can serve it while the store is away, asked for before or not.
+func (c *CA) LearnPublished(ctx context.Context) error {
+	authorities, err := c.PublicAuthorities(ctx)
+	if err != nil {
+		return fmt.Errorf("reading the authorities: %w", err)
+	}
+	for _, a := range authorities {
+		// An authority may have no CRL yet.
+		if _, err := c.CurrentCRL(ctx, a.Name, FullScope); err != nil && !errors.Is(err, ErrNotFound) {
+			return fmt.Errorf("reading the CRL of %q: %w", a.Name, err)
+		}
+	}
+	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/chancery-ca/chancery/audit"
@@ -60,19 +61,25 @@ func (c *CA) settle(ctx context.Context, i OpenIntent, why string) error {
 	return nil
 }
 
-// Run settles and publishes until the context ends. It returns when both have come to rest.
+// Run settles, publishes, and learns what others published, until the context ends. It returns when all have come to rest.
 func (c *CA) Run(ctx context.Context) {
-	recovered := make(chan struct{})
-	go func() {
-		defer close(recovered)
+	var others sync.WaitGroup
+	others.Go(func() {
 		c.every(ctx, recoverEvery, nil, func() {
 			if _, err := c.Recover(ctx); err != nil && ctx.Err() == nil {
 				c.log.ErrorContext(ctx, "settling open intents failed; trying again", "error", err)
 			}
 		})
-	}()
+	})
+	others.Go(func() {
+		c.every(ctx, learnEvery, nil, func() {
+			if err := c.LearnPublished(ctx); err != nil && ctx.Err() == nil {
+				c.log.WarnContext(ctx, "reading what is published failed; trying again", "error", err)
+			}
+		})
+	})
 	c.every(ctx, publishEvery, c.publications.wake, func() { c.PublishDue(ctx) })
-	<-recovered
+	others.Wait()
 }
 
 // every calls step at once, then at each tick or wake-up, until the context ends.

@@ -118,7 +118,7 @@ type running struct {
 func (a *authority) config(t testing.TB, token hsm.Config) (Config, *syncBuffer) {
 	log := &syncBuffer{}
 	return Config{
-		Tokens:  []TokenConfig{{Name: "main", HSM: token, CallTimeout: time.Second, StartTimeout: 2 * time.Second}},
+		Tokens:  []TokenConfig{{Name: "main", HSM: token, CallTimeout: time.Second}},
 		Keys:    []KeyPolicy{a.policy()},
 		Journal: filepath.Join(t.TempDir(), "journal"), Worker: workerCommand(log), Now: time.Now, Random: rand.Reader,
 		Log: slog.New(slog.NewTextHandler(log, nil)),

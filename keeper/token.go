@@ -178,7 +178,7 @@ func (t *token) oneWorker(ctx context.Context) (err error) {
 	if err != nil {
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			kill()
-			return fmt.Errorf("opening the token took longer than %s: the worker was killed", t.StartTimeout)
+			return fmt.Errorf("%w after %s", errSlow, t.StartTimeout)
 		}
 		return err
 	}
@@ -203,7 +203,7 @@ func (t *token) oneWorker(ctx context.Context) (err error) {
 func (t *token) ending(err, waited error) error {
 	var exit *exec.ExitError
 	if errors.As(waited, &exit) {
-		if status, ok := exit.Sys().(syscall.WaitStatus); ok && status.Signaled() && !errors.Is(err, errHung) {
+		if status, ok := exit.Sys().(syscall.WaitStatus); ok && status.Signaled() && !errors.Is(err, errHung) && !errors.Is(err, errSlow) {
 			return fmt.Errorf("the worker was ended by the signal %q: the library may have crashed", status.Signal())
 		}
 	}
@@ -282,7 +282,11 @@ func (t *token) begin(w *workerProcess, frames *frameReader, pin []byte) (hsm.To
 	return s.Token, w.conn.SetDeadline(time.Time{})
 }
 
-var errHung = errors.New("a call into the library did not come back: the worker was killed")
+// Why the keeper itself kills a worker.
+var (
+	errHung = errors.New("a call into the library did not come back: the worker was killed")
+	errSlow = errors.New("opening the token took too long: the worker was killed")
+)
 
 // watch kills the worker when a call in it takes too long.
 func (t *token) watch(ctx context.Context, w *workerProcess, unwatch context.CancelCauseFunc, kill func()) {

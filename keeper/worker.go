@@ -23,8 +23,10 @@ const closeTime = 2 * time.Second
 const (
 	// ahead is how many calls a worker is given for each session, so that it does not wait for the next when one has ended.
 	ahead = 2
-	// together is how many answers of a worker share a write, while there is more to do.
+	// together is how many answers of a worker share a write while more are about to come, and latest how long the first of them waits for
+	// the others: far less than a token needs that is worth waiting for.
 	together = 4
+	latest   = 200 * time.Microsecond
 )
 
 // startRequest is the body of frameStart, in JSON: the one message with a secret. It goes over a socket that only the two processes have.
@@ -83,7 +85,10 @@ type worker struct {
 	token  *hsm.Recovering
 	keys   []*workersKey
 	places int
-	unsent atomic.Int32 // answers that may not have been written
+
+	unanswered atomic.Int32 // calls that were taken and not yet answered
+	unsent     atomic.Int32 // answers that may not have been written yet
+	late       *time.Timer  // writes them when nobody else does
 }
 
 // workersKey is a key as the worker has it.
@@ -168,15 +173,13 @@ type digestJob struct {
 func (w *worker) serve() error {
 	jobs := make(chan digestJob, ahead*w.places)
 	defer close(jobs)
+	w.late = time.AfterFunc(time.Hour, w.out.flush)
+	defer w.late.Stop()
 	for range w.places {
 		go func() {
 			for job := range jobs {
 				w.sign(job)
-				// Answers share a write while there is more to sign: whoever finds nothing left to do writes what there is.
-				if w.unsent.Add(1) >= together || len(jobs) == 0 {
-					w.unsent.Store(0)
-					w.out.flush()
-				}
+				w.answered()
 			}
 		}()
 	}
@@ -197,6 +200,7 @@ func (w *worker) serve() error {
 		}
 		job := digestJob{request: f.request, digestRequest: request}
 		job.digest = job.octets[:copy(job.octets[:], request.digest)]
+		w.unanswered.Add(1)
 		jobs <- job
 	}
 }
@@ -207,6 +211,18 @@ func (w *worker) sign(job digestJob) {
 		_ = w.out.put(frameError, job.request, appendError(nil, err))
 	} else {
 		_ = w.out.put(frameAnswer, job.request, signature)
+	}
+}
+
+// answered writes answers: together while others are about to come, at once when none is.
+func (w *worker) answered() {
+	left, unsent := w.unanswered.Add(-1), w.unsent.Add(1)
+	switch {
+	case left == 0 || unsent >= together:
+		w.unsent.Store(0)
+		w.out.flush()
+	case unsent == 1:
+		w.late.Reset(latest)
 	}
 }
 

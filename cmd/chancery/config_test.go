@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -87,6 +88,7 @@ type compose struct {
 }
 
 type composeService struct {
+	Profiles        []string          `yaml:"profiles"`
 	Image           string            `yaml:"image"`
 	Build           any               `yaml:"build"`
 	Command         []string          `yaml:"command"`
@@ -124,8 +126,17 @@ func TestComposeAgreesWithServe(t *testing.T) {
 	if strings.Join(service.Command, " ") != "serve --config /etc/chancery/chancery.yaml" || !mounts(service, "./deploy/chancery.yaml:/etc/chancery/chancery.yaml:ro") {
 		t.Errorf("the service is started by %v with %v", service.Command, service.Volumes)
 	}
+	second := file.Services["chancery-2"]
+	alike := second
+	alike.Profiles, alike.Environment, alike.Ports = service.Profiles, service.Environment, service.Ports
+	if !reflect.DeepEqual(alike, service) {
+		t.Errorf("the replicas differ in more than name and ports: %+v and %+v", service, second)
+	}
+	if name := second.Environment["CHANCERY_REPLICA"]; name == "" || name == cfg.Replica || len(second.Environment) != 1 || len(second.Profiles) != 1 {
+		t.Errorf("the second replica is not one of its own, on demand: %+v", second)
+	}
 	holder := file.Services["keeper"]
-	for name, s := range map[string]composeService{"chancery": service, "setup": file.Services["setup"], "keeper": holder} {
+	for name, s := range map[string]composeService{"chancery": service, "chancery-2": second, "setup": file.Services["setup"], "keeper": holder} {
 		if !s.ReadOnly || s.User == "" || strings.HasPrefix(s.User, "0") || len(s.CapDrop) != 1 || s.CapDrop[0] != "ALL" {
 			t.Errorf("%s is not confined: %+v", name, s)
 		}

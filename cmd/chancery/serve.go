@@ -112,6 +112,9 @@ func (a *app) serve(ctx context.Context, cfg Config, l listeners, ready func()) 
 		return fmt.Errorf("settling what an earlier run left open: %w", err)
 	}
 	s.ca.PublishDue(ctx) // before the first certificate: whoever gets one finds a CRL
+	if err := s.ca.LearnPublished(ctx); err != nil { // before the first request: from here on Postgres may go away
+		return err
+	}
 	if err := s.renewTLS(ctx); err != nil {
 		return err
 	}

@@ -53,7 +53,7 @@ func NewFaulty(tb testing.TB) *Faulty {
 	}
 	define := func(name, value string) string { return fmt.Sprintf("-D%s=%q", name, value) }
 	cmd := exec.CommandContext(tb.Context(), compiler, "-shared", "-fPIC", "-O1", "-w", define("REAL", place.module), define("CONTROL", f.control),
-		define("LOGINS", f.logins), "-o", f.Module, source, "-ldl")
+		define("LOGINS", f.logins), "-o", f.Module, source, "-ldl", "-lpthread")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		tb.Fatalf("building a faulty module: %v\n%s", err, out)
 	}

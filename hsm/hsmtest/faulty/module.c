@@ -7,6 +7,7 @@
  * "hang-login" and "crash-login" do the same to C_Login.
  */
 #include <dlfcn.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,6 +28,9 @@ static struct list ours;
 static struct list *real;
 static ulong slots[64];
 static int known;
+
+/* SoftHSM does not survive that a session is closed while it signs, and that is not the fault to be shown. */
+static pthread_rwlock_t closing = PTHREAD_RWLOCK_INITIALIZER;
 
 static void word(char *to, size_t size)
 {
@@ -87,15 +91,23 @@ static ulong our_sign_init(ulong session, void *mechanism, ulong key)
 	char w[32];
 	static struct timespec closed;
 	struct stat now;
+	ulong result;
 	word(w, sizeof w);
 	if (strncmp(w, "0x", 2) == 0)
 		return strtoul(w, NULL, 16);
-	if (strcmp(w, "close") == 0 && stat(CONTROL, &now) == 0 && memcmp(&closed, &now.st_mtim, sizeof closed) != 0) {
-		closed = now.st_mtim;
-		for (int i = 0; i < known; i++)
-			real->of[close_all](slots[i]);
+	if (strcmp(w, "close") == 0 && stat(CONTROL, &now) == 0) {
+		pthread_rwlock_wrlock(&closing);
+		if (memcmp(&closed, &now.st_mtim, sizeof closed) != 0) {
+			closed = now.st_mtim;
+			for (int i = 0; i < known; i++)
+				real->of[close_all](slots[i]);
+		}
+		pthread_rwlock_unlock(&closing);
 	}
-	return real->of[sign_init](session, mechanism, key);
+	pthread_rwlock_rdlock(&closing);
+	result = real->of[sign_init](session, mechanism, key);
+	pthread_rwlock_unlock(&closing);
+	return result;
 }
 
 static ulong our_sign(ulong session, void *data, ulong length, unsigned char *signature, ulong *size)
@@ -107,7 +119,9 @@ static ulong our_sign(ulong session, void *data, ulong length, unsigned char *si
 		hang(w);
 	if (strcmp(w, "crash") == 0)
 		crash();
+	pthread_rwlock_rdlock(&closing);
 	result = real->of[sign](session, data, length, signature, size);
+	pthread_rwlock_unlock(&closing);
 	if (result == 0 && signature && strcmp(w, "wrong") == 0)
 		signature[*size - 1] ^= 1;
 	return result;

@@ -1,0 +1,107 @@
+package hsm_test
+
+import (
+	"crypto"
+	"errors"
+	"log/slog"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/chancery-ca/chancery/hsm"
+	"github.com/chancery-ca/chancery/hsm/hsmtest"
+)
+
+// recovering opens a token with one key, for as long as the test runs.
+func recovering(t *testing.T, fixture *hsmtest.Token) (*hsm.Recovering, hsm.Signer) {
+	t.Helper()
+	token, err := hsm.Open(t.Context(), fixture.Config())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ref, public := generate(t, token, hsm.ECDSAP256, "ca")
+	if err := token.Close(); err != nil {
+		t.Fatal(err)
+	}
+	r, err := hsm.OpenRecovering(t.Context(), fixture.Config(), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	signer, err := r.Signer(ref, public, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r, signer
+}
+
+// signsWithin asks until the key signs.
+func signsWithin(t *testing.T, limit time.Duration, signer hsm.Signer) {
+	t.Helper()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	message := []byte("to be signed")
+	for deadline := time.After(limit); ; {
+		signature, err := signer.SignMessage(nil, message, crypto.SHA256)
+		if err == nil {
+			if err := verify(signer.Public(), message, signature, crypto.SHA256); err != nil {
+				t.Error(err)
+			}
+			return
+		}
+		if !errors.Is(err, hsm.ErrUnavailable) {
+			t.Fatalf("a loss was told as %v", err)
+		}
+		select {
+		case <-deadline:
+			t.Fatalf("not within %s: %v", limit, err)
+		case <-tick.C:
+		}
+	}
+}
+
+// TestRecoveryOfAllTokensOfALibrary: SoftHSM sees tokens that are back only when it is initialised anew, for which each of them must be
+// closed. It is not run beside other tests, whose tokens are in the same directory.
+func TestRecoveryOfAllTokensOfALibrary(t *testing.T) {
+	first, one := recovering(t, hsmtest.New(t))
+	second, two := recovering(t, hsmtest.New(t))
+	dir := hsmtest.Directory(t)
+	if err := os.Rename(dir, dir+".away"); err != nil {
+		t.Fatal(err)
+	}
+	for _, signer := range []hsm.Signer{one, two} {
+		if _, err := signer.SignMessage(nil, []byte("x"), crypto.SHA256); !errors.Is(err, hsm.ErrUnavailable) {
+			t.Errorf("without its token: %v", err)
+		}
+	}
+	if err := os.Rename(dir+".away", dir); err != nil {
+		t.Fatal(err)
+	}
+	signsWithin(t, 5*time.Second, one)
+	signsWithin(t, 5*time.Second, two)
+	for _, r := range []*hsm.Recovering{first, second} {
+		if err := r.Available(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestRecoveringIsClosed(t *testing.T) {
+	r, signer := recovering(t, hsmtest.New(t))
+	signsWithin(t, time.Second, signer)
+	for range 2 {
+		if err := r.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := signer.SignMessage(nil, []byte("x"), crypto.SHA256); !errors.Is(err, hsm.ErrUnavailable) {
+		t.Errorf("a closed token signs: %v", err)
+	}
+	if _, err := signer.SignMessage(nil, []byte("x"), nil); err == nil {
+		t.Error("no hash was named")
+	}
+}
