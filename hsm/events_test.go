@@ -8,6 +8,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"log/slog"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -183,6 +184,15 @@ func TestEveryFunctionThatReachesAModuleLeavesAnEvent(t *testing.T) {
 			c := fixture.Config()
 			c.Observer, c.PIN = seen, set.New // in alphabetical order, it has been changed
 			tok, err := hsm.Open(t.Context(), c)
+			if err != nil {
+				return err
+			}
+			return tok.Close()
+		},
+		"OpenRecovering": func() error {
+			c := fixture.Config()
+			c.Observer, c.PIN = seen, set.New
+			tok, err := hsm.OpenRecovering(t.Context(), c, slog.New(slog.DiscardHandler))
 			if err != nil {
 				return err
 			}
