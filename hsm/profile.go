@@ -90,9 +90,15 @@ var softHSM = profile{
 		Measured: "SoftHSM 2.6.1",
 		Lacks:    []Capability{CanOAEPSHA256, CanOAEPContext, CanWrapOAEP, CanWrapRSAAES},
 		Quirks: []Quirk{
-			{"RSA-OAEP with SHA-1 and without a label alone; anything else is CKR_ARGUMENTS_BAD", "name the hash sha1 when encrypting, wrapping and unwrapping"},
+			{
+				"RSA-OAEP with SHA-1 and without a label alone; anything else is CKR_ARGUMENTS_BAD",
+				"name the hash sha1 when encrypting, wrapping and unwrapping",
+			},
 			{"a PIN is never locked, however often it is wrong", "nothing that a token can do; it is software and holds keys in files"},
-			{"a token directory that goes away and comes back does not heal the running process (CKR_OBJECT_HANDLE_INVALID, CKR_GENERAL_ERROR)", "open the token anew"},
+			{
+				"a token directory that goes away and comes back does not heal the running process (CKR_OBJECT_HANDLE_INVALID, CKR_GENERAL_ERROR)",
+				"open the token anew",
+			},
 			{"several processes writing to one token may damage it", "one process for each token; Chancery serialises its own writers"},
 		},
 	},
@@ -122,9 +128,16 @@ var profiles = []profile{
 			Measured: "p11-kit 0.24.1, server and client, over SoftHSM 2.6.1",
 			Lacks:    append(slices.Clone(softHSM.Lacks), Capability(Ed25519), CanGCM, CanWrapKWP, CanWrapRSAAESSHA1),
 			Quirks: append(slices.Clone(softHSM.Quirks),
-				Quirk{"mechanisms that p11-kit's protocol does not know (AES-GCM, AES key wrap, EdDSA) are CKR_MECHANISM_INVALID, whatever the module behind it has", "use the module itself for them"},
+				Quirk{
+					"mechanisms that p11-kit's protocol does not know (AES-GCM, AES key wrap, EdDSA) are CKR_MECHANISM_INVALID, whatever " +
+						"the module behind it has",
+					"use the module itself for them",
+				},
 				Quirk{"a server that ends leaves CKR_DEVICE_ERROR behind until the library is finalised", "close the token and open it anew"},
-				Quirk{"each caller in a process has sessions and a log-in of its own", "none: Chancery logs in twice, and never with a PIN that failed once"}),
+				Quirk{
+					"each caller in a process has sessions and a log-in of its own",
+					"none: Chancery logs in twice, and never with a PIN that failed once",
+				}),
 		},
 		manufacturer: softHSM.manufacturer, library: "PKCS#11 Kit",
 		private: softHSM.private, public: softHSM.public, mechanisms: softHSM.mechanisms,
@@ -139,11 +152,24 @@ var profiles = []profile{
 				KnowsMechanisms, KeepsTwins,
 			},
 			Quirks: []Quirk{
-				{"CKA_LOCAL is false for every key, so that a generated key looks like an imported one", "for an authority: another token; for trials in Go: hsm.Config.AcceptNotLocal"},
-				{"a second key of the same CKA_ID silently replaces the first", "Chancery refuses a CKA_ID that is taken; other programs must do so, too"},
-				{"an attribute that it does not know, such as CKA_COPYABLE or CKA_ALLOWED_MECHANISMS, is CKR_GENERAL_ERROR", "Chancery leaves these attributes out"},
+				{
+					"CKA_LOCAL is false for every key, so that a generated key looks like an imported one",
+					"for an authority: another token; for trials in Go: hsm.Config.AcceptNotLocal",
+				},
+				{"C_WrapKey wraps a key whose CKA_EXTRACTABLE is false", "none: whoever has the PIN can take every key out"},
+				{
+					"a second key of the same CKA_ID silently replaces the first",
+					"Chancery refuses a CKA_ID that is taken; other programs must do so, too",
+				},
+				{
+					"an attribute that it does not know, such as CKA_COPYABLE or CKA_ALLOWED_MECHANISMS, is CKR_GENERAL_ERROR",
+					"Chancery leaves these attributes out",
+				},
 				{"AES-GCM and AES key wrap tell a length that is too short (CKR_BUFFER_TOO_SMALL)", "encrypt and wrap in another token"},
-				{"C_Initialize needs parameters that no Go program can give", "load it through p11-kit-proxy.so, with x-init-reserved in the module's file"},
+				{
+					"C_Initialize needs parameters that no Go program can give",
+					"load it through p11-kit-proxy.so, with x-init-reserved in the module's file",
+				},
 			},
 		},
 		manufacturer: "Mozilla Foundation",
@@ -160,11 +186,26 @@ var profiles = []profile{
 				CanPSSOtherSalt, CanOAEPContext, CanGCM, CanWrapKWP, CanWrapOAEP, CanWrapOAEPSHA1, CanWrapRSAAES, CanWrapRSAAESSHA1, KnowsUsages,
 			},
 			Quirks: []Quirk{
-				{"a key both signs and decrypts; a template that says otherwise is CKR_GENERAL_ERROR", "Chancery leaves these attributes out, and signs with the key only what an authority signs"},
-				{"each key in use takes one of the resource manager's places, of which there are 27; then everything is CKR_GENERAL_ERROR", "start tpm2-abrmd with --max-transients=100, and keep few keys in a token"},
-				{"a key stays in use after an operation with it has failed, and is then not destroyed until the library has been finalised", "close the token, open it anew, and destroy the key then"},
-				{"CKA_EXTRACTABLE and CKA_SENSITIVE of a key can be changed afterwards; they are notes in a file and change nothing in the TPM", "protect the store's directory like the PIN"},
-				{"without a resource manager C_Initialize or the first log-in fails with a TPM error 0x902", "install and start tpm2-abrmd, or use the kernel's /dev/tpmrm0"},
+				{
+					"a key both signs and decrypts; a template that says otherwise is CKR_GENERAL_ERROR",
+					"Chancery leaves these attributes out, and signs with the key only what an authority signs",
+				},
+				{
+					"each key in use takes one of the resource manager's places, of which there are 27; then everything is CKR_GENERAL_ERROR",
+					"start tpm2-abrmd with --max-transients=100, and keep few keys in a token",
+				},
+				{
+					"a key stays in use after an operation with it has failed, and is then not destroyed until the library has been finalised",
+					"close the token, open it anew, and destroy the key then",
+				},
+				{
+					"CKA_EXTRACTABLE and CKA_SENSITIVE of a key can be changed afterwards; they are notes in a file and change nothing in the TPM",
+					"protect the store's directory like the PIN",
+				},
+				{
+					"without a resource manager C_Initialize or the first log-in fails with a TPM error 0x902",
+					"install and start tpm2-abrmd, or use the kernel's /dev/tpmrm0",
+				},
 				{"a P-521 key is made whose public point cannot be read; it spoils listings of other programs", "take ecdsa-p384"},
 			},
 		},
@@ -177,7 +218,11 @@ var profiles = []profile{
 	},
 	{
 		Profile: Profile{Name: "AWS CloudHSM", Quirks: []Quirk{
-			{"an attribute that the client does not support is CKR_TEMPLATE_INCONSISTENT; CKA_MODIFIABLE and CKA_PRIVATE take their default alone", "Chancery names neither CKA_MODIFIABLE=false nor CKA_COPYABLE"},
+			{
+				"an attribute that the client does not support is CKR_TEMPLATE_INCONSISTENT; CKA_MODIFIABLE and CKA_PRIVATE take " +
+					"their default alone",
+				"Chancery names neither CKA_MODIFIABLE=false nor CKA_COPYABLE",
+			},
 			{"the PIN is user:password of a crypto user", "write both into the PIN file, with the colon"},
 			{"a throttled call is CKR_DEVICE_ERROR", "try again; keep the number of sessions below the cluster's limit"},
 		}},
@@ -196,7 +241,10 @@ var profiles = []profile{
 	},
 	{
 		Profile: Profile{Name: "Google Cloud KMS", Quirks: []Quirk{
-			{"keys are made with Google's tools alone: C_GenerateKeyPair takes a template of its own, and nothing is imported", "make the key with gcloud, and name it to Chancery by its label"},
+			{
+				"keys are made with Google's tools alone: C_GenerateKeyPair takes a template of its own, and nothing is imported",
+				"make the key with gcloud, and name it to Chancery by its label",
+			},
 			{"the PIN is not looked at", "give any; who may sign is decided by the service account"},
 		}},
 		library: "Google",

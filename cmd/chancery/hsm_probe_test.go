@@ -22,7 +22,8 @@ func probed(ctx context.Context, token *hsmtest.Token, args ...string) (stdout, 
 	var out, messages bytes.Buffer
 	args = append([]string{"hsm", "probe"}, args...)
 	if token != nil {
-		args = append(args, "--module", token.Module, "--token-label", token.Label, "--pin-file", token.PINFile, "--journal", filepath.Join(filepath.Dir(token.PINFile), token.Label+".jsonl"), "--speed", "10ms", "--sessions", "1")
+		args = append(args, "--module", token.Module, "--token-label", token.Label, "--pin-file", token.PINFile, "--speed", "10ms",
+			"--sessions", "1", "--journal", filepath.Join(filepath.Dir(token.PINFile), token.Label+".jsonl"))
 	}
 	err = run(ctx, args, Env{Stdin: strings.NewReader(""), Stdout: &out, Stderr: &messages, Now: time.Now, Random: rand.Reader})
 	return out.String(), messages.String(), err
@@ -103,8 +104,10 @@ func TestProbeInterrupted(t *testing.T) {
 		}
 	})
 	var out bytes.Buffer
-	err := run(ctx, []string{"hsm", "probe", "--format", "markdown", "--module", token.Module, "--token-label", token.Label, "--pin-file", token.PINFile,
-		"--journal", filepath.Join(t.TempDir(), "journal")},
+	err := run(ctx, []string{
+		"hsm", "probe", "--format", "markdown", "--module", token.Module, "--token-label", token.Label, "--pin-file", token.PINFile,
+		"--journal", filepath.Join(t.TempDir(), "journal"),
+	},
 		Env{Stdin: strings.NewReader(""), Stdout: &out, Stderr: messages, Now: time.Now, Random: rand.Reader})
 	if !errors.Is(err, context.Canceled) || exitCode(err) != 1 || !strings.Contains(out.String(), "| generate ec-p256 | works |") ||
 		!strings.Contains(out.String(), "interrupted") {

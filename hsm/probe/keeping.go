@@ -163,7 +163,9 @@ func (p *run) confinement(ctx context.Context) {
 
 func (p *run) names(ctx context.Context) {
 	k := p.sample()
-	p.check(ctx, want{"names", "a key is found by its label and its CKA_ID", generating(k.name), "Chancery finds keys so and cannot run"}, func(s session) (string, error) {
+	p.check(ctx, want{
+		"names", "a key is found by its label and its CKA_ID", generating(k.name), "Chancery finds keys so and cannot run",
+	}, func(s session) (string, error) {
 		ref := s.ref(k.name)
 		for _, by := range []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_LABEL, ref.Label), pkcs11.NewAttribute(pkcs11.CKA_ID, ref.ID)} {
 			found, err := s.search(pkcs11.NewAttribute(pkcs11.CKA_CLASS, pkcs11.CKO_PRIVATE_KEY), by)
@@ -198,7 +200,9 @@ func (p *run) names(ctx context.Context) {
 		_, err = s.read(first, pkcs11.CKA_CLASS)
 		return "both are kept", err
 	})
-	p.check(ctx, want{"names", "label and CKA_ID can be changed", generating(k.name), "hsm key label does not work"}, func(s session) (string, error) {
+	p.check(ctx, want{
+		"names", "label and CKA_ID can be changed", generating(k.name), "hsm key label does not work",
+	}, func(s session) (string, error) {
 		key, err := s.generate(k, "before")
 		if err != nil {
 			return "", err

@@ -122,8 +122,9 @@ func (p *run) authority(ctx context.Context, k pair) (string, error) {
 	_, public, err := p.Token.GenerateKey(ctx, hsm.KeySpec{Algorithm: k.algorithm, Label: ref.Label, ID: ref.ID})
 	if err != nil {
 		var kept *hsm.KeyNotKeptError
-		if errors.As(err, &kept) && len(kept.Wrong) == 1 && strings.HasPrefix(kept.Wrong[0], "CKA_LOCAL ") {
-			p.notLocal = true
+		if errors.As(err, &kept) {
+			p.notLocal = len(kept.Wrong) == 1 && strings.HasPrefix(kept.Wrong[0], "CKA_LOCAL ")
+			return "", errors.New(strings.Join(kept.Wrong, ", "))
 		}
 		return "", err
 	}

@@ -59,7 +59,9 @@ func (p *run) certificates(ctx context.Context) {
 func (p *run) sessions(ctx context.Context) {
 	enough := 4 * p.Sessions
 	name := fmt.Sprintf("%d sessions at once", enough)
-	p.check(ctx, want{"other", name, "", "configure fewer sessions than that (hsm.sessions, and two more for housekeeping)"}, func(s session) (detail string, err error) {
+	p.check(ctx, want{
+		"other", name, "", "configure fewer sessions than that (hsm.sessions, and two more for housekeeping)",
+	}, func(s session) (detail string, err error) {
 		var open []pkcs11.SessionHandle
 		defer func() {
 			for _, handle := range open {

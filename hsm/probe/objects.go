@@ -67,7 +67,8 @@ func (p *run) named(name string, more ...*pkcs11.Attribute) []*pkcs11.Attribute 
 // find returns the objects of a class and name of this run.
 func (s session) find(class uint, name string) ([]pkcs11.ObjectHandle, error) {
 	ref := s.ref(name)
-	return s.search(pkcs11.NewAttribute(pkcs11.CKA_CLASS, class), pkcs11.NewAttribute(pkcs11.CKA_LABEL, ref.Label), pkcs11.NewAttribute(pkcs11.CKA_ID, ref.ID))
+	return s.search(pkcs11.NewAttribute(pkcs11.CKA_CLASS, class),
+		pkcs11.NewAttribute(pkcs11.CKA_LABEL, ref.Label), pkcs11.NewAttribute(pkcs11.CKA_ID, ref.ID))
 }
 
 // one returns the only one.

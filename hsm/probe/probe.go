@@ -253,7 +253,8 @@ func (p *run) judge() {
 	case v.Runs:
 		v.Because = append(v.Because, "an authority's key can be "+strings.Join(v.Authorities, ", "))
 	case p.notLocal:
-		v.Because = append(v.Because, "the token says of no key that it was generated in it (CKA_LOCAL), so that an imported key cannot be told from a generated one")
+		v.Because = append(v.Because, "the token says of no key that it was generated in it (CKA_LOCAL), "+
+			"so that an imported key cannot be told from a generated one")
 	case p.report.Cancelled:
 		v.Because = append(v.Because, "the probe was interrupted before it could tell")
 	case !p.parents[randomCheck]:

@@ -19,7 +19,9 @@ func (s session) public(name string) (crypto.PublicKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	curves := map[string]elliptic.Curve{"ec-p256": elliptic.P256(), "target": elliptic.P256(), "ec-p384": elliptic.P384(), "ec-p521": elliptic.P521()}
+	curves := map[string]elliptic.Curve{
+		"ec-p256": elliptic.P256(), "target": elliptic.P256(), "ec-p384": elliptic.P384(), "ec-p521": elliptic.P521(),
+	}
 	on, isEC := curves[name]
 	if !isEC && name != "ed25519" {
 		n, err := s.read(object, pkcs11.CKA_MODULUS)

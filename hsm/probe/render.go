@@ -11,7 +11,8 @@ import (
 // Text writes the report for a terminal.
 func (r *Report) Text(w io.Writer) error {
 	out := tabwriter.NewWriter(w, 2, 8, 2, ' ', 0)
-	fmt.Fprintf(out, "token\t%q, serial %s, of %s, model %s, firmware %s\n", r.Token.Label, r.Token.Serial, r.Token.Manufacturer, r.Token.Model, r.Token.FirmwareVersion)
+	fmt.Fprintf(out, "token\t%q, serial %s, of %s, model %s, firmware %s\n",
+		r.Token.Label, r.Token.Serial, r.Token.Manufacturer, r.Token.Model, r.Token.FirmwareVersion)
 	fmt.Fprintf(out, "module\t%s: %s %s\n", r.Module.Path, r.Module.Description, r.Module.Version)
 	fmt.Fprintf(out, "profile\t%s\n", r.profile())
 	group := ""

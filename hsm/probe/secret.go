@@ -85,7 +85,8 @@ func (p *run) encryption(ctx context.Context) {
 			if err != nil {
 				return "", err
 			}
-			if err := s.ctx.DecryptInit(s.handle, mechanism(pkcs11.CKM_RSA_PKCS_OAEP, pkcs11.NewOAEPParams(o.m, o.mgf, pkcs11.CKZ_DATA_SPECIFIED, nil)), key); err != nil {
+			oaep := pkcs11.NewOAEPParams(o.m, o.mgf, pkcs11.CKZ_DATA_SPECIFIED, nil)
+			if err := s.ctx.DecryptInit(s.handle, mechanism(pkcs11.CKM_RSA_PKCS_OAEP, oaep), key); err != nil {
 				return "", err
 			}
 			return same(s.ctx.Decrypt(s.handle, ciphertext))
@@ -150,7 +151,9 @@ func (p *run) wrapping(ctx context.Context) {
 		_, err := s.generateSecret(wraps, "wrapping", pkcs11.NewAttribute(pkcs11.CKA_EXTRACTABLE, false))
 		return "", err
 	})
-	p.check(ctx, want{"wrapping", target, generating("ec-p256"), "no key can be made here that could be backed up"}, func(s session) (string, error) {
+	p.check(ctx, want{
+		"wrapping", target, generating("ec-p256"), "no key can be made here that could be backed up",
+	}, func(s session) (string, error) {
 		_, err := s.generate(pairs[0], "target", pkcs11.NewAttribute(pkcs11.CKA_EXTRACTABLE, true))
 		return "", err
 	})
@@ -165,14 +168,18 @@ func (p *run) wrapping(ctx context.Context) {
 			return "", err
 		}
 		var seen string
-		for _, m := range []uint{pkcs11.CKM_AES_KEY_WRAP_PAD, ckmAESKeyWrapKWP, pkcs11.CKM_AES_CBC_PAD} {
-			var parameter any
-			if m == pkcs11.CKM_AES_CBC_PAD {
-				parameter = make([]byte, aesBlock)
-			}
-			wrapped, err := s.ctx.WrapKey(s.handle, mechanism(m, parameter), kek, kept)
+		for _, m := range []struct {
+			name      string
+			mechanism uint
+			parameter any
+		}{
+			{"CKM_AES_KEY_WRAP_PAD", pkcs11.CKM_AES_KEY_WRAP_PAD, nil},
+			{"CKM_AES_KEY_WRAP_KWP", ckmAESKeyWrapKWP, nil},
+			{"CKM_AES_CBC_PAD", pkcs11.CKM_AES_CBC_PAD, make([]byte, aesBlock)},
+		} {
+			wrapped, err := s.ctx.WrapKey(s.handle, mechanism(m.mechanism, m.parameter), kek, kept)
 			if err == nil && len(wrapped) > 0 {
-				return "", fmt.Errorf("mechanism 0x%x wrapped it, into %d octets", m, len(wrapped))
+				return "", fmt.Errorf("%s wrapped it, into %d octets", m.name, len(wrapped))
 			}
 			if is(err, pkcs11.CKR_KEY_UNEXTRACTABLE) || seen == "" {
 				seen, _ = refused(err)
@@ -191,7 +198,8 @@ func (p *run) wrapping(ctx context.Context) {
 		{"CKM_AES_KEY_WRAP_KWP", ckmAESKeyWrapKWP, "wrapping", wrappingKey, nil, ""},
 		{"CKM_AES_KEY_WRAP_PAD", pkcs11.CKM_AES_KEY_WRAP_PAD, "wrapping", wrappingKey, nil, ""},
 		{"CKM_RSA_AES_KEY_WRAP with SHA-256", pkcs11.CKM_RSA_AES_KEY_WRAP, "decrypting", decrypting, func() any {
-			return &pkcs11.RSAAESKeyWrapParams{AESKeyBits: 256, OAEPParams: *pkcs11.NewOAEPParams(pkcs11.CKM_SHA256, pkcs11.CKG_MGF1_SHA256, pkcs11.CKZ_DATA_SPECIFIED, nil)}
+			oaep := pkcs11.NewOAEPParams(pkcs11.CKM_SHA256, pkcs11.CKG_MGF1_SHA256, pkcs11.CKZ_DATA_SPECIFIED, nil)
+			return &pkcs11.RSAAESKeyWrapParams{AESKeyBits: 256, OAEPParams: *oaep}
 		}, ""},
 	} {
 		p.check(ctx, want{"wrapping", m.name, m.needs, m.meaning}, func(s session) (string, error) {
