@@ -112,7 +112,7 @@ func (a *app) serve(ctx context.Context, cfg Config, l listeners, ready func()) 
 	if _, err := s.ca.Recover(ctx); err != nil {
 		return fmt.Errorf("settling what an earlier run left open: %w", err)
 	}
-	s.ca.PublishDue(ctx) // before the first certificate: whoever gets one finds a CRL
+	s.ca.PublishDue(ctx)                             // before the first certificate: whoever gets one finds a CRL
 	if err := s.ca.LearnPublished(ctx); err != nil { // before the first request: from here on Postgres may go away
 		return err
 	}
