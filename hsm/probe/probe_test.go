@@ -103,30 +103,34 @@ func TestProbe(t *testing.T) {
 			t.Errorf("%s failed without a word", c.Name)
 		}
 	}
-	for name, capability := range map[string]hsm.Capability{
-		"generate ec-p256":                            hsm.Capability(hsm.ECDSAP256),
-		"generate ed25519":                            hsm.Capability(hsm.Ed25519),
-		"generate rsa-4096":                           hsm.Capability(hsm.RSA4096),
-		"generate aes-256":                            hsm.Capability(hsm.AES256),
-		"CKM_SHA256_HMAC":                             hsm.Capability(hsm.HMACSHA256),
-		"CKM_ECDSA with P-521":                        hsm.Capability(hsm.ECDSAP521),
-		"CKM_RSA_PKCS":                                hsm.CanPKCS1,
-		"CKM_RSA_PKCS_PSS, salt as long as the hash":  hsm.CanPSS,
-		"CKM_RSA_PKCS_PSS, salt of 20 octets":         hsm.CanPSSOtherSalt,
-		"CKM_RSA_PKCS_OAEP with SHA-1":                hsm.CanOAEPSHA1,
-		"CKM_RSA_PKCS_OAEP with SHA-256":              hsm.CanOAEPSHA256,
-		"CKM_AES_GCM":                                 hsm.CanGCM,
-		"CKM_RSA_PKCS_OAEP with SHA-1, of an AES key": hsm.CanWrapOAEPSHA1,
-		"CKM_SHA256":                                  hsm.CanDigest,
-		"CKO_CERTIFICATE objects":                     hsm.CanStoreCertificates,
-		"CKA_LOCAL is told":                           hsm.TellsLocal,
-		"CKA_DECRYPT=false is taken":                  hsm.KnowsUsages,
-		"CKA_COPYABLE=false is taken":                 hsm.KnowsCopyable,
-		"CKA_MODIFIABLE=false is taken":               hsm.KnowsModifiable,
-		"CKA_ALLOWED_MECHANISMS is enforced":          hsm.KnowsMechanisms,
-		"authority with ecdsa-p256":                   hsm.TellsLocal,
-		"a second key of the same label and CKA_ID leaves the first": hsm.KeepsTwins,
+	for _, one := range []struct {
+		name       string
+		capability hsm.Capability
+	}{
+		{"generate ec-p256", hsm.Capability(hsm.ECDSAP256)},
+		{"generate ed25519", hsm.Capability(hsm.Ed25519)},
+		{"generate rsa-4096", hsm.Capability(hsm.RSA4096)},
+		{"generate aes-256", hsm.Capability(hsm.AES256)},
+		{"CKM_SHA256_HMAC", hsm.Capability(hsm.HMACSHA256)},
+		{"CKM_ECDSA with P-521", hsm.Capability(hsm.ECDSAP521)},
+		{"CKM_RSA_PKCS", hsm.CanPKCS1},
+		{"CKM_RSA_PKCS_PSS, salt as long as the hash", hsm.CanPSS},
+		{"CKM_RSA_PKCS_PSS, salt of 20 octets", hsm.CanPSSOtherSalt},
+		{"CKM_RSA_PKCS_OAEP with SHA-1", hsm.CanOAEPSHA1},
+		{"CKM_RSA_PKCS_OAEP with SHA-256", hsm.CanOAEPSHA256},
+		{"CKM_AES_GCM", hsm.CanGCM},
+		{"CKM_RSA_PKCS_OAEP with SHA-1, of an AES key", hsm.CanWrapOAEPSHA1},
+		{"CKM_SHA256", hsm.CanDigest},
+		{"CKO_CERTIFICATE objects", hsm.CanStoreCertificates},
+		{"CKA_LOCAL is told", hsm.TellsLocal},
+		{"CKA_DECRYPT=false is taken", hsm.KnowsUsages},
+		{"CKA_COPYABLE=false is taken", hsm.KnowsCopyable},
+		{"CKA_MODIFIABLE=false is taken", hsm.KnowsModifiable},
+		{"CKA_ALLOWED_MECHANISMS is enforced", hsm.KnowsMechanisms},
+		{"authority with ecdsa-p256", hsm.TellsLocal},
+		{"a second key of the same label and CKA_ID leaves the first", hsm.KeepsTwins},
 	} {
+		name, capability := one.name, one.capability
 		c, tried := outcome[name]
 		if !tried || (c.Outcome == probe.Works) != profile.Has(capability) {
 			t.Errorf("%s: %s %s %s; the profile %s has %s: %t", name, c.Outcome, c.CKR, c.Detail, profile.Name, capability, profile.Has(capability))
