@@ -154,7 +154,9 @@ func scriptServe(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	line := begin(ts, "serve", args[0])
 	for name, value := range map[string]string{
-		"API": "https://" + line["api"].(string), "DISTRIBUTION": "http://" + line["distribution"].(string), "OPERATIONS": "http://" + line["operations"].(string),
+		"API":          "https://" + line["api"].(string),
+		"DISTRIBUTION": "http://" + line["distribution"].(string),
+		"OPERATIONS":   "http://" + line["operations"].(string),
 	} {
 		ts.Setenv(name, value)
 	}
