@@ -348,7 +348,7 @@ func TestHSMTokensAndPINs(t *testing.T) {
 		{1, "tried first", []string{"pin", "change", "--pin-file", third, "--new-pin-file", c.place("word", []byte("password1\n"))}},
 		{0, "", []string{"pin", "change", "--so", "--so-pin-file", so, "--new-pin-file", next}},
 		{1, "the PIN is wrong", []string{"pin", "unlock", "--so-pin-file", so, "--new-pin-file", user}},
-		{1, "no terminal", []string{"key", "list"}},
+		{2, "no terminal", []string{"key", "list"}},
 		{1, "no such token", []string{"key", "list", "--pin-file", third, "--token-label", "nobody"}},
 	} {
 		_, stderr, code := typed(t, "", slices.Concat([]string{"hsm"}, step.args, token)...)

@@ -290,7 +290,11 @@ func (a *app) hsmKeyShowCommand() *cobra.Command {
 					}
 					return a.deliver("-", text, 0)
 				case "jwk":
-					text, err := publicKeyJWK(half, hex.EncodeToString(ref.ID))
+					exact, err := w.exact(ctx, ref)
+					if err != nil {
+						return err
+					}
+					text, err := publicKeyJWK(half, hex.EncodeToString(exact.ID))
 					if err != nil {
 						return err
 					}

@@ -234,9 +234,9 @@ func (a *app) keeperKeysCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			var shown []keptKey
+			shown := []keptKey{}
 			for _, k := range keys {
-				shown = append(shown, keptKey{Name: k.Name, Tokens: k.Tokens})
+				shown = append(shown, keptKey{Name: k.Name, Tokens: append([]string{}, k.Tokens...)})
 			}
 			return a.print(shown, func(w io.Writer) {
 				for _, k := range shown {

@@ -100,11 +100,11 @@ func (a *app) pin(c PINConfig) hsm.PIN {
 	return hsm.PINFromPrompt(func() ([]byte, error) { return a.askSecret("PIN of the token: ") })
 }
 
-// askSecret reads a line from the terminal without showing it.
+// askSecret reads a line from the terminal without showing it. Where there is no terminal, the caller has left out a flag.
 func (a *app) askSecret(prompt string) ([]byte, error) {
 	in, ok := a.Stdin.(*os.File)
 	if !ok || !term.IsTerminal(int(in.Fd())) {
-		return nil, errors.New("there is no terminal to ask on; give the PIN in a file")
+		return nil, misuse{errors.New("there is no terminal to ask on; give the PIN in a file")}
 	}
 	fmt.Fprint(a.Stderr, prompt)
 	secret, err := term.ReadPassword(int(in.Fd()))

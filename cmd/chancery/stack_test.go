@@ -196,7 +196,7 @@ func (l *logBuffer) Write(p []byte) (int, error) {
 			return len(p), nil
 		}
 		var line map[string]any
-		if json.Unmarshal(l.partial[:i], &line) == nil && line["msg"] == "serving" {
+		if json.Unmarshal(l.partial[:i], &line) == nil && (line["msg"] == "serving" || line["msg"] == "keeping") {
 			select {
 			case l.serving <- line:
 			default:
