@@ -168,14 +168,3 @@ func (g *guard) take(now time.Time) bool {
 	g.tokens--
 	return true
 }
-
-// remember is what the journal keeps of the guard.
-func (g *guard) remember() memory {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	m := memory{Count: g.count, Size: g.size, Numbers: map[string]string{}}
-	for scope, n := range g.numbers {
-		m.Numbers[scope] = n.String()
-	}
-	return m
-}
