@@ -80,7 +80,7 @@ type key struct {
 	spki      []byte
 	algorithm algorithm
 	// What stands in the signed bytes.
-	subject, authorityKeyID []byte
+	subject, authorityKeyID           []byte
 	pathLen                           int // of the authority; -1: not bounded
 	responderName, responderKeyHash   []byte
 	issuerNameHashes, issuerKeyHashes [][]byte // of CertIDs, with SHA-1 and SHA-256
