@@ -17,7 +17,7 @@ func (s *stack) serves(path string) (said string, serving bool) {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(s.t.Context(), time.Minute)
 	defer cancel()
-	log := &logBuffer{serving: make(chan map[string]any, 1)}
+	log := newLog("serving")
 	cmd := exec.CommandContext(ctx, os.Args[0], "serve", "--config", path)
 	cmd.Env = append(os.Environ(), actAsChancery+"=1")
 	cmd.Stderr = log

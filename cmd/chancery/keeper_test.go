@@ -65,7 +65,7 @@ func (k *keeperProcess) path(name string) string { return filepath.Join(k.dir, n
 
 func (k *keeperProcess) start() {
 	k.s.t.Helper()
-	k.log = &logBuffer{serving: make(chan map[string]any, 1)}
+	k.log = newLog("serving")
 	k.process = exec.Command(os.Args[0], "keeper", "--with-parent", "--config", k.path("keeper.yaml"))
 	k.process.Env = append(os.Environ(), actAsChancery+"=1")
 	k.process.Stderr = k.log

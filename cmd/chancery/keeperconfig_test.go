@@ -77,7 +77,7 @@ func TestIsolationIsChecked(t *testing.T) {
 		"hsm: {isolation: wall}\n":                                                              "hsm.isolation",
 		"hsm: {isolation: child, socket: s}\n":                                                  "hsm.module",
 		"hsm: {isolation: child, socket: s, module: m, token: {label: l}, pin: {file: p}}\n":    "",
-		"hsm: {isolation: child, socket: s, module: m, token: {label: l}, pin: {prompt: true}}": "no terminal",
+		"hsm: {isolation: child, socket: s, module: m, token: {label: l}, pin: {prompt: true}}": "neither asks",
 		sound + "  socket: s\n":                                                                 "hsm.socket",
 	} {
 		text := strings.Replace(soundConfig, sound, strings.TrimSuffix(hsm, "\n")+"\n", 1)

@@ -152,7 +152,7 @@ func scriptServe(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: serve CONFIG")
 	}
-	line := begin(ts, "serve", args[0])
+	line := begin(ts, "serve", "serving", args[0])
 	for name, value := range map[string]string{
 		"API":          "https://" + line["api"].(string),
 		"DISTRIBUTION": "http://" + line["distribution"].(string),
@@ -166,12 +166,12 @@ func scriptKeep(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: keep CONFIG")
 	}
-	begin(ts, "keeper", args[0])
+	begin(ts, "keeper", "keeping", args[0])
 }
 
 // begin starts a process that goes on until stop or the script's end, and returns the line of its log that says it is ready.
-func begin(ts *testscript.TestScript, command, config string) map[string]any {
-	r := &replica{log: &logBuffer{serving: make(chan map[string]any, 1)}, ended: make(chan struct{})}
+func begin(ts *testscript.TestScript, command, ready, config string) map[string]any {
+	r := &replica{log: newLog(ready), ended: make(chan struct{})}
 	r.process = exec.Command(os.Args[0], command, "--config", ts.MkAbs(config))
 	r.process.Env = append(os.Environ(), actAsChancery+"=1", hsm.SoftHSMEnv+"="+ts.Getenv(hsm.SoftHSMEnv),
 		"CHANCERY_HSM_MODULE="+ts.Getenv("CHANCERY_HSM_MODULE"))

@@ -136,7 +136,7 @@ func (s *stack) start(name, module string, environ ...string) *replica {
 	if err := os.WriteFile(path, []byte(s.config(name, module)), 0o600); err != nil {
 		s.t.Fatal(err)
 	}
-	r := &replica{s: s, name: name, log: &logBuffer{serving: make(chan map[string]any, 1)}, ended: make(chan struct{})}
+	r := &replica{s: s, name: name, log: newLog("serving"), ended: make(chan struct{})}
 	r.process = exec.Command(os.Args[0], "serve", "--config", path)
 	r.process.Env = append(append(os.Environ(), actAsChancery+"=1"), environ...)
 	r.process.Stderr = r.log
@@ -177,12 +177,20 @@ func (r *replica) stop() {
 	}
 }
 
-// logBuffer keeps a replica's log and tells when it serves.
+// logBuffer keeps a process's log and tells when it is ready.
 type logBuffer struct {
+	ready   string // the message of the line that says so
+	serving chan map[string]any
+
 	mu      sync.Mutex
 	text    bytes.Buffer
 	partial []byte
-	serving chan map[string]any
+}
+
+// newLog is the log of a process that is ready when it says so: "serving" of a service, "keeping" of a keeper. A service's log holds
+// that of its child.
+func newLog(ready string) *logBuffer {
+	return &logBuffer{ready: ready, serving: make(chan map[string]any, 1)}
 }
 
 func (l *logBuffer) Write(p []byte) (int, error) {
@@ -196,7 +204,7 @@ func (l *logBuffer) Write(p []byte) (int, error) {
 			return len(p), nil
 		}
 		var line map[string]any
-		if json.Unmarshal(l.partial[:i], &line) == nil && (line["msg"] == "serving" || line["msg"] == "keeping") {
+		if json.Unmarshal(l.partial[:i], &line) == nil && line["msg"] == l.ready {
 			select {
 			case l.serving <- line:
 			default:
