@@ -81,7 +81,7 @@ func (s *Store) insertCertificates(ctx context.Context, items []certificateItem)
 	for i := range outcomes {
 		outcomes[i] = ca.ErrIntentLost
 	}
-	err = s.inOneTrip(ctx, &sent, func(b *pgx.Batch) {
+	sent, err = s.inOneTrip(ctx, func(b *pgx.Batch) {
 		b.Queue(insertCertificates, certificateArrays(items)...).Query(func(rows pgx.Rows) error {
 			place := places(items, func(c certificateItem) issuance.Serial { return c.Serial })
 			var serial []byte

@@ -85,9 +85,9 @@ func places[T any](items []T, serial func(T) issuance.Serial) map[issuance.Seria
 	return place
 }
 
-// onRecord runs a query that returns the serials of those items that it finds.
+// onRecord runs a query that returns the serials of those items that it finds. There is a row of columns for each item.
 func onRecord(ctx context.Context, db querier, sql string, c columns, place map[issuance.Serial]int) ([]bool, error) {
-	found := make([]bool, len(place))
+	found := make([]bool, len(c[0])) // of two items of one serial the second counts, and the first is tried by itself
 	rows, err := db.Query(ctx, sql, c.arrays()...)
 	if err != nil {
 		return nil, err

@@ -121,6 +121,9 @@ const (
 	selectCompromisedKeys = `SELECT spki_sha256 FROM compromised_keys WHERE spki_sha256 = ANY ($1)`
 )
 
+// errUnanswered is the outcome of an intent of which the database said nothing: without its word nothing may be signed.
+var errUnanswered = fmt.Errorf("%w: the database did not say what became of it", ca.ErrUnavailable)
+
 // errKeyTaken says that another request holds the idempotency key.
 var errKeyTaken = errors.New("the idempotency key is taken")
 
@@ -171,7 +174,10 @@ func newIntentItem(i ca.Intent, leaves []audit.Leaf) (intentItem, error) {
 // insertIntents records intents in one transaction and one round trip.
 func (s *Store) insertIntents(ctx context.Context, items []intentItem) (outcomes []error, sent bool, err error) {
 	outcomes = make([]error, len(items))
-	err = s.inOneTrip(ctx, &sent, func(b *pgx.Batch) {
+	for i := range outcomes {
+		outcomes[i] = errUnanswered
+	}
+	sent, err = s.inOneTrip(ctx, func(b *pgx.Batch) {
 		b.Queue(lockKeysShared, keyLocks(items))
 		b.Queue(insertIntents, intentColumns(items)...).Query(func(rows pgx.Rows) error {
 			place := places(items, func(i intentItem) issuance.Serial { return i.Serial })
@@ -183,6 +189,8 @@ func (s *Store) insertIntents(ctx context.Context, items []intentItem) (outcomes
 					outcomes[i] = ca.ErrKeyCompromised
 				case !recorded:
 					outcomes[i] = errKeyTaken
+				default:
+					outcomes[i] = nil
 				}
 				return nil
 			})

@@ -250,3 +250,25 @@ func TestTheLostAnswerOfALot(t *testing.T) {
 		})
 	}
 }
+
+// A serial that is recorded twice is recorded once: two different intents exclude each other, the same certificate again is no other one.
+func TestOneSerialTwiceInALot(t *testing.T) {
+	f := setUp(t)
+	first, one, two := newIntent(t, alpha), newIntent(t, alpha), newIntent(t, alpha)
+	two.Serial = one.Serial
+	outcomes := together(t, f.holdKey(first.Request.SPKI), f.Intents, f.recording(f.Store, first),
+		[]func() error{f.recording(f.Store, one), f.recording(f.Store, two)})
+	if (outcomes[0] == nil) == (outcomes[1] == nil) {
+		t.Errorf("two intents for one serial: %v", outcomes)
+	}
+	f.wantCounts("intents", 2, "requests", 2)
+
+	before, i := f.intend(), f.intend()
+	c := certificateOf(i)
+	outcomes = together(t, f.holdIntent(before), f.Completions, f.completing(f.Store, certificateOf(before)),
+		[]func() error{f.completing(f.Store, c), f.completing(f.Store, c)})
+	if outcomes[0] != nil || outcomes[1] != nil {
+		t.Errorf("one certificate twice: %v", outcomes)
+	}
+	f.wantCounts("certificates", 2)
+}

@@ -110,25 +110,17 @@ func (s *Store) tryTx(ctx context.Context, options pgx.TxOptions, fn func(tx pgx
 // inBatch sends statements in one round trip; they are one transaction, which the server commits at the batch's end. There is no way
 // back from inside: a statement whose condition fails must write nothing by itself.
 func (s *Store) inBatch(ctx context.Context, doing string, done landed, queue func(*pgx.Batch)) error {
-	return s.write(ctx, doing, done, func(ctx context.Context) (bool, error) {
-		conn, err := s.pool.Acquire(ctx)
-		if err != nil {
-			return false, err
-		}
-		defer conn.Release()
-		return true, sendBatch(ctx, conn, queue)
-	})
+	return s.write(ctx, doing, done, func(ctx context.Context) (sent bool, err error) { return s.inOneTrip(ctx, queue) })
 }
 
-// inOneTrip is inBatch for writes that look after their retries themselves. sent is set when the batch may have reached the server.
-func (s *Store) inOneTrip(ctx context.Context, sent *bool, queue func(*pgx.Batch)) error {
+// inOneTrip tries a batch once. sent tells that it may have reached the server.
+func (s *Store) inOneTrip(ctx context.Context, queue func(*pgx.Batch)) (sent bool, err error) {
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer conn.Release()
-	*sent = true
-	return sendBatch(ctx, conn, queue)
+	return true, sendBatch(ctx, conn, queue)
 }
 
 func sendBatch(ctx context.Context, conn *pgxpool.Conn, queue func(*pgx.Batch)) error {
