@@ -36,9 +36,9 @@ func TestMain(m *testing.M) {
 		goleak.VerifyTestMain(m)
 		return
 	}
-	conn, err := WorkerConn()
+	socket, err := WorkerSocket()
 	if err == nil {
-		err = RunWorker(context.Background(), conn, slog.New(slog.NewTextHandler(os.Stderr, nil)))
+		err = RunWorker(context.Background(), socket, slog.New(slog.NewTextHandler(os.Stderr, nil)))
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

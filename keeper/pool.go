@@ -41,18 +41,14 @@ type place struct {
 // errWrongSignature means that a token answered with what is no signature of the key.
 var errWrongSignature = fmt.Errorf("%w: the token signed wrongly", hsm.ErrUnavailable)
 
-// sign has one of the tokens sign, and when it cannot, another. Tokens that were given something are marked in touched, to be flushed by the
-// caller.
-func (h *held) sign(hash crypto.Hash, digest []byte, touched map[*token]bool, done func([]byte, error)) {
+// sign has one of the tokens sign, and when it cannot, another.
+func (h *held) sign(hash crypto.Hash, digest []byte, done func([]byte, error)) {
 	if len(h.places) == 1 {
 		p := h.places[0]
-		touched[p.token] = true
 		p.token.submit(&call{key: p.index, hash: hash, digest: digest, done: done})
 		return
 	}
-	order := h.order()
-	h.try(order, hash, digest, done)
-	touched[order[0].token] = true
+	h.try(h.order(), hash, digest, done)
 }
 
 // order is the places to try: the healthy ones by turns, then the others.
@@ -85,7 +81,6 @@ func (h *held) try(order []*place, hash crypto.Hash, digest []byte, done func([]
 		}
 		p.sick.Store(true)
 		h.try(rest, hash, digest, done)
-		rest[0].token.flush()
 	}})
 }
 
@@ -135,7 +130,6 @@ func (k *Keeper) checkPlace(h *held, p *place) {
 		}
 		signed <- err
 	}})
-	p.token.flush()
 	err := <-signed
 	was := p.sick.Swap(err != nil)
 	e := entry{Key: h.key.Name, Kind: kindHealth, Detail: p.token.Name, SHA256: hex.EncodeToString(digest), Result: resultSigned}

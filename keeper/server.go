@@ -36,7 +36,7 @@ type Config struct {
 	// Peers are the users whose processes may connect, beside the keeper's own.
 	Peers []uint32
 	// Worker makes the command of a worker process, one for each start: this program, with the arguments that make it call RunWorker with
-	// WorkerConn. What it writes to standard error is the caller's to read.
+	// WorkerSocket. What it writes to standard error is the caller's to read.
 	Worker func() *exec.Cmd
 	Now    func() time.Time
 	Random io.Reader
@@ -277,7 +277,7 @@ func (k *Keeper) admitClient(conn *net.UnixConn) (*client, error) {
 	if err := k.mayConnect(uid); err != nil {
 		return nil, err
 	}
-	c := &client{keeper: k, conn: conn, uid: uid, frames: newFrameReader(conn, maxFrame), out: newOutbox(conn), touched: map[*token]bool{}}
+	c := &client{keeper: k, conn: conn, uid: uid, frames: newFrameReader(conn, maxFrame), out: newOutbox(conn)}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if len(k.clients) >= maxClients {
@@ -322,7 +322,6 @@ type client struct {
 	frames   *frameReader
 	out      *outbox
 	inFlight atomic.Int64
-	touched  map[*token]bool // to which something was submitted that is not flushed yet
 }
 
 func (c *client) serve() error {
@@ -331,7 +330,7 @@ func (c *client) serve() error {
 	}
 	for {
 		if c.frames.from.Buffered() == 0 {
-			c.flush()
+			c.out.flushLater()
 		}
 		f, err := c.frames.next()
 		if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) {
@@ -352,15 +351,6 @@ func (c *client) serve() error {
 			return err
 		}
 	}
-}
-
-// flush sends on what was read.
-func (c *client) flush() {
-	for t := range c.touched {
-		t.flush()
-	}
-	clear(c.touched)
-	c.out.flushLater()
 }
 
 func (c *client) greet() error {
@@ -424,7 +414,7 @@ func (c *client) sign(f frame) error {
 	}
 	c.inFlight.Add(1)
 	id := f.request
-	h.sign(request.hash, toSign, c.touched, func(signature []byte, err error) {
+	h.sign(request.hash, toSign, func(signature []byte, err error) {
 		e.Result = resultSigned
 		if err != nil {
 			e.Result, e.Why = resultFailed, err.Error()

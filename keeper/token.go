@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -32,12 +31,16 @@ const (
 	watchEvery = 50 * time.Millisecond
 	// maxQueue bounds the calls that wait for a place in one token.
 	maxQueue = 1024
+	// maxGiven bounds the calls that are in a worker: their messages, and the answers, must fit into the buffers of its socket, so that
+	// neither side ever waits to send to the other, who waits as well. A message takes less than 1 KiB there, a buffer has some 200 KiB.
+	maxGiven = 128
 )
 
 // TokenConfig is a token that the keeper holds.
 type TokenConfig struct {
 	Name string // by which policies name it; unique
-	// HSM says which token it is and how to log in to it. Of its MaxSessions, 0 meaning 8, each has a call and the next one waiting in the worker.
+	// HSM says which token it is and how to log in to it. Of its MaxSessions, 0 meaning 8, each has a call and the next one waiting in the worker,
+	// 128 in all at most.
 	HSM hsm.Config
 	// CallTimeout is how long one call into the library, and the one before it, may take before their worker is killed and started again.
 	// 0 means 3 seconds.
@@ -69,16 +72,16 @@ type call struct {
 	hash   crypto.Hash
 	digest []byte
 	done   func(signature []byte, err error) // called once; must not block; the signature is the callee's to keep
-	since  time.Time                         // when it was given to the worker
+	number uint64                            // among those that the worker was given
+	since  time.Time                         // when that was
 }
 
 // workerProcess is a worker that can sign.
 type workerProcess struct {
 	conn  *net.UnixConn
-	out   *outbox
 	cmd   *exec.Cmd
 	calls map[uint64]*call // guarded by token.mu
-	next  uint64
+	count uint64           // calls that it was given so far
 }
 
 func newToken(c TokenConfig, keys []workerKey, command func() *exec.Cmd, log *slog.Logger) *token {
@@ -173,8 +176,7 @@ func (t *token) oneWorker(ctx context.Context) (err error) {
 			err = t.ending(err, <-ended)
 		}
 	}()
-	frames := newFrameReader(w.conn, maxFrame)
-	info, err := t.begin(w, frames, pin)
+	info, err := t.begin(w, pin)
 	if err != nil {
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			kill()
@@ -190,7 +192,7 @@ func (t *token) oneWorker(ctx context.Context) (err error) {
 	watching, unwatch := context.WithCancelCause(ctx)
 	var watch sync.WaitGroup
 	watch.Go(func() { t.watch(watching, w, unwatch, kill) })
-	err = t.answers(w, frames)
+	err = t.answers(w)
 	unwatch(nil)
 	watch.Wait()
 	if why := context.Cause(watching); errors.Is(why, errHung) {
@@ -215,7 +217,7 @@ func (t *token) ending(err, waited error) error {
 
 // spawn starts a worker with one end of a socket pair as its file descriptor 3.
 func (t *token) spawn() (*workerProcess, error) {
-	pair, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	pair, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_SEQPACKET|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("a socket for the worker: %w", err)
 	}
@@ -231,22 +233,20 @@ func (t *token) spawn() (*workerProcess, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, errors.Join(fmt.Errorf("starting the worker: %w", err), conn.Close())
 	}
-	return &workerProcess{conn: conn.(*net.UnixConn), out: newOutbox(conn), cmd: cmd, calls: map[uint64]*call{}}, nil
+	return &workerProcess{conn: conn.(*net.UnixConn), cmd: cmd, calls: map[uint64]*call{}}, nil
 }
 
-// WorkerConn is the worker's end of what its keeper gave it.
-func WorkerConn() (net.Conn, error) {
-	file := os.NewFile(3, "keeper")
-	defer file.Close()
-	conn, err := net.FileConn(file)
-	if err != nil {
-		return nil, fmt.Errorf("this command is started by a keeper, which gives it a socket: %w", err)
+// WorkerSocket is the worker's end of what its keeper gave it.
+func WorkerSocket() (*os.File, error) {
+	const inherited = 3
+	if kind, err := syscall.GetsockoptInt(inherited, syscall.SOL_SOCKET, syscall.SO_TYPE); err != nil || kind != syscall.SOCK_SEQPACKET {
+		return nil, errors.Join(errors.New("this command is started by a keeper, which gives it a socket"), err)
 	}
-	return conn, nil
+	return os.NewFile(inherited, "keeper"), nil
 }
 
 // begin tells the worker what to open, and waits until it has.
-func (t *token) begin(w *workerProcess, frames *frameReader, pin []byte) (hsm.TokenInfo, error) {
+func (t *token) begin(w *workerProcess, pin []byte) (hsm.TokenInfo, error) {
 	body, err := json.Marshal(startRequest{
 		Module: t.HSM.Module, Selector: t.HSM.Token, PIN: pin, Sessions: t.HSM.MaxSessions,
 		RetryAfterFailedPIN: t.HSM.RetryAfterFailedPIN, Keys: t.keys,
@@ -257,13 +257,16 @@ func (t *token) begin(w *workerProcess, frames *frameReader, pin []byte) (hsm.To
 	}
 	whole := appendFrame(nil, frameStart, 0, body)
 	defer clear(whole)
+	if len(whole) > maxStart {
+		return hsm.TokenInfo{}, fmt.Errorf("what is to be said of %d keys is more than %d octets: give some of them to another keeper", len(t.keys), maxStart)
+	}
 	if err := w.conn.SetDeadline(time.Now().Add(t.StartTimeout)); err != nil {
 		return hsm.TokenInfo{}, err
 	}
 	if _, err := w.conn.Write(whole); err != nil {
 		return hsm.TokenInfo{}, fmt.Errorf("telling the worker what to open: %w", err)
 	}
-	f, err := frames.next()
+	f, err := w.next(make([]byte, maxStart))
 	switch {
 	case err != nil:
 		return hsm.TokenInfo{}, fmt.Errorf("waiting for the worker to open the token: %w", err)
@@ -315,20 +318,31 @@ func (t *token) oldest(w *workerProcess, now time.Time) (longest time.Duration) 
 	return longest
 }
 
+// next reads the next message of the worker into a buffer.
+func (w *workerProcess) next(buffer []byte) (frame, error) {
+	n, err := w.conn.Read(buffer)
+	if err != nil {
+		return frame{}, err
+	}
+	if n == 0 {
+		return frame{}, errors.New("the worker closed its end")
+	}
+	return parseFrame(buffer[:n])
+}
+
 // answers reads what the worker answers until it ends.
-func (t *token) answers(w *workerProcess, frames *frameReader) error {
+func (t *token) answers(w *workerProcess) error {
+	buffer := make([]byte, maxAnswer)
 	for {
-		f, err := frames.next()
+		f, err := w.next(buffer)
 		if err != nil {
-			if errors.Is(err, io.EOF) {
-				err = errors.New("the worker closed its end")
-			}
 			return err
 		}
-		c := t.answered(w, f.request)
+		c, next := t.answered(w, f.request)
 		if c == nil {
 			return fmt.Errorf("%w: a worker answered what was not asked", ErrProtocol)
 		}
+		w.send(next)
 		switch f.kind {
 		case frameAnswer:
 			c.done(append([]byte(nil), f.body...), nil)
@@ -341,66 +355,70 @@ func (t *token) answers(w *workerProcess, frames *frameReader) error {
 		default:
 			return fmt.Errorf("%w: a worker answered with a frame of type %d", ErrProtocol, f.kind)
 		}
-		w.out.flush()
 	}
 }
 
-// answered takes a call out of the worker, and puts the next that waits in its place.
-func (t *token) answered(w *workerProcess, request uint64) *call {
+// answered takes a call out of the worker, and puts the next that waits, if one does, in its place: it is to be sent.
+func (t *token) answered(w *workerProcess, request uint64) (answered, next *call) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	c := w.calls[request]
-	if c == nil {
-		return nil
+	if answered = w.calls[request]; answered == nil {
+		return nil, nil
 	}
 	delete(w.calls, request)
 	if len(t.waiting) > 0 {
-		next := t.waiting[0]
+		next = t.waiting[0]
 		t.waiting[0] = nil
 		t.waiting = t.waiting[1:]
-		t.give(w, next)
+		w.take(next)
 	}
-	return c
+	return answered, next
 }
 
-// give puts a call into the worker. The lock is held.
-func (t *token) give(w *workerProcess, c *call) {
-	w.next++
-	c.since = time.Now()
-	w.calls[w.next] = c
-	// When this fails the connection is closed, and whoever reads from it ends the worker and fails the call.
+// take notes that a call is the worker's. The lock is held.
+func (w *workerProcess) take(c *call) {
+	w.count++
+	c.number, c.since = w.count, time.Now()
+	w.calls[c.number] = c
+}
+
+// send sends a call that the worker has taken. When that fails the connection is closed, and whoever reads from it ends the worker and fails
+// the call.
+func (w *workerProcess) send(c *call) {
+	if c == nil {
+		return
+	}
 	var head [3]byte
 	binary.BigEndian.PutUint16(head[:], uint16(c.key))
 	head[2] = wireHashes[c.hash]
-	_ = w.out.put(frameDigest, w.next, head[:], c.digest)
+	if _, err := w.conn.Write(appendFrame(make([]byte, 0, maxDigest), frameDigest, c.number, head[:], c.digest)); err != nil {
+		_ = w.conn.Close()
+	}
 }
 
-// submit has a digest signed. The caller flushes when it has submitted what it has. A token that is away fails it at once.
+// submit has a digest signed. A token that is away fails it at once.
 func (t *token) submit(c *call) {
 	t.mu.Lock()
 	var err error
-	switch w := t.worker; {
+	w := t.worker
+	taken := false
+	switch {
 	case w == nil:
 		err = fmt.Errorf("%w: token %q: %w", hsm.ErrUnavailable, t.Name, t.why)
-	case len(w.calls) < ahead*t.HSM.MaxSessions:
-		t.give(w, c)
+	case len(w.calls) < min(ahead*t.HSM.MaxSessions, maxGiven):
+		w.take(c)
+		taken = true
 	case len(t.waiting) < maxQueue:
 		t.waiting = append(t.waiting, c)
 	default:
 		err = fmt.Errorf("%w: token %q: %w", hsm.ErrUnavailable, t.Name, errBusy)
 	}
 	t.mu.Unlock()
-	if err != nil {
+	switch {
+	case err != nil:
 		c.done(nil, err)
-	}
-}
-
-func (t *token) flush() {
-	t.mu.Lock()
-	w := t.worker
-	t.mu.Unlock()
-	if w != nil {
-		w.out.flush()
+	case taken:
+		w.send(c)
 	}
 }
 

@@ -16,6 +16,8 @@ import (
 //	request 8 octets: chosen by who asks, repeated in the answer; answers come in any order
 //	body    the rest
 //
+// Between keeper and worker each frame is one message of a SOCK_SEQPACKET socket, so that several threads can read and write it.
+//
 // A connection begins with a hello from each side, which names the protocol and its version. Whoever receives what it does not understand
 // closes the connection.
 
@@ -37,7 +39,11 @@ const (
 	maxMessage = 16 << 20
 	maxFrame   = frameHead + 64 + maxMessage
 	maxWords   = 1000 // octets of an error's words
-	hello      = "chancery-keeper 1"
+	// The longest messages between keeper and worker: what begins it, which must fit into a socket's buffer whole; a digest; an answer.
+	maxStart  = 128 << 10
+	maxDigest = 256
+	maxAnswer = 4 << 10
+	hello     = "chancery-keeper 1"
 )
 
 // frame is one frame as read. Its body is valid until the next is read.
@@ -96,6 +102,14 @@ func (r *frameReader) next() (frame, error) {
 	}
 	r.kept = body
 	return frame{kind: head[4], request: binary.BigEndian.Uint64(head[5:]), body: body}, nil
+}
+
+// parseFrame reads a message that is one frame.
+func parseFrame(message []byte) (frame, error) {
+	if len(message) < 4+frameHead || int64(binary.BigEndian.Uint32(message)) != int64(len(message)-4) {
+		return frame{}, errFrame
+	}
+	return frame{kind: message[4], request: binary.BigEndian.Uint64(message[5:]), body: message[4+frameHead:]}, nil
 }
 
 // appendFrame writes a frame whose body is the parts, one after the other.

@@ -28,6 +28,15 @@ func TestFrames(t *testing.T) {
 	if _, err := r.next(); !errors.Is(err, io.EOF) {
 		t.Errorf("at the end: %v", err)
 	}
+	one := appendFrame(nil, frameDigest, 7, []byte("ab"))
+	if f, err := parseFrame(one); err != nil || f.kind != frameDigest || f.request != 7 || string(f.body) != "ab" {
+		t.Errorf("a message that is one frame: %+v, %v", f, err)
+	}
+	for _, wrong := range [][]byte{nil, one[:3], one[:len(one)-1], append(bytes.Clone(one), 0), one[:4+frameHead]} {
+		if _, err := parseFrame(wrong); !errors.Is(err, ErrProtocol) {
+			t.Errorf("%d of its octets: %v", len(wrong), err)
+		}
+	}
 	for what, text := range map[string]string{"too long": "\xff\xff\xff\xff", "too short": "\x00\x00\x00\x01", "cut off": "\x00\x00\x00\x20"} {
 		padded := text + strings.Repeat("\x00", 16)
 		if _, err := newFrameReader(strings.NewReader(padded), 1000).next(); err == nil || errors.Is(err, io.EOF) && what != "cut off" {
@@ -69,6 +78,9 @@ func FuzzWire(f *testing.F) {
 	f.Add(appendFrame(nil, frameAnswer, 2, appendKeys(nil, []heldKey{{"a", []byte{1}, []string{"s"}}})))
 	f.Add(appendFrame(nil, frameError, 3, appendError(nil, ErrRefused)))
 	f.Fuzz(func(t *testing.T, stream []byte) {
+		if one, err := parseFrame(stream); err == nil && !bytes.Equal(appendFrame(nil, one.kind, one.request, one.body), stream) {
+			t.Error("a message is read as another")
+		}
 		r := newFrameReader(bytes.NewReader(stream), maxFrame)
 		for {
 			frame, err := r.next()

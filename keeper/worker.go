@@ -7,26 +7,21 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"net"
+	"os"
+	"runtime"
 	"sync"
-	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/chancery-ca/chancery/hsm"
 )
 
-// closeTime is how long a worker that is to end waits for its token to be closed. A library that hangs does not keep it.
-const closeTime = 2 * time.Second
-
 const (
+	// closeTime is how long a worker that is to end waits for its token to be closed. A library that hangs does not keep it.
+	closeTime = 2 * time.Second
 	// ahead is how many calls a worker is given for each session, so that it does not wait for the next when one has ended.
 	ahead = 2
-	// together is how many answers of a worker share a write while more are about to come, and latest how long the first of them waits for
-	// the others: far less than a token needs that is worth waiting for.
-	together = 4
-	latest   = 200 * time.Microsecond
 )
 
 // startRequest is the body of frameStart, in JSON: the one message with a secret. It goes over a socket that only the two processes have.
@@ -54,20 +49,19 @@ type started struct {
 	Wrong []string      `json:"wrong"` // what is wrong with keys that were not found or not taken
 }
 
-// RunWorker is the body of a worker process: it opens the token that the keeper names over conn, and signs the digests that the keeper
-// sends, until conn ends. It returns then even when a call into the library hangs; the process must end with it.
-func RunWorker(ctx context.Context, conn net.Conn, log *slog.Logger) error {
-	defer conn.Close()
-	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+// RunWorker is the body of a worker process: it opens the token that the keeper names over the socket, and signs the digests that the keeper
+// sends, until the keeper closes its end. It returns then even when a call into the library hangs; the process must end with it.
+func RunWorker(ctx context.Context, socket *os.File, log *slog.Logger) error {
+	defer socket.Close()
+	fd := int(socket.Fd())
+	stop := context.AfterFunc(ctx, func() { _ = syscall.Shutdown(fd, syscall.SHUT_RDWR) })
 	defer stop()
-	w := &worker{frames: newFrameReader(conn, maxFrame), out: newOutbox(conn), log: log}
-	err := w.start(ctx)
-	if err != nil {
-		_ = w.out.put(frameError, 0, appendError(nil, err))
-		w.out.flush()
+	w := &worker{socket: fd, log: log}
+	if err := w.start(ctx); err != nil {
+		_ = w.send(appendFrame(nil, frameError, 0, appendError(nil, err)))
 		return err
 	}
-	err = w.serve()
+	err := w.serve()
 	closed := make(chan error, 1)
 	go func() { closed <- w.token.Close() }()
 	select {
@@ -79,16 +73,32 @@ func RunWorker(ctx context.Context, conn net.Conn, log *slog.Logger) error {
 }
 
 type worker struct {
-	frames *frameReader
-	out    *outbox
+	socket int
 	log    *slog.Logger
 	token  *hsm.Recovering
 	keys   []*workersKey
 	places int
+}
 
-	unanswered atomic.Int32 // calls that were taken and not yet answered
-	unsent     atomic.Int32 // answers that may not have been written yet
-	late       *time.Timer  // writes them when nobody else does
+// receive waits for one message of the keeper, in this thread: the kernel gives each message to one of those who wait, and wakes no other.
+// 0 octets mean that the keeper has closed its end.
+func (w *worker) receive(into []byte) (int, error) {
+	for {
+		n, err := syscall.Read(w.socket, into)
+		if !errors.Is(err, syscall.EINTR) {
+			return n, err
+		}
+	}
+}
+
+// send sends one message, whole.
+func (w *worker) send(message []byte) error {
+	for {
+		_, err := syscall.Write(w.socket, message)
+		if !errors.Is(err, syscall.EINTR) {
+			return err
+		}
+	}
 }
 
 // workersKey is a key as the worker has it.
@@ -101,9 +111,15 @@ type workersKey struct {
 }
 
 func (w *worker) start(ctx context.Context) error {
-	first, err := w.frames.next()
+	message := make([]byte, maxStart)
+	defer clear(message)
+	n, err := w.receive(message)
 	if err != nil {
 		return fmt.Errorf("reading what to open: %w", err)
+	}
+	first, err := parseFrame(message[:n])
+	if err != nil {
+		return err
 	}
 	var s startRequest
 	if first.kind != frameStart {
@@ -112,7 +128,6 @@ func (w *worker) start(ctx context.Context) error {
 	if err := json.Unmarshal(first.body, &s); err != nil {
 		return fmt.Errorf("%w: reading what to open", ErrProtocol) // the words of err could hold the PIN
 	}
-	clear(first.body)
 	pin := hsm.PINFromBytes(s.PIN)
 	clear(s.PIN)
 	w.token, err = hsm.OpenRecovering(ctx, hsm.Config{
@@ -134,11 +149,7 @@ func (w *worker) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := w.out.put(frameAnswer, 0, body); err != nil {
-		return err
-	}
-	w.out.flush()
-	return nil
+	return w.send(appendFrame(nil, frameAnswer, 0, body))
 }
 
 // find finds the key in the token; one that was not there is looked for again, at most once a second.
@@ -162,76 +173,58 @@ func (k *workersKey) find(token *hsm.Recovering) (hsm.Signer, error) {
 	return k.signer, k.err
 }
 
-// digestJob is one digest to sign.
-type digestJob struct {
-	request uint64
-	digestRequest
-	octets [64]byte // the digest, out of the reader's buffer
+// serve signs until the keeper closes its end. It does not wait for calls that hang.
+//
+// Each place is a goroutine that reads a message, signs, and answers, with no other in between: waking one another would cost more than
+// many a signature.
+func (w *worker) serve() error {
+	// A place that waits in a call keeps its processor for as long as nobody else needs it, so there is one for each.
+	runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), w.places+1))
+	ended := make(chan error, w.places)
+	for range w.places {
+		go func() { ended <- w.place() }()
+	}
+	return <-ended
 }
 
-// serve signs until the keeper closes the connection. It does not wait for calls that hang.
-func (w *worker) serve() error {
-	jobs := make(chan digestJob, ahead*w.places)
-	defer close(jobs)
-	w.late = time.AfterFunc(time.Hour, w.out.flush)
-	defer w.late.Stop()
-	for range w.places {
-		go func() {
-			for job := range jobs {
-				w.sign(job)
-				w.answered()
-			}
-		}()
-	}
+func (w *worker) place() error {
+	message, answer := make([]byte, maxDigest), make([]byte, 0, maxAnswer)
 	for {
-		f, err := w.frames.next()
-		if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) {
-			return nil
-		}
+		n, err := w.receive(message)
 		if err != nil {
 			return fmt.Errorf("reading from the keeper: %w", err)
+		}
+		if n == 0 {
+			return nil
+		}
+		f, err := parseFrame(message[:n])
+		if err != nil {
+			return err
 		}
 		if f.kind != frameDigest {
 			return fmt.Errorf("%w: a frame of type %d", ErrProtocol, f.kind)
 		}
-		request, err := parseDigest(f.body)
-		if err != nil || request.key >= len(w.keys) {
-			return fmt.Errorf("%w: a request for key %d: %w", ErrProtocol, request.key, err)
+		job, err := parseDigest(f.body)
+		if err != nil || job.key >= len(w.keys) {
+			return fmt.Errorf("%w: a request for key %d: %w", ErrProtocol, job.key, err)
 		}
-		job := digestJob{request: f.request, digestRequest: request}
-		job.digest = job.octets[:copy(job.octets[:], request.digest)]
-		w.unanswered.Add(1)
-		jobs <- job
+		if signature, err := w.sign(job); err != nil {
+			answer = appendFrame(answer[:0], frameError, f.request, appendError(nil, err))
+		} else {
+			answer = appendFrame(answer[:0], frameAnswer, f.request, signature)
+		}
+		if err := w.send(answer); err != nil {
+			return fmt.Errorf("answering the keeper: %w", err)
+		}
 	}
 }
 
-func (w *worker) sign(job digestJob) {
-	signature, err := w.signature(job)
-	if err != nil {
-		_ = w.out.put(frameError, job.request, appendError(nil, err))
-	} else {
-		_ = w.out.put(frameAnswer, job.request, signature)
-	}
-}
-
-// answered writes answers: together while others are about to come, at once when none is.
-func (w *worker) answered() {
-	left, unsent := w.unanswered.Add(-1), w.unsent.Add(1)
-	switch {
-	case left == 0 || unsent >= together:
-		w.unsent.Store(0)
-		w.out.flush()
-	case unsent == 1:
-		w.late.Reset(latest)
-	}
-}
-
-func (w *worker) signature(job digestJob) ([]byte, error) {
+func (w *worker) sign(job digestRequest) ([]byte, error) {
 	signer, err := w.keys[job.key].find(w.token)
 	if err != nil {
 		return nil, err
 	}
-	return signer.Sign(nil, job.octets[:len(job.digest)], job.hash)
+	return signer.Sign(nil, job.digest, job.hash)
 }
 
 // healthMessage is what a key signs to show that it can: nothing that anybody takes for a certificate, and different each time.

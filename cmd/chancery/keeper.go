@@ -205,12 +205,12 @@ func (a *app) workerCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "worker", Short: "Hold one token for the keeper that started this", Args: cobra.NoArgs, Hidden: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			conn, err := keeper.WorkerConn()
+			socket, err := keeper.WorkerSocket()
 			if err != nil {
 				return misuse{err}
 			}
 			// Signals are for the keeper, which then closes the connection.
-			return keeper.RunWorker(context.WithoutCancel(cmd.Context()), conn, slog.New(slog.NewJSONHandler(a.Stderr, nil)))
+			return keeper.RunWorker(context.WithoutCancel(cmd.Context()), socket, slog.New(slog.NewJSONHandler(a.Stderr, nil)))
 		},
 	}
 }
