@@ -74,11 +74,10 @@ type Revocation struct {
 func (c *Client) Request(ctx context.Context, in RequestInput) (*Issued, error) {
 	key := in.IdempotencyKey
 	if key == "" {
-		var octets [16]byte
-		if _, err := io.ReadFull(c.random, octets[:]); err != nil {
-			return nil, fmt.Errorf("making an idempotency key: %w", err)
+		var err error
+		if key, err = c.newKey(); err != nil {
+			return nil, err
 		}
-		key = hex.EncodeToString(octets[:])
 	}
 	issued := &Issued{}
 	header, err := c.json(ctx, call{method: http.MethodPost, path: []string{"certificates"}, body: in, key: key}, issued)
@@ -87,6 +86,15 @@ func (c *Client) Request(ctx context.Context, in RequestInput) (*Issued, error) 
 	}
 	issued.Replayed = header.Get("Idempotency-Replayed") == "true"
 	return issued, nil
+}
+
+// newKey makes an idempotency key.
+func (c *Client) newKey() (string, error) {
+	var octets [16]byte
+	if _, err := io.ReadFull(c.random, octets[:]); err != nil {
+		return "", fmt.Errorf("making an idempotency key: %w", err)
+	}
+	return hex.EncodeToString(octets[:]), nil
 }
 
 // Get reads a certificate with its state. Issuer is needed only where several authorities have issued the serial.

@@ -182,13 +182,9 @@ func (c *Client) once(ctx context.Context, r call, body []byte) (reply, error) {
 	if err != nil {
 		return reply{}, fmt.Errorf("making a request: %w", err)
 	}
-	request.Header.Set("Accept", r.accept)
-	request.Header.Set("User-Agent", c.userAgent)
+	c.mark(request, r.accept)
 	if r.body != nil {
 		request.Header.Set("Content-Type", "application/json")
-	}
-	if c.token != "" {
-		request.Header.Set("Authorization", "Bearer "+c.token)
 	}
 	if r.key != "" {
 		request.Header.Set("Idempotency-Key", r.key)
@@ -212,6 +208,15 @@ func (c *Client) once(ctx context.Context, r call, body []byte) (reply, error) {
 		return reply{}, fmt.Errorf("reading the answer of %s: it is of type %q, not %s", c.base.Host, got, r.accept)
 	}
 	return reply{header: response.Header, body: answer}, nil
+}
+
+// mark writes into a request who asks, and for what kind of answer.
+func (c *Client) mark(request *http.Request, accept string) {
+	request.Header.Set("Accept", accept)
+	request.Header.Set("User-Agent", c.userAgent)
+	if c.token != "" {
+		request.Header.Set("Authorization", "Bearer "+c.token)
+	}
 }
 
 // withoutURL takes the request's URL out of an error: the caller knows whom it called.

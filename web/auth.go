@@ -20,6 +20,7 @@ const public access.Action = ""
 // question it will ask, and a test holds it to that.
 var permissions = map[string]access.Action{
 	"POST /api/v1/certificates":                 access.IssueCertificate,
+	"POST /api/v1/certificates:batch":           access.IssueCertificate,
 	"GET /api/v1/certificates":                  access.ReadCertificate,
 	"GET /api/v1/certificates/{serial}":         access.ReadCertificate,
 	"POST /api/v1/certificates/{serial}/revoke": access.RevokeCertificate,

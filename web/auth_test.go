@@ -19,6 +19,7 @@ func requests(t *testing.T) map[string]ask {
 	_, csr := newCSR(t, "a.dev.example")
 	return map[string]ask{
 		"POST /api/v1/certificates":                 ask{path: "/api/v1/certificates"}.json(IssueRequest{Profile: "tls-server", CSR: csr}),
+		"POST /api/v1/certificates:batch":           ask{path: "/api/v1/certificates:batch"}.lines(BatchRequest{Profile: "tls-server", CSR: csr}),
 		"GET /api/v1/certificates":                  {path: "/api/v1/certificates"},
 		"GET /api/v1/certificates/{serial}":         {path: "/api/v1/certificates/1c"},
 		"POST /api/v1/certificates/{serial}/revoke": ask{path: "/api/v1/certificates/1c/revoke"}.json(RevokeRequest{Reason: "superseded"}),

@@ -66,24 +66,28 @@ func (s *Server) issue(ctx context.Context, in *issueInput) (*issueAnswer, error
 	if err != nil {
 		return nil, unknownIssuer(err, wish.Issuer)
 	}
-	c := outcome.Certificate
-	chain := encodePEM(outcome.Chain...)
-	out := &issueAnswer{ContentType: typeChain, Location: pattern("/certificates/" + c.Serial.String()), Body: []byte(chain)}
+	issued := issuedOf(outcome)
+	out := &issueAnswer{ContentType: typeChain, Location: pattern("/certificates/" + issued.Serial), Body: []byte(issued.Chain)}
 	if outcome.Replayed {
 		out.Replayed = "true"
 	}
 	if exchangeOf(ctx).answer == typeChain {
 		return out, nil
 	}
-	body, err := jsonAnswer(Issued{
-		Serial: c.Serial.String(), Certificate: encodePEM(c.DER), Chain: chain, Issuer: c.Issuer, Profile: c.Profile,
-		PolicyVersion: c.PolicyDigest, NotBefore: c.NotBefore.UTC(), NotAfter: c.NotAfter.UTC(), AuditEvent: c.EventID,
-	})
+	body, err := jsonAnswer(issued)
 	if err != nil {
 		return nil, err
 	}
 	out.ContentType, out.Body = body.ContentType, body.Body
 	return out, nil
+}
+
+func issuedOf(outcome ca.Outcome) Issued {
+	c := outcome.Certificate
+	return Issued{
+		Serial: c.Serial.String(), Certificate: encodePEM(c.DER), Chain: encodePEM(outcome.Chain...), Issuer: c.Issuer, Profile: c.Profile,
+		PolicyVersion: c.PolicyDigest, NotBefore: c.NotBefore.UTC(), NotAfter: c.NotAfter.UTC(), AuditEvent: c.EventID,
+	}
 }
 
 // readIssue makes an order of the body that came.
@@ -96,11 +100,7 @@ func readIssue(ctx context.Context, in *issueInput) (ca.Order, error) {
 			return ca.Order{}, err
 		}
 		o.queryIsForRaw(map[string]string{"profile": in.Profile, "validity": in.Validity, "issuer": in.Issuer})
-		o.profile(body.Profile)
-		o.issuer(body.Issuer)
-		o.validity(body.Validity)
-		o.metadata(body.Metadata)
-		o.pem([]byte(body.CSR))
+		o.body(body)
 		return o.result()
 	}
 	o.profile(in.Profile)
@@ -108,6 +108,15 @@ func readIssue(ctx context.Context, in *issueInput) (ca.Order, error) {
 	o.validity(in.Validity)
 	o.raw(e)
 	return o.result()
+}
+
+// body reads what a JSON object asks for.
+func (o *order) body(body IssueRequest) {
+	o.profile(body.Profile)
+	o.issuer(body.Issuer)
+	o.validity(body.Validity)
+	o.metadata(body.Metadata)
+	o.pem([]byte(body.CSR))
 }
 
 // raw reads a certification request that is the whole body.

@@ -145,7 +145,10 @@ func (s *Server) limitRate(ctx huma.Context, next func(huma.Context)) {
 
 // drainFactor says how much of a body that is too large is read to be thrown away, as a multiple of the limit. A caller that is still
 // sending when the connection closes would see a reset instead of the answer.
-const drainFactor = 16
+const (
+	drainFactor = 16
+	drainMost   = 64 << 20 // octets
+)
 
 // readBody reads the body of a call that has one, into memory that nobody else holds.
 func (s *Server) readBody(ctx huma.Context, next func(huma.Context)) {
@@ -160,7 +163,11 @@ func (s *Server) readBody(ctx huma.Context, next func(huma.Context)) {
 		writeProblem(w, r, s.problem(r.Context(), err))
 		return
 	}
-	body, err := s.wholeBody(r)
+	limit, _ := ctx.Operation().Metadata[maxBodyOf].(int64)
+	if limit == 0 {
+		limit = s.maxBody
+	}
+	body, err := wholeBody(r, limit)
 	if err != nil {
 		writeProblem(w, r, s.problem(r.Context(), err))
 		return
@@ -170,17 +177,17 @@ func (s *Server) readBody(ctx huma.Context, next func(huma.Context)) {
 	next(ctx)
 }
 
-func (s *Server) wholeBody(r *http.Request) ([]byte, error) {
+func wholeBody(r *http.Request, limit int64) ([]byte, error) {
 	var body bytes.Buffer
-	_, err := io.Copy(&body, io.LimitReader(r.Body, s.maxBody+1))
+	_, err := io.Copy(&body, io.LimitReader(r.Body, limit+1))
 	var late net.Error
 	switch {
 	case errors.As(err, &late) && late.Timeout():
 		return nil, newProblem(kindTimeout, "the body did not arrive in time").with("Connection", "close")
 	case err != nil:
 		return nil, newProblem(kindMalformed, "the body ended before its end")
-	case int64(body.Len()) > s.maxBody:
-		_, _ = io.CopyN(io.Discard, r.Body, drainFactor*s.maxBody)
+	case int64(body.Len()) > limit:
+		_, _ = io.CopyN(io.Discard, r.Body, min(drainFactor*limit, drainMost))
 		return nil, newProblem(kindTooLarge, "the body is larger than this service reads")
 	}
 	return body.Bytes(), nil

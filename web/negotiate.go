@@ -23,6 +23,7 @@ const (
 	typeDER     = "application/pkix-cert"             // a certificate, DER (RFC 2585)
 	typeCRL     = "application/pkix-crl"              // a CRL, DER (RFC 2585)
 	typeCMS     = "application/pkcs7-mime"            // certificates in CMS (RFC 8551)
+	typeNDJSON  = "application/x-ndjson"              // one JSON value a line; no registered type exists
 	typeOpenAPI = "application/openapi+json"
 )
 

@@ -74,6 +74,7 @@ type call struct {
 	bodies       []media // of the request, when it has one
 	answers      []media // of the answer; the first is what callers get who do not care
 	problems     []int   // statuses besides those that every call can answer with
+	maxBody      int64   // octets of its body; 0: the service's limit
 }
 
 // media is a media type with what it holds: a JSON type, or nil for text and octets.
@@ -86,6 +87,7 @@ type media struct {
 const (
 	bodiesOf  = "bodies"
 	answersOf = "answers"
+	maxBodyOf = "max-body"
 )
 
 func acceptedBodies(op *huma.Operation) []string { return mediaNames(op, bodiesOf) }
@@ -109,7 +111,7 @@ func route[I, O any](s *Server, api huma.API, c call, handler func(context.Conte
 		Description:        c.description + fmt.Sprintf("\n\nNeeds a role that allows `%s`.", action),
 		SkipValidateParams: true, // the handlers read parameters themselves, to tell which rule is broken and how to mend it
 		Security:           []map[string][]string{{"token": {}}},
-		Metadata:           map[string]any{bodiesOf: names(c.bodies), answersOf: names(c.answers)},
+		Metadata:           map[string]any{bodiesOf: names(c.bodies), answersOf: names(c.answers), maxBodyOf: c.maxBody},
 		Responses: map[string]*huma.Response{
 			strconv.Itoa(c.success): {Description: http.StatusText(c.success), Content: content(schemas, c.answers)},
 		},

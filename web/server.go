@@ -85,6 +85,7 @@ type Server struct {
 	version string
 	maxBody int64
 	rates   *rates
+	batches chan struct{} // one for each batch that is worked on
 
 	spec         []byte // OpenAPI, JSON
 	api          *chi.Mux
@@ -99,7 +100,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	s := &Server{
 		ca: cfg.CA, tokens: cfg.Tokens, log: cfg.Log, now: cfg.Now, newID: cfg.NewID, metrics: cfg.Metrics, version: cfg.Version,
-		maxBody: cfg.MaxBody, rates: newRates(cfg.RateLimit, cfg.Now),
+		maxBody: cfg.MaxBody, rates: newRates(cfg.RateLimit, cfg.Now), batches: make(chan struct{}, batchesAtOnce),
 	}
 	if s.maxBody == 0 {
 		s.maxBody = DefaultMaxBody
@@ -130,7 +131,7 @@ func (s *Server) routeAPI(inFlight int) error {
 	api := s.newOpenAPI(s.api)
 	api.UseMiddleware(s.authenticate, s.limitRate, s.checkQuery, s.negotiateAnswer, s.readBody)
 	for _, register := range []func(huma.API) error{
-		s.routeIssue, s.routeCertificate, s.routeCertificates, s.routeRevoke, s.routeProfiles, s.routeProfile, s.routeEvaluate,
+		s.routeIssue, s.routeBatch, s.routeCertificate, s.routeCertificates, s.routeRevoke, s.routeProfiles, s.routeProfile, s.routeEvaluate,
 		s.routeAuthorities, s.routeAuthority,
 	} {
 		if err := register(api); err != nil {

@@ -27,25 +27,34 @@ func (a *app) requestCommand() *cobra.Command {
 		csrFile, keyType, keyFile, certificate string
 		names                                  []string
 		force                                  bool
+		many                                   batch
 	)
 	cmd := &cobra.Command{
-		Use:   "request (--csr FILE | --name NAME...)",
-		Short: "Ask for a certificate",
-		Long: `Ask for a certificate: for a CSR made elsewhere, or for a new key made here.
+		Use:   "request (--csr FILE | --name NAME... | --batch DIR)",
+		Short: "Ask for a certificate, or for many",
+		Long: `Ask for a certificate: for a CSR made elsewhere, or for a new key made here; or for one for each CSR in a directory.
 
   chancery request --name www.dev.example                 makes www.dev.example.key and www.dev.example.pem
   chancery request --csr www.csr --cert www.pem           for a CSR in PEM or DER
-  chancery request --csr www.csr                          prints the certificate and its chain`,
+  chancery request --csr www.csr                          prints the certificate and its chain
+  chancery request --batch requests/ -j 4                 makes requests/NAME.pem for each requests/NAME.csr that has none yet`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if (csrFile == "") == (len(names) == 0) {
-				return misuse{errors.New("give either --csr or --name")}
+			if err := onlyOne(csrFile != "", len(names) > 0, many.source != ""); err != nil {
+				return err
 			}
 			c, err := a.connect(api, access.Requester)
 			if err != nil {
 				return err
 			}
 			defer c.Close()
+			if many.source != "" {
+				if keyFile != "" || certificate != "" || in.IdempotencyKey != "" {
+					return misuse{errors.New("--key, --cert and --idempotency-key are for one request; with --batch give --out")}
+				}
+				many.app, many.client, many.in, many.force = a, c, in, force
+				return many.run(cmd.Context())
+			}
 			var key []byte
 			if csrFile != "" {
 				in.CSR, err = readCSR(csrFile)
@@ -94,6 +103,9 @@ func (a *app) requestCommand() *cobra.Command {
 	api.add(cmd)
 	cmd.Flags().StringVar(&csrFile, "csr", "", "certification request, PEM or DER")
 	cmd.Flags().StringSliceVar(&names, "name", nil, "DNS name or IP address for a new key; repeat for more")
+	cmd.Flags().StringVar(&many.source, "batch", "", "directory of certification requests, PEM or DER, whose names end in .csr")
+	cmd.Flags().StringVar(&many.out, "out", "", "directory for the certificates of --batch (default: beside the requests)")
+	cmd.Flags().IntVarP(&many.parts, "jobs", "j", 2, "calls of --batch at once, of up to 500 requests each")
 	cmd.Flags().StringVar(&keyType, "key-type", "ecdsa-p256", "kind of the new key: ecdsa-p256, ecdsa-p384, rsa-2048, rsa-3072, rsa-4096")
 	cmd.Flags().StringVar(&keyFile, "key", "", "file for the new key (default: NAME.key)")
 	cmd.Flags().StringVar(&certificate, "cert", "", "file for the certificate with its chain (default: NAME.pem, or standard output)")
@@ -104,6 +116,20 @@ func (a *app) requestCommand() *cobra.Command {
 	cmd.Flags().StringToStringVar(&in.Metadata, "metadata", nil, "key=value to keep with the request")
 	cmd.Flags().StringVar(&in.IdempotencyKey, "idempotency-key", "", "name of this request: asking again with it gives the same certificate")
 	return cmd
+}
+
+// onlyOne refuses several ways of saying what is asked for, and none.
+func onlyOne(csr, name, batch bool) error {
+	given := 0
+	for _, one := range []bool{csr, name, batch} {
+		if one {
+			given++
+		}
+	}
+	if given != 1 {
+		return misuse{errors.New("give one of --csr, --name and --batch")}
+	}
+	return nil
 }
 
 func refuseOverwrite(force bool, files ...string) error {

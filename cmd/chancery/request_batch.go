@@ -1,0 +1,165 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/chancery-ca/chancery/client"
+)
+
+const (
+	batchPart     = 500 // requests in one call: what is asked for again after a cut is not much
+	progressEvery = time.Second
+	csrSuffix     = ".csr"
+)
+
+// batchReport is what `request --batch` has done.
+type batchReport struct {
+	Issued  []batchFile `json:"issued"`
+	Skipped []string    `json:"skipped"` // requests whose certificate was there already
+	Failed  []batchFile `json:"failed"`
+}
+
+// batchFile is one request of a directory and what came of it.
+type batchFile struct {
+	CSR         string             `json:"csr"`
+	Certificate string             `json:"certificate,omitempty"`
+	Serial      string             `json:"serial,omitempty"`
+	NotAfter    *time.Time         `json:"not_after,omitempty"`
+	Error       string             `json:"error,omitempty"`
+	Violations  []client.Violation `json:"violations,omitempty"`
+}
+
+// batch asks for a certificate for each request of a directory, and puts it beside the request, or into another directory. What has its
+// certificate already is left alone, so that a run that was ended is ended by another.
+type batch struct {
+	app         *app
+	client      *client.Client
+	in          client.RequestInput // but for the CSR
+	source, out string
+	force       bool
+	parts       int // calls at once
+
+	mu     sync.Mutex
+	report batchReport
+	total  int
+	shown  time.Time
+}
+
+func (b *batch) run(ctx context.Context) error {
+	if b.parts < 1 {
+		return misuse{errors.New("--jobs is 1 or more")}
+	}
+	if b.out != "" { // before there are certificates that would have no place
+		if err := os.MkdirAll(b.out, 0o755); err != nil {
+			return fmt.Errorf("making the directory for the certificates: %w", err)
+		}
+	}
+	files, err := b.files()
+	if err != nil {
+		return err
+	}
+	var requests []client.RequestInput
+	for _, file := range files {
+		one := b.in
+		if one.CSR, err = readCSR(filepath.Join(b.source, file)); err != nil {
+			return err
+		}
+		requests = append(requests, one)
+	}
+	b.total, b.shown = len(files), b.app.Now()
+	calls, ctx := errgroup.WithContext(ctx)
+	calls.SetLimit(b.parts)
+	for from := 0; from < len(files); from += batchPart {
+		to := min(from+batchPart, len(files))
+		calls.Go(func() error {
+			return b.client.Batch(ctx, requests[from:to], func(r client.BatchResult) error { return b.take(files[from+r.Index], r) })
+		})
+	}
+	err = calls.Wait()
+	for _, list := range [][]batchFile{b.report.Issued, b.report.Failed} {
+		slices.SortFunc(list, func(x, y batchFile) int { return strings.Compare(x.CSR, y.CSR) })
+	}
+	err = errors.Join(err, b.app.print(b.report, b.show))
+	if n := len(b.report.Failed); n > 0 {
+		err = errors.Join(err, fmt.Errorf("%d of %d requests got no certificate", n, b.total))
+	}
+	return err
+}
+
+// files are the requests of the directory that have no certificate yet, by name.
+func (b *batch) files() ([]string, error) {
+	entries, err := os.ReadDir(b.source)
+	if err != nil {
+		return nil, fmt.Errorf("reading the requests: %w", err)
+	}
+	b.report = batchReport{Issued: []batchFile{}, Skipped: []string{}, Failed: []batchFile{}}
+	var files []string
+	for _, e := range entries {
+		if e.IsDir() || filepath.Ext(e.Name()) != csrSuffix {
+			continue
+		}
+		if _, err := os.Stat(b.certificate(e.Name())); err == nil && !b.force {
+			b.report.Skipped = append(b.report.Skipped, e.Name())
+			continue
+		}
+		files = append(files, e.Name())
+	}
+	if len(files)+len(b.report.Skipped) == 0 {
+		return nil, fmt.Errorf("%s holds no request: their names end in %s", b.source, csrSuffix)
+	}
+	return files, nil
+}
+
+func (b *batch) certificate(file string) string {
+	return filepath.Join(first(b.out, b.source), strings.TrimSuffix(file, csrSuffix)+".pem")
+}
+
+// take writes a certificate down as soon as it is there.
+func (b *batch) take(file string, r client.BatchResult) error {
+	one := batchFile{CSR: file}
+	if r.Err != nil {
+		one.Error = r.Err.Error()
+		var problem *client.Problem
+		if errors.As(r.Err, &problem) {
+			one.Violations = problem.Violations
+		}
+	} else {
+		one.Certificate, one.Serial, one.NotAfter = b.certificate(file), r.Issued.Serial, &r.Issued.NotAfter
+		if err := writeFile(one.Certificate, []byte(r.Issued.Chain), 0o644); err != nil {
+			return err
+		}
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if r.Err != nil {
+		b.report.Failed = append(b.report.Failed, one)
+	} else {
+		b.report.Issued = append(b.report.Issued, one)
+	}
+	if now := b.app.Now(); now.Sub(b.shown) >= progressEvery {
+		b.shown = now
+		fmt.Fprintf(b.app.Stderr, "%d of %d done, %d failed\n", len(b.report.Issued)+len(b.report.Failed), b.total, len(b.report.Failed))
+	}
+	return nil
+}
+
+func (b *batch) show(w io.Writer) {
+	for _, one := range b.report.Issued {
+		fmt.Fprintf(w, "%s  %s  until %s\n", one.Certificate, one.Serial, one.NotAfter.Local().Format(time.RFC3339))
+	}
+	for _, one := range b.report.Failed {
+		fmt.Fprintf(w, "%s  %s\n", one.CSR, one.Error)
+	}
+	fmt.Fprintf(w, "%d issued, %d failed, %d had a certificate already\n", len(b.report.Issued), len(b.report.Failed), len(b.report.Skipped))
+}

@@ -1,0 +1,230 @@
+package web
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/chancery-ca/chancery/access"
+	"github.com/chancery-ca/chancery/ca"
+	"github.com/chancery-ca/chancery/policies"
+)
+
+// lines makes the body of a batch; what is a string goes into it as it stands.
+func (a ask) lines(all ...any) ask {
+	var body bytes.Buffer
+	for _, one := range all {
+		if text, ok := one.(string); ok {
+			body.WriteString(text + "\n")
+			continue
+		}
+		_ = json.NewEncoder(&body).Encode(one)
+	}
+	return a.of(body.Bytes()).with("Content-Type", typeNDJSON)
+}
+
+// results reads the answer to a batch, in the order of the lines.
+func results(t *testing.T, w *httptest.ResponseRecorder) []BatchResult {
+	t.Helper()
+	if w.Code != http.StatusOK || w.Header().Get("Content-Type") != typeNDJSON {
+		t.Fatalf("%d %v\n%s", w.Code, w.Header(), w.Body)
+	}
+	var all []BatchResult
+	for line := range bytes.Lines(w.Body.Bytes()) {
+		var r BatchResult
+		if err := json.Unmarshal(line, &r); err != nil {
+			t.Fatalf("%q: %v", line, err)
+		}
+		all = append(all, r)
+	}
+	slices.SortFunc(all, func(a, b BatchResult) int { return a.Line - b.Line })
+	return all
+}
+
+var batchCall = ask{method: http.MethodPost, path: "/api/v1/certificates:batch", role: access.Requester}
+
+// TestBatch: each line gets what it would have got on its own, whatever stands in the others.
+func TestBatch(t *testing.T) {
+	s := newSurface(t)
+	_, csr := newCSR(t, "a.dev.example")
+	good := BatchRequest{ID: "one", Profile: "tls-server", CSR: csr, Validity: "30d", Metadata: map[string]string{"ticket": "X-1"}}
+	own := BatchRequest{Profile: "tls-server", CSR: csr, IdempotencyKey: "mine"}
+	got := results(t, s.call(batchCall.lines(
+		good, "", "{", own, `{"profile":"tls-server","csr":"x","surprise":1}`, BatchRequest{ID: "\x01", Profile: "tls-server", CSR: csr},
+		BatchRequest{ID: "unreadable", Profile: "tls-server", CSR: "-----BEGIN"},
+	).with("Idempotency-Key", "batch")))
+	var seen []string
+	for _, r := range got {
+		said := fmt.Sprint(r.Line, " ", r.ID, " ", r.Status)
+		switch {
+		case (r.Status == http.StatusCreated) != (r.Certificate != nil) || (r.Problem != nil) != (r.Certificate == nil):
+			t.Errorf("%s: it is neither a certificate nor a problem: %+v", said, r)
+		case r.Problem != nil && r.Problem.Status != r.Status:
+			t.Errorf("%s: the problem says %d", said, r.Problem.Status)
+		case r.Certificate != nil && (r.Certificate.Serial != s.office.outcome.Certificate.Serial.String() || r.Certificate.Chain == ""):
+			t.Errorf("%s: %+v", said, r.Certificate)
+		}
+		seen = append(seen, said)
+	}
+	if want := []string{"1 one 201", "3  400", "4  201", "5  400", "6  400", "7 unreadable 400"}; !slices.Equal(seen, want) {
+		t.Errorf("got %q, want %q", seen, want)
+	}
+	keys := map[string]ca.Order{}
+	for _, o := range s.office.orders {
+		keys[o.IdempotencyKey] = o
+	}
+	if len(keys) != 2 || keys["batch/1"].Validity != 30*day || keys["batch/1"].Metadata["ticket"] != "X-1" || keys["mine"].Profile != "tls-server" {
+		t.Errorf("orders %+v", s.office.orders)
+	}
+}
+
+func TestBatchAsAWhole(t *testing.T) {
+	s := newSurface(t)
+	_, csr := newCSR(t, "a.dev.example")
+	good := BatchRequest{Profile: "tls-server", CSR: csr}
+	wantProblem(t, s.call(batchCall.lines()), http.StatusBadRequest, "malformed")
+	wantProblem(t, s.call(batchCall.lines("", "  ")), http.StatusBadRequest, "malformed")
+	wantProblem(t, s.call(batchCall.lines(good).with("Idempotency-Key", strings.Repeat("k", 250))), http.StatusBadRequest, "invalid")
+	wantProblem(t, s.call(batchCall.with("Content-Type", typeJSON).lines(good)), http.StatusUnsupportedMediaType, "unsupported-media-type")
+	wantProblem(t, s.call(batchCall.of(bytes.Repeat([]byte("{}\n"), maxBatch+1)).with("Content-Type", typeNDJSON)), http.StatusRequestEntityTooLarge, "too-large")
+	auditor := batchCall
+	auditor.role = access.Auditor
+	wantProblem(t, s.call(auditor.lines(good, good)), http.StatusForbidden, "denied")
+	if len(s.batches) != 0 {
+		t.Errorf("%d places are still taken", len(s.batches))
+	}
+	for range batchesAtOnce {
+		s.batches <- struct{}{}
+	}
+	w := s.call(batchCall.lines(good))
+	wantProblem(t, w, http.StatusServiceUnavailable, "unavailable")
+	if w.Header().Get("Retry-After") == "" {
+		t.Error("nobody says when to come back")
+	}
+}
+
+// TestBatchRefusals: what the authority refuses reaches the line with its rules, and says when asking again may help.
+func TestBatchRefusals(t *testing.T) {
+	s := newSurface(t)
+	_, csr := newCSR(t, "a.dev.example")
+	s.office.err = &policies.Refusal{Profile: "tls-server", Violations: []policies.Violation{{Rule: "names.namespace", Hint: "ask for others"}}}
+	got := results(t, s.call(batchCall.lines(BatchRequest{Profile: "tls-server", CSR: csr})))
+	if len(got) != 1 || got[0].Status != http.StatusUnprocessableEntity || got[0].Problem.Violations[0].Rule != "names.namespace" {
+		t.Errorf("%+v", got)
+	}
+	s.office.err = ca.ErrUnavailable
+	got = results(t, s.call(batchCall.lines(BatchRequest{Profile: "tls-server", CSR: csr})))
+	if len(got) != 1 || got[0].Status != http.StatusServiceUnavailable || got[0].RetryAfter == 0 {
+		t.Errorf("%+v", got)
+	}
+	s.office.busy = func() { panic("boom") }
+	got = results(t, s.call(batchCall.lines(BatchRequest{Profile: "tls-server", CSR: csr}, BatchRequest{Profile: "tls-server", CSR: csr})))
+	if len(got) != 2 || got[1].Status != http.StatusInternalServerError || strings.Contains(got[1].Problem.Detail, "boom") {
+		t.Errorf("%+v", got)
+	}
+}
+
+// TestBatchIsBounded: no more lines than there are workers are worked on at once, and an actor's rate holds for lines as for requests.
+func TestBatchIsBounded(t *testing.T) {
+	var now, most atomic.Int64
+	s := newSurface(t)
+	free := make(chan struct{})
+	office := &slowOffice{office: s.office, now: &now, most: &most, free: free}
+	s.ca = office
+	_, csr := newCSR(t, "a.dev.example")
+	many := make([]any, 3*batchWorkers)
+	for i := range many {
+		many[i] = BatchRequest{Profile: "tls-server", CSR: csr}
+	}
+	go func() {
+		for range many {
+			free <- struct{}{}
+		}
+	}()
+	if got := results(t, s.call(batchCall.lines(many...))); len(got) != len(many) || got[len(got)-1].Line != len(many) {
+		t.Errorf("%d results", len(got))
+	}
+	if most.Load() > batchWorkers {
+		t.Errorf("%d lines were worked on at once", most.Load())
+	}
+
+	paced := newSurface(t, func(c *Config) { c.RateLimit, c.Now = RateLimit{PerSecond: 200, Burst: 2}, time.Now })
+	began := time.Now()
+	if got := results(t, paced.call(batchCall.lines(many[:12]...))); len(got) != 12 {
+		t.Errorf("%d results", len(got))
+	}
+	if took := time.Since(began); took < 50*time.Millisecond { // the request and 12 lines, of which 2 had not to wait
+		t.Errorf("it took %s", took)
+	}
+}
+
+type slowOffice struct {
+	*office
+	now, most *atomic.Int64
+	free      chan struct{}
+}
+
+func (o *slowOffice) Issue(ctx context.Context, order ca.Order) (ca.Outcome, error) {
+	n := o.now.Add(1)
+	defer o.now.Add(-1)
+	for {
+		most := o.most.Load()
+		if n <= most || o.most.CompareAndSwap(most, n) {
+			break
+		}
+	}
+	select {
+	case <-o.free:
+	case <-ctx.Done():
+		return ca.Outcome{}, ctx.Err()
+	}
+	return o.office.Issue(ctx, order)
+}
+
+// TestBatchWhoseCallerLeaves: no further line is begun, and the connection tells whoever still reads that the answer is not whole.
+func TestBatchWhoseCallerLeaves(t *testing.T) {
+	var now, most atomic.Int64
+	s := newSurface(t)
+	free := make(chan struct{}, 1)
+	free <- struct{}{} // the first line alone is answered
+	s.ca = &slowOffice{office: s.office, now: &now, most: &most, free: free}
+	service := httptest.NewServer(s.API())
+	defer service.Close()
+	_, csr := newCSR(t, "a.dev.example")
+	many := make([]any, 2*batchWorkers)
+	for i := range many {
+		many[i] = BatchRequest{Profile: "tls-server", CSR: csr}
+	}
+	ctx, leave := context.WithCancel(t.Context())
+	call, err := http.NewRequestWithContext(ctx, http.MethodPost, service.URL+batchCall.path, bytes.NewReader(batchCall.lines(many...).body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	call.Header.Set("Content-Type", typeNDJSON)
+	call.Header.Set("Authorization", "Bearer "+s.tokens[access.Requester])
+	answer, err := service.Client().Do(call)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leave()
+	if _, err := new(bytes.Buffer).ReadFrom(answer.Body); !errors.Is(err, context.Canceled) {
+		t.Errorf("reading on: %v", err)
+	}
+	_ = answer.Body.Close()
+	service.Close() // waits for the handler
+	if n := len(s.office.orders); n != 1 {
+		t.Errorf("%d orders were carried out", n)
+	}
+	if len(s.batches) != 0 {
+		t.Error("its place is still taken")
+	}
+}
