@@ -6,6 +6,7 @@ import "strings"
 // that some reader of certificates could take for another name gets through.
 var namesDNS = rule[*evaluation]{
 	id: ruleNamesDNS, source: "RFC 5280, 4.2.1.6",
+	seen: seenNames("dns"),
 	check: func(e *evaluation, f *findings) {
 		for _, flaw := range e.names.dnsFlaws {
 			f.refuse(flaw.field, flaw.hint, "%s", flaw.message)

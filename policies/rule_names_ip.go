@@ -4,6 +4,7 @@ package policies
 // special-purpose registries (RFC 6890; BR, section 7.1.4.2).
 var namesIP = rule[*evaluation]{
 	id: ruleNamesIP, source: "BR 7.1.4.2",
+	seen: seenNames("ip"),
 	check: func(e *evaluation, f *findings) {
 		for _, flaw := range e.names.ipFlaws {
 			f.refuse(flaw.field, flaw.hint, "%s", flaw.message)

@@ -4,6 +4,7 @@ package policies
 // section 4.2.1.10, has them mean in an authority's certificate.
 var namesSubtrees = rule[*evaluation]{
 	id: "names.subtrees", source: "profile",
+	seen: seenNames("dns", "ip", "email", "uri"),
 	check: func(e *evaluation, f *findings) {
 		permitted, excluded := e.profile.names.permitted, e.profile.names.excluded
 		refuse := func(field, name, trees string) {

@@ -14,6 +14,7 @@ import (
 // 4.1.2.6 and appendix A.1).
 var subjectAttributes = rule[*evaluation]{
 	id: ruleSubjectAttributes, source: "RFC 5280, 4.1.2.6",
+	seen: seenSubject,
 	check: func(e *evaluation, f *findings) {
 		policy := e.profile.subject
 		for _, given := range e.subject {

@@ -6,6 +6,7 @@ import "time"
 // 6.1.3: a certificate that outlives its issuer cannot be verified to its end).
 var validityRule = rule[*evaluation]{
 	id: "validity", source: "BR 6.3.2",
+	seen: seenValidity,
 	check: func(e *evaluation, f *findings) {
 		const field = "validity"
 		longest := e.profile.validity.maxAt(e.Now)
