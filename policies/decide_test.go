@@ -297,7 +297,19 @@ func outside(t Template, p *Profile, r Request) string {
 			return "a wildcard"
 		}
 	}
+	for _, name := range t.DNS {
+		under := func(tree string) bool {
+			return strings.HasSuffix("."+strings.TrimPrefix(name, "*."), "."+strings.TrimPrefix(tree, "."))
+		}
+		if c := p.names.permitted; len(c.DNS) > 0 && !slices.ContainsFunc(c.DNS, under) || slices.ContainsFunc(p.names.excluded.DNS, under) {
+			return "a DNS name outside of the subtrees"
+		}
+	}
 	for _, a := range t.IP {
+		in := func(tree netip.Prefix) bool { return tree.Contains(a) }
+		if c := p.names.permitted; len(c.IP) > 0 && !slices.ContainsFunc(c.IP, in) || slices.ContainsFunc(p.names.excluded.IP, in) {
+			return "an address outside of the subtrees"
+		}
 		if p.names.ip == nil || !r.Namespace.OwnsIP(a) || a.Is4In6() {
 			return "an address"
 		}

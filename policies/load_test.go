@@ -317,6 +317,9 @@ func FuzzLoad(f *testing.F) {
 		}
 		f.Add([]byte(strings.Replace(string(content), "name: "+strings.TrimSuffix(n.Name(), ".yaml"), "name: plain", 1)))
 	}
+	f.Add([]byte(strings.Replace(plain, "lint:", fiveRules, 1)))
+	f.Add([]byte(strings.Replace(plain, "lint:", "approval: {count: 2, groups: [a], expires: 1d}\nquota: {certificates: 1, per: 1h, of: name}\nlint:", 1)))
+	f.Add([]byte(strings.Replace(plain, "  min: 1\n  dns: {}\n", subtrees, 1)))
 	for _, s := range []string{"a: &a [*a]", "a: {<<: [1]}", "? [a]\n: b", "name: plain\nname: plain", "---\n---\n", "\xff", "validity: {limits: [{}]}", "a: !!binary x"} {
 		f.Add([]byte(s))
 	}
