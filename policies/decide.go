@@ -17,6 +17,7 @@ type evaluation struct {
 	key     csr.Key
 	subject []csr.Attribute
 	names   names
+	vars    *variables // of expressions, made when the first asks
 }
 
 // rules are the rules for requests under a profile, in the order in which they are asked: what is cheap comes first, what costs
@@ -26,9 +27,17 @@ var rules = []rule[*evaluation]{
 	keyAllowed, keyModulus[*evaluation](), keyExponent[*evaluation](), keyROCA[*evaluation](), keyClosePrimes[*evaluation](),
 	keyCompromised, keyOfAuthority,
 	subjectStructure, subjectAttributes, subjectOrganisation, subjectCommonName,
-	namesTypes, namesCount, namesDNS, namesWildcard, namesPublic, namesIP, namesEmail, namesURI, namesPattern, namesNamespace, namesConstraints,
+	namesTypes, namesCount, namesDNS, namesWildcard, namesPublic, namesIP, namesEmail, namesURI, namesPattern, namesNamespace, namesSubtrees, namesConstraints,
 	extensionBasicConstraints, extensionKeyUsage, extensionExtKeyUsage, extensionUnknown, requestAttribute,
-	validityRule, signatureProof,
+	validityRule, quotaLeft, approvalNeeded, signatureProof,
+}
+
+// rules are those of the request's profile, the built-in ones where there is no such profile.
+func (e *evaluation) rules() []rule[*evaluation] {
+	if e.profile == nil {
+		return rules
+	}
+	return e.profile.rules
 }
 
 // Decide asks every rule of the request's profile. It never fails: what it cannot decide it refuses.
@@ -41,16 +50,16 @@ func (s *Set) Decide(r Request) *Decision {
 	if r.CSR != nil {
 		e.key, e.subject, e.names = r.CSR.Key(), r.CSR.Subject(), normalise(r.CSR.Names())
 	}
-	results, allowed := ask(rules, e)
-	d.results = results
-	if !allowed {
+	results, verdict := ask(e.rules(), e)
+	d.results, d.evaluation, e.vars = results, e, nil
+	if verdict == Refuse {
 		return d
 	}
 	id, err := keyIdentifier(e.key.SPKI)
 	if err != nil {
 		return d
 	}
-	d.verdict, d.template, d.lint = Allow, e.template(id), e.profile.lint
+	d.verdict, d.template, d.lint, d.approval = verdict, e.template(id), e.profile.lint, e.profile.approval
 	return d
 }
 

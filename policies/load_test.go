@@ -16,7 +16,7 @@ import (
 
 func TestShipped(t *testing.T) {
 	set := shippedSet(t)
-	if want := []string{"code-signing", "ocsp-responder", "tls-client", "tls-public", "tls-server"}; !slices.Equal(set.Names(), want) {
+	if want := []string{"code-signing", "ocsp-responder", "smime", "tls-client", "tls-public", "tls-server"}; !slices.Equal(set.Names(), want) {
 		t.Errorf("got %v", set.Names())
 	}
 	if d := set.Digest(); len(d) != len("sha256:")+64 || !strings.HasPrefix(d, "sha256:") || strings.ToLower(d) != d {
@@ -84,6 +84,9 @@ func TestSummary(t *testing.T) {
 		NameTypes: []string{"dns", "ip"}, NamesMin: 1, NamesMax: 100, Wildcards: true, PublicNames: true,
 		CertificatePolicies: []string{"2.23.140.1.2.1"},
 		LintSources:         got.LintSources, LintExceptions: got.LintExceptions,
+		ValidityLimits: []LimitSummary{{"2026-03-15", 199 * 86400}, {"2027-03-15", 99 * 86400}, {"2029-03-15", 46 * 86400}}, Standards: []string{"cabf-br"}, CommonName: "copy-of-san", Backdate: 300, URISchemes: []string{}, Rules: []RuleSummary{},
+		Permitted: SubtreeSummary{[]string{}, []string{}, []string{}, []string{}}, Excluded: SubtreeSummary{[]string{}, []string{}, []string{}, []string{}},
+		ExtensionsDropped: got.ExtensionsDropped, AttributesDropped: got.AttributesDropped,
 	}
 	if !reflect.DeepEqual(got, want) || len(got.SubjectDropped) == 0 || len(got.LintSources) == 0 || len(got.LintExceptions) == 0 {
 		t.Errorf("got  %+v\nwant %+v", got, want)
@@ -214,6 +217,17 @@ func TestLoadRefuses(t *testing.T) {
 		{"unknown lint source", "[RFC5280]", "[RFC5280, rfc5280]", "lint.sources[1]", 15, "not a source"},
 		{"exception without reason", "[RFC5280]", "[RFC5280]\n  except: [{lint: w_some_lint}]", "lint.except[0].reason", 16, "needs a reason"},
 		{"exception from nothing", "[RFC5280]", "[RFC5280]\n  except: [{lint: everything, reason: none}]", "lint.except[0].lint", 16, "not the name"},
+		{"approval of nobody", "lint:", "approval: {count: 0}\nlint:", "approval.count", 14, "not a number of persons"},
+		{"approval of a crowd", "lint:", "approval: {count: 11}\nlint:", "approval.count", 14, "not a number of persons"},
+		{"approval by no group", "lint:", "approval: {count: 1, groups: []}\nlint:", "approval.groups", 14, "nobody"},
+		{"approval by a nameless group", "lint:", "approval: {count: 1, groups: ['']}\nlint:", "approval.groups[0]", 14, "not a group"},
+		{"approval by a group twice", "lint:", "approval: {count: 1, groups: [a, a]}\nlint:", "approval.groups[1]", 14, "second time"},
+		{"approval without end", "lint:", "approval: {count: 1, expires: 91d}\nlint:", "approval.expires", 14, "too long"},
+		{"approval some time", "lint:", "approval: {count: 1, when: sometimes}\nlint:", "approval.when", 14, "does not say when"},
+		{"quota of nothing", "lint:", "quota: {certificates: 0, per: 1h, of: name}\nlint:", "quota.certificates", 14, "not worth"},
+		{"quota without time", "lint:", "quota: {certificates: 1, of: name}\nlint:", "quota.per", 14, "not a duration"},
+		{"quota over ages", "lint:", "quota: {certificates: 1, per: 367d, of: name}\nlint:", "quota.per", 14, "too long"},
+		{"quota of nobody", "lint:", "quota: {certificates: 1, per: 1h}\nlint:", "quota.of", 14, "does not say whose"},
 		{"exception twice", "[RFC5280]", "[RFC5280]\n  except: [{lint: w_a, reason: a}, {lint: w_a, reason: b}]", "lint.except[1]", 16, "second time"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -303,6 +317,9 @@ func FuzzLoad(f *testing.F) {
 		}
 		f.Add([]byte(strings.Replace(string(content), "name: "+strings.TrimSuffix(n.Name(), ".yaml"), "name: plain", 1)))
 	}
+	f.Add([]byte(strings.Replace(plain, "lint:", fiveRules, 1)))
+	f.Add([]byte(strings.Replace(plain, "lint:", "approval: {count: 2, groups: [a], expires: 1d}\nquota: {certificates: 1, per: 1h, of: name}\nlint:", 1)))
+	f.Add([]byte(strings.Replace(plain, "  min: 1\n  dns: {}\n", subtrees, 1)))
 	for _, s := range []string{"a: &a [*a]", "a: {<<: [1]}", "? [a]\n: b", "name: plain\nname: plain", "---\n---\n", "\xff", "validity: {limits: [{}]}", "a: !!binary x"} {
 		f.Add([]byte(s))
 	}
