@@ -61,7 +61,7 @@ func (c *CA) settle(ctx context.Context, i OpenIntent, why string) error {
 	return nil
 }
 
-// Run settles, publishes, and learns what others published, until the context ends. It returns when all have come to rest.
+// Run settles, publishes, looks after requests that wait, and learns what others published and changed, until the context ends. It returns when all have come to rest.
 func (c *CA) Run(ctx context.Context) {
 	var others sync.WaitGroup
 	others.Go(func() {
@@ -75,6 +75,20 @@ func (c *CA) Run(ctx context.Context) {
 		c.every(ctx, learnEvery, nil, func() {
 			if err := c.LearnPublished(ctx); err != nil && ctx.Err() == nil {
 				c.log.WarnContext(ctx, "reading what is published failed; trying again", "error", err)
+			}
+		})
+	})
+	others.Go(func() {
+		c.every(ctx, learnNamespacesEvery, nil, func() {
+			if err := c.LearnNamespaces(ctx); err != nil && ctx.Err() == nil {
+				c.log.WarnContext(ctx, "reading the namespaces failed; trying again", "error", err)
+			}
+		})
+	})
+	others.Go(func() {
+		c.every(ctx, tendEvery, nil, func() {
+			if err := c.TendWaiting(ctx); err != nil && ctx.Err() == nil {
+				c.log.ErrorContext(ctx, "looking after waiting requests failed; trying again", "error", err)
 			}
 		})
 	})
