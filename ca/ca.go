@@ -118,6 +118,7 @@ var (
 	ErrFenced              = errors.New("another replica has taken over")
 	ErrExists              = errors.New("it exists already")
 	ErrOfFile              = errors.New("it stands in the configuration file, and is changed there")
+	ErrChanged             = errors.New("it has been changed since it was looked at")
 	ErrDecided             = errors.New("the request waits no more")
 	ErrOwnRequest          = errors.New("nobody approves the own request, and an approver must be a person")
 	ErrApprovalIdle        = errors.New("an approval by this person does not count for the request")

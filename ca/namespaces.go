@@ -164,7 +164,7 @@ func (c *CA) recordNamespace(ctx context.Context, v NamespaceVersion) error {
 
 // SetNamespace makes a namespace what n says, or adds it, and returns the version on record. after is the version that the actor has
 // seen, 0 for none, or -1 to set it whatever it was. It holds here at once, and on other replicas within two seconds. It returns
-// *InvalidError, ErrFenced when another change came first, ErrOfFile for one of the configuration file, or *access.Denied.
+// *InvalidError, ErrChanged when it is at another version, ErrOfFile for one of the configuration file, or *access.Denied.
 func (c *CA) SetNamespace(ctx context.Context, actor access.Actor, n access.Namespace, after int) (NamespaceVersion, error) {
 	if err := c.authorizeNamespaceChange(ctx, actor, n.Name); err != nil {
 		return NamespaceVersion{}, err
@@ -208,8 +208,7 @@ func checkNamespace(n access.Namespace) error {
 	return nil
 }
 
-// changeNamespace reads, decides, and records; where another change comes in between and the actor did not say which version it has
-// seen, it begins again.
+// changeNamespace reads, decides, and records; where another change comes in between, it begins again.
 func (c *CA) changeNamespace(ctx context.Context, actor access.Actor, name string, after int,
 	change func(before NamespaceVersion) (next NamespaceVersion, same bool, err error),
 ) (NamespaceVersion, error) {
@@ -226,7 +225,7 @@ func (c *CA) changeNamespace(ctx context.Context, actor access.Actor, name strin
 		case before.Source == SourceFile && !before.Removed:
 			return NamespaceVersion{}, fmt.Errorf("namespace %q: %w", name, ErrOfFile)
 		case after >= 0 && after != before.Version:
-			return NamespaceVersion{}, fmt.Errorf("namespace %q is at version %d: %w", name, before.Version, ErrFenced)
+			return NamespaceVersion{}, fmt.Errorf("namespace %q is at version %d: %w", name, before.Version, ErrChanged)
 		}
 		next, same, err := change(before)
 		if err != nil || same {
@@ -234,8 +233,8 @@ func (c *CA) changeNamespace(ctx context.Context, actor access.Actor, name strin
 		}
 		next.Version, next.Source, next.Actor = before.Version+1, SourceAPI, actor.ID
 		err = c.recordNamespace(ctx, next)
-		if errors.Is(err, ErrFenced) && after < 0 && ctx.Err() == nil {
-			continue
+		if errors.Is(err, ErrFenced) && ctx.Err() == nil {
+			continue // another change came first: look again
 		}
 		if err != nil {
 			return NamespaceVersion{}, err
