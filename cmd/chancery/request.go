@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/chancery-ca/chancery/access"
+	"github.com/chancery-ca/chancery/ca"
 	"github.com/chancery-ca/chancery/client"
 )
 
@@ -67,6 +68,10 @@ func (a *app) requestCommand() *cobra.Command {
 				}
 			}
 			issued, err := c.Request(cmd.Context(), in)
+			var waiting *client.Waiting
+			if errors.As(err, &waiting) && waiting.Request.Status == ca.StatusWaiting {
+				return a.printWaiting(waiting.Request, key != nil, keyFile)
+			}
 			if err != nil {
 				if key != nil {
 					err = errors.Join(err, os.Remove(keyFile))
@@ -104,6 +109,17 @@ func (a *app) requestCommand() *cobra.Command {
 	cmd.Flags().StringToStringVar(&in.Metadata, "metadata", nil, "key=value to keep with the request")
 	cmd.Flags().StringVar(&in.IdempotencyKey, "idempotency-key", "", "name of this request: asking again with it gives the same certificate")
 	return cmd
+}
+
+// printWaiting tells of a request that needs approval. The key stays where it is: the certificate will be for it.
+func (a *app) printWaiting(r client.WaitingRequest, hasKey bool, keyFile string) error {
+	return a.print(r, func(w io.Writer) {
+		fmt.Fprintf(w, "request      %s\nstatus       %s for approval, until %s\n", r.ID, r.Status, r.ExpiresAt.Local().Format(time.RFC3339))
+		if hasKey {
+			fmt.Fprintf(w, "key          %s\n", keyFile)
+		}
+		fmt.Fprintf(a.Stderr, "Persons must approve it. See where it stands with: chancery requests %s\n", r.ID)
+	})
 }
 
 func refuseOverwrite(force bool, files ...string) error {
