@@ -63,7 +63,7 @@ func subjectKeys(t *testing.T, token *hsm.Token) []subjectKey {
 		{"P-256", curve(elliptic.P256()), nil},
 		{"P-384", curve(elliptic.P384()), nil},
 		{"P-521", curve(elliptic.P521()), []string{"ocsp-responder", "tls-public"}},
-		{"Ed25519", edwards, []string{"code-signing", "ocsp-responder", "tls-public"}},
+		{"Ed25519", edwards, []string{"code-signing", "ocsp-responder", "smime", "tls-public"}},
 		{"RSA-2048", tokenKey(t, token, "subject 2048", hsm.RSA2048), []string{"code-signing"}},
 		{"RSA-3072", tokenKey(t, token, "subject 3072", hsm.RSA3072), nil},
 		{"RSA-4096", tokenKey(t, token, "subject 4096", hsm.RSA4096), nil},
@@ -117,6 +117,10 @@ func applications(t *testing.T) map[string]*x509.CertificateRequest {
 				Country: []string{"AT"}, Province: []string{"Wien"}, Locality: []string{"Wien"}, Organization: []string{"Example Ltd"},
 				CommonName: "Example Ltd Releases",
 			},
+		},
+		"smime": {
+			Subject:        pkix.Name{CommonName: "ann@example.com"},
+			EmailAddresses: []string{"ann@example.com", "ann.other@example.com"},
 		},
 		"ocsp-responder": {Subject: pkix.Name{Organization: []string{"Example Ltd"}, CommonName: "Example Responder 1"}},
 	}

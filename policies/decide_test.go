@@ -345,28 +345,57 @@ func outside(t Template, p *Profile, r Request) string {
 	return ""
 }
 
+// withoutSignature is a set whose profiles ask every rule but the one that verifies the request's signature.
+func withoutSignature(set *Set) *Set {
+	bare := &Set{digest: set.digest, profiles: make(map[string]*Profile), names: set.names}
+	for name, p := range set.profiles {
+		copied := *p
+		copied.rules = p.rules[:len(p.rules)-1]
+		bare.profiles[name] = &copied
+	}
+	return bare
+}
+
+// fiveRules are rules such as teams write.
+const fiveRules = `rules:
+  - {id: team, message: m, hint: h, expression: 'cert.dns.all(n, n.isUnder("dev.example"))'}
+  - {id: short, message: m, hint: h, expression: 'cert.validity <= duration("2160h") || "ops" in requester.groups'}
+  - {id: key, message: m, hint: h, expression: 'cert.key.algorithm == "ECDSA" || cert.key.bits >= 3072'}
+  - {id: labels, message: m, hint: h, expression: 'cert.dns.all(n, n.labels().size() <= 5 && n.matches("^[a-z.]+$"))'}
+  - {id: office-hours, message: m, hint: h, expression: 'now.getHours() >= 6 && now.getHours() < 22 || requester.namespace != "prod"'}
+lint:`
+
+// BenchmarkDecide measures decisions with the signature, without it, and the signature alone. Reading the request is not among it.
 func BenchmarkDecide(b *testing.B) {
-	set := shippedSet(b)
+	shipped, own := shippedSet(b), changed(b, "lint:", fiveRules)
 	r := benign(b)
 	keys := csrtest.FixedKeys()
 	for _, c := range []struct {
-		name string
-		b    csrtest.Builder
+		name    string
+		set     *Set
+		profile string
+		b       csrtest.Builder
 	}{
-		{"P-256", csrtest.Base()},
-		{"RSA-2048", csrtest.Builder{Key: keys.RSA2048, DNS: []string{"host.dev.example"}}},
-		{"100 names", csrtest.Builder{Key: keys.P256, DNS: many(100)}},
+		{"P-256", shipped, "tls-server", csrtest.Base()},
+		{"RSA-2048", shipped, "tls-server", csrtest.Builder{Key: keys.RSA2048, DNS: []string{"host.dev.example"}}},
+		{"100 names", shipped, "tls-server", csrtest.Builder{Key: keys.P256, DNS: many(100)}},
+		{"5 expressions", own, "plain", csrtest.Base()},
 	} {
-		r.CSR = parseCSR(b, c.b)
-		if d := set.Decide(r); d.Verdict() != Allow {
+		r.CSR, r.Profile = parseCSR(b, c.b), c.profile
+		if d := c.set.Decide(r); d.Verdict() != Allow {
 			b.Fatal(d.Violations())
 		}
-		b.Run(c.name, func(b *testing.B) {
-			b.ReportAllocs()
-			for b.Loop() {
-				set.Decide(r)
-			}
-		})
+		for _, part := range []struct {
+			name string
+			set  *Set
+		}{{"with the signature", c.set}, {"without", withoutSignature(c.set)}} {
+			b.Run(c.name+"/"+part.name, func(b *testing.B) {
+				b.ReportAllocs()
+				for b.Loop() {
+					part.set.Decide(r)
+				}
+			})
+		}
 		b.Run(c.name+"/signature alone", func(b *testing.B) {
 			for b.Loop() {
 				if err := r.CSR.VerifySignature(); err != nil {
@@ -375,4 +404,29 @@ func BenchmarkDecide(b *testing.B) {
 			}
 		})
 	}
+}
+
+// BenchmarkExplain measures a decision with all that its rules saw, beyond the signature.
+func BenchmarkExplain(b *testing.B) {
+	set := withoutSignature(changed(b, "lint:", fiveRules))
+	r := benign(b)
+	r.Profile = "plain"
+	b.ReportAllocs()
+	for b.Loop() {
+		set.Decide(r).Results()
+	}
+}
+
+// BenchmarkLoad measures the loading of the shipped profiles, and of one with expressions.
+func BenchmarkLoad(b *testing.B) {
+	b.Run("shipped", func(b *testing.B) {
+		for b.Loop() {
+			shippedSet(b)
+		}
+	})
+	b.Run("5 expressions", func(b *testing.B) {
+		for b.Loop() {
+			changed(b, "lint:", fiveRules)
+		}
+	})
 }

@@ -30,7 +30,7 @@ func Load(fsys fs.FS) (*Set, error) {
 		failed.Problems = append(failed.Problems, Problem{File: ".", Message: "there are no profiles", Hint: "profiles are files named <name>.yaml"})
 	}
 	set := &Set{profiles: make(map[string]*Profile)}
-	digest := sha256.New()
+	digest, language := sha256.New(), newLanguage()
 	for _, path := range paths {
 		content, err := readFile(fsys, path)
 		if err != nil {
@@ -39,7 +39,7 @@ func Load(fsys fs.FS) (*Set, error) {
 		}
 		frame(digest, []byte(path))
 		frame(digest, content)
-		profile, problems := parseProfile(path, content)
+		profile, problems := parseProfile(path, content, language)
 		failed.Problems = append(failed.Problems, problems...)
 		if profile != nil {
 			set.profiles[profile.name] = profile
@@ -73,13 +73,13 @@ func frame(w io.Writer, b []byte) {
 }
 
 // parseProfile reads one profile; without problems it returns one.
-func parseProfile(path string, content []byte) (*Profile, []Problem) {
+func parseProfile(path string, content []byte, l *language) (*Profile, []Problem) {
 	var file profileFile
 	r := &report{file: path, Document: strictyaml.Decode(path, content, &file)}
 	if !r.OK() {
 		return nil, r.Problems()
 	}
-	profile := compile(r, &file)
+	profile := compile(r, &file, l)
 	if !r.OK() {
 		return nil, r.Problems()
 	}

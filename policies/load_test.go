@@ -16,7 +16,7 @@ import (
 
 func TestShipped(t *testing.T) {
 	set := shippedSet(t)
-	if want := []string{"code-signing", "ocsp-responder", "tls-client", "tls-public", "tls-server"}; !slices.Equal(set.Names(), want) {
+	if want := []string{"code-signing", "ocsp-responder", "smime", "tls-client", "tls-public", "tls-server"}; !slices.Equal(set.Names(), want) {
 		t.Errorf("got %v", set.Names())
 	}
 	if d := set.Digest(); len(d) != len("sha256:")+64 || !strings.HasPrefix(d, "sha256:") || strings.ToLower(d) != d {

@@ -4,6 +4,7 @@ package policies
 // issued here says that it is none.
 var extensionBasicConstraints = rule[*evaluation]{
 	id: "extensions.basic-constraints", source: "RFC 5280, 4.2.1.9",
+	seen: seenBasicConstraints,
 	check: func(e *evaluation, f *findings) {
 		asked := e.CSR.Extensions().BasicConstraints
 		if asked != nil && (asked.CA || asked.PathLen >= 0) {

@@ -6,6 +6,7 @@ import "strings"
 // none, gives the profile's.
 var extensionExtKeyUsage = rule[*evaluation]{
 	id: "extensions.ext-key-usage", source: "RFC 5280, 4.2.1.12",
+	seen: seenExtKeyUsage,
 	check: func(e *evaluation, f *findings) {
 		asked := e.CSR.Extensions().ExtKeyUsage
 		if asked == nil {

@@ -9,6 +9,7 @@ import (
 // the profile's.
 var extensionKeyUsage = rule[*evaluation]{
 	id: "extensions.key-usage", source: "RFC 5280, 4.2.1.3", after: []string{ruleKeyAllowed},
+	seen: seenKeyUsage,
 	check: func(e *evaluation, f *findings) {
 		asked := e.CSR.Extensions().KeyUsage
 		if asked == nil {

@@ -4,6 +4,7 @@ package policies
 // section 4.2). None is ever copied.
 var extensionUnknown = rule[*evaluation]{
 	id: "extensions.unknown", source: "RFC 5280, 4.2",
+	seen: seenExtensions,
 	check: func(e *evaluation, f *findings) {
 		for _, x := range e.CSR.Extensions().Unknown {
 			name := nameOf(judgedExtensions, x.OID)

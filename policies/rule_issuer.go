@@ -5,6 +5,7 @@ import "crypto/x509"
 // issuerSigns holds that the issuer is an authority that may sign certificates now (RFC 5280, section 6.1.4, steps k and n).
 var issuerSigns = rule[*evaluation]{
 	id: "issuer.signs", source: "RFC 5280, 6.1.4", gate: true,
+	seen: seenIssuer,
 	check: func(e *evaluation, f *findings) {
 		const hint = "ask the operator for an authority that is in force"
 		switch {

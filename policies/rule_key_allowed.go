@@ -12,6 +12,7 @@ import (
 // key waits for it: a key of 16,384 bits or more goes no further.
 var keyAllowed = rule[*evaluation]{
 	id: ruleKeyAllowed, source: "BR 6.1.5",
+	seen:  seenKey[*evaluation],
 	check: func(e *evaluation, f *findings) { e.profile.keys.check(e.key, f) },
 }
 

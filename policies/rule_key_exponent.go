@@ -15,6 +15,7 @@ const maxExponentBits = 256
 func keyExponent[E keyed]() rule[E] {
 	return rule[E]{
 		id: ruleKeyExponent, source: "BR 6.1.6", after: []string{ruleKeyAllowed},
+		seen: seenExponent[E],
 		check: func(e E, f *findings) {
 			k := e.publicKey()
 			if k.Algorithm != csr.RSA {

@@ -10,6 +10,7 @@ import (
 func keyModulus[E keyed]() rule[E] {
 	return rule[E]{
 		id: ruleKeyModulus, source: "BR 6.1.6", after: []string{ruleKeyAllowed},
+		seen: seenKey[E],
 		check: func(e E, f *findings) {
 			if k := e.publicKey(); k.Algorithm == csr.RSA {
 				if p := smallFactor(new(big.Int).SetBytes(k.Modulus)); p != 0 {

@@ -13,6 +13,7 @@ import (
 func keyROCA[E keyed]() rule[E] {
 	return rule[E]{
 		id: ruleKeyROCA, source: "BR 6.1.1.3", after: []string{ruleKeyAllowed},
+		seen: seenKey[E],
 		check: func(e E, f *findings) {
 			k := e.publicKey()
 			if k.Algorithm == csr.RSA && rocacheck.IsWeak(&rsa.PublicKey{N: new(big.Int).SetBytes(k.Modulus)}) {

@@ -4,6 +4,7 @@ package policies
 // them would be refused by everyone who checks its chain.
 var namesConstraints = rule[*evaluation]{
 	id: "names.issuer-constraints", source: "RFC 5280, 4.2.1.10",
+	seen: seenNames("dns", "ip", "email", "uri"),
 	check: func(e *evaluation, f *findings) {
 		permitted, excluded := constraintsOf(e.issuer)
 		refuse := func(field, name string) {

@@ -4,6 +4,7 @@ package policies
 // name).
 var namesNamespace = rule[*evaluation]{
 	id: "names.namespace", source: "BR 3.2.2.4",
+	seen: seenNames("dns", "ip", "email", "uri"),
 	check: func(e *evaluation, f *findings) {
 		n := e.Namespace
 		refuse := func(field, name, owned string) {

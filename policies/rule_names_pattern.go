@@ -3,6 +3,7 @@ package policies
 // namesPattern holds names to the patterns of the profile.
 var namesPattern = rule[*evaluation]{
 	id: "names.pattern", source: "profile",
+	seen: seenNames("dns", "email", "uri"),
 	check: func(e *evaluation, f *findings) {
 		policy := e.profile.names
 		if policy.dns != nil {

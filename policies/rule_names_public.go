@@ -4,6 +4,7 @@ package policies
 // 4.2.2 and 7.1.4.2).
 var namesPublic = rule[*evaluation]{
 	id: "names.public", source: "BR 4.2.2",
+	seen: seenNames("dns"),
 	check: func(e *evaluation, f *findings) {
 		policy := e.profile.names.dns
 		if policy == nil || !policy.public {

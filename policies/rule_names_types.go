@@ -4,6 +4,7 @@ package policies
 // directoryName, ediPartyName and registeredID (RFC 5280, section 4.2.1.6; BR, section 7.1.2.7.12).
 var namesTypes = rule[*evaluation]{
 	id: "names.types", source: "RFC 5280, 4.2.1.6",
+	seen: seenNames("dns", "ip", "email", "uri", "other"),
 	check: func(e *evaluation, f *findings) {
 		policy, asked := e.profile.names, e.names.asked
 		for _, kind := range []struct {

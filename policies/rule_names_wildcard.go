@@ -6,6 +6,7 @@ import "strings"
 // cover the names of many owners (BR, section 3.2.2.6; RFC 6125, section 7.2). That it is the whole left-most label is syntax.
 var namesWildcard = rule[*evaluation]{
 	id: "names.wildcard", source: "BR 3.2.2.6",
+	seen: seenNames("dns"),
 	check: func(e *evaluation, f *findings) {
 		policy := e.profile.names.dns
 		if policy == nil {

@@ -3,6 +3,7 @@ package policies
 // requestAttribute refuses attributes of the request (RFC 2986, section 4.1) that the profile does not drop.
 var requestAttribute = rule[*evaluation]{
 	id: "request.attributes", source: "RFC 2986, 4.1",
+	seen: seenAttributes,
 	check: func(e *evaluation, f *findings) {
 		for _, oid := range e.CSR.Attributes() {
 			if !containsOID(e.profile.drop.attributes, oid) {

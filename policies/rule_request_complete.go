@@ -6,6 +6,7 @@ import "github.com/chancery-ca/chancery/access"
 // and not a certificate.
 var requestComplete = rule[*evaluation]{
 	id: "request.complete", source: "profile", gate: true,
+	seen: seenNamespace,
 	check: func(e *evaluation, f *findings) {
 		if e.CSR == nil || len(e.key.SPKI) == 0 {
 			f.refuse("csr", "send a certification request (PKCS#10)", "there is no certification request to decide on")

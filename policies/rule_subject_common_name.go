@@ -4,6 +4,7 @@ package policies
 // Names whose case does not matter are written in their normal form in both places, so that they are the same to the byte.
 var subjectCommonName = rule[*evaluation]{
 	id: "subject.common-name", source: "BR 7.1.4.3",
+	seen: seenSubject,
 	check: func(e *evaluation, f *findings) {
 		a, allowed := e.profile.subject.attribute(oidCommonName)
 		if !allowed || a.presence == fixed || e.profile.subject.commonName != commonNameCopies {

@@ -4,6 +4,7 @@ package policies
 // profile fixes is the operator's own choice, and one that it drops reaches no certificate.
 var subjectOrganisation = rule[*evaluation]{
 	id: "subject.organisation", source: "BR 3.2.2.1",
+	seen: seenSubject,
 	check: func(e *evaluation, f *findings) {
 		a, allowed := e.profile.subject.attribute(oidOrganisation)
 		if !allowed || a.presence == fixed {

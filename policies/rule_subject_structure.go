@@ -4,6 +4,7 @@ package policies
 // others, see only the last of two common names.
 var subjectStructure = rule[*evaluation]{
 	id: "subject.structure", source: "BR 7.1.4.1",
+	seen: seenSubject,
 	check: func(e *evaluation, f *findings) {
 		for i, a := range e.subject {
 			for _, before := range e.subject[:i] {

@@ -207,7 +207,8 @@ func (d devFile) config(cluster postgres.Cluster, home string, o devOptions) Con
 	c.Authorities = []string{devIssuer}
 	c.Namespaces = []NamespaceConfig{{
 		Name: devNamespace, DNS: []string{"dev.example", "localhost"}, IP: []string{"127.0.0.0/8", "::1/128"},
-		Subjects: []string{"*"}, Profiles: []string{"tls-server", "tls-client", "tls-public", "code-signing", "ocsp-responder"},
+		Email: []string{"dev.example"}, Subjects: []string{"*"},
+		Profiles: []string{"tls-server", "tls-client", "tls-public", "smime", "code-signing", "ocsp-responder"},
 	}}
 	if host, _, err := net.SplitHostPort(strings.TrimPrefix(d.API, "https://")); err == nil {
 		if ip, err := netip.ParseAddr(host); err == nil && !ip.IsLoopback() && !ip.IsUnspecified() {
