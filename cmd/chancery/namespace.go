@@ -173,10 +173,10 @@ func readNamespace(path string) (name string, spec client.NamespaceSpec, err err
 	}
 	spec = client.NamespaceSpec{DNS: n.DNS, IP: n.IP, Email: n.Email, URI: n.URI, Subjects: n.Subjects, Profiles: n.Profiles}
 	for _, q := range n.Quotas {
-		spec.Quotas = append(spec.Quotas, client.Quota{Profile: q.Profile, Certificates: q.Certificates, Per: q.Per.String()})
+		spec.Quotas = append(spec.Quotas, client.Quota{Profile: q.Profile, Certificates: q.Certificates, Per: time.Duration(q.Per).String()})
 	}
 	for _, r := range n.Rates {
-		spec.Rates = append(spec.Rates, client.Rate{Profile: r.Profile, Requests: r.Requests, Per: r.Per.String()})
+		spec.Rates = append(spec.Rates, client.Rate{Profile: r.Profile, Requests: r.Requests, Per: time.Duration(r.Per).String()})
 	}
 	return n.Name, spec, nil
 }
