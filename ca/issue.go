@@ -94,7 +94,7 @@ func (c *CA) Issue(ctx context.Context, o Order) (Outcome, error) {
 		return earlier, err
 	}
 
-	request, decision, err := c.decide(ctx, o, authority)
+	request, decision, err := c.decide(ctx, o, authority, false)
 	if err != nil {
 		return Outcome{}, err
 	}
@@ -219,12 +219,13 @@ func (c *CA) Evaluate(ctx context.Context, o Order) (*policies.Decision, error) 
 	if err != nil {
 		return nil, err
 	}
-	_, decision, err := c.decide(ctx, o, authority)
+	_, decision, err := c.decide(ctx, o, authority, true)
 	return decision, err
 }
 
-// decide gathers the facts and asks the policies. The request it returns holds all that the decision saw.
-func (c *CA) decide(ctx context.Context, o Order, a *Authority) (Request, *policies.Decision, error) {
+// decide gathers the facts and asks the policies. The request it returns holds all that the decision saw. usage has the reservations of a
+// grant looked up as well, for those who only ask: whoever issues learns from the intent, which alone is right, and pays nothing twice.
+func (c *CA) decide(ctx context.Context, o Order, a *Authority, usage bool) (Request, *policies.Decision, error) {
 	spki := sha256.Sum256(o.CSR.Key().SPKI)
 	compromised, err := c.store.KeyCompromised(ctx, spki)
 	if err != nil {
@@ -235,13 +236,19 @@ func (c *CA) decide(ctx context.Context, o Order, a *Authority) (Request, *polic
 	if !known {
 		namespace = access.Namespace{Name: o.Actor.Namespace} // which owns nothing
 	}
-	decision := c.policies.Decide(policies.Request{
+	facts := policies.Request{
 		CSR: o.CSR, Profile: o.Profile, Validity: o.Validity, Actor: o.Actor, Namespace: namespace,
 		Issuer: policies.Issuer{
 			Name: a.Name, Certificate: a.Certificate, CRLScope: FullScope, CRLURL: a.CRLURL, IssuerURLs: nonEmpty(a.IssuerURL),
 		},
 		Now: now, CompromisedKey: compromised, AuthorityKeys: c.authorityKeys,
-	})
+	}
+	if usage {
+		if facts.Usage, err = c.store.ReservationsTaken(ctx, c.policies.Reservations(facts)); err != nil {
+			return Request{}, nil, fmt.Errorf("deciding: counting what is reserved: %w", err)
+		}
+	}
+	decision := c.policies.Decide(facts)
 	roles := make([]string, len(o.Actor.Roles))
 	for i, r := range o.Actor.Roles {
 		roles[i] = string(r)
@@ -253,10 +260,10 @@ func (c *CA) decide(ctx context.Context, o Order, a *Authority) (Request, *polic
 	}, decision, nil
 }
 
-// objections are the results of those rules that did not simply allow.
+// objections are the results of those rules that did not simply allow, or gave notice.
 func objections(d *policies.Decision) (all []policies.RuleResult) {
 	for _, r := range d.Results() {
-		if r.Verdict != policies.Allow || len(r.Violations) > 0 {
+		if r.Verdict != policies.Allow || len(r.Violations) > 0 || len(r.Notices) > 0 {
 			all = append(all, r)
 		}
 	}
