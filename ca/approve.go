@@ -14,8 +14,9 @@ import (
 )
 
 const (
-	tendEvery = 5 * time.Second
-	tendBatch = 100
+	expireEvery = 5 * time.Second
+	resumeEvery = 15 * time.Second
+	tendBatch   = 100
 	// resumeAfter is how old the last approval must be before a request that has all of them is taken up again: by then whoever gave it
 	// has the answer, or never will.
 	resumeAfter = 2 * issueDeadline
@@ -376,9 +377,8 @@ func (c *CA) Reject(ctx context.Context, o ApproveOrder) (RequestState, error) {
 	return RequestState{WaitingRequest: w}, nil
 }
 
-// TendWaiting ends the waiting of requests whose time has run out, and takes up those that have all their approvals and were left, by a
-// crash or by a key that failed, without a certificate. Any number of replicas may do it at once.
-func (c *CA) TendWaiting(ctx context.Context) error {
+// ExpireWaiting ends the waiting of requests whose time has run out. Any number of replicas may do it at once.
+func (c *CA) ExpireWaiting(ctx context.Context) error {
 	overdue, err := c.store.OverdueRequests(ctx, tendBatch)
 	if err != nil {
 		return fmt.Errorf("looking for overdue requests: %w", err)
@@ -392,6 +392,12 @@ func (c *CA) TendWaiting(ctx context.Context) error {
 			return err
 		}
 	}
+	return nil
+}
+
+// ResumeApproved takes up requests that have all their approvals and were left without a certificate: by a crash, by a key that failed, by
+// a quota that was used up. Any number of replicas may do it at once; one of them issues.
+func (c *CA) ResumeApproved(ctx context.Context) error {
 	approved, err := c.store.ApprovedRequests(ctx, resumeAfter, tendBatch)
 	if err != nil {
 		return fmt.Errorf("looking for approved requests: %w", err)

@@ -79,19 +79,24 @@ func (c *CA) Run(ctx context.Context) {
 		})
 	})
 	others.Go(func() {
+		failing := false // told once: the look is taken every second
 		c.every(ctx, learnNamespacesEvery, nil, func() {
-			if err := c.LearnNamespaces(ctx); err != nil && ctx.Err() == nil {
+			err := c.LearnNamespaces(ctx)
+			if err != nil && !failing && ctx.Err() == nil {
 				c.log.WarnContext(ctx, "reading the namespaces failed; trying again", "error", err)
 			}
+			failing = err != nil
 		})
 	})
-	others.Go(func() {
-		c.every(ctx, tendEvery, nil, func() {
-			if err := c.TendWaiting(ctx); err != nil && ctx.Err() == nil {
-				c.log.ErrorContext(ctx, "looking after waiting requests failed; trying again", "error", err)
-			}
+	for period, look := range map[time.Duration]func(context.Context) error{expireEvery: c.ExpireWaiting, resumeEvery: c.ResumeApproved} {
+		others.Go(func() {
+			c.every(ctx, period, nil, func() {
+				if err := look(ctx); err != nil && ctx.Err() == nil {
+					c.log.ErrorContext(ctx, "looking after waiting requests failed; trying again", "error", err)
+				}
+			})
 		})
-	})
+	}
 	c.every(ctx, publishEvery, c.publications.wake, func() { c.PublishDue(ctx) })
 	others.Wait()
 }
