@@ -93,7 +93,7 @@ func (q *queueStack) as(person string, r *replica, method, path string, header h
 	}
 	got, err := r.call(context.Background(), method, path, "", header, encoded)
 	if err != nil {
-		q.t.Fatal(err)
+		return answer{body: []byte(err.Error())}
 	}
 	return got
 }
@@ -250,6 +250,69 @@ func TestWaitingRequestsAreLookedAfter(t *testing.T) {
 	}
 	if got := q.want(q.ask(r, newRequest(t, "late.dev.example"), ""), http.StatusAccepted); got.Status != "waiting" {
 		t.Errorf("asked for anew: %+v", got)
+	}
+}
+
+// Wherever the service is killed on the way from a request through its approval to the certificate: what was answered stands, nothing waits
+// twice, and repeating what was not answered leads to one certificate.
+func TestKillAtEachStepOfAnApproval(t *testing.T) {
+	q := newQueueStack(t)
+	q.write("guarded", guarded(1, ", once: true"))
+	armed := filepath.Join(q.dir, "armed")
+	for _, step := range append(queueSteps, issueSteps...) {
+		t.Run(step, func(t *testing.T) {
+			mortal := q.start("mortal", dieAt+"="+step, dieWhen+"="+armed)
+			if err := os.WriteFile(armed, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			key := strings.ReplaceAll(step, " ", "-")
+			csr := newRequest(t, key+".dev.example")
+			asked := q.ask(mortal, csr, key)
+			if asked.status == http.StatusAccepted {
+				w := q.want(asked, http.StatusAccepted)
+				if got := q.approve("bob", mortal, w.ID); got.status != 0 {
+					t.Fatalf("the replica that should have died answered %d %s", got.status, got.body)
+				}
+			} else if asked.status != 0 {
+				t.Fatalf("asking was answered %d %s", asked.status, asked.body)
+			}
+			<-mortal.ended
+			if err := os.Remove(armed); err != nil {
+				t.Fatal(err)
+			}
+
+			back := q.start("mortal")
+			again := q.ask(back, csr, key)
+			if again.status == http.StatusCreated && step == "after certificate" {
+				back.stop()
+				return
+			}
+			w := q.want(again, http.StatusAccepted)
+			if asked.status == http.StatusAccepted && q.want(asked, http.StatusAccepted).ID != w.ID {
+				t.Error("the request waits twice")
+			}
+			if got := q.want(q.approve("bob", back, w.ID), http.StatusOK); got.Status != "issued" {
+				t.Errorf("approved again it is %+v", got)
+			}
+			if got := q.ask(back, csr, key); got.status != http.StatusCreated {
+				t.Errorf("in the end: %d %s", got.status, got.body)
+			}
+			back.stop()
+		})
+	}
+	for what, sql := range map[string]string{
+		"requests that waited twice":    `SELECT spki_sha256::text FROM requests WHERE profile = 'guarded' GROUP BY spki_sha256 HAVING count(*) <> 1`,
+		"keys certified twice":          `SELECT spki_sha256::text FROM certificates WHERE profile = 'guarded' GROUP BY spki_sha256 HAVING count(*) <> 1`,
+		"approvals without their leaf":  `SELECT event_id::text FROM approvals WHERE NOT EXISTS (SELECT FROM audit_leaves WHERE id = event_id)`,
+		"certificates without approval": `SELECT request_id::text FROM certificates AS c WHERE profile = 'guarded' AND NOT EXISTS (SELECT FROM approvals AS a WHERE a.request_id = c.request_id)`,
+		"open intents":                  `SELECT serial::text FROM intents`,
+	} {
+		if found := q.database.Column(t, sql); len(found) > 0 {
+			t.Errorf("%s: %v", what, found)
+		}
+	}
+	if n := len(q.database.Column(t, `SELECT serial::text FROM certificates WHERE profile = 'guarded'`)); n != len(queueSteps)+len(issueSteps) {
+		t.Errorf("%d certificates", n)
 	}
 }
 
