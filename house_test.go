@@ -43,6 +43,7 @@ var mayImport = map[string][]string{
 	"keeper":              {"hsm"},
 	"migrations":          {},
 	"policies":            {"access", "csr", "strictyaml"},
+	"policies/analysis":   {"policies"},
 	"storage":             {"access", "audit", "ca", "csr", "issuance", "migrations", "policies", "storage/postgres"},
 	"storage/postgres":    {},
 	"storage/storagetest": {"storage", "storage/postgres"},

@@ -25,6 +25,66 @@ type Profile struct {
 	CertificatePolicies []string           `json:"certificate_policies"`
 	LintSources         []string           `json:"lint_sources"`
 	LintExceptions      []LintException    `json:"lint_exceptions"`
+	ValidityLimits      []ProfileLimit     `json:"validity_limits"`
+	Standards           []string           `json:"standards"`
+	KeyOnce             bool               `json:"key_once"`
+	CommonName          string             `json:"common_name"`
+	Backdate            int64              `json:"backdate"`
+	Underscores         bool               `json:"underscores"`
+	ReservedIP          bool               `json:"reserved_ip"`
+	URISchemes          []string           `json:"uri_schemes"`
+	DNSPattern          string             `json:"dns_pattern"`
+	EmailPattern        string             `json:"email_pattern"`
+	URIPattern          string             `json:"uri_pattern"`
+	Permitted           Subtrees           `json:"permitted"`
+	Excluded            Subtrees           `json:"excluded"`
+	ExtensionsDropped   []string           `json:"extensions_dropped"`
+	AttributesDropped   []string           `json:"attributes_dropped"`
+	OCSPNoCheck         bool               `json:"ocsp_no_check"`
+	SubjectKeyID        bool               `json:"subject_key_id"`
+	Rules               []ProfileRule      `json:"rules"`
+	Approval            *ProfileApproval   `json:"approval,omitempty"`
+	Quota               *ProfileQuota      `json:"quota,omitempty"`
+}
+
+// ProfileLimit lowers the longest validity from a day on.
+type ProfileLimit struct {
+	From string `json:"from"` // 2026-03-15
+	Max  int64  `json:"max"`
+}
+
+// Subtrees are subtrees of names, by type.
+type Subtrees struct {
+	DNS   []string `json:"dns"`
+	IP    []string `json:"ip"`
+	Email []string `json:"email"`
+	URI   []string `json:"uri"`
+}
+
+// ProfileRule is one rule of a profile's own, in CEL.
+type ProfileRule struct {
+	ID         string `json:"id"`
+	Expression string `json:"expression"`
+	Message    string `json:"message"`
+	Hint       string `json:"hint"`
+	Field      string `json:"field"`
+	Effect     string `json:"effect"`
+	Always     string `json:"always,omitempty"`
+}
+
+// ProfileApproval says whose consent is needed.
+type ProfileApproval struct {
+	Count   int      `json:"count"`
+	Groups  []string `json:"groups"`
+	Expires int64    `json:"expires"`
+	When    string   `json:"when"`
+}
+
+// ProfileQuota bounds how many certificates are issued.
+type ProfileQuota struct {
+	Certificates int    `json:"certificates"`
+	Per          int64  `json:"per"`
+	Of           string `json:"of"`
 }
 
 // ProfileKey is one kind of key that is certified, and its key usage.
@@ -39,6 +99,7 @@ type ProfileAttribute struct {
 	Presence string `json:"presence"`
 	Value    string `json:"value,omitempty"`
 	Max      int    `json:"max"`
+	Pattern  string `json:"pattern,omitempty"`
 }
 
 // LintException is one lint that a profile leaves out, and why.

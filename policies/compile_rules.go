@@ -62,6 +62,9 @@ func compileRules(r *report, files []ruleFile, p *Profile, l *language) []ownRul
 		}
 		own.expression = compileExpression(r, field+".expression", f.Expression, p, l)
 		if own.expression != nil {
+			if own.always == alwaysFails && own.effect == effectRefuse {
+				r.field(field+".expression", "leave the profile out of the set to close it", "no request can satisfy the rule")
+			}
 			total += own.cost
 			all = append(all, own)
 		}

@@ -69,6 +69,12 @@ func domainProblem(tree string) string {
 func reportEmptied(r *report, n namesPolicy) {
 	const hint = "remove one of the two"
 	for i, tree := range n.permitted.DNS {
+		name := "x." + strings.TrimPrefix(tree, ".")
+		if problem := publicProblem(name); n.dns != nil && n.dns.public && problem != "" {
+			r.field(index("names.permitted.dns", i), hint, "names must be public, but what lies under %s %s", quote(tree), problem)
+		}
+	}
+	for i, tree := range n.permitted.DNS {
 		if holdsTree(n.excluded.DNS, tree) {
 			r.field(index("names.permitted.dns", i), hint, "%s is excluded as a whole", quote(tree))
 		}

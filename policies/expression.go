@@ -31,6 +31,8 @@ type expression struct {
 	source  string
 	program cel.Program
 	cost    uint64 // the estimate for the largest request
+	// always is what the expression says of every request, where none can change it: alwaysHolds or alwaysFails.
+	always string
 	// shown are the parts of the variables that it looks at.
 	shown []shownPart
 }
@@ -118,6 +120,9 @@ func (l *language) compile(source string, p *Profile) (*expression, []expression
 		return whole("%s", oneLine(err.Error()))
 	}
 	e := &expression{source: source, program: program, cost: estimate.Max}
+	if e.always, err = settled(env, checked, p); err != nil {
+		return whole("%s", oneLine(err.Error()))
+	}
 	for _, path := range looksAt(checked) {
 		part, issues := env.Compile(path)
 		if issues.Err() != nil {
@@ -130,6 +135,35 @@ func (l *language) compile(source string, p *Profile) (*expression, []expression
 		e.shown = append(e.shown, shownPart{path, program})
 	}
 	return e, nil
+}
+
+// What an expression says of every request, where the profile alone settles it.
+const (
+	alwaysHolds = "holds"
+	alwaysFails = "fails"
+)
+
+// settled evaluates an expression with nothing known but the profile.
+func settled(env *cel.Env, checked *cel.Ast, p *Profile) (string, error) {
+	program, err := env.Program(checked, cel.EvalOptions(cel.OptPartialEval), cel.CostLimit(maxExpressionCost))
+	if err != nil {
+		return "", err
+	}
+	known, err := cel.PartialVars(map[string]any{variableProfile: p.value()}, cel.AttributePattern(variableCSR), cel.AttributePattern(variableCert),
+		cel.AttributePattern(variableRequester), cel.AttributePattern(variableNow))
+	if err != nil {
+		return "", err
+	}
+	out, _, err := program.Eval(known)
+	switch {
+	case err != nil: // it always fails to be told, which refuses
+		return alwaysFails, nil //nolint:nilerr // an error of the expression is its answer
+	case out == types.True:
+		return alwaysHolds, nil
+	case out == types.False:
+		return alwaysFails, nil
+	}
+	return "", nil
 }
 
 func costText(units uint64) string {

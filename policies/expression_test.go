@@ -44,8 +44,7 @@ func asking(t testing.TB) Request {
 func TestExpressions(t *testing.T) {
 	r := asking(t)
 	for expression, want := range map[string]bool{
-		`true`:  true,
-		`false`: false,
+		`true`: true,
 		`cert.dns == ["host.dev.example", "*.dev.example"]`:                                     true,
 		`csr.dns.exists(n, n.isWildcard())`:                                                     true,
 		`cert.names.size() == 5 && cert.names.all(n, n != "")`:                                  true,
@@ -81,7 +80,7 @@ func TestExpressions(t *testing.T) {
 		`"www.example.com".isPublicName() && !"www.corp".isPublicName()`:                        true,
 		`"serverAuth".oid() == "1.3.6.1.5.5.7.3.1" && "1.2.3".oid() == "1.2.3"`:                 true,
 		`"1.3.6.1.4.1.311.20.2".isOIDUnder("1.3.6.1.4.1.311")`:                                  true,
-		`"1.3.6.1.4.1.3110".isOIDUnder("1.3.6.1.4.1.311")`:                                      false,
+		`!"1.3.6.1.4.1.3110".isOIDUnder("1.3.6.1.4.1.311")`:                                     true,
 		`cert.dns.all(n, n.matches("^[*a-z.]+$"))`:                                              true,
 		`csr.signature_algorithm != "" && csr.extensions.size() == 0`:                           true,
 	} {
@@ -208,6 +207,7 @@ func TestLoadRefusesExpressions(t *testing.T) {
 		{"without message", `{id: a, hint: h, expression: "true"}`, "message", 15, "needed"},
 		{"without hint", `{id: a, message: m, expression: "true"}`, "hint", 15, "needed"},
 		{"without a name", `{message: m, hint: h, expression: "true"}`, "id", 15, "not a name"},
+		{"that nothing satisfies", `{id: a, message: m, hint: h, expression: "profile.name == 'other' && cert.dns.size() > 0"}`, "expression", 15, "no request can satisfy"},
 		{"bad effect", `{id: a, message: m, hint: h, expression: "true", effect: warn}`, "effect", 15, "not an effect"},
 		{"approval by nobody", `{id: a, message: m, hint: h, expression: "true", effect: approve}`, "effect", 15, "by how many"},
 	} {
