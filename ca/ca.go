@@ -1,9 +1,10 @@
 // Package ca is the authority: its verbs, one file each. issue.go turns an order into a certificate, revoke.go takes one back,
-// approve.go lets one wait for approvals, publish.go keeps the CRLs current, recover.go settles what a crash left open, and tls.go gets the service its own certificate.
+// approve.go lets one wait for approvals, publish.go keeps the CRLs current, recover.go settles what a crash left open, and tls.go gets
+// the service its own certificate.
 //
-// It alone knows the order of steps. Who may do what is asked of access, what a certificate says of policies, how it is built and
-// signed of issuance; what must last goes to the Store and what was done goes into audit leaves, in one transaction with it. The
-// package declares the Store that it needs and knows neither the database nor HTTP.
+// It alone knows the order of steps. Who may do what is asked of access, what a certificate says of policies, how it is built and signed
+// of issuance; what must last goes to the Store and what was done goes into audit leaves, in one transaction with it. The package
+// declares the Store that it needs and knows neither the database nor HTTP.
 package ca
 
 import (

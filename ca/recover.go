@@ -61,7 +61,8 @@ func (c *CA) settle(ctx context.Context, i OpenIntent, why string) error {
 	return nil
 }
 
-// Run settles, publishes, looks after requests that wait, and learns what others published and changed, until the context ends. It returns when all have come to rest.
+// Run settles, publishes, looks after requests that wait, and learns what others published and changed, until the context ends. It returns
+// when all have come to rest.
 func (c *CA) Run(ctx context.Context) {
 	var others sync.WaitGroup
 	others.Go(func() {
