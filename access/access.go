@@ -4,7 +4,10 @@
 // here. Everything is refused that the table does not allow. The package is pure.
 package access
 
-import "net/netip"
+import (
+	"net/netip"
+	"time"
+)
 
 // Role is what an actor may be. Roles are fixed; which actions each allows is the table in table.go.
 type Role string
@@ -15,7 +18,7 @@ const (
 	Approver  Role = "approver"  // decides on requests that wait
 	Revoker   Role = "revoker"   // revokes certificates
 	Auditor   Role = "auditor"   // reads everything, changes nothing
-	Operator  Role = "operator"  // runs the service: authorities, health, CRLs
+	Operator  Role = "operator"  // runs the service: authorities, health, CRLs, namespaces
 )
 
 // Action is something that can be done to a resource.
@@ -29,6 +32,10 @@ const (
 	ReadProfile       Action = "profile.read"
 	EvaluateProfile   Action = "profile.evaluate"
 	ReadAuthority     Action = "authority.read"
+	ReadRequest       Action = "request.read"     // of requests that wait, or waited, for approval
+	ApproveRequest    Action = "request.approve"  // approve or reject
+	ReadNamespace     Action = "namespace.read"   // what a team owns and may use
+	ChangeNamespace   Action = "namespace.change" // set or remove
 )
 
 // AllNamespaces is the namespace of actors and resources that belong to no single team.
@@ -63,6 +70,22 @@ type Namespace struct {
 	URI      []string       // URI prefixes owned, each ending with "/" or being a whole authority such as "spiffe://example"
 	Subjects []string       // organisations that may stand in the subject's O
 	Profiles []string       // the profiles that may be used; empty means every profile
+	Quotas   []Quota        // how many certificates it gets at most
+	Rates    []Rate         // how fast it may ask
+}
+
+// Quota bounds the certificates of a namespace: at most so many in any span of a length.
+type Quota struct {
+	Profile      string // under this profile; empty means under all together
+	Certificates int    // 0 means none
+	Per          time.Duration
+}
+
+// Rate bounds the requests of a namespace, granted or not: so many in a span of a length on average, and so many at once.
+type Rate struct {
+	Profile  string // under this profile; empty means under all together
+	Requests int
+	Per      time.Duration
 }
 
 // Denied is the refusal of an action. Hidden says that the caller may not even learn that the resource exists.

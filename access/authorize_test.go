@@ -8,16 +8,19 @@ import (
 	"pgregory.net/rapid"
 )
 
-var allActions = []Action{IssueCertificate, ReadCertificate, RevokeCertificate, ReadProfile, EvaluateProfile, ReadAuthority}
+var allActions = []Action{
+	IssueCertificate, ReadCertificate, RevokeCertificate, ReadProfile, EvaluateProfile, ReadAuthority,
+	ReadRequest, ApproveRequest, ReadNamespace, ChangeNamespace,
+}
 
 // TestAuthorizeTable walks every role and action in the actor's own namespace against the table as people would write it down.
 func TestAuthorizeTable(t *testing.T) {
 	want := map[Role]string{ // one letter an action, in the order of allActions
-		Requester: "yy-yyy",
-		Approver:  "-y-y-y",
-		Revoker:   "-yyy-y",
-		Auditor:   "-y-y-y",
-		Operator:  "-y-y-y",
+		Requester: "yy-yyyy-y-",
+		Approver:  "-y-y-yyyy-",
+		Revoker:   "-yyy-y----",
+		Auditor:   "-y-y-yy-y-",
+		Operator:  "-y-y-yy-yy",
 	}
 	for _, role := range Roles() {
 		for i, action := range allActions {
@@ -59,6 +62,8 @@ func TestAuthorizeNamespaces(t *testing.T) {
 		{"no role", Actor{ID: "a", Namespace: "*"}, ReadCertificate, "web", false, false},
 		{"unknown role", Actor{ID: "a", Namespace: "*", Roles: []Role{"root"}}, ReadCertificate, "web", false, false},
 		{"unknown action", Actor{ID: "a", Namespace: "*", Roles: Roles()}, "certificate.forge", "web", false, false},
+		{"an operator of one team widens it", Actor{ID: "a", Namespace: "web", Roles: []Role{Operator}}, ChangeNamespace, "*", false, true},
+		{"an operator of everything", Actor{ID: "a", Namespace: "*", Roles: []Role{Operator}}, ChangeNamespace, "*", true, false},
 		{"two roles", Actor{ID: "a", Namespace: "web", Roles: []Role{Auditor, Revoker}}, RevokeCertificate, "web", true, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {

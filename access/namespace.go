@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 	"unicode"
 )
 
@@ -133,7 +134,44 @@ func (n Namespace) Validate() error {
 			report("profile %q is not a profile's name", p)
 		}
 	}
+	n.validateLimits(report)
 	return errors.Join(problems...)
+}
+
+// The bounds on limits. A window is counted in whole seconds.
+const (
+	maxLimits = 64 // quotas, and rates
+	maxPer    = 366 * 24 * time.Hour
+	maxCount  = 1_000_000_000
+)
+
+func (n Namespace) validateLimits(report func(format string, args ...any)) {
+	if len(n.Quotas) > maxLimits || len(n.Rates) > maxLimits {
+		report("it has more than %d quotas or rates", maxLimits)
+	}
+	check := func(kind, profile string, count, least int, per time.Duration) {
+		if profile != "" && !isToken(profile) {
+			report("%s: profile %q is not a profile's name", kind, profile)
+		}
+		if count < least || count > maxCount {
+			report("%s: %d is not between %d and %d", kind, count, least, maxCount)
+		}
+		if per < time.Second || per > maxPer || per%time.Second != 0 {
+			report("%s: the span %s is not of whole seconds from 1s to 366d", kind, per)
+		}
+	}
+	for i, q := range n.Quotas {
+		check("quota", q.Profile, q.Certificates, 0, q.Per)
+		if slices.ContainsFunc(n.Quotas[:i], func(o Quota) bool { return o.Profile == q.Profile && o.Per == q.Per }) {
+			report("quota: two are for the same profile and span")
+		}
+	}
+	for i, r := range n.Rates {
+		check("rate", r.Profile, r.Requests, 1, r.Per)
+		if slices.ContainsFunc(n.Rates[:i], func(o Rate) bool { return o.Profile == r.Profile && o.Per == r.Per }) {
+			report("rate: two are for the same profile and span")
+		}
+	}
 }
 
 // checkPrefix says what is wrong with an owned URI prefix.

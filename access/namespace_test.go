@@ -2,8 +2,10 @@ package access
 
 import (
 	"net/netip"
+	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 )
@@ -89,6 +91,8 @@ func TestValidate(t *testing.T) {
 		Name: "team-1", DNS: []string{"*", "a.example", "localhost", "_x.example"}, IP: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")},
 		Email: []string{"a.example"}, URI: []string{"spiffe://a.example", "https://a.example/x/"}, Subjects: []string{"Müller & Söhne"},
 		Profiles: []string{"tls-server"},
+		Quotas:   []Quota{{Certificates: 0, Per: time.Hour}, {Profile: "tls-server", Certificates: 5, Per: time.Hour}},
+		Rates:    []Rate{{Requests: 1, Per: time.Second}, {Requests: 100, Per: time.Hour}},
 	}
 	if err := good.Validate(); err != nil {
 		t.Fatal(err)
@@ -115,6 +119,15 @@ func TestValidate(t *testing.T) {
 		"subject empty":      {Name: "t", Subjects: []string{""}},
 		"subject control":    {Name: "t", Subjects: []string{"a\x00b"}},
 		"profile":            {Name: "t", Profiles: []string{"TLS Server"}},
+		"quota profile":      {Name: "t", Quotas: []Quota{{Profile: "TLS", Certificates: 1, Per: time.Hour}}},
+		"quota negative":     {Name: "t", Quotas: []Quota{{Certificates: -1, Per: time.Hour}}},
+		"quota without span": {Name: "t", Quotas: []Quota{{Certificates: 1}}},
+		"quota long span":    {Name: "t", Quotas: []Quota{{Certificates: 1, Per: 367 * 24 * time.Hour}}},
+		"quota twice":        {Name: "t", Quotas: []Quota{{Certificates: 1, Per: time.Hour}, {Certificates: 2, Per: time.Hour}}},
+		"rate zero":          {Name: "t", Rates: []Rate{{Per: time.Hour}}},
+		"rate of a fraction": {Name: "t", Rates: []Rate{{Requests: 1, Per: 1500 * time.Millisecond}}},
+		"rate twice":         {Name: "t", Rates: []Rate{{Requests: 1, Per: time.Hour}, {Requests: 2, Per: time.Hour}}},
+		"many rates":         {Name: "t", Rates: make([]Rate, 65)},
 	} {
 		if bad.Validate() == nil {
 			t.Errorf("%s: accepted", name)
@@ -144,6 +157,28 @@ func TestOwnershipIsMonotone(t *testing.T) {
 			t.Fatalf("%q owns %q", owned, beside)
 		}
 	})
+}
+
+// What is kept of a namespace is the whole of it.
+func TestCanonical(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		words := rapid.SliceOfN(rapid.StringMatching(`[a-zé<]{1,9}`), 1, 3)
+		span := rapid.Map(rapid.IntRange(1, 1e6), func(n int) time.Duration { return time.Duration(n) * time.Second })
+		n := Namespace{
+			Name: rapid.StringMatching(`[a-z]{1,9}`).Draw(t, "name"), DNS: words.Draw(t, "dns"), Email: words.Draw(t, "email"), URI: words.Draw(t, "uri"),
+			Subjects: words.Draw(t, "subjects"), Profiles: words.Draw(t, "profiles"),
+			IP:     []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("2001:db8::/32")},
+			Quotas: []Quota{{"p", rapid.IntRange(0, 1e9).Draw(t, "certificates"), span.Draw(t, "quota")}},
+			Rates:  []Rate{{"", rapid.IntRange(1, 1e9).Draw(t, "requests"), span.Draw(t, "rate")}},
+		}
+		again, err := ParseCanonical(n.Canonical())
+		if err != nil || !reflect.DeepEqual(again, n) {
+			t.Fatalf("%s became %+v, %v; want %+v", n.Canonical(), again, err, n)
+		}
+	})
+	if _, err := ParseCanonical([]byte("{")); err == nil {
+		t.Error("half a namespace was read")
+	}
 }
 
 func FuzzNamespaceValidate(f *testing.F) {

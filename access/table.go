@@ -4,11 +4,11 @@ import "slices"
 
 // allowed is the table of who may do what. What does not stand here is refused.
 var allowed = map[Role][]Action{
-	Requester: {IssueCertificate, ReadCertificate, ReadProfile, EvaluateProfile, ReadAuthority},
-	Approver:  {ReadCertificate, ReadProfile, ReadAuthority},
+	Requester: {IssueCertificate, ReadCertificate, ReadProfile, EvaluateProfile, ReadAuthority, ReadRequest, ReadNamespace},
+	Approver:  {ReadCertificate, ReadProfile, ReadAuthority, ReadRequest, ApproveRequest, ReadNamespace},
 	Revoker:   {ReadCertificate, RevokeCertificate, ReadProfile, ReadAuthority},
-	Auditor:   {ReadCertificate, ReadProfile, ReadAuthority},
-	Operator:  {ReadCertificate, ReadProfile, ReadAuthority},
+	Auditor:   {ReadCertificate, ReadProfile, ReadAuthority, ReadRequest, ReadNamespace},
+	Operator:  {ReadCertificate, ReadProfile, ReadAuthority, ReadRequest, ReadNamespace, ChangeNamespace},
 }
 
 // shared are the actions that a member of one namespace may do to what belongs to the whole authority. Certificates are not among

@@ -25,6 +25,10 @@ type Kind string
 // The kinds of event.
 const (
 	RequestRefused      Kind = "request.refused"      // a policy refused a request
+	RequestWaiting      Kind = "request.waiting"      // a request needs approval, and waits for it
+	RequestApproved     Kind = "request.approved"     // one person approved a request that waits
+	RequestRejected     Kind = "request.rejected"     // a person rejected it; it waits no more
+	RequestExpired      Kind = "request.expired"      // it waited for too long
 	AccessDenied        Kind = "access.denied"        // an actor tried what its roles do not allow
 	CertificateIntended Kind = "certificate.intended" // a to-be-signed certificate became durable; its serial is revocable from here
 	CertificateIssued   Kind = "certificate.issued"   // the signed certificate became durable
@@ -39,7 +43,7 @@ const (
 	AuthorityAdded      Kind = "authority.added"      // an authority was registered
 	TokenCreated        Kind = "token.created"        // an API token was created
 	TokenRevoked        Kind = "token.revoked"        // an API token was withdrawn
-	NamespaceChanged    Kind = "namespace.changed"    // the configured namespaces differ from those last seen
+	NamespaceChanged    Kind = "namespace.changed"    // a namespace was set or removed, through the API or in the configuration file
 	PolicyActivated     Kind = "policy.activated"     // a policy set began to decide
 	ServiceStarted      Kind = "service.started"      // a replica began to serve
 	ServiceStopped      Kind = "service.stopped"      // a replica stopped in good order

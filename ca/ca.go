@@ -1,9 +1,10 @@
 // Package ca is the authority: its verbs, one file each. issue.go turns an order into a certificate, revoke.go takes one back,
-// publish.go keeps the CRLs current, recover.go settles what a crash left open, and tls.go gets the service its own certificate.
+// approve.go lets one wait for approvals, publish.go keeps the CRLs current, recover.go settles what a crash left open, and tls.go gets
+// the service its own certificate.
 //
-// It alone knows the order of steps. Who may do what is asked of access, what a certificate says of policies, how it is built and
-// signed of issuance; what must last goes to the Store and what was done goes into audit leaves, in one transaction with it. The
-// package declares the Store that it needs and knows neither the database nor HTTP.
+// It alone knows the order of steps. Who may do what is asked of access, what a certificate says of policies, how it is built and signed
+// of issuance; what must last goes to the Store and what was done goes into audit leaves, in one transaction with it. The package
+// declares the Store that it needs and knows neither the database nor HTTP.
 package ca
 
 import (
@@ -11,6 +12,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
+	"sync/atomic"
 	"time"
 
 	"github.com/chancery-ca/chancery/access"
@@ -24,7 +27,8 @@ type CA struct {
 	first         *Authority
 	authorityKeys [][]byte
 	policies      *policies.Set
-	namespaces    map[string]access.Namespace
+	namespaces    atomic.Pointer[namespaces]
+	rates         *rates
 	replica       Replica
 	now           func() time.Time
 	random        io.Reader
@@ -40,7 +44,7 @@ type Config struct {
 	Store       Store
 	Authorities []*Authority // the first is the default issuer
 	Policies    *policies.Set
-	Namespaces  map[string]access.Namespace
+	Namespaces  map[string]access.Namespace // that hold until LearnNamespaces has read those on record; the service's own stays
 	Replica     Replica
 	Now         func() time.Time
 	Random      io.Reader
@@ -64,6 +68,9 @@ type Metrics interface {
 	Revoked(authority string, reason string)
 	Orphaned(authority string)
 	Published(authority, scope string, entries int, took time.Duration, nextUpdate time.Time)
+	Waiting(profile string)          // a request began to wait for approval
+	Decided(profile, outcome string) // it waits no more: issued, rejected, expired or refused
+	Limited(profile, by string)      // a request was turned away by a rate or a reservation
 }
 
 // New checks that a configuration is whole and makes a CA of it.
@@ -77,10 +84,11 @@ func New(cfg Config) (*CA, error) {
 		return nil, errors.New("ca: the replica has no name")
 	}
 	c := &CA{
-		store: cfg.Store, authorities: map[string]*Authority{}, first: cfg.Authorities[0], policies: cfg.Policies, namespaces: cfg.Namespaces,
-		replica: cfg.Replica, now: cfg.Now, random: cfg.Random, newID: cfg.NewID, log: cfg.Log, metrics: cfg.Metrics,
+		store: cfg.Store, authorities: map[string]*Authority{}, first: cfg.Authorities[0], policies: cfg.Policies,
+		rates: newRates(), replica: cfg.Replica, now: cfg.Now, random: cfg.Random, newID: cfg.NewID, log: cfg.Log, metrics: cfg.Metrics,
 		publications: newPublications(), directory: newDirectory(),
 	}
+	c.namespaces.Store(&namespaces{byName: maps.Clone(cfg.Namespaces), versions: -1})
 	if c.metrics == nil {
 		c.metrics = noMetrics{}
 	}
@@ -110,6 +118,12 @@ var (
 	ErrIntentLost          = errors.New("the intent is no longer this replica's")
 	ErrFenced              = errors.New("another replica has taken over")
 	ErrExists              = errors.New("it exists already")
+	ErrOfFile              = errors.New("it stands in the configuration file, and is changed there")
+	ErrChanged             = errors.New("it has been changed since it was looked at")
+	ErrDecided             = errors.New("the request waits no more")
+	ErrOwnRequest          = errors.New("nobody approves the own request, and an approver must be a person")
+	ErrApprovalIdle        = errors.New("an approval by this person does not count for the request")
+	ErrBindingChanged      = errors.New("the policies have changed since the request was looked at")
 )
 
 // InvalidError is a request that makes no sense whatever the policies say, such as an unknown reason.

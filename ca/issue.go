@@ -64,8 +64,9 @@ func (o Order) digest() [32]byte {
 // Outcome is what came of an order.
 type Outcome struct {
 	Certificate Certificate
-	Chain       [][]byte // DER: the certificate, then its issuers up to, but without, the root
-	Replayed    bool     // the certificate was issued for an earlier request with the same idempotency key
+	Chain       [][]byte        // DER: the certificate, then its issuers up to, but without, the root
+	Replayed    bool            // the answer is that to an earlier request with the same idempotency key
+	Waiting     *WaitingRequest // the request needs approval, or needed it and was not issued; there is no certificate
 }
 
 // Issue turns an order into a certificate. Reading it from top to bottom is reading the procedure:
@@ -83,32 +84,102 @@ func (c *CA) Issue(ctx context.Context, o Order) (Outcome, error) {
 	if err != nil {
 		return Outcome{}, err
 	}
+	namespace, known := c.namespace(o.Actor.Namespace)
+	if err := c.rates.take(namespace, o.Profile, started); err != nil {
+		c.metrics.Limited(o.Profile, "rate")
+		return Outcome{}, err
+	}
 	idempotency := IdempotencyKey{Actor: o.Actor.ID, Key: o.IdempotencyKey, Body: o.digest()}
 	if earlier, found, err := c.replay(ctx, authority, idempotency); err != nil || found {
 		return earlier, err
 	}
 
-	request, decision, err := c.decide(ctx, o, authority)
+	request, decision, err := c.decide(ctx, o, authority, false)
 	if err != nil {
 		return Outcome{}, err
 	}
+	if !known {
+		return Outcome{}, c.refuse(ctx, request, unknownNamespace(o.Profile, o.Actor.Namespace))
+	}
 	grant, err := decision.Grant()
+	var needed *policies.ApprovalNeeded
+	if errors.As(err, &needed) {
+		w, err := c.await(ctx, o, request, decision, needed, idempotency)
+		if err != nil {
+			return c.answered(ctx, authority, idempotency, fmt.Errorf("recording a request that waits: %w", err))
+		}
+		return Outcome{Waiting: w}, nil
+	}
 	if err != nil {
 		return Outcome{}, c.refuse(ctx, request, err)
 	}
+	certificate, err := c.complete(ctx, authority, issuable{grant, request, reservations(grant, namespace), idempotency, false})
+	var refusal *policies.Refusal
+	var exhausted *ExhaustedError
+	switch {
+	case errors.As(err, &refusal), errors.As(err, &exhausted):
+		return Outcome{}, c.refuse(ctx, request, err)
+	case err != nil:
+		return c.answered(ctx, authority, idempotency, err)
+	}
+	c.metrics.Issued(authority.Name, o.Profile, c.now().Sub(started))
+	return authority.outcome(Certificate{NewCertificate: certificate}, false), nil
+}
+
+// answered looks whether a request that could not be recorded was, under its idempotency key, an earlier one; otherwise err stands.
+func (c *CA) answered(ctx context.Context, a *Authority, k IdempotencyKey, err error) (Outcome, error) {
+	var replay *Replay
+	if !errors.As(err, &replay) && !errors.Is(err, ErrIdempotencyBusy) {
+		return Outcome{}, err
+	}
+	earlier, found, err := c.replay(ctx, a, k)
+	if err == nil && !found {
+		err = fmt.Errorf("issuing: %w: the earlier request with this idempotency key came to nothing", ErrUnavailable)
+	}
+	return earlier, err
+}
+
+// issuable is a request that may be issued, with what its intent records.
+type issuable struct {
+	grant        *policies.Grant
+	request      Request
+	reservations []policies.Reservation
+	idempotency  IdempotencyKey
+	approved     bool // it has waited for this
+}
+
+// reservations are what the grant takes of what its profile bounds, and of the quotas of its namespace.
+func reservations(g *policies.Grant, n access.Namespace) []policies.Reservation {
+	all := slices.Clone(g.Reservations())
+	for _, q := range n.Quotas {
+		scope := "namespace"
+		if q.Profile != "" {
+			scope = "namespace/profile/" + q.Profile
+		}
+		if q.Profile == "" || q.Profile == g.Profile() {
+			all = append(all, policies.Reservation{Kind: policies.ReserveQuota, Scope: scope, Key: n.Name, Limit: q.Certificates, Window: q.Per})
+		}
+	}
+	return all
+}
+
+// complete turns what may be issued into a certificate on record: it builds, lints, records the intent, signs, verifies, and records the
+// certificate. A *policies.Refusal or an *ExhaustedError means that nothing was recorded; refusing the request is the caller's.
+func (c *CA) complete(ctx context.Context, authority *Authority, what issuable) (NewCertificate, error) {
+	grant, request := what.grant, what.request
 	serial, err := issuance.NewSerial(c.now(), c.random)
 	if err != nil {
-		return Outcome{}, err
+		return NewCertificate{}, err
 	}
 	prepared, err := authority.Issuer.Prepare(grant, serial, c.now())
 	if err != nil {
-		return Outcome{}, c.refuseUnfit(ctx, request, err)
+		return NewCertificate{}, c.unfit(ctx, request, err)
 	}
 	if !authority.healthy(c.now()) {
-		return Outcome{}, fmt.Errorf("issuing: the key of %s failed a moment ago: %w", authority.Name, ErrUnavailable)
+		return NewCertificate{}, fmt.Errorf("issuing: the key of %s failed a moment ago: %w", authority.Name, ErrUnavailable)
 	}
 	if err := ctx.Err(); err != nil {
-		return Outcome{}, fmt.Errorf("issuing: the requester left before anything was recorded: %w", err)
+		return NewCertificate{}, fmt.Errorf("issuing: the requester left before anything was recorded: %w", err)
 	}
 
 	// From the intent on, the requester's cancellation no longer counts: what has begun is ended, within a deadline.
@@ -116,37 +187,27 @@ func (c *CA) Issue(ctx context.Context, o Order) (Outcome, error) {
 	defer cancel()
 	intent := Intent{
 		Issuer: authority.Name, Serial: serial, Kind: issuance.Final, CRLScope: grant.Template().CRLScope, NotAfter: grant.Template().NotAfter,
-		Request: request, Idempotency: idempotency, Owner: c.replica, Lease: intentLease,
+		Request: request, Idempotency: what.idempotency, Owner: c.replica, Lease: intentLease, Reservations: what.reservations, Approved: what.approved,
 	}
 	signed, err := authority.Issuer.Sign(ctx, prepared, c.intentRecorder(intent))
 	switch {
 	case errors.Is(err, issuance.ErrPossiblySigned):
 		authority.failed(c.now())
 		c.abandon(ctx, intent, err)
-		return Outcome{}, fmt.Errorf("issuing: %w: %w", ErrUnavailable, err)
+		return NewCertificate{}, fmt.Errorf("issuing: %w: %w", ErrUnavailable, err)
+	case errors.Is(err, ErrKeyCompromised): // it became so between the decision and the intent
+		return NewCertificate{}, compromisedRefusal(request.Profile)
 	case err != nil: // the intent was not recorded, so nothing was signed
-		var replay *Replay
-		if errors.As(err, &replay) || errors.Is(err, ErrIdempotencyBusy) {
-			earlier, found, err := c.replay(ctx, authority, idempotency)
-			if err == nil && !found {
-				err = fmt.Errorf("issuing: %w: the earlier request with this idempotency key came to nothing", ErrUnavailable)
-			}
-			return earlier, err
-		}
-		if errors.Is(err, ErrKeyCompromised) { // it became so between the decision and the intent
-			return Outcome{}, c.refuse(ctx, request, compromisedRefusal(o.Profile))
-		}
-		return Outcome{}, fmt.Errorf("issuing: recording the intent: %w", err)
+		return NewCertificate{}, fmt.Errorf("issuing: recording the intent: %w", err)
 	}
 	authority.recovered()
 
 	certificate := newCertificate(authority, grant, signed, request, c.now(), c.newID(), c.replica)
 	if err := c.recordCertificate(ctx, certificate, signed.Signature); err != nil {
 		c.abandon(ctx, intent, err)
-		return Outcome{}, fmt.Errorf("issuing: %w: recording the certificate: %w", ErrUnavailable, err)
+		return NewCertificate{}, fmt.Errorf("issuing: %w: recording the certificate: %w", ErrUnavailable, err)
 	}
-	c.metrics.Issued(authority.Name, o.Profile, c.now().Sub(started))
-	return authority.outcome(Certificate{NewCertificate: certificate}, false), nil
+	return certificate, nil
 }
 
 // Evaluate tells what would be decided, rule by rule. Nothing is recorded, nothing is issued.
@@ -158,25 +219,36 @@ func (c *CA) Evaluate(ctx context.Context, o Order) (*policies.Decision, error) 
 	if err != nil {
 		return nil, err
 	}
-	_, decision, err := c.decide(ctx, o, authority)
+	_, decision, err := c.decide(ctx, o, authority, true)
 	return decision, err
 }
 
-// decide gathers the facts and asks the policies. The request it returns holds all that the decision saw.
-func (c *CA) decide(ctx context.Context, o Order, a *Authority) (Request, *policies.Decision, error) {
+// decide gathers the facts and asks the policies. The request it returns holds all that the decision saw. usage has the reservations of a
+// grant looked up as well, for those who only ask: whoever issues learns from the intent, which alone is right, and pays nothing twice.
+func (c *CA) decide(ctx context.Context, o Order, a *Authority, usage bool) (Request, *policies.Decision, error) {
 	spki := sha256.Sum256(o.CSR.Key().SPKI)
 	compromised, err := c.store.KeyCompromised(ctx, spki)
 	if err != nil {
 		return Request{}, nil, fmt.Errorf("deciding: looking the key up: %w", err)
 	}
 	now := c.now()
-	decision := c.policies.Decide(policies.Request{
-		CSR: o.CSR, Profile: o.Profile, Validity: o.Validity, Actor: o.Actor, Namespace: c.namespaces[o.Actor.Namespace],
+	namespace, known := c.namespace(o.Actor.Namespace)
+	if !known {
+		namespace = access.Namespace{Name: o.Actor.Namespace} // which owns nothing
+	}
+	facts := policies.Request{
+		CSR: o.CSR, Profile: o.Profile, Validity: o.Validity, Actor: o.Actor, Namespace: namespace,
 		Issuer: policies.Issuer{
 			Name: a.Name, Certificate: a.Certificate, CRLScope: FullScope, CRLURL: a.CRLURL, IssuerURLs: nonEmpty(a.IssuerURL),
 		},
 		Now: now, CompromisedKey: compromised, AuthorityKeys: c.authorityKeys,
-	})
+	}
+	if usage {
+		if facts.Usage, err = c.store.ReservationsTaken(ctx, c.policies.Reservations(facts)); err != nil {
+			return Request{}, nil, fmt.Errorf("deciding: counting what is reserved: %w", err)
+		}
+	}
+	decision := c.policies.Decide(facts)
 	roles := make([]string, len(o.Actor.Roles))
 	for i, r := range o.Actor.Roles {
 		roles[i] = string(r)
@@ -188,10 +260,10 @@ func (c *CA) decide(ctx context.Context, o Order, a *Authority) (Request, *polic
 	}, decision, nil
 }
 
-// objections are the results of those rules that did not simply allow.
+// objections are the results of those rules that did not simply allow, or gave notice.
 func objections(d *policies.Decision) (all []policies.RuleResult) {
 	for _, r := range d.Results() {
-		if r.Verdict != policies.Allow || len(r.Violations) > 0 {
+		if r.Verdict != policies.Allow || len(r.Violations) > 0 || len(r.Notices) > 0 {
 			all = append(all, r)
 		}
 	}
@@ -202,19 +274,13 @@ func objections(d *policies.Decision) (all []policies.RuleResult) {
 func (c *CA) refuse(ctx context.Context, r Request, why error) error {
 	c.metrics.Refused(r.Profile)
 	r.Verdict = policies.Refuse
-	var rules []string
-	var refusal *policies.Refusal
-	if errors.As(why, &refusal) {
-		for _, v := range refusal.Violations {
-			if !slices.Contains(rules, v.Rule) {
-				rules = append(rules, v.Rule)
-			}
-		}
+	var exhausted *ExhaustedError
+	if errors.As(why, &exhausted) {
+		v := exhausted.Violation()
+		r.Objections = append(r.Objections, policies.RuleResult{Rule: v.Rule, Source: "profile", Verdict: policies.Refuse, Violations: []policies.Violation{v}})
+		c.metrics.Limited(r.Profile, v.Rule)
 	}
-	leaf, err := c.leaf(audit.RequestRefused, r.ActorID, r.Namespace, r.At, map[string]string{
-		"request": r.ID, "profile": r.Profile, "policy": r.PolicyDigest, "rules": strings.Join(rules, " "),
-		"csr_sha256": hexSHA256(r.CSR), "spki_sha256": hex.EncodeToString(r.SPKI[:]),
-	})
+	leaf, err := c.refusalLeaf(r, why)
 	if err != nil {
 		return err
 	}
@@ -224,9 +290,29 @@ func (c *CA) refuse(ctx context.Context, r Request, why error) error {
 	return why
 }
 
-// refuseUnfit refuses what the policies granted and the lints, or the issuer's own bounds, did not. That is a fault of a profile, so it
-// is told to the operator, and the requester learns which lint spoke.
-func (c *CA) refuseUnfit(ctx context.Context, r Request, err error) error {
+// refusalLeaf tells the audit log which rules a request broke.
+func (c *CA) refusalLeaf(r Request, why error) (audit.Leaf, error) {
+	var rules []string
+	var refusal *policies.Refusal
+	var exhausted *ExhaustedError
+	if errors.As(why, &refusal) {
+		for _, v := range refusal.Violations {
+			if !slices.Contains(rules, v.Rule) {
+				rules = append(rules, v.Rule)
+			}
+		}
+	} else if errors.As(why, &exhausted) {
+		rules = append(rules, exhausted.Violation().Rule)
+	}
+	return c.leaf(audit.RequestRefused, r.ActorID, r.Namespace, r.At, map[string]string{
+		"request": r.ID, "profile": r.Profile, "policy": r.PolicyDigest, "rules": strings.Join(rules, " "),
+		"csr_sha256": hexSHA256(r.CSR), "spki_sha256": hex.EncodeToString(r.SPKI[:]),
+	})
+}
+
+// unfit makes a refusal of what the policies granted and the lints, or the issuer's own bounds, did not. That is a fault of a profile, so
+// it is told to the operator, and the requester learns which lint spoke.
+func (c *CA) unfit(ctx context.Context, r Request, err error) error {
 	var lint *issuance.LintError
 	if !errors.As(err, &lint) {
 		return fmt.Errorf("issuing: preparing the certificate: %w", err)
@@ -239,7 +325,14 @@ func (c *CA) refuseUnfit(ctx context.Context, r Request, err error) error {
 			Hint: "the profile lets through what its lints refuse; ask the operator to mend the profile",
 		})
 	}
-	return c.refuse(ctx, r, refusal)
+	return refusal
+}
+
+func unknownNamespace(profile, name string) *policies.Refusal {
+	return &policies.Refusal{Profile: profile, Violations: []policies.Violation{{
+		Rule: "namespace.known", Field: "namespace", Message: fmt.Sprintf("there is no namespace %q", name),
+		Hint: "ask the operator to set it, or use a token of another",
+	}}}
 }
 
 func compromisedRefusal(profile string) *policies.Refusal {
@@ -311,6 +404,9 @@ func (c *CA) replay(ctx context.Context, a *Authority, k IdempotencyKey) (earlie
 			return Outcome{}, false, nil
 		case replay.Mismatch:
 			return Outcome{}, false, ErrIdempotencyMismatch
+		case replay.Waiting != "":
+			earlier, err := c.replayWaiting(ctx, a, replay.Waiting)
+			return earlier, true, err
 		case !replay.Open:
 			if other, err := c.authority(replay.Certificate.Issuer); err == nil {
 				a = other
@@ -325,18 +421,46 @@ func (c *CA) replay(ctx context.Context, a *Authority, k IdempotencyKey) (earlie
 	}
 }
 
+// replayWaiting is the answer to a request that needs, or needed, approval: where it stands, or the certificate that it became.
+func (c *CA) replayWaiting(ctx context.Context, a *Authority, id string) (Outcome, error) {
+	w, err := c.store.WaitingRequest(ctx, id)
+	if err != nil {
+		return Outcome{}, fmt.Errorf("looking the waiting request up: %w", err)
+	}
+	if w.Status != StatusIssued {
+		return Outcome{Waiting: &w, Replayed: true}, nil
+	}
+	issued, err := c.store.Certificates(ctx, w.Issuer, w.Serial, w.Namespace)
+	if err != nil {
+		return Outcome{}, fmt.Errorf("looking its certificate up: %w", err)
+	}
+	for _, certificate := range issued {
+		if certificate.Kind == issuance.Final && !certificate.Orphan {
+			if other, err := c.authority(certificate.Issuer); err == nil {
+				a = other
+			}
+			return a.outcome(certificate, true), nil
+		}
+	}
+	return Outcome{}, fmt.Errorf("the certificate of request %s: %w", id, ErrNotFound)
+}
+
 func newCertificate(a *Authority, g *policies.Grant, s *issuance.Certificate, r Request, at time.Time, eventID string, owner Replica) NewCertificate {
 	t := g.Template()
+	return NewCertificate{
+		Issuer: a.Name, Serial: s.Serial, Kind: s.Kind, DER: s.DER, SPKI: sha256.Sum256(t.SPKI), CRLScope: t.CRLScope, Profile: g.Profile(),
+		PolicyDigest: g.PolicyDigest(), Namespace: r.Namespace, RequestID: r.ID, Subject: t.Subject.String(), Names: templateNames(t),
+		NotBefore: t.NotBefore, NotAfter: t.NotAfter, IssuedAt: at, EventID: eventID, Owner: owner,
+	}
+}
+
+// templateNames are the subject alternative names of a template as text.
+func templateNames(t policies.Template) []string {
 	names := slices.Clone(t.DNS)
 	for _, ip := range t.IP {
 		names = append(names, ip.String())
 	}
-	names = append(append(names, t.Email...), t.URI...)
-	return NewCertificate{
-		Issuer: a.Name, Serial: s.Serial, Kind: s.Kind, DER: s.DER, SPKI: sha256.Sum256(t.SPKI), CRLScope: t.CRLScope, Profile: g.Profile(),
-		PolicyDigest: g.PolicyDigest(), Namespace: r.Namespace, RequestID: r.ID, Subject: t.Subject.String(), Names: names,
-		NotBefore: t.NotBefore, NotAfter: t.NotAfter, IssuedAt: at, EventID: eventID, Owner: owner,
-	}
+	return append(append(names, t.Email...), t.URI...)
 }
 
 func hexSHA256(b []byte) string {

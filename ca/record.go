@@ -83,3 +83,6 @@ func (noMetrics) Failed(string)                                           {}
 func (noMetrics) Revoked(string, string)                                  {}
 func (noMetrics) Orphaned(string)                                         {}
 func (noMetrics) Published(string, string, int, time.Duration, time.Time) {}
+func (noMetrics) Waiting(string)                                          {}
+func (noMetrics) Decided(string, string)                                  {}
+func (noMetrics) Limited(string, string)                                  {}

@@ -61,7 +61,8 @@ func (c *CA) settle(ctx context.Context, i OpenIntent, why string) error {
 	return nil
 }
 
-// Run settles, publishes, and learns what others published, until the context ends. It returns when all have come to rest.
+// Run settles, publishes, looks after requests that wait, and learns what others published and changed, until the context ends. It returns
+// when all have come to rest.
 func (c *CA) Run(ctx context.Context) {
 	var others sync.WaitGroup
 	others.Go(func() {
@@ -78,6 +79,25 @@ func (c *CA) Run(ctx context.Context) {
 			}
 		})
 	})
+	others.Go(func() {
+		failing := false // told once: the look is taken every second
+		c.every(ctx, learnNamespacesEvery, nil, func() {
+			err := c.LearnNamespaces(ctx)
+			if err != nil && !failing && ctx.Err() == nil {
+				c.log.WarnContext(ctx, "reading the namespaces failed; trying again", "error", err)
+			}
+			failing = err != nil
+		})
+	})
+	for period, look := range map[time.Duration]func(context.Context) error{expireEvery: c.ExpireWaiting, resumeEvery: c.ResumeApproved} {
+		others.Go(func() {
+			c.every(ctx, period, nil, func() {
+				if err := look(ctx); err != nil && ctx.Err() == nil {
+					c.log.ErrorContext(ctx, "looking after waiting requests failed; trying again", "error", err)
+				}
+			})
+		})
+	}
 	c.every(ctx, publishEvery, c.publications.wake, func() { c.PublishDue(ctx) })
 	others.Wait()
 }

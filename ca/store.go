@@ -20,6 +20,8 @@ type Store interface {
 	IssuanceStore
 	RevocationStore
 	CRLStore
+	NamespaceStore
+	ApprovalStore
 	// RecordEvents commits leaves that go with no other change, such as refusals of access.
 	RecordEvents(ctx context.Context, leaves ...audit.Leaf) error
 	// Authorities are all authorities known, by name.
@@ -33,7 +35,9 @@ type Store interface {
 type IssuanceStore interface {
 	// RecordIntent makes an intent, its request and its claim of an idempotency key durable. It returns *Replay when the key has
 	// been used for the same body and led to a certificate, ErrIdempotencyMismatch when for another body, ErrIdempotencyBusy
-	// while the other request is open, ErrKeyCompromised when the subject's key has been revoked as compromised.
+	// while the other request is open, ErrKeyCompromised when the subject's key has been revoked as compromised, *ExhaustedError when
+	// one of its reservations has no room, ErrDecided when it is of a request that waited and waits no more. What an intent reserves is
+	// taken in its own transaction, and stays taken whatever becomes of it.
 	RecordIntent(ctx context.Context, i Intent, leaves ...audit.Leaf) error
 	// RecordCertificate makes a signed certificate durable and closes its intent. It returns ErrIntentLost when the intent has
 	// been claimed by another replica: then the certificate must not be released.
@@ -48,6 +52,8 @@ type IssuanceStore interface {
 	SettleIntent(ctx context.Context, by Replica, o Settlement, leaves ...audit.Leaf) error
 	// FindReplay looks an idempotency key up before any work is done: nil, nil when it is free.
 	FindReplay(ctx context.Context, k IdempotencyKey) (*Replay, error)
+	// ReservationsTaken tells how much of each reservation is taken now, for those who only ask.
+	ReservationsTaken(ctx context.Context, all []policies.Reservation) ([]policies.Usage, error)
 	// KeyCompromised tells whether a subject key (SHA-256 of its SubjectPublicKeyInfo) was revoked with keyCompromise.
 	KeyCompromised(ctx context.Context, spki [32]byte) (bool, error)
 	// Certificates are the certificates with a serial, of one issuer or, when issuer is empty, of any. Orphans are among them,
@@ -155,6 +161,10 @@ type Intent struct {
 	Idempotency IdempotencyKey
 	Owner       Replica
 	Lease       time.Duration // from the database's now
+	// Reservations are what the grant takes of what is bounded.
+	Reservations []policies.Reservation
+	// Approved says that the request is on record as waiting and has its approvals. The intent ends its waiting.
+	Approved bool
 }
 
 // OpenIntent is an intent without a certificate.
@@ -221,11 +231,13 @@ type Settlement struct {
 	NotAfter time.Time
 }
 
-// Replay is the earlier outcome of an idempotency key. Certificate is the zero value while Open.
+// Replay is the earlier outcome of an idempotency key. Certificate is the zero value while Open, and where Waiting names a request that
+// needs, or needed, approval.
 type Replay struct {
 	Open        bool
 	Mismatch    bool // the key was used for another body
 	Certificate Certificate
+	Waiting     string // the request's ID
 }
 
 func (r *Replay) Error() string { return "the idempotency key has been used" }

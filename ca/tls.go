@@ -63,6 +63,9 @@ func (c *CA) IssueServiceCertificate(ctx context.Context, n ServiceName) (*tls.C
 	if err != nil {
 		return nil, fmt.Errorf("issuing the service's TLS certificate: %w", err)
 	}
+	if outcome.Waiting != nil {
+		return nil, fmt.Errorf("issuing the service's TLS certificate: profile %s needs approval, which nobody gives a service that does not run yet", ServiceProfile)
+	}
 	leaf, err := x509.ParseCertificate(outcome.Certificate.DER)
 	if err != nil {
 		return nil, fmt.Errorf("reading the service's TLS certificate: %w", err)

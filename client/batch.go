@@ -24,7 +24,7 @@ const maxBatchLine = 1 << 20
 type BatchResult struct {
 	Index  int // of the request among those that were given
 	Issued *Issued
-	Err    error // a *Problem where the service answered
+	Err    error // a *Problem where the service answered, *Waiting where persons must approve first
 }
 
 // batchRequest is a request as a line of a batch.
@@ -35,12 +35,13 @@ type batchRequest struct {
 
 // batchAnswer is a line of the answer.
 type batchAnswer struct {
-	Line        int      `json:"line"`
-	Status      int      `json:"status"`
-	Replayed    bool     `json:"replayed"`
-	RetryAfter  int      `json:"retry_after"` // seconds
-	Certificate *Issued  `json:"certificate"`
-	Problem     *Problem `json:"problem"`
+	Line        int             `json:"line"`
+	Status      int             `json:"status"`
+	Replayed    bool            `json:"replayed"`
+	RetryAfter  int             `json:"retry_after"` // seconds
+	Certificate *Issued         `json:"certificate"`
+	Request     *WaitingRequest `json:"request"`
+	Problem     *Problem        `json:"problem"`
 }
 
 // Batch asks for many certificates in one call, and tells what came of each as soon as it is known, in any order; each of the requests is
@@ -113,6 +114,8 @@ func (c *Client) batchOnce(
 				return nil // it stays open
 			}
 			result.Issued, result.Err = nil, a.Problem
+		case a.Request != nil:
+			result.Issued, result.Err = nil, &Waiting{Request: *a.Request}
 		case a.Certificate == nil:
 			return fmt.Errorf("the answer of %s to line %d holds neither a certificate nor a problem", c.base.Host, a.Line)
 		default:

@@ -144,6 +144,18 @@ func TestBatchEnds(t *testing.T) {
 	}
 }
 
+func TestBatchTellsWhatWaits(t *testing.T) {
+	s := newService(t, sayLines(false, `{"line":1,"status":202,"request":{"id":"r-7","status":"waiting"}}`))
+	var got error
+	if err := s.client(t).Batch(t.Context(), batchOf(1), func(r BatchResult) error { got = r.Err; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	var w *Waiting
+	if !errors.As(got, &w) || w.Request.ID != "r-7" {
+		t.Errorf("got %v", got)
+	}
+}
+
 // TestBatchGivesUpInTheEnd: what the service can never do is told of as it said it.
 func TestBatchGivesUpInTheEnd(t *testing.T) {
 	s := newService(t, sayLines(false, fmt.Sprintf(busyL, 1)))

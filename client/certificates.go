@@ -71,6 +71,7 @@ type Revocation struct {
 }
 
 // Request asks for a certificate. A *Problem of TypeRefused names every rule broken.
+// A request that needs approval is the error *Waiting.
 func (c *Client) Request(ctx context.Context, in RequestInput) (*Issued, error) {
 	key := in.IdempotencyKey
 	if key == "" {
@@ -79,12 +80,21 @@ func (c *Client) Request(ctx context.Context, in RequestInput) (*Issued, error) 
 			return nil, err
 		}
 	}
-	issued := &Issued{}
-	header, err := c.json(ctx, call{method: http.MethodPost, path: []string{"certificates"}, body: in, key: key}, issued)
+	answer, err := c.do(ctx, call{method: http.MethodPost, path: []string{"certificates"}, body: in, key: key, accept: "application/json"})
 	if err != nil {
 		return nil, err
 	}
-	issued.Replayed = header.Get("Idempotency-Replayed") == "true"
+	if answer.status == http.StatusAccepted {
+		waiting := &Waiting{}
+		if err := c.read(answer, &waiting.Request); err != nil {
+			return nil, err
+		}
+		return nil, waiting
+	}
+	issued := &Issued{Replayed: answer.header.Get("Idempotency-Replayed") == "true"}
+	if err := c.read(answer, issued); err != nil {
+		return nil, err
+	}
 	return issued, nil
 }
 

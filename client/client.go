@@ -147,6 +147,7 @@ type call struct {
 
 // reply is an answer that was a success.
 type reply struct {
+	status int
 	header http.Header
 	body   []byte
 }
@@ -170,10 +171,14 @@ func (c *Client) json(ctx context.Context, r call, into any) (http.Header, error
 	if err != nil {
 		return nil, err
 	}
+	return answer.header, c.read(answer, into)
+}
+
+func (c *Client) read(answer reply, into any) error {
 	if err := json.Unmarshal(answer.body, into); err != nil {
-		return nil, fmt.Errorf("reading the answer of %s: %w", c.base.Host, err)
+		return fmt.Errorf("reading the answer of %s: %w", c.base.Host, err)
 	}
-	return answer.header, nil
+	return nil
 }
 
 // once sends a request one time. The error is a *Problem when the service answered.
@@ -207,7 +212,7 @@ func (c *Client) once(ctx context.Context, r call, body []byte) (reply, error) {
 	if got, _, _ := mime.ParseMediaType(response.Header.Get("Content-Type")); got != r.accept {
 		return reply{}, fmt.Errorf("reading the answer of %s: it is of type %q, not %s", c.base.Host, got, r.accept)
 	}
-	return reply{header: response.Header, body: answer}, nil
+	return reply{status: response.StatusCode, header: response.Header, body: answer}, nil
 }
 
 // mark writes into a request who asks, and for what kind of answer.

@@ -347,6 +347,96 @@ func TestListEnds(t *testing.T) {
 	}
 }
 
+// A request that needs approval is no certificate, and no failure either: its error tells where it waits.
+func TestARequestThatWaits(t *testing.T) {
+	s := newService(t, sayJSON(202, `{"id":"r-7","status":"waiting","profile":"p"}`))
+	got, err := s.client(t).Request(context.Background(), RequestInput{Profile: "p", CSR: "c"})
+	var waiting *Waiting
+	if got != nil || !errors.As(err, &waiting) || waiting.Request.ID != "r-7" || waiting.Error() != "request r-7 is waiting" || len(s.seen) != 1 {
+		t.Errorf("got %+v, %v after %d attempts", got, err, len(s.seen))
+	}
+	s = newService(t, sayJSON(202, `{"id":"r-7","status":"rejected","why":"no"}`))
+	if _, err := s.client(t).Request(context.Background(), RequestInput{}); err == nil || err.Error() != "request r-7 is rejected: no" {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestRequestsAndApprovals(t *testing.T) {
+	ctx := context.Background()
+	s := newService(t, sayJSON(200, `{"requests":[{"id":"2"},{"id":"1"}],"next":"1"}`), sayJSON(200, `{"requests":[{"id":"0"}]}`),
+		sayJSON(200, `{"id":"0","need":2,"binding":"b"}`), sayJSON(200, `{"id":"0","status":"issued","serial":"1c"}`), sayJSON(200, `{"id":"0","status":"rejected"}`))
+	c := s.client(t)
+	var ids []string
+	for r, err := range c.Requests(ctx, RequestFilter{Status: "waiting", PageSize: 2}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, r.ID)
+	}
+	if strings.Join(ids, " ") != "2 1 0" || s.seen[0].uri != "/api/v1/requests?limit=2&status=waiting" || !strings.Contains(s.seen[1].uri, "cursor=1") {
+		t.Errorf("%v %+v", ids, s.seen)
+	}
+	one, err := c.WaitingRequest(ctx, "0")
+	if err != nil || one.Need != 2 || one.Binding != "b" || s.seen[2].uri != "/api/v1/requests/0" {
+		t.Errorf("%+v, %v", one, err)
+	}
+	approved, err := c.Approve(ctx, "0", Word{Binding: "b"})
+	if err != nil || approved.Serial != "1c" || s.seen[3].uri != "/api/v1/requests/0/approve" || s.seen[3].body != `{"binding":"b"}` {
+		t.Errorf("%+v, %v, %+v", approved, err, s.seen[3])
+	}
+	rejected, err := c.Reject(ctx, "0", Word{Comment: "no"})
+	if err != nil || rejected.Status != "rejected" || s.seen[4].uri != "/api/v1/requests/0/reject" || s.seen[4].body != `{"comment":"no"}` {
+		t.Errorf("%+v, %v, %+v", rejected, err, s.seen[4])
+	}
+	for name, answer := range map[string]func(http.ResponseWriter){
+		"denied": sayProblem(403, "denied"), "same page": sayJSON(200, `{"requests":[],"next":"n"}`),
+	} {
+		var last error
+		for _, err := range newService(t, answer).client(t).Requests(ctx, RequestFilter{}) {
+			last = err
+		}
+		if last == nil {
+			t.Errorf("%s: the list ends as if it were whole", name)
+		}
+	}
+}
+
+func TestNamespaces(t *testing.T) {
+	ctx := context.Background()
+	s := newService(t, sayJSON(200, `{"namespaces":[{"name":"a","dns":["a.example"]}]}`), sayJSON(200, `{"name":"a","history":[{"version":1}]}`),
+		sayJSON(200, `{"name":"a","version":2}`), sayJSON(200, `{"name":"a","removed":true}`))
+	c := s.client(t)
+	all, err := c.Namespaces(ctx)
+	if err != nil || all[0].DNS[0] != "a.example" {
+		t.Errorf("%+v, %v", all, err)
+	}
+	one, err := c.Namespace(ctx, "a")
+	if err != nil || one.History[0].Version != 1 {
+		t.Errorf("%+v, %v", one, err)
+	}
+	set, err := c.SetNamespace(ctx, "a", NamespaceSpec{DNS: []string{"a.example"}, Quotas: []Quota{{Certificates: 1, Per: "1h"}}}, 0)
+	if err != nil || set.Version != 2 || s.seen[2].method != "PUT" || s.seen[2].uri != "/api/v1/namespaces/a?after=0" ||
+		s.seen[2].body != `{"dns":["a.example"],"quotas":[{"certificates":1,"per":"1h"}]}` {
+		t.Errorf("%+v, %v, %+v", set, err, s.seen[2])
+	}
+	removed, err := c.RemoveNamespace(ctx, "a", -1)
+	if err != nil || !removed.Removed || s.seen[3].method != "DELETE" || s.seen[3].uri != "/api/v1/namespaces/a" {
+		t.Errorf("%+v, %v, %+v", removed, err, s.seen[3])
+	}
+}
+
+// A quota that fills again tomorrow is not waited for; a rate that does in a moment is.
+func TestWhichLimitsAreWaitedFor(t *testing.T) {
+	for seconds, attempts := range map[string]int{"86400": 1, "2": DefaultAttempts} {
+		s := newService(t, sayProblem(429, "quota-exhausted", "Retry-After", seconds))
+		_, err := s.client(t).Request(context.Background(), RequestInput{})
+		var p *Problem
+		if !errors.As(err, &p) || p.Status != 429 || len(s.seen) != attempts {
+			t.Errorf("Retry-After %s: %d attempts, %v", seconds, len(s.seen), err)
+		}
+	}
+}
+
 func TestRevoke(t *testing.T) {
 	s := newService(t, sayJSON(200, `{"serial":"1c","reason":"keyCompromise","status":"revoked","revoked_at":"2026-01-01T00:00:00Z"}`))
 	got, err := s.client(t).Revoke(context.Background(), RevokeInput{

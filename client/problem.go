@@ -17,6 +17,8 @@ const (
 	TypeDenied      = "urn:chancery:problem:denied"                 // the caller's roles do not allow it
 	TypeKeyReused   = "urn:chancery:problem:idempotency-key-reused" // the key was used for another request
 	TypeKeyBusy     = "urn:chancery:problem:idempotency-key-busy"   // the first request with the key is being worked on
+	TypeQuota       = "urn:chancery:problem:quota-exhausted"        // a quota is used up; RetryAfter says for how long
+	TypeConflict    = "urn:chancery:problem:conflict"               // the state does not allow it: a request that is decided, say
 	TypeUnavailable = "urn:chancery:problem:unavailable"            // later it may work
 )
 

@@ -51,7 +51,9 @@ func retryable(ctx context.Context, err error) bool {
 	var problem *Problem
 	if errors.As(err, &problem) {
 		switch problem.Status {
-		case http.StatusTooManyRequests, http.StatusServiceUnavailable, http.StatusBadGateway, http.StatusGatewayTimeout:
+		case http.StatusTooManyRequests: // of a quota that is used up it says when there is room, which may be in days
+			return problem.RetryAfter <= longestWait
+		case http.StatusServiceUnavailable, http.StatusBadGateway, http.StatusGatewayTimeout:
 			return true
 		case http.StatusConflict:
 			return problem.Type == TypeKeyBusy

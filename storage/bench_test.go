@@ -5,28 +5,33 @@ import (
 	"fmt"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/chancery-ca/chancery/audit"
+	"github.com/chancery-ca/chancery/policies"
 	"github.com/chancery-ca/chancery/storage"
 	"github.com/chancery-ca/chancery/storage/storagetest"
 )
 
-// BenchmarkIssue writes an intent and its certificate, the two commits of an issuance, to a server that syncs.
+// BenchmarkIssue writes an intent and its certificate, the two commits of an issuance, to a server that syncs. With a quota, each of them
+// counts in the same one.
 func BenchmarkIssue(b *testing.B) {
 	server := storagetest.NewServer(b, storagetest.Options{Durable: true})
-	for _, clients := range []int{1, 8, 32} {
-		b.Run(fmt.Sprintf("clients=%d", clients), func(b *testing.B) {
-			s, err := storage.Open(context.Background(), storage.Config{URL: server.URL, MaxConns: clients})
-			if err != nil {
-				b.Fatal(err)
-			}
-			defer s.Close()
-			benchmarkIssue(b, s, clients)
-		})
+	for name, reserved := range map[string][]policies.Reservation{"free": nil, "quota": {quota("web", 1_000_000_000, 24*time.Hour)}} {
+		for _, clients := range []int{1, 8, 32} {
+			b.Run(fmt.Sprintf("%s/clients=%d", name, clients), func(b *testing.B) {
+				s, err := storage.Open(context.Background(), storage.Config{URL: server.URL, MaxConns: clients})
+				if err != nil {
+					b.Fatal(err)
+				}
+				defer s.Close()
+				benchmarkIssue(b, s, clients, reserved)
+			})
+		}
 	}
 }
 
-func benchmarkIssue(b *testing.B, s *storage.Store, clients int) {
+func benchmarkIssue(b *testing.B, s *storage.Store, clients int, reserved []policies.Reservation) {
 	ctx := context.Background()
 	var left atomic.Int64
 	left.Store(int64(b.N))
@@ -36,7 +41,7 @@ func benchmarkIssue(b *testing.B, s *storage.Store, clients int) {
 		go func() {
 			for left.Add(-1) >= 0 {
 				i := newIntent(b, alpha)
-				i.TBS = make([]byte, 900)
+				i.TBS, i.Reservations = make([]byte, 900), reserved
 				if err := s.RecordIntent(ctx, i, leaf(b, audit.CertificateIntended)); err != nil {
 					done <- err
 					return

@@ -15,7 +15,8 @@ import (
 // columns turns rows into the arrays that unnest makes rows of again, so that one statement writes any number of them.
 type columns [][]any
 
-// add appends a row. All rows have values of the same types in the same places: string, []byte, bool, time.Time or time.Duration.
+// add appends a row. All rows have values of the same types in the same places: string, []byte, bool, time.Time,
+// time.Duration, int64, or *string, of which nil becomes NULL.
 func (c *columns) add(row ...any) {
 	if *c == nil {
 		*c = make(columns, len(row))
@@ -40,6 +41,10 @@ func (c columns) arrays() []any {
 			all[i] = typed[time.Time](column)
 		case time.Duration:
 			all[i] = typed[time.Duration](column)
+		case int64:
+			all[i] = typed[int64](column)
+		case *string:
+			all[i] = typed[*string](column)
 		default:
 			panic(fmt.Sprintf("storage: a column of %T", column[0]))
 		}

@@ -8,11 +8,13 @@ import (
 // forgetAtOnce is how many idempotency keys one transaction deletes: enough to be quick, and few enough to hold up nobody.
 const forgetAtOnce = 5000
 
-// forgetKeys leaves the keys of open intents alone, however old: their requests may still be repeated, and their settlement frees them.
+// forgetKeys leaves the keys of open intents and of waiting requests alone, however old: their requests may still be repeated, and the
+// settlement of an intent frees its key.
 const forgetKeys = `
 	DELETE FROM idempotency_keys WHERE ctid = ANY (ARRAY (
 		SELECT k.ctid FROM idempotency_keys AS k
 		WHERE k.created_at < now() - $1::interval
+			AND NOT EXISTS (SELECT FROM waiting_requests AS w WHERE w.request_id = k.request_id AND w.outcome = '' AND w.serial IS NULL)
 			AND NOT EXISTS (SELECT FROM intents AS i WHERE i.serial = k.serial AND i.issuer = k.issuer AND i.idempotency_key = k.key)
 		LIMIT $2))`
 

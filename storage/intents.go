@@ -23,17 +23,7 @@ const (
 
 	// insertIntents writes all of an intent or nothing of it: the claim of the idempotency key comes first, and the rest hangs on it. A
 	// claim waits for a claim of the same key that another transaction has not yet committed; all take their claims in one order.
-	insertIntents = `
-	WITH item AS (
-		SELECT * FROM unnest($1::text[], $2::timestamptz[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::bytea[],
-			$10::bytea[], $11::interval[], $12::text[], $13::text[], $14::text[], $15::text[], $16::boolean[], $17::text[], $18::text[],
-			$19::bytea[], $20::text[], $21::bytea[], $22::text[], $23::bytea[], $24::text[], $25::timestamptz[], $26::text[], $27::text[],
-			$28::interval[])
-		AS i (request, at, actor_id, actor_name, namespace, roles, profile, request_issuer, csr, spki, validity, metadata, verdict, results, policy,
-			compromised, key_actor, key, body, issuer, serial, kind, tbs, scope, not_after, owner_name, owner_run, lease)
-	), compromised AS (
-		SELECT i.serial FROM item AS i JOIN compromised_keys AS k ON k.spki_sha256 = i.spki
-	), claim AS (
+	insertIntents = intentItems + `, claim AS (
 		INSERT INTO idempotency_keys (actor, key, body, issuer, serial)
 		SELECT key_actor, key, body, issuer, serial FROM item
 		WHERE key <> '' AND serial NOT IN (SELECT serial FROM compromised)
@@ -43,13 +33,51 @@ const (
 	), clear AS (
 		SELECT * FROM item
 		WHERE serial NOT IN (SELECT serial FROM compromised) AND (key = '' OR serial IN (SELECT serial FROM claim))
-	), request AS (
+	), request AS (` + intentRequests + `)` + intentRows + `
+	SELECT serial, serial IN (SELECT serial FROM compromised), serial IN (SELECT serial FROM clear), 0, 0::bigint FROM item`
+
+	// insertIntentsAdmitted is insertIntents for lots with intents that have more conditions: admit_intents judges these first, and claims
+	// their idempotency keys. A request that has waited is on record already.
+	insertIntentsAdmitted = intentItems + `, admitted AS MATERIALIZED (
+		SELECT a.item AS serial, a.outcome, a.retry
+		FROM admit_intents($33::bytea[], $34::text[], $35::bytea[], $36::text[], $37::text[], $38::bytea[], $39::text[]::uuid[],
+			$40::bytea[], $41::text[], $42::text[], $43::text[], $44::bigint[], $45::bigint[]) AS a
+	), claim AS (
+		INSERT INTO idempotency_keys (actor, key, body, issuer, serial)
+		SELECT key_actor, key, body, issuer, serial FROM item
+		WHERE key <> '' AND serial NOT IN (SELECT serial FROM compromised) AND serial NOT IN (SELECT serial FROM admitted)
+		ORDER BY key_actor, key
+		ON CONFLICT (actor, key) DO NOTHING
+		RETURNING serial
+	), clear AS (
+		SELECT i.* FROM item AS i LEFT JOIN admitted AS a ON a.serial = i.serial
+		WHERE i.serial NOT IN (SELECT serial FROM compromised)
+			AND CASE WHEN a.serial IS NULL THEN key = '' OR i.serial IN (SELECT serial FROM claim) ELSE a.outcome = 0 END
+	), request AS (` + intentRequests + ` ON CONFLICT (id) DO NOTHING)` + intentRows + `
+	SELECT i.serial, i.serial IN (SELECT serial FROM compromised), i.serial IN (SELECT serial FROM clear), coalesce(a.outcome, 0),
+		coalesce(a.retry, 0)
+	FROM item AS i LEFT JOIN admitted AS a ON a.serial = i.serial`
+
+	intentItems = `
+	WITH item AS (
+		SELECT * FROM unnest($1::text[], $2::timestamptz[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::bytea[],
+			$10::bytea[], $11::interval[], $12::text[], $13::text[], $14::text[], $15::text[], $16::boolean[], $17::text[], $18::text[],
+			$19::bytea[], $20::text[], $21::bytea[], $22::text[], $23::bytea[], $24::text[], $25::timestamptz[], $26::text[], $27::text[],
+			$28::interval[])
+		AS i (request, at, actor_id, actor_name, namespace, roles, profile, request_issuer, csr, spki, validity, metadata, verdict, results, policy,
+			compromised, key_actor, key, body, issuer, serial, kind, tbs, scope, not_after, owner_name, owner_run, lease)
+	), compromised AS (
+		SELECT i.serial FROM item AS i JOIN compromised_keys AS k ON k.spki_sha256 = i.spki
+	)`
+
+	intentRequests = `
 		INSERT INTO requests (id, at, actor_id, actor_name, namespace, roles, profile, issuer, csr, spki_sha256, validity, metadata,
 			verdict, results, policy_digest, compromised_key)
 		SELECT request::uuid, at, actor_id, actor_name, namespace, roles::text[], profile, request_issuer, csr, spki, validity,
 			metadata::jsonb, verdict, results::jsonb, policy, compromised
-		FROM clear
-	), intent AS (
+		FROM clear`
+
+	intentRows = `, intent AS (
 		INSERT INTO intents (serial, issuer, kind, tbs, crl_scope, spki_sha256, namespace, profile, policy_digest, not_after, request_id,
 			idempotency_actor, idempotency_key, owner_name, owner_run, lease_until)
 		SELECT serial, issuer, kind, tbs, scope, spki, namespace, profile, policy, not_after, request::uuid, key_actor, key, owner_name,
@@ -60,8 +88,7 @@ const (
 		SELECT l.id::uuid, l.kind, l.leaf
 		FROM unnest($29::text[], $30::text[], $31::bytea[], $32::bytea[]) AS l (id, kind, leaf, serial)
 		WHERE l.serial IN (SELECT serial FROM clear)
-	)
-	SELECT serial, serial IN (SELECT serial FROM compromised), serial IN (SELECT serial FROM clear) FROM item`
+	)`
 
 	selectIntents = `
 	SELECT i.serial FROM unnest($1::bytea[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[]) AS l (serial, issuer, kind, request, name, run)
@@ -80,7 +107,8 @@ const (
 	WHERE i.serial = before.serial AND i.issuer = before.issuer AND i.kind = before.kind
 	RETURNING i.issuer, i.serial, i.kind, i.tbs, i.namespace, i.request_id::text, i.created_at, before.owner_name, before.owner_run`
 
-	// settleIntent closes an owned intent, and everything else hangs on that. A serial that is revoked already stays as it is.
+	// settleIntent closes an owned intent, and everything else hangs on that. A serial that is revoked already stays as it is. A request
+	// that had all its approvals waits again, and a key that the intent reserved is free; quotas count what was possibly issued.
 	settleIntent = `
 	WITH closed AS (
 		DELETE FROM intents WHERE serial = $1 AND issuer = $2 AND kind = $3 AND owner_name = $4 AND owner_run = $5
@@ -95,6 +123,10 @@ const (
 	), freed AS (
 		DELETE FROM idempotency_keys AS k USING closed AS c
 		WHERE k.actor = c.idempotency_actor AND k.key = c.idempotency_key AND k.issuer = c.issuer AND k.serial = c.serial
+	), waits AS (
+		UPDATE waiting_requests AS w SET issuer = NULL, serial = NULL FROM closed AS c WHERE w.serial = c.serial
+	), returned AS (
+		UPDATE reservations AS t SET taken = t.taken - 1, holder = NULL FROM closed AS c WHERE t.holder = c.serial
 	), latest AS (
 		SELECT r.sequence, r.reason FROM revocations AS r WHERE r.issuer = $2 AND r.serial = $1 ORDER BY r.sequence DESC LIMIT 1
 	), revoked AS (
@@ -116,7 +148,7 @@ const (
 
 	selectOrphan = `SELECT EXISTS (SELECT FROM orphans WHERE serial = $1 AND issuer = $2 AND kind = $3 AND event_id = $4::text::uuid)`
 
-	selectIdempotencyKey = `SELECT body, issuer, serial FROM idempotency_keys WHERE actor = $1 AND key = $2`
+	selectIdempotencyKey = `SELECT body, issuer, serial, coalesce(request_id::text, '') FROM idempotency_keys WHERE actor = $1 AND key = $2`
 
 	selectCompromisedKeys = `SELECT spki_sha256 FROM compromised_keys WHERE spki_sha256 = ANY ($1)`
 )
@@ -145,16 +177,8 @@ func (s *Store) RecordIntent(ctx context.Context, i ca.Intent, leaves ...audit.L
 		if !errors.Is(err, errKeyTaken) {
 			return err
 		}
-		earlier, err := s.FindReplay(ctx, i.Idempotency)
-		switch {
-		case err != nil:
+		if err := s.whoTook(ctx, i.Idempotency, n == tries); err != nil {
 			return err
-		case earlier != nil && earlier.Mismatch:
-			return ca.ErrIdempotencyMismatch
-		case earlier != nil && !earlier.Open:
-			return earlier
-		case earlier != nil || n == tries:
-			return ca.ErrIdempotencyBusy
 		}
 	}
 }
@@ -177,16 +201,27 @@ func (s *Store) insertIntents(ctx context.Context, items []intentItem) (outcomes
 	for i := range outcomes {
 		outcomes[i] = errUnanswered
 	}
+	sql, arguments := insertIntents, intentColumns(items)
+	if conditions := admissionColumns(items); conditions != nil {
+		sql, arguments = insertIntentsAdmitted, append(arguments, conditions...)
+	}
 	sent, err = s.inOneTrip(ctx, func(b *pgx.Batch) {
 		b.Queue(lockKeysShared, keyLocks(items))
-		b.Queue(insertIntents, intentColumns(items)...).Query(func(rows pgx.Rows) error {
+		b.Queue(sql, arguments...).Query(func(rows pgx.Rows) error {
 			place := places(items, func(i intentItem) issuance.Serial { return i.Serial })
 			var serial []byte
 			var compromised, recorded bool
-			_, err := pgx.ForEachRow(rows, []any{&serial, &compromised, &recorded}, func() error {
-				switch i := place[issuance.Serial(serial)]; {
+			var admission int
+			var retry int64
+			_, err := pgx.ForEachRow(rows, []any{&serial, &compromised, &recorded, &admission, &retry}, func() error {
+				i := place[issuance.Serial(serial)]
+				switch {
 				case compromised:
 					outcomes[i] = ca.ErrKeyCompromised
+				case admission > 0:
+					outcomes[i] = &ca.ExhaustedError{Reservation: items[i].Reservations[admission-1], RetryAfter: time.Duration(retry) * time.Second}
+				case admission == waitsNoMore:
+					outcomes[i] = ca.ErrDecided
 				case !recorded:
 					outcomes[i] = errKeyTaken
 				default:
@@ -198,6 +233,36 @@ func (s *Store) insertIntents(ctx context.Context, items []intentItem) (outcomes
 		})
 	})
 	return outcomes, sent, err
+}
+
+// waitsNoMore is the outcome of admit_intents for a request that has been decided.
+const waitsNoMore = -2
+
+// admissionColumns are the arguments of admit_intents: the intents with conditions of their own, and their reservations. It is nil for a lot
+// that has none.
+func admissionColumns(items []intentItem) []any {
+	var admitted, reserved columns
+	for _, i := range items {
+		if len(i.Reservations) == 0 && !i.Approved {
+			continue
+		}
+		var waits *string
+		if i.Approved {
+			waits = &i.Request.ID
+		}
+		k := i.Idempotency
+		admitted.add(i.Serial[:], i.Issuer, i.Request.SPKI[:], k.Actor, k.Key, k.Body[:], waits)
+		for _, r := range i.Reservations {
+			reserved.add(i.Serial[:], string(r.Kind), r.Scope, r.Key, int64(r.Limit), int64(r.Window/time.Second))
+		}
+	}
+	switch {
+	case admitted == nil:
+		return nil
+	case reserved == nil:
+		return append(admitted.arrays(), [][]byte{}, []string{}, []string{}, []string{}, []int64{}, []int64{})
+	}
+	return append(admitted.arrays(), reserved.arrays()...)
 }
 
 // keyLocks are the locks of all subject keys, in the one order in which all transactions take them.
@@ -293,9 +358,9 @@ func (s *Store) FindReplay(ctx context.Context, k ca.IdempotencyKey) (*ca.Replay
 		return nil, nil
 	}
 	var body, serial []byte
-	var issuer string
+	var issuer, waiting string
 	err := s.read(ctx, "looking up an idempotency key", func(ctx context.Context, db querier) error {
-		return db.QueryRow(ctx, selectIdempotencyKey, k.Actor, k.Key).Scan(&body, &issuer, &serial)
+		return db.QueryRow(ctx, selectIdempotencyKey, k.Actor, k.Key).Scan(&body, &issuer, &serial, &waiting)
 	})
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
@@ -304,6 +369,8 @@ func (s *Store) FindReplay(ctx context.Context, k ca.IdempotencyKey) (*ca.Replay
 		return nil, err
 	case string(body) != string(k.Body[:]):
 		return &ca.Replay{Mismatch: true}, nil
+	case waiting != "":
+		return &ca.Replay{Waiting: waiting}, nil
 	}
 	issued, err := s.certificates(ctx, issuer, serial)
 	if err != nil {

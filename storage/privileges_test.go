@@ -14,7 +14,7 @@ import (
 
 var facts = []string{
 	"authorities", "requests", "certificates", "orphans", "imported_certificates", "revocations", "compromised_keys",
-	"crl_intents", "crls", "audit_leaves",
+	"crl_intents", "crls", "audit_leaves", "namespaces", "approvals",
 }
 
 func sqlState(err error) string {
@@ -38,7 +38,7 @@ func TestTheServiceCannotChangeFacts(t *testing.T) {
 	f.revoke(c, issuance.KeyCompromise, 0)
 	f.addAuthority("issuing-1")
 	partition := "certificates_" + c.Serial.Time().Format("2006_01")
-	column := map[string]string{"authorities": "name", "audit_leaves": "kind", partition: "issuer"}
+	column := map[string]string{"authorities": "name", "namespaces": "name", "approvals": "person", "audit_leaves": "kind", partition: "issuer"}
 
 	var forbidden []string
 	for _, table := range append(facts, partition) {
@@ -53,6 +53,9 @@ func TestTheServiceCannotChangeFacts(t *testing.T) {
 		"UPDATE intents SET tbs = ''",
 		"UPDATE intents SET request_id = request_id",
 		"UPDATE idempotency_keys SET serial = ''",
+		"UPDATE waiting_requests SET actor = '{}'",
+		"DELETE FROM waiting_requests",
+		"UPDATE reservations SET until = now()",
 		"UPDATE api_tokens SET sha256 = sha256",
 		"UPDATE api_tokens SET roles = '{operator}'",
 		"DELETE FROM api_tokens",

@@ -158,7 +158,8 @@ func isConflict(err error) bool {
 
 // isTaken tells outcomes that the same write, done before, would bring about.
 func isTaken(err error) bool {
-	return sqlState(err) == "23505" || errors.Is(err, ca.ErrIntentLost) || errors.Is(err, ca.ErrFenced) || errors.Is(err, ca.ErrExists)
+	return sqlState(err) == "23505" || errors.Is(err, ca.ErrIntentLost) || errors.Is(err, ca.ErrFenced) || errors.Is(err, ca.ErrExists) ||
+		errors.Is(err, ca.ErrDecided)
 }
 
 func readOnly(err error) bool { return sqlState(err) == "25006" }
@@ -176,7 +177,7 @@ func isBroken(err error) bool {
 func isOurs(err error) bool {
 	for _, ours := range []error{
 		ca.ErrNotFound, ca.ErrIntentLost, ca.ErrFenced, ca.ErrExists, ca.ErrKeyCompromised, ca.ErrIdempotencyMismatch, ca.ErrIdempotencyBusy,
-		ErrSchema, ErrPrivileges, pgx.ErrNoRows, pgx.ErrTxCommitRollback, errKeyTaken,
+		ca.ErrDecided, ErrSchema, ErrPrivileges, pgx.ErrNoRows, pgx.ErrTxCommitRollback, errKeyTaken,
 	} {
 		if errors.Is(err, ours) {
 			return true
@@ -186,7 +187,8 @@ func isOurs(err error) bool {
 	var unsafe *UnsafeError
 	var invalid *ca.InvalidError
 	var replay *ca.Replay
-	return errors.As(err, &scan) || errors.As(err, &unsafe) || errors.As(err, &invalid) || errors.As(err, &replay)
+	var exhausted *ca.ExhaustedError
+	return errors.As(err, &scan) || errors.As(err, &unsafe) || errors.As(err, &invalid) || errors.As(err, &replay) || errors.As(err, &exhausted)
 }
 
 // describe says what was being done and, of an error that may pass, that the database is unavailable.

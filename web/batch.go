@@ -41,13 +41,14 @@ type BatchRequest struct {
 
 // BatchResult is what came of one line of a batch.
 type BatchResult struct {
-	Line        int      `json:"line" example:"1" doc:"The line of the batch, from 1; results come in the order in which they are ready"`
-	ID          string   `json:"id,omitempty" example:"www-17" doc:"Your name for the line"`
-	Status      int      `json:"status" example:"201" doc:"The status that the request would have got on its own"`
-	Replayed    bool     `json:"replayed,omitempty" doc:"Issued for an earlier request with this idempotency key"`
-	RetryAfter  int      `json:"retry_after,omitempty" doc:"Seconds after which asking again may help"`
-	Certificate *Issued  `json:"certificate,omitempty" doc:"What was issued"`
-	Problem     *Problem `json:"problem,omitempty" doc:"Why nothing was"`
+	Line        int             `json:"line" example:"1" doc:"The line of the batch, from 1; results come in the order in which they are ready"`
+	ID          string          `json:"id,omitempty" example:"www-17" doc:"Your name for the line"`
+	Status      int             `json:"status" example:"201" doc:"The status that the request would have got on its own"`
+	Replayed    bool            `json:"replayed,omitempty" doc:"Issued for an earlier request with this idempotency key"`
+	RetryAfter  int             `json:"retry_after,omitempty" doc:"Seconds after which asking again may help"`
+	Certificate *Issued         `json:"certificate,omitempty" doc:"What was issued"`
+	Request     *WaitingRequest `json:"request,omitempty" doc:"What persons must approve first; the status is 202"`
+	Problem     *Problem        `json:"problem,omitempty" doc:"Why nothing was"`
 }
 
 type batchInput struct {
@@ -219,8 +220,14 @@ func (s *Server) batchResult(ctx context.Context, key string, line batchLine) (r
 		failed(unknownIssuer(err, wish.Issuer))
 		return result
 	}
+	result.Replayed = outcome.Replayed
+	if outcome.Waiting != nil {
+		waiting := showWaiting(*outcome.Waiting)
+		result.Status, result.Request = http.StatusAccepted, &waiting
+		return result
+	}
 	issued := issuedOf(outcome)
-	result.Status, result.Certificate, result.Replayed = http.StatusCreated, &issued, outcome.Replayed
+	result.Status, result.Certificate = http.StatusCreated, &issued
 	return result
 }
 

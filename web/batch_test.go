@@ -121,6 +121,13 @@ func TestBatchRefusals(t *testing.T) {
 	if len(got) != 1 || got[0].Status != http.StatusUnprocessableEntity || got[0].Problem.Violations[0].Rule != "names.namespace" {
 		t.Errorf("%+v", got)
 	}
+	s.office.err = nil
+	s.office.outcome.Waiting = &ca.WaitingRequest{Request: ca.Request{ID: "r-7"}}
+	got = results(t, s.call(batchCall.lines(BatchRequest{Profile: "tls-server", CSR: csr})))
+	if len(got) != 1 || got[0].Status != http.StatusAccepted || got[0].Request == nil || got[0].Request.ID != "r-7" || got[0].Certificate != nil {
+		t.Errorf("%+v", got)
+	}
+	s.office.outcome.Waiting = nil
 	s.office.err = ca.ErrUnavailable
 	got = results(t, s.call(batchCall.lines(BatchRequest{Profile: "tls-server", CSR: csr})))
 	if len(got) != 1 || got[0].Status != http.StatusServiceUnavailable || got[0].RetryAfter == 0 {

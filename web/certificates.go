@@ -171,8 +171,23 @@ func (s *Server) certificates(ctx context.Context, in *certificatesInput) (*cert
 }
 
 // readFilter reads every parameter and reports all that are wrong.
+// readPage reads which page is wanted, and adds what is wrong with that.
+func readPage(cursor, limit string, all []policies.Violation) (int, []policies.Violation) {
+	if len(cursor) > maxCursor || !printable(cursor) {
+		all = append(all, broken("cursor", "give the cursor as the last page gave it", "the cursor is none"))
+	}
+	if limit == "" {
+		return defaultLimit, all
+	}
+	n, err := strconv.Atoi(limit)
+	if err != nil || n < 1 || n > maxLimit {
+		all = append(all, broken("limit", "use 1 to 500", "the limit is not a number from 1 to 500"))
+	}
+	return n, all
+}
+
 func readFilter(in *certificatesInput) (ca.Filter, error) {
-	f := ca.Filter{Query: in.Query, Profile: in.Profile, Issuer: in.Issuer, Status: in.Status, Cursor: in.Cursor, Limit: defaultLimit}
+	f := ca.Filter{Query: in.Query, Profile: in.Profile, Issuer: in.Issuer, Status: in.Status, Cursor: in.Cursor}
 	var all []policies.Violation
 	if len(in.Query) > maxQuery || !printable(in.Query) {
 		all = append(all, broken("q", "search for up to 253 octets of text", "the search is too long or holds control characters"))
@@ -192,16 +207,7 @@ func readFilter(in *certificatesInput) (ca.Filter, error) {
 		}
 		f.ExpiresBefore = at
 	}
-	if len(in.Cursor) > maxCursor || !printable(in.Cursor) {
-		all = append(all, broken("cursor", "give the cursor as the last page gave it", "the cursor is none"))
-	}
-	if in.Limit != "" {
-		limit, err := strconv.Atoi(in.Limit)
-		if err != nil || limit < 1 || limit > maxLimit {
-			all = append(all, broken("limit", "use 1 to 500", "the limit is not a number from 1 to 500"))
-		}
-		f.Limit = limit
-	}
+	f.Limit, all = readPage(in.Cursor, in.Limit, all)
 	slices.SortFunc(all, func(a, b policies.Violation) int { return strings.Compare(a.Field, b.Field) })
 	return f, refusal(all...)
 }

@@ -40,8 +40,9 @@ type issueInput struct {
 }
 
 type issueAnswer struct {
+	Status      int    `hidden:"true"`
 	ContentType string `header:"Content-Type" hidden:"true"`
-	Location    string `header:"Location" doc:"Where the certificate is from now on"`
+	Location    string `header:"Location" doc:"Where the certificate is from now on, or the request that waits"`
 	Replayed    string `header:"Idempotency-Replayed" doc:"\"true\" when issued for an earlier request with this key"`
 	Body        []byte
 }
@@ -49,11 +50,14 @@ type issueAnswer struct {
 func (s *Server) routeIssue(api huma.API) error {
 	return route(s, api, call{
 		method: http.MethodPost, path: "/certificates", id: "issue-certificate", tag: tagCertificates, success: http.StatusCreated,
-		summary:     "Ask for a certificate",
-		description: "Turns a certification request into a certificate, or into a problem that names every rule broken and how to satisfy it.",
-		bodies:      requestBodies(IssueRequest{}),
-		answers:     []media{{name: typeJSON, json: Issued{}}, {name: typeChain, text: "the chain alone: the certificate, then its issuers"}},
-		problems:    append([]int{http.StatusConflict, http.StatusUnprocessableEntity}, requestProblems...),
+		summary: "Ask for a certificate",
+		description: "Turns a certification request into a certificate, or into a problem that names every rule broken and how to satisfy it. " +
+			"Where persons must approve, the answer is 202 and Location leads to the request; asked again with the same Idempotency-Key, it is " +
+			"the same, and the certificate once that is issued.",
+		bodies:   requestBodies(IssueRequest{}),
+		answers:  []media{{name: typeJSON, json: Issued{}}, {name: typeChain, text: "the chain alone: the certificate, then its issuers"}},
+		accepted: []media{{name: typeJSON, json: WaitingRequest{}}},
+		problems: append([]int{http.StatusConflict, http.StatusUnprocessableEntity}, requestProblems...),
 	}, s.issue)
 }
 
@@ -66,8 +70,13 @@ func (s *Server) issue(ctx context.Context, in *issueInput) (*issueAnswer, error
 	if err != nil {
 		return nil, unknownIssuer(err, wish.Issuer)
 	}
+	if outcome.Waiting != nil {
+		return answerWaiting(outcome)
+	}
 	issued := issuedOf(outcome)
-	out := &issueAnswer{ContentType: typeChain, Location: pattern("/certificates/" + issued.Serial), Body: []byte(issued.Chain)}
+	out := &issueAnswer{
+		Status: http.StatusCreated, ContentType: typeChain, Location: pattern("/certificates/" + issued.Serial), Body: []byte(issued.Chain),
+	}
 	if outcome.Replayed {
 		out.Replayed = "true"
 	}
@@ -88,6 +97,21 @@ func issuedOf(outcome ca.Outcome) Issued {
 		Serial: c.Serial.String(), Certificate: encodePEM(c.DER), Chain: encodePEM(outcome.Chain...), Issuer: c.Issuer, Profile: c.Profile,
 		PolicyVersion: c.PolicyDigest, NotBefore: c.NotBefore.UTC(), NotAfter: c.NotAfter.UTC(), AuditEvent: c.EventID,
 	}
+}
+
+// answerWaiting tells of a request that needs approval, whatever the caller would have liked to read of a certificate.
+func answerWaiting(outcome ca.Outcome) (*issueAnswer, error) {
+	body, err := jsonAnswer(showWaiting(*outcome.Waiting))
+	if err != nil {
+		return nil, err
+	}
+	out := &issueAnswer{
+		Status: http.StatusAccepted, ContentType: body.ContentType, Location: pattern("/requests/" + outcome.Waiting.ID), Body: body.Body,
+	}
+	if outcome.Replayed {
+		out.Replayed = "true"
+	}
+	return out, nil
 }
 
 // readIssue makes an order of the body that came.

@@ -20,6 +20,9 @@ type Metrics struct {
 	issued     *prometheus.CounterVec
 	issuance   *prometheus.HistogramVec
 	refused    *prometheus.CounterVec
+	waiting    *prometheus.CounterVec
+	decided    *prometheus.CounterVec
+	limited    *prometheus.CounterVec
 	failed     *prometheus.CounterVec
 	revoked    *prometheus.CounterVec
 	settled    *prometheus.CounterVec
@@ -67,6 +70,9 @@ func NewMetrics(profiles []string) *Metrics {
 		issued:     count("certificates_issued_total", "Certificates issued.", "authority", "profile"),
 		issuance:   seconds("issuance_duration_seconds", "From an order to its certificate.", "authority", "profile"),
 		refused:    count("requests_refused_total", "Requests refused by the policies.", "profile"),
+		waiting:    count("requests_waiting_total", "Requests that began to wait for approval.", "profile"),
+		decided:    count("requests_decided_total", "Requests that wait no more.", "profile", "outcome"),
+		limited:    count("requests_limited_total", "Requests turned away by a rate or a quota.", "profile", "by"),
 		failed:     count("operation_failures_total", "Operations that failed after their intent was recorded.", "step"),
 		revoked:    count("certificates_revoked_total", "Revocations recorded, holds and releases included.", "authority", "reason"),
 		settled:    count("intents_settled_total", "Intents settled as possibly signed.", "authority"),
@@ -90,12 +96,26 @@ func (m *Metrics) Issued(authority, profile string, took time.Duration) {
 }
 
 // Refused counts a refusal by the policies.
-func (m *Metrics) Refused(profile string) {
+func (m *Metrics) Refused(profile string) { m.refused.WithLabelValues(m.known(profile)).Inc() }
+
+// known is a profile that may become a label.
+func (m *Metrics) known(profile string) string {
 	if !slices.Contains(m.profiles, profile) {
-		profile = "unknown"
+		return "unknown"
 	}
-	m.refused.WithLabelValues(profile).Inc()
+	return profile
 }
+
+// Waiting counts a request that began to wait for approval.
+func (m *Metrics) Waiting(profile string) { m.waiting.WithLabelValues(m.known(profile)).Inc() }
+
+// Decided counts a request that waits no more.
+func (m *Metrics) Decided(profile, outcome string) {
+	m.decided.WithLabelValues(m.known(profile), outcome).Inc()
+}
+
+// Limited counts a request that was turned away by a rate or a quota.
+func (m *Metrics) Limited(profile, by string) { m.limited.WithLabelValues(m.known(profile), by).Inc() }
 
 // Failed counts an operation that failed half way.
 func (m *Metrics) Failed(step string) { m.failed.WithLabelValues(step).Inc() }
@@ -118,7 +138,7 @@ func (m *Metrics) Published(authority, scope string, entries int, took time.Dura
 // served counts an answer. Methods that nothing here has are one word, so that callers cannot make up labels.
 func (m *Metrics) served(route, method string, status int, took time.Duration) {
 	switch method {
-	case http.MethodGet, http.MethodHead, http.MethodPost:
+	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodDelete:
 	default:
 		method = "other"
 	}

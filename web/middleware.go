@@ -200,7 +200,7 @@ func allowedMethods(r *http.Request) []string {
 	if r.URL.RawPath != "" {
 		path = r.URL.RawPath
 	}
-	for _, m := range []string{http.MethodGet, http.MethodHead, http.MethodPost} {
+	for _, m := range []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodDelete} {
 		if routes.Match(chi.NewRouteContext(), m, path) {
 			allowed = append(allowed, m)
 		}

@@ -30,6 +30,8 @@ func (s *Server) newOpenAPI(router chi.Router) huma.API {
 			},
 			Tags: []*huma.Tag{
 				{Name: tagCertificates, Description: "Certificates: ask for one, read, search, revoke"},
+				{Name: tagRequests, Description: "Requests that need the approval of persons"},
+				{Name: tagNamespaces, Description: "Namespaces: what teams own and may use, with quotas and rates"},
 				{Name: tagProfiles, Description: "Profiles: what can be asked for, and what would come of it"},
 				{Name: tagAuthorities, Description: "Authorities: the hierarchy, its keys and its CRLs"},
 			},
@@ -48,6 +50,8 @@ func (s *Server) newOpenAPI(router chi.Router) huma.API {
 
 const (
 	tagCertificates = "certificates"
+	tagRequests     = "requests"
+	tagNamespaces   = "namespaces"
 	tagProfiles     = "profiles"
 	tagAuthorities  = "authorities"
 )
@@ -73,6 +77,7 @@ type call struct {
 	success      int
 	bodies       []media // of the request, when it has one
 	answers      []media // of the answer; the first is what callers get who do not care
+	accepted     []media // of an answer 202, where a call can have one
 	problems     []int   // statuses besides those that every call can answer with
 	maxBody      int64   // octets of its body; 0: the service's limit
 }
@@ -116,6 +121,9 @@ func route[I, O any](s *Server, api huma.API, c call, handler func(context.Conte
 			strconv.Itoa(c.success): {Description: http.StatusText(c.success), Content: content(schemas, c.answers)},
 		},
 	}
+	if len(c.accepted) > 0 {
+		op.Responses["202"] = &huma.Response{Description: http.StatusText(http.StatusAccepted), Content: content(schemas, c.accepted)}
+	}
 	for _, status := range append([]int{400, 401, 403, 406, 429, 500, 503}, c.problems...) {
 		described := content(schemas, []media{{name: problemType, json: Problem{}}})
 		described[problemType].Example = exampleOf(status)
@@ -130,7 +138,12 @@ func route[I, O any](s *Server, api huma.API, c call, handler func(context.Conte
 	})
 	if len(c.bodies) > 0 {
 		// The body is documented after the registration, so that it is this room's reader that reads it, and not huma's.
-		api.OpenAPI().Paths[path].Post.RequestBody = &huma.RequestBody{Required: true, Content: content(schemas, c.bodies)}
+		of := api.OpenAPI().Paths[path]
+		operation := of.Post
+		if c.method == http.MethodPut {
+			operation = of.Put
+		}
+		operation.RequestBody = &huma.RequestBody{Required: true, Content: content(schemas, c.bodies)}
 	}
 	return nil
 }

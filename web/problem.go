@@ -76,6 +76,7 @@ var (
 	kindMediaType       = kind{"unsupported-media-type", http.StatusUnsupportedMediaType, "The media type is not read here"}
 	kindRefused         = kind{"refused", http.StatusUnprocessableEntity, "The policies refuse the request"}
 	kindTooMany         = kind{"too-many-requests", http.StatusTooManyRequests, "Too many requests"}
+	kindQuota           = kind{"quota-exhausted", http.StatusTooManyRequests, "A quota is used up"}
 	kindInternal        = kind{"internal", http.StatusInternalServerError, "The service failed"}
 	kindUnavailable     = kind{"unavailable", http.StatusServiceUnavailable, "The service is not available for the moment"}
 )
@@ -126,6 +127,12 @@ var outcomes = []struct {
 	{ca.ErrIdempotencyBusy, kindKeyBusy, shortly},
 	{ca.ErrRevokedOtherwise, kindConflict, 0},
 	{ca.ErrExpired, kindConflict, 0},
+	{ca.ErrDecided, kindConflict, 0},
+	{ca.ErrBindingChanged, kindConflict, 0},
+	{ca.ErrOwnRequest, kindDenied, 0},
+	{ca.ErrApprovalIdle, kindDenied, 0},
+	{ca.ErrOfFile, kindConflict, 0},
+	{ca.ErrChanged, kindConflict, 0},
 	{ca.ErrKeyCompromised, kindRefused, 0},
 	{ca.ErrUnavailable, kindUnavailable, shortly},
 }
@@ -145,6 +152,8 @@ func (s *Server) translate(ctx context.Context, err error) *Problem {
 		field    *ca.InvalidError
 		refused  *policies.Refusal
 		denied   *access.Denied
+		limited  *ca.LimitedError
+		used     *ca.ExhaustedError
 	)
 	switch {
 	case errors.As(err, &ready):
@@ -163,6 +172,10 @@ func (s *Server) translate(ctx context.Context, err error) *Problem {
 		return p
 	case errors.As(err, &refused):
 		return refusedProblem(refused)
+	case errors.As(err, &limited):
+		return newProblem(kindTooMany, limited.Error()).retryAfter(limited.RetryAfter)
+	case errors.As(err, &used):
+		return exhaustedProblem(used)
 	case errors.As(err, &denied) && !denied.Hidden:
 		return newProblem(kindDenied, "your roles do not allow "+string(denied.Action))
 	case denied != nil, errors.Is(err, ca.ErrNotFound):
@@ -188,6 +201,16 @@ func (s *Server) known(ctx context.Context, p *Problem, retry time.Duration, err
 	if retry > 0 {
 		p.retryAfter(retry)
 	}
+	return p
+}
+
+// exhaustedProblem tells what has no room. Where that changes with time it says when.
+func exhaustedProblem(e *ca.ExhaustedError) *Problem {
+	p := newProblem(kindRefused, e.Error())
+	if e.RetryAfter > 0 {
+		p = newProblem(kindQuota, e.Error()).retryAfter(e.RetryAfter)
+	}
+	p.Violations = []policies.Violation{e.Violation()}
 	return p
 }
 

@@ -83,7 +83,7 @@ func TestRefusalHasEveryViolation(t *testing.T) {
 func TestWhatHasNoRoute(t *testing.T) {
 	s := newSurface(t)
 	for _, path := range []string{
-		"/", "/api/v1", "/api/v2/certificates", "/api/v1/certificates/", "/api/v1/requests",
+		"/", "/api/v1", "/api/v2/certificates", "/api/v1/certificates/", "/api/v1/nothing",
 		"/api/v1/docs/passwd", "/api/v1/docs/..%2fserver.go",
 	} {
 		wantProblem(t, s.call(ask{path: path, role: access.Auditor}), http.StatusNotFound, "not-found")
@@ -91,6 +91,7 @@ func TestWhatHasNoRoute(t *testing.T) {
 	for _, c := range []struct{ method, path, allow string }{
 		{http.MethodDelete, "/api/v1/certificates", "GET, POST"},
 		{http.MethodGet, "/api/v1/certificates/1c/revoke", "POST"},
+		{http.MethodPost, "/api/v1/namespaces/dev", "GET, PUT, DELETE"},
 		{http.MethodPost, "/api/v1/openapi.json", "GET"},
 		{"BREW", "/api/v1/profiles", "GET"},
 	} {

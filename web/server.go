@@ -27,6 +27,14 @@ type Authority interface {
 	Issue(ctx context.Context, o ca.Order) (ca.Outcome, error)
 	Evaluate(ctx context.Context, o ca.Order) (*policies.Decision, error)
 	Revoke(ctx context.Context, o ca.RevokeOrder) (ca.Revocation, error)
+	Requests(ctx context.Context, actor access.Actor, f ca.WaitingFilter) (page []ca.WaitingRequest, next string, err error)
+	Request(ctx context.Context, actor access.Actor, id string) (ca.RequestState, error)
+	Approve(ctx context.Context, o ca.ApproveOrder) (ca.RequestState, error)
+	Reject(ctx context.Context, o ca.ApproveOrder) (ca.RequestState, error)
+	Namespaces(ctx context.Context, actor access.Actor) ([]ca.NamespaceVersion, error)
+	NamespaceHistory(ctx context.Context, actor access.Actor, name string) ([]ca.NamespaceVersion, error)
+	SetNamespace(ctx context.Context, actor access.Actor, n access.Namespace, after int) (ca.NamespaceVersion, error)
+	RemoveNamespace(ctx context.Context, actor access.Actor, name string, after int) (ca.NamespaceVersion, error)
 	Certificate(ctx context.Context, actor access.Actor, issuer string, serial []byte) (ca.Certificate, error)
 	List(ctx context.Context, actor access.Actor, f ca.Filter) (ca.Page, error)
 	ChainOf(ctx context.Context, certificate ca.Certificate) ([][]byte, error)
@@ -131,7 +139,9 @@ func (s *Server) routeAPI(inFlight int) error {
 	api := s.newOpenAPI(s.api)
 	api.UseMiddleware(s.authenticate, s.limitRate, s.checkQuery, s.negotiateAnswer, s.readBody)
 	for _, register := range []func(huma.API) error{
-		s.routeIssue, s.routeBatch, s.routeCertificate, s.routeCertificates, s.routeRevoke, s.routeProfiles, s.routeProfile, s.routeEvaluate,
+		s.routeIssue, s.routeBatch, s.routeCertificate, s.routeCertificates, s.routeRevoke,
+		s.routeRequests, s.routeRequest, s.routeApprove, s.routeReject,
+		s.routeNamespaces, s.routeNamespace, s.routeSetNamespace, s.routeRemoveNamespace, s.routeProfiles, s.routeProfile, s.routeEvaluate,
 		s.routeAuthorities, s.routeAuthority,
 	} {
 		if err := register(api); err != nil {

@@ -16,6 +16,7 @@ import (
 	"math/big"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -42,6 +43,11 @@ type office struct {
 	records  []ca.AuthorityRecord
 	crl      ca.CRLRecord
 	policies *policies.Set
+	waits    ca.RequestState
+	words    []ca.ApproveOrder
+	spaces   []ca.NamespaceVersion
+	set      []access.Namespace
+	after    []int
 	err      error // what every verb returns, once access has been asked
 	busy     func()
 }
@@ -83,6 +89,42 @@ func (o *office) Revoke(_ context.Context, order ca.RevokeOrder) (ca.Revocation,
 	defer o.mu.Unlock()
 	o.revokes = append(o.revokes, order)
 	return o.revoked, o.asked(order.Actor, access.RevokeCertificate, order.Actor.Namespace)
+}
+
+func (o *office) Requests(_ context.Context, a access.Actor, f ca.WaitingFilter) ([]ca.WaitingRequest, string, error) {
+	return []ca.WaitingRequest{o.waits.WaitingRequest}, "r-6", o.asked(a, access.ReadRequest, a.Namespace)
+}
+
+func (o *office) Request(_ context.Context, a access.Actor, _ string) (ca.RequestState, error) {
+	return o.waits, o.asked(a, access.ReadRequest, a.Namespace)
+}
+
+func (o *office) Approve(_ context.Context, order ca.ApproveOrder) (ca.RequestState, error) {
+	o.words = append(o.words, order)
+	return o.waits, o.asked(order.Actor, access.ApproveRequest, order.Actor.Namespace)
+}
+
+func (o *office) Reject(_ context.Context, order ca.ApproveOrder) (ca.RequestState, error) {
+	o.words = append(o.words, order)
+	return o.waits, o.asked(order.Actor, access.ApproveRequest, order.Actor.Namespace)
+}
+
+func (o *office) Namespaces(_ context.Context, a access.Actor) ([]ca.NamespaceVersion, error) {
+	return o.spaces, o.asked(a, access.ReadNamespace, a.Namespace)
+}
+
+func (o *office) NamespaceHistory(_ context.Context, a access.Actor, _ string) ([]ca.NamespaceVersion, error) {
+	return o.spaces, o.asked(a, access.ReadNamespace, a.Namespace)
+}
+
+func (o *office) SetNamespace(_ context.Context, a access.Actor, n access.Namespace, after int) (ca.NamespaceVersion, error) {
+	o.set, o.after = append(o.set, n), append(o.after, after)
+	return o.spaces[0], o.asked(a, access.ChangeNamespace, a.Namespace)
+}
+
+func (o *office) RemoveNamespace(_ context.Context, a access.Actor, _ string, after int) (ca.NamespaceVersion, error) {
+	o.after = append(o.after, after)
+	return o.spaces[0], o.asked(a, access.ChangeNamespace, a.Namespace)
 }
 
 func (o *office) Certificate(_ context.Context, a access.Actor, _ string, _ []byte) (ca.Certificate, error) {
@@ -279,7 +321,25 @@ func newOffice(t testing.TB) *office {
 		NotAfter: noon.Add(time.Hour), IssuedAt: noon,
 	}}
 	stored.Serial[0], stored.Serial[19] = 0x1c, 0xab
+	waits := ca.RequestState{WaitingRequest: ca.WaitingRequest{
+		Request: ca.Request{
+			ID: "r-7", At: noon, Namespace: "dev", Profile: "code-signing", Issuer: "issuing-1", CSR: []byte{0x30, 0}, PolicyDigest: "sha256:00",
+		},
+		Actor: access.Actor{ID: "token-1", Name: "team", Person: "alice"}, Subject: "CN=a tool", ExpiresAt: noon.Add(time.Hour), Status: ca.StatusWaiting,
+		Approvals: []ca.ApprovalRecord{{
+			Approval: policies.Approval{Person: "bob", At: noon, Binding: "sha256:b"}, Approved: true, Comment: "seen", EventID: "e-3",
+		}},
+	}, Need: 2, Have: 1, Binding: "sha256:b"}
+	spaces := []ca.NamespaceVersion{{
+		Namespace: access.Namespace{
+			Name: "dev", DNS: []string{"dev.example"}, IP: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")},
+			Quotas: []access.Quota{{Certificates: 5, Per: 36 * time.Hour}, {Profile: "tls-server", Certificates: 1, Per: 48 * time.Hour}},
+			Rates:  []access.Rate{{Requests: 5, Per: 90 * time.Second}, {Requests: 5, Per: time.Minute}},
+		},
+		Version: 3, Source: ca.SourceAPI, Actor: "operator-1", At: noon, EventID: "e-4",
+	}}
 	return &office{
+		waits: waits, spaces: spaces,
 		outcome: ca.Outcome{Certificate: stored, Chain: [][]byte{leaf, issuing}}, found: stored,
 		page: ca.Page{Certificates: []ca.Certificate{stored}, Next: "more"},
 		revoked: ca.Revocation{

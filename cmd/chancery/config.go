@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/caarlos0/env/v11"
 
@@ -39,7 +40,8 @@ type Config struct {
 	Authorities []string `yaml:"authorities" env:"AUTHORITIES"`
 	// Policies says where the profiles are.
 	Policies PoliciesConfig `yaml:"policies" envPrefix:"POLICIES_"`
-	// Namespaces are the teams' shares of the name space.
+	// Namespaces are the teams' shares of the name space. Those that stand here are changed here alone, at the start of a replica; others
+	// can be set while the service runs (chancery namespace set).
 	Namespaces []NamespaceConfig `yaml:"namespaces"`
 	// Listen holds the addresses listened on.
 	Listen ListenConfig `yaml:"listen" envPrefix:"LISTEN_"`
@@ -85,6 +87,30 @@ type NamespaceConfig struct {
 	Subjects []string `yaml:"subjects"`
 	// Profiles that may be used. Default: every one that is not restricted.
 	Profiles []string `yaml:"profiles"`
+	// Quotas bound the certificates that it gets. Default: none.
+	Quotas []QuotaConfig `yaml:"quotas"`
+	// Rates bound how fast it may ask each replica. Default: none.
+	Rates []RateConfig `yaml:"rates"`
+}
+
+// QuotaConfig bounds certificates: at most so many in any span of a length.
+type QuotaConfig struct {
+	// Profile is the profile under which they are counted. Default: all together.
+	Profile string `yaml:"profile"`
+	// Certificates is how many; 0 means none.
+	Certificates int `yaml:"certificates"`
+	// Per is the length of the span, such as 24h; whole seconds, at most 366d.
+	Per strictyaml.Duration `yaml:"per"`
+}
+
+// RateConfig bounds requests: so many in a span on average, and so many at once.
+type RateConfig struct {
+	// Profile is the profile under which they are counted. Default: all together.
+	Profile string `yaml:"profile"`
+	// Requests is how many.
+	Requests int `yaml:"requests"`
+	// Per is the length of the span, such as 1m; whole seconds, at most 366d.
+	Per strictyaml.Duration `yaml:"per"`
 }
 
 // ListenConfig holds the addresses listened on, host:port.
@@ -225,32 +251,51 @@ func (c *Config) validate(doc *strictyaml.Document) {
 
 func (c *Config) validateNamespace(doc *strictyaml.Document, i int) {
 	n, field := c.Namespaces[i], fmt.Sprintf("namespaces[%d]", i)
-	if !namespaceName.MatchString(n.Name) || n.Name == ca.ServiceNamespace {
-		doc.Refuse(field+".name", "use lower-case letters, digits and hyphens", "%q cannot be a namespace's name", n.Name)
-	}
 	for _, other := range c.Namespaces[:i] {
 		if other.Name == n.Name {
 			doc.Refuse(field+".name", "", "namespace %q stands here twice", n.Name)
 		}
 	}
+	n.validate(doc, field+".")
+}
+
+// validate reports what is wrong with a namespace, at fields that begin with a path.
+func (n NamespaceConfig) validate(doc *strictyaml.Document, path string) {
+	if !namespaceName.MatchString(n.Name) || n.Name == ca.ServiceNamespace {
+		doc.Refuse(path+"name", "use lower-case letters, digits and hyphens", "%q cannot be a namespace's name", n.Name)
+	}
 	for j, prefix := range n.IP {
 		if _, err := netip.ParsePrefix(prefix); err != nil {
-			doc.Refuse(fmt.Sprintf("%s.ip[%d]", field, j), "write a prefix such as 10.1.0.0/16", "%q is not a prefix of addresses", prefix)
+			doc.Refuse(fmt.Sprintf("%sip[%d]", path, j), "write a prefix such as 10.1.0.0/16", "%q is not a prefix of addresses", prefix)
 		}
 	}
 	if err := n.namespace().Validate(); err != nil {
-		doc.Refuse(field, "", "%v", err)
+		doc.Refuse(strings.TrimSuffix(path, "."), "", "%v", err)
 	}
 }
 
 func (n NamespaceConfig) namespace() access.Namespace {
-	var owned []netip.Prefix
+	namespace := access.Namespace{Name: n.Name, DNS: n.DNS, Email: n.Email, URI: n.URI, Subjects: n.Subjects, Profiles: n.Profiles}
 	for _, text := range n.IP {
 		if prefix, err := netip.ParsePrefix(text); err == nil { // validate has refused any other
-			owned = append(owned, prefix)
+			namespace.IP = append(namespace.IP, prefix)
 		}
 	}
-	return access.Namespace{Name: n.Name, DNS: n.DNS, IP: owned, Email: n.Email, URI: n.URI, Subjects: n.Subjects, Profiles: n.Profiles}
+	for _, q := range n.Quotas {
+		namespace.Quotas = append(namespace.Quotas, access.Quota{Profile: q.Profile, Certificates: q.Certificates, Per: time.Duration(q.Per)})
+	}
+	for _, r := range n.Rates {
+		namespace.Rates = append(namespace.Rates, access.Rate{Profile: r.Profile, Requests: r.Requests, Per: time.Duration(r.Per)})
+	}
+	return namespace
+}
+
+// fileNamespaces are the configured namespaces.
+func (c Config) fileNamespaces() (all []access.Namespace) {
+	for _, n := range c.Namespaces {
+		all = append(all, n.namespace())
+	}
+	return all
 }
 
 // namespaces are the configured namespaces and the service's own.

@@ -19,9 +19,10 @@ const (
 	dieWhen = "CHANCERY_TEST_DIE_WHEN" // a file: the process is mortal from when it exists
 )
 
-// steps are the moments between which an issuance or a publication can be torn apart: before and after each call of what lasts.
+// steps are the moments between which an issuance, its waiting for approval, or a publication can be torn apart: before and after each call of what lasts.
 var (
 	issueSteps   = []string{"before intent", "after intent", "before certificate signature", "after certificate signature", "before certificate", "after certificate"}
+	queueSteps   = []string{"before waiting", "after waiting", "before approval", "after approval"}
 	publishSteps = []string{"before claim", "after claim", "before crl intent", "after crl intent", "before crl signature", "after crl signature", "before crl", "after crl"}
 )
 
@@ -64,6 +65,14 @@ func (s *deadlyStore) RecordIntent(ctx context.Context, i ca.Intent, l ...audit.
 
 func (s *deadlyStore) RecordCertificate(ctx context.Context, c ca.NewCertificate, l ...audit.Leaf) error {
 	return s.d.around("certificate", func() error { return s.Store.RecordCertificate(ctx, c, l...) })
+}
+
+func (s *deadlyStore) RecordWaiting(ctx context.Context, w ca.WaitingRequest, k ca.IdempotencyKey, l ...audit.Leaf) error {
+	return s.d.around("waiting", func() error { return s.Store.RecordWaiting(ctx, w, k, l...) })
+}
+
+func (s *deadlyStore) RecordApproval(ctx context.Context, request string, a ca.ApprovalRecord, l ...audit.Leaf) error {
+	return s.d.around("approval", func() error { return s.Store.RecordApproval(ctx, request, a, l...) })
 }
 
 func (s *deadlyStore) ClaimCRL(ctx context.Context, issuer, scope string, by ca.Replica, lease time.Duration) (claim ca.CRLClaim, err error) {

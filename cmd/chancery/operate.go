@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/user"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -261,8 +262,12 @@ func (a *app) tokenCommand() *cobra.Command {
 				spec.Person = name
 			}
 			return a.withStore(cmd.Context(), path, func(cfg Config, store *storage.Store) error {
-				if _, known := cfg.namespaces()[namespace]; !known && namespace != access.AllNamespaces {
-					return misuse{fmt.Errorf("--namespace: %q is not in the configuration", namespace)}
+				known, err := namespaceKnown(cmd.Context(), cfg, store, namespace)
+				if err != nil {
+					return err
+				}
+				if !known {
+					return misuse{fmt.Errorf("--namespace: %q is not in the configuration, nor was it set", namespace)}
 				}
 				token, err := a.createToken(cmd.Context(), store, spec, operator())
 				if err != nil {
@@ -290,6 +295,18 @@ func (a *app) tokenCommand() *cobra.Command {
 	}
 	cmd.AddCommand(create)
 	return cmd
+}
+
+// namespaceKnown tells whether a token can be for a namespace: one of the configuration, or one that was set while the service ran.
+func namespaceKnown(ctx context.Context, cfg Config, store *storage.Store, name string) (bool, error) {
+	if _, known := cfg.namespaces()[name]; known || name == access.AllNamespaces {
+		return true, nil
+	}
+	all, err := store.Namespaces(ctx)
+	if err != nil {
+		return false, fmt.Errorf("reading the namespaces: %w", err)
+	}
+	return slices.ContainsFunc(all, func(v ca.NamespaceVersion) bool { return v.Name == name && !v.Removed }), nil
 }
 
 // createToken makes a token and records its digest.

@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/chancery-ca/chancery/access"
+	"github.com/chancery-ca/chancery/ca"
 	"github.com/chancery-ca/chancery/client"
 )
 
@@ -76,6 +77,10 @@ func (a *app) requestCommand() *cobra.Command {
 				}
 			}
 			issued, err := c.Request(cmd.Context(), in)
+			var waiting *client.Waiting
+			if errors.As(err, &waiting) && waiting.Request.Status == ca.StatusWaiting {
+				return a.printWaiting(waiting.Request, key != nil, keyFile)
+			}
 			if err != nil {
 				if key != nil {
 					err = errors.Join(err, os.Remove(keyFile))
@@ -130,6 +135,17 @@ func onlyOne(csr, name, batch bool) error {
 		return misuse{errors.New("give one of --csr, --name and --batch")}
 	}
 	return nil
+}
+
+// printWaiting tells of a request that needs approval. The key stays where it is: the certificate will be for it.
+func (a *app) printWaiting(r client.WaitingRequest, hasKey bool, keyFile string) error {
+	return a.print(r, func(w io.Writer) {
+		fmt.Fprintf(w, "request      %s\nstatus       %s for approval, until %s\n", r.ID, r.Status, r.ExpiresAt.Local().Format(time.RFC3339))
+		if hasKey {
+			fmt.Fprintf(w, "key          %s\n", keyFile)
+		}
+		fmt.Fprintf(a.Stderr, "Persons must approve it. See where it stands with: chancery requests %s\n", r.ID)
+	})
 }
 
 func refuseOverwrite(force bool, files ...string) error {

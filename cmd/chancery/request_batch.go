@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -26,6 +28,7 @@ const (
 // batchReport is what `request --batch` has done.
 type batchReport struct {
 	Issued  []batchFile `json:"issued"`
+	Waiting []batchFile `json:"waiting"` // for approval
 	Skipped []string    `json:"skipped"` // requests whose certificate was there already
 	Failed  []batchFile `json:"failed"`
 }
@@ -35,6 +38,7 @@ type batchFile struct {
 	CSR         string             `json:"csr"`
 	Certificate string             `json:"certificate,omitempty"`
 	Serial      string             `json:"serial,omitempty"`
+	Request     string             `json:"request,omitempty"` // that waits
 	NotAfter    *time.Time         `json:"not_after,omitempty"`
 	Error       string             `json:"error,omitempty"`
 	Violations  []client.Violation `json:"violations,omitempty"`
@@ -75,6 +79,7 @@ func (b *batch) run(ctx context.Context) error {
 		if one.CSR, err = readCSR(filepath.Join(b.source, file)); err != nil {
 			return err
 		}
+		one.IdempotencyKey = b.key(one)
 		requests = append(requests, one)
 	}
 	b.total, b.shown = len(files), b.app.Now()
@@ -87,7 +92,7 @@ func (b *batch) run(ctx context.Context) error {
 		})
 	}
 	err = calls.Wait()
-	for _, list := range [][]batchFile{b.report.Issued, b.report.Failed} {
+	for _, list := range [][]batchFile{b.report.Issued, b.report.Waiting, b.report.Failed} {
 		slices.SortFunc(list, func(x, y batchFile) int { return strings.Compare(x.CSR, y.CSR) })
 	}
 	err = errors.Join(err, b.app.print(b.report, b.show))
@@ -97,13 +102,26 @@ func (b *batch) run(ctx context.Context) error {
 	return err
 }
 
+// key names a request by what it asks for, so that another run gets the certificate of the first, or learns that it was approved. With
+// force a new certificate is meant, so each run has keys of its own.
+func (b *batch) key(r client.RequestInput) string {
+	if b.force {
+		return ""
+	}
+	digest := sha256.New()
+	for _, part := range []string{r.Profile, r.Issuer, r.Validity, fmt.Sprint(r.Metadata), r.CSR} {
+		fmt.Fprintf(digest, "%d:%s", len(part), part)
+	}
+	return "batch-" + hex.EncodeToString(digest.Sum(nil))
+}
+
 // files are the requests of the directory that have no certificate yet, by name.
 func (b *batch) files() ([]string, error) {
 	entries, err := os.ReadDir(b.source)
 	if err != nil {
 		return nil, fmt.Errorf("reading the requests: %w", err)
 	}
-	b.report = batchReport{Issued: []batchFile{}, Skipped: []string{}, Failed: []batchFile{}}
+	b.report = batchReport{Issued: []batchFile{}, Waiting: []batchFile{}, Skipped: []string{}, Failed: []batchFile{}}
 	var files []string
 	for _, e := range entries {
 		if e.IsDir() || filepath.Ext(e.Name()) != csrSuffix {
@@ -128,13 +146,18 @@ func (b *batch) certificate(file string) string {
 // take writes a certificate down as soon as it is there.
 func (b *batch) take(file string, r client.BatchResult) error {
 	one := batchFile{CSR: file}
-	if r.Err != nil {
-		one.Error = r.Err.Error()
-		var problem *client.Problem
+	list := &b.report.Issued
+	var problem *client.Problem
+	var waiting *client.Waiting
+	switch {
+	case errors.As(r.Err, &waiting):
+		list, one.Request = &b.report.Waiting, waiting.Request.ID
+	case r.Err != nil:
+		list, one.Error = &b.report.Failed, r.Err.Error()
 		if errors.As(r.Err, &problem) {
 			one.Violations = problem.Violations
 		}
-	} else {
+	default:
 		one.Certificate, one.Serial, one.NotAfter = b.certificate(file), r.Issued.Serial, &r.Issued.NotAfter
 		if err := writeFile(one.Certificate, []byte(r.Issued.Chain), 0o644); err != nil {
 			return err
@@ -142,14 +165,11 @@ func (b *batch) take(file string, r client.BatchResult) error {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if r.Err != nil {
-		b.report.Failed = append(b.report.Failed, one)
-	} else {
-		b.report.Issued = append(b.report.Issued, one)
-	}
+	*list = append(*list, one)
 	if now := b.app.Now(); now.Sub(b.shown) >= progressEvery {
 		b.shown = now
-		fmt.Fprintf(b.app.Stderr, "%d of %d done, %d failed\n", len(b.report.Issued)+len(b.report.Failed), b.total, len(b.report.Failed))
+		done := len(b.report.Issued) + len(b.report.Waiting) + len(b.report.Failed)
+		fmt.Fprintf(b.app.Stderr, "%d of %d done, %d failed\n", done, b.total, len(b.report.Failed))
 	}
 	return nil
 }
@@ -158,8 +178,12 @@ func (b *batch) show(w io.Writer) {
 	for _, one := range b.report.Issued {
 		fmt.Fprintf(w, "%s  %s  until %s\n", one.Certificate, one.Serial, one.NotAfter.Local().Format(time.RFC3339))
 	}
+	for _, one := range b.report.Waiting {
+		fmt.Fprintf(w, "%s  waits for approval: request %s\n", one.CSR, one.Request)
+	}
 	for _, one := range b.report.Failed {
 		fmt.Fprintf(w, "%s  %s\n", one.CSR, one.Error)
 	}
-	fmt.Fprintf(w, "%d issued, %d failed, %d had a certificate already\n", len(b.report.Issued), len(b.report.Failed), len(b.report.Skipped))
+	fmt.Fprintf(w, "%d issued, %d waiting, %d failed, %d had a certificate already\n", len(b.report.Issued), len(b.report.Waiting),
+		len(b.report.Failed), len(b.report.Skipped))
 }

@@ -108,6 +108,9 @@ func (a *app) serve(ctx context.Context, cfg Config, l listeners, ready func()) 
 	}
 	defer func() { err = errors.Join(err, s.close()) }()
 
+	if err := s.ca.AdoptNamespaces(ctx, cfg.fileNamespaces()); err != nil {
+		return err
+	}
 	if _, err := s.ca.Recover(ctx); err != nil {
 		return fmt.Errorf("settling what an earlier run left open: %w", err)
 	}
@@ -308,13 +311,13 @@ func (s *service) upkeep(ctx context.Context) {
 	renew, database := time.NewTicker(renewCheck), time.NewTicker(upkeepEvery)
 	defer renew.Stop()
 	defer database.Stop()
-	s.forgetKeys(ctx) // a service that is restarted every day has upkeep, too
+	s.forget(ctx) // a service that is restarted every day has upkeep, too
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-database.C:
-			s.forgetKeys(ctx)
+			s.forget(ctx)
 			if err := s.store.EnsurePartitions(ctx, s.env.Now()); err != nil {
 				s.log.ErrorContext(ctx, "making partitions ahead failed; trying again", "error", err)
 			}
@@ -331,14 +334,17 @@ func (s *service) upkeep(ctx context.Context) {
 	}
 }
 
-// forgetKeys deletes the idempotency keys that are too old to be asked for again.
-func (s *service) forgetKeys(ctx context.Context) {
+// forget deletes the idempotency keys that are too old to be asked for again, and the counts of quotas that no window holds any more.
+func (s *service) forget(ctx context.Context) {
 	n, err := s.store.ForgetIdempotencyKeys(ctx, ca.IdempotencyAge)
 	switch {
 	case err != nil && ctx.Err() == nil:
 		s.log.ErrorContext(ctx, "forgetting old idempotency keys failed; trying again", "error", err)
 	case n > 0:
 		s.log.InfoContext(ctx, "old idempotency keys are forgotten", "keys", n)
+	}
+	if _, err := s.store.ForgetReservations(ctx); err != nil && ctx.Err() == nil {
+		s.log.ErrorContext(ctx, "forgetting old reservations failed; trying again", "error", err)
 	}
 }
 

@@ -1,0 +1,163 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/chancery-ca/chancery/access"
+	"github.com/chancery-ca/chancery/client"
+)
+
+func (a *app) requestsCommand() *cobra.Command {
+	var api apiFlags
+	var f client.RequestFilter
+	limit := 100
+	cmd := &cobra.Command{
+		Use:   "requests [ID]",
+		Short: "Show the requests that need approval, or one of them",
+		Args:  cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := a.connect(api, access.Approver)
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			if len(args) > 0 {
+				r, err := c.WaitingRequest(cmd.Context(), args[0])
+				if err != nil {
+					return err
+				}
+				return a.print(r, func(w io.Writer) { writeRequest(w, r) })
+			}
+			found := []client.WaitingRequest{}
+			for r, err := range c.Requests(cmd.Context(), f) {
+				if err != nil {
+					return err
+				}
+				if found = append(found, r); limit > 0 && len(found) == limit {
+					break
+				}
+			}
+			return a.print(found, func(w io.Writer) {
+				t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+				fmt.Fprintln(t, "REQUEST\tSTATUS\tNAMESPACE\tPROFILE\tREQUESTER\tUNTIL\tCERTIFICATE")
+				for _, r := range found {
+					fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.ID, r.Status, r.Namespace, r.Profile, orDash(r.Requester.Person),
+						r.ExpiresAt.Local().Format(time.DateOnly), orDash(first(strings.Join(r.Names, ","), r.Subject)))
+				}
+				_ = t.Flush()
+			})
+		},
+	}
+	api.add(cmd)
+	cmd.Flags().StringVar(&f.Status, "status", "", "waiting, issuing, issued, rejected, expired or refused")
+	cmd.Flags().IntVar(&limit, "limit", limit, "at most so many; 0 for all")
+	return cmd
+}
+
+func writeRequest(w io.Writer, r *client.WaitingRequest) {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	row := func(name, value string) {
+		if value != "" {
+			fmt.Fprintf(t, "%s\t%s\n", name, value)
+		}
+	}
+	row("request", r.ID)
+	row("status", r.Status)
+	row("why", r.Why)
+	row("serial", r.Serial)
+	row("requester", fmt.Sprintf("%s (%s)", r.Requester.Person, r.Requester.Name))
+	row("namespace", r.Namespace)
+	row("profile", r.Profile)
+	row("subject", r.Subject)
+	row("names", strings.Join(r.Names, ", "))
+	row("asked at", r.AskedAt.Local().Format(time.RFC3339))
+	row("until", r.ExpiresAt.Local().Format(time.RFC3339))
+	if r.Need > 0 {
+		row("approvals", fmt.Sprintf("%d of %d", r.Have, r.Need))
+		row("groups", strings.Join(r.Groups, ", "))
+		row("binding", r.Binding)
+	}
+	for _, reason := range r.Reasons {
+		row("because", reason.Message)
+	}
+	for _, word := range r.Approvals {
+		said := "approved by"
+		if !word.Approved {
+			said = "rejected by"
+		}
+		counts := ""
+		if word.Approved && r.Binding != "" && word.Binding != r.Binding {
+			counts = ", under policies that hold no more: it does not count"
+		}
+		row(said, strings.TrimSuffix(fmt.Sprintf("%s, %s%s: %s", word.Person, word.At.Local().Format(time.RFC3339), counts, word.Comment), ": "))
+	}
+	_ = t.Flush()
+}
+
+func (a *app) approveCommand() *cobra.Command {
+	var api apiFlags
+	var word client.Word
+	cmd := &cobra.Command{
+		Use:   "approve ID",
+		Short: "Approve a request; the last approval that it needs issues the certificate",
+		Long: `Approve a request. The last approval that it needs issues the certificate.
+
+Look at the request first (chancery requests ID) and give the binding that it shows: then nothing is approved that you have not seen, even
+when the policies change in between. Nobody approves the own request. Approving again is harmless, and takes up an issuance that failed.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := a.connect(api, access.Approver)
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			r, err := c.Approve(cmd.Context(), args[0], word)
+			if err != nil {
+				return err
+			}
+			return a.print(r, func(w io.Writer) {
+				if r.Serial != "" {
+					fmt.Fprintf(w, "%s is %s: serial %s\n", r.ID, r.Status, r.Serial)
+					return
+				}
+				fmt.Fprintf(w, "%s is %s: %d of %d persons have approved\n", r.ID, r.Status, r.Have, r.Need)
+			})
+		},
+	}
+	api.add(cmd)
+	cmd.Flags().StringVar(&word.Comment, "comment", "", "a note to keep with it")
+	cmd.Flags().StringVar(&word.Binding, "binding", "", "what was looked at, as chancery requests ID shows it")
+	return cmd
+}
+
+func (a *app) rejectCommand() *cobra.Command {
+	var api apiFlags
+	var word client.Word
+	cmd := &cobra.Command{
+		Use:   "reject ID --comment WHY",
+		Short: "Reject a request",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := a.connect(api, access.Approver)
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			r, err := c.Reject(cmd.Context(), args[0], word)
+			if err != nil {
+				return err
+			}
+			return a.print(r, func(w io.Writer) { fmt.Fprintf(w, "%s is %s\n", r.ID, r.Status) })
+		},
+	}
+	api.add(cmd)
+	cmd.Flags().StringVar(&word.Comment, "comment", "", "why; the requester reads it")
+	_ = cmd.MarkFlagRequired("comment")
+	return cmd
+}
