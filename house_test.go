@@ -43,6 +43,7 @@ var mayImport = map[string][]string{
 	"keeper":              {"hsm"},
 	"migrations":          {},
 	"policies":            {"access", "csr", "strictyaml"},
+	"policies/trial":      {"access", "csr", "policies", "strictyaml"},
 	"storage":             {"access", "audit", "ca", "csr", "issuance", "migrations", "policies", "storage/postgres"},
 	"storage/postgres":    {},
 	"storage/storagetest": {"storage", "storage/postgres"},

@@ -327,14 +327,9 @@ func (c *CA) replay(ctx context.Context, a *Authority, k IdempotencyKey) (earlie
 
 func newCertificate(a *Authority, g *policies.Grant, s *issuance.Certificate, r Request, at time.Time, eventID string, owner Replica) NewCertificate {
 	t := g.Template()
-	names := slices.Clone(t.DNS)
-	for _, ip := range t.IP {
-		names = append(names, ip.String())
-	}
-	names = append(append(names, t.Email...), t.URI...)
 	return NewCertificate{
 		Issuer: a.Name, Serial: s.Serial, Kind: s.Kind, DER: s.DER, SPKI: sha256.Sum256(t.SPKI), CRLScope: t.CRLScope, Profile: g.Profile(),
-		PolicyDigest: g.PolicyDigest(), Namespace: r.Namespace, RequestID: r.ID, Subject: t.Subject.String(), Names: names,
+		PolicyDigest: g.PolicyDigest(), Namespace: r.Namespace, RequestID: r.ID, Subject: t.Subject.String(), Names: t.Names(),
 		NotBefore: t.NotBefore, NotAfter: t.NotAfter, IssuedAt: at, EventID: eventID, Owner: owner,
 	}
 }
