@@ -29,6 +29,9 @@ const (
 	ReadProfile       Action = "profile.read"
 	EvaluateProfile   Action = "profile.evaluate"
 	ReadAuthority     Action = "authority.read"
+	ReadPolicy        Action = "policy.read"    // the files of policies, their history, proposals
+	ChangePolicy      Action = "policy.change"  // have other policies rule, or propose them
+	ApprovePolicy     Action = "policy.approve" // decide on a proposal
 )
 
 // AllNamespaces is the namespace of actors and resources that belong to no single team.

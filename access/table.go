@@ -5,10 +5,10 @@ import "slices"
 // allowed is the table of who may do what. What does not stand here is refused.
 var allowed = map[Role][]Action{
 	Requester: {IssueCertificate, ReadCertificate, ReadProfile, EvaluateProfile, ReadAuthority},
-	Approver:  {ReadCertificate, ReadProfile, ReadAuthority},
+	Approver:  {ReadCertificate, ReadProfile, ReadAuthority, ReadPolicy, ApprovePolicy},
 	Revoker:   {ReadCertificate, RevokeCertificate, ReadProfile, ReadAuthority},
-	Auditor:   {ReadCertificate, ReadProfile, ReadAuthority},
-	Operator:  {ReadCertificate, ReadProfile, ReadAuthority},
+	Auditor:   {ReadCertificate, ReadProfile, ReadAuthority, ReadPolicy},
+	Operator:  {ReadCertificate, ReadProfile, ReadAuthority, ReadPolicy, ChangePolicy},
 }
 
 // shared are the actions that a member of one namespace may do to what belongs to the whole authority. Certificates are not among

@@ -1,5 +1,5 @@
 // Package ca is the authority: its verbs, one file each. issue.go turns an order into a certificate, revoke.go takes one back,
-// publish.go keeps the CRLs current, recover.go settles what a crash left open, and tls.go gets the service its own certificate.
+// publish.go keeps the CRLs current, policy.go has other policies rule, recover.go settles what a crash left open, and tls.go gets the service its own certificate.
 //
 // It alone knows the order of steps. Who may do what is asked of access, what a certificate says of policies, how it is built and
 // signed of issuance; what must last goes to the Store and what was done goes into audit leaves, in one transaction with it. The
@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/chancery-ca/chancery/access"
@@ -23,7 +24,8 @@ type CA struct {
 	authorities   map[string]*Authority
 	first         *Authority
 	authorityKeys [][]byte
-	policies      *policies.Set
+	ruling        atomic.Pointer[ruling]
+	plan          PolicyPlan
 	namespaces    map[string]access.Namespace
 	replica       Replica
 	now           func() time.Time
@@ -35,11 +37,12 @@ type CA struct {
 	directory     *directory
 }
 
-// Config is what a CA is made of. Every field but Metrics is required.
+// Config is what a CA is made of. Every field but PolicyPlan and Metrics is required.
 type Config struct {
 	Store       Store
-	Authorities []*Authority // the first is the default issuer
-	Policies    *policies.Set
+	Authorities []*Authority  // the first is the default issuer
+	Policies    *policies.Set // what is configured; AdoptPolicies settles what rules
+	PolicyPlan  PolicyPlan
 	Namespaces  map[string]access.Namespace
 	Replica     Replica
 	Now         func() time.Time
@@ -77,10 +80,11 @@ func New(cfg Config) (*CA, error) {
 		return nil, errors.New("ca: the replica has no name")
 	}
 	c := &CA{
-		store: cfg.Store, authorities: map[string]*Authority{}, first: cfg.Authorities[0], policies: cfg.Policies, namespaces: cfg.Namespaces,
+		store: cfg.Store, authorities: map[string]*Authority{}, first: cfg.Authorities[0], plan: cfg.PolicyPlan, namespaces: cfg.Namespaces,
 		replica: cfg.Replica, now: cfg.Now, random: cfg.Random, newID: cfg.NewID, log: cfg.Log, metrics: cfg.Metrics,
 		publications: newPublications(), directory: newDirectory(),
 	}
+	c.ruling.Store(&ruling{set: cfg.Policies})
 	if c.metrics == nil {
 		c.metrics = noMetrics{}
 	}

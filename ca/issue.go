@@ -170,7 +170,7 @@ func (c *CA) decide(ctx context.Context, o Order, a *Authority) (Request, *polic
 		return Request{}, nil, fmt.Errorf("deciding: looking the key up: %w", err)
 	}
 	now := c.now()
-	decision := c.policies.Decide(policies.Request{
+	decision := c.rules().Decide(policies.Request{
 		CSR: o.CSR, Profile: o.Profile, Validity: o.Validity, Actor: o.Actor, Namespace: c.namespaces[o.Actor.Namespace],
 		Issuer: policies.Issuer{
 			Name: a.Name, Certificate: a.Certificate, CRLScope: FullScope, CRLURL: a.CRLURL, IssuerURLs: nonEmpty(a.IssuerURL),

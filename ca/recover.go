@@ -78,6 +78,16 @@ func (c *CA) Run(ctx context.Context) {
 			}
 		})
 	})
+	others.Go(func() {
+		failing := false // told once, not every second that the store is away
+		c.every(ctx, followEvery, nil, func() {
+			err := c.FollowPolicies(ctx)
+			if err != nil && !failing && ctx.Err() == nil {
+				c.log.ErrorContext(ctx, "following the policies that rule failed; trying again", "error", err)
+			}
+			failing = err != nil
+		})
+	})
 	c.every(ctx, publishEvery, c.publications.wake, func() { c.PublishDue(ctx) })
 	others.Wait()
 }

@@ -20,6 +20,7 @@ type Store interface {
 	IssuanceStore
 	RevocationStore
 	CRLStore
+	PolicyStore
 	// RecordEvents commits leaves that go with no other change, such as refusals of access.
 	RecordEvents(ctx context.Context, leaves ...audit.Leaf) error
 	// Authorities are all authorities known, by name.
