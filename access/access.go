@@ -44,6 +44,10 @@ type Actor struct {
 	Person    string // who stands behind the credential: two credentials of one person are one person
 	Namespace string // the namespace it acts in, or AllNamespaces
 	Roles     []Role
+	// Groups are the groups that the person is in, as who authenticated the person says; API tokens have none.
+	Groups []string
+	// Attributes are further claims about the person, by name: of an OIDC token or a client certificate; API tokens have none.
+	Attributes map[string][]string
 }
 
 // Resource is what an action is done to.

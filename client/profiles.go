@@ -94,7 +94,9 @@ type RuleResult struct {
 	Rule       string      `json:"rule"`
 	Source     string      `json:"source"`
 	Verdict    string      `json:"verdict"`
+	Seen       string      `json:"seen,omitempty"` // the value that the rule looked at
 	Violations []Violation `json:"violations,omitempty"`
+	Notices    []Violation `json:"notices,omitempty"` // what was remarked without being refused, and why approval is needed
 }
 
 // Content is what a certificate would say.

@@ -111,9 +111,9 @@ func DecideAuthority(r AuthorityRequest) *Decision {
 	if r.Root {
 		d.profile = RootAuthority
 	}
-	results, allowed := ask(authorityRules, a)
+	results, verdict := ask(authorityRules, a)
 	d.results = results
-	if !allowed {
+	if verdict != Allow {
 		return d
 	}
 	id, err := keyIdentifier(a.key.SPKI)

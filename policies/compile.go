@@ -66,6 +66,8 @@ func compile(r *report, f *profileFile) *Profile {
 	}
 	p.policies = compileOIDs(r, "certificate_policies", nil, f.CertificatePolicies)
 	p.lint = compileLint(r, f.Lint)
+	p.approval = compileApproval(r, f.Approval)
+	p.quota = compileQuota(r, f.Quota)
 	anonymous := p.names.min == 0 && !slices.ContainsFunc(p.subject.attributes, func(a attributePolicy) bool { return a.presence == required || a.presence == fixed })
 	if anonymous {
 		r.field("names.min", "ask for at least one name or one subject attribute", "a certificate could be made that names nobody")
@@ -74,7 +76,7 @@ func compile(r *report, f *profileFile) *Profile {
 }
 
 func compileKeys(r *report, f keysFile) keyPolicy {
-	k := keyPolicy{usage: make(map[csr.KeyAlgorithm]x509.KeyUsage)}
+	k := keyPolicy{usage: make(map[csr.KeyAlgorithm]x509.KeyUsage), once: f.Once}
 	if f.ECDSA == nil && f.RSA == nil && f.Ed25519 == nil {
 		r.field("keys", "allow at least one of ecdsa, rsa and ed25519", "no key is allowed")
 	}

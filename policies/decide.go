@@ -28,8 +28,11 @@ var rules = []rule[*evaluation]{
 	subjectStructure, subjectAttributes, subjectOrganisation, subjectCommonName,
 	namesTypes, namesCount, namesDNS, namesWildcard, namesPublic, namesIP, namesEmail, namesURI, namesPattern, namesNamespace, namesConstraints,
 	extensionBasicConstraints, extensionKeyUsage, extensionExtKeyUsage, extensionUnknown, requestAttribute,
-	validityRule, signatureProof,
+	validityRule, quotaLeft, approvalNeeded, signatureProof,
 }
+
+// rules are those of the request's profile, the built-in ones where there is no such profile.
+func (e *evaluation) rules() []rule[*evaluation] { return rules }
 
 // Decide asks every rule of the request's profile. It never fails: what it cannot decide it refuses.
 func (s *Set) Decide(r Request) *Decision {
@@ -41,16 +44,16 @@ func (s *Set) Decide(r Request) *Decision {
 	if r.CSR != nil {
 		e.key, e.subject, e.names = r.CSR.Key(), r.CSR.Subject(), normalise(r.CSR.Names())
 	}
-	results, allowed := ask(rules, e)
-	d.results = results
-	if !allowed {
+	results, verdict := ask(e.rules(), e)
+	d.results, d.evaluation = results, e
+	if verdict == Refuse {
 		return d
 	}
 	id, err := keyIdentifier(e.key.SPKI)
 	if err != nil {
 		return d
 	}
-	d.verdict, d.template, d.lint = Allow, e.template(id), e.profile.lint
+	d.verdict, d.template, d.lint, d.approval = verdict, e.template(id), e.profile.lint, e.profile.approval
 	return d
 }
 

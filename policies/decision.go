@@ -1,6 +1,9 @@
 package policies
 
-import "errors"
+import (
+	"errors"
+	"slices"
+)
 
 // Decision is every rule's verdict on one request and, when no rule refused, the exact content of the certificate. Its zero value
 // refuses.
@@ -11,6 +14,9 @@ type Decision struct {
 	lint     Lint
 	profile  string
 	digest   string
+	approval approvalPolicy
+	// evaluation is what the rules of a profile looked at; nil for authorities.
+	evaluation *evaluation
 }
 
 // Verdict is the outcome: Allow, NeedsApproval or Refuse.
@@ -21,14 +27,37 @@ func (d *Decision) Verdict() Verdict {
 	return d.verdict
 }
 
-// Results are the verdicts rule by rule, in the order in which the rules were asked.
-func (d *Decision) Results() []RuleResult { return d.results }
+// Results are the verdicts rule by rule, in the order in which the rules were asked, with what each looked at.
+func (d *Decision) Results() []RuleResult {
+	if d == nil || d.evaluation == nil {
+		return d.plainResults()
+	}
+	results := slices.Clone(d.results)
+	look(d.evaluation.rules(), d.evaluation, results)
+	return results
+}
+
+func (d *Decision) plainResults() []RuleResult {
+	if d == nil {
+		return nil
+	}
+	return d.results
+}
 
 // Violations are the violations of all rules, in order.
 func (d *Decision) Violations() []Violation {
 	var all []Violation
 	for _, r := range d.results {
 		all = append(all, r.Violations...)
+	}
+	return all
+}
+
+// Notices are the remarks of all rules, in order: what was noticed without being refused, and why approval is needed.
+func (d *Decision) Notices() []Violation {
+	var all []Violation
+	for _, r := range d.results {
+		all = append(all, r.Notices...)
 	}
 	return all
 }
@@ -45,16 +74,39 @@ func (d *Decision) Template() (t Template, ok bool) { return d.template, d.templ
 // ErrUndecided is returned for a decision that no policy made.
 var ErrUndecided = errors.New("policies: a decision that no policy made grants nothing")
 
-// Grant turns an allowing decision into the right to have exactly its template signed. It returns *Refusal for a decision that
-// refuses. Approvals become parameters here when requests can wait for them.
-func (d *Decision) Grant() (*Grant, error) {
-	if d == nil || d.verdict == "" {
-		return nil, ErrUndecided
-	}
-	if d.verdict != Allow {
+// Grant turns a decision into the right to have exactly its template signed. It returns *Refusal for a decision that refuses, and
+// *ApprovalNeeded for one that needs approval and is given too few approvals that count. A decision that allows needs none.
+func (d *Decision) Grant(approvals ...Approval) (*Grant, error) {
+	switch d.Verdict() {
+	case Allow:
+	case NeedsApproval:
+		if need, have := max(d.approval.count, 1), d.consents(approvals); have < need {
+			return nil, &ApprovalNeeded{
+				Profile: d.profile, Need: need, Have: have, Groups: slices.Clone(d.approval.groups), Expires: d.approval.expires,
+				Binding: d.Binding(), Reasons: d.wishes(),
+			}
+		}
+	default:
+		if d == nil || d.verdict == "" {
+			return nil, ErrUndecided
+		}
 		return nil, &Refusal{Profile: d.profile, Violations: d.Violations()}
 	}
-	return &Grant{template: d.template, lint: d.lint, profile: d.profile, digest: d.digest}, nil
+	g := &Grant{template: d.template, lint: d.lint, profile: d.profile, digest: d.digest}
+	if d.evaluation != nil {
+		g.reservations = d.evaluation.reservations()
+	}
+	return g, nil
+}
+
+// wishes are why approval is needed.
+func (d *Decision) wishes() (all []Violation) {
+	for _, r := range d.results {
+		if r.Verdict == NeedsApproval {
+			all = append(all, r.Notices...)
+		}
+	}
+	return all
 }
 
 // Grant is the right to have one template signed. Only Decision.Grant makes one; the zero value is refused by issuance.
@@ -63,7 +115,12 @@ type Grant struct {
 	lint     Lint
 	profile  string
 	digest   string
+	// reservations hold from the decision to the intent, by the store's count.
+	reservations []Reservation
 }
+
+// Reservations are what must still hold when the intent is recorded. Mostly there are none.
+func (g *Grant) Reservations() []Reservation { return g.reservations }
 
 // Valid tells a grant that a decision made from a zero value.
 func (g *Grant) Valid() bool { return g != nil && g.template.SPKI != nil }

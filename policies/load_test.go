@@ -214,6 +214,17 @@ func TestLoadRefuses(t *testing.T) {
 		{"unknown lint source", "[RFC5280]", "[RFC5280, rfc5280]", "lint.sources[1]", 15, "not a source"},
 		{"exception without reason", "[RFC5280]", "[RFC5280]\n  except: [{lint: w_some_lint}]", "lint.except[0].reason", 16, "needs a reason"},
 		{"exception from nothing", "[RFC5280]", "[RFC5280]\n  except: [{lint: everything, reason: none}]", "lint.except[0].lint", 16, "not the name"},
+		{"approval of nobody", "lint:", "approval: {count: 0}\nlint:", "approval.count", 14, "not a number of persons"},
+		{"approval of a crowd", "lint:", "approval: {count: 11}\nlint:", "approval.count", 14, "not a number of persons"},
+		{"approval by no group", "lint:", "approval: {count: 1, groups: []}\nlint:", "approval.groups", 14, "nobody"},
+		{"approval by a nameless group", "lint:", "approval: {count: 1, groups: ['']}\nlint:", "approval.groups[0]", 14, "not a group"},
+		{"approval by a group twice", "lint:", "approval: {count: 1, groups: [a, a]}\nlint:", "approval.groups[1]", 14, "second time"},
+		{"approval without end", "lint:", "approval: {count: 1, expires: 91d}\nlint:", "approval.expires", 14, "too long"},
+		{"approval some time", "lint:", "approval: {count: 1, when: sometimes}\nlint:", "approval.when", 14, "does not say when"},
+		{"quota of nothing", "lint:", "quota: {certificates: 0, per: 1h, of: name}\nlint:", "quota.certificates", 14, "not worth"},
+		{"quota without time", "lint:", "quota: {certificates: 1, of: name}\nlint:", "quota.per", 14, "not a duration"},
+		{"quota over ages", "lint:", "quota: {certificates: 1, per: 367d, of: name}\nlint:", "quota.per", 14, "too long"},
+		{"quota of nobody", "lint:", "quota: {certificates: 1, per: 1h}\nlint:", "quota.of", 14, "does not say whose"},
 		{"exception twice", "[RFC5280]", "[RFC5280]\n  except: [{lint: w_a, reason: a}, {lint: w_a, reason: b}]", "lint.except[1]", 16, "second time"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

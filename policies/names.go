@@ -90,6 +90,16 @@ func values[T comparable](all []given[T]) []T {
 	return plain
 }
 
+// written are all sound names as text, in the order of a certificate.
+func (n names) written() []string {
+	all := make([]string, 0, len(n.dns)+len(n.ip)+len(n.email)+len(n.uri))
+	all = append(all, values(n.dns)...)
+	for _, a := range n.ip {
+		all = append(all, a.value.String())
+	}
+	return append(append(all, values(n.email)...), values(n.uri)...)
+}
+
 // matching finds the name that a common name repeats, in its normal form: case does not matter where it does not in the name.
 func (n names) matching(commonName string) (string, bool) {
 	lower := strings.ToLower(commonName)

@@ -30,6 +30,8 @@ type Request struct {
 	CompromisedKey bool
 	// AuthorityKeys are the SubjectPublicKeyInfos of the authority's own keys, which nobody may have certified.
 	AuthorityKeys [][]byte
+	// Usage is how much of the reservations of this request was used before (Set.Reservations names them).
+	Usage []Usage
 }
 
 // Issuer is what a decision must know of the authority that would sign.
@@ -66,7 +68,10 @@ type RuleResult struct {
 	Rule       string      `json:"rule"`
 	Source     string      `json:"source"` // the citation: RFC section, BR section, or "profile"
 	Verdict    Verdict     `json:"verdict"`
+	Seen       string      `json:"seen,omitempty"` // the value that the rule looked at, quoted and bounded
 	Violations []Violation `json:"violations,omitempty"`
+	// Notices are what the rule remarks without refusing; where the verdict is NeedsApproval, why it asks for approval is among them.
+	Notices []Violation `json:"notices,omitempty"`
 }
 
 // Template is the exact content of a certificate but for its serial, its issuer's name and key identifier, and its signature.

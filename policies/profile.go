@@ -26,6 +26,8 @@ type Profile struct {
 	ocspNoCheck  bool
 	subjectKeyID bool
 	lint         Lint
+	approval     approvalPolicy
+	quota        quotaPolicy
 }
 
 // keyPolicy says which keys are certified; an algorithm without key usage is refused.
@@ -33,6 +35,7 @@ type keyPolicy struct {
 	curves         []string
 	rsaMin, rsaMax int
 	usage          map[csr.KeyAlgorithm]x509.KeyUsage
+	once           bool // a key is certified only once, ever
 }
 
 type validityPolicy struct {

@@ -32,6 +32,30 @@ type profileFile struct {
 	SubjectKeyID bool `yaml:"subject_key_id"`
 	// Lint says what is linted before signing.
 	Lint lintFile `yaml:"lint"`
+	// Approval asks persons for their consent. Without it nobody is asked.
+	Approval *approvalFile `yaml:"approval"`
+	// Quota bounds how many certificates are issued. Without it their number is not bounded.
+	Quota *quotaFile `yaml:"quota"`
+}
+
+type approvalFile struct {
+	// Count is how many distinct persons must consent, the requester never among them: from 1 to 10.
+	Count int `yaml:"count"`
+	// Groups are those of which an approver must be in one; when left out, every approver counts.
+	Groups []string `yaml:"groups"`
+	// Expires is how long a request may wait and an approval counts: 7d when left out, at most 90d.
+	Expires string `yaml:"expires"`
+	// When is "always", which is meant when it is left out, or "rules": only where a rule of effect approve asks for it.
+	When string `yaml:"when"`
+}
+
+type quotaFile struct {
+	// Certificates is how many may be issued within Per: at least 1.
+	Certificates int `yaml:"certificates"`
+	// Per is the length of time, ending now, in which they are counted: at most 366d.
+	Per string `yaml:"per"`
+	// Of says whose certificates are counted together: those of a "namespace", of a "requester" (a person), or of each "name".
+	Of string `yaml:"of"`
 }
 
 // keysFile holds the allowed algorithms; one that is left out is refused. At least one must be there.
@@ -39,6 +63,8 @@ type keysFile struct {
 	ECDSA   *ecdsaFile   `yaml:"ecdsa"`
 	RSA     *rsaFile     `yaml:"rsa"`
 	Ed25519 *ed25519File `yaml:"ed25519"`
+	// Once has a key certified only once, ever: a renewal needs a new key.
+	Once bool `yaml:"once"`
 }
 
 type ecdsaFile struct {

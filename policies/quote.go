@@ -32,3 +32,14 @@ func some[T any](list []T) string {
 	}
 	return strings.Join(words, ", ")
 }
+
+// maxSeen bounds what is shown of the value that a rule looked at.
+const maxSeen = 300
+
+// bounded cuts a text that is fit to be shown to a length that is.
+func bounded(s string) string {
+	if len(s) > maxSeen {
+		return s[:maxSeen] + "..."
+	}
+	return s
+}

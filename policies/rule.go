@@ -9,10 +9,11 @@ import (
 const (
 	maxViolationsOfRule = 10
 	maxViolations       = 50
+	maxNoticesOfRule    = 10
 )
 
-// rule is one thing that is asked of a request; E is what it may look at. Each has a file of its own. A profile's own expressions
-// will be one rule more.
+// rule is one thing that is asked of a request; E is what it may look at. Each has a file of its own; so does the one from which a
+// profile's own expressions are made.
 type rule[E any] struct {
 	// id is stable: it is part of the REST surface.
 	id string
@@ -24,14 +25,19 @@ type rule[E any] struct {
 	after []string
 	// check reports every way in which the rule is broken.
 	check func(E, *findings)
+	// seen is the value that the rule looked at, for people: quoted and bounded. It is asked only of rules that were reached; nil
+	// where there is nothing to show.
+	seen func(E) string
 }
 
-// findings collects the violations of one rule.
+// findings collects what one rule says: violations, which refuse; wishes for approval; and notices, which do neither.
 type findings struct {
 	rule       string
 	room       int // how many more are kept
-	count      int // how many there were
+	count      int // how many violations there were
+	approval   bool
 	violations []Violation
+	notices    []Violation
 }
 
 // refuse reports one violation. Values from outside go through quote.
@@ -42,40 +48,78 @@ func (f *findings) refuse(field, hint, format string, args ...any) {
 	}
 }
 
+// notice remarks on something that refuses nothing. Values from outside go through quote.
+func (f *findings) notice(field, hint, format string, args ...any) {
+	if len(f.notices) < maxNoticesOfRule {
+		f.notices = append(f.notices, Violation{Rule: f.rule, Field: field, Message: fmt.Sprintf(format, args...), Hint: hint})
+	}
+}
+
+// approve asks for the approval of persons, and says why.
+func (f *findings) approve(field, hint, format string, args ...any) {
+	f.approval = true
+	f.notice(field, hint, format, args...)
+}
+
 // full tells that another violation would not be kept, so that a rule may stop looking.
 func (f *findings) full() bool { return f.count > f.room }
 
-// ask asks rules in order and says whether all of them allow.
-func ask[E any](rules []rule[E], e E) (results []RuleResult, allowed bool) {
+// verdict is the rule's: a violation outweighs a wish for approval.
+func (f *findings) verdict() Verdict {
+	switch {
+	case f.count > 0:
+		return Refuse
+	case f.approval:
+		return NeedsApproval
+	}
+	return Allow
+}
+
+// ask asks rules in order. The verdict allows only when every rule was asked and none refused.
+func ask[E any](rules []rule[E], e E) (results []RuleResult, verdict Verdict) {
 	results = make([]RuleResult, 0, len(rules))
 	passed := func(id string) bool {
-		return slices.ContainsFunc(results, func(r RuleResult) bool { return r.Rule == id && r.Verdict == Allow })
+		return slices.ContainsFunc(results, func(r RuleResult) bool {
+			return r.Rule == id && (r.Verdict == Allow || r.Verdict == NeedsApproval)
+		})
 	}
-	allowed, closed, reported := true, false, 0
+	refused, approval, closed, reported := len(rules) == 0, false, false, 0
 	var f findings
 	for _, r := range rules {
-		result := RuleResult{Rule: r.id, Source: r.source, Verdict: Allow}
-		if closed || !all(r.after, passed) {
-			result.Verdict = NotReached
-		} else {
-			f.rule, f.room, f.count, f.violations = r.id, min(maxViolationsOfRule, maxViolations-reported), 0, nil
+		result := RuleResult{Rule: r.id, Source: r.source, Verdict: NotReached}
+		if !closed && all(r.after, passed) {
+			f = findings{rule: r.id, room: min(maxViolationsOfRule, maxViolations-reported)}
 			r.check(e, &f)
-			if f.count > 0 {
-				result.Verdict, result.Violations = Refuse, f.violations
-				reported += len(f.violations)
-				if f.count > len(f.violations) && len(f.violations) > 0 {
-					last := &f.violations[len(f.violations)-1]
-					last.Message += " (and there is more of this kind)"
-				}
+			result.Verdict, result.Violations, result.Notices = f.verdict(), f.violations, f.notices
+			reported += len(f.violations)
+			if f.count > len(f.violations) && len(f.violations) > 0 {
+				last := &f.violations[len(f.violations)-1]
+				last.Message += " (and there is more of this kind)"
 			}
 		}
-		allowed = allowed && result.Verdict == Allow
-		closed = closed || r.gate && result.Verdict != Allow
+		reject := result.Verdict == Refuse || result.Verdict == NotReached
+		refused, approval = refused || reject, approval || result.Verdict == NeedsApproval
+		closed = closed || r.gate && reject
 		results = append(results, result)
 	}
-	return results, allowed && len(rules) > 0
+	switch {
+	case refused:
+		return results, Refuse
+	case approval:
+		return results, NeedsApproval
+	}
+	return results, Allow
 }
 
 func all(ids []string, holds func(string) bool) bool {
 	return !slices.ContainsFunc(ids, func(id string) bool { return !holds(id) })
+}
+
+// look fills in what the rules looked at.
+func look[E any](rules []rule[E], e E, results []RuleResult) {
+	for i, r := range rules {
+		if r.seen != nil && results[i].Verdict != NotReached {
+			results[i].Seen = bounded(r.seen(e))
+		}
+	}
 }
