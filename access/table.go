@@ -13,7 +13,7 @@ var allowed = map[Role][]Action{
 
 // shared are the actions that a member of one namespace may do to what belongs to the whole authority. Certificates are not among
 // them: those of no single team are read by actors of no single team.
-var shared = []Action{ReadProfile, EvaluateProfile, ReadAuthority}
+var shared = []Action{ReadProfile, EvaluateProfile, ReadAuthority, ReadPolicy}
 
 // Grant is one row of the table: what a role may do.
 type Grant struct {

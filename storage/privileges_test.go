@@ -40,7 +40,8 @@ func TestTheServiceCannotChangeFacts(t *testing.T) {
 	partition := "certificates_" + c.Serial.Time().Format("2006_01")
 	column := map[string]string{
 		"policy_sets": "digest", "policy_proposals": "digest", "policy_votes": "person", "policy_activations": "digest",
-		"authorities": "name", "audit_leaves": "kind", partition: "issuer"}
+		"authorities": "name", "audit_leaves": "kind", partition: "issuer",
+	}
 
 	var forbidden []string
 	for _, table := range append(facts, partition) {

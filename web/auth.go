@@ -19,18 +19,24 @@ const public access.Action = ""
 // cannot be registered. The authority asks access itself, with the resource in hand, and records every refusal; the table says which
 // question it will ask, and a test holds it to that.
 var permissions = map[string]access.Action{
-	"POST /api/v1/certificates":                 access.IssueCertificate,
-	"GET /api/v1/certificates":                  access.ReadCertificate,
-	"GET /api/v1/certificates/{serial}":         access.ReadCertificate,
-	"POST /api/v1/certificates/{serial}/revoke": access.RevokeCertificate,
-	"GET /api/v1/profiles":                      access.ReadProfile,
-	"GET /api/v1/profiles/{name}":               access.ReadProfile,
-	"POST /api/v1/profiles/{name}/evaluate":     access.EvaluateProfile,
-	"GET /api/v1/authorities":                   access.ReadAuthority,
-	"GET /api/v1/authorities/{name}":            access.ReadAuthority,
-	"GET /api/v1/openapi.json":                  public,
-	"GET /api/v1/docs":                          public,
-	"GET /api/v1/docs/{file}":                   public,
+	"POST /api/v1/certificates":                    access.IssueCertificate,
+	"GET /api/v1/certificates":                     access.ReadCertificate,
+	"GET /api/v1/certificates/{serial}":            access.ReadCertificate,
+	"POST /api/v1/certificates/{serial}/revoke":    access.RevokeCertificate,
+	"GET /api/v1/profiles":                         access.ReadProfile,
+	"GET /api/v1/profiles/{name}":                  access.ReadProfile,
+	"POST /api/v1/profiles/{name}/evaluate":        access.EvaluateProfile,
+	"GET /api/v1/authorities":                      access.ReadAuthority,
+	"GET /api/v1/authorities/{name}":               access.ReadAuthority,
+	"GET /api/v1/policies":                         access.ReadPolicy,
+	"GET /api/v1/policies/{digest}":                access.ReadPolicy,
+	"POST /api/v1/policies":                        access.ChangePolicy,
+	"POST /api/v1/policies/reload":                 access.ChangePolicy,
+	"POST /api/v1/policies/proposals/{id}/approve": access.ApprovePolicy,
+	"POST /api/v1/policies/proposals/{id}/reject":  access.ApprovePolicy,
+	"GET /api/v1/openapi.json":                     public,
+	"GET /api/v1/docs":                             public,
+	"GET /api/v1/docs/{file}":                      public,
 }
 
 // authenticate finds out who calls. Without an actor nothing behind it is reached.

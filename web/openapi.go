@@ -31,6 +31,7 @@ func (s *Server) newOpenAPI(router chi.Router) huma.API {
 			Tags: []*huma.Tag{
 				{Name: tagCertificates, Description: "Certificates: ask for one, read, search, revoke"},
 				{Name: tagProfiles, Description: "Profiles: what can be asked for, and what would come of it"},
+				{Name: tagPolicies, Description: "Policies: which rule, which ruled, and how others come to rule"},
 				{Name: tagAuthorities, Description: "Authorities: the hierarchy, its keys and its CRLs"},
 			},
 			Components: &huma.Components{
@@ -50,6 +51,7 @@ const (
 	tagCertificates = "certificates"
 	tagProfiles     = "profiles"
 	tagAuthorities  = "authorities"
+	tagPolicies     = "policies"
 )
 
 // foreignErrors turns errors that huma itself makes into problems. What it would echo of the request is left out.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"strconv"
@@ -75,6 +76,7 @@ var (
 	kindTooLarge        = kind{"too-large", http.StatusRequestEntityTooLarge, "The request is too large"}
 	kindMediaType       = kind{"unsupported-media-type", http.StatusUnsupportedMediaType, "The media type is not read here"}
 	kindRefused         = kind{"refused", http.StatusUnprocessableEntity, "The policies refuse the request"}
+	kindBadPolicies     = kind{"unsound-policies", http.StatusUnprocessableEntity, "The policies cannot be loaded"}
 	kindTooMany         = kind{"too-many-requests", http.StatusTooManyRequests, "Too many requests"}
 	kindInternal        = kind{"internal", http.StatusInternalServerError, "The service failed"}
 	kindUnavailable     = kind{"unavailable", http.StatusServiceUnavailable, "The service is not available for the moment"}
@@ -127,6 +129,10 @@ var outcomes = []struct {
 	{ca.ErrRevokedOtherwise, kindConflict, 0},
 	{ca.ErrExpired, kindConflict, 0},
 	{ca.ErrKeyCompromised, kindRefused, 0},
+	{ca.ErrOwnProposal, kindDenied, 0},
+	{ca.ErrProposalClosed, kindConflict, 0},
+	{ca.ErrVotedAlready, kindConflict, 0},
+	{ca.ErrPoliciesMoved, kindConflict, shortly},
 	{ca.ErrUnavailable, kindUnavailable, shortly},
 }
 
@@ -145,6 +151,7 @@ func (s *Server) translate(ctx context.Context, err error) *Problem {
 		field    *ca.InvalidError
 		refused  *policies.Refusal
 		denied   *access.Denied
+		unsound  *policies.LoadError
 	)
 	switch {
 	case errors.As(err, &ready):
@@ -161,6 +168,8 @@ func (s *Server) translate(ctx context.Context, err error) *Problem {
 		p := newProblem(kindInvalid, field.Error())
 		p.Violations = []policies.Violation{broken(field.Field, field.Hint, field.Message)}
 		return p
+	case errors.As(err, &unsound):
+		return unsoundProblem(unsound)
 	case errors.As(err, &refused):
 		return refusedProblem(refused)
 	case errors.As(err, &denied) && !denied.Hidden:
@@ -187,6 +196,21 @@ func (s *Server) known(ctx context.Context, p *Problem, retry time.Duration, err
 	}
 	if retry > 0 {
 		p.retryAfter(retry)
+	}
+	return p
+}
+
+// unsoundProblem names everything that is wrong with a set of policies, with file and line.
+func unsoundProblem(e *policies.LoadError) *Problem {
+	p := newProblem(kindBadPolicies, fmt.Sprintf("%d things are wrong; the policies that rule go on", len(e.Problems)))
+	for _, one := range e.Problems[:min(len(e.Problems), maxViolations)] {
+		place := one.File
+		if one.Line > 0 {
+			place = fmt.Sprintf("%s:%d", one.File, one.Line)
+		}
+		p.Violations = append(p.Violations, policies.Violation{
+			Rule: "policy.load", Field: place, Message: strings.TrimPrefix(one.Field+": "+one.Message, ": "), Hint: one.Hint,
+		})
 	}
 	return p
 }

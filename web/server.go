@@ -33,6 +33,12 @@ type Authority interface {
 	Profiles(ctx context.Context, actor access.Actor) ([]*policies.Profile, error)
 	Profile(ctx context.Context, actor access.Actor, name string) (*policies.Profile, error)
 	PolicyDigest() string
+	PolicyHistory(ctx context.Context, actor access.Actor) ([]ca.PolicyActivation, error)
+	PolicyProposals(ctx context.Context, actor access.Actor) ([]ca.PolicyProposal, error)
+	PolicySet(ctx context.Context, actor access.Actor, digest string) (string, []policies.File, error)
+	ReloadPolicies(ctx context.Context, actor access.Actor, comment string) (ca.PolicyChange, error)
+	ChangePolicies(ctx context.Context, actor access.Actor, files []policies.File, comment string) (ca.PolicyChange, error)
+	DecideOnPolicies(ctx context.Context, actor access.Actor, d ca.PolicyDecision) (ca.PolicyProposal, error)
 	Authorities(ctx context.Context, actor access.Actor) ([]ca.AuthorityState, error)
 	PublicAuthorities(ctx context.Context) ([]ca.AuthorityRecord, error)
 	PublicAuthority(ctx context.Context, name string) (ca.AuthorityRecord, error)
@@ -131,6 +137,7 @@ func (s *Server) routeAPI(inFlight int) error {
 	api.UseMiddleware(s.authenticate, s.limitRate, s.checkQuery, s.negotiateAnswer, s.readBody)
 	for _, register := range []func(huma.API) error{
 		s.routeIssue, s.routeCertificate, s.routeCertificates, s.routeRevoke, s.routeProfiles, s.routeProfile, s.routeEvaluate,
+		s.routePolicies, s.routePolicySet, s.routeChangePolicies, s.routeReloadPolicies, s.routeApprovePolicies, s.routeRejectPolicies,
 		s.routeAuthorities, s.routeAuthority,
 	} {
 		if err := register(api); err != nil {

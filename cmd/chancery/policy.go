@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -28,7 +29,13 @@ func (a *app) policyCommand() *cobra.Command {
   chancery policy explain --csr www.csr                         what the service would decide, rule by rule
   chancery policy explain --csr www.csr --policies profiles/    what the profiles in a directory would decide`,
 	}
-	cmd.AddCommand(a.policyExplainCommand())
+	cmd.AddCommand(
+		a.policyExplainCommand(),
+		a.policyActivateCommand(), a.policyReloadCommand(),
+		a.policyDecisionCommand("approve", "Agree to proposed policies; with the last approval needed they rule", (*client.Client).ApprovePolicies),
+		a.policyDecisionCommand("reject", "End a proposal", (*client.Client).RejectPolicies),
+		a.policyHistoryCommand(), a.policyShowCommand(),
+	)
 	return cmd
 }
 
@@ -156,7 +163,10 @@ func readNamespace(file, name string) (access.Namespace, error) {
 func explained(d *policies.Decision) *client.Decision {
 	e := &client.Decision{Verdict: string(d.Verdict()), Profile: d.Profile(), PolicyVersion: d.PolicyDigest(), Violations: []client.Violation{}}
 	for _, r := range d.Results() {
-		result := client.RuleResult{Rule: r.Rule, Source: r.Source, Verdict: string(r.Verdict)}
+		result := client.RuleResult{Rule: r.Rule, Source: r.Source, Verdict: string(r.Verdict), Seen: r.Seen}
+		for _, n := range r.Notices {
+			result.Notices = append(result.Notices, client.Violation(n))
+		}
 		for _, v := range r.Violations {
 			result.Violations = append(result.Violations, client.Violation(v))
 		}
@@ -180,8 +190,11 @@ func writeDecision(w io.Writer, d *client.Decision) {
 		if r.Verdict == string(policies.NotReached) {
 			note += "; not reached"
 		}
+		if r.Seen != "" {
+			note += "; saw " + r.Seen
+		}
 		fmt.Fprintf(t, "%s\t%s\t%s\n", word[r.Verdict], r.Rule, note)
-		for _, v := range r.Violations {
+		for _, v := range slices.Concat(r.Violations, r.Notices) {
 			fmt.Fprintf(t, "\t  %s\t%s\n", v.Field, v.Message)
 			if v.Hint != "" {
 				fmt.Fprintf(t, "\t  hint\t%s\n", v.Hint)
