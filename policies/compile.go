@@ -36,7 +36,7 @@ var (
 
 // compile turns a file into a profile and reports everything that is wrong with it, contradictions between its parts included.
 // The profile is of use only when nothing was reported.
-func compile(r *report, f *profileFile) *Profile {
+func compile(r *report, f *profileFile, l *language) *Profile {
 	p := &Profile{
 		name: f.Name, description: strings.TrimSpace(f.Description), restricted: f.Restricted,
 		ocspNoCheck: f.OCSPNoCheck, subjectKeyID: f.SubjectKeyID,
@@ -68,6 +68,13 @@ func compile(r *report, f *profileFile) *Profile {
 	p.lint = compileLint(r, f.Lint)
 	p.approval = compileApproval(r, f.Approval)
 	p.quota = compileQuota(r, f.Quota)
+	p.standards = compileStandards(r, f.Standards, p)
+	p.validity.follow = p.standards
+	p.own = compileRules(r, f.Rules, p, l)
+	p.rules = rulesWith(p.own)
+	if p.approval.count > 0 && !p.approval.always && !slices.ContainsFunc(p.own, func(o ownRule) bool { return o.effect == effectApprove }) {
+		r.field("approval.when", "give a rule effect: approve, or leave when out", "approval is for rules to ask for, but no rule does")
+	}
 	anonymous := p.names.min == 0 && !slices.ContainsFunc(p.subject.attributes, func(a attributePolicy) bool { return a.presence == required || a.presence == fixed })
 	if anonymous {
 		r.field("names.min", "ask for at least one name or one subject attribute", "a certificate could be made that names nobody")
@@ -327,6 +334,9 @@ func compileNames(r *report, f namesFile) namesPolicy {
 		reportRepeated(r, "names.uri.schemes", f.URI.Schemes)
 		n.uri = &uriPolicy{schemes: f.URI.Schemes, pattern: compileFilePattern(r, "names.uri.pattern", f.URI.Pattern)}
 	}
+	n.permitted = compileSubtrees(r, "names.permitted", f.Permitted, n)
+	n.excluded = compileSubtrees(r, "names.excluded", f.Excluded, n)
+	reportEmptied(r, n)
 	none := n.dns == nil && n.ip == nil && n.email == nil && n.uri == nil
 	switch {
 	case n.min < 0 || n.max < 0 || n.max > csr.MaxNames:

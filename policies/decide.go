@@ -17,6 +17,7 @@ type evaluation struct {
 	key     csr.Key
 	subject []csr.Attribute
 	names   names
+	vars    *variables // of expressions, made when the first asks
 }
 
 // rules are the rules for requests under a profile, in the order in which they are asked: what is cheap comes first, what costs
@@ -26,13 +27,18 @@ var rules = []rule[*evaluation]{
 	keyAllowed, keyModulus[*evaluation](), keyExponent[*evaluation](), keyROCA[*evaluation](), keyClosePrimes[*evaluation](),
 	keyCompromised, keyOfAuthority,
 	subjectStructure, subjectAttributes, subjectOrganisation, subjectCommonName,
-	namesTypes, namesCount, namesDNS, namesWildcard, namesPublic, namesIP, namesEmail, namesURI, namesPattern, namesNamespace, namesConstraints,
+	namesTypes, namesCount, namesDNS, namesWildcard, namesPublic, namesIP, namesEmail, namesURI, namesPattern, namesNamespace, namesSubtrees, namesConstraints,
 	extensionBasicConstraints, extensionKeyUsage, extensionExtKeyUsage, extensionUnknown, requestAttribute,
 	validityRule, quotaLeft, approvalNeeded, signatureProof,
 }
 
 // rules are those of the request's profile, the built-in ones where there is no such profile.
-func (e *evaluation) rules() []rule[*evaluation] { return rules }
+func (e *evaluation) rules() []rule[*evaluation] {
+	if e.profile == nil {
+		return rules
+	}
+	return e.profile.rules
+}
 
 // Decide asks every rule of the request's profile. It never fails: what it cannot decide it refuses.
 func (s *Set) Decide(r Request) *Decision {
@@ -45,7 +51,7 @@ func (s *Set) Decide(r Request) *Decision {
 		e.key, e.subject, e.names = r.CSR.Key(), r.CSR.Subject(), normalise(r.CSR.Names())
 	}
 	results, verdict := ask(e.rules(), e)
-	d.results, d.evaluation = results, e
+	d.results, d.evaluation, e.vars = results, e, nil
 	if verdict == Refuse {
 		return d
 	}

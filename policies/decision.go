@@ -33,7 +33,8 @@ func (d *Decision) Results() []RuleResult {
 		return d.plainResults()
 	}
 	results := slices.Clone(d.results)
-	look(d.evaluation.rules(), d.evaluation, results)
+	e := *d.evaluation // a copy: looking makes variables, and a decision does not change
+	look(e.rules(), &e, results)
 	return results
 }
 

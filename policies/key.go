@@ -20,4 +20,14 @@ const (
 	ruleKeyOfAuthority = "key.of-authority"
 )
 
+// The rules that expressions wait for: they bound what expressions look at.
+const (
+	ruleSubjectAttributes = "subject.attributes"
+	ruleNamesCount        = "names.count"
+	ruleNamesDNS          = "names.dns-syntax"
+	ruleNamesIP           = "names.ip"
+	ruleNamesEmail        = "names.email"
+	ruleNamesURI          = "names.uri"
+)
+
 const newKeyHint = "make a new key with current software"

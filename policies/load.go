@@ -45,11 +45,11 @@ func load(files []File, problems []Problem) (*Set, error) {
 		failed.Problems = append(failed.Problems, Problem{File: ".", Message: "there are no profiles", Hint: "profiles are files named <name>.yaml"})
 	}
 	set := &Set{files: files, profiles: make(map[string]*Profile)}
-	digest := sha256.New()
+	digest, language := sha256.New(), newLanguage()
 	for _, f := range files {
 		frame(digest, []byte(f.Name))
 		frame(digest, f.Content)
-		profile, problems := parseProfile(f.Name, f.Content)
+		profile, problems := parseProfile(f.Name, f.Content, language)
 		failed.Problems = append(failed.Problems, problems...)
 		if profile != nil {
 			set.profiles[profile.name] = profile
@@ -83,13 +83,13 @@ func frame(w io.Writer, b []byte) {
 }
 
 // parseProfile reads one profile; without problems it returns one.
-func parseProfile(path string, content []byte) (*Profile, []Problem) {
+func parseProfile(path string, content []byte, l *language) (*Profile, []Problem) {
 	var file profileFile
 	r := &report{file: path, Document: strictyaml.Decode(path, content, &file)}
 	if !r.OK() {
 		return nil, r.Problems()
 	}
-	profile := compile(r, &file)
+	profile := compile(r, &file, l)
 	if !r.OK() {
 		return nil, r.Problems()
 	}

@@ -94,10 +94,20 @@ func values[T comparable](all []given[T]) []T {
 func (n names) written() []string {
 	all := make([]string, 0, len(n.dns)+len(n.ip)+len(n.email)+len(n.uri))
 	all = append(all, values(n.dns)...)
-	for _, a := range n.ip {
-		all = append(all, a.value.String())
-	}
+	all = append(all, texts(n.ip)...)
 	return append(append(all, values(n.email)...), values(n.uri)...)
+}
+
+// texts writes addresses as text.
+func texts(all []given[netip.Addr]) []string {
+	if len(all) == 0 {
+		return nil
+	}
+	plain := make([]string, len(all))
+	for i, a := range all {
+		plain[i] = a.value.String()
+	}
+	return plain
 }
 
 // matching finds the name that a common name repeats, in its normal form: case does not matter where it does not in the name.

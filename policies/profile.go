@@ -3,7 +3,9 @@ package policies
 import (
 	"crypto/x509"
 	"encoding/asn1"
+	"fmt"
 	"regexp"
+	"regexp/syntax"
 	"slices"
 	"time"
 
@@ -26,6 +28,9 @@ type Profile struct {
 	ocspNoCheck  bool
 	subjectKeyID bool
 	lint         Lint
+	standards    follow
+	own          []ownRule
+	rules        []rule[*evaluation] // all that are asked, in order
 	approval     approvalPolicy
 	quota        quotaPolicy
 }
@@ -43,6 +48,7 @@ type validityPolicy struct {
 	max      time.Duration
 	limits   []validityLimit // in order of time
 	backdate time.Duration
+	follow   follow // the standards whose limits hold as well
 }
 
 type validityLimit struct {
@@ -58,7 +64,23 @@ func (v validityPolicy) maxAt(now time.Time) time.Duration {
 			longest = min(longest, l.max)
 		}
 	}
+	for _, s := range v.follow {
+		if l, ok := s.maxAt(now); ok {
+			longest = min(longest, l)
+		}
+	}
 	return longest
+}
+
+// bindingAt is the standard that makes a validity longer than it is allowed, if one does: for the words of a refusal.
+func (v validityPolicy) bindingAt(now time.Time) (standard, bool) {
+	longest := v.maxAt(now)
+	for _, s := range v.follow {
+		if l, ok := s.maxAt(now); ok && l == longest && longest < v.max {
+			return s, true
+		}
+	}
+	return standard{}, false
 }
 
 // defaultAt is the validity of a certificate made at a time for a request that asks for nothing.
@@ -111,6 +133,8 @@ type namesPolicy struct {
 	ip       *ipPolicy
 	email    *emailPolicy
 	uri      *uriPolicy
+	// permitted and excluded hold whatever the types of their own say; empty constrains nothing.
+	permitted, excluded NameConstraints
 }
 
 type dnsPolicy struct {
@@ -138,13 +162,33 @@ type pattern struct {
 	whole  *regexp.Regexp
 }
 
+// The bounds on patterns. RE2 never backtracks: what a match costs is bounded by the product of the value's and the program's length.
+const (
+	maxPattern        = 500  // characters
+	maxPatternProgram = 2000 // instructions
+)
+
 func compilePattern(source string) (*pattern, error) {
+	if len(source) > maxPattern {
+		return nil, fmt.Errorf("the pattern has more than %d characters", maxPattern)
+	}
 	if _, err := regexp.Compile(source); err != nil { // alone first: "a)|(b" must not become sound by being wrapped
 		return nil, err
 	}
 	whole, err := regexp.Compile(`\A(?:` + source + `)\z`)
 	if err != nil {
 		return nil, err
+	}
+	parsed, err := syntax.Parse(source, syntax.Perl)
+	if err != nil {
+		return nil, err
+	}
+	program, err := syntax.Compile(parsed.Simplify())
+	if err != nil {
+		return nil, err
+	}
+	if len(program.Inst) > maxPatternProgram {
+		return nil, fmt.Errorf("the pattern unfolds to %d instructions; %d is the most", len(program.Inst), maxPatternProgram)
 	}
 	return &pattern{source: source, whole: whole}, nil
 }

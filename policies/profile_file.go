@@ -32,10 +32,30 @@ type profileFile struct {
 	SubjectKeyID bool `yaml:"subject_key_id"`
 	// Lint says what is linted before signing.
 	Lint lintFile `yaml:"lint"`
+	// Standards are those that the profile follows: cabf-br, rfc5280-strict, private-default, smime-br, code-signing. What they demand of
+	// a profile is checked when it is loaded; their limits on validity come into force with the calendar.
+	Standards []string `yaml:"standards"`
+	// Rules are the profile's own, in CEL; docs/profiles.md says what their expressions may use.
+	Rules []ruleFile `yaml:"rules"`
 	// Approval asks persons for their consent. Without it nobody is asked.
 	Approval *approvalFile `yaml:"approval"`
 	// Quota bounds how many certificates are issued. Without it their number is not bounded.
 	Quota *quotaFile `yaml:"quota"`
+}
+
+type ruleFile struct {
+	// ID names the rule, in the profile and in answers: lower-case letters, digits and inner hyphens.
+	ID string `yaml:"id"`
+	// Expression must be true of every request that the rule lets through.
+	Expression string `yaml:"expression"`
+	// Message says what is wrong with a request that breaks the rule.
+	Message string `yaml:"message"`
+	// Hint says how a request can satisfy the rule.
+	Hint string `yaml:"hint"`
+	// Field is the part of the request that the rule is about, such as subjectAltName.dns; "request" when left out.
+	Field string `yaml:"field"`
+	// Effect is "refuse", which is meant when it is left out, or "approve": a request that breaks the rule waits for approval.
+	Effect string `yaml:"effect"`
 }
 
 type approvalFile struct {
@@ -143,6 +163,22 @@ type namesFile struct {
 	Email *emailFile `yaml:"email"`
 	// URI allows uniformResourceIdentifier.
 	URI *uriFile `yaml:"uri"`
+	// Permitted are subtrees, as of RFC 5280's name constraints, in one of which every name of their type must lie.
+	Permitted *subtreesFile `yaml:"permitted"`
+	// Excluded are subtrees in which no name may lie, also where Permitted holds it.
+	Excluded *subtreesFile `yaml:"excluded"`
+}
+
+// subtreesFile are subtrees by type of name (RFC 5280, section 4.2.1.10). A type without subtrees is not constrained.
+type subtreesFile struct {
+	// DNS are domains: each holds itself and everything under it; one that begins with a dot, only what is under it.
+	DNS []string `yaml:"dns"`
+	// IP are CIDRs.
+	IP []string `yaml:"ip"`
+	// Email are mailboxes ("a@b.example"), hosts ("b.example"), or everything under a domain (".b.example").
+	Email []string `yaml:"email"`
+	// URI are hosts, such as SPIFFE trust domains, or everything under a domain (".b.example").
+	URI []string `yaml:"uri"`
 }
 
 type dnsFile struct {

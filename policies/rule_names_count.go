@@ -2,7 +2,7 @@ package policies
 
 // namesCount bounds the number of different names. What is counted as too many is what was asked for: repetitions cost as well.
 var namesCount = rule[*evaluation]{
-	id: "names.count", source: "profile",
+	id: ruleNamesCount, source: "profile",
 	check: func(e *evaluation, f *findings) {
 		policy := e.profile.names
 		if n := e.names.asked.Len(); n > policy.max {

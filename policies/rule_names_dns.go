@@ -5,7 +5,7 @@ import "strings"
 // namesDNS holds DNS names to the syntax of host names (RFC 5280, section 4.2.1.6; RFC 1034, section 3.5; RFC 5890, section 2.3). Nothing
 // that some reader of certificates could take for another name gets through.
 var namesDNS = rule[*evaluation]{
-	id: "names.dns-syntax", source: "RFC 5280, 4.2.1.6",
+	id: ruleNamesDNS, source: "RFC 5280, 4.2.1.6",
 	check: func(e *evaluation, f *findings) {
 		for _, flaw := range e.names.dnsFlaws {
 			f.refuse(flaw.field, flaw.hint, "%s", flaw.message)

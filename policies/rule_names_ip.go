@@ -3,7 +3,7 @@ package policies
 // namesIP refuses addresses that are no host's, IPv4 addresses dressed as IPv6, and, where the profile says so, addresses of the IANA
 // special-purpose registries (RFC 6890; BR, section 7.1.4.2).
 var namesIP = rule[*evaluation]{
-	id: "names.ip", source: "BR 7.1.4.2",
+	id: ruleNamesIP, source: "BR 7.1.4.2",
 	check: func(e *evaluation, f *findings) {
 		for _, flaw := range e.names.ipFlaws {
 			f.refuse(flaw.field, flaw.hint, "%s", flaw.message)

@@ -7,7 +7,7 @@ import (
 
 // namesURI holds URIs to RFC 5280, section 4.2.1.6, and to the profile's schemes.
 var namesURI = rule[*evaluation]{
-	id: "names.uri", source: "RFC 5280, 4.2.1.6",
+	id: ruleNamesURI, source: "RFC 5280, 4.2.1.6",
 	check: func(e *evaluation, f *findings) {
 		for _, flaw := range e.names.uriFlaws {
 			f.refuse(flaw.field, flaw.hint, "%s", flaw.message)

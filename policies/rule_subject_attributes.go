@@ -13,7 +13,7 @@ import (
 // subjectAttributes holds that the subject has the profile's attributes and no others, each within its bounds (RFC 5280, section
 // 4.1.2.6 and appendix A.1).
 var subjectAttributes = rule[*evaluation]{
-	id: "subject.attributes", source: "RFC 5280, 4.1.2.6",
+	id: ruleSubjectAttributes, source: "RFC 5280, 4.1.2.6",
 	check: func(e *evaluation, f *findings) {
 		policy := e.profile.subject
 		for _, given := range e.subject {

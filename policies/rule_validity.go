@@ -17,6 +17,11 @@ var validityRule = rule[*evaluation]{
 			f.refuse(field, "ask for whole seconds", "the validity is not a whole number of seconds")
 			return
 		case e.Validity > longest:
+			if s, binds := e.profile.validity.bindingAt(e.Now); binds {
+				f.refuse(field, "ask for "+formatDuration(longest)+" at most", "a validity of %s is longer than %s allows now (%s %s)",
+					formatDuration(e.Validity), s.name, s.source, s.section)
+				return
+			}
 			f.refuse(field, "ask for "+formatDuration(longest)+" at most", "a validity of %s is longer than the profile %s allows",
 				formatDuration(e.Validity), quote(e.profile.name))
 			return

@@ -65,13 +65,14 @@ func (e *Error) Error() string {
 type Document struct {
 	file     string
 	lines    map[string]int
+	texts    map[string]int // the first line of fields that hold a text of several lines, as written
 	problems []Problem
 }
 
 // Decode reads data into the struct that into points to, by its yaml tags. It returns the document, for the lines of its fields and for
 // further problems, also when there are problems: ask Err in the end.
 func Decode(file string, data []byte, into any) *Document {
-	d := &Document{file: file, lines: map[string]int{}}
+	d := &Document{file: file, lines: map[string]int{}, texts: map[string]int{}}
 	if len(data) > MaxSize {
 		d.problems = append(d.problems, Problem{File: file, Message: fmt.Sprintf("the file has more than %d octets", MaxSize)})
 		return d
@@ -129,6 +130,9 @@ func (d *Document) walk(n *yaml.Node, path string, depth int) {
 	case yaml.ScalarNode:
 		if n.Tag == "!!null" {
 			refuse("the value is empty", "write a value, {} for a mapping with defaults, or leave the field out")
+		}
+		if n.Style&yaml.LiteralStyle != 0 {
+			d.texts[path] = n.Line + 1
 		}
 	case yaml.SequenceNode:
 		for i, c := range n.Content {
@@ -207,6 +211,16 @@ func (d *Document) Has(path string) bool {
 // Refuse adds a problem with a field.
 func (d *Document) Refuse(field, hint, format string, args ...any) {
 	d.problems = append(d.problems, Problem{File: d.file, Line: d.Line(field), Field: field, Message: fmt.Sprintf(format, args...), Hint: hint})
+}
+
+// RefuseText adds a problem with a line, from 1 on, of the text that a field holds. It is reported at that line of the file where the text
+// stands there line by line ("|"), and at the field otherwise.
+func (d *Document) RefuseText(field string, line int, hint, format string, args ...any) {
+	at := d.Line(field)
+	if first, ok := d.texts[field]; ok {
+		at = first + line - 1
+	}
+	d.problems = append(d.problems, Problem{File: d.file, Line: at, Field: field, Message: fmt.Sprintf(format, args...), Hint: hint})
 }
 
 // OK tells that no problem has been found so far.
