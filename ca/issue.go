@@ -172,10 +172,8 @@ func (c *CA) decide(ctx context.Context, o Order, a *Authority) (Request, *polic
 	now := c.now()
 	decision := c.rules().Decide(policies.Request{
 		CSR: o.CSR, Profile: o.Profile, Validity: o.Validity, Actor: o.Actor, Namespace: c.namespaces[o.Actor.Namespace],
-		Issuer: policies.Issuer{
-			Name: a.Name, Certificate: a.Certificate, CRLScope: FullScope, CRLURL: a.CRLURL, IssuerURLs: nonEmpty(a.IssuerURL),
-		},
-		Now: now, CompromisedKey: compromised, AuthorityKeys: c.authorityKeys,
+		Issuer: a.Facts(a.Certificate),
+		Now:    now, CompromisedKey: compromised, AuthorityKeys: c.authorityKeys,
 	})
 	roles := make([]string, len(o.Actor.Roles))
 	for i, r := range o.Actor.Roles {
