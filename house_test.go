@@ -44,6 +44,7 @@ var mayImport = map[string][]string{
 	"migrations":          {},
 	"policies":            {"access", "csr", "strictyaml"},
 	"policies/analysis":   {"policies"},
+	"policies/trial":      {"access", "csr", "policies", "strictyaml"},
 	"storage":             {"access", "audit", "ca", "csr", "issuance", "migrations", "policies", "storage/postgres"},
 	"storage/postgres":    {},
 	"storage/storagetest": {"storage", "storage/postgres"},

@@ -36,6 +36,9 @@ const (
 	ApproveRequest    Action = "request.approve"  // approve or reject
 	ReadNamespace     Action = "namespace.read"   // what a team owns and may use
 	ChangeNamespace   Action = "namespace.change" // set or remove
+	ReadPolicy        Action = "policy.read"      // the files of policies, their history, proposals
+	ChangePolicy      Action = "policy.change"    // have other policies rule, or propose them
+	ApprovePolicy     Action = "policy.approve"   // decide on a proposal
 )
 
 // AllNamespaces is the namespace of actors and resources that belong to no single team.

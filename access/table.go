@@ -5,15 +5,17 @@ import "slices"
 // allowed is the table of who may do what. What does not stand here is refused.
 var allowed = map[Role][]Action{
 	Requester: {IssueCertificate, ReadCertificate, ReadProfile, EvaluateProfile, ReadAuthority, ReadRequest, ReadNamespace},
-	Approver:  {ReadCertificate, ReadProfile, ReadAuthority, ReadRequest, ApproveRequest, ReadNamespace},
-	Revoker:   {ReadCertificate, RevokeCertificate, ReadProfile, ReadAuthority},
-	Auditor:   {ReadCertificate, ReadProfile, ReadAuthority, ReadRequest, ReadNamespace},
-	Operator:  {ReadCertificate, ReadProfile, ReadAuthority, ReadRequest, ReadNamespace, ChangeNamespace},
+	Approver: {
+		ReadCertificate, ReadProfile, ReadAuthority, ReadRequest, ApproveRequest, ReadNamespace, ReadPolicy, ApprovePolicy,
+	},
+	Revoker:  {ReadCertificate, RevokeCertificate, ReadProfile, ReadAuthority},
+	Auditor:  {ReadCertificate, ReadProfile, ReadAuthority, ReadRequest, ReadNamespace, ReadPolicy},
+	Operator: {ReadCertificate, ReadProfile, ReadAuthority, ReadRequest, ReadNamespace, ChangeNamespace, ReadPolicy, ChangePolicy},
 }
 
 // shared are the actions that a member of one namespace may do to what belongs to the whole authority. Certificates are not among
 // them: those of no single team are read by actors of no single team.
-var shared = []Action{ReadProfile, EvaluateProfile, ReadAuthority}
+var shared = []Action{ReadProfile, EvaluateProfile, ReadAuthority, ReadPolicy}
 
 // Grant is one row of the table: what a role may do.
 type Grant struct {

@@ -45,6 +45,9 @@ const (
 	TokenRevoked        Kind = "token.revoked"        // an API token was withdrawn
 	NamespaceChanged    Kind = "namespace.changed"    // a namespace was set or removed, through the API or in the configuration file
 	PolicyActivated     Kind = "policy.activated"     // a policy set began to decide
+	PolicyProposed      Kind = "policy.proposed"      // a policy set was proposed, and waits for approvals
+	PolicyApproved      Kind = "policy.approved"      // a person agreed to a proposed policy set
+	PolicyRejected      Kind = "policy.rejected"      // a person ended a proposal
 	ServiceStarted      Kind = "service.started"      // a replica began to serve
 	ServiceStopped      Kind = "service.stopped"      // a replica stopped in good order
 )

@@ -96,7 +96,7 @@ type ApprovalStore interface {
 func (c *CA) await(ctx context.Context, o Order, r Request, d *policies.Decision, needed *policies.ApprovalNeeded, k IdempotencyKey) (*WaitingRequest, error) {
 	w := WaitingRequest{Request: r, Actor: o.Actor, ExpiresAt: r.At.Add(needed.Expires), Status: StatusWaiting}
 	if t, ok := d.Template(); ok {
-		w.Subject, w.Names = t.Subject.String(), templateNames(t)
+		w.Subject, w.Names = t.Subject.String(), t.Names()
 	}
 	leaf, err := c.leaf(audit.RequestWaiting, r.ActorID, r.Namespace, r.At, map[string]string{
 		"request": r.ID, "profile": r.Profile, "policy": r.PolicyDigest, "csr_sha256": hexSHA256(r.CSR), "binding": needed.Binding,

@@ -1,6 +1,6 @@
 // Package ca is the authority: its verbs, one file each. issue.go turns an order into a certificate, revoke.go takes one back,
-// approve.go lets one wait for approvals, publish.go keeps the CRLs current, recover.go settles what a crash left open, and tls.go gets
-// the service its own certificate.
+// approve.go lets one wait for approvals, publish.go keeps the CRLs current, policy.go has other policies rule, recover.go settles what
+// a crash left open, and tls.go gets the service its own certificate.
 //
 // It alone knows the order of steps. Who may do what is asked of access, what a certificate says of policies, how it is built and signed
 // of issuance; what must last goes to the Store and what was done goes into audit leaves, in one transaction with it. The package
@@ -26,7 +26,8 @@ type CA struct {
 	authorities   map[string]*Authority
 	first         *Authority
 	authorityKeys [][]byte
-	policies      *policies.Set
+	ruling        atomic.Pointer[ruling]
+	plan          PolicyPlan
 	namespaces    atomic.Pointer[namespaces]
 	rates         *rates
 	replica       Replica
@@ -39,11 +40,12 @@ type CA struct {
 	directory     *directory
 }
 
-// Config is what a CA is made of. Every field but Metrics is required.
+// Config is what a CA is made of. Every field but PolicyPlan and Metrics is required.
 type Config struct {
 	Store       Store
-	Authorities []*Authority // the first is the default issuer
-	Policies    *policies.Set
+	Authorities []*Authority  // the first is the default issuer
+	Policies    *policies.Set // what is configured; AdoptPolicies settles what rules
+	PolicyPlan  PolicyPlan
 	Namespaces  map[string]access.Namespace // that hold until LearnNamespaces has read those on record; the service's own stays
 	Replica     Replica
 	Now         func() time.Time
@@ -84,11 +86,12 @@ func New(cfg Config) (*CA, error) {
 		return nil, errors.New("ca: the replica has no name")
 	}
 	c := &CA{
-		store: cfg.Store, authorities: map[string]*Authority{}, first: cfg.Authorities[0], policies: cfg.Policies,
+		store: cfg.Store, authorities: map[string]*Authority{}, first: cfg.Authorities[0], plan: cfg.PolicyPlan,
 		rates: newRates(), replica: cfg.Replica, now: cfg.Now, random: cfg.Random, newID: cfg.NewID, log: cfg.Log, metrics: cfg.Metrics,
 		publications: newPublications(), directory: newDirectory(),
 	}
 	c.namespaces.Store(&namespaces{byName: maps.Clone(cfg.Namespaces), versions: -1})
+	c.ruling.Store(&ruling{set: cfg.Policies})
 	if c.metrics == nil {
 		c.metrics = noMetrics{}
 	}

@@ -238,17 +238,16 @@ func (c *CA) decide(ctx context.Context, o Order, a *Authority, usage bool) (Req
 	}
 	facts := policies.Request{
 		CSR: o.CSR, Profile: o.Profile, Validity: o.Validity, Actor: o.Actor, Namespace: namespace,
-		Issuer: policies.Issuer{
-			Name: a.Name, Certificate: a.Certificate, CRLScope: FullScope, CRLURL: a.CRLURL, IssuerURLs: nonEmpty(a.IssuerURL),
-		},
-		Now: now, CompromisedKey: compromised, AuthorityKeys: c.authorityKeys,
+		Issuer: a.Facts(a.Certificate),
+		Now:    now, CompromisedKey: compromised, AuthorityKeys: c.authorityKeys,
 	}
+	rules := c.rules() // once: others may come to rule meanwhile
 	if usage {
-		if facts.Usage, err = c.store.ReservationsTaken(ctx, c.policies.Reservations(facts)); err != nil {
+		if facts.Usage, err = c.store.ReservationsTaken(ctx, rules.Reservations(facts)); err != nil {
 			return Request{}, nil, fmt.Errorf("deciding: counting what is reserved: %w", err)
 		}
 	}
-	decision := c.policies.Decide(facts)
+	decision := rules.Decide(facts)
 	roles := make([]string, len(o.Actor.Roles))
 	for i, r := range o.Actor.Roles {
 		roles[i] = string(r)
@@ -449,18 +448,9 @@ func newCertificate(a *Authority, g *policies.Grant, s *issuance.Certificate, r 
 	t := g.Template()
 	return NewCertificate{
 		Issuer: a.Name, Serial: s.Serial, Kind: s.Kind, DER: s.DER, SPKI: sha256.Sum256(t.SPKI), CRLScope: t.CRLScope, Profile: g.Profile(),
-		PolicyDigest: g.PolicyDigest(), Namespace: r.Namespace, RequestID: r.ID, Subject: t.Subject.String(), Names: templateNames(t),
+		PolicyDigest: g.PolicyDigest(), Namespace: r.Namespace, RequestID: r.ID, Subject: t.Subject.String(), Names: t.Names(),
 		NotBefore: t.NotBefore, NotAfter: t.NotAfter, IssuedAt: at, EventID: eventID, Owner: owner,
 	}
-}
-
-// templateNames are the subject alternative names of a template as text.
-func templateNames(t policies.Template) []string {
-	names := slices.Clone(t.DNS)
-	for _, ip := range t.IP {
-		names = append(names, ip.String())
-	}
-	return append(append(names, t.Email...), t.URI...)
 }
 
 func hexSHA256(b []byte) string {

@@ -88,8 +88,9 @@ func (c *CA) Profiles(ctx context.Context, actor access.Actor) ([]*policies.Prof
 	if err := c.authorize(ctx, actor, access.ReadProfile, access.Resource{Namespace: access.AllNamespaces, Kind: "profile"}); err != nil {
 		return nil, err
 	}
-	for _, name := range c.policies.Names() {
-		p, _ := c.policies.Profile(name)
+	set := c.rules()
+	for _, name := range set.Names() {
+		p, _ := set.Profile(name)
 		all = append(all, p)
 	}
 	return all, nil
@@ -100,15 +101,12 @@ func (c *CA) Profile(ctx context.Context, actor access.Actor, name string) (*pol
 	if err := c.authorize(ctx, actor, access.ReadProfile, access.Resource{Namespace: access.AllNamespaces, Kind: "profile", ID: name}); err != nil {
 		return nil, err
 	}
-	p, ok := c.policies.Profile(name)
+	p, ok := c.rules().Profile(name)
 	if !ok {
 		return nil, fmt.Errorf("profile %q: %w", name, ErrNotFound)
 	}
 	return p, nil
 }
-
-// PolicyDigest names the policies that decide now.
-func (c *CA) PolicyDigest() string { return c.policies.Digest() }
 
 // Authorities are all authorities with their state, by name.
 func (c *CA) Authorities(ctx context.Context, actor access.Actor) ([]AuthorityState, error) {

@@ -89,6 +89,16 @@ func (c *CA) Run(ctx context.Context) {
 			failing = err != nil
 		})
 	})
+	others.Go(func() {
+		failing := false // told once, not every second that the store is away
+		c.every(ctx, followEvery, nil, func() {
+			err := c.FollowPolicies(ctx)
+			if err != nil && !failing && ctx.Err() == nil {
+				c.log.ErrorContext(ctx, "following the policies that rule failed; trying again", "error", err)
+			}
+			failing = err != nil
+		})
+	})
 	for period, look := range map[time.Duration]func(context.Context) error{expireEvery: c.ExpireWaiting, resumeEvery: c.ResumeApproved} {
 		others.Go(func() {
 			c.every(ctx, period, nil, func() {

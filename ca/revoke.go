@@ -92,7 +92,7 @@ func (c *CA) checkRevokeOrder(o RevokeOrder, certificate Certificate) error {
 		}
 	}
 	if o.Reason == issuance.CertificateHold {
-		if p, ok := c.policies.Profile(certificate.Profile); ok && !p.AllowsHold() {
+		if p, ok := c.rules().Profile(certificate.Profile); ok && !p.AllowsHold() {
 			return &InvalidError{
 				Field: "reason", Message: "certificates of profile " + certificate.Profile + " cannot be put on hold",
 				Hint: "the Baseline Requirements, section 4.9.13, forbid certificateHold; revoke for good, with another reason",

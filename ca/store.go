@@ -2,6 +2,7 @@ package ca
 
 import (
 	"context"
+	"crypto/x509"
 	"math/big"
 	"time"
 
@@ -22,6 +23,7 @@ type Store interface {
 	CRLStore
 	NamespaceStore
 	ApprovalStore
+	PolicyStore
 	// RecordEvents commits leaves that go with no other change, such as refusals of access.
 	RecordEvents(ctx context.Context, leaves ...audit.Leaf) error
 	// Authorities are all authorities known, by name.
@@ -106,6 +108,11 @@ type AuthorityRecord struct {
 	AddedAt     time.Time
 }
 
+// Facts are what a decision must know of the authority. The certificate is the record's, parsed.
+func (a AuthorityRecord) Facts(certificate *x509.Certificate) policies.Issuer {
+	return policies.Issuer{Name: a.Name, Certificate: certificate, CRLScope: FullScope, CRLURL: a.CRLURL, IssuerURLs: nonEmpty(a.IssuerURL)}
+}
+
 // KeyName tells where an authority's key is.
 type KeyName struct {
 	Token string // the token's serial
@@ -140,6 +147,22 @@ type Request struct {
 	Objections     []policies.RuleResult // of the rules that did not simply allow; which were asked besides, the policy digest tells
 	PolicyDigest   string
 	CompromisedKey bool
+}
+
+// PastRequest is a request as it is kept, with the certificate that came of it: nil where there is none.
+type PastRequest struct {
+	Request
+	Certificate *PastCertificate
+}
+
+// PastCertificate is what a certificate says, as far as its row tells.
+type PastCertificate struct {
+	Issuer    string
+	Serial    []byte
+	Subject   string
+	Names     []string
+	NotBefore time.Time
+	NotAfter  time.Time
 }
 
 // IdempotencyKey is a caller's name for one request: (actor, key), and the digest of the body that it was first used for.

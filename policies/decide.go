@@ -17,6 +17,7 @@ type evaluation struct {
 	key     csr.Key
 	subject []csr.Attribute
 	names   names
+	replay  bool       // the request was proven when it was made
 	vars    *variables // of expressions, made when the first asks
 }
 
@@ -42,7 +43,17 @@ func (e *evaluation) rules() []rule[*evaluation] {
 
 // Decide asks every rule of the request's profile. It never fails: what it cannot decide it refuses.
 func (s *Set) Decide(r Request) *Decision {
-	e := &evaluation{Request: r, issuer: r.Issuer.Certificate}
+	return s.decide(&evaluation{Request: r, issuer: r.Issuer.Certificate})
+}
+
+// Replay decides on a request of the past, whose proof of possession was verified when it was made and is not verified again. The decision
+// tells what would be; it grants nothing.
+func (s *Set) Replay(r Request) *Decision {
+	return s.decide(&evaluation{Request: r, issuer: r.Issuer.Certificate, replay: true})
+}
+
+func (s *Set) decide(e *evaluation) *Decision {
+	r := e.Request
 	d := &Decision{verdict: Refuse, profile: r.Profile}
 	if s != nil {
 		d.digest, e.profile = s.digest, s.profiles[r.Profile]

@@ -77,7 +77,12 @@ var ErrUndecided = errors.New("policies: a decision that no policy made grants n
 
 // Grant turns a decision into the right to have exactly its template signed. It returns *Refusal for a decision that refuses, and
 // *ApprovalNeeded for one that needs approval and is given too few approvals that count. A decision that allows needs none.
+//
+// A replayed decision grants nothing (ErrUndecided).
 func (d *Decision) Grant(approvals ...Approval) (*Grant, error) {
+	if d != nil && d.evaluation != nil && d.evaluation.replay {
+		return nil, ErrUndecided
+	}
 	switch d.Verdict() {
 	case Allow:
 	case NeedsApproval:

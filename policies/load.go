@@ -25,21 +25,31 @@ func Load(fsys fs.FS) (*Set, error) {
 		return nil, fmt.Errorf("listing profiles: %w", err)
 	}
 	slices.Sort(paths)
-	var failed LoadError
-	if len(paths) == 0 {
-		failed.Problems = append(failed.Problems, Problem{File: ".", Message: "there are no profiles", Hint: "profiles are files named <name>.yaml"})
-	}
-	set := &Set{profiles: make(map[string]*Profile)}
-	digest, language := sha256.New(), newLanguage()
+	var files []File
+	var problems []Problem
 	for _, path := range paths {
 		content, err := readFile(fsys, path)
 		if err != nil {
-			failed.Problems = append(failed.Problems, Problem{File: path, Message: err.Error()})
+			problems = append(problems, Problem{File: path, Message: err.Error()})
 			continue
 		}
-		frame(digest, []byte(path))
-		frame(digest, content)
-		profile, problems := parseProfile(path, content, language)
+		files = append(files, File{Name: path, Content: content})
+	}
+	return load(files, problems)
+}
+
+// load makes a set of files in the order of their names, unless there are problems: with the files, or already.
+func load(files []File, problems []Problem) (*Set, error) {
+	failed := LoadError{Problems: problems}
+	if len(files) == 0 && len(problems) == 0 {
+		failed.Problems = append(failed.Problems, Problem{File: ".", Message: "there are no profiles", Hint: "profiles are files named <name>.yaml"})
+	}
+	set := &Set{files: files, profiles: make(map[string]*Profile)}
+	digest, language := sha256.New(), newLanguage()
+	for _, f := range files {
+		frame(digest, []byte(f.Name))
+		frame(digest, f.Content)
+		profile, problems := parseProfile(f.Name, f.Content, language)
 		failed.Problems = append(failed.Problems, problems...)
 		if profile != nil {
 			set.profiles[profile.name] = profile

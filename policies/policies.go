@@ -102,6 +102,15 @@ type Template struct {
 	WriteSubjectKeyID bool   // whether the subjectKeyIdentifier extension is written
 }
 
+// Names are all subject alternative names as text: DNS names, addresses, mailboxes, URIs.
+func (t Template) Names() []string {
+	names := append([]string{}, t.DNS...)
+	for _, ip := range t.IP {
+		names = append(names, ip.String())
+	}
+	return append(append(names, t.Email...), t.URI...)
+}
+
 // NameConstraints are subtrees of one kind, permitted or excluded (RFC 5280, section 4.2.1.10).
 type NameConstraints struct {
 	DNS   []string

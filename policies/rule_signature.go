@@ -13,6 +13,9 @@ var signatureProof = rule[*evaluation]{
 	seen:  seenSignature,
 	after: []string{ruleKeyAllowed, ruleKeyModulus, ruleKeyExponent, ruleKeyROCA, ruleKeyClosePrimes, ruleKeyCompromised, ruleKeyOfAuthority},
 	check: func(e *evaluation, f *findings) {
+		if e.replay {
+			return
+		}
 		err := e.CSR.VerifySignature()
 		if err == nil {
 			return

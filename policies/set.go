@@ -10,6 +10,7 @@ import (
 // Set is a set of profiles, loaded and validated as one, named by its digest. It does not change and may be shared.
 type Set struct {
 	digest   string
+	files    []File // by name
 	profiles map[string]*Profile
 	names    []string
 }

@@ -14,7 +14,7 @@ import (
 
 var facts = []string{
 	"authorities", "requests", "certificates", "orphans", "imported_certificates", "revocations", "compromised_keys",
-	"crl_intents", "crls", "audit_leaves", "namespaces", "approvals",
+	"crl_intents", "crls", "audit_leaves", "namespaces", "approvals", "policy_sets", "policy_proposals", "policy_votes", "policy_activations",
 }
 
 func sqlState(err error) string {
@@ -38,7 +38,10 @@ func TestTheServiceCannotChangeFacts(t *testing.T) {
 	f.revoke(c, issuance.KeyCompromise, 0)
 	f.addAuthority("issuing-1")
 	partition := "certificates_" + c.Serial.Time().Format("2006_01")
-	column := map[string]string{"authorities": "name", "namespaces": "name", "approvals": "person", "audit_leaves": "kind", partition: "issuer"}
+	column := map[string]string{
+		"policy_sets": "digest", "policy_proposals": "digest", "policy_votes": "person", "policy_activations": "digest",
+		"authorities": "name", "namespaces": "name", "approvals": "person", "audit_leaves": "kind", partition: "issuer",
+	}
 
 	var forbidden []string
 	for _, table := range append(facts, partition) {

@@ -33,6 +33,7 @@ func (s *Server) newOpenAPI(router chi.Router) huma.API {
 				{Name: tagRequests, Description: "Requests that need the approval of persons"},
 				{Name: tagNamespaces, Description: "Namespaces: what teams own and may use, with quotas and rates"},
 				{Name: tagProfiles, Description: "Profiles: what can be asked for, and what would come of it"},
+				{Name: tagPolicies, Description: "Policies: which rule, which ruled, and how others come to rule"},
 				{Name: tagAuthorities, Description: "Authorities: the hierarchy, its keys and its CRLs"},
 			},
 			Components: &huma.Components{
@@ -54,6 +55,7 @@ const (
 	tagNamespaces   = "namespaces"
 	tagProfiles     = "profiles"
 	tagAuthorities  = "authorities"
+	tagPolicies     = "policies"
 )
 
 // foreignErrors turns errors that huma itself makes into problems. What it would echo of the request is left out.

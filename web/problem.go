@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"strconv"
@@ -75,6 +76,7 @@ var (
 	kindTooLarge        = kind{"too-large", http.StatusRequestEntityTooLarge, "The request is too large"}
 	kindMediaType       = kind{"unsupported-media-type", http.StatusUnsupportedMediaType, "The media type is not read here"}
 	kindRefused         = kind{"refused", http.StatusUnprocessableEntity, "The policies refuse the request"}
+	kindBadPolicies     = kind{"unsound-policies", http.StatusUnprocessableEntity, "The policies cannot be loaded"}
 	kindTooMany         = kind{"too-many-requests", http.StatusTooManyRequests, "Too many requests"}
 	kindQuota           = kind{"quota-exhausted", http.StatusTooManyRequests, "A quota is used up"}
 	kindInternal        = kind{"internal", http.StatusInternalServerError, "The service failed"}
@@ -134,6 +136,10 @@ var outcomes = []struct {
 	{ca.ErrOfFile, kindConflict, 0},
 	{ca.ErrChanged, kindConflict, 0},
 	{ca.ErrKeyCompromised, kindRefused, 0},
+	{ca.ErrOwnProposal, kindDenied, 0},
+	{ca.ErrProposalClosed, kindConflict, 0},
+	{ca.ErrVotedAlready, kindConflict, 0},
+	{ca.ErrPoliciesMoved, kindConflict, shortly},
 	{ca.ErrUnavailable, kindUnavailable, shortly},
 }
 
@@ -154,6 +160,7 @@ func (s *Server) translate(ctx context.Context, err error) *Problem {
 		denied   *access.Denied
 		limited  *ca.LimitedError
 		used     *ca.ExhaustedError
+		unsound  *policies.LoadError
 	)
 	switch {
 	case errors.As(err, &ready):
@@ -170,6 +177,8 @@ func (s *Server) translate(ctx context.Context, err error) *Problem {
 		p := newProblem(kindInvalid, field.Error())
 		p.Violations = []policies.Violation{broken(field.Field, field.Hint, field.Message)}
 		return p
+	case errors.As(err, &unsound):
+		return unsoundProblem(unsound)
 	case errors.As(err, &refused):
 		return refusedProblem(refused)
 	case errors.As(err, &limited):
@@ -211,6 +220,21 @@ func exhaustedProblem(e *ca.ExhaustedError) *Problem {
 		p = newProblem(kindQuota, e.Error()).retryAfter(e.RetryAfter)
 	}
 	p.Violations = []policies.Violation{e.Violation()}
+	return p
+}
+
+// unsoundProblem names everything that is wrong with a set of policies, with file and line.
+func unsoundProblem(e *policies.LoadError) *Problem {
+	p := newProblem(kindBadPolicies, fmt.Sprintf("%d things are wrong; the policies that rule go on", len(e.Problems)))
+	for _, one := range e.Problems[:min(len(e.Problems), maxViolations)] {
+		place := one.File
+		if one.Line > 0 {
+			place = fmt.Sprintf("%s:%d", one.File, one.Line)
+		}
+		p.Violations = append(p.Violations, policies.Violation{
+			Rule: "policy.load", Field: place, Message: strings.TrimPrefix(one.Field+": "+one.Message, ": "), Hint: one.Hint,
+		})
+	}
 	return p
 }
 

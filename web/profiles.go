@@ -152,15 +152,7 @@ func showDecision(d *policies.Decision) Decision {
 		Results: append([]policies.RuleResult{}, d.Results()...), Violations: append([]policies.Violation{}, d.Violations()...),
 	}
 	if t, ok := d.Template(); ok {
-		shown.Content = &Content{Subject: t.Subject.String(), Names: namesOf(t), NotBefore: t.NotBefore.UTC(), NotAfter: t.NotAfter.UTC()}
+		shown.Content = &Content{Subject: t.Subject.String(), Names: t.Names(), NotBefore: t.NotBefore.UTC(), NotAfter: t.NotAfter.UTC()}
 	}
 	return shown
-}
-
-func namesOf(t policies.Template) []string {
-	names := append([]string{}, t.DNS...)
-	for _, ip := range t.IP {
-		names = append(names, ip.String())
-	}
-	return append(append(names, t.Email...), t.URI...)
 }

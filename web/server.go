@@ -41,6 +41,12 @@ type Authority interface {
 	Profiles(ctx context.Context, actor access.Actor) ([]*policies.Profile, error)
 	Profile(ctx context.Context, actor access.Actor, name string) (*policies.Profile, error)
 	PolicyDigest() string
+	PolicyHistory(ctx context.Context, actor access.Actor) ([]ca.PolicyActivation, error)
+	PolicyProposals(ctx context.Context, actor access.Actor) ([]ca.PolicyProposal, error)
+	PolicySet(ctx context.Context, actor access.Actor, digest string) (string, []policies.File, error)
+	ReloadPolicies(ctx context.Context, actor access.Actor, comment string) (ca.PolicyChange, error)
+	ChangePolicies(ctx context.Context, actor access.Actor, files []policies.File, comment string) (ca.PolicyChange, error)
+	DecideOnPolicies(ctx context.Context, actor access.Actor, d ca.PolicyDecision) (ca.PolicyProposal, error)
 	Authorities(ctx context.Context, actor access.Actor) ([]ca.AuthorityState, error)
 	PublicAuthorities(ctx context.Context) ([]ca.AuthorityRecord, error)
 	PublicAuthority(ctx context.Context, name string) (ca.AuthorityRecord, error)
@@ -142,6 +148,7 @@ func (s *Server) routeAPI(inFlight int) error {
 		s.routeIssue, s.routeBatch, s.routeCertificate, s.routeCertificates, s.routeRevoke,
 		s.routeRequests, s.routeRequest, s.routeApprove, s.routeReject,
 		s.routeNamespaces, s.routeNamespace, s.routeSetNamespace, s.routeRemoveNamespace, s.routeProfiles, s.routeProfile, s.routeEvaluate,
+		s.routePolicies, s.routePolicySet, s.routeChangePolicies, s.routeReloadPolicies, s.routeApprovePolicies, s.routeRejectPolicies,
 		s.routeAuthorities, s.routeAuthority,
 	} {
 		if err := register(api); err != nil {

@@ -165,6 +165,56 @@ func (o *office) Profile(_ context.Context, a access.Actor, name string) (*polic
 
 func (o *office) PolicyDigest() string { return o.policies.Digest() }
 
+func (o *office) PolicyHistory(_ context.Context, a access.Actor) ([]ca.PolicyActivation, error) {
+	activation := ca.PolicyActivation{Number: 3, Digest: o.policies.Digest(), ActorName: "op", At: noon, EventID: "e-3"}
+	return []ca.PolicyActivation{activation}, o.asked(a, access.ReadPolicy, access.AllNamespaces)
+}
+
+func (o *office) PolicyProposals(_ context.Context, a access.Actor) ([]ca.PolicyProposal, error) {
+	return []ca.PolicyProposal{o.proposal()}, o.asked(a, access.ReadPolicy, access.AllNamespaces)
+}
+
+func (o *office) proposal() ca.PolicyProposal {
+	return ca.PolicyProposal{
+		ID: "p-1", Digest: "sha256:01", Replaces: o.policies.Digest(), Needs: 2, ActorName: "op", Person: "Olga", At: noon, ExpiresAt: noon.Add(day),
+		EventID: "e-4", Votes: []ca.PolicyVote{{Person: "Ann", Approves: true, ActorName: "ann", At: noon, EventID: "e-5"}},
+	}
+}
+
+func (o *office) PolicySet(_ context.Context, a access.Actor, digest string) (string, []policies.File, error) {
+	if err := o.asked(a, access.ReadPolicy, access.AllNamespaces); err != nil {
+		return "", nil, err
+	}
+	if digest != "" && digest != o.policies.Digest() {
+		return "", nil, ca.ErrNotFound
+	}
+	return o.policies.Digest(), o.policies.Files(), nil
+}
+
+func (o *office) ReloadPolicies(_ context.Context, a access.Actor, _ string) (ca.PolicyChange, error) {
+	return ca.PolicyChange{Digest: o.policies.Digest()}, o.asked(a, access.ChangePolicy, access.AllNamespaces)
+}
+
+func (o *office) ChangePolicies(_ context.Context, a access.Actor, files []policies.File, _ string) (ca.PolicyChange, error) {
+	if err := o.asked(a, access.ChangePolicy, access.AllNamespaces); err != nil {
+		return ca.PolicyChange{}, err
+	}
+	set, err := policies.LoadFiles(files)
+	if err != nil {
+		return ca.PolicyChange{}, err
+	}
+	p := o.proposal()
+	p.Digest = set.Digest()
+	return ca.PolicyChange{Digest: set.Digest(), Proposal: &p}, nil
+}
+
+func (o *office) DecideOnPolicies(_ context.Context, a access.Actor, d ca.PolicyDecision) (ca.PolicyProposal, error) {
+	p := o.proposal()
+	p.Votes = append(p.Votes, ca.PolicyVote{Person: "Bob", Approves: d.Approves, Comment: d.Comment, At: noon})
+	p.Activated = d.Approves
+	return p, o.asked(a, access.ApprovePolicy, access.AllNamespaces)
+}
+
 func (o *office) Authorities(_ context.Context, a access.Actor) ([]ca.AuthorityState, error) {
 	if err := o.asked(a, access.ReadAuthority, access.AllNamespaces); err != nil {
 		return nil, err
@@ -244,7 +294,11 @@ func newSurface(t testing.TB, change ...func(*Config)) *surface {
 			t.Fatal(err)
 		}
 		s.tokens[role] = token
-		s.ring.actors[digest] = access.Actor{ID: "actor-" + string(role), Namespace: "dev", Roles: []access.Role{role}}
+		namespace := "dev"
+		if role == access.Operator || role == access.Approver { // policies belong to the whole authority
+			namespace = access.AllNamespaces
+		}
+		s.ring.actors[digest] = access.Actor{ID: "actor-" + string(role), Namespace: namespace, Roles: []access.Role{role}}
 	}
 	var mu sync.Mutex
 	serial := 0

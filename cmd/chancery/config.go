@@ -69,6 +69,14 @@ type DatabaseConfig struct {
 type PoliciesConfig struct {
 	// Directory holds profiles, one *.yaml each. Default: the profiles that come with the program.
 	Directory string `yaml:"directory" env:"DIRECTORY"`
+	// Activation says who must agree before other policies rule.
+	Activation ActivationConfig `yaml:"activation" envPrefix:"ACTIVATION_"`
+}
+
+// ActivationConfig says who must agree before other policies rule. All replicas must have the same.
+type ActivationConfig struct {
+	// Approvals is how many approvers, besides whoever proposes, must agree: 0 to 10. Default: 0, what is reloaded rules at once.
+	Approvals int `yaml:"approvals" env:"APPROVALS"`
 }
 
 // NamespaceConfig is a team's share of the name space.
@@ -215,6 +223,7 @@ func (c *Config) validate(doc *strictyaml.Document) {
 	if (c.Database.URL == "") == (c.Database.URLFile == "") {
 		doc.Refuse("database", "give url, or url_file for a URL with a password", "exactly one of url and url_file is needed")
 	}
+	within("policies.activation.approvals", c.Policies.Activation.Approvals, 0, 10)
 	within("database.max_connections", c.Database.MaxConnections, 2, 500)
 	c.validateTokens(doc)
 	c.validateCompliance(doc)

@@ -136,7 +136,7 @@ func (a *app) dev(ctx context.Context, o devOptions) (err error) {
 			service.Stderr = logFile
 		}
 	}
-	err = service.serve(ctx, cfg, listeners, func() {
+	err = service.serve(ctx, cfg, listeners, nil, func() {
 		if !o.once {
 			a.greet(home, d)
 			played <- nil

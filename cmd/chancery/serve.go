@@ -9,14 +9,17 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/signal"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/chancery-ca/chancery/access"
 	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/ca"
 	"github.com/chancery-ca/chancery/issuance"
@@ -46,7 +49,10 @@ func (a *app) serveCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.serve(cmd.Context(), cfg, listeners, func() {})
+			hangups := make(chan os.Signal, 1)
+			signal.Notify(hangups, syscall.SIGHUP)
+			defer signal.Stop(hangups)
+			return a.serve(cmd.Context(), cfg, listeners, hangups, func() {})
 		},
 	}
 	configFlag(cmd, &path)
@@ -98,8 +104,9 @@ type service struct {
 }
 
 // serve opens everything, settles what an earlier run left open, and serves until the context ends. Then it takes no new requests, ends
-// those that it has begun, and closes what it opened. ready is called once requests are answered.
-func (a *app) serve(ctx context.Context, cfg Config, l listeners, ready func()) (err error) {
+// those that it has begun, and closes what it opened. At each of hangups the policies are read again. ready is called once requests are
+// answered.
+func (a *app) serve(ctx context.Context, cfg Config, l listeners, hangups <-chan os.Signal, ready func()) (err error) {
 	defer l.close()
 	tuneMemory(a.Env)
 	s, err := a.open(ctx, cfg)
@@ -114,6 +121,9 @@ func (a *app) serve(ctx context.Context, cfg Config, l listeners, ready func()) 
 	if _, err := s.ca.Recover(ctx); err != nil {
 		return fmt.Errorf("settling what an earlier run left open: %w", err)
 	}
+	if err := s.ca.AdoptPolicies(ctx); err != nil {
+		return err
+	}
 	s.ca.PublishDue(ctx)                             // before the first certificate: whoever gets one finds a CRL
 	if err := s.ca.LearnPublished(ctx); err != nil { // before the first request: from here on Postgres may go away
 		return err
@@ -121,7 +131,7 @@ func (a *app) serve(ctx context.Context, cfg Config, l listeners, ready func()) 
 	if err := s.renewTLS(ctx); err != nil {
 		return err
 	}
-	if err := s.record(ctx, audit.ServiceStarted, audit.PolicyActivated); err != nil {
+	if err := s.record(ctx, audit.ServiceStarted); err != nil {
 		return err
 	}
 
@@ -131,6 +141,7 @@ func (a *app) serve(ctx context.Context, cfg Config, l listeners, ready func()) 
 	background := errgroup.Group{}
 	background.Go(func() error { s.ca.Run(loops); return nil })
 	background.Go(func() error { s.upkeep(loops); return nil })
+	background.Go(func() error { s.reloadAt(loops, hangups); return nil })
 	defer func() { stopLoops(); err = errors.Join(err, background.Wait()) }()
 
 	tlsConfig := web.TLSConfig(func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return s.tls.Load(), nil })
@@ -212,6 +223,9 @@ func (a *app) open(ctx context.Context, cfg Config) (_ *service, err error) {
 	s.ca, err = ca.New(ca.Config{
 		Store: store, Authorities: authorities, Policies: set, Namespaces: cfg.namespaces(), Replica: s.replica, Now: a.Now, Random: a.Random,
 		NewID: newID, Log: s.log, Metrics: metrics,
+		PolicyPlan: ca.PolicyPlan{
+			Read: func() (*policies.Set, error) { return loadPolicies(cfg.Policies) }, Approvals: cfg.Policies.Activation.Approvals,
+		},
 	})
 	if err != nil {
 		return nil, err
@@ -334,6 +348,26 @@ func (s *service) upkeep(ctx context.Context) {
 	}
 }
 
+// reloadAt reads the configured policies again at each signal. What is wrong with them is told in the log, and those that rule go on.
+func (s *service) reloadAt(ctx context.Context, hangups <-chan os.Signal) {
+	local := access.Actor{ID: "system", Name: "signal", Person: "system", Namespace: access.AllNamespaces, Roles: []access.Role{access.Operator}}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-hangups:
+			switch change, err := s.ca.ReloadPolicies(ctx, local, "reloaded by SIGHUP"); {
+			case err != nil:
+				s.log.ErrorContext(ctx, "the policies were not reloaded; those before go on", "error", err)
+			case change.Proposal != nil:
+				s.log.InfoContext(ctx, "the policies are proposed and wait for approvals", "digest", change.Digest, "proposal", change.Proposal.ID)
+			default:
+				s.log.InfoContext(ctx, "the policies are reloaded", "digest", change.Digest, "changed", change.Activation != nil)
+			}
+		}
+	}
+}
+
 // forget deletes the idempotency keys that are too old to be asked for again, and the counts of quotas that no window holds any more.
 func (s *service) forget(ctx context.Context) {
 	n, err := s.store.ForgetIdempotencyKeys(ctx, ca.IdempotencyAge)
@@ -384,11 +418,8 @@ func loadPolicies(c PoliciesConfig) (*policies.Set, error) {
 	if err != nil {
 		return nil, fmt.Errorf("loading the policies: %w", err)
 	}
-	for _, name := range set.Names() {
-		profile, _ := set.Profile(name)
-		if err := issuance.CheckLint(profile.Lint()); err != nil {
-			return nil, fmt.Errorf("loading profile %s: %w", name, err)
-		}
+	if err := ca.CheckPolicies(set); err != nil {
+		return nil, fmt.Errorf("loading the policies: %w", err)
 	}
 	return set, nil
 }

@@ -40,6 +40,7 @@ type stack struct {
 	tokens   map[access.Role]string
 	client   *http.Client
 	unsafe   bool
+	policies string // the replicas' policies configuration, as a YAML mapping; empty: none
 	hsm      string // the replicas' hsm configuration; empty: the token in process
 }
 
@@ -120,13 +121,17 @@ func (s *stack) config(name, module string) string {
 	if hsm == "" {
 		hsm = fmt.Sprintf("{module: %q, token: {label: %q}, pin: {file: %q}}", module, s.token.Label, s.token.PINFile)
 	}
+	policies := ""
+	if s.policies != "" {
+		policies = "policies: " + s.policies + "\n"
+	}
 	return fmt.Sprintf(`replica: %s
 database: {url: %q, unsafe: %v, max_connections: 16}
 hsm: %s
 authorities: [%s]
 namespaces: [{name: dev, dns: [dev.example, localhost], ip: [127.0.0.0/8]}]
 listen: {api: "127.0.0.1:0", distribution: "127.0.0.1:0", operations: "127.0.0.1:0"}
-`, name, s.database.URL, s.unsafe, hsm, devIssuer)
+`, name, s.database.URL, s.unsafe, hsm, devIssuer) + policies
 }
 
 // start starts a replica and waits until it serves. Extra environment entries may replace the module (module=...).

@@ -1,0 +1,36 @@
+package policies
+
+import (
+	"io/fs"
+	"path"
+	"slices"
+	"strings"
+)
+
+// File is one file of a set, as it was read: its name, such as "tls-server.yaml", and its octets.
+type File struct {
+	Name    string
+	Content []byte
+}
+
+// Files are the files that the set was made of, by name. They must not be changed.
+func (s *Set) Files() []File { return s.files }
+
+// LoadFiles makes the set of files that are in memory, such as those kept of a set that ruled earlier. What is wrong with any of them is
+// reported at once, as *LoadError: a name that stands twice, or that Load would not have read, too.
+func LoadFiles(files []File) (*Set, error) {
+	sorted := slices.SortedFunc(slices.Values(files), func(a, b File) int { return strings.Compare(a.Name, b.Name) })
+	var problems []Problem
+	for i, f := range sorted {
+		switch {
+		case path.Base(f.Name) != f.Name || path.Ext(f.Name) != ".yaml" || !fs.ValidPath(f.Name):
+			problems = append(problems, Problem{File: quote(f.Name), Message: "this is no name of a profile's file", Hint: "profiles are files named <name>.yaml"})
+		case i > 0 && sorted[i-1].Name == f.Name:
+			problems = append(problems, Problem{File: f.Name, Message: "the file stands here twice"})
+		}
+	}
+	if len(problems) > 0 {
+		return nil, &LoadError{Problems: problems}
+	}
+	return load(sorted, nil)
+}
