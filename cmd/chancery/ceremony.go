@@ -78,7 +78,7 @@ func (a *app) ceremonyRunCommand() *cobra.Command {
 func meets(token *hsm.Token, where HSMConfig, cfg Config, plan ceremony.Plan) error {
 	for _, authority := range plan.Authorities {
 		required := cfg.required(authority.Name, "")
-		if err := required.CheckToken(token.Info(), where.declaration()); err != nil {
+		if err := required.CheckToken(token.Info(), where.FIPS140.declaration()); err != nil {
 			return fmt.Errorf("authority %q: %w", authority.Name, err)
 		}
 		if !authority.Key.Existing {

@@ -207,7 +207,7 @@ With --verify no token is needed. --trusted names the public key that must have 
 				return err
 			}
 			return a.inToken(cmd.Context(), &f, func(ctx context.Context, w *worksite) error {
-				attestation, err := w.Attest(ctx, ref, hsm.KeyRef{Label: signer}, w.where.declaration())
+				attestation, err := w.Attest(ctx, ref, hsm.KeyRef{Label: signer}, w.where.FIPS140.declaration())
 				if err != nil {
 					return err
 				}

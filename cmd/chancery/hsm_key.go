@@ -121,7 +121,7 @@ read back and compared; a key that is not what was asked for is destroyed again.
 				if w.cfg != nil {
 					required = w.cfg.required("", s.Label)
 				}
-				if err := required.CheckToken(w.Info(), w.where.declaration()); err != nil {
+				if err := required.CheckToken(w.Info(), w.where.FIPS140.declaration()); err != nil {
 					return err
 				}
 				if required.NeverExtractable && s.Extractable {
