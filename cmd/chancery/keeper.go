@@ -408,11 +408,10 @@ func (p KeeperPINConfig) pin() (hsm.PIN, error) {
 	case p.Env != "":
 		return hsm.PINFromEnv(p.Env), nil
 	}
-	dir := os.Getenv("CREDENTIALS_DIRECTORY")
-	if dir == "" || filepath.Base(p.Credential) != p.Credential {
-		return hsm.PIN{}, fmt.Errorf("the credential %q is not there: systemd gives it with LoadCredential=", p.Credential)
+	if _, err := hsm.CredentialFile(p.Credential, os.Getenv); err != nil {
+		return hsm.PIN{}, err
 	}
-	return hsm.PINFromFile(filepath.Join(dir, p.Credential)), nil
+	return hsm.PINFromCredential(p.Credential, os.Getenv), nil
 }
 
 // settings is the part of a keeper's settings that its configuration file says.
