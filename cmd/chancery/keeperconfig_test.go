@@ -95,3 +95,18 @@ func TestIsolationIsChecked(t *testing.T) {
 		}
 	}
 }
+
+// The commands that the systemd units start are there, with their flags. What else stands in a unit `make units` checks.
+func TestUnitsStartCommandsThatExist(t *testing.T) {
+	units, err := filepath.Glob("../../deploy/*.service")
+	if err != nil || len(units) != 2 {
+		t.Fatalf("%v, %v", units, err)
+	}
+	for _, unit := range units {
+		_, rest, _ := strings.Cut(string(read(t, unit)), "\nExecStart=/usr/bin/chancery ")
+		line, _, found := strings.Cut(rest, "\n")
+		if _, stderr, code := typed(t, "", append(strings.Fields(line), "--help")...); !found || code != 0 {
+			t.Errorf("%s starts %q: %d %s", unit, line, code, stderr)
+		}
+	}
+}
