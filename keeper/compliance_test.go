@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/chancery-ca/chancery/hsm"
+	"github.com/chancery-ca/chancery/hsm/hsmtest"
 )
 
 // TestCompliance: what the policy requires the keeper enforces, and what a client requires the policy must cover.
@@ -49,6 +50,21 @@ func TestCompliance(t *testing.T) {
 				t.Errorf("a key that is not held: %v", err)
 			}
 		})
+	}
+}
+
+// TestComplianceOfHardware: a slot that says that it is hardware complies.
+func TestComplianceOfHardware(t *testing.T) {
+	a, f := newAuthority(t, 0), hsmtest.NewFaulty(t)
+	f.Begin(t, hsmtest.Hardware)
+	config, log := a.config(t, f.Config(a.fixture))
+	config.Keys[0].Require.Hardware = true
+	r := start(t, config, log)
+	if err := r.client.Complies(t.Context(), a.certificate.PublicKey, hsm.Requirement{Hardware: true, Local: true}); err != nil {
+		t.Error(err)
+	}
+	if err := a.issue(r.signer(t, a.certificate.PublicKey), leaf()); err != nil {
+		t.Error(err)
 	}
 }
 
