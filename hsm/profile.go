@@ -173,6 +173,10 @@ var profiles = []profile{
 					"an attribute that it does not know, such as CKA_COPYABLE or CKA_ALLOWED_MECHANISMS, is CKR_GENERAL_ERROR",
 					"Chancery leaves these attributes out",
 				},
+				{
+					"the token does not tell that a log-in failed (CKF_USER_PIN_COUNT_LOW), so that a service which is started again tries the PIN again",
+					"see that the PIN is right before the service is started; a keeper that runs tries a wrong PIN once",
+				},
 				{"AES-GCM and AES key wrap tell a length that is too short (CKR_BUFFER_TOO_SMALL)", "encrypt and wrap in another token"},
 				{
 					"C_Initialize needs parameters that no Go program can give",
@@ -214,6 +218,10 @@ var profiles = []profile{
 				{
 					"without a resource manager C_Initialize or the first log-in fails with a TPM error 0x902",
 					"install and start tpm2-abrmd, or use the kernel's /dev/tpmrm0",
+				},
+				{
+					"the token does not tell that a log-in failed (CKF_USER_PIN_COUNT_LOW), so that a service which is started again tries the PIN again",
+					"see that the PIN is right before the service is started; a keeper that runs tries a wrong PIN once",
 				},
 				{"a P-521 key is made whose public point cannot be read; it spoils listings of other programs", "take ecdsa-p384"},
 			},
