@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build dev test test-modules compatibility check format lint bench fuzz faults image packages clean FORCE
+.PHONY: help build dev test test-modules compatibility check units format lint bench fuzz faults image packages clean FORCE
 
 ARGS         ?=
 FUZZTIME     ?= 60s
@@ -60,7 +60,10 @@ check:
 format: ## write every Go file in gofumpt's format
 	@$(GO_FILES) | xargs $(TOOL) gofumpt -w
 
-lint: check ## gofumpt, vet, staticcheck, govulncheck
+units: ## check the systemd units, where systemd is installed
+	@scripts/check-units
+
+lint: check units ## gofumpt, vet, staticcheck, govulncheck, the systemd units
 	@unformatted=$$($(GO_FILES) | xargs $(TOOL) gofumpt -l) && \
 		if [ "$$unformatted" ]; then echo "not in gofumpt's format (make format):"; echo "$$unformatted"; exit 1; fi
 	$(TOOL) staticcheck ./...

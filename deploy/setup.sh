@@ -13,11 +13,13 @@ label=chancery
 root=root
 issuer=issuing-1
 keeper=/var/lib/chancery/keeper
+# What is done in the token before the keeper has it.
+journal=$keeper/hsm-journal.jsonl
 
 chancery migrate --config "$config" --database-url-file "$secrets/database_owner_url"
 
 if [ -z "$(ls -A "$tokens")" ]; then
-	chancery hsm init --module "$module" --label "$label" --so-pin-file "$secrets/so_pin" --pin-file "$secrets/pin"
+	chancery hsm init --module "$module" --label "$label" --so-pin-file "$secrets/so_pin" --pin-file "$secrets/pin" --journal "$journal"
 fi
 
 if [ ! -e "$ceremony/$issuer.authority.json" ]; then
@@ -26,7 +28,7 @@ if [ ! -e "$ceremony/$issuer.authority.json" ]; then
 		echo "If nothing was issued yet, start over: docker compose down --volumes" >&2
 		exit 1
 	fi
-	chancery ceremony run "$plan" --module "$module" --token-label "$label" --pin-file "$secrets/pin" --output-dir "$ceremony" --yes
+	chancery ceremony run "$plan" --module "$module" --token-label "$label" --pin-file "$secrets/pin" --output-dir "$ceremony" --journal "$journal" --yes
 fi
 
 # The issuer comes last: if it is there, the root and its CRL are too. The root's later CRLs are imported by hand, so this one must not

@@ -270,7 +270,18 @@ func TestCapabilities(t *testing.T) {
 	if err := strict.Close(); err != nil {
 		t.Fatal(err)
 	}
-	c.AcceptNotLocal = !profile.Has(hsm.TellsLocal)
+	c.PIN = hsm.PINFromBytes([]byte("not the PIN"))
+	if _, err := hsm.Open(t.Context(), c); !errors.Is(err, hsm.ErrWrongPIN) {
+		t.Fatalf("a wrong PIN: %v", err)
+	}
+	c = fixture.Config()
+	unasked, failedLogin := hsm.Open(t.Context(), c)
+	if failedLogin == nil {
+		failedLogin = errors.Join(errors.New("it lets a log-in follow one that failed"), unasked.Close())
+	} else if errors.Is(failedLogin, hsm.ErrPINAtRisk) {
+		failedLogin = nil
+	}
+	c.RetryAfterFailedPIN, c.AcceptNotLocal = true, !profile.Has(hsm.TellsLocal)
 	token, err := hsm.Open(t.Context(), c)
 	if err != nil {
 		t.Fatal(err)
@@ -281,8 +292,9 @@ func TestCapabilities(t *testing.T) {
 	}
 	all := trials()
 	all[hsm.TellsLocal] = func(context.Context, *hsm.Token) error { return notLocal }
+	all[hsm.TellsFailedLogin] = func(context.Context, *hsm.Token) error { return failedLogin }
 	for _, lacked := range profile.Lacks {
-		if all[lacked] == nil {
+		if all[lacked] == nil && lacked != hsm.TakesOAEPNoSource { // which TestOtherProgramsAgree tries
 			t.Errorf("the profile %s lacks %q, which is no capability", profile.Name, lacked)
 		}
 	}

@@ -10,10 +10,45 @@ import (
 
 // Requirement is what a token, and a key in it, must be for what it is used for. The zero value requires nothing.
 type Requirement struct {
-	Hardware         bool // the slot is a hardware slot (CKF_HW_SLOT)
-	NeverExtractable bool // CKA_NEVER_EXTRACTABLE and CKA_ALWAYS_SENSITIVE
-	Local            bool // CKA_LOCAL: generated in the token
-	FIPSLevel        int  // least level of FIPS 140 that is declared for the token; 0 for none
+	Hardware         bool `json:"hardware,omitempty"`          // the slot is a hardware slot (CKF_HW_SLOT)
+	NeverExtractable bool `json:"never_extractable,omitempty"` // CKA_NEVER_EXTRACTABLE and CKA_ALWAYS_SENSITIVE
+	Local            bool `json:"local,omitempty"`             // CKA_LOCAL: generated in the token
+	FIPSLevel        int  `json:"fips_140_level,omitempty"`    // least level of FIPS 140 that is declared for the token; 0 for none
+}
+
+// And is what meets both requirements.
+func (r Requirement) And(other Requirement) Requirement {
+	return Requirement{
+		Hardware:         r.Hardware || other.Hardware,
+		NeverExtractable: r.NeverExtractable || other.NeverExtractable,
+		Local:            r.Local || other.Local,
+		FIPSLevel:        max(r.FIPSLevel, other.FIPSLevel),
+	}
+}
+
+// Covers tells whether whatever meets r meets the other requirement too.
+func (r Requirement) Covers(other Requirement) bool { return r.And(other) == r }
+
+// String names what is required as the configuration does: "hardware, fips_140_level 3".
+func (r Requirement) String() string {
+	var words []string
+	for _, one := range []struct {
+		required bool
+		words    string
+	}{
+		{r.Hardware, "hardware"},
+		{r.NeverExtractable, "never_extractable"},
+		{r.Local, "local"},
+		{r.FIPSLevel > 0, fmt.Sprintf("fips_140_level %d", r.FIPSLevel)},
+	} {
+		if one.required {
+			words = append(words, one.words)
+		}
+	}
+	if len(words) == 0 {
+		return "nothing"
+	}
+	return strings.Join(words, ", ")
 }
 
 // Declaration is what the operator says of a token because the token does not: that its module has a FIPS 140 certificate.

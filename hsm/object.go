@@ -193,9 +193,11 @@ func (s session) objects(ref KeyRef) (all []Object, err error) {
 
 // object reads what the token tells of an object.
 func (s session) object(handle pkcs11.ObjectHandle) (Object, error) {
-	types := make([]uint, len(shown))
-	for i, a := range shown {
-		types[i] = a.attribute
+	var types []uint
+	for _, a := range shown {
+		if !slices.Contains(profileFor(s.token.info).unread, a.attribute) {
+			types = append(types, a.attribute)
+		}
 	}
 	told, err := s.read(handle, types...)
 	if err != nil {

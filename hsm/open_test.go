@@ -181,16 +181,23 @@ func TestOpenCancelled(t *testing.T) {
 
 func TestWrongPINPutsTheTokenAtRisk(t *testing.T) {
 	t.Parallel()
-	fixture := hsmtest.New(t)
+	fixture := hsmtest.Subject(t)
+	tells := fixture.Tells(t, hsm.TellsFailedLogin)
 	wrong := fixture.Config()
 	wrong.PIN = hsm.PINFromBytes([]byte("not the PIN"))
 	_, err := hsm.Open(t.Context(), wrong)
 	if !errors.Is(err, hsm.ErrWrongPIN) || !strings.Contains(err.Error(), "CKR_PIN_INCORRECT") || strings.Contains(err.Error(), "not the PIN") {
 		t.Fatalf("error is %v", err)
 	}
-	// The token remembers; a service that restarts would go on until it locks.
-	if _, err := hsm.Open(t.Context(), fixture.Config()); !errors.Is(err, hsm.ErrPINAtRisk) {
-		t.Fatalf("error is %v", err)
+	// Where the token remembers, a service that restarts does not go on until it locks.
+	unasked, err := hsm.Open(t.Context(), fixture.Config())
+	if tells != errors.Is(err, hsm.ErrPINAtRisk) || !tells && err != nil {
+		t.Fatalf("the token tells of the failure: %v; error is %v", tells, err)
+	}
+	if err == nil {
+		if err := unasked.Close(); err != nil {
+			t.Fatal(err)
+		}
 	}
 	right := fixture.Config()
 	right.RetryAfterFailedPIN = true

@@ -64,7 +64,8 @@ func generated(t *testing.T, token *hsm.Token, spec hsm.KeySpec) (hsm.KeyRef, cr
 // Every scheme's signature is accepted by openssl, by this package in software and by the token; a changed one by nobody.
 func TestSignaturesAreAcceptedByOpenSSL(t *testing.T) {
 	t.Parallel()
-	token := hsmtest.New(t).Open(t)
+	token := hsmtest.Subject(t).Open(t)
+	profile := token.Info().Profile()
 	message := bytes.Repeat([]byte("what is to be signed. "), 5000)
 	for _, c := range []struct {
 		algorithm hsm.Algorithm
@@ -83,6 +84,15 @@ func TestSignaturesAreAcceptedByOpenSSL(t *testing.T) {
 		name := fmt.Sprintf("%s-%s-%d", c.algorithm, c.options.Scheme, c.options.Hash)
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
+			if !profile.Has(hsm.Capability(c.algorithm)) {
+				if ref, _, err := token.GenerateKey(t.Context(), hsm.KeySpec{Algorithm: c.algorithm, Label: name}); err == nil {
+					t.Errorf("the profile %s lacks it, but %s was made", profile.Name, ref)
+				}
+				if left, err := token.Objects(t.Context(), hsm.KeyRef{Label: name}); err != nil || len(left) != 0 {
+					t.Errorf("what failed left %v, %v", left, err)
+				}
+				return
+			}
 			ref, public := generated(t, token, hsm.KeySpec{Algorithm: c.algorithm, Label: name})
 			signature, err := token.Sign(t.Context(), ref, c.options, bytes.NewReader(message))
 			if err != nil {
@@ -408,6 +418,21 @@ func TestWrap(t *testing.T) {
 				t.Errorf("%q, %v", plain, err)
 			}
 		})
+	}
+
+	// A key that was wrapped under a stranger's key is not taken, and leaves nothing.
+	strange, _ := generated(t, one, hsm.KeySpec{Algorithm: hsm.AES256, Label: "a stranger's", Usages: []hsm.Usage{hsm.UseWrap}})
+	orphan, orphanPublic := generated(t, one, hsm.KeySpec{Algorithm: hsm.ECDSAP256, Label: "orphan", Extractable: true})
+	foreign, err := one.Wrap(t.Context(), hsm.WrapSpec{Key: orphan, Under: strange})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = two.Unwrap(t.Context(), hsm.UnwrapSpec{Under: arrived, Key: hsm.KeySpec{Algorithm: hsm.ECDSAP256, Label: "orphan"}, Public: orphanPublic}, foreign)
+	if !errors.Is(err, hsm.ErrWrapped) {
+		t.Errorf("a foreign wrapped key: %v", err)
+	}
+	if left, err := two.Objects(t.Context(), hsm.KeyRef{Label: "orphan"}); err != nil || len(left) != 0 {
+		t.Errorf("it left %v, %v", left, err)
 	}
 
 	kept, _ := generated(t, one, hsm.KeySpec{Algorithm: hsm.ECDSAP256, Label: "kept"})

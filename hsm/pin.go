@@ -60,19 +60,29 @@ func PINFromEnv(name string) PIN {
 // PINFromCredential reads a credential that systemd passes to its unit (LoadCredential=), by its name. lookup finds an environment variable.
 func PINFromCredential(name string, lookup func(string) string) PIN {
 	return PIN{read: func() ([]byte, error) {
-		dir := lookup("CREDENTIALS_DIRECTORY")
-		if dir == "" {
-			return nil, fmt.Errorf("there are no credentials: start the service by systemd with LoadCredential=%s:FILE, or name a PIN file", name)
+		path, err := CredentialFile(name, lookup)
+		if err != nil {
+			return nil, err
 		}
-		if name == "" || name != filepath.Base(name) || name == ".." || name == "." {
-			return nil, fmt.Errorf("%q cannot be the name of a credential", name)
-		}
-		pin, err := readPINFile(filepath.Join(dir, name))
+		pin, err := readPINFile(path)
 		if err != nil {
 			return nil, fmt.Errorf("reading the credential %s: %w", name, err)
 		}
 		return pin, nil
 	}}
+}
+
+// CredentialFile is the file of a credential of systemd. It fails where there can be none: whoever reads a configuration learns it then,
+// and not when the PIN is needed.
+func CredentialFile(name string, lookup func(string) string) (string, error) {
+	dir := lookup("CREDENTIALS_DIRECTORY")
+	if dir == "" {
+		return "", fmt.Errorf("there are no credentials: start the service by systemd with LoadCredential=%s:FILE, or name a PIN file", name)
+	}
+	if name == "" || name != filepath.Base(name) || name == ".." || name == "." {
+		return "", fmt.Errorf("%q cannot be the name of a credential", name)
+	}
+	return filepath.Join(dir, name), nil
 }
 
 // commandTime is how long a command that tells a PIN may take.

@@ -28,7 +28,7 @@ func write(t *testing.T, text string, mode os.FileMode) string {
 }
 
 func TestPINSources(t *testing.T) {
-	token := hsmtest.New(t)
+	token := hsmtest.Subject(t)
 	t.Setenv("TEST_PIN", hsmtest.UserPIN)
 	fromEnv := hsm.PINFromEnv("TEST_PIN")
 	tests := []struct {

@@ -51,6 +51,8 @@ const (
 	KnowsIndestructible  Capability = "CKA_DESTROYABLE"        // false is taken and told
 	KnowsMechanisms      Capability = "CKA_ALLOWED_MECHANISMS" // is taken and enforced
 	TellsLocal           Capability = "CKA_LOCAL"              // of a key generated in the token; see Config.AcceptNotLocal
+	TellsFailedLogin     Capability = "failed-login-flags"     // CKF_USER_PIN_COUNT_LOW after a wrong PIN; else it may be tried again unasked
+	TakesOAEPNoSource    Capability = "rsa-oaep-no-source"     // CK_RSA_PKCS_OAEP_PARAMS.source = 0, as pkcs11-tool writes it; this package says CKZ_DATA_SPECIFIED
 	KeepsTwins           Capability = "two-keys-of-one-id"     // a second key of the same CKA_ID leaves the first as it is
 )
 
@@ -63,6 +65,7 @@ type profile struct {
 	private      []condition // of the private key; read back after generation
 	public       []condition // of the public key
 	mechanisms   bool        // whether CKA_ALLOWED_MECHANISMS is understood
+	unread       []uint      // attributes that are not asked for, since asking is an error that looks like a lost token
 	silent       []uint      // attributes that no template may name, since the token refuses them or decides by itself
 }
 
@@ -133,6 +136,10 @@ var profiles = []profile{
 						"the module behind it has",
 					"use the module itself for them",
 				},
+				Quirk{
+					"reading CKA_ALLOWED_MECHANISMS is CKR_DEVICE_ERROR, as if the token were lost; it is enforced all the same",
+					"none needed: Chancery does not ask for it, and does not show it",
+				},
 				Quirk{"a server that ends leaves CKR_DEVICE_ERROR behind until the library is finalised", "close the token and open it anew"},
 				Quirk{
 					"each caller in a process has sessions and a log-in of its own",
@@ -141,6 +148,7 @@ var profiles = []profile{
 		},
 		manufacturer: softHSM.manufacturer, library: "PKCS#11 Kit",
 		private: softHSM.private, public: softHSM.public, mechanisms: softHSM.mechanisms,
+		unread: []uint{pkcs11.CKA_ALLOWED_MECHANISMS},
 	},
 	softHSM,
 	{
@@ -149,7 +157,7 @@ var profiles = []profile{
 			Measured: "NSS 3.87.1 behind p11-kit 0.24.1",
 			Lacks: []Capability{
 				Capability(Ed25519), CanGCM, CanWrapKWP, CanWrapRSAAES, CanWrapRSAAESSHA1, TellsLocal, KnowsCopyable, KnowsIndestructible,
-				KnowsMechanisms, KeepsTwins,
+				KnowsMechanisms, TellsFailedLogin, TakesOAEPNoSource, KeepsTwins,
 			},
 			Quirks: []Quirk{
 				{
@@ -164,6 +172,10 @@ var profiles = []profile{
 				{
 					"an attribute that it does not know, such as CKA_COPYABLE or CKA_ALLOWED_MECHANISMS, is CKR_GENERAL_ERROR",
 					"Chancery leaves these attributes out",
+				},
+				{
+					"the token does not tell that a log-in failed (CKF_USER_PIN_COUNT_LOW), so that a service which is started again tries the PIN again",
+					"see that the PIN is right before the service is started; a keeper that runs tries a wrong PIN once",
 				},
 				{"AES-GCM and AES key wrap tell a length that is too short (CKR_BUFFER_TOO_SMALL)", "encrypt and wrap in another token"},
 				{
@@ -184,6 +196,7 @@ var profiles = []profile{
 				Capability(ECDSAP521), Capability(Ed25519), Capability(RSA4096), Capability(AES128), Capability(AES256),
 				Capability(HMACSHA256), Capability(HMACSHA384), Capability(HMACSHA512),
 				CanPSSOtherSalt, CanOAEPContext, CanGCM, CanWrapKWP, CanWrapOAEP, CanWrapOAEPSHA1, CanWrapRSAAES, CanWrapRSAAESSHA1, KnowsUsages,
+				TellsFailedLogin,
 			},
 			Quirks: []Quirk{
 				{
@@ -205,6 +218,10 @@ var profiles = []profile{
 				{
 					"without a resource manager C_Initialize or the first log-in fails with a TPM error 0x902",
 					"install and start tpm2-abrmd, or use the kernel's /dev/tpmrm0",
+				},
+				{
+					"the token does not tell that a log-in failed (CKF_USER_PIN_COUNT_LOW), so that a service which is started again tries the PIN again",
+					"see that the PIN is right before the service is started; a keeper that runs tries a wrong PIN once",
 				},
 				{"a P-521 key is made whose public point cannot be read; it spoils listings of other programs", "take ecdsa-p384"},
 			},

@@ -102,7 +102,7 @@ func (p present) unique(tokens []present) bool {
 func loginAllowed(t present, retry bool) error {
 	switch {
 	case t.has(pkcs11.CKF_USER_PIN_LOCKED):
-		return fmt.Errorf("%w: the security officer has to set a new one", ErrPINLocked)
+		return fmt.Errorf("%w: the security officer sets a new one (`chancery hsm pin unlock`), and the keys stay", ErrPINLocked)
 	case !t.has(pkcs11.CKF_USER_PIN_INITIALIZED):
 		return errors.New("the token has no user PIN yet: the security officer has to set one")
 	case retry:

@@ -56,23 +56,7 @@ type authority struct {
 // newAuthority makes the key and its certificate, and leaves the token closed.
 func newAuthority(t testing.TB, pathLen int) *authority {
 	t.Helper()
-	a := &authority{fixture: hsmtest.New(t)}
-	token, err := hsm.Open(t.Context(), a.fixture.Config())
-	if err != nil {
-		t.Fatal(err)
-	}
-	ref, public, err := token.Generate(hsm.KeySpec{Algorithm: hsm.ECDSAP256, Label: "issuing"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	key, err := token.Signer(ref, public)
-	if err != nil {
-		t.Fatal(err)
-	}
-	a.ref, a.certificate = ref, selfSigned(t, key, pathLen)
-	if err := token.Close(); err != nil {
-		t.Fatal(err)
-	}
+	a, _ := authorityIn(t, hsmtest.New(t), pathLen)
 	return a
 }
 

@@ -28,6 +28,8 @@ type KeyPolicy struct {
 	Tokens []string
 	// Restored accepts a key that its token did not make: one restored from a backup or cloned. Several tokens need it.
 	Restored bool
+	// Require is what the key, and each token that holds it, must be besides.
+	Require hsm.Requirement
 	// Certificate is the authority's, which pins the public key, and whose names, identifier, validity and path length bind what is signed.
 	Certificate *x509.Certificate
 	// PublicKey pins the key where there is no certificate: that of a log.
@@ -165,6 +167,8 @@ func (p KeyPolicy) check() error {
 		return errors.New("it names no token")
 	case len(p.Tokens) > 1 && !p.Restored:
 		return errors.New("a key in several tokens is a copy in all but one: accept that with restored, or name one token")
+	case p.Restored && (p.Require.Local || p.Require.NeverExtractable):
+		return errors.New("a restored key was outside its token: local and never_extractable cannot be required of it")
 	case p.Ref.Label == "" && len(p.Ref.ID) == 0:
 		return errors.New("the key is not named: give its CKA_ID or its label")
 	case (p.Certificate == nil) == (p.PublicKey == nil):

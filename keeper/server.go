@@ -84,7 +84,9 @@ func newKeeper(c Config) (*Keeper, error) {
 		k.keys[ready.id], k.names = h, append(k.names, h)
 		for _, name := range p.Tokens {
 			h.places = append(h.places, &place{index: len(byToken[name])})
-			byToken[name] = append(byToken[name], workerKey{Name: p.Name, Label: p.Ref.Label, ID: p.Ref.ID, SPKI: ready.spki, Restored: p.Restored})
+			byToken[name] = append(byToken[name], workerKey{
+				Name: p.Name, Label: p.Ref.Label, ID: p.Ref.ID, SPKI: ready.spki, Restored: p.Restored, Require: p.Require,
+			})
 		}
 	}
 	if len(k.names) == 0 {
@@ -115,6 +117,9 @@ func (k *Keeper) makeTokens(byToken map[string][]workerKey) error {
 		}
 		if len(byToken[t.Name]) == 0 {
 			return fmt.Errorf("no key is in the token %q", t.Name)
+		}
+		for i := range byToken[t.Name] {
+			byToken[t.Name][i].Declared = t.Declared
 		}
 		k.tokens = append(k.tokens, newToken(t, byToken[t.Name], k.config.Worker, k.config.Log))
 	}
@@ -344,6 +349,8 @@ func (c *client) serve() error {
 			err = c.sign(f)
 		case frameKeys:
 			err = c.out.put(frameAnswer, f.request, appendKeys(nil, c.keeper.list()))
+		case frameStanding:
+			err = c.answerStanding(f)
 		default:
 			err = fmt.Errorf("%w: a frame of type %d", ErrProtocol, f.kind)
 		}

@@ -42,6 +42,8 @@ type TokenConfig struct {
 	// HSM says which token it is and how to log in to it. Of its MaxSessions, 0 meaning 8, each has a call and the next one waiting in the worker,
 	// 128 in all at most.
 	HSM hsm.Config
+	// Declared is what the token does not tell of itself, for keys that require it.
+	Declared hsm.Declaration
 	// CallTimeout is how long one call into the library, and the one before it, may take before their worker is killed and started again.
 	// 0 means 3 seconds.
 	CallTimeout time.Duration
@@ -59,8 +61,9 @@ type token struct {
 	mu      sync.Mutex
 	worker  *workerProcess // nil while there is none that can sign
 	info    hsm.TokenInfo
-	why     error // why there is none
-	stopped error // a person is needed
+	why     error             // why there is none
+	stopped error             // a person is needed
+	lacks   map[string]string // by a key's name: what the last worker found lacking of what is required
 	waiting []*call
 	settled chan struct{} // closed when the first start has come to an end, good or bad
 	first   sync.Once
@@ -282,6 +285,9 @@ func (t *token) begin(w *workerProcess, pin []byte) (hsm.TokenInfo, error) {
 	for _, wrong := range s.Wrong {
 		t.log.Error("a key cannot be used; looking for it again when it is asked for", "error", wrong)
 	}
+	t.mu.Lock()
+	t.lacks = s.Lacks
+	t.mu.Unlock()
 	return s.Token, w.conn.SetDeadline(time.Time{})
 }
 

@@ -28,6 +28,8 @@ const (
 	frameSign   byte = 3 // key identifier, hash, the bytes to be signed
 	frameStart  byte = 4 // to a worker: which token, how, and which keys
 	frameDigest byte = 5 // to a worker: index of the key, hash, the digest
+	// frameStanding asks what a key is held to, by its identifier; see compliance.go.
+	frameStanding byte = 6
 
 	frameAnswer byte = 0x80 // what was asked for
 	frameError  byte = 0x81 // a code, and words

@@ -41,12 +41,17 @@ type workerKey struct {
 	ID       []byte `json:"id"`
 	SPKI     []byte `json:"spki"` // the pinned public key
 	Restored bool   `json:"restored"`
+	// Require is what the key and its token must be, and Declared what the operator says of the token.
+	Require  hsm.Requirement `json:"require"`
+	Declared hsm.Declaration `json:"declared"`
 }
 
 // started is the answer to it.
 type started struct {
 	Token hsm.TokenInfo `json:"token"`
 	Wrong []string      `json:"wrong"` // what is wrong with keys that were not found or not taken
+	// Lacks says, by the names of keys, what keys or the token lack of what is required of them.
+	Lacks map[string]string `json:"lacks,omitempty"`
 }
 
 // RunWorker is the body of a worker process: it opens the token that the keeper names over the socket, and signs the digests that the keeper
@@ -137,11 +142,14 @@ func (w *worker) start(ctx context.Context) error {
 		return err
 	}
 	w.places = s.Sessions
-	answer := started{Token: w.token.Info()}
+	answer := started{Token: w.token.Info(), Lacks: map[string]string{}}
 	for _, k := range s.Keys {
 		one := &workersKey{workerKey: k}
 		if _, err := one.find(w.token); err != nil {
 			answer.Wrong = append(answer.Wrong, fmt.Sprintf("key %q: %v", k.Name, err))
+			if errors.Is(err, hsm.ErrNotCompliant) {
+				answer.Lacks[k.Name] = err.Error()
+			}
 		}
 		w.keys = append(w.keys, one)
 	}
@@ -165,7 +173,7 @@ func (k *workersKey) find(token *hsm.Recovering) (hsm.Signer, error) {
 	k.at = time.Now()
 	public, err := x509.ParsePKIXPublicKey(k.SPKI)
 	if err == nil {
-		k.signer, err = token.Signer(hsm.KeyRef{Label: k.Label, ID: k.ID}, public, k.Restored)
+		k.signer, err = k.open(token, public)
 	}
 	if k.err = err; err != nil && !unavailable(err) {
 		k.err = fmt.Errorf("%w: %w", hsm.ErrUnavailable, err)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -26,8 +27,12 @@ func (a *app) ceremonyRunCommand() *cobra.Command {
 	run := &cobra.Command{
 		Use:   "run PLAN.yaml",
 		Short: "Run a ceremony",
-		Args:  cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
+		Long: `Run a ceremony.
+
+Certificates, CRLs and the transcript go into the plan's output directory. Every operation on the token, the log-in and what failed included,
+is a line of a journal beside that directory (OUTPUT.hsm-journal.jsonl, or --journal), also when the ceremony is refused.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			plan, err := ceremony.ReadPlan(args[0])
 			if err != nil {
 				return err
@@ -41,11 +46,22 @@ func (a *app) ceremonyRunCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			token, err := a.openToken(cmd.Context(), where, operator(), nil)
+			if flags.journal == "" {
+				flags.journal = filepath.Clean(plan.OutputDir()) + "." + journalName
+				if err := os.MkdirAll(filepath.Dir(flags.journal), 0o755); err != nil {
+					return fmt.Errorf("making the directory for the ceremony's output: %w", err)
+				}
+			}
+			operations, err := openJournal(flags.journal)
 			if err != nil {
 				return err
 			}
-			defer token.Close()
+			defer func() { err = errors.Join(err, operations.Close()) }()
+			token, err := a.openToken(cmd.Context(), where, operator(), operations)
+			if err != nil {
+				return err
+			}
+			defer func() { err = errors.Join(err, token.Close()) }()
 			if cfg != nil {
 				if err := meets(token, where, *cfg, plan); err != nil {
 					return err
@@ -68,6 +84,7 @@ func (a *app) ceremonyRunCommand() *cobra.Command {
 		},
 	}
 	flags.add(run)
+	run.Flags().StringVar(&flags.journal, "journal", "", "file that the operations on the token are recorded in (default: OUTPUT."+journalName+")")
 	run.Flags().StringVar(&output, "output-dir", "", "directory for certificates, CRLs and transcript (default: the plan's)")
 	run.Flags().BoolVar(&yes, "yes", false, "do not ask for confirmation")
 	return run
@@ -78,7 +95,7 @@ func (a *app) ceremonyRunCommand() *cobra.Command {
 func meets(token *hsm.Token, where HSMConfig, cfg Config, plan ceremony.Plan) error {
 	for _, authority := range plan.Authorities {
 		required := cfg.required(authority.Name, "")
-		if err := required.CheckToken(token.Info(), where.declaration()); err != nil {
+		if err := required.CheckToken(token.Info(), where.FIPS140.declaration()); err != nil {
 			return fmt.Errorf("authority %q: %w", authority.Name, err)
 		}
 		if !authority.Key.Existing {

@@ -104,7 +104,12 @@ func (a *app) dev(ctx context.Context, o devOptions) (err error) {
 	}
 	say("database", "Postgres %s", filepath.Join(home, "postgres"))
 
-	if err := a.devToken(ctx, home, &d.PKCS11); err != nil {
+	operations, err := openJournal(filepath.Join(home, journalName))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, operations.Close()) }()
+	if err := a.devToken(ctx, home, &d.PKCS11, operations); err != nil {
 		return err
 	}
 	say("token", "SoftHSM, label %s", devLabel)
@@ -115,7 +120,7 @@ func (a *app) dev(ctx context.Context, o devOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	err = errors.Join(a.devHierarchy(ctx, home, d, cfg, store), a.devTokens(ctx, &d, store))
+	err = errors.Join(a.devHierarchy(ctx, home, d, cfg, store, operations), a.devTokens(ctx, &d, store))
 	store.Close()
 	if err != nil {
 		return err
@@ -235,7 +240,7 @@ func startCluster(ctx context.Context, home string) (postgres.Cluster, error) {
 }
 
 // devToken makes the private token at the first run, and points SoftHSM at it.
-func (a *app) devToken(ctx context.Context, home string, t *devToken) error {
+func (a *app) devToken(ctx context.Context, home string, t *devToken, observer hsm.Observer) error {
 	module, err := hsm.FindSoftHSM()
 	if err != nil {
 		return err
@@ -255,7 +260,9 @@ func (a *app) devToken(ctx context.Context, home string, t *devToken) error {
 			return err
 		}
 	}
-	_, err = hsm.InitToken(ctx, hsm.InitConfig{Module: module, Label: devLabel, SOPIN: hsm.PINFromFile(soPINFile), UserPIN: hsm.PINFromFile(t.PINFile)})
+	_, err = hsm.InitToken(ctx, hsm.InitConfig{
+		Module: module, Label: devLabel, SOPIN: hsm.PINFromFile(soPINFile), UserPIN: hsm.PINFromFile(t.PINFile), Actor: operator(), Observer: observer,
+	})
 	if errors.Is(err, hsm.ErrTokenExists) {
 		return nil
 	}
@@ -276,7 +283,7 @@ func (a *app) makePIN(file string) error {
 
 // devHierarchy runs the ceremony at the first run, and registers what it made. A first run that was interrupted begins again under the
 // next name, so that nothing half-made is used.
-func (a *app) devHierarchy(ctx context.Context, home string, d devFile, cfg Config, store *storage.Store) error {
+func (a *app) devHierarchy(ctx context.Context, home string, d devFile, cfg Config, store *storage.Store, observer hsm.Observer) error {
 	known, err := store.Authorities(ctx)
 	if err != nil {
 		return err
@@ -284,7 +291,7 @@ func (a *app) devHierarchy(ctx context.Context, home string, d devFile, cfg Conf
 	if len(known) == 2 {
 		return nil
 	}
-	bundles, err := a.devCeremony(ctx, home, d, cfg)
+	bundles, err := a.devCeremony(ctx, home, d, cfg, observer)
 	if err != nil {
 		return err
 	}
@@ -308,7 +315,7 @@ func (a *app) devHierarchy(ctx context.Context, home string, d devFile, cfg Conf
 }
 
 // devCeremony makes the root and the issuing authority, or reads what an earlier run made.
-func (a *app) devCeremony(ctx context.Context, home string, d devFile, cfg Config) ([]ceremony.Bundle, error) {
+func (a *app) devCeremony(ctx context.Context, home string, d devFile, cfg Config, observer hsm.Observer) (_ []ceremony.Bundle, err error) {
 	out := filepath.Join(home, "ceremony")
 	if bundles, err := readBundles(out); err == nil {
 		return bundles, nil
@@ -321,11 +328,11 @@ func (a *app) devCeremony(ctx context.Context, home string, d devFile, cfg Confi
 		return nil, err
 	}
 	plan.Output = out
-	token, err := a.openToken(ctx, cfg.HSM.HSMConfig, operator(), nil)
+	token, err := a.openToken(ctx, cfg.HSM.HSMConfig, operator(), observer)
 	if err != nil {
 		return nil, err
 	}
-	defer token.Close()
+	defer func() { err = errors.Join(err, token.Close()) }()
 	_, err = ceremony.Run(ctx, plan, ceremony.Options{Token: token, Now: a.Now, Random: a.Random, Out: io.Discard, Confirm: func(string) error { return nil }})
 	if err != nil {
 		return nil, fmt.Errorf("running the ceremony: %w", err)

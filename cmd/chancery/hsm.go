@@ -172,6 +172,15 @@ func (f *keyFlags) ref() (hsm.KeyRef, error) {
 	return hsm.KeyRef{Label: f.label, ID: id}, err
 }
 
+// onKey is inToken for a command on one key, which is named before anything is opened.
+func (a *app) onKey(ctx context.Context, f *tokenFlags, key *keyFlags, do func(ctx context.Context, w *worksite, ref hsm.KeyRef) error) error {
+	ref, err := key.ref()
+	if err != nil {
+		return err
+	}
+	return a.inToken(ctx, f, func(ctx context.Context, w *worksite) error { return do(ctx, w, ref) })
+}
+
 func parseID(text string) ([]byte, error) {
 	id, err := hex.DecodeString(text)
 	if err != nil {
@@ -182,7 +191,7 @@ func parseID(text string) ([]byte, error) {
 
 // input opens a file, or standard input for "-".
 func (a *app) input(path string) (io.ReadCloser, error) {
-	if path == "-" {
+	if path == standardStream {
 		return io.NopCloser(a.Stdin), nil
 	}
 	f, err := os.Open(path)
@@ -215,9 +224,9 @@ func (a *app) inputWhole(path string) ([]byte, error) {
 // deliver writes octets to a file; to standard output for "-", or where no file is named and the output is text.
 func (a *app) deliver(path string, data []byte, mode os.FileMode) error {
 	switch {
-	case path != "" && path != "-":
+	case path != "" && path != standardStream:
 		return writeFile(path, data, mode)
-	case path == "-" || a.output != "json":
+	case path == standardStream || a.output != "json":
 		if _, err := a.Stdout.Write(data); err != nil {
 			return fmt.Errorf("writing the result: %w", err)
 		}
@@ -227,11 +236,11 @@ func (a *app) deliver(path string, data []byte, mode os.FileMode) error {
 
 // report tells of a result whose octets were delivered: as JSON with -o json, else, where they went into a file, in one line.
 func (a *app) report(path string, result any, format string, args ...any) error {
-	if a.output == "json" && path == "-" {
+	if a.output == "json" && path == standardStream {
 		return nil // standard output is taken
 	}
 	return a.print(result, func(w io.Writer) {
-		if path != "" && path != "-" {
+		if path != "" && path != standardStream {
 			fmt.Fprintf(w, format+"\n", args...)
 		}
 	})

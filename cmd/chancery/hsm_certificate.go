@@ -78,7 +78,7 @@ func (a *app) hsmCertificateImportCommand() *cobra.Command {
 		},
 	}
 	f.addRecording(cmd)
-	cmd.Flags().StringVar(&in, "in", "", "file with the certificate, PEM or DER")
+	cmd.Flags().StringVar(&in, "in", "", "file with the certificate, PEM or DER; - for standard input")
 	cmd.Flags().StringVar(&label, "label", "", "label for it (default: its key's)")
 	cmd.Flags().StringVar(&id, "id", "", "id for it in hexadecimal (default: its key's)")
 	_ = cmd.MarkFlagRequired("in")
@@ -126,11 +126,7 @@ func (a *app) hsmCertificateFetchCommand() *cobra.Command {
 		Short: "Write a certificate as PEM",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			ref, err := key.ref()
-			if err != nil {
-				return err
-			}
-			return a.inToken(cmd.Context(), &f, func(ctx context.Context, w *worksite) error {
+			return a.onKey(cmd.Context(), &f, &key, func(ctx context.Context, w *worksite, ref hsm.KeyRef) error {
 				found, err := w.Certificates(ctx, ref)
 				if err != nil {
 					return err
@@ -151,7 +147,7 @@ func (a *app) hsmCertificateFetchCommand() *cobra.Command {
 	}
 	f.addRecording(cmd)
 	key.add(cmd)
-	cmd.Flags().StringVar(&out, "out", "", "file for the certificate (default: standard output)")
+	cmd.Flags().StringVar(&out, "out", "", "file for the certificate (default, and -: standard output)")
 	return cmd
 }
 
@@ -164,11 +160,7 @@ func (a *app) hsmCertificateDeleteCommand() *cobra.Command {
 		Short: "Remove a certificate from the token; its key stays",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			ref, err := key.ref()
-			if err != nil {
-				return err
-			}
-			return a.inToken(cmd.Context(), &f, func(ctx context.Context, w *worksite) error {
+			return a.onKey(cmd.Context(), &f, &key, func(ctx context.Context, w *worksite, ref hsm.KeyRef) error {
 				if err := a.confirm(yes, fmt.Sprintf("Remove the certificate with %s from token %q?", ref, w.Info().Label)); err != nil {
 					return err
 				}
@@ -202,12 +194,8 @@ With --verify no token is needed. --trusted names the public key that must have 
 			if verify != "" {
 				return a.verifyAttestation(verify, trusted)
 			}
-			ref, err := key.ref()
-			if err != nil {
-				return err
-			}
-			return a.inToken(cmd.Context(), &f, func(ctx context.Context, w *worksite) error {
-				attestation, err := w.Attest(ctx, ref, hsm.KeyRef{Label: signer}, w.where.declaration())
+			return a.onKey(cmd.Context(), &f, &key, func(ctx context.Context, w *worksite, ref hsm.KeyRef) error {
+				attestation, err := w.Attest(ctx, ref, hsm.KeyRef{Label: signer}, w.where.FIPS140.declaration())
 				if err != nil {
 					return err
 				}
@@ -216,8 +204,8 @@ With --verify no token is needed. --trusted names the public key that must have 
 					return fmt.Errorf("writing the evidence: %w", err)
 				}
 				data = append(data, '\n')
-				if out == "" {
-					return a.deliver("-", data, 0)
+				if out == "" || out == standardStream {
+					return a.deliver(standardStream, data, 0)
 				}
 				if err := writeFile(out, data, 0o644); err != nil {
 					return err
@@ -229,13 +217,16 @@ With --verify no token is needed. --trusted names the public key that must have 
 	f.addRecording(cmd)
 	key.add(cmd)
 	cmd.Flags().StringVar(&signer, "signer", "", "label of the key that signs the evidence (default: the key itself)")
-	cmd.Flags().StringVar(&out, "out", "", "file for the evidence (default: standard output)")
-	cmd.Flags().StringVar(&verify, "verify", "", "file with evidence to verify")
+	cmd.Flags().StringVar(&out, "out", "", "file for the evidence (default, and -: standard output)")
+	cmd.Flags().StringVar(&verify, "verify", "", "file with evidence to verify; - for standard input")
 	cmd.Flags().StringVar(&trusted, "trusted", "", "with --verify: file with the public key that must have signed, PEM")
 	return cmd
 }
 
 func (a *app) verifyAttestation(path, trusted string) error {
+	if err := a.checkStreams(streams{in: []string{path, trusted}}); err != nil {
+		return err
+	}
 	data, err := a.inputWhole(path)
 	if err != nil {
 		return err

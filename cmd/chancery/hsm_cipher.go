@@ -78,13 +78,16 @@ func (a *app) cipherCommand(verb, short, long string,
 			if how.contextText != "" && !whole {
 				return misuse{errors.New("--context goes with --raw")}
 			}
+			if err := a.checkStreams(streams{out: []string{out}, octets: true}); err != nil {
+				return err
+			}
 			src, err := a.input(in)
 			if err != nil {
 				return err
 			}
 			defer src.Close()
 			return a.inToken(cmd.Context(), &f, func(ctx context.Context, w *worksite) error {
-				err := atOnce(out, func(dst io.Writer) error {
+				err := a.atOnce(out, func(dst io.Writer) error {
 					if !whole {
 						return file(ctx, w, ref, c, dst, src)
 					}
@@ -109,15 +112,18 @@ func (a *app) cipherCommand(verb, short, long string,
 	key.add(cmd)
 	how.add(cmd)
 	cmd.Flags().StringVar(&in, "in", "", "file to read; - for standard input")
-	cmd.Flags().StringVar(&out, "out", "", "file to write; it appears only when everything went well")
+	cmd.Flags().StringVar(&out, "out", "", "file to write, - for standard output; it appears only when everything went well")
 	cmd.Flags().BoolVar(&whole, "raw", false, "no file format: what the key in the token makes of the input")
 	_ = cmd.MarkFlagRequired("in")
 	_ = cmd.MarkFlagRequired("out")
 	return cmd
 }
 
-// atOnce writes a file of any length that appears whole or not at all.
-func atOnce(path string, write func(io.Writer) error) error {
+// atOnce writes a file of any length that appears whole or not at all; "-" is standard output, which gets all of it at the end.
+func (a *app) atOnce(path string, write func(io.Writer) error) error {
+	if path == standardStream {
+		return a.heldBack(write)
+	}
 	tmp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*") // of mode 0600
 	if err != nil {
 		return fmt.Errorf("writing %s: %w", path, err)
@@ -131,6 +137,28 @@ func atOnce(path string, write func(io.Writer) error) error {
 	}
 	if err != nil {
 		return fmt.Errorf("writing %s: %w", path, err)
+	}
+	return nil
+}
+
+// heldBack keeps what is written in a file that has no name until all of it is there, then sends it to standard output.
+func (a *app) heldBack(write func(io.Writer) error) (err error) {
+	tmp, err := os.CreateTemp("", "chancery-*") // of mode 0600
+	if err != nil {
+		return fmt.Errorf("keeping the result back: %w", err)
+	}
+	defer func() { err = errors.Join(err, tmp.Close()) }()
+	if err := os.Remove(tmp.Name()); err != nil {
+		return fmt.Errorf("keeping the result back: %w", err)
+	}
+	if err := write(tmp); err != nil {
+		return err
+	}
+	if _, err := tmp.Seek(0, io.SeekStart); err != nil {
+		return fmt.Errorf("keeping the result back: %w", err)
+	}
+	if _, err := io.Copy(a.Stdout, tmp); err != nil {
+		return fmt.Errorf("writing the result: %w", err)
 	}
 	return nil
 }
@@ -164,12 +192,12 @@ func (a *app) hsmWrapCommand() *cobra.Command {
 Only a key that was generated with --extractable can be wrapped.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			ref, err := key.ref()
-			if err != nil {
+			spec := hsm.WrapSpec{Method: hsm.WrapMethod(under.method)}
+			var err error
+			if spec.Under, err = under.ref(); err != nil {
 				return err
 			}
-			spec := hsm.WrapSpec{Key: ref, Method: hsm.WrapMethod(under.method)}
-			if spec.Under, err = under.ref(); err != nil {
+			if err := a.checkStreams(streams{out: []string{out, publicOut}, octets: true}); err != nil {
 				return err
 			}
 			if spec.Hash, err = how.oaep(); err != nil {
@@ -189,7 +217,7 @@ Only a key that was generated with --extractable can be wrapped.`,
 				}
 				spec.Recipient = rsaKey
 			}
-			return a.inToken(cmd.Context(), &f, func(ctx context.Context, w *worksite) error {
+			return a.onKey(cmd.Context(), &f, &key, func(ctx context.Context, w *worksite, ref hsm.KeyRef) error {
 				exact, err := w.exact(ctx, ref)
 				if err != nil {
 					return err
@@ -211,7 +239,7 @@ Only a key that was generated with --extractable can be wrapped.`,
 					if err != nil {
 						return err
 					}
-					if err := writeFile(publicOut, text, 0o644); err != nil {
+					if err := a.deliver(publicOut, text, 0o644); err != nil {
 						return err
 					}
 				}
@@ -228,8 +256,8 @@ Only a key that was generated with --extractable can be wrapped.`,
 	how.add(cmd)
 	_ = cmd.Flags().MarkHidden("context")
 	cmd.Flags().StringVar(&recipient, "recipient", "", "file with another token's RSA public key, PEM")
-	cmd.Flags().StringVar(&out, "out", "", "file for the wrapped key")
-	cmd.Flags().StringVar(&publicOut, "public-out", "", "file for the public key of a pair, PEM, which unwrapping needs")
+	cmd.Flags().StringVar(&out, "out", "", "file for the wrapped key; - for standard output")
+	cmd.Flags().StringVar(&publicOut, "public-out", "", "file for the public key of a pair, PEM, which unwrapping needs; - for standard output")
 	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask for confirmation")
 	_ = cmd.MarkFlagRequired("out")
 	return cmd
@@ -257,6 +285,9 @@ CKA_LOCAL and CKA_NEVER_EXTRACTABLE are false, and no authority will take it.`,
 			}
 			hash, err := how.oaep()
 			if err != nil {
+				return err
+			}
+			if err := a.checkStreams(streams{in: []string{in, publicFile}}); err != nil {
 				return err
 			}
 			wrapped, err := a.inputWhole(in)
@@ -288,7 +319,7 @@ CKA_LOCAL and CKA_NEVER_EXTRACTABLE are false, and no authority will take it.`,
 	under.add(cmd)
 	how.add(cmd)
 	_ = cmd.Flags().MarkHidden("context")
-	cmd.Flags().StringVar(&in, "in", "", "file with the wrapped key")
+	cmd.Flags().StringVar(&in, "in", "", "file with the wrapped key; - for standard input")
 	cmd.Flags().StringVar(&publicFile, "public-key", "", "file with the public key of a pair, PEM; needed but for RSA")
 	cmd.Flags().BoolVar(&extractable, "extractable", false, "the key may leave this token too, wrapped")
 	_ = cmd.MarkFlagRequired("in")

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -400,6 +401,25 @@ func TestHSMBadInput(t *testing.T) {
 		if _, stderr, code := typed(t, "", step.args...); code != step.code || !strings.Contains(stderr, step.says) {
 			t.Errorf("%v: %d %s, want %q", step.args, code, stderr, step.says)
 		}
+	}
+	// A token whose PIN is locked is not asked, and two tokens of one label are told apart by their serials.
+	locked := hsmtest.NewFaulty(t)
+	locked.Begin(t, hsmtest.Locked)
+	if _, stderr, code := typed(t, "", append(slices.Clone(list), locked.Module, "--token-label", c.token.Label)...); code != 1 || !strings.Contains(stderr, "hsm pin unlock") {
+		t.Errorf("a locked PIN: %d %s", code, stderr)
+	}
+	if tried := locked.FailedLogins(t); tried != 0 {
+		t.Errorf("%d log-ins were tried with a locked PIN", tried)
+	}
+	for range 2 {
+		if out, err := command(t, "softhsm2-util", "--init-token", "--free", "--label", "one-of-two", "--so-pin", hsmtest.SOPIN, "--pin", hsmtest.UserPIN); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+	}
+	_, stderr, code := typed(t, "", append(slices.Clone(list), c.token.Module, "--token-label", "one-of-two")...)
+	serials := regexp.MustCompile(`serial ([0-9a-f]{16})`).FindAllString(stderr, -1)
+	if code != 1 || !strings.Contains(stderr, "name one by its serial") || len(serials) != 2 {
+		t.Errorf("an ambiguous label: %d %s", code, stderr)
 	}
 	// Two keys of one label, as other programs make them.
 	for _, id := range []string{"01", "02"} {

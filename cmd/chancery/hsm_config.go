@@ -96,6 +96,12 @@ type ComplianceConfig struct {
 	Authority string `yaml:"authority"`
 	// Key is the label of a key, or * for every one: for keys that `chancery hsm key generate` makes.
 	Key string `yaml:"key"`
+	// RequirementConfig is what is required.
+	RequirementConfig `yaml:",inline"`
+}
+
+// RequirementConfig is what a key and its token must be.
+type RequirementConfig struct {
 	// Hardware requires a hardware slot (CKF_HW_SLOT).
 	Hardware bool `yaml:"hardware"`
 	// NeverExtractable requires CKA_NEVER_EXTRACTABLE and CKA_ALWAYS_SENSITIVE.
@@ -184,25 +190,24 @@ func (c *Config) validateIsolation(doc *strictyaml.Document) bool {
 	if h.Isolation == isolationNone {
 		return true
 	}
-	if len(c.Tokens) > 0 {
-		doc.Refuse("tokens", "describe them in the configuration of a keeper of its own (isolation: keeper)", "with isolation %s they are not this service's", h.Isolation)
-		return false
-	}
-	for i, r := range c.Compliance {
-		// Local and never extractable are what a keeper holds every key to.
-		if r.Authority != "" && (r.Hardware || r.FIPS140Level > 0) {
-			doc.Refuse(fmt.Sprintf("compliance[%d]", i), "use isolation none, or see to it when the keeper is set up",
-				"hardware and fips_140_level are checked where the token is opened, and with isolation %s that is not here", h.Isolation)
-		}
-	}
 	if h.Isolation == isolationKeeper {
-		if h.describesToken() {
+		if h.describesToken() || len(c.Tokens) > 0 {
 			doc.Refuse("hsm", "move module, token and pin to the keeper's configuration", "with isolation keeper this service must not know how to open the token")
 		}
 		return false
 	}
-	if h.PIN.Prompt || len(h.PIN.Command) > 0 {
-		doc.Refuse("hsm.pin", "give file, env or credential", "a child neither asks nor runs a command for its PIN")
+	for i, t := range c.allTokens() {
+		field := "hsm"
+		if len(c.Tokens) > 0 {
+			field = fmt.Sprintf("tokens[%d]", i)
+		}
+		if t.PIN.Prompt || len(t.PIN.Command) > 0 {
+			doc.Refuse(field+".pin", "give file, env or credential", "a child neither asks nor runs a command for its PIN")
+		}
+		if len(c.Tokens) > 1 && t.Token.Serial == "" {
+			doc.Refuse(field+".token", "add its serial; `chancery hsm list` shows it",
+				"which of several tokens holds an authority's key is told by serial, without loading a library here")
+		}
 	}
 	return true
 }
@@ -227,8 +232,12 @@ func (h *HSMConfig) validate(doc *strictyaml.Document, field string) {
 	if h.Sessions < 1 || h.Sessions > 1000 {
 		doc.Refuse(field+".sessions", "", "%d is not between 1 and 1000", h.Sessions)
 	}
-	if f := h.FIPS140; f.Level < 0 || f.Level > 4 || (f.Level == 0) != (f.Certificate == "") {
-		doc.Refuse(field+".fips_140", "write for example {level: 3, certificate: \"4703\"}", "a level from 1 to 4 and the certificate's number are needed together")
+	h.FIPS140.validate(doc, field+".fips_140")
+}
+
+func (f FIPSConfig) validate(doc *strictyaml.Document, field string) {
+	if f.Level < 0 || f.Level > 4 || (f.Level == 0) != (f.Certificate == "") {
+		doc.Refuse(field, "write for example {level: 3, certificate: \"4703\"}", "a level from 1 to 4 and the certificate's number are needed together")
 	}
 }
 
@@ -247,7 +256,7 @@ func (c *Config) validateCompliance(doc *strictyaml.Document) {
 	}
 }
 
-func (r ComplianceConfig) requirement() hsm.Requirement {
+func (r RequirementConfig) requirement() hsm.Requirement {
 	return hsm.Requirement{Hardware: r.Hardware, NeverExtractable: r.NeverExtractable, Local: r.Local, FIPSLevel: r.FIPS140Level}
 }
 
@@ -256,10 +265,7 @@ func (c Config) required(authority, key string) (all hsm.Requirement) {
 	for _, r := range c.Compliance {
 		if r.Authority != "" && authority != "" && (r.Authority == "*" || r.Authority == authority) ||
 			r.Key != "" && key != "" && (r.Key == "*" || r.Key == key) {
-			all.Hardware = all.Hardware || r.Hardware
-			all.NeverExtractable = all.NeverExtractable || r.NeverExtractable
-			all.Local = all.Local || r.Local
-			all.FIPSLevel = max(all.FIPSLevel, r.FIPS140Level)
+			all = all.And(r.requirement())
 		}
 	}
 	return all
@@ -287,8 +293,8 @@ func (t TokenConfig) selector() hsm.Selector {
 	return hsm.Selector{Label: t.Label, Serial: t.Serial, Slot: t.Slot}
 }
 
-func (h HSMConfig) declaration() hsm.Declaration {
-	return hsm.Declaration{FIPSLevel: h.FIPS140.Level, FIPSCertificate: h.FIPS140.Certificate}
+func (f FIPSConfig) declaration() hsm.Declaration {
+	return hsm.Declaration{FIPSLevel: f.Level, FIPSCertificate: f.Certificate}
 }
 
 // usedBy names the authorities whose key is the one given.

@@ -82,13 +82,16 @@ var _ io.Closer = (*journal)(nil)
 // Close closes the file.
 func (j *journal) Close() error { return j.file.Close() }
 
+// journalName is the file of a journal where none is named.
+const journalName = "hsm-journal.jsonl"
+
 // journalPath is the journal of a token that no configuration with a database names: beside its PIN file, else here.
 func (f *tokenFlags) journalPath() string {
 	switch {
 	case f.journal != "":
 		return f.journal
 	case f.pinFile != "":
-		return filepath.Join(filepath.Dir(f.pinFile), "hsm-journal.jsonl")
+		return filepath.Join(filepath.Dir(f.pinFile), journalName)
 	}
-	return "hsm-journal.jsonl"
+	return journalName
 }

@@ -121,7 +121,7 @@ read back and compared; a key that is not what was asked for is destroyed again.
 				if w.cfg != nil {
 					required = w.cfg.required("", s.Label)
 				}
-				if err := required.CheckToken(w.Info(), w.where.declaration()); err != nil {
+				if err := required.CheckToken(w.Info(), w.where.FIPS140.declaration()); err != nil {
 					return err
 				}
 				if required.NeverExtractable && s.Extractable {
@@ -270,14 +270,10 @@ func (a *app) hsmKeyShowCommand() *cobra.Command {
 		Short: "Show a key's attributes by their PKCS#11 names, and its public key",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			ref, err := key.ref()
-			if err != nil {
-				return err
-			}
 			if public != "" && public != "pem" && public != "jwk" {
 				return misuse{fmt.Errorf("--public %q: use pem or jwk", public)}
 			}
-			return a.inToken(cmd.Context(), &f, func(ctx context.Context, w *worksite) error {
+			return a.onKey(cmd.Context(), &f, &key, func(ctx context.Context, w *worksite, ref hsm.KeyRef) error {
 				half, err := w.PublicKey(ref)
 				if err != nil && (public != "" || !errors.Is(err, hsm.ErrKeyNotFound)) {
 					return err
@@ -288,7 +284,7 @@ func (a *app) hsmKeyShowCommand() *cobra.Command {
 					if err != nil {
 						return err
 					}
-					return a.deliver("-", text, 0)
+					return a.deliver(standardStream, text, 0)
 				case "jwk":
 					exact, err := w.exact(ctx, ref)
 					if err != nil {
@@ -298,7 +294,7 @@ func (a *app) hsmKeyShowCommand() *cobra.Command {
 					if err != nil {
 						return err
 					}
-					return a.deliver("-", append(text, '\n'), 0)
+					return a.deliver(standardStream, append(text, '\n'), 0)
 				}
 				return a.showKey(ctx, w, ref, half, func(io.Writer) {})
 			})
@@ -320,11 +316,7 @@ func (a *app) hsmKeyLabelCommand() *cobra.Command {
 		Short: "Give a key another label",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			ref, err := key.ref()
-			if err != nil {
-				return err
-			}
-			return a.inToken(cmd.Context(), &f, func(ctx context.Context, w *worksite) error {
+			return a.onKey(cmd.Context(), &f, &key, func(ctx context.Context, w *worksite, ref hsm.KeyRef) error {
 				exact, err := w.exact(ctx, ref)
 				if err != nil {
 					return err
@@ -360,11 +352,7 @@ func (a *app) hsmKeyDestroyCommand() *cobra.Command {
 With --config, a key that an authority of the database uses is refused. Without it nobody can tell, and --yes is needed.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			ref, err := key.ref()
-			if err != nil {
-				return err
-			}
-			return a.inToken(cmd.Context(), &f, func(ctx context.Context, w *worksite) error {
+			return a.onKey(cmd.Context(), &f, &key, func(ctx context.Context, w *worksite, ref hsm.KeyRef) error {
 				exact, err := w.exact(ctx, ref)
 				if err != nil {
 					return err

@@ -50,7 +50,7 @@ file, and the public key are put beside it, and openssl verifies them:
 	}
 	f.addRecording(cmd)
 	cmd.Flags().StringVar(&f.format, "format", "text", "format of the report without -o json: text or markdown")
-	cmd.Flags().StringVar(&f.out, "out", "", "file to write the report to (default: standard output)")
+	cmd.Flags().StringVar(&f.out, "out", "", "file to write the report to (default, and -: standard output)")
 	cmd.Flags().StringVar(&f.signKey, "sign-key", "", "label of a key in the token, RSA or EC, that signs the JSON report; needs --out and -o json")
 	cmd.Flags().DurationVar(&f.speed, "speed", 300*time.Millisecond, "how long signing is measured at each number of sessions; 0 for not at all")
 	cmd.Flags().IntVar(&f.sessions, "sessions", 8, "up to how many sessions signing is measured with, at most 64")
@@ -63,7 +63,7 @@ func (a *app) hsmProbe(ctx context.Context, f probeFlags) error {
 	switch {
 	case f.format != "text" && f.format != "markdown":
 		return misuse{fmt.Errorf("--format %q: use text or markdown", f.format)}
-	case f.signKey != "" && (f.out == "" || a.output != "json"):
+	case f.signKey != "" && (f.out == "" || f.out == standardStream || a.output != "json"):
 		return misuse{errors.New("--sign-key signs a file of JSON: give --out and -o json as well")}
 	case f.sessions < 1 || f.sessions > 64:
 		return misuse{fmt.Errorf("--sessions %d: 1 to 64 can be tried", f.sessions)}
@@ -132,7 +132,7 @@ func (a *app) writeReport(ctx context.Context, report *probe.Report, f probeFlag
 	if err != nil {
 		return fmt.Errorf("writing the report: %w", err)
 	}
-	if f.out == "" {
+	if f.out == "" || f.out == standardStream {
 		_, err := a.Stdout.Write(text.Bytes())
 		return err
 	}
@@ -188,8 +188,11 @@ func (a *app) hsmProbeCompareCommand() *cobra.Command {
 		Args:  cobra.MinimumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			var reports []*probe.Report
+			if err := a.checkStreams(streams{in: args}); err != nil {
+				return err
+			}
 			for _, name := range args {
-				data, err := os.ReadFile(name)
+				data, err := a.inputWhole(name)
 				if err != nil {
 					return fmt.Errorf("reading a report: %w", err)
 				}

@@ -69,15 +69,14 @@ func (a *app) hsmSignCommand() *cobra.Command {
 RSA signatures are raw octets, ECDSA's a DER SEQUENCE, Ed25519's 64 octets: as openssl takes them.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			ref, err := key.ref()
-			if err != nil {
-				return err
-			}
 			options, err := what.options()
 			if err != nil {
 				return err
 			}
-			return a.inToken(cmd.Context(), &f, func(ctx context.Context, w *worksite) error {
+			if err := a.checkStreams(streams{out: []string{a.octetsTo(out)}, octets: true}); err != nil {
+				return err
+			}
+			return a.onKey(cmd.Context(), &f, &key, func(ctx context.Context, w *worksite, ref hsm.KeyRef) error {
 				var signature []byte
 				err := what.over(a, func(digest []byte) (err error) {
 					signature, err = w.SignDigest(ctx, ref, options, digest)
@@ -99,7 +98,7 @@ RSA signatures are raw octets, ECDSA's a DER SEQUENCE, Ed25519's 64 octets: as o
 	f.addRecording(cmd)
 	key.add(cmd)
 	what.add(cmd)
-	cmd.Flags().StringVar(&out, "out", "", "file for the signature (default: standard output)")
+	cmd.Flags().StringVar(&out, "out", "", "file for the signature (default, and -: standard output)")
 	return cmd
 }
 
@@ -113,19 +112,18 @@ func (a *app) hsmVerifyCommand() *cobra.Command {
 		Short: "Verify a signature; exit code 1 if it is not valid",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			ref, err := key.ref()
+			options, err := what.options()
 			if err != nil {
 				return err
 			}
-			options, err := what.options()
-			if err != nil {
+			if err := a.checkStreams(streams{in: []string{what.in, signatureFile}}); err != nil {
 				return err
 			}
 			signature, err := a.inputWhole(signatureFile)
 			if err != nil {
 				return err
 			}
-			return a.inToken(cmd.Context(), &f, func(ctx context.Context, w *worksite) error {
+			return a.onKey(cmd.Context(), &f, &key, func(ctx context.Context, w *worksite, ref hsm.KeyRef) error {
 				err := what.over(a, func(digest []byte) error { return w.VerifyDigest(ctx, ref, options, digest, signature) },
 					func(message io.Reader) error { return w.Verify(ctx, ref, options, message, signature) })
 				return a.verdict(err)
@@ -135,7 +133,7 @@ func (a *app) hsmVerifyCommand() *cobra.Command {
 	f.addRecording(cmd)
 	key.add(cmd)
 	what.add(cmd)
-	cmd.Flags().StringVar(&signatureFile, "signature", "", "file with the signature")
+	cmd.Flags().StringVar(&signatureFile, "signature", "", "file with the signature; - for standard input")
 	_ = cmd.MarkFlagRequired("signature")
 	return cmd
 }
@@ -165,20 +163,19 @@ func (a *app) hsmMACCommand() *cobra.Command {
 		Short:   "Make an HMAC over a file, or verify one",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			ref, err := key.ref()
-			if err != nil {
-				return err
-			}
 			hash, err := hsm.ParseHash(hashName)
 			if err != nil {
 				return misuse{fmt.Errorf("--hash: %w", err)}
+			}
+			if err := a.checkStreams(streams{out: []string{out}, octets: true}); err != nil {
+				return err
 			}
 			message, err := a.input(in)
 			if err != nil {
 				return err
 			}
 			defer message.Close()
-			return a.inToken(cmd.Context(), &f, func(ctx context.Context, w *worksite) error {
+			return a.onKey(cmd.Context(), &f, &key, func(ctx context.Context, w *worksite, ref hsm.KeyRef) error {
 				if verify != "" {
 					expected, err := hex.DecodeString(verify)
 					if err != nil {
@@ -194,7 +191,7 @@ func (a *app) hsmMACCommand() *cobra.Command {
 	f.addRecording(cmd)
 	key.add(cmd)
 	cmd.Flags().StringVar(&in, "in", "-", "file with the message; - for standard input")
-	cmd.Flags().StringVar(&out, "out", "", "file for the raw octets (default: hexadecimal digits on standard output)")
+	cmd.Flags().StringVar(&out, "out", "", "file for the raw octets, - for standard output (default: hexadecimal digits there)")
 	cmd.Flags().StringVar(&hashName, "hash", "sha256", "sha256, sha384, sha512")
 	cmd.Flags().StringVar(&verify, "verify", "", "the HMAC to verify, in hexadecimal; exit code 1 if it is not valid")
 	return cmd
@@ -227,6 +224,9 @@ func (a *app) hsmDigestCommand() *cobra.Command {
 			if err != nil || hash == crypto.SHA1 {
 				return misuse{fmt.Errorf("--hash %q: take sha256, sha384 or sha512", hashName)}
 			}
+			if err := a.checkStreams(streams{out: []string{out}, octets: true}); err != nil {
+				return err
+			}
 			message, err := a.input(in)
 			if err != nil {
 				return err
@@ -240,7 +240,7 @@ func (a *app) hsmDigestCommand() *cobra.Command {
 	}
 	f.addRecording(cmd)
 	cmd.Flags().StringVar(&in, "in", "-", "file with the message; - for standard input")
-	cmd.Flags().StringVar(&out, "out", "", "file for the raw octets (default: hexadecimal digits on standard output)")
+	cmd.Flags().StringVar(&out, "out", "", "file for the raw octets, - for standard output (default: hexadecimal digits there)")
 	cmd.Flags().StringVar(&hashName, "hash", "sha256", "sha256, sha384, sha512")
 	return cmd
 }
@@ -257,6 +257,9 @@ func (a *app) hsmRandomCommand() *cobra.Command {
 			if err != nil || n < 1 || n > maxInput {
 				return misuse{fmt.Errorf("the number of octets must be between 1 and %d", maxInput)}
 			}
+			if err := a.checkStreams(streams{out: []string{out}, octets: true}); err != nil {
+				return err
+			}
 			return a.inToken(cmd.Context(), &f, func(_ context.Context, w *worksite) error {
 				octets, err := w.Random(n)
 				return a.hexResult(out, "random", octets, err)
@@ -264,6 +267,6 @@ func (a *app) hsmRandomCommand() *cobra.Command {
 		},
 	}
 	f.addRecording(cmd)
-	cmd.Flags().StringVar(&out, "out", "", "file for the raw octets (default: hexadecimal digits on standard output)")
+	cmd.Flags().StringVar(&out, "out", "", "file for the raw octets, - for standard output (default: hexadecimal digits there)")
 	return cmd
 }

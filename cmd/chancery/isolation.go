@@ -44,14 +44,14 @@ type keyring interface {
 func (a *app) openKeys(ctx context.Context, cfg Config, records []ca.AuthorityRecord, observer hsm.Observer, log *slog.Logger) (keyring, error) {
 	switch c := cfg.HSM; c.Isolation {
 	case isolationKeeper:
-		return &kept{client: keeper.NewClient(c.Socket, 0)}, nil
+		return &kept{cfg: cfg, client: keeper.NewClient(c.Socket, 0)}, nil
 	case isolationChild:
-		child, err := startChild(ctx, c, records, a.Stderr, log)
+		child, err := startChild(ctx, cfg, records, a.Stderr, log)
 		if err != nil {
 			return nil, err
 		}
 		log.InfoContext(ctx, "the keys are used by a child of this process: that keeps a library's crash out, and is no boundary", "socket", c.Socket)
-		return &kept{client: keeper.NewClient(c.Socket, 0), child: child}, nil
+		return &kept{cfg: cfg, client: keeper.NewClient(c.Socket, 0), child: child}, nil
 	}
 	own, err := a.openTokens(ctx, cfg, records, observer, log)
 	if err != nil {
@@ -62,6 +62,7 @@ func (a *app) openKeys(ctx context.Context, cfg Config, records []ca.AuthorityRe
 
 // kept are keys that a keeper has.
 type kept struct {
+	cfg    Config
 	client *keeper.Client
 	child  *childKeeper // nil: the keeper is a service of its own
 	tokens []string
@@ -71,6 +72,11 @@ func (k *kept) signer(ctx context.Context, record ca.AuthorityRecord, public cry
 	signer, key, err := k.client.Signer(ctx, public)
 	if err != nil {
 		return nil, err
+	}
+	if required := k.cfg.required(record.Name, ""); required != (hsm.Requirement{}) {
+		if err := k.client.Complies(ctx, public, required); err != nil {
+			return nil, err
+		}
 	}
 	// Where a key was restored into other tokens, the one that it was made in need not be among them; that is the keeper's policy to say.
 	for _, serial := range key.Tokens {
@@ -106,8 +112,8 @@ type childKeeper struct {
 }
 
 // startChild writes the child's configuration, starts it, and waits until it listens.
-func startChild(ctx context.Context, c KeysConfig, records []ca.AuthorityRecord, stderr io.Writer, log *slog.Logger) (*childKeeper, error) {
-	config, err := writeChildConfig(c, records)
+func startChild(ctx context.Context, cfg Config, records []ca.AuthorityRecord, stderr io.Writer, log *slog.Logger) (*childKeeper, error) {
+	config, err := writeChildConfig(cfg, records)
 	if err != nil {
 		return nil, fmt.Errorf("configuring the keeper: %w", err)
 	}
@@ -189,40 +195,37 @@ func (k *childKeeper) stop() error {
 	return nil
 }
 
-// writeChildConfig writes what the child is configured with: the same token, and for each authority the policy that its record implies. JSON
-// is YAML.
-func writeChildConfig(c KeysConfig, records []ca.AuthorityRecord) (string, error) {
-	dir := filepath.Dir(c.Socket)
+// writeChildConfig writes what the child is configured with: the tokens that hold a key of the authorities, and for each authority the
+// policy that its record and what is required of it imply. JSON is YAML.
+func writeChildConfig(cfg Config, records []ca.AuthorityRecord) (string, error) {
+	dir := filepath.Dir(cfg.HSM.Socket)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", err
 	}
 	type object = map[string]any
-	token := object{}
-	if c.Token.Label != "" {
-		token["label"] = c.Token.Label
-	}
-	if c.Token.Serial != "" {
-		token["serial"] = c.Token.Serial
-	}
-	if c.Token.Slot != nil {
-		token["slot"] = *c.Token.Slot
-	}
-	pin := object{"file": c.PIN.File}
-	switch {
-	case c.PIN.Env != "":
-		pin = object{"env": c.PIN.Env}
-	case c.PIN.Credential != "":
-		pin = object{"credential": c.PIN.Credential}
-	}
-	var keys []object
+	var tokens, keys []object
+	held := map[string]bool{}
 	for _, r := range records {
+		token, err := cfg.tokenOf(r)
+		if err != nil {
+			return "", fmt.Errorf("authority %q: %w", r.Name, err)
+		}
+		if !held[token.Name] {
+			held[token.Name] = true
+			tokens = append(tokens, token.kept())
+		}
 		path := filepath.Join(dir, r.Name+".pem")
 		if err := writeFile(path, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: r.Certificate}), 0o600); err != nil {
 			return "", err
 		}
+		required := cfg.required(r.Name, "")
 		key := object{
-			"name": r.Name, "tokens": []string{"main"}, "certificate": path, "certificates": object{"ocsp_responders": true},
+			"name": r.Name, "tokens": []string{token.Name}, "certificate": path, "certificates": object{"ocsp_responders": true},
 			"crls": object{"max_validity": childCRLValidity},
+			"require": object{
+				"hardware": required.Hardware, "never_extractable": required.NeverExtractable, "local": required.Local,
+				"fips_140_level": required.FIPSLevel,
+			},
 		}
 		if r.Key.Label != "" {
 			key["label"] = r.Key.Label
@@ -236,11 +239,7 @@ func writeChildConfig(c KeysConfig, records []ca.AuthorityRecord) (string, error
 	for path, content := range map[string]object{
 		filepath.Join(dir, "keys.yaml"): {"keys": keys},
 		config: {
-			"socket": c.Socket, "journal": filepath.Join(dir, "journal"), "keys": filepath.Join(dir, "keys.yaml"),
-			"tokens": []object{{
-				"name": "main", "module": c.Module, "token": token, "pin": pin, "sessions": c.Sessions,
-				"retry_after_failed_pin": c.RetryAfterFailedPIN,
-			}},
+			"socket": cfg.HSM.Socket, "journal": filepath.Join(dir, "journal"), "keys": filepath.Join(dir, "keys.yaml"), "tokens": tokens,
 		},
 	} {
 		text, err := json.MarshalIndent(content, "", "  ")
@@ -252,6 +251,46 @@ func writeChildConfig(c KeysConfig, records []ca.AuthorityRecord) (string, error
 		}
 	}
 	return config, nil
+}
+
+// tokenOf is the configured token that holds an authority's key, as far as that can be told without loading a library.
+func (c Config) tokenOf(record ca.AuthorityRecord) (NamedToken, error) {
+	all := c.allTokens()
+	for _, t := range all {
+		if len(all) == 1 || t.Token.Serial == record.Key.Token { // validateIsolation has asked for the serials of several
+			return t, nil
+		}
+	}
+	return NamedToken{}, fmt.Errorf("its key is in the token with serial %q, which is not among the configured ones; add it to tokens", record.Key.Token)
+}
+
+// kept is the token as a keeper's configuration says it.
+func (t NamedToken) kept() map[string]any {
+	selector, pin := map[string]any{}, map[string]any{}
+	for field, value := range map[string]string{"label": t.Token.Label, "serial": t.Token.Serial} {
+		if value != "" {
+			selector[field] = value
+		}
+	}
+	if t.Token.Slot != nil {
+		selector["slot"] = *t.Token.Slot
+	}
+	for field, value := range map[string]string{"file": t.PIN.File, "env": t.PIN.Env, "credential": t.PIN.Credential} {
+		if value != "" {
+			pin[field] = value
+		}
+	}
+	kept := map[string]any{
+		"name": t.Name, "module": t.Module, "token": selector, "pin": pin, "sessions": t.Sessions,
+		"retry_after_failed_pin": t.RetryAfterFailedPIN,
+	}
+	if t.FIPS140.Level > 0 {
+		kept["fips_140"] = map[string]any{"level": t.FIPS140.Level, "certificate": t.FIPS140.Certificate}
+	}
+	if t.Timeouts.Open > 0 {
+		kept["start_timeout"] = t.Timeouts.Open.String()
+	}
+	return kept
 }
 
 // childCRLValidity is the longest validity of a CRL of an authority whose policy nobody has written: that of a root's.

@@ -194,7 +194,13 @@ func TestDevOnce(t *testing.T) {
 		}
 		root = again
 	}
-	for _, secret := range []string{"pin", "so-pin", "dev.json"} {
+	operations := string(read(t, filepath.Join(home, journalName)))
+	for _, op := range []string{`"op":"init"`, `"op":"open"`, `"op":"generate"`, `"op":"sign"`, `"op":"close"`} {
+		if !strings.Contains(operations, op) {
+			t.Errorf("the journal of the token lacks %s:\n%s", op, operations)
+		}
+	}
+	for _, secret := range []string{"pin", "so-pin", "dev.json", journalName} {
 		info, err := os.Stat(filepath.Join(home, secret))
 		if err != nil || info.Mode().Perm() != 0o600 {
 			t.Errorf("%s: mode %v, %v; want 0600", secret, info.Mode(), err)

@@ -53,6 +53,8 @@ type KeeperTokenConfig struct {
 	Token TokenConfig `yaml:"token"`
 	// PIN says where the user PIN comes from: file or env. A file in the directory $CREDENTIALS_DIRECTORY is named by credential.
 	PIN KeeperPINConfig `yaml:"pin"`
+	// FIPS140 declares the module's FIPS 140 certificate, which the token itself does not tell.
+	FIPS140 FIPSConfig `yaml:"fips_140"`
 	// Sessions is the number of sessions kept for signing; 1 to 1000. Default: 8.
 	Sessions int `yaml:"sessions"`
 	// RetryAfterFailedPIN permits a log-in although the token says that the last one failed. Set it for one start, after checking the PIN.
@@ -90,6 +92,8 @@ type KeyConfig struct {
 	Tokens []string `yaml:"tokens"`
 	// Restored accepts a key that was restored into its token. Several tokens need it.
 	Restored bool `yaml:"restored"`
+	// Require is what the key and its tokens must be besides; one that falls short signs nothing.
+	Require RequirementConfig `yaml:"require"`
 	// Certificate is the file of the authority's certificate, which pins the key and bounds what it signs.
 	Certificate string `yaml:"certificate"`
 	// PublicKey is the file (PEM) of the public key where there is no certificate.
@@ -363,6 +367,7 @@ func (c *KeeperConfig) validate(doc *strictyaml.Document) {
 		if _, err := t.PIN.pin(); err != nil {
 			doc.Refuse(field+".pin", "give file, env or credential", "%v", err)
 		}
+		t.FIPS140.validate(doc, field+".fips_140")
 		if t.Sessions < 0 || t.Sessions > 1000 {
 			doc.Refuse(field+".sessions", "", "%d is not between 1 and 1000", t.Sessions)
 		}
@@ -403,11 +408,10 @@ func (p KeeperPINConfig) pin() (hsm.PIN, error) {
 	case p.Env != "":
 		return hsm.PINFromEnv(p.Env), nil
 	}
-	dir := os.Getenv("CREDENTIALS_DIRECTORY")
-	if dir == "" || filepath.Base(p.Credential) != p.Credential {
-		return hsm.PIN{}, fmt.Errorf("the credential %q is not there: systemd gives it with LoadCredential=", p.Credential)
+	if _, err := hsm.CredentialFile(p.Credential, os.Getenv); err != nil {
+		return hsm.PIN{}, err
 	}
-	return hsm.PINFromFile(filepath.Join(dir, p.Credential)), nil
+	return hsm.PINFromCredential(p.Credential, os.Getenv), nil
 }
 
 // settings is the part of a keeper's settings that its configuration file says.
@@ -426,7 +430,8 @@ func (c KeeperConfig) settings(stderr io.Writer) (keeper.Config, error) {
 			return settings, err
 		}
 		settings.Tokens = append(settings.Tokens, keeper.TokenConfig{
-			Name: t.Name, CallTimeout: time.Duration(t.CallTimeout), StartTimeout: time.Duration(t.StartTimeout),
+			Name: t.Name, Declared: t.FIPS140.declaration(),
+			CallTimeout: time.Duration(t.CallTimeout), StartTimeout: time.Duration(t.StartTimeout),
 			HSM: hsm.Config{
 				Module: t.Module, Token: t.Token.selector(), PIN: pin, MaxSessions: t.Sessions, RetryAfterFailedPIN: t.RetryAfterFailedPIN,
 			},
@@ -472,7 +477,11 @@ func (k KeyConfig) policy(file string) (keeper.KeyPolicy, error) {
 		return keeper.KeyPolicy{}, fmt.Errorf("the id %q is not hexadecimal", k.ID)
 	}
 	p := keeper.KeyPolicy{
-		Name: k.Name, Ref: hsm.KeyRef{Label: k.Label, ID: id}, Tokens: k.Tokens, Restored: k.Restored, PerSecond: k.PerSecond, Total: k.Total,
+		Name: k.Name, Ref: hsm.KeyRef{Label: k.Label, ID: id}, Tokens: k.Tokens, Restored: k.Restored, Require: k.Require.requirement(),
+		PerSecond: k.PerSecond, Total: k.Total,
+	}
+	if level := k.Require.FIPS140Level; level < 0 || level > 4 {
+		return p, fmt.Errorf("require.fips_140_level: %d is not a level from 1 to 4", level)
 	}
 	if k.Certificate != "" {
 		if p.Certificate, err = certificateFile(beside(file, k.Certificate)); err != nil {

@@ -42,17 +42,18 @@ func TestKeeperConfigIsRead(t *testing.T) {
 
 func TestKeeperConfigIsRefused(t *testing.T) {
 	for what, change := range map[string][2]string{
-		"an unknown field":   {"journal: journal", "journal: journal\nunknown: 1"},
-		"no socket":          {"socket: keeper.sock\n", ""},
-		"no journal":         {"journal: journal\n", ""},
-		"no keys":            {"keys: keys.yaml\n", ""},
-		"an unknown user":    {"root]", "nobody-of-that-name]"},
-		"no token":           {"tokens: [{name: main", "tokens: [] # [{name: main"},
-		"two sources of PIN": {"pin: {file: pin}", "pin: {file: pin, env: PIN}"},
-		"a PIN in the file":  {"pin: {file: pin}", "pin: 1234"},
-		"no credential":      {"pin: {file: pin}", "pin: {credential: pin}"},
-		"no selection":       {"token: {label: chancery}, ", ""},
-		"no module":          {"module: /usr/lib/softhsm/libsofthsm2.so, ", ""},
+		"an unknown field":              {"journal: journal", "journal: journal\nunknown: 1"},
+		"no socket":                     {"socket: keeper.sock\n", ""},
+		"no journal":                    {"journal: journal\n", ""},
+		"no keys":                       {"keys: keys.yaml\n", ""},
+		"an unknown user":               {"root]", "nobody-of-that-name]"},
+		"no token":                      {"tokens: [{name: main", "tokens: [] # [{name: main"},
+		"two sources of PIN":            {"pin: {file: pin}", "pin: {file: pin, env: PIN}"},
+		"a PIN in the file":             {"pin: {file: pin}", "pin: 1234"},
+		"no credential":                 {"pin: {file: pin}", "pin: {credential: pin}"},
+		"no selection":                  {"token: {label: chancery}, ", ""},
+		"a level without a certificate": {"pin: {file: pin}", "pin: {file: pin}, fips_140: {level: 3}"},
+		"no module":                     {"module: /usr/lib/softhsm/libsofthsm2.so, ", ""},
 	} {
 		path := filepath.Join(t.TempDir(), "keeper.yaml")
 		text := strings.Replace(soundKeeper, change[0], change[1], 1)
@@ -71,14 +72,18 @@ func TestKeeperConfigIsRefused(t *testing.T) {
 func TestIsolationIsChecked(t *testing.T) {
 	const sound = "hsm:\n  module: /usr/lib/softhsm/libsofthsm2.so\n  token: {label: chancery}\n  pin: {file: pin}\n"
 	for hsm, refused := range map[string]string{
-		"hsm: {isolation: keeper, socket: s}\n":                                                 "",
-		"hsm: {isolation: keeper}\n":                                                            "hsm.socket",
-		"hsm: {isolation: keeper, socket: s, pin: {file: pin}}\n":                               "must not know",
-		"hsm: {isolation: wall}\n":                                                              "hsm.isolation",
-		"hsm: {isolation: child, socket: s}\n":                                                  "hsm.module",
-		"hsm: {isolation: child, socket: s, module: m, token: {label: l}, pin: {file: p}}\n":    "",
-		"hsm: {isolation: child, socket: s, module: m, token: {label: l}, pin: {prompt: true}}": "neither asks",
-		sound + "  socket: s\n":                                                                 "hsm.socket",
+		"hsm: {isolation: keeper, socket: s}\n":                                                                    "",
+		"hsm: {isolation: keeper}\n":                                                                               "hsm.socket",
+		"hsm: {isolation: keeper, socket: s, pin: {file: pin}}\n":                                                  "must not know",
+		"hsm: {isolation: wall}\n":                                                                                 "hsm.isolation",
+		"hsm: {isolation: child, socket: s}\n":                                                                     "hsm.module",
+		"hsm: {isolation: child, socket: s, module: m, token: {label: l}, pin: {file: p}}\n":                       "",
+		"hsm: {isolation: child, socket: s, module: m, token: {label: l}, pin: {prompt: true}}":                    "neither asks",
+		"hsm: {isolation: keeper, socket: s}\ntokens: [{name: a, module: m, token: {label: l}, pin: {file: p}}]\n": "must not know",
+		"hsm: {isolation: child, socket: s}\ntokens: [{name: a, module: m, token: {serial: 1}, pin: {file: p}}, {name: b, module: m, token: {serial: 2}, pin: {env: P}}]\n": "",
+		"hsm: {isolation: child, socket: s}\ntokens: [{name: a, module: m, token: {serial: 1}, pin: {file: p}}, {name: b, module: m, token: {label: l}, pin: {file: p}}]\n": "add its serial",
+		"hsm: {isolation: child, socket: s}\ntokens: [{name: a, module: m, token: {serial: 1}, pin: {prompt: true}}]\n":                                                     "tokens[0].pin",
+		sound + "  socket: s\n": "hsm.socket",
 	} {
 		text := strings.Replace(soundConfig, sound, strings.TrimSuffix(hsm, "\n")+"\n", 1)
 		if text == soundConfig {
@@ -87,6 +92,21 @@ func TestIsolationIsChecked(t *testing.T) {
 		_, err := parseConfig("chancery.yaml", []byte(text), nil)
 		if refused == "" && err != nil || refused != "" && (err == nil || !strings.Contains(err.Error(), refused)) {
 			t.Errorf("%q: want %q, got %v", hsm, refused, err)
+		}
+	}
+}
+
+// The commands that the systemd units start are there, with their flags. What else stands in a unit `make units` checks.
+func TestUnitsStartCommandsThatExist(t *testing.T) {
+	units, err := filepath.Glob("../../deploy/*.service")
+	if err != nil || len(units) != 2 {
+		t.Fatalf("%v, %v", units, err)
+	}
+	for _, unit := range units {
+		_, rest, _ := strings.Cut(string(read(t, unit)), "\nExecStart=/usr/bin/chancery ")
+		line, _, found := strings.Cut(rest, "\n")
+		if _, stderr, code := typed(t, "", append(strings.Fields(line), "--help")...); !found || code != 0 {
+			t.Errorf("%s starts %q: %d %s", unit, line, code, stderr)
 		}
 	}
 }

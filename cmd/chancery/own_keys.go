@@ -61,7 +61,7 @@ func (a *app) openTokens(ctx context.Context, cfg Config, authorities []ca.Autho
 		if err != nil {
 			return nil, fmt.Errorf("token %q: %w", c.Name, err)
 		}
-		p.tokens[token.Info().Serial] = &openToken{token, c.declaration()}
+		p.tokens[token.Info().Serial] = &openToken{token, c.FIPS140.declaration()}
 	}
 	return p, nil
 }

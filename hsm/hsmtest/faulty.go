@@ -32,6 +32,8 @@ const (
 	CloseAll   = "close"       // all sessions are closed before the next C_SignInit, once
 	HangLogin  = "hang-login"  // C_Login does not come back while the fault lasts
 	CrashLogin = "crash-login" // C_Login ends the process
+	Locked     = "locked"      // the token says that its user PIN is locked (CKF_USER_PIN_LOCKED)
+	Hardware   = "hardware"    // no fault: the slot says that it is one of hardware (CKF_HW_SLOT)
 )
 
 // NewFaulty builds one, without a fault. It needs a C compiler, as cgo does.

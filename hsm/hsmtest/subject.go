@@ -52,6 +52,36 @@ func (t *Token) Profile() string {
 	return os.Getenv(ProfileEnv)
 }
 
+// Tells tells whether the token's vendor profile has a capability. It opens the token for a moment.
+func (t *Token) Tells(tb testing.TB, c hsm.Capability) bool {
+	tb.Helper()
+	token, err := hsm.Open(tb.Context(), t.Config())
+	if err != nil {
+		tb.Fatalf("opening the token: %v", err)
+	}
+	if err := token.Close(); err != nil {
+		tb.Fatalf("closing the token: %v", err)
+	}
+	return token.Info().Profile().Has(c)
+}
+
+// Neighbour makes a SoftHSM token that can be open at the same time as the token of Subject: in the same library, where that is SoftHSM.
+func (t *Token) Neighbour(tb testing.TB) *Token {
+	tb.Helper()
+	if t.Serial != "" || t.Profile() != "SoftHSM" {
+		return New(tb)
+	}
+	// The library of this process has the directory that it was started with.
+	label := "beside-" + suffix()
+	info, err := hsm.InitToken(tb.Context(), hsm.InitConfig{
+		Module: t.Module, Label: label, SOPIN: hsm.PINFromBytes([]byte(SOPIN)), UserPIN: hsm.PINFromBytes([]byte(UserPIN)),
+	})
+	if err != nil {
+		tb.Fatalf("a token beside the prepared one: %v", err)
+	}
+	return &Token{Module: t.Module, Label: label, Serial: info.Serial, PINFile: t.PINFile}
+}
+
 // empty destroys every object, through a log-in of its own.
 func (t *Token) empty(tb testing.TB) {
 	tb.Helper()

@@ -4,7 +4,8 @@
  * REAL is the path of the library behind it, CONTROL that of the file, LOGINS that of a file to which each result of C_Login is added.
  * The file holds one word: "hang" (until the word is gone), "crash", "wrong" (signatures with a bit turned over), "close" (all
  * sessions, once for each change of the file), or a hexadecimal CKR that C_SignInit answers with. An absent or empty file is no fault.
- * "hang-login" and "crash-login" do the same to C_Login.
+ * "hang-login" and "crash-login" do the same to C_Login. "locked" says of every token that its user PIN is locked, and "hardware" of every
+ * slot that it is one of hardware; these two are no faults but what another token would say.
  */
 #include <dlfcn.h>
 #include <pthread.h>
@@ -17,7 +18,7 @@
 typedef unsigned long ulong;
 typedef ulong (*function)();
 
-enum { functions = 68, open_session = 12, close_all = 14, login = 18, sign_init = 42, sign = 43 };
+enum { functions = 68, slot_info = 5, token_info = 6, open_session = 12, close_all = 14, login = 18, sign_init = 42, sign = 43 };
 
 struct list {
 	unsigned char version[2];
@@ -56,6 +57,35 @@ static void hang(const char *on)
 /* Twice volatile: a compiler that sees the null pointer leaves the crash out. */
 static volatile int *volatile nowhere;
 static void crash(void) { *nowhere = 0; }
+
+/* In CK_SLOT_INFO and in CK_TOKEN_INFO, 96 octets of text stand before the flags. */
+static void flag(unsigned char *info, ulong bit)
+{
+	ulong flags;
+	memcpy(&flags, info + 96, sizeof flags);
+	flags |= bit;
+	memcpy(info + 96, &flags, sizeof flags);
+}
+
+static ulong our_slot_info(ulong slot, unsigned char *info)
+{
+	char w[32];
+	ulong result = real->of[slot_info](slot, info);
+	word(w, sizeof w);
+	if (result == 0 && strcmp(w, "hardware") == 0)
+		flag(info, 0x4); /* CKF_HW_SLOT */
+	return result;
+}
+
+static ulong our_token_info(ulong slot, unsigned char *info)
+{
+	char w[32];
+	ulong result = real->of[token_info](slot, info);
+	word(w, sizeof w);
+	if (result == 0 && strcmp(w, "locked") == 0)
+		flag(info, 0x40000); /* CKF_USER_PIN_LOCKED */
+	return result;
+}
 
 static ulong our_open_session(ulong slot, ulong flags, void *app, void *notify, ulong *session)
 {
@@ -136,6 +166,8 @@ ulong C_GetFunctionList(struct list **list)
 			return 5; /* CKR_GENERAL_ERROR */
 		ours = *real;
 		ours.of[3] = (function)C_GetFunctionList;
+		ours.of[slot_info] = (function)our_slot_info;
+		ours.of[token_info] = (function)our_token_info;
 		ours.of[open_session] = (function)our_open_session;
 		ours.of[login] = (function)our_login;
 		ours.of[sign_init] = (function)our_sign_init;

@@ -1,0 +1,113 @@
+package keeper
+
+import (
+	"context"
+	"crypto"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/chancery-ca/chancery/hsm"
+)
+
+// A key's policy says what the key and each of its tokens must be (hsm.Requirement). The worker, which has the token, holds them to it
+// whenever it finds the key: one that falls short signs nothing. A client that has requirements of its own asks, before it uses the key,
+// whether the policy covers them; so a token that is away, or that comes later, cannot slip through.
+
+// standing is the answer to frameStanding, in JSON.
+type standing struct {
+	Required hsm.Requirement `json:"required"`        // what the key is held to
+	Lacks    []string        `json:"lacks,omitempty"` // what its tokens were seen to lack
+}
+
+// required is what a key is held to: by its policy, and, unless it was restored, as every key is.
+func (p KeyPolicy) required() hsm.Requirement {
+	if p.Restored {
+		return p.Require
+	}
+	return p.Require.And(hsm.Requirement{Local: true, NeverExtractable: true})
+}
+
+// open finds the key in a token, and holds both to what is required of them.
+func (k *workersKey) open(token *hsm.Recovering, public crypto.PublicKey) (hsm.Signer, error) {
+	ref := hsm.KeyRef{Label: k.Label, ID: k.ID}
+	signer, err := token.Signer(ref, public, k.Restored)
+	if err != nil || k.Require == (hsm.Requirement{}) {
+		return signer, err
+	}
+	attributes, err := token.Attributes(ref)
+	if err != nil {
+		return nil, err
+	}
+	if err := errors.Join(k.Require.CheckToken(token.Info(), k.Declared), k.Require.CheckKey(attributes)); err != nil {
+		return nil, err
+	}
+	return signer, nil
+}
+
+// standing is what is known of a key.
+func (h *held) standing() standing {
+	s := standing{Required: h.key.required()}
+	for _, p := range h.places {
+		p.token.mu.Lock()
+		if lack := p.token.lacks[h.key.Name]; lack != "" {
+			s.Lacks = append(s.Lacks, lack)
+		}
+		p.token.mu.Unlock()
+	}
+	return s
+}
+
+// answerStanding answers a client that asks what a key is held to.
+func (c *client) answerStanding(f frame) error {
+	var id keyID
+	if copy(id[:], f.body) != len(id) || len(f.body) != len(id) {
+		return fmt.Errorf("%w: a key identifier of %d octets", ErrProtocol, len(f.body))
+	}
+	h := c.keeper.keys[id]
+	if h == nil {
+		return c.out.put(frameError, f.request, appendError(nil, fmt.Errorf("%w: with the identifier %x", ErrUnknownKey, id)))
+	}
+	body, err := json.Marshal(h.standing())
+	if err != nil {
+		return err
+	}
+	return c.out.put(frameAnswer, f.request, body)
+}
+
+// Complies asks the keeper what it holds the key with the given public key to. The error wraps hsm.ErrNotCompliant where that is less than
+// required, or where a token was seen not to meet it.
+func (c *Client) Complies(ctx context.Context, public crypto.PublicKey, required hsm.Requirement) error {
+	if err := c.complies(ctx, public, required); err != nil {
+		return fmt.Errorf("asking the keeper what it holds the key to: %w", err)
+	}
+	return nil
+}
+
+func (c *Client) complies(ctx context.Context, public crypto.PublicKey, required hsm.Requirement) error {
+	spki, err := x509.MarshalPKIXPublicKey(public)
+	if err != nil {
+		return err
+	}
+	id := sha256.Sum256(spki)
+	body, err := c.ask(ctx, frameStanding, id[:])
+	if err != nil {
+		return err
+	}
+	var s standing
+	if err := json.Unmarshal(body, &s); err != nil {
+		return fmt.Errorf("%w: %w", ErrProtocol, err)
+	}
+	if !s.Required.Covers(required) {
+		return fmt.Errorf("%w: %s is required, and the keeper holds the key to %s: write the rest under `require` in its key policy",
+			hsm.ErrNotCompliant, required, s.Required)
+	}
+	if len(s.Lacks) > 0 {
+		return fmt.Errorf("%w: %s", hsm.ErrNotCompliant, strings.Join(slices.Compact(slices.Sorted(slices.Values(s.Lacks))), "; "))
+	}
+	return nil
+}
