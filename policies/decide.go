@@ -17,6 +17,7 @@ type evaluation struct {
 	key     csr.Key
 	subject []csr.Attribute
 	names   names
+	awaits  Facts // what rules asked for and the request does not hold
 }
 
 // rules are the rules for requests under a profile, in the order in which they are asked: what is cheap comes first, what costs
@@ -24,9 +25,10 @@ type evaluation struct {
 var rules = []rule[*evaluation]{
 	requestComplete, issuerSigns, profileKnown, profileNamespace,
 	keyAllowed, keyModulus[*evaluation](), keyExponent[*evaluation](), keyROCA[*evaluation](), keyClosePrimes[*evaluation](),
-	keyCompromised, keyOfAuthority,
-	subjectStructure, subjectAttributes, subjectOrganisation, subjectCommonName,
-	namesTypes, namesCount, namesDNS, namesWildcard, namesPublic, namesIP, namesEmail, namesURI, namesPattern, namesNamespace, namesConstraints,
+	keyCompromised, keyListed, keyOfAuthority, keyReuse,
+	subjectStructure, subjectAttributes, subjectOrganisation, subjectCommonName, subjectClaims,
+	namesTypes, namesCount, namesDNS, namesSpecial, namesConfusable, namesWildcard, namesPublic, namesIP, namesEmail, namesURI, namesPattern, namesNamespace, namesConstraints,
+	namesCAA,
 	extensionBasicConstraints, extensionKeyUsage, extensionExtKeyUsage, extensionUnknown, requestAttribute,
 	validityRule, signatureProof,
 }
@@ -42,7 +44,7 @@ func (s *Set) Decide(r Request) *Decision {
 		e.key, e.subject, e.names = r.CSR.Key(), r.CSR.Subject(), normalise(r.CSR.Names())
 	}
 	results, allowed := ask(rules, e)
-	d.results = results
+	d.results, d.awaits = results, e.awaited(results)
 	if !allowed {
 		return d
 	}

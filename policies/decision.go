@@ -11,6 +11,7 @@ type Decision struct {
 	lint     Lint
 	profile  string
 	digest   string
+	awaits   Facts
 }
 
 // Verdict is the outcome: Allow, NeedsApproval or Refuse.

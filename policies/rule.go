@@ -32,6 +32,7 @@ type findings struct {
 	room       int // how many more are kept
 	count      int // how many there were
 	violations []Violation
+	notices    []Violation
 }
 
 // refuse reports one violation. Values from outside go through quote.
@@ -39,6 +40,22 @@ func (f *findings) refuse(field, hint, format string, args ...any) {
 	f.count++
 	if len(f.violations) < f.room {
 		f.violations = append(f.violations, Violation{Rule: f.rule, Field: field, Message: fmt.Sprintf(format, args...), Hint: hint})
+	}
+}
+
+// refuseForNow reports a violation that time alone may mend.
+func (f *findings) refuseForNow(field, hint, format string, args ...any) {
+	before := len(f.violations)
+	f.refuse(field, hint, format, args...)
+	if len(f.violations) > before {
+		f.violations[before].Temporary = true
+	}
+}
+
+// notice reports what somebody should look at and what is no reason to refuse.
+func (f *findings) notice(field, hint, format string, args ...any) {
+	if len(f.notices) < maxViolationsOfRule {
+		f.notices = append(f.notices, Violation{Rule: f.rule, Field: field, Message: fmt.Sprintf(format, args...), Hint: hint})
 	}
 }
 
@@ -58,8 +75,9 @@ func ask[E any](rules []rule[E], e E) (results []RuleResult, allowed bool) {
 		if closed || !all(r.after, passed) {
 			result.Verdict = NotReached
 		} else {
-			f.rule, f.room, f.count, f.violations = r.id, min(maxViolationsOfRule, maxViolations-reported), 0, nil
+			f = findings{rule: r.id, room: min(maxViolationsOfRule, maxViolations-reported)}
 			r.check(e, &f)
+			result.Notices = f.notices
 			if f.count > 0 {
 				result.Verdict, result.Violations = Refuse, f.violations
 				reported += len(f.violations)

@@ -10,7 +10,7 @@ import (
 // SHA-1 (BR, section 7.1.3.2). It is asked last, and not at all of a key that was refused: verifying costs with the size of the key.
 var signatureProof = rule[*evaluation]{
 	id: "signature.proof", source: "RFC 2986, 4.2",
-	after: []string{ruleKeyAllowed, ruleKeyModulus, ruleKeyExponent, ruleKeyROCA, ruleKeyClosePrimes, ruleKeyCompromised, ruleKeyOfAuthority},
+	after: []string{ruleKeyAllowed, ruleKeyModulus, ruleKeyExponent, ruleKeyROCA, ruleKeyClosePrimes, ruleKeyCompromised, ruleKeyListed, ruleKeyOfAuthority},
 	check: func(e *evaluation, f *findings) {
 		err := e.CSR.VerifySignature()
 		if err == nil {
