@@ -27,6 +27,7 @@ var mayImport = map[string][]string{
 	".":                   {},
 	"access":              {},
 	"audit":               {},
+	"blocklist":           {},
 	"ca":                  {"access", "audit", "csr", "issuance", "policies"},
 	"ceremony":            {"audit", "hsm", "issuance", "keeper", "policies", "strictyaml"},
 	"client":              {},
