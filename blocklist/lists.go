@@ -3,6 +3,7 @@ package blocklist
 import (
 	"errors"
 	"os"
+	"slices"
 	"sync"
 )
 
@@ -84,4 +85,11 @@ func (l *Lists) Close() (err error) {
 	}
 	l.open = nil
 	return err
+}
+
+// All are the lists as they are now, in the order of their files.
+func (l *Lists) All() []*List {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return slices.Clone(l.open)
 }

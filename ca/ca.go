@@ -24,6 +24,8 @@ type CA struct {
 	first         *Authority
 	authorityKeys [][]byte
 	policies      *policies.Set
+	keyLists      KeyLists
+	caa           CAA
 	namespaces    map[string]access.Namespace
 	replica       Replica
 	now           func() time.Time
@@ -35,11 +37,13 @@ type CA struct {
 	directory     *directory
 }
 
-// Config is what a CA is made of. Every field but Metrics is required.
+// Config is what a CA is made of. Every field but KeyLists, CAA and Metrics is required.
 type Config struct {
 	Store       Store
 	Authorities []*Authority // the first is the default issuer
 	Policies    *policies.Set
+	KeyLists    KeyLists
+	CAA         CAA
 	Namespaces  map[string]access.Namespace
 	Replica     Replica
 	Now         func() time.Time
@@ -64,6 +68,7 @@ type Metrics interface {
 	Revoked(authority string, reason string)
 	Orphaned(authority string)
 	Published(authority, scope string, entries int, took time.Duration, nextUpdate time.Time)
+	LookedUpCAA(failures int, took time.Duration)
 }
 
 // New checks that a configuration is whole and makes a CA of it.
@@ -77,9 +82,13 @@ func New(cfg Config) (*CA, error) {
 		return nil, errors.New("ca: the replica has no name")
 	}
 	c := &CA{
-		store: cfg.Store, authorities: map[string]*Authority{}, first: cfg.Authorities[0], policies: cfg.Policies, namespaces: cfg.Namespaces,
+		store: cfg.Store, authorities: map[string]*Authority{}, first: cfg.Authorities[0], policies: cfg.Policies, keyLists: cfg.KeyLists,
+		caa: cfg.CAA, namespaces: cfg.Namespaces,
 		replica: cfg.Replica, now: cfg.Now, random: cfg.Random, newID: cfg.NewID, log: cfg.Log, metrics: cfg.Metrics,
 		publications: newPublications(), directory: newDirectory(),
+	}
+	if c.keyLists == nil {
+		c.keyLists = noKeyLists{}
 	}
 	if c.metrics == nil {
 		c.metrics = noMetrics{}

@@ -165,18 +165,19 @@ func (c *CA) Evaluate(ctx context.Context, o Order) (*policies.Decision, error) 
 // decide gathers the facts and asks the policies. The request it returns holds all that the decision saw.
 func (c *CA) decide(ctx context.Context, o Order, a *Authority) (Request, *policies.Decision, error) {
 	spki := sha256.Sum256(o.CSR.Key().SPKI)
-	compromised, err := c.store.KeyCompromised(ctx, spki)
-	if err != nil {
-		return Request{}, nil, fmt.Errorf("deciding: looking the key up: %w", err)
-	}
 	now := c.now()
-	decision := c.policies.Decide(policies.Request{
+	facts := policies.Request{
 		CSR: o.CSR, Profile: o.Profile, Validity: o.Validity, Actor: o.Actor, Namespace: c.namespaces[o.Actor.Namespace],
 		Issuer: policies.Issuer{
 			Name: a.Name, Certificate: a.Certificate, CRLScope: FullScope, CRLURL: a.CRLURL, IssuerURLs: nonEmpty(a.IssuerURL),
+			CAADomains: c.caa.Domains,
 		},
-		Now: now, CompromisedKey: compromised, AuthorityKeys: c.authorityKeys,
-	})
+		Now: now, AuthorityKeys: c.authorityKeys,
+	}
+	decision, err := c.decision(ctx, &facts, spki)
+	if err != nil {
+		return Request{}, nil, err
+	}
 	roles := make([]string, len(o.Actor.Roles))
 	for i, r := range o.Actor.Roles {
 		roles[i] = string(r)
@@ -184,14 +185,14 @@ func (c *CA) decide(ctx context.Context, o Order, a *Authority) (Request, *polic
 	return Request{
 		ID: c.newID(), At: now, ActorID: o.Actor.ID, ActorName: o.Actor.Name, Namespace: o.Actor.Namespace, Roles: roles,
 		Profile: o.Profile, Issuer: a.Name, CSR: o.CSR.Raw(), SPKI: spki, Validity: o.Validity, Metadata: o.Metadata,
-		Verdict: decision.Verdict(), Objections: objections(decision), PolicyDigest: decision.PolicyDigest(), CompromisedKey: compromised,
+		Verdict: decision.Verdict(), Objections: objections(decision), PolicyDigest: decision.PolicyDigest(), CompromisedKey: facts.CompromisedKey,
 	}, decision, nil
 }
 
-// objections are the results of those rules that did not simply allow.
+// objections are the results of those rules that did not simply allow, or gave notice.
 func objections(d *policies.Decision) (all []policies.RuleResult) {
 	for _, r := range d.Results() {
-		if r.Verdict != policies.Allow || len(r.Violations) > 0 {
+		if r.Verdict != policies.Allow || len(r.Violations) > 0 || len(r.Notices) > 0 {
 			all = append(all, r)
 		}
 	}

@@ -83,3 +83,4 @@ func (noMetrics) Failed(string)                                           {}
 func (noMetrics) Revoked(string, string)                                  {}
 func (noMetrics) Orphaned(string)                                         {}
 func (noMetrics) Published(string, string, int, time.Duration, time.Time) {}
+func (noMetrics) LookedUpCAA(int, time.Duration)                          {}

@@ -54,3 +54,6 @@ func (e *evaluation) awaited(results []RuleResult) Facts {
 	}
 	return e.awaits
 }
+
+// AsksCAA tells whether the profile needs CAA records of its names.
+func (p *Profile) AsksCAA() bool { return p.names.dns != nil && p.names.dns.caa }

@@ -39,6 +39,8 @@ type Config struct {
 	Authorities []string `yaml:"authorities" env:"AUTHORITIES"`
 	// Policies says where the profiles are.
 	Policies PoliciesConfig `yaml:"policies" envPrefix:"POLICIES_"`
+	// CAA is about the records by which owners of public names choose their authorities.
+	CAA CAAConfig `yaml:"caa" envPrefix:"CAA_"`
 	// Namespaces are the teams' shares of the name space.
 	Namespaces []NamespaceConfig `yaml:"namespaces"`
 	// Listen holds the addresses listened on.
@@ -67,6 +69,8 @@ type DatabaseConfig struct {
 type PoliciesConfig struct {
 	// Directory holds profiles, one *.yaml each. Default: the profiles that come with the program.
 	Directory string `yaml:"directory" env:"DIRECTORY"`
+	// KeyLists are files of keys that nobody may have certified, as `chancery policy blocklist build` makes them.
+	KeyLists []string `yaml:"key_lists" env:"KEY_LISTS"`
 }
 
 // NamespaceConfig is a team's share of the name space.
@@ -130,6 +134,7 @@ func defaultConfig() Config {
 		Database: DatabaseConfig{MaxConnections: 16},
 		HSM:      KeysConfig{Isolation: isolationNone, HSMConfig: HSMConfig{Sessions: 8}},
 		Listen:   ListenConfig{API: "127.0.0.1:8443", Distribution: "127.0.0.1:8080", Operations: "127.0.0.1:8081"},
+		CAA:      CAAConfig{Timeout: "10s"},
 		TLS:      TLSConfig{Names: []string{"localhost", "127.0.0.1", "::1"}},
 		Limits:   LimitsConfig{Body: "1MiB"},
 		Log:      LogConfig{Level: "info", Format: "json"},
@@ -169,6 +174,11 @@ func (c *Config) resolvePaths(dir string) {
 			*p = filepath.Join(dir, *p)
 		}
 	}
+	for i, list := range c.Policies.KeyLists {
+		if !filepath.IsAbs(list) {
+			c.Policies.KeyLists[i] = filepath.Join(dir, list)
+		}
+	}
 	c.HSM.resolvePaths(dir)
 	for i := range c.Tokens {
 		c.Tokens[i].resolvePaths(dir)
@@ -200,6 +210,7 @@ func (c *Config) validate(doc *strictyaml.Document) {
 			doc.Refuse(fmt.Sprintf("authorities[%d]", i), "", "%q stands here twice", name)
 		}
 	}
+	c.CAA.validate(doc)
 	for i := range c.Namespaces {
 		c.validateNamespace(doc, i)
 	}

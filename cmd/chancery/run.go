@@ -132,7 +132,7 @@ then:         chancery request      a certificate for a CSR, or for a new key`,
 	)
 	for group, commands := range map[string][]*cobra.Command{
 		"service": {a.devCommand(), a.serveCommand(), a.keeperCommand(), a.migrateCommand(), a.healthCommand()},
-		"operate": {a.hsmCommand(), a.ceremonyCommand(), a.authorityCommand(), a.crlCommand(), a.tokenCommand()},
+		"operate": {a.hsmCommand(), a.ceremonyCommand(), a.authorityCommand(), a.crlCommand(), a.tokenCommand(), a.policyCommand()},
 		"client":  {a.requestCommand(), a.getCommand(), a.listCommand(), a.revokeCommand()},
 	} {
 		for _, c := range commands {
