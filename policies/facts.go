@@ -1,6 +1,9 @@
 package policies
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // KeyUse is an earlier certificate of the key that a request is made with.
 type KeyUse struct {
@@ -44,15 +47,23 @@ func (d *Decision) Awaits() Facts {
 	return d.awaits
 }
 
-// awaited are the facts that alone stand in the way of the request.
+// awaited are the facts that alone stand in the way of the request. Where something else does as well, the rules that lack facts count as
+// not reached: what they would say is not worth a look-up.
 func (e *evaluation) awaited(results []RuleResult) Facts {
-	for _, r := range results {
-		lacking := r.Rule == ruleKeyReuse && e.awaits.KeyHistory || r.Rule == ruleNamesCAA && len(e.awaits.CAA) > 0
-		if (r.Verdict == Refuse || r.Verdict == NotReached) && !lacking {
-			return Facts{}
+	lacks := func(r RuleResult) bool {
+		return r.Rule == ruleKeyReuse && e.awaits.KeyHistory || r.Rule == ruleNamesCAA && len(e.awaits.CAA) > 0
+	}
+	if e.awaits.None() || !slices.ContainsFunc(results, func(r RuleResult) bool {
+		return (r.Verdict == Refuse || r.Verdict == NotReached) && !lacks(r)
+	}) {
+		return e.awaits
+	}
+	for i, r := range results {
+		if lacks(r) {
+			results[i].Verdict, results[i].Violations = NotReached, nil
 		}
 	}
-	return e.awaits
+	return Facts{}
 }
 
 // AsksCAA tells whether the profile needs CAA records of its names.

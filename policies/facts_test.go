@@ -134,8 +134,8 @@ func TestCAAIsAwaited(t *testing.T) {
 		t.Errorf("after a failure: %v, awaits %v", err, d.Awaits())
 	}
 	r.CAA, r.KeyLists = nil, []string{"leaked"}
-	if d := set.Decide(r); !d.Awaits().None() {
-		t.Errorf("a request that is refused anyway awaits %v", d.Awaits())
+	if d := set.Decide(r); !d.Awaits().None() || !slices.Equal(refusing(d), []string{"key.listed"}) || resultOf(t, d, "names.caa").Verdict != NotReached {
+		t.Errorf("a request that is refused anyway awaits %v, and is refused by %q", d.Awaits(), refusing(d))
 	}
 	r.CAA = []CAAAnswer{{Name: "www.example.com", Failure: "SERVFAIL"}, {Name: "example.com"}}
 	if _, err := set.Decide(r).Grant(); err.(*Refusal).Temporary() {
