@@ -79,8 +79,8 @@ func compileKeys(r *report, f keysFile) keyPolicy {
 		r.field("keys", "allow at least one of ecdsa, rsa and ed25519", "no key is allowed")
 	}
 	k.reuse = keyReusePolicy(cmp.Or(f.Reuse, string(reuseAnywhere)))
-	if !slices.Contains([]keyReusePolicy{reuseAnywhere, reuseSameNamespace, reuseSameNames, reuseNever}, k.reuse) {
-		r.field("keys.reuse", "anywhere, same-namespace, same-names or never", "%s does not say which certificates may share a key", quote(f.Reuse))
+	if !slices.Contains([]keyReusePolicy{reuseAnywhere, reuseSameNamespace, reuseSameNames}, k.reuse) {
+		r.field("keys.reuse", "anywhere, same-namespace or same-names", "%s does not say which certificates may share a key", quote(f.Reuse))
 	}
 	const signatureKeys = x509.KeyUsageKeyEncipherment | x509.KeyUsageDataEncipherment
 	const agreement = x509.KeyUsageKeyAgreement | x509.KeyUsageEncipherOnly | x509.KeyUsageDecipherOnly

@@ -29,8 +29,6 @@ func TestKeyReuse(t *testing.T) {
 		{"{reuse: same-names}", []KeyUse{same}, ""},
 		{"{reuse: same-names}", []KeyUse{same, more}, `for other names, under the serial "0b"`},
 		{"{reuse: same-names}", []KeyUse{ops}, "for another namespace"},
-		{"{reuse: never}", []KeyUse{}, ""},
-		{"{reuse: never}", []KeyUse{same}, `under the serial "0a"`},
 	} {
 		set := changed(t)
 		if c.reuse != "" {

@@ -43,7 +43,6 @@ const (
 	reuseAnywhere      keyReusePolicy = "anywhere"
 	reuseSameNamespace keyReusePolicy = "same-namespace"
 	reuseSameNames     keyReusePolicy = "same-names"
-	reuseNever         keyReusePolicy = "never"
 )
 
 type validityPolicy struct {

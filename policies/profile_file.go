@@ -39,7 +39,7 @@ type keysFile struct {
 	ECDSA   *ecdsaFile   `yaml:"ecdsa"`
 	RSA     *rsaFile     `yaml:"rsa"`
 	Ed25519 *ed25519File `yaml:"ed25519"`
-	// Reuse says which certificates may share a key: "anywhere", when left out; "same-namespace"; "same-names", for renewals alone; or "never".
+	// Reuse says which certificates may share a key: "anywhere", when left out; "same-namespace"; or "same-names", for renewals alone.
 	Reuse string `yaml:"reuse"`
 }
 

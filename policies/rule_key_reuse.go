@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// keyReuse says how far a key may be used: by a profile's keys.reuse, within the namespace that had it first, for the same names, or for
-// one certificate alone. A key that serves two purposes falls with the weaker of them (NIST SP 800-57 Part 1, section 5.2). What another
+// keyReuse says how far a key may be used: by a profile's keys.reuse, within the namespace that had it first, or for the same names
+// alone. A key that serves two purposes falls with the weaker of them (NIST SP 800-57 Part 1, section 5.2). What another
 // request does in the same moment is not seen here.
 var keyReuse = rule[*evaluation]{
 	id: ruleKeyReuse, source: "profile",
@@ -26,8 +26,6 @@ var keyReuse = rule[*evaluation]{
 			switch {
 			case use.Namespace != e.Namespace.Name:
 				f.refuse(field, "make a new key for this namespace", "the key has been certified for another namespace")
-			case reuse == reuseNever:
-				f.refuse(field, "make a new key for each certificate", "the key has been certified before, under the serial %s", quote(use.Serial))
 			case reuse == reuseSameNames && !slices.Equal(asked, sortedNames(use.Names)):
 				f.refuse(field, "make a new key for these names", "the key has been certified for other names, under the serial %s: %s",
 					quote(use.Serial), quote(some(use.Names)))
