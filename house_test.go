@@ -27,7 +27,9 @@ var mayImport = map[string][]string{
 	".":                   {},
 	"access":              {},
 	"audit":               {},
+	"blocklist":           {},
 	"ca":                  {"access", "audit", "csr", "issuance", "policies"},
+	"caa":                 {"policies"},
 	"ceremony":            {"audit", "hsm", "issuance", "keeper", "policies", "strictyaml"},
 	"client":              {},
 	"cmd/chancery":        {everyRoom},
@@ -69,6 +71,7 @@ var doors = map[string][]string{
 	"github.com/go-chi/chi/v5":            {"web"},
 	"github.com/google/uuid":              {"cmd/chancery"},
 	"github.com/jackc/pgx/v5":             {"storage"},
+	"github.com/miekg/dns":                {"caa"},
 	"github.com/miekg/pkcs11":             {"hsm"},
 	"github.com/pressly/goose/v3":         {"storage"},
 	"github.com/prometheus/client_golang": {"web"},
@@ -92,6 +95,8 @@ var testDoors = map[string][]string{
 	"go.uber.org/goleak":                         {everyRoom},
 	"pgregory.net/rapid":                         {everyRoom},
 	"github.com/google/uuid":                     {everyRoom},
+	// The end-to-end tests answer as a resolver would.
+	"github.com/miekg/dns": {"cmd/chancery"},
 	// The end-to-end tests look at the rows from outside, as an auditor with psql would.
 	"github.com/jackc/pgx/v5": {"cmd/chancery"},
 }

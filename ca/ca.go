@@ -28,6 +28,8 @@ type CA struct {
 	authorityKeys [][]byte
 	ruling        atomic.Pointer[ruling]
 	plan          PolicyPlan
+	keyLists      KeyLists
+	caa           CAA
 	namespaces    atomic.Pointer[namespaces]
 	rates         *rates
 	replica       Replica
@@ -40,12 +42,14 @@ type CA struct {
 	directory     *directory
 }
 
-// Config is what a CA is made of. Every field but PolicyPlan and Metrics is required.
+// Config is what a CA is made of. Every field but PolicyPlan, KeyLists, CAA and Metrics is required.
 type Config struct {
 	Store       Store
 	Authorities []*Authority  // the first is the default issuer
 	Policies    *policies.Set // what is configured; AdoptPolicies settles what rules
 	PolicyPlan  PolicyPlan
+	KeyLists    KeyLists
+	CAA         CAA
 	Namespaces  map[string]access.Namespace // that hold until LearnNamespaces has read those on record; the service's own stays
 	Replica     Replica
 	Now         func() time.Time
@@ -73,6 +77,7 @@ type Metrics interface {
 	Waiting(profile string)          // a request began to wait for approval
 	Decided(profile, outcome string) // it waits no more: issued, rejected, expired or refused
 	Limited(profile, by string)      // a request was turned away by a rate or a reservation
+	LookedUpCAA(failures int, took time.Duration)
 }
 
 // New checks that a configuration is whole and makes a CA of it.
@@ -87,11 +92,15 @@ func New(cfg Config) (*CA, error) {
 	}
 	c := &CA{
 		store: cfg.Store, authorities: map[string]*Authority{}, first: cfg.Authorities[0], plan: cfg.PolicyPlan,
+		keyLists: cfg.KeyLists, caa: cfg.CAA,
 		rates: newRates(), replica: cfg.Replica, now: cfg.Now, random: cfg.Random, newID: cfg.NewID, log: cfg.Log, metrics: cfg.Metrics,
 		publications: newPublications(), directory: newDirectory(),
 	}
 	c.namespaces.Store(&namespaces{byName: maps.Clone(cfg.Namespaces), versions: -1})
 	c.ruling.Store(&ruling{set: cfg.Policies})
+	if c.keyLists == nil {
+		c.keyLists = noKeyLists{}
+	}
 	if c.metrics == nil {
 		c.metrics = noMetrics{}
 	}

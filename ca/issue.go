@@ -227,10 +227,6 @@ func (c *CA) Evaluate(ctx context.Context, o Order) (*policies.Decision, error) 
 // grant looked up as well, for those who only ask: whoever issues learns from the intent, which alone is right, and pays nothing twice.
 func (c *CA) decide(ctx context.Context, o Order, a *Authority, usage bool) (Request, *policies.Decision, error) {
 	spki := sha256.Sum256(o.CSR.Key().SPKI)
-	compromised, err := c.store.KeyCompromised(ctx, spki)
-	if err != nil {
-		return Request{}, nil, fmt.Errorf("deciding: looking the key up: %w", err)
-	}
 	now := c.now()
 	namespace, known := c.namespace(o.Actor.Namespace)
 	if !known {
@@ -238,16 +234,20 @@ func (c *CA) decide(ctx context.Context, o Order, a *Authority, usage bool) (Req
 	}
 	facts := policies.Request{
 		CSR: o.CSR, Profile: o.Profile, Validity: o.Validity, Actor: o.Actor, Namespace: namespace,
-		Issuer: a.Facts(a.Certificate),
-		Now:    now, CompromisedKey: compromised, AuthorityKeys: c.authorityKeys,
+		Issuer: a.Facts(a.Certificate), Now: now, AuthorityKeys: c.authorityKeys,
 	}
+	facts.Issuer.CAADomains = c.caa.Domains
 	rules := c.rules() // once: others may come to rule meanwhile
 	if usage {
+		var err error
 		if facts.Usage, err = c.store.ReservationsTaken(ctx, rules.Reservations(facts)); err != nil {
 			return Request{}, nil, fmt.Errorf("deciding: counting what is reserved: %w", err)
 		}
 	}
-	decision := rules.Decide(facts)
+	decision, err := c.decision(ctx, rules, &facts, spki)
+	if err != nil {
+		return Request{}, nil, err
+	}
 	roles := make([]string, len(o.Actor.Roles))
 	for i, r := range o.Actor.Roles {
 		roles[i] = string(r)
@@ -255,7 +255,7 @@ func (c *CA) decide(ctx context.Context, o Order, a *Authority, usage bool) (Req
 	return Request{
 		ID: c.newID(), At: now, ActorID: o.Actor.ID, ActorName: o.Actor.Name, Namespace: o.Actor.Namespace, Roles: roles,
 		Profile: o.Profile, Issuer: a.Name, CSR: o.CSR.Raw(), SPKI: spki, Validity: o.Validity, Metadata: o.Metadata,
-		Verdict: decision.Verdict(), Objections: objections(decision), PolicyDigest: decision.PolicyDigest(), CompromisedKey: compromised,
+		Verdict: decision.Verdict(), Objections: objections(decision), PolicyDigest: decision.PolicyDigest(), CompromisedKey: facts.CompromisedKey,
 	}, decision, nil
 }
 

@@ -86,3 +86,4 @@ func (noMetrics) Published(string, string, int, time.Duration, time.Time) {}
 func (noMetrics) Waiting(string)                                          {}
 func (noMetrics) Decided(string, string)                                  {}
 func (noMetrics) Limited(string, string)                                  {}
+func (noMetrics) LookedUpCAA(int, time.Duration)                          {}

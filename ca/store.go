@@ -58,6 +58,9 @@ type IssuanceStore interface {
 	ReservationsTaken(ctx context.Context, all []policies.Reservation) ([]policies.Usage, error)
 	// KeyCompromised tells whether a subject key (SHA-256 of its SubjectPublicKeyInfo) was revoked with keyCompromise.
 	KeyCompromised(ctx context.Context, spki [32]byte) (bool, error)
+	// KeyHistory are the certificates of a subject key, ended, revoked and imported ones among them: for each different list of names in
+	// a namespace the newest, up to 100 in each namespace. It is empty and not nil when there are none.
+	KeyHistory(ctx context.Context, spki [32]byte) ([]policies.KeyUse, error)
 	// Certificates are the certificates with a serial, of one issuer or, when issuer is empty, of any. Orphans are among them,
 	// with no DER. Namespace narrows unless it is access.AllNamespaces.
 	Certificates(ctx context.Context, issuer string, serial []byte, namespace string) ([]Certificate, error)

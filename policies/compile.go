@@ -87,6 +87,10 @@ func compileKeys(r *report, f keysFile) keyPolicy {
 	if f.ECDSA == nil && f.RSA == nil && f.Ed25519 == nil {
 		r.field("keys", "allow at least one of ecdsa, rsa and ed25519", "no key is allowed")
 	}
+	k.reuse = keyReusePolicy(cmp.Or(f.Reuse, string(reuseAnywhere)))
+	if !slices.Contains([]keyReusePolicy{reuseAnywhere, reuseSameNamespace, reuseSameNames}, k.reuse) {
+		r.field("keys.reuse", "anywhere, same-namespace or same-names", "%s does not say which certificates may share a key", quote(f.Reuse))
+	}
 	const signatureKeys = x509.KeyUsageKeyEncipherment | x509.KeyUsageDataEncipherment
 	const agreement = x509.KeyUsageKeyAgreement | x509.KeyUsageEncipherOnly | x509.KeyUsageDecipherOnly
 	if f.ECDSA != nil {
@@ -306,11 +310,14 @@ func compileNames(r *report, f namesFile) namesPolicy {
 	n := namesPolicy{min: f.Min, max: cmp.Or(f.Max, defaultMaxNames)}
 	if f.DNS != nil {
 		n.dns = &dnsPolicy{
-			wildcards: f.DNS.Wildcards, underscores: f.DNS.Underscores, public: f.DNS.Public,
+			wildcards: f.DNS.Wildcards, underscores: f.DNS.Underscores, public: f.DNS.Public, caa: f.DNS.CAA,
 			pattern: compileFilePattern(r, "names.dns.pattern", f.DNS.Pattern),
 		}
 		if f.DNS.Public && f.DNS.Underscores {
 			r.field("names.dns.underscores", "", "public names hold no underscores (BR, section 7.1.4.2.1)")
+		}
+		if f.DNS.CAA && !f.DNS.Public {
+			r.field("names.dns.caa", "set public: true as well", "CAA records are asked for in the public DNS, where private names have none")
 		}
 		if f.DNS.Public && f.IP != nil && f.IP.Reserved {
 			r.field("names.ip.reserved", "", "public names and reserved addresses contradict each other")

@@ -18,6 +18,7 @@ type evaluation struct {
 	subject []csr.Attribute
 	names   names
 	replay  bool       // the request was proven when it was made
+	awaits  Facts      // what rules asked for and the request does not hold
 	vars    *variables // of expressions, made when the first asks
 }
 
@@ -26,9 +27,10 @@ type evaluation struct {
 var rules = []rule[*evaluation]{
 	requestComplete, issuerSigns, profileKnown, profileNamespace,
 	keyAllowed, keyModulus[*evaluation](), keyExponent[*evaluation](), keyROCA[*evaluation](), keyClosePrimes[*evaluation](),
-	keyCompromised, keyOfAuthority,
-	subjectStructure, subjectAttributes, subjectOrganisation, subjectCommonName,
-	namesTypes, namesCount, namesDNS, namesWildcard, namesPublic, namesIP, namesEmail, namesURI, namesPattern, namesNamespace, namesSubtrees, namesConstraints,
+	keyCompromised, keyListed, keyOfAuthority, keyReuse,
+	subjectStructure, subjectAttributes, subjectOrganisation, subjectCommonName, subjectClaims,
+	namesTypes, namesCount, namesDNS, namesSpecial, namesConfusable, namesWildcard, namesPublic, namesIP, namesEmail, namesURI, namesPattern,
+	namesNamespace, namesSubtrees, namesConstraints, namesCAA,
 	extensionBasicConstraints, extensionKeyUsage, extensionExtKeyUsage, extensionUnknown, requestAttribute,
 	validityRule, quotaLeft, approvalNeeded, signatureProof,
 }
@@ -46,8 +48,9 @@ func (s *Set) Decide(r Request) *Decision {
 	return s.decide(&evaluation{Request: r, issuer: r.Issuer.Certificate})
 }
 
-// Replay decides on a request of the past, whose proof of possession was verified when it was made and is not verified again. The decision
-// tells what would be; it grants nothing.
+// Replay decides on a request of the past, whose proof of possession was verified when it was made and is not verified again.
+// Nor are rules asked about facts that no request keeps: the history of its key, and CAA records. The decision tells what would be; it
+// grants nothing.
 func (s *Set) Replay(r Request) *Decision {
 	return s.decide(&evaluation{Request: r, issuer: r.Issuer.Certificate, replay: true})
 }
@@ -62,6 +65,7 @@ func (s *Set) decide(e *evaluation) *Decision {
 		e.key, e.subject, e.names = r.CSR.Key(), r.CSR.Subject(), normalise(r.CSR.Names())
 	}
 	results, verdict := ask(e.rules(), e)
+	d.awaits = e.awaited(results)
 	d.results, d.evaluation, e.vars = results, e, nil
 	if verdict == Refuse {
 		return d

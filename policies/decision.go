@@ -14,6 +14,7 @@ type Decision struct {
 	lint     Lint
 	profile  string
 	digest   string
+	awaits   Facts
 	approval approvalPolicy
 	// evaluation is what the rules of a profile looked at; nil for authorities.
 	evaluation *evaluation

@@ -73,8 +73,20 @@ func labelProblem(name, label string) (message, hint string) {
 		if ascii, err := idna.Registration.ToASCII(label); err != nil || ascii != label || !decodes(label) {
 			return fmt.Sprintf("%s has a label that is not a valid A-label", quote(name)), "encode the name by IDNA2008 (RFC 5891)"
 		}
+		if problem := unregistrable(label); problem != "" {
+			return fmt.Sprintf("%s has the label %s, which %s", quote(name), quote(label), problem), "use a label that IDNA2008 allows (RFC 5892)"
+		}
 	}
 	return "", ""
+}
+
+// unregistrable says why the U-label of a valid A-label is not one of IDNA2008.
+func unregistrable(label string) string {
+	u, err := idna.Registration.ToUnicode(label)
+	if err != nil {
+		return "cannot be decoded"
+	}
+	return idnaProblem(u)
 }
 
 // decodes tells whether an A-label stands for a U-label, one that holds other characters than ASCII (RFC 5890, section 2.3.2.1).

@@ -89,7 +89,7 @@ func TestExpressions(t *testing.T) {
 		if (d.Verdict() == Allow) != want || (result.Verdict == Allow) != want {
 			t.Errorf("%s: the decision is %s: %v", expression, d.Verdict(), d.Violations())
 		}
-		if !want && !reflect.DeepEqual(result.Violations, []Violation{{"rules.own", "somewhere", "The rule is broken.", "Keep it."}}) {
+		if !want && !reflect.DeepEqual(result.Violations, []Violation{{"rules.own", "somewhere", "The rule is broken.", "Keep it.", false}}) {
 			t.Errorf("%s: %+v", expression, result.Violations)
 		}
 	}

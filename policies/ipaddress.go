@@ -13,11 +13,16 @@ func ipProblem(a netip.Addr) (message, hint string) {
 		return "an address is not an IP address", ""
 	case a.Is4In6():
 		return fmt.Sprintf("%s is an IPv4 address dressed as IPv6", a), "write it as IPv4, in 4 octets"
+	case compatible.Contains(a) && !a.IsUnspecified() && !a.IsLoopback():
+		return fmt.Sprintf("%s is an IPv4 address in an outdated form of IPv6 (RFC 4291, section 2.5.5.1)", a), "write it as IPv4, in 4 octets"
 	case a.IsUnspecified() || a.IsMulticast() || a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
 		return fmt.Sprintf("%s is not the address of a host", a), "write the address of one host"
 	}
 	return "", ""
 }
+
+// compatible holds the IPv4-compatible addresses of IPv6, and its first two addresses, which are none.
+var compatible = netip.MustParsePrefix("::/96")
 
 // reservedAddress tells whether an address is not globally reachable, or set apart.
 func reservedAddress(a netip.Addr) bool {

@@ -17,6 +17,8 @@ const (
 	ruleKeyROCA        = "key.roca"
 	ruleKeyClosePrimes = "key.close-primes"
 	ruleKeyCompromised = "key.compromised"
+	ruleKeyListed      = "key.listed"
+	ruleKeyReuse       = "key.reuse"
 	ruleKeyOfAuthority = "key.of-authority"
 )
 

@@ -149,6 +149,8 @@ func TestLoadRefuses(t *testing.T) {
 		{"bad name", "name: plain", "name: Plain", "name", 1, "not a name"},
 		{"no description", "description: For tests.", "restricted: false", "description", 1, "no description"},
 		{"no keys", "ecdsa: {curves: [P-256], key_usage: [digitalSignature]}", "{}", "keys", 3, "no key"},
+		{"reuse of another kind", "keys:\n", "keys:\n  reuse: sometimes\n", "keys.reuse", 4, "does not say which certificates"},
+		{"CAA of private names", "  dns: {}", "  dns: {caa: true}", "names.dns.caa", 13, "private names have none"},
 		{"no curves", "curves: [P-256]", "curves: []", "keys.ecdsa.curves", 4, "no curve"},
 		{"P-224", "P-256", "P-224", "keys.ecdsa.curves[0]", 4, "not a curve"},
 		{"curve twice", "[P-256]", "[P-256, P-256]", "keys.ecdsa.curves[1]", 4, "second time"},

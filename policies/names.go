@@ -131,6 +131,9 @@ func (n names) matching(commonName string) (string, bool) {
 	return "", false
 }
 
+// ruleNamesCAA is the rule that facts from outside may be awaited for.
+const ruleNamesCAA = "names.caa"
+
 const (
 	maxMailbox   = 254 // RFC 5321, section 4.5.3.1.3, less the angle brackets
 	maxLocalPart = 64  // RFC 5321, section 4.5.3.1.1

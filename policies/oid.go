@@ -62,6 +62,7 @@ var judgedExtensions = []named{
 	{"extKeyUsage", asn1.ObjectIdentifier{2, 5, 29, 37}},
 	{"basicConstraints", asn1.ObjectIdentifier{2, 5, 29, 19}},
 	{"nameConstraints", asn1.ObjectIdentifier{2, 5, 29, 30}},
+	{"ntdsObjectSid", asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 311, 25, 2}},
 	{"precertificatePoison", asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 11129, 2, 4, 3}},
 }
 

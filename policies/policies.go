@@ -11,6 +11,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/chancery-ca/chancery/access"
@@ -28,6 +29,13 @@ type Request struct {
 	Now       time.Time
 	// CompromisedKey says that the key is known to be compromised (revoked with keyCompromise here, or listed).
 	CompromisedKey bool
+	// KeyLists are the titles of the lists of keys unfit for any certificate in which the key stands: Debian's weak keys, leaked ones.
+	KeyLists []string
+	// KeyHistory are the earlier certificates of the key, those that have ended included; nil when they have not been looked up, and empty
+	// when there are none. Where a key has many, one for each different set of names in a namespace will do.
+	KeyHistory []KeyUse
+	// CAA are the answers of the DNS, one for each name that was asked about.
+	CAA []CAAAnswer
 	// AuthorityKeys are the SubjectPublicKeyInfos of the authority's own keys, which nobody may have certified.
 	AuthorityKeys [][]byte
 	// Usage is how much of the reservations of this request was used before (Set.Reservations names them).
@@ -42,6 +50,7 @@ type Issuer struct {
 	CRLURL      string   // the distribution point written into it; empty means none
 	IssuerURLs  []string // caIssuers of authorityInfoAccess
 	OCSPURLs    []string // id-ad-ocsp of authorityInfoAccess
+	CAADomains  []string // the domains by which CAA records name the authority (RFC 8659, section 4.2)
 }
 
 // Verdict is the outcome of a decision or of one rule.
@@ -61,6 +70,8 @@ type Violation struct {
 	Field   string `json:"field"`
 	Message string `json:"message"`
 	Hint    string `json:"hint"`
+	// Temporary says that the same request may be allowed later without anybody changing anything.
+	Temporary bool `json:"temporary,omitempty"`
 }
 
 // RuleResult is what one rule said.
@@ -135,6 +146,11 @@ type LintException struct {
 type Refusal struct {
 	Profile    string
 	Violations []Violation
+}
+
+// Temporary tells whether the same request may be allowed later without anybody changing anything: every violation is of that kind.
+func (r *Refusal) Temporary() bool {
+	return len(r.Violations) > 0 && !slices.ContainsFunc(r.Violations, func(v Violation) bool { return !v.Temporary })
 }
 
 func (r *Refusal) Error() string {

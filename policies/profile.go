@@ -40,8 +40,18 @@ type keyPolicy struct {
 	curves         []string
 	rsaMin, rsaMax int
 	usage          map[csr.KeyAlgorithm]x509.KeyUsage
+	reuse          keyReusePolicy
 	once           bool // a key is certified only once, ever
 }
+
+// keyReusePolicy says which certificates may share a key.
+type keyReusePolicy string
+
+const (
+	reuseAnywhere      keyReusePolicy = "anywhere"
+	reuseSameNamespace keyReusePolicy = "same-namespace"
+	reuseSameNames     keyReusePolicy = "same-names"
+)
 
 type validityPolicy struct {
 	normal   time.Duration // what a request gets that asks for nothing
@@ -138,8 +148,8 @@ type namesPolicy struct {
 }
 
 type dnsPolicy struct {
-	wildcards, underscores, public bool
-	pattern                        *pattern
+	wildcards, underscores, public, caa bool
+	pattern                             *pattern
 }
 
 type ipPolicy struct{ reserved bool }

@@ -83,6 +83,8 @@ type keysFile struct {
 	ECDSA   *ecdsaFile   `yaml:"ecdsa"`
 	RSA     *rsaFile     `yaml:"rsa"`
 	Ed25519 *ed25519File `yaml:"ed25519"`
+	// Reuse says which certificates may share a key: "anywhere", when left out; "same-namespace"; or "same-names", for renewals alone.
+	Reuse string `yaml:"reuse"`
 	// Once has a key certified only once, ever: a renewal needs a new key.
 	Once bool `yaml:"once"`
 }
@@ -189,6 +191,9 @@ type dnsFile struct {
 	// Public asks for names of the public DNS: under a suffix of the ICANN section of the public suffix list, and outside of every
 	// reserved and reverse zone.
 	Public bool `yaml:"public"`
+	// CAA asks the DNS for each name's CAA records (RFC 8659), for public names alone: who owns the domain says which authorities may
+	// certify it. The operator configures the authority's CAA domains.
+	CAA bool `yaml:"caa"`
 	// Pattern is a regular expression (RE2) that every whole lower-case name must match.
 	Pattern string `yaml:"pattern"`
 }

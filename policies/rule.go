@@ -48,6 +48,15 @@ func (f *findings) refuse(field, hint, format string, args ...any) {
 	}
 }
 
+// refuseForNow reports a violation that time alone may mend.
+func (f *findings) refuseForNow(field, hint, format string, args ...any) {
+	before := len(f.violations)
+	f.refuse(field, hint, format, args...)
+	if len(f.violations) > before {
+		f.violations[before].Temporary = true
+	}
+}
+
 // notice remarks on something that refuses nothing. Values from outside go through quote.
 func (f *findings) notice(field, hint, format string, args ...any) {
 	if len(f.notices) < maxNoticesOfRule {

@@ -23,7 +23,33 @@ var namesTypes = rule[*evaluation]{
 			}
 		}
 		for _, other := range e.names.other {
-			f.refuse("subjectAltName."+other.Kind, "leave it out", "names of type %s are never issued", other.Kind)
+			kind := other.Kind
+			if other.OID != "" {
+				kind += " (" + otherNameForm(other.OID) + ")"
+			}
+			f.refuse("subjectAltName."+other.Kind, "leave it out", "names of type %s are never issued", kind)
 		}
 	},
+}
+
+// otherNameForm is the name of a form of otherName that requests are known to smuggle in, or its digits: with the first of them, whoever
+// holds the certificate can log on to a Windows domain as anybody.
+func otherNameForm(oid string) string {
+	switch oid {
+	case "1.3.6.1.4.1.311.20.2.3":
+		return "userPrincipalName"
+	case "1.3.6.1.4.1.311.25.2.1":
+		return "ntdsObjectSid"
+	case "1.3.6.1.4.1.311.25.1":
+		return "ntdsReplication"
+	case "1.3.6.1.5.2.2":
+		return "KRB5PrincipalName"
+	case "1.3.6.1.5.5.7.8.5":
+		return "xmppAddr"
+	case "1.3.6.1.5.5.7.8.7":
+		return "SRVName"
+	case "1.3.6.1.5.5.7.8.9":
+		return "SmtpUTF8Mailbox"
+	}
+	return oid
 }

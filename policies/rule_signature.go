@@ -11,7 +11,7 @@ import (
 var signatureProof = rule[*evaluation]{
 	id: "signature.proof", source: "RFC 2986, 4.2",
 	seen:  seenSignature,
-	after: []string{ruleKeyAllowed, ruleKeyModulus, ruleKeyExponent, ruleKeyROCA, ruleKeyClosePrimes, ruleKeyCompromised, ruleKeyOfAuthority},
+	after: []string{ruleKeyAllowed, ruleKeyModulus, ruleKeyExponent, ruleKeyROCA, ruleKeyClosePrimes, ruleKeyCompromised, ruleKeyListed, ruleKeyOfAuthority},
 	check: func(e *evaluation, f *findings) {
 		if e.replay {
 			return

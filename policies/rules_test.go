@@ -79,6 +79,15 @@ func subjectCase(rule string, refuse bool, name string, attributes ...csrtest.At
 	}}
 }
 
+func claimCase(commonName string, refuse bool) ruleCase {
+	c := subjectCase("subject.claims", refuse, commonName, csrtest.Attr{OID: csrtest.OIDOrganization, Value: "Example Ltd"},
+		csrtest.Attr{OID: csrtest.OIDCommonName, Value: commonName})
+	if refuse {
+		c.field = "subject.commonName"
+	}
+	return c
+}
+
 func constrained(name string, refuse bool, change func(*x509.Certificate), ask func(*csrtest.Builder)) ruleCase {
 	return ruleCase{name: name, rule: "names.issuer-constraints", refuse: refuse, change: func(t *testing.T, r *Request) {
 		r.Profile = "tls-client"
@@ -187,6 +196,8 @@ func ruleCases() []ruleCase {
 		{"distant primes", "key.close-primes", false, "", with(func(b *csrtest.Builder) { b.Key = keys.RSA2048 })},
 
 		{"compromised", "key.compromised", true, "subjectPublicKeyInfo", func(_ *testing.T, r *Request) { r.CompromisedKey = true }},
+		{"in a list", "key.listed", true, "subjectPublicKeyInfo", func(_ *testing.T, r *Request) { r.KeyLists = []string{"Debian weak keys"} }},
+		{"in no list", "key.listed", false, "", func(_ *testing.T, r *Request) { r.KeyLists = []string{} }},
 		{"the issuer's key", "key.of-authority", true, "subjectPublicKeyInfo", with(func(b *csrtest.Builder) { b.Key = authorityTestKey() })},
 		{"another authority's key", "key.of-authority", true, "subjectPublicKeyInfo", func(t *testing.T, r *Request) {
 			r.AuthorityKeys = [][]byte{spkiOf(t, keys.P384.Public()), spkiOf(t, keys.P256.Public())}
@@ -232,6 +243,23 @@ func ruleCases() []ruleCase {
 			r.Profile = "tls-public"
 			with(func(b *csrtest.Builder) { b.Subject, b.DNS = csrtest.CN("www.example.com"), []string{"example.com"} })(t, r)
 		}},
+
+		claimCase("Release signing", false),
+		claimCase("node v2.1", false),
+		claimCase("Example Ltd.", false),
+		claimCase("host.dev.example", false),
+		claimCase("*.dev.example", false),
+		claimCase("127.0.0.1", false),
+		claimCase("ann@dev.example", false),
+		claimCase("spiffe://dev.example/a", false),
+		claimCase("login.bank.example", true),
+		claimCase("LOGIN.Bank.example.", true),
+		claimCase("*.bank.example", true),
+		claimCase("192.0.2.1", true),
+		claimCase("::ffff:127.0.0.1", true),
+		claimCase("ceo@bank.example", true),
+		claimCase("https://bank.example/", true),
+		claimCase("https://bank", true),
 
 		{"mail in tls-server", "names.types", true, "subjectAltName.email", with(func(b *csrtest.Builder) { b.Email = []string{"a@dev.example"} })},
 		{"uri in tls-server", "names.types", true, "subjectAltName.uri", with(func(b *csrtest.Builder) { b.URI = []string{"spiffe://dev.example/a"} })},
@@ -279,6 +307,19 @@ func ruleCases() []ruleCase {
 		dnsCase("names.dns-syntax", true, "tls-server", "*.*.example"),
 		dnsCase("names.dns-syntax", true, "tls-server", "*.127.0.0.1"),
 
+		dnsCase("names.dns-syntax", false, "tls-server", "xn--ll-0ea.example", "xn--wgv71a119e.example", "xn--fa-hia.example"), // l·l, 日本語, faß
+		dnsCase("names.dns-syntax", true, "tls-server", "xn--n3h.example"),                                                     // ☃
+		dnsCase("names.dns-syntax", true, "tls-server", "xn--i-7iq.example"),                                                   // i❤
+		dnsCase("names.dns-syntax", true, "tls-server", "xn--ab-0ea.example"),                                                  // a·b
+
+		dnsCase("names.special-use", true, "tls-server", "host.invalid"),
+		dnsCase("names.special-use", true, "tls-server", "invalid"),
+		dnsCase("names.special-use", true, "tls-server", "abc.onion"),
+		dnsCase("names.special-use", true, "tls-client", "a.b.alt"),
+		dnsCase("names.special-use", true, "tls-server", "1.0.0.127.in-addr.arpa"),
+		dnsCase("names.special-use", true, "tls-server", "*.8.b.d.0.1.0.0.2.ip6.arpa"),
+		dnsCase("names.special-use", false, "tls-server", "router.home.arpa", "host.local", "host.test", "salt.example", "xin-addr.arpa"),
+
 		dnsCase("names.wildcard", false, "tls-server", "*.dev.example"),
 		dnsCase("names.wildcard", true, "tls-server", "*.example"),
 		dnsCase("names.wildcard", true, "tls-server", "*.localhost"),
@@ -306,6 +347,7 @@ func ruleCases() []ruleCase {
 		ipCase("names.ip", false, "tls-server", "10.0.0.1"),
 		ipCase("names.ip", false, "tls-server", "fd00::1"),
 		ipCase("names.ip", true, "tls-server", "::ffff:10.0.0.1"),
+		ipCase("names.ip", true, "tls-server", "::10.0.0.1"),
 		ipCase("names.ip", true, "tls-server", "0.0.0.0"),
 		ipCase("names.ip", true, "tls-server", "::"),
 		ipCase("names.ip", true, "tls-server", "224.0.0.1"),
@@ -349,6 +391,7 @@ func ruleCases() []ruleCase {
 		clientName("names.uri", true, "uri", "spiffe://localhost/a"),
 		clientName("names.uri", true, "uri", "ftp://dev.example/a"),
 		clientName("names.uri", true, "uri", "urn:uuid:0"),
+		clientName("names.uri", true, "uri", "TAG:Microsoft.com,2022-09-14:sid:S-1-5-21-1-2-3-500"),
 		clientName("names.uri", true, "uri", "https://user@dev.example/"),
 		clientName("names.uri", true, "uri", "https://dev.example/#x"),
 		clientName("names.uri", true, "uri", "https://dev.example/a/../b"),
@@ -516,7 +559,12 @@ func TestRules(t *testing.T) {
 
 // TestEveryRuleIsTested holds that no rule is without a request that it refuses.
 func TestEveryRuleIsTested(t *testing.T) {
-	refused := map[string]bool{"key.roca": true, "names.pattern": true}  // in the corpus of csrtest, and in TestPatterns
+	refused := map[string]bool{
+		"key.roca":  true,                    // in the corpus
+		"key.reuse": true, "names.caa": true, // TestKeyReuse, TestCAA
+		"names.pattern":    true, // TestPatterns
+		"names.confusable": true, // never refuses: TestConfusableNamesAreNoticed
+	}
 	for _, id := range []string{"quota", "approval", "names.subtrees"} { // in TestReservations, TestApprovalIsNeeded, TestSubtrees
 		refused[id] = true
 	}

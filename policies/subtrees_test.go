@@ -37,7 +37,7 @@ func TestSubtrees(t *testing.T) {
 			"team.example": true, "a.team.example": true, "*.team.example": false, "*.b.team.example": true, "edge.example": false,
 			"a.edge.example": true, "example": false, "ateam.example": false, "secret.team.example": false, "a.secret.team.example": false,
 		},
-		"ip":    {"127.0.0.1": true, "::1": true, "127.0.1.1": false, "128.0.0.1": false, "::2": false},
+		"ip":    {"127.0.0.1": true, "::1": true, "127.0.1.1": false, "128.0.0.1": false, "fd00::2": false},
 		"email": {"a@team.example": true, "boss@other.example": true, "a@other.example": false, "root@team.example": false, "a@x.team.example": false},
 		"uri":   {"spiffe://a.team.example/x": true, "spiffe://team.example/x": false, "spiffe://bad.team.example/x": false, "spiffe://127.0.0.1/x": false},
 	} {

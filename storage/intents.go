@@ -13,6 +13,7 @@ import (
 	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/ca"
 	"github.com/chancery-ca/chancery/issuance"
+	"github.com/chancery-ca/chancery/policies"
 )
 
 const (
@@ -149,6 +150,21 @@ const (
 	selectOrphan = `SELECT EXISTS (SELECT FROM orphans WHERE serial = $1 AND issuer = $2 AND kind = $3 AND event_id = $4::text::uuid)`
 
 	selectIdempotencyKey = `SELECT body, issuer, serial, coalesce(request_id::text, '') FROM idempotency_keys WHERE actor = $1 AND key = $2`
+
+	// selectKeyHistory keeps of each list of names in a namespace the newest certificate, and bounds what one namespace can make it bring.
+	selectKeyHistory = `
+	SELECT namespace, names, encode(serial, 'hex'), not_after FROM (
+		SELECT namespace, names, serial, not_after, row_number() OVER (PARTITION BY namespace ORDER BY not_after DESC, serial) AS place
+		FROM (
+			SELECT DISTINCT ON (namespace, names) namespace, names, serial, not_after FROM (
+				SELECT namespace, names, serial, not_after FROM certificates WHERE spki_sha256 = $1
+				UNION ALL
+				SELECT namespace, names, serial, not_after FROM imported_certificates WHERE spki_sha256 = $1
+			) AS every
+			ORDER BY namespace, names, not_after DESC, serial
+		) AS newest
+	) AS numbered
+	WHERE place <= 100 ORDER BY namespace, place`
 
 	selectCompromisedKeys = `SELECT spki_sha256 FROM compromised_keys WHERE spki_sha256 = ANY ($1)`
 )
@@ -389,6 +405,27 @@ func (s *Store) KeyCompromised(ctx context.Context, spki [32]byte) (bool, error)
 	ctx, cancel := bounded(ctx)
 	defer cancel()
 	return s.compromised.do(ctx, spki)
+}
+
+// KeyHistory are the earlier certificates of a subject key. Intents that are open, or were settled, are not among them.
+func (s *Store) KeyHistory(ctx context.Context, spki [32]byte) ([]policies.KeyUse, error) {
+	history := []policies.KeyUse{}
+	err := s.read(ctx, "looking up a key's history", func(ctx context.Context, db querier) error {
+		rows, err := db.Query(ctx, selectKeyHistory, spki[:])
+		if err != nil {
+			return err
+		}
+		history, err = pgx.AppendRows(history[:0], rows, func(row pgx.CollectableRow) (u policies.KeyUse, err error) {
+			err = row.Scan(&u.Namespace, &u.Names, &u.Serial, &u.NotAfter)
+			u.NotAfter = u.NotAfter.UTC()
+			return u, err
+		})
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return history, nil
 }
 
 func compromisedKeys(ctx context.Context, db querier, keys [][32]byte) (map[[32]byte]bool, error) {

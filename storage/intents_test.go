@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -116,6 +117,55 @@ func TestOneOfManyClaimsAnIdempotencyKey(t *testing.T) {
 		t.Errorf("%d requests won the key, want 1", won)
 	}
 	f.wantCounts("intents", 1, "requests", 1, "idempotency_keys", 1, "audit_leaves", 1)
+}
+
+func TestTheHistoryOfAKey(t *testing.T) {
+	f := setUp(t)
+	ctx := context.Background()
+	if history, err := f.KeyHistory(ctx, random32()); err != nil || history == nil || len(history) != 0 {
+		t.Fatalf("of a new key: %v, %v", history, err)
+	}
+	spki := random32()
+	issued := func(namespace string, notAfter time.Time, names ...string) ca.NewCertificate {
+		return f.issue(func(c *ca.NewCertificate) {
+			c.SPKI, c.Namespace, c.NotAfter, c.Names = spki, namespace, notAfter, names
+		})
+	}
+	at := now()
+	issued("web", at.Add(-time.Hour), "a.example")
+	renewed := issued("web", at.Add(time.Hour), "a.example")
+	more := issued("web", at, "a.example", "b.example")
+	issued("ops", at, "a.example")
+	f.revoke(more, issuance.Superseded, 0)
+	f.issue() // of another key
+	f.exec(`INSERT INTO imported_certificates (serial, issuer, der, spki_sha256, crl_scope, namespace, subject, names, search, not_before, not_after,
+		imported_at, event_id) VALUES ('\x0102', 'old-1', 'der', $1, 'full', 'old', '', '{}', '', $2, $2, $2, $3)`, spki[:], at, newID())
+
+	history, err := f.KeyHistory(ctx, spki)
+	if err != nil || len(history) != 4 {
+		t.Fatalf("%+v, %v; want 4", history, err)
+	}
+	if h := history[0]; h.Namespace != "old" || h.Serial != "0102" || len(h.Names) != 0 {
+		t.Errorf("the imported one: %+v", h)
+	}
+	if h := history[1]; h.Namespace != "ops" {
+		t.Errorf("the other namespace's: %+v", h)
+	}
+	if h := history[2]; h.Serial != renewed.Serial.String() || !h.NotAfter.Equal(renewed.NotAfter) || !slices.Equal(h.Names, renewed.Names) {
+		t.Errorf("%+v, want the newest for its names", h)
+	}
+	if h := history[3]; h.Serial != more.Serial.String() || !slices.Equal(h.Names, more.Names) {
+		t.Errorf("%+v, want the one for two names", h)
+	}
+
+	// A namespace that used the key for very many lists of names does not hide another.
+	f.exec(`INSERT INTO certificates SELECT substr(serial, 1, 12) || int8send(n), issuer, kind, der, spki_sha256, crl_scope, profile, policy_digest,
+		namespace, request_id, subject, ARRAY['n' || n], search, not_before, not_after, issued_at, event_id
+		FROM certificates, generate_series(1, 200) AS n WHERE serial = $1`, renewed.Serial[:])
+	history, err = f.KeyHistory(ctx, spki)
+	if err != nil || len(history) != 102 || history[1].Namespace != "ops" {
+		t.Errorf("%d in the history, %v; want 102", len(history), err)
+	}
 }
 
 func TestACompromisedKeyGetsNoIntent(t *testing.T) {

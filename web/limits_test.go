@@ -234,6 +234,8 @@ func TestMetrics(t *testing.T) {
 	s.metrics.Refused("made-up")
 	s.metrics.Failed("issue")
 	s.metrics.Revoked("issuing-1", "superseded")
+	s.metrics.LookedUpCAA(0, time.Second)
+	s.metrics.LookedUpCAA(2, time.Second)
 	s.metrics.Orphaned("issuing-1")
 	s.metrics.Published("issuing-1", "full", 3, time.Second, noon)
 	s.call(ask{path: "/api/v1/profiles/tls-server", role: access.Auditor})
@@ -246,6 +248,7 @@ func TestMetrics(t *testing.T) {
 		`chancery_operation_failures_total{step="issue"} 1`, `chancery_certificates_revoked_total{authority="issuing-1",reason="superseded"} 1`,
 		`chancery_intents_settled_total{authority="issuing-1"} 1`, `chancery_crl_entries{authority="issuing-1",scope="full"} 3`,
 		`chancery_crl_next_update_timestamp_seconds{authority="issuing-1",scope="full"} ` + fmt.Sprintf("%.9g", float64(noon.Unix())),
+		`chancery_caa_lookup_duration_seconds_count{outcome="answered"} 1`, `chancery_caa_lookup_duration_seconds_count{outcome="failed"} 1`,
 		`chancery_crl_publication_duration_seconds_count{authority="issuing-1",scope="full"} 1`,
 		`chancery_http_requests_total{method="GET",route="/api/v1/profiles/{name}",status="200"} 1`,
 		`chancery_http_requests_total{method="other",route="unmatched",status="405"} 1`,

@@ -32,6 +32,7 @@ type Metrics struct {
 	requests   *prometheus.CounterVec
 	serving    *prometheus.HistogramVec
 	hsm        *prometheus.HistogramVec
+	caa        *prometheus.HistogramVec
 }
 
 var _ ca.Metrics = (*Metrics)(nil)
@@ -80,6 +81,7 @@ func NewMetrics(profiles []string) *Metrics {
 		entries:    gauge("crl_entries", "Entries of the current CRL.", "authority", "scope"),
 		publishing: seconds("crl_publication_duration_seconds", "From a claim to its CRL.", "authority", "scope"),
 		requests:   count("http_requests_total", "Requests answered.", "route", "method", "status"),
+		caa:        seconds("caa_lookup_duration_seconds", "Asking the DNS who may certify the names of one request.", "outcome"),
 		serving:    seconds("http_request_duration_seconds", "From a request to its answer.", "route"),
 	}
 }
@@ -133,6 +135,15 @@ func (m *Metrics) Published(authority, scope string, entries int, took time.Dura
 	m.entries.WithLabelValues(authority, scope).Set(float64(entries))
 	m.nextUpdate.WithLabelValues(authority, scope).Set(float64(nextUpdate.Unix()))
 	m.publishing.WithLabelValues(authority, scope).Observe(took.Seconds())
+}
+
+// LookedUpCAA tells of the questions to the DNS for one request.
+func (m *Metrics) LookedUpCAA(failures int, took time.Duration) {
+	outcome := "answered"
+	if failures > 0 {
+		outcome = "failed"
+	}
+	m.caa.WithLabelValues(outcome).Observe(took.Seconds())
 }
 
 // served counts an answer. Methods that nothing here has are one word, so that callers cannot make up labels.

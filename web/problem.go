@@ -116,6 +116,7 @@ func refusal(violations ...policies.Violation) error {
 const (
 	notFoundDetail = "there is nothing of this name that you may see"
 	shortly        = time.Second
+	temporarily    = time.Minute // a refusal that time mends, by the time of others: name servers
 )
 
 // outcomes says which problem an error of the authority is; the first that fits counts. Only the sentinel's own words reach the caller.
@@ -249,6 +250,9 @@ func refusedProblem(r *policies.Refusal) *Problem {
 	}
 	p := newProblem(kindRefused, detail)
 	p.Violations = r.Violations
+	if r.Temporary() {
+		p.retryAfter(temporarily)
+	}
 	return p
 }
 

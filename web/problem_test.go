@@ -35,6 +35,7 @@ func TestErrorsBecomeProblems(t *testing.T) {
 		retry  bool
 	}{
 		"refusal":    {refused, 422, "refused", "key.size", false},
+		"for now":    {&policies.Refusal{Violations: []policies.Violation{{Rule: "names.caa", Field: "names", Message: "no answer", Hint: "later", Temporary: true}}}, 422, "refused", "names.caa", true},
 		"compromise": {ca.ErrKeyCompromised, 422, "refused", "", false},
 		"csr":        {&csr.Error{Rule: "csr.key", Field: "key", Message: "bad", Hint: "make another"}, 400, "unreadable-csr", "csr.key", false},
 		"field":      {&ca.InvalidError{Field: "reason", Message: "bad", Hint: "other"}, 400, "invalid", "request.reason", false},

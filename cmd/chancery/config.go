@@ -40,6 +40,8 @@ type Config struct {
 	Authorities []string `yaml:"authorities" env:"AUTHORITIES"`
 	// Policies says where the profiles are.
 	Policies PoliciesConfig `yaml:"policies" envPrefix:"POLICIES_"`
+	// CAA is about the records by which owners of public names choose their authorities.
+	CAA CAAConfig `yaml:"caa" envPrefix:"CAA_"`
 	// Namespaces are the teams' shares of the name space. Those that stand here are changed here alone, at the start of a replica; others
 	// can be set while the service runs (chancery namespace set).
 	Namespaces []NamespaceConfig `yaml:"namespaces"`
@@ -69,6 +71,8 @@ type DatabaseConfig struct {
 type PoliciesConfig struct {
 	// Directory holds profiles, one *.yaml each. Default: the profiles that come with the program.
 	Directory string `yaml:"directory" env:"DIRECTORY"`
+	// KeyLists are files of keys that nobody may have certified, as `chancery policy blocklist build` makes them.
+	KeyLists []string `yaml:"key_lists" env:"KEY_LISTS"`
 	// Activation says who must agree before other policies rule.
 	Activation ActivationConfig `yaml:"activation" envPrefix:"ACTIVATION_"`
 }
@@ -164,6 +168,7 @@ func defaultConfig() Config {
 		Database: DatabaseConfig{MaxConnections: 16},
 		HSM:      KeysConfig{Isolation: isolationNone, HSMConfig: HSMConfig{Sessions: 8}},
 		Listen:   ListenConfig{API: "127.0.0.1:8443", Distribution: "127.0.0.1:8080", Operations: "127.0.0.1:8081"},
+		CAA:      CAAConfig{Timeout: "10s"},
 		TLS:      TLSConfig{Names: []string{"localhost", "127.0.0.1", "::1"}},
 		Limits:   LimitsConfig{Body: "1MiB"},
 		Log:      LogConfig{Level: "info", Format: "json"},
@@ -203,6 +208,11 @@ func (c *Config) resolvePaths(dir string) {
 			*p = filepath.Join(dir, *p)
 		}
 	}
+	for i, list := range c.Policies.KeyLists {
+		if !filepath.IsAbs(list) {
+			c.Policies.KeyLists[i] = filepath.Join(dir, list)
+		}
+	}
 	c.HSM.resolvePaths(dir)
 	for i := range c.Tokens {
 		c.Tokens[i].resolvePaths(dir)
@@ -235,6 +245,7 @@ func (c *Config) validate(doc *strictyaml.Document) {
 			doc.Refuse(fmt.Sprintf("authorities[%d]", i), "", "%q stands here twice", name)
 		}
 	}
+	c.CAA.validate(doc)
 	for i := range c.Namespaces {
 		c.validateNamespace(doc, i)
 	}

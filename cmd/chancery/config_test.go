@@ -55,6 +55,9 @@ func TestConfigIsRefusedWithLines(t *testing.T) {
 		"bad size":          {"replica: a", "replica: a\nlimits: {body: 1TB}", "c.yaml:2: limits.body"},
 		"too few sessions":  {"  pin:", "  sessions: 0\n  pin:", "c.yaml:6: hsm.sessions"},
 		"bad level":         {"replica: a", "replica: a\nlog: {level: loud}", "c.yaml:2: log.level"},
+		"bad CAA domain":    {"replica: a", "replica: a\ncaa: {domains: [CA]}", "c.yaml:2: caa.domains[0]"},
+		"bad CAA timeout":   {"replica: a", "replica: a\ncaa: {timeout: 2h}", "c.yaml:2: caa.timeout"},
+		"bad resolver":      {"replica: a", "replica: a\ncaa: {resolvers: [nowhere]}", "c.yaml:2: caa.resolvers"},
 		"empty authorities": {"[issuing-1]", "[]", "c.yaml:7: authorities"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -34,7 +34,7 @@ func (a *app) policyCommand() *cobra.Command {
 		a.policyActivateCommand(), a.policyReloadCommand(),
 		a.policyDecisionCommand("approve", "Agree to proposed policies; with the last approval needed they rule", (*client.Client).ApprovePolicies),
 		a.policyDecisionCommand("reject", "End a proposal", (*client.Client).RejectPolicies),
-		a.policyHistoryCommand(), a.policyShowCommand(),
+		a.policyHistoryCommand(), a.policyShowCommand(), a.blocklistCommand(),
 	)
 	return cmd
 }
@@ -166,10 +166,10 @@ func explained(d *policies.Decision) *client.Decision {
 	for _, r := range d.Results() {
 		result := client.RuleResult{Rule: r.Rule, Source: r.Source, Verdict: string(r.Verdict), Seen: r.Seen}
 		for _, n := range r.Notices {
-			result.Notices = append(result.Notices, client.Violation(n))
+			result.Notices = append(result.Notices, shownViolation(n))
 		}
 		for _, v := range r.Violations {
-			result.Violations = append(result.Violations, client.Violation(v))
+			result.Violations = append(result.Violations, shownViolation(v))
 		}
 		e.Results, e.Violations = append(e.Results, result), append(e.Violations, result.Violations...)
 	}
@@ -177,6 +177,10 @@ func explained(d *policies.Decision) *client.Decision {
 		e.Content = &client.Content{Subject: t.Subject.String(), Names: t.Names(), NotBefore: t.NotBefore.UTC(), NotAfter: t.NotAfter.UTC()}
 	}
 	return e
+}
+
+func shownViolation(v policies.Violation) client.Violation {
+	return client.Violation{Rule: v.Rule, Field: v.Field, Message: v.Message, Hint: v.Hint}
 }
 
 // writeDecision tells people what every rule says.

@@ -21,6 +21,7 @@ import (
 
 	"github.com/chancery-ca/chancery/access"
 	"github.com/chancery-ca/chancery/audit"
+	"github.com/chancery-ca/chancery/blocklist"
 	"github.com/chancery-ca/chancery/ca"
 	"github.com/chancery-ca/chancery/issuance"
 	"github.com/chancery-ca/chancery/policies"
@@ -97,6 +98,7 @@ type service struct {
 	log     *slog.Logger
 	store   *storage.Store
 	keys    keyring
+	lists   *blocklist.Lists
 	ca      *ca.CA
 	web     *web.Server
 	replica ca.Replica
@@ -204,6 +206,13 @@ func (a *app) open(ctx context.Context, cfg Config) (_ *service, err error) {
 	if err != nil {
 		return nil, err
 	}
+	caaRecords, err := cfg.CAA.open(set)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.openLists(); err != nil {
+		return nil, err
+	}
 	metrics := web.NewMetrics(set.Names())
 	records, err := s.configuredAuthorities(ctx)
 	if err != nil {
@@ -221,8 +230,8 @@ func (a *app) open(ctx context.Context, cfg Config) (_ *service, err error) {
 		store = a.WrapStore(store)
 	}
 	s.ca, err = ca.New(ca.Config{
-		Store: store, Authorities: authorities, Policies: set, Namespaces: cfg.namespaces(), Replica: s.replica, Now: a.Now, Random: a.Random,
-		NewID: newID, Log: s.log, Metrics: metrics,
+		Store: store, Authorities: authorities, Policies: set, KeyLists: s.lists, CAA: caaRecords, Namespaces: cfg.namespaces(),
+		Replica: s.replica, Now: a.Now, Random: a.Random, NewID: newID, Log: s.log, Metrics: metrics,
 		PolicyPlan: ca.PolicyPlan{
 			Read: func() (*policies.Set, error) { return loadPolicies(cfg.Policies) }, Approvals: cfg.Policies.Activation.Approvals,
 		},
@@ -303,6 +312,9 @@ func (s *service) close() error {
 	if s.keys != nil {
 		err = s.keys.Close()
 	}
+	if s.lists != nil {
+		err = errors.Join(err, s.lists.Close())
+	}
 	if s.store != nil {
 		s.store.Close()
 	}
@@ -320,16 +332,19 @@ func (s *service) renewTLS(ctx context.Context) error {
 	return nil
 }
 
-// upkeep keeps the database in order and renews the service's certificate when two thirds of its life have passed.
+// upkeep keeps the database in order, takes up lists of keys that were replaced, and renews the service's certificate when two thirds of its life have passed.
 func (s *service) upkeep(ctx context.Context) {
-	renew, database := time.NewTicker(renewCheck), time.NewTicker(upkeepEvery)
+	renew, database, lists := time.NewTicker(renewCheck), time.NewTicker(upkeepEvery), time.NewTicker(refreshEvery)
 	defer renew.Stop()
+	defer lists.Stop()
 	defer database.Stop()
 	s.forget(ctx) // a service that is restarted every day has upkeep, too
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case <-lists.C:
+			s.refreshLists(ctx)
 		case <-database.C:
 			s.forget(ctx)
 			if err := s.store.EnsurePartitions(ctx, s.env.Now()); err != nil {

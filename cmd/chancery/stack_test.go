@@ -129,7 +129,7 @@ func (s *stack) config(name, module string) string {
 database: {url: %q, unsafe: %v, max_connections: 16}
 hsm: %s
 authorities: [%s]
-namespaces: [{name: dev, dns: [dev.example, localhost], ip: [127.0.0.0/8]}]
+namespaces: [{name: dev, dns: [dev.example, localhost, example.com], ip: [127.0.0.0/8]}]
 listen: {api: "127.0.0.1:0", distribution: "127.0.0.1:0", operations: "127.0.0.1:0"}
 `, name, s.database.URL, s.unsafe, hsm, devIssuer) + policies
 }

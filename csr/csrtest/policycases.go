@@ -60,13 +60,32 @@ func policyNameCases() []Case {
 		dns("suffix-of-namespace", "evildev.example"),
 		dns("1000-names", thousand[1:]...),
 		general("othername", element(0xa0, oid(OIDUserPrincipal), element(0xa0, element(cryptobyte_asn1.UTF8String, []byte("admin@dev.example"))))),
+		dns("invalid-name", "host.invalid"),
+		dns("onion-name", "abc.onion"),
+		dns("alt-name", "host.alt"),
+		dns("reverse-name", "1.0.0.127.in-addr.arpa"),
+		dns("reverse-name-ipv6", "8.b.d.0.1.0.0.2.ip6.arpa"),
+		dns("idna-symbol", "xn--n3h.dev.example"),        // a snowman
+		dns("idna-middle-dot", "xn--ab-0ea.dev.example"), // stands only between two l
+		dns("idna-mapped", "xn--x-sy8h.dev.example"),     // a ligature, which is to be written as two letters
+		dns("idna-bidi", "xn--1-0hc.dev.example"),        // a digit in front of a Hebrew letter
+		dns("idna-ascii", "xn--example-.dev.example"),    // nothing that needs encoding
+		dns("reserved-label", "ab--c.dev.example"),
+		dns("hexadecimal-address", "0x7f.0x1"),
+		general("kerberos-principal", element(0xa0, oid(asn1.ObjectIdentifier{1, 3, 6, 1, 5, 2, 2}), element(0xa0, sequence()))),
+		general("ntds-sid", element(0xa0, oid(asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 311, 25, 2, 1}),
+			element(0xa0, element(cryptobyte_asn1.OCTET_STRING, []byte("S-1-5-21-1-2-3-500"))))),
 		general("x400address", element(0xa3, sequence())),
 		general("directoryname", element(0xa4, Subject(cn))),
 		general("edipartyname", element(0xa5, element(0xa1, element(cryptobyte_asn1.UTF8String, []byte("party"))))),
 		general("registeredid", element(0x88, []byte{0x2a, 3, 4})),
 		accepted("v4-mapped-ip", "v4-mapped-ip", func(b *Builder) { b.IP = []netip.Addr{netip.MustParseAddr("::ffff:127.0.0.1")} }),
+		accepted("v4-compatible-ip", "v4-compatible-ip", func(b *Builder) { b.IP = []netip.Addr{netip.MustParseAddr("::127.0.0.1")} }),
+		accepted("multicast-ip", "multicast-ip", func(b *Builder) { b.IP = []netip.Addr{netip.MustParseAddr("224.0.0.1")} }),
+		accepted("unspecified-ip", "unspecified-ip", func(b *Builder) { b.IP = []netip.Addr{netip.IPv6Unspecified()} }),
 		accepted("ip-outside-namespace", "ip-outside-namespace", func(b *Builder) { b.IP = []netip.Addr{netip.MustParseAddr("192.0.2.1")} }),
 		accepted("email-in-tls", "email-in-tls", func(b *Builder) { b.Email = []string{"a@dev.example"} }),
+		accepted("sid-uri", "sid-uri", func(b *Builder) { b.URI = []string{"tag:microsoft.com,2022-09-14:sid:S-1-5-21-1-2-3-500"} }),
 		accepted("uri-in-tls", "uri-in-tls", func(b *Builder) { b.URI = []string{"spiffe://dev.example/a"} }),
 	}
 }
@@ -127,6 +146,7 @@ func policyExtensionCases() []Case {
 		one("ext-key-usage-any", Extension{OID: OIDExtKeyUsage, Value: sequence(oid(asn1.ObjectIdentifier{2, 5, 29, 37, 0}))}),
 		one("unknown-critical-extension", Extension{OID: unknown, Critical: true, Value: null}),
 		one("name-constraints", Extension{OID: nameConstraints, Critical: true, Value: sequence(element(0xa0, sequence(element(0x82, nil))))}),
+		one("ntds-sid-extension", Extension{OID: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 311, 25, 2}, Value: sequence()}),
 		one("precertificate-poison", Extension{OID: precertPoison, Critical: true, Value: null}),
 		attribute("microsoft-extension-request", oldRequest, sequence(evil)),
 		attribute("unknown-attribute", unknown, null),

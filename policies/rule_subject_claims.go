@@ -1,0 +1,50 @@
+package policies
+
+import (
+	"net/netip"
+	"strings"
+
+	"github.com/chancery-ca/chancery/access"
+)
+
+// subjectClaims holds that a free common name which reads as a DNS name, an address, a mailbox or a URI is one of the namespace's: there
+// are still readers that take a common name for what the subject alternative names should say (RFC 6125, section 6.4.4; BR, section
+// 7.1.4.3).
+var subjectClaims = rule[*evaluation]{
+	id: "subject.claims", source: "RFC 6125, 6.4.4",
+	seen: seenSubject,
+	check: func(e *evaluation, f *findings) {
+		a, allowed := e.profile.subject.attribute(oidCommonName)
+		if !allowed || a.presence == fixed || e.profile.subject.commonName != commonNameFree {
+			return
+		}
+		for _, given := range e.subject {
+			if !given.OID.Equal(oidCommonName) {
+				continue
+			}
+			if kind, owned := claim(e.Namespace, given.Value); kind != "" && !owned {
+				f.refuse("subject.commonName", "write a common name that cannot be taken for one, such as words with a space between",
+					"the common name %s reads as a %s that does not belong to the namespace %s", quote(given.Value), kind, quote(e.Namespace.Name))
+			}
+		}
+	},
+}
+
+// claim tells what kind of name a common name reads as, empty for none, and whether the namespace owns it.
+func claim(n access.Namespace, value string) (kind string, owned bool) {
+	if address, err := netip.ParseAddr(value); err == nil {
+		return "IP address", n.OwnsIP(address)
+	}
+	if mailbox, problem, _ := normalMailbox(value); problem == "" {
+		return "mailbox", n.OwnsEmail(mailbox)
+	}
+	if strings.Contains(value, "://") {
+		uri, problem, _ := normalURI(value)
+		return "URI", problem == "" && n.OwnsURI(uri)
+	}
+	name := strings.ToLower(strings.TrimSuffix(value, "."))
+	if problem, _ := dnsProblem(name); problem == "" && strings.Contains(name, ".") {
+		return "DNS name", n.OwnsDNS(name)
+	}
+	return "", false
+}
