@@ -107,8 +107,11 @@ func TestBatchEnds(t *testing.T) {
 		want    func(error) bool
 		sent    int
 	}{
-		"when the caller says so": {[]func(http.ResponseWriter){sayLines(false, fmt.Sprintf(good, 1, "a"))}, func(BatchResult) error { return mine },
-			func(err error) bool { return errors.Is(err, mine) }, 1},
+		"when the caller says so": {
+			[]func(http.ResponseWriter){sayLines(false, fmt.Sprintf(good, 1, "a"))},
+			func(BatchResult) error { return mine },
+			func(err error) bool { return errors.Is(err, mine) }, 1,
+		},
 		"when all is refused": {[]func(http.ResponseWriter){sayProblem(http.StatusForbidden, "denied")}, nil, func(err error) bool {
 			var p *Problem
 			return errors.As(err, &p) && p.Status == http.StatusForbidden
@@ -118,14 +121,26 @@ func TestBatchEnds(t *testing.T) {
 			return errors.As(err, &p)
 		}, DefaultAttempts},
 		"when nothing is answered": {[]func(http.ResponseWriter){sayLines(false)}, nil, func(err error) bool { return err != nil }, DefaultAttempts},
-		"when a line is told of twice": {[]func(http.ResponseWriter){sayLines(false, fmt.Sprintf(good, 1, "a"), fmt.Sprintf(good, 1, "a"))}, nil,
-			func(err error) bool { return strings.Contains(err.Error(), "answered already") }, 1},
-		"when a line was not asked for": {[]func(http.ResponseWriter){sayLines(false, fmt.Sprintf(good, 7, "a"))}, nil,
-			func(err error) bool { return strings.Contains(err.Error(), "line 7") }, 1},
-		"when a line says nothing": {[]func(http.ResponseWriter){sayLines(false, `{"line":1,"status":201}`)}, nil,
-			func(err error) bool { return strings.Contains(err.Error(), "neither") }, 1},
-		"when it is another type": {[]func(http.ResponseWriter){sayJSON(http.StatusOK, `{}`)}, nil,
-			func(err error) bool { return strings.Contains(err.Error(), "application/json") }, 1},
+		"when a line is told of twice": {
+			[]func(http.ResponseWriter){sayLines(false, fmt.Sprintf(good, 1, "a"), fmt.Sprintf(good, 1, "a"))},
+			nil,
+			func(err error) bool { return strings.Contains(err.Error(), "answered already") }, 1,
+		},
+		"when a line was not asked for": {
+			[]func(http.ResponseWriter){sayLines(false, fmt.Sprintf(good, 7, "a"))},
+			nil,
+			func(err error) bool { return strings.Contains(err.Error(), "line 7") }, 1,
+		},
+		"when a line says nothing": {
+			[]func(http.ResponseWriter){sayLines(false, `{"line":1,"status":201}`)},
+			nil,
+			func(err error) bool { return strings.Contains(err.Error(), "neither") }, 1,
+		},
+		"when it is another type": {
+			[]func(http.ResponseWriter){sayJSON(http.StatusOK, `{}`)},
+			nil,
+			func(err error) bool { return strings.Contains(err.Error(), "application/json") }, 1,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newService(t, c.answers...)

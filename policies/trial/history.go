@@ -81,7 +81,7 @@ const (
 )
 
 // unkept are the rules that judge facts which no request keeps.
-var unkept = []string{"quota", "key.listed", "key.compromised", "key.reuse", "names.caa"}
+var unkept = []string{"quota", "key.listed", "key.reuse", "names.caa"}
 
 // Report is what would differ. It is the same however the work was shared out.
 type Report struct {
