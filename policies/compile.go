@@ -66,6 +66,7 @@ func compile(r *report, f *profileFile) *Profile {
 	}
 	p.policies = compileOIDs(r, "certificate_policies", nil, f.CertificatePolicies)
 	p.lint = compileLint(r, f.Lint)
+	p.transparency = compileTransparency(r, f.CT)
 	anonymous := p.names.min == 0 && !slices.ContainsFunc(p.subject.attributes, func(a attributePolicy) bool { return a.presence == required || a.presence == fixed })
 	if anonymous {
 		r.field("names.min", "ask for at least one name or one subject attribute", "a certificate could be made that names nobody")

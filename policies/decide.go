@@ -50,7 +50,7 @@ func (s *Set) Decide(r Request) *Decision {
 	if err != nil {
 		return d
 	}
-	d.verdict, d.template, d.lint = Allow, e.template(id), e.profile.lint
+	d.verdict, d.template, d.lint, d.transparency = Allow, e.template(id), e.profile.lint, e.profile.transparency
 	return d
 }
 

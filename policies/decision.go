@@ -11,6 +11,8 @@ type Decision struct {
 	lint     Lint
 	profile  string
 	digest   string
+
+	transparency *Transparency
 }
 
 // Verdict is the outcome: Allow, NeedsApproval or Refuse.
@@ -54,7 +56,7 @@ func (d *Decision) Grant() (*Grant, error) {
 	if d.verdict != Allow {
 		return nil, &Refusal{Profile: d.profile, Violations: d.Violations()}
 	}
-	return &Grant{template: d.template, lint: d.lint, profile: d.profile, digest: d.digest}, nil
+	return &Grant{template: d.template, lint: d.lint, profile: d.profile, digest: d.digest, transparency: d.transparency}, nil
 }
 
 // Grant is the right to have one template signed. Only Decision.Grant makes one; the zero value is refused by issuance.
@@ -63,6 +65,8 @@ type Grant struct {
 	lint     Lint
 	profile  string
 	digest   string
+
+	transparency *Transparency
 }
 
 // Valid tells a grant that a decision made from a zero value.

@@ -26,6 +26,7 @@ type Profile struct {
 	ocspNoCheck  bool
 	subjectKeyID bool
 	lint         Lint
+	transparency *Transparency
 }
 
 // keyPolicy says which keys are certified; an algorithm without key usage is refused.

@@ -32,6 +32,9 @@ type profileFile struct {
 	SubjectKeyID bool `yaml:"subject_key_id"`
 	// Lint says what is linted before signing.
 	Lint lintFile `yaml:"lint"`
+	// CT asks for signed certificate timestamps of certificate transparency logs (RFC 6962) in every certificate. Without it a certificate
+	// is not sent to any log.
+	CT *ctFile `yaml:"ct"`
 }
 
 // keysFile holds the allowed algorithms; one that is left out is refused. At least one must be there.
