@@ -31,11 +31,12 @@ type CA struct {
 	newID         func() string
 	log           *slog.Logger
 	metrics       Metrics
+	transparency  Transparency
 	publications  *publications
 	directory     *directory
 }
 
-// Config is what a CA is made of. Every field but Metrics is required.
+// Config is what a CA is made of. Every field but Metrics and Transparency is required.
 type Config struct {
 	Store       Store
 	Authorities []*Authority // the first is the default issuer
@@ -47,6 +48,8 @@ type Config struct {
 	NewID       func() string // makes event and request IDs: UUIDs of version 7
 	Log         *slog.Logger
 	Metrics     Metrics
+	// Transparency is needed where a profile asks for it alone.
+	Transparency Transparency
 }
 
 // Replica names this process among those that share the database. Name is unique among living replicas and stays the same over
@@ -79,7 +82,10 @@ func New(cfg Config) (*CA, error) {
 	c := &CA{
 		store: cfg.Store, authorities: map[string]*Authority{}, first: cfg.Authorities[0], policies: cfg.Policies, namespaces: cfg.Namespaces,
 		replica: cfg.Replica, now: cfg.Now, random: cfg.Random, newID: cfg.NewID, log: cfg.Log, metrics: cfg.Metrics,
-		publications: newPublications(), directory: newDirectory(),
+		transparency: cfg.Transparency, publications: newPublications(), directory: newDirectory(),
+	}
+	if err := checkTransparency(cfg.Policies, cfg.Transparency); err != nil {
+		return nil, err
 	}
 	if c.metrics == nil {
 		c.metrics = noMetrics{}
