@@ -133,7 +133,7 @@ then:         chancery request      a certificate for a CSR, or for a new key`,
 	for group, commands := range map[string][]*cobra.Command{
 		"service": {a.devCommand(), a.serveCommand(), a.keeperCommand(), a.migrateCommand(), a.healthCommand()},
 		"operate": {a.hsmCommand(), a.ceremonyCommand(), a.authorityCommand(), a.crlCommand(), a.tokenCommand()},
-		"client":  {a.requestCommand(), a.getCommand(), a.listCommand(), a.revokeCommand()},
+		"client":  {a.requestCommand(), a.getCommand(), a.listCommand(), a.revokeCommand(), a.ctCommand()},
 	} {
 		for _, c := range commands {
 			c.GroupID = group

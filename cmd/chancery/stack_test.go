@@ -40,6 +40,7 @@ type stack struct {
 	tokens   map[access.Role]string
 	client   *http.Client
 	unsafe   bool
+	more     string // of the replicas' configuration
 	hsm      string // the replicas' hsm configuration; empty: the token in process
 }
 
@@ -126,7 +127,7 @@ hsm: %s
 authorities: [%s]
 namespaces: [{name: dev, dns: [dev.example, localhost], ip: [127.0.0.0/8]}]
 listen: {api: "127.0.0.1:0", distribution: "127.0.0.1:0", operations: "127.0.0.1:0"}
-`, name, s.database.URL, s.unsafe, hsm, devIssuer)
+`, name, s.database.URL, s.unsafe, hsm, devIssuer) + s.more
 }
 
 // start starts a replica and waits until it serves. Extra environment entries may replace the module (module=...).
