@@ -122,6 +122,7 @@ type place struct {
 	known     []*transparency.Log
 	submitter *transparency.Submitter
 	seen      chan string // what was observed: log, outcome
+	heard     int         // outcomes that were taken from it
 }
 
 // newPlace makes logs: by default three RFC 6962 logs and a static one, of three operators.
