@@ -38,11 +38,12 @@ type CA struct {
 	newID         func() string
 	log           *slog.Logger
 	metrics       Metrics
+	transparency  Transparency
 	publications  *publications
 	directory     *directory
 }
 
-// Config is what a CA is made of. Every field but PolicyPlan, KeyLists, CAA and Metrics is required.
+// Config is what a CA is made of. Every field but PolicyPlan, KeyLists, CAA, Metrics and Transparency is required.
 type Config struct {
 	Store       Store
 	Authorities []*Authority  // the first is the default issuer
@@ -57,6 +58,8 @@ type Config struct {
 	NewID       func() string // makes event and request IDs: UUIDs of version 7
 	Log         *slog.Logger
 	Metrics     Metrics
+	// Transparency is needed where a profile asks for it alone.
+	Transparency Transparency
 }
 
 // Replica names this process among those that share the database. Name is unique among living replicas and stays the same over
@@ -92,9 +95,12 @@ func New(cfg Config) (*CA, error) {
 	}
 	c := &CA{
 		store: cfg.Store, authorities: map[string]*Authority{}, first: cfg.Authorities[0], plan: cfg.PolicyPlan,
-		keyLists: cfg.KeyLists, caa: cfg.CAA,
+		keyLists: cfg.KeyLists, caa: cfg.CAA, transparency: cfg.Transparency,
 		rates: newRates(), replica: cfg.Replica, now: cfg.Now, random: cfg.Random, newID: cfg.NewID, log: cfg.Log, metrics: cfg.Metrics,
 		publications: newPublications(), directory: newDirectory(),
+	}
+	if err := checkTransparency(cfg.Policies, cfg.Transparency); err != nil {
+		return nil, err
 	}
 	c.namespaces.Store(&namespaces{byName: maps.Clone(cfg.Namespaces), versions: -1})
 	c.ruling.Store(&ruling{set: cfg.Policies})

@@ -70,7 +70,8 @@ type Outcome struct {
 }
 
 // Issue turns an order into a certificate. Reading it from top to bottom is reading the procedure:
-// authorise, gather facts, decide, prepare and lint, record the intent, sign, record the certificate.
+// authorise, gather facts, decide, prepare and lint, record the intent, sign, record the certificate. Where the profile asks for
+// certificate transparency, what is signed first is the precertificate, and finalise makes the certificate of it.
 //
 // It returns *access.Denied, *policies.Refusal, *InvalidError, ErrIdempotencyMismatch or ErrIdempotencyBusy when there is no
 // certificate for a reason of the requester's, and an error wrapping ErrUnavailable when trying again later may help. With any error no
@@ -178,6 +179,9 @@ func (c *CA) complete(ctx context.Context, authority *Authority, what issuable) 
 	if !authority.healthy(c.now()) {
 		return NewCertificate{}, fmt.Errorf("issuing: the key of %s failed a moment ago: %w", authority.Name, ErrUnavailable)
 	}
+	if err := c.loggable(grant); err != nil {
+		return NewCertificate{}, err
+	}
 	if err := ctx.Err(); err != nil {
 		return NewCertificate{}, fmt.Errorf("issuing: the requester left before anything was recorded: %w", err)
 	}
@@ -186,7 +190,7 @@ func (c *CA) complete(ctx context.Context, authority *Authority, what issuable) 
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), issueDeadline)
 	defer cancel()
 	intent := Intent{
-		Issuer: authority.Name, Serial: serial, Kind: issuance.Final, CRLScope: grant.Template().CRLScope, NotAfter: grant.Template().NotAfter,
+		Issuer: authority.Name, Serial: serial, Kind: prepared.Kind(), CRLScope: grant.Template().CRLScope, NotAfter: grant.Template().NotAfter,
 		Request: request, Idempotency: what.idempotency, Owner: c.replica, Lease: intentLease, Reservations: what.reservations, Approved: what.approved,
 	}
 	signed, err := authority.Issuer.Sign(ctx, prepared, c.intentRecorder(intent))
@@ -201,9 +205,16 @@ func (c *CA) complete(ctx context.Context, authority *Authority, what issuable) 
 		return NewCertificate{}, fmt.Errorf("issuing: recording the intent: %w", err)
 	}
 	authority.recovered()
+	var logs []string
+	if signed.Kind == issuance.Precertificate {
+		if signed, logs, err = c.finalise(ctx, authority, grant, prepared, signed, &intent); err != nil {
+			c.abandon(ctx, intent, err)
+			return NewCertificate{}, fmt.Errorf("issuing: %w: %w", ErrUnavailable, err)
+		}
+	}
 
 	certificate := newCertificate(authority, grant, signed, request, c.now(), c.newID(), c.replica)
-	if err := c.recordCertificate(ctx, certificate, signed.Signature); err != nil {
+	if err := c.recordCertificate(ctx, certificate, signed.Signature, logs); err != nil {
 		c.abandon(ctx, intent, err)
 		return NewCertificate{}, fmt.Errorf("issuing: %w: recording the certificate: %w", ErrUnavailable, err)
 	}
@@ -344,10 +355,7 @@ func compromisedRefusal(profile string) *policies.Refusal {
 func (c *CA) intentRecorder(i Intent) issuance.Recorder {
 	return issuance.RecorderFunc(func(ctx context.Context, s issuance.Signing) error {
 		i.TBS = s.TBS
-		leaf, err := c.leaf(audit.CertificateIntended, i.Request.ActorID, i.Request.Namespace, c.now(), map[string]string{
-			"issuer": i.Issuer, "serial": i.Serial.String(), "kind": string(i.Kind), "tbs_sha256": hexSHA256(s.TBS), "request": i.Request.ID,
-			"profile": i.Request.Profile, "policy": i.Request.PolicyDigest, "csr_sha256": hexSHA256(i.Request.CSR), "replica": i.Owner.Name,
-		})
+		leaf, err := c.intentLeaf(i)
 		if err != nil {
 			return err
 		}
@@ -355,21 +363,22 @@ func (c *CA) intentRecorder(i Intent) issuance.Recorder {
 	})
 }
 
+// intentLeaf tells of an intent whose TBS is set.
+func (c *CA) intentLeaf(i Intent) (audit.Leaf, error) {
+	return c.leaf(audit.CertificateIntended, i.Request.ActorID, i.Request.Namespace, c.now(), map[string]string{
+		"issuer": i.Issuer, "serial": i.Serial.String(), "kind": string(i.Kind), "tbs_sha256": hexSHA256(i.TBS), "request": i.Request.ID,
+		"profile": i.Request.Profile, "policy": i.Request.PolicyDigest, "csr_sha256": hexSHA256(i.Request.CSR), "replica": i.Owner.Name,
+	})
+}
+
 // recordCertificate makes the certificate durable together with what is said of it. While the store is away it tries again until the
 // deadline: the signature exists, and losing it would cost a revocation.
-func (c *CA) recordCertificate(ctx context.Context, n NewCertificate, s issuance.Signature) error {
-	issued, err := c.leafWithID(n.EventID, audit.CertificateIssued, "system", n.Namespace, n.IssuedAt, map[string]string{
-		"issuer": n.Issuer, "serial": n.Serial.String(), "kind": string(n.Kind), "certificate_sha256": hexSHA256(n.DER), "request": n.RequestID,
-		"profile": n.Profile, "policy": n.PolicyDigest, "not_after": n.NotAfter.UTC().Format(time.RFC3339),
-	})
+func (c *CA) recordCertificate(ctx context.Context, n NewCertificate, s issuance.Signature, logs []string) error {
+	leaves, err := c.issuedLeaves(n, s, logs)
 	if err != nil {
 		return err
 	}
-	signed, err := c.signatureLeaf(n.Issuer, n.Namespace, s)
-	if err != nil {
-		return err
-	}
-	return c.untilAvailable(ctx, func() error { return c.store.RecordCertificate(ctx, n, issued, signed) })
+	return c.untilAvailable(ctx, func() error { return c.store.RecordCertificate(ctx, n, leaves...) })
 }
 
 // abandon settles an own intent at once where it can. Where it cannot, the intent's lease runs out and Recover settles it.

@@ -254,7 +254,11 @@ func (c *CA) ChangePolicies(ctx context.Context, actor access.Actor, files []pol
 }
 
 func (c *CA) change(ctx context.Context, actor access.Actor, set *policies.Set, comment string) (PolicyChange, error) {
-	if err := CheckPolicies(set); err != nil {
+	err := CheckPolicies(set)
+	if err == nil {
+		err = checkTransparency(set, c.transparency)
+	}
+	if err != nil {
 		return PolicyChange{}, fmt.Errorf("loading the policies: %w", err)
 	}
 	if err := c.FollowPolicies(ctx); err != nil {

@@ -44,6 +44,12 @@ type IssuanceStore interface {
 	// RecordCertificate makes a signed certificate durable and closes its intent. It returns ErrIntentLost when the intent has
 	// been claimed by another replica: then the certificate must not be released.
 	RecordCertificate(ctx context.Context, c NewCertificate, leaves ...audit.Leaf) error
+	// RecordPrecertificate makes a signed precertificate durable, and leaves its intent open. ErrIntentLost as for RecordCertificate: then
+	// the precertificate must not be submitted.
+	RecordPrecertificate(ctx context.Context, c NewCertificate, leaves ...audit.Leaf) error
+	// RecordFinalIntent makes the intent of the certificate durable in place of that of its recorded precertificate, once. ErrIntentLost
+	// when that is not the owner's any more, has led to a certificate before, or when the serial has been revoked: nothing may be signed.
+	RecordFinalIntent(ctx context.Context, i Intent, leaves ...audit.Leaf) error
 	// RecordRefusal keeps a request that a policy refused, with the decision's facts.
 	RecordRefusal(ctx context.Context, r Request, leaves ...audit.Leaf) error
 	// ClaimExpiredIntents makes the claimant the owner of intents whose lease has run out by the database's clock, and of all
@@ -226,7 +232,8 @@ type NewCertificate struct {
 	Owner        Replica
 }
 
-// Certificate is a certificate as it is kept, with its state. An orphan, settled as possibly signed, has no DER.
+// Certificate is a certificate as it is kept, with its state. An orphan, settled as possibly signed, has no DER. One of the kind
+// Precertificate has led to no certificate: it counts as issued.
 type Certificate struct {
 	NewCertificate
 	Orphan     bool

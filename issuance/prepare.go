@@ -21,12 +21,18 @@ type Prepared struct {
 	issuer   *Issuer
 	serial   Serial
 	template policies.Template
+	kind     Kind
 	tbs      []byte
 	digest   [sha256.Size]byte
+
+	precertificate *precertificate // of a precertificate
 }
 
 // TBS is the exact TBSCertificate that will be signed. It must not be changed.
 func (p *Prepared) TBS() []byte { return p.tbs }
+
+// Kind tells whether Sign will make a certificate or a precertificate.
+func (p *Prepared) Kind() Kind { return p.kind }
 
 // Serial is the serial number in it.
 func (p *Prepared) Serial() Serial { return p.serial }
@@ -45,7 +51,8 @@ func (o *once) spend() error {
 }
 
 // Prepare encodes the certificate that a grant allows and lints it under a placeholder in place of the signature, so that what is
-// linted is what will be signed. The key is not used. A refusal by a lint is a *LintError.
+// linted is what will be signed. The key is not used. A refusal by a lint is a *LintError. Where the grant asks for certificate
+// transparency, what is prepared is the precertificate.
 func (i *Issuer) Prepare(g *policies.Grant, s Serial, now time.Time) (*Prepared, error) {
 	if !g.Valid() {
 		return nil, errors.New("preparing a certificate: the grant was not made by a decision")
@@ -54,7 +61,11 @@ func (i *Issuer) Prepare(g *policies.Grant, s Serial, now time.Time) (*Prepared,
 	if err != nil {
 		return nil, fmt.Errorf("preparing a certificate of the profile %q: %w", g.Profile(), err)
 	}
-	prepared, err := i.prepare(g.Template(), linter, s, now)
+	kind := Final
+	if g.Transparency() != nil {
+		kind = Precertificate
+	}
+	prepared, err := i.prepareKind(kind, g.Template(), linter, s, now)
 	if err != nil {
 		return nil, fmt.Errorf("preparing a certificate of the profile %q: %w", g.Profile(), err)
 	}
@@ -62,15 +73,20 @@ func (i *Issuer) Prepare(g *policies.Grant, s Serial, now time.Time) (*Prepared,
 }
 
 func (i *Issuer) prepare(t policies.Template, l *linter, s Serial, now time.Time) (*Prepared, error) {
+	return i.prepareKind(Final, t, l, s, now)
+}
+
+func (i *Issuer) prepareKind(kind Kind, t policies.Template, l *linter, s Serial, now time.Time) (*Prepared, error) {
 	if err := checkContent(&t, s, now); err != nil {
 		return nil, err
 	}
 	if err := i.checkFit(&t); err != nil {
 		return nil, err
 	}
-	tbs, err := marshalTBS(frame{
+	f := frame{
 		algorithm: i.key.algorithm, serial: s, issuer: i.certificate.RawSubject, authorityKeyID: i.certificate.SubjectKeyId,
-	}, &t)
+	}
+	tbs, err := marshalMarkedTBS(f, &t, marker{poison: kind == Precertificate})
 	if err != nil {
 		return nil, err
 	}
@@ -81,7 +97,11 @@ func (i *Issuer) prepare(t policies.Template, l *linter, s Serial, now time.Time
 	if err := l.check(draft); err != nil {
 		return nil, err
 	}
-	return &Prepared{issuer: i, serial: s, template: t, tbs: tbs, digest: sha256.Sum256(tbs)}, nil
+	prepared := &Prepared{issuer: i, serial: s, template: t, kind: kind, tbs: tbs, digest: sha256.Sum256(tbs)}
+	if kind == Precertificate {
+		prepared.precertificate = &precertificate{frame: f, linter: l}
+	}
+	return prepared, nil
 }
 
 // checkContent holds for every certificate. The policies have decided already; this is what no policy may change.

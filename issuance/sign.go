@@ -48,7 +48,7 @@ func (i *Issuer) Sign(ctx context.Context, p *Prepared, r Recorder) (*Certificat
 	if err := p.spend(); err != nil {
 		return nil, err
 	}
-	signing := Signing{Kind: Final, Serial: p.serial, TBS: p.tbs}
+	signing := Signing{Kind: p.kind, Serial: p.serial, TBS: p.tbs}
 	certificate, err := i.key.certificate(ctx, signing, p.digest, r)
 	if err != nil {
 		return nil, fmt.Errorf("signing certificate %s: %w", p.serial, err)

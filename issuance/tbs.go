@@ -20,6 +20,11 @@ type frame struct {
 
 // marshalTBS encodes a TBSCertificate, version 3 (RFC 5280, section 4.1).
 func marshalTBS(f frame, t *policies.Template) ([]byte, error) {
+	return marshalMarkedTBS(f, t, marker{})
+}
+
+// marshalMarkedTBS is marshalTBS with an extension of RFC 6962 after all others.
+func marshalMarkedTBS(f frame, t *policies.Template, m marker) ([]byte, error) {
 	subject, err := marshalName(t.Subject)
 	if err != nil {
 		return nil, fmt.Errorf("encoding the subject: %w", err)
@@ -37,7 +42,10 @@ func marshalTBS(f frame, t *policies.Template) ([]byte, error) {
 		b.AddBytes(subject)
 		b.AddBytes(t.SPKI)
 		b.AddASN1(der.Tag(3).ContextSpecific().Constructed(), func(b *cryptobyte.Builder) {
-			b.AddASN1(der.SEQUENCE, func(b *cryptobyte.Builder) { addExtensions(b, t, f.authorityKeyID) })
+			b.AddASN1(der.SEQUENCE, func(b *cryptobyte.Builder) {
+				addExtensions(b, t, f.authorityKeyID)
+				m.add(b)
+			})
 		})
 	})
 	tbs, err := b.Bytes()

@@ -75,6 +75,7 @@ func compile(r *report, f *profileFile, l *language) *Profile {
 	if p.approval.count > 0 && !p.approval.always && !slices.ContainsFunc(p.own, func(o ownRule) bool { return o.effect == effectApprove }) {
 		r.field("approval.when", "give a rule effect: approve, or leave when out", "approval is for rules to ask for, but no rule does")
 	}
+	p.transparency = compileTransparency(r, f.CT)
 	anonymous := p.names.min == 0 && !slices.ContainsFunc(p.subject.attributes, func(a attributePolicy) bool { return a.presence == required || a.presence == fixed })
 	if anonymous {
 		r.field("names.min", "ask for at least one name or one subject attribute", "a certificate could be made that names nobody")

@@ -75,6 +75,7 @@ func (s *Set) decide(e *evaluation) *Decision {
 		return d
 	}
 	d.verdict, d.template, d.lint, d.approval = verdict, e.template(id), e.profile.lint, e.profile.approval
+	d.transparency = e.profile.transparency
 	return d
 }
 

@@ -18,6 +18,8 @@ type Decision struct {
 	approval approvalPolicy
 	// evaluation is what the rules of a profile looked at; nil for authorities.
 	evaluation *evaluation
+
+	transparency *Transparency
 }
 
 // Verdict is the outcome: Allow, NeedsApproval or Refuse.
@@ -99,7 +101,7 @@ func (d *Decision) Grant(approvals ...Approval) (*Grant, error) {
 		}
 		return nil, &Refusal{Profile: d.profile, Violations: d.Violations()}
 	}
-	g := &Grant{template: d.template, lint: d.lint, profile: d.profile, digest: d.digest}
+	g := &Grant{template: d.template, lint: d.lint, profile: d.profile, digest: d.digest, transparency: d.transparency}
 	if d.evaluation != nil {
 		g.reservations = d.evaluation.reservations()
 	}
@@ -124,6 +126,8 @@ type Grant struct {
 	digest   string
 	// reservations hold from the decision to the intent, by the store's count.
 	reservations []Reservation
+
+	transparency *Transparency
 }
 
 // Reservations are what must still hold when the intent is recorded. Mostly there are none.

@@ -33,6 +33,7 @@ type Profile struct {
 	rules        []rule[*evaluation] // all that are asked, in order
 	approval     approvalPolicy
 	quota        quotaPolicy
+	transparency *Transparency
 }
 
 // keyPolicy says which keys are certified; an algorithm without key usage is refused.

@@ -41,6 +41,9 @@ type profileFile struct {
 	Approval *approvalFile `yaml:"approval"`
 	// Quota bounds how many certificates are issued. Without it their number is not bounded.
 	Quota *quotaFile `yaml:"quota"`
+	// CT asks for signed certificate timestamps of certificate transparency logs (RFC 6962) in every certificate. Without it a certificate
+	// is not sent to any log.
+	CT *ctFile `yaml:"ct"`
 }
 
 type ruleFile struct {

@@ -147,7 +147,7 @@ func (s *Store) certificates(ctx context.Context, issuer string, serial []byte) 
 		found, err = pgx.CollectRows(rows, scanCertificate)
 		return err
 	})
-	return found, err
+	return oneOfEach(found), err
 }
 
 // nullableRevocation is a revocation that a certificate may lack.

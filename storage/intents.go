@@ -120,7 +120,9 @@ const (
 			intended_at, settled_at, reason, event_id)
 		SELECT serial, issuer, kind, tbs, spki_sha256, crl_scope, profile, policy_digest, namespace, request_id, not_after, created_at,
 			$6::timestamptz, $7, $8::text::uuid
-		FROM closed
+		FROM closed AS i
+		WHERE NOT EXISTS ( -- a precertificate that is on record is no orphan
+			SELECT FROM certificates AS c WHERE c.serial = i.serial AND c.issuer = i.issuer AND c.kind = i.kind)
 	), freed AS (
 		DELETE FROM idempotency_keys AS k USING closed AS c
 		WHERE k.actor = c.idempotency_actor AND k.key = c.idempotency_key AND k.issuer = c.issuer AND k.serial = c.serial
@@ -147,7 +149,8 @@ const (
 	)
 	SELECT EXISTS (SELECT FROM closed)`
 
-	selectOrphan = `SELECT EXISTS (SELECT FROM orphans WHERE serial = $1 AND issuer = $2 AND kind = $3 AND event_id = $4::text::uuid)`
+	// A settlement does not always leave an orphan, but always its leaves.
+	selectSettlement = `SELECT EXISTS (SELECT FROM audit_leaves WHERE id = ANY ($1::text[]::uuid[]))`
 
 	selectIdempotencyKey = `SELECT body, issuer, serial, coalesce(request_id::text, '') FROM idempotency_keys WHERE actor = $1 AND key = $2`
 
@@ -347,7 +350,7 @@ func scanOpenIntent(row pgx.CollectableRow) (i ca.OpenIntent, err error) {
 // SettleIntent records an owned intent as possibly signed and revoked. Where the settlement tells no end of validity, the intent's counts.
 func (s *Store) SettleIntent(ctx context.Context, by ca.Replica, o ca.Settlement, leaves ...audit.Leaf) error {
 	ids, kinds, canonical := leafColumns(leaves)
-	done := found(selectOrphan, o.Serial[:], o.Issuer, string(o.Kind), o.EventID)
+	done := found(selectSettlement, ids)
 	return s.inBatch(ctx, "settling an intent", done, func(b *pgx.Batch) {
 		b.Queue(settleIntent, o.Serial[:], o.Issuer, string(o.Kind), by.Name, by.Run, o.At, o.Reason, o.EventID, orNull(o.NotAfter),
 			ids, kinds, canonical).QueryRow(orElse(ca.ErrIntentLost))

@@ -19,8 +19,9 @@ const (
 
 	// listCertificates is followed by the conditions of the filter and by listOrder. Newest first is the order of serials, which begin
 	// with their time, and the order of two indexes: of the primary key, and of certificates_namespace.
-	listCertificates = `SELECT` + certificateColumns + withState + ` WHERE c.kind = 'final'`
-	listOrder        = ` ORDER BY c.serial DESC, c.issuer DESC LIMIT `
+	listCertificates = `SELECT` + certificateColumns + withState + ` WHERE (c.kind = 'final' OR NOT EXISTS (
+		SELECT FROM issued AS f WHERE f.serial = c.serial AND f.issuer = c.issuer AND f.kind = 'final'))`
+	listOrder = ` ORDER BY c.serial DESC, c.issuer DESC LIMIT `
 )
 
 // statusConditions say ca.Certificate.Status in SQL. An orphan is listed where revoked ones are asked for, and nowhere else.

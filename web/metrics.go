@@ -33,6 +33,7 @@ type Metrics struct {
 	serving    *prometheus.HistogramVec
 	hsm        *prometheus.HistogramVec
 	caa        *prometheus.HistogramVec
+	logs       logMetrics
 }
 
 var _ ca.Metrics = (*Metrics)(nil)
@@ -67,6 +68,7 @@ func NewMetrics(profiles []string) *Metrics {
 	return &Metrics{
 		registry:   registry,
 		hsm:        operations,
+		logs:       newLogMetrics(registry),
 		profiles:   profiles,
 		issued:     count("certificates_issued_total", "Certificates issued.", "authority", "profile"),
 		issuance:   seconds("issuance_duration_seconds", "From an order to its certificate.", "authority", "profile"),

@@ -51,6 +51,8 @@ type Config struct {
 	TLS TLSConfig `yaml:"tls" envPrefix:"TLS_"`
 	// Limits bound what a caller can ask for.
 	Limits LimitsConfig `yaml:"limits" envPrefix:"LIMITS_"`
+	// Transparency says which certificate transparency logs there are.
+	Transparency TransparencyConfig `yaml:"transparency" envPrefix:"TRANSPARENCY_"`
 	// Log is about the log on standard error.
 	Log LogConfig `yaml:"log" envPrefix:"LOG_"`
 }
@@ -214,6 +216,7 @@ func (c *Config) resolvePaths(dir string) {
 		}
 	}
 	c.HSM.resolvePaths(dir)
+	c.Transparency.resolvePaths(dir)
 	for i := range c.Tokens {
 		c.Tokens[i].resolvePaths(dir)
 	}
@@ -254,6 +257,7 @@ func (c *Config) validate(doc *strictyaml.Document) {
 			doc.Refuse(field, "write host:port, for example 127.0.0.1:8443", "%q is not an address", address)
 		}
 	}
+	c.Transparency.validate(doc)
 	if len(c.TLS.Names) == 0 {
 		doc.Refuse("tls.names", "name what clients connect to", "at least one DNS name or IP address is needed")
 	}

@@ -75,6 +75,14 @@ func (s *deadlyStore) RecordApproval(ctx context.Context, request string, a ca.A
 	return s.d.around("approval", func() error { return s.Store.RecordApproval(ctx, request, a, l...) })
 }
 
+func (s *deadlyStore) RecordPrecertificate(ctx context.Context, c ca.NewCertificate, l ...audit.Leaf) error {
+	return s.d.around("precertificate", func() error { return s.Store.RecordPrecertificate(ctx, c, l...) })
+}
+
+func (s *deadlyStore) RecordFinalIntent(ctx context.Context, i ca.Intent, l ...audit.Leaf) error {
+	return s.d.around("final intent", func() error { return s.Store.RecordFinalIntent(ctx, i, l...) })
+}
+
 func (s *deadlyStore) ClaimCRL(ctx context.Context, issuer, scope string, by ca.Replica, lease time.Duration) (claim ca.CRLClaim, err error) {
 	err = s.d.around("claim", func() error { claim, err = s.Store.ClaimCRL(ctx, issuer, scope, by, lease); return err })
 	return claim, err

@@ -214,6 +214,10 @@ func (a *app) open(ctx context.Context, cfg Config) (_ *service, err error) {
 		return nil, err
 	}
 	metrics := web.NewMetrics(set.Names())
+	timestamps, err := openLogs(cfg.Transparency, set, a.Now, metrics)
+	if err != nil {
+		return nil, err
+	}
 	records, err := s.configuredAuthorities(ctx)
 	if err != nil {
 		return nil, err
@@ -231,7 +235,7 @@ func (a *app) open(ctx context.Context, cfg Config) (_ *service, err error) {
 	}
 	s.ca, err = ca.New(ca.Config{
 		Store: store, Authorities: authorities, Policies: set, KeyLists: s.lists, CAA: caaRecords, Namespaces: cfg.namespaces(),
-		Replica: s.replica, Now: a.Now, Random: a.Random, NewID: newID, Log: s.log, Metrics: metrics,
+		Replica: s.replica, Now: a.Now, Random: a.Random, NewID: newID, Log: s.log, Metrics: metrics, Transparency: timestamps,
 		PolicyPlan: ca.PolicyPlan{
 			Read: func() (*policies.Set, error) { return loadPolicies(cfg.Policies) }, Approvals: cfg.Policies.Activation.Approvals,
 		},

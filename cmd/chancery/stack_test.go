@@ -41,6 +41,7 @@ type stack struct {
 	client   *http.Client
 	unsafe   bool
 	policies string // the replicas' policies configuration, as a YAML mapping; empty: none
+	more     string // of the replicas' configuration
 	hsm      string // the replicas' hsm configuration; empty: the token in process
 }
 
@@ -131,7 +132,7 @@ hsm: %s
 authorities: [%s]
 namespaces: [{name: dev, dns: [dev.example, localhost, example.com], ip: [127.0.0.0/8]}]
 listen: {api: "127.0.0.1:0", distribution: "127.0.0.1:0", operations: "127.0.0.1:0"}
-`, name, s.database.URL, s.unsafe, hsm, devIssuer) + policies
+`, name, s.database.URL, s.unsafe, hsm, devIssuer) + policies + s.more
 }
 
 // start starts a replica and waits until it serves. Extra environment entries may replace the module (module=...).
