@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"strings"
@@ -14,50 +15,42 @@ import (
 )
 
 func (a *app) requestsCommand() *cobra.Command {
-	var api apiFlags
 	var f client.RequestFilter
 	limit := 100
 	cmd := &cobra.Command{
 		Use:   "requests [ID]",
 		Short: "Show the requests that need approval, or one of them",
 		Args:  cobra.MaximumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := a.connect(api, access.Approver)
+	}
+	cmd.Flags().StringVar(&f.Status, "status", "", "waiting, issuing, issued, rejected, expired or refused")
+	cmd.Flags().IntVar(&limit, "limit", limit, "at most so many; 0 for all")
+	return a.overAPI(cmd, access.Approver, func(ctx context.Context, c *client.Client, args []string) error {
+		if len(args) > 0 {
+			r, err := c.WaitingRequest(ctx, args[0])
 			if err != nil {
 				return err
 			}
-			defer c.Close()
-			if len(args) > 0 {
-				r, err := c.WaitingRequest(cmd.Context(), args[0])
-				if err != nil {
-					return err
-				}
-				return a.print(r, func(w io.Writer) { writeRequest(w, r) })
+			return a.print(r, func(w io.Writer) { writeRequest(w, r) })
+		}
+		found := []client.WaitingRequest{}
+		for r, err := range c.Requests(ctx, f) {
+			if err != nil {
+				return err
 			}
-			found := []client.WaitingRequest{}
-			for r, err := range c.Requests(cmd.Context(), f) {
-				if err != nil {
-					return err
-				}
-				if found = append(found, r); limit > 0 && len(found) == limit {
-					break
-				}
+			if found = append(found, r); limit > 0 && len(found) == limit {
+				break
 			}
-			return a.print(found, func(w io.Writer) {
-				t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-				fmt.Fprintln(t, "REQUEST\tSTATUS\tNAMESPACE\tPROFILE\tREQUESTER\tUNTIL\tCERTIFICATE")
-				for _, r := range found {
-					fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.ID, r.Status, r.Namespace, r.Profile, orDash(r.Requester.Person),
-						r.ExpiresAt.Local().Format(time.DateOnly), orDash(first(strings.Join(r.Names, ","), r.Subject)))
-				}
-				_ = t.Flush()
-			})
-		},
-	}
-	api.add(cmd)
-	cmd.Flags().StringVar(&f.Status, "status", "", "waiting, issuing, issued, rejected, expired or refused")
-	cmd.Flags().IntVar(&limit, "limit", limit, "at most so many; 0 for all")
-	return cmd
+		}
+		return a.print(found, func(w io.Writer) {
+			t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+			fmt.Fprintln(t, "REQUEST\tSTATUS\tNAMESPACE\tPROFILE\tREQUESTER\tUNTIL\tCERTIFICATE")
+			for _, r := range found {
+				fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.ID, r.Status, r.Namespace, r.Profile, orDash(r.Requester.Person),
+					r.ExpiresAt.Local().Format(time.DateOnly), orDash(first(strings.Join(r.Names, ","), r.Subject)))
+			}
+			_ = t.Flush()
+		})
+	})
 }
 
 func writeRequest(w io.Writer, r *client.WaitingRequest) {
@@ -101,7 +94,6 @@ func writeRequest(w io.Writer, r *client.WaitingRequest) {
 }
 
 func (a *app) approveCommand() *cobra.Command {
-	var api apiFlags
 	var word client.Word
 	cmd := &cobra.Command{
 		Use:   "approve ID",
@@ -111,53 +103,38 @@ func (a *app) approveCommand() *cobra.Command {
 Look at the request first (chancery requests ID) and give the binding that it shows: then nothing is approved that you have not seen, even
 when the policies change in between. Nobody approves the own request. Approving again is harmless, and takes up an issuance that failed.`,
 		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := a.connect(api, access.Approver)
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			r, err := c.Approve(cmd.Context(), args[0], word)
-			if err != nil {
-				return err
-			}
-			return a.print(r, func(w io.Writer) {
-				if r.Serial != "" {
-					fmt.Fprintf(w, "%s is %s: serial %s\n", r.ID, r.Status, r.Serial)
-					return
-				}
-				fmt.Fprintf(w, "%s is %s: %d of %d persons have approved\n", r.ID, r.Status, r.Have, r.Need)
-			})
-		},
 	}
-	api.add(cmd)
 	cmd.Flags().StringVar(&word.Comment, "comment", "", "a note to keep with it")
 	cmd.Flags().StringVar(&word.Binding, "binding", "", "what was looked at, as chancery requests ID shows it")
-	return cmd
+	return a.overAPI(cmd, access.Approver, func(ctx context.Context, c *client.Client, args []string) error {
+		r, err := c.Approve(ctx, args[0], word)
+		if err != nil {
+			return err
+		}
+		return a.print(r, func(w io.Writer) {
+			if r.Serial != "" {
+				fmt.Fprintf(w, "%s is %s: serial %s\n", r.ID, r.Status, r.Serial)
+				return
+			}
+			fmt.Fprintf(w, "%s is %s: %d of %d persons have approved\n", r.ID, r.Status, r.Have, r.Need)
+		})
+	})
 }
 
 func (a *app) rejectCommand() *cobra.Command {
-	var api apiFlags
 	var word client.Word
 	cmd := &cobra.Command{
 		Use:   "reject ID --comment WHY",
 		Short: "Reject a request",
 		Args:  cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := a.connect(api, access.Approver)
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			r, err := c.Reject(cmd.Context(), args[0], word)
-			if err != nil {
-				return err
-			}
-			return a.print(r, func(w io.Writer) { fmt.Fprintf(w, "%s is %s\n", r.ID, r.Status) })
-		},
 	}
-	api.add(cmd)
 	cmd.Flags().StringVar(&word.Comment, "comment", "", "why; the requester reads it")
 	_ = cmd.MarkFlagRequired("comment")
-	return cmd
+	return a.overAPI(cmd, access.Approver, func(ctx context.Context, c *client.Client, args []string) error {
+		r, err := c.Reject(ctx, args[0], word)
+		if err != nil {
+			return err
+		}
+		return a.print(r, func(w io.Writer) { fmt.Fprintf(w, "%s is %s\n", r.ID, r.Status) })
+	})
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -51,6 +52,21 @@ func (a *app) connect(f apiFlags, role access.Role) (*client.Client, error) {
 	}
 	cfg.UserAgent = "chancery/" + version()
 	return client.New(cfg)
+}
+
+// overAPI is a command that calls the service under a role.
+func (a *app) overAPI(cmd *cobra.Command, role access.Role, do func(ctx context.Context, c *client.Client, args []string) error) *cobra.Command {
+	var api apiFlags
+	api.add(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		c, err := a.connect(api, role)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		return do(cmd.Context(), c, args)
+	}
+	return cmd
 }
 
 func first(values ...string) string {

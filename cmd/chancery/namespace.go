@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -22,57 +23,41 @@ func (a *app) namespaceCommand() *cobra.Command {
 }
 
 func (a *app) namespaceListCommand() *cobra.Command {
-	var api apiFlags
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List the namespaces",
 		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := a.connect(api, access.Operator)
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			all, err := c.Namespaces(cmd.Context())
-			if err != nil {
-				return err
-			}
-			return a.print(all, func(w io.Writer) {
-				t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-				fmt.Fprintln(t, "NAME\tVERSION\tSET IN\tOWNS\tPROFILES")
-				for _, n := range all {
-					owns := strings.Join(append(append(append(append([]string{}, n.DNS...), n.IP...), n.Email...), n.URI...), ",")
-					fmt.Fprintf(t, "%s\t%d\t%s\t%s\t%s\n", n.Name, n.Version, n.Source, orDash(owns), first(strings.Join(n.Profiles, ","), "every one"))
-				}
-				_ = t.Flush()
-			})
-		},
 	}
-	api.add(cmd)
-	return cmd
+	return a.overAPI(cmd, access.Operator, func(ctx context.Context, c *client.Client, _ []string) error {
+		all, err := c.Namespaces(ctx)
+		if err != nil {
+			return err
+		}
+		return a.print(all, func(w io.Writer) {
+			t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+			fmt.Fprintln(t, "NAME\tVERSION\tSET IN\tOWNS\tPROFILES")
+			for _, n := range all {
+				owns := strings.Join(append(append(append(append([]string{}, n.DNS...), n.IP...), n.Email...), n.URI...), ",")
+				fmt.Fprintf(t, "%s\t%d\t%s\t%s\t%s\n", n.Name, n.Version, n.Source, orDash(owns), first(strings.Join(n.Profiles, ","), "every one"))
+			}
+			_ = t.Flush()
+		})
+	})
 }
 
 func (a *app) namespaceShowCommand() *cobra.Command {
-	var api apiFlags
 	cmd := &cobra.Command{
 		Use:   "show NAME",
 		Short: "Show a namespace and its history",
 		Args:  cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := a.connect(api, access.Operator)
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			n, err := c.Namespace(cmd.Context(), args[0])
-			if err != nil {
-				return err
-			}
-			return a.print(n, func(w io.Writer) { writeNamespace(w, n) })
-		},
 	}
-	api.add(cmd)
-	return cmd
+	return a.overAPI(cmd, access.Operator, func(ctx context.Context, c *client.Client, args []string) error {
+		n, err := c.Namespace(ctx, args[0])
+		if err != nil {
+			return err
+		}
+		return a.print(n, func(w io.Writer) { writeNamespace(w, n) })
+	})
 }
 
 func writeNamespace(w io.Writer, n *client.Namespace) {
@@ -116,7 +101,6 @@ func under(profile string) string {
 }
 
 func (a *app) namespaceSetCommand() *cobra.Command {
-	var api apiFlags
 	after := -1
 	cmd := &cobra.Command{
 		Use:   "set FILE.yaml",
@@ -131,26 +115,19 @@ func (a *app) namespaceSetCommand() *cobra.Command {
 
 It becomes exactly what the file says. It holds on all replicas within two seconds; every version is kept, and the audit log tells of it.`,
 		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			name, spec, err := readNamespace(args[0])
-			if err != nil {
-				return err
-			}
-			c, err := a.connect(api, access.Operator)
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			n, err := c.SetNamespace(cmd.Context(), name, spec, after)
-			if err != nil {
-				return err
-			}
-			return a.print(n, func(w io.Writer) { fmt.Fprintf(w, "%s is at version %d\n", n.Name, n.Version) })
-		},
 	}
-	api.add(cmd)
 	afterFlag(cmd, &after)
-	return cmd
+	return a.overAPI(cmd, access.Operator, func(ctx context.Context, c *client.Client, args []string) error {
+		name, spec, err := readNamespace(args[0])
+		if err != nil {
+			return err
+		}
+		n, err := c.SetNamespace(ctx, name, spec, after)
+		if err != nil {
+			return err
+		}
+		return a.print(n, func(w io.Writer) { fmt.Fprintf(w, "%s is at version %d\n", n.Name, n.Version) })
+	})
 }
 
 func afterFlag(cmd *cobra.Command, after *int) {
@@ -182,31 +159,23 @@ func readNamespace(path string) (name string, spec client.NamespaceSpec, err err
 }
 
 func (a *app) namespaceRemoveCommand() *cobra.Command {
-	var api apiFlags
 	var yes bool
 	after := -1
 	cmd := &cobra.Command{
 		Use:   "remove NAME",
 		Short: "Remove a namespace: nothing is issued in it any more",
 		Args:  cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := a.confirm(yes, fmt.Sprintf("Nothing will be issued in namespace %s any more; what was issued stays valid.", args[0])); err != nil {
-				return err
-			}
-			c, err := a.connect(api, access.Operator)
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			n, err := c.RemoveNamespace(cmd.Context(), args[0], after)
-			if err != nil {
-				return err
-			}
-			return a.print(n, func(w io.Writer) { fmt.Fprintf(w, "%s is removed\n", n.Name) })
-		},
 	}
-	api.add(cmd)
 	afterFlag(cmd, &after)
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
-	return cmd
+	return a.overAPI(cmd, access.Operator, func(ctx context.Context, c *client.Client, args []string) error {
+		if err := a.confirm(yes, fmt.Sprintf("Nothing will be issued in namespace %s any more; what was issued stays valid.", args[0])); err != nil {
+			return err
+		}
+		n, err := c.RemoveNamespace(ctx, args[0], after)
+		if err != nil {
+			return err
+		}
+		return a.print(n, func(w io.Writer) { fmt.Fprintf(w, "%s is removed\n", n.Name) })
+	})
 }

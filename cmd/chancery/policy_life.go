@@ -18,21 +18,6 @@ import (
 	"github.com/chancery-ca/chancery/client"
 )
 
-// overAPI is a command that calls the service under a role.
-func (a *app) overAPI(cmd *cobra.Command, role access.Role, do func(ctx context.Context, c *client.Client, args []string) error) *cobra.Command {
-	var api apiFlags
-	api.add(cmd)
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		c, err := a.connect(api, role)
-		if err != nil {
-			return err
-		}
-		defer c.Close()
-		return do(cmd.Context(), c, args)
-	}
-	return cmd
-}
-
 func (a *app) policyReloadCommand() *cobra.Command {
 	var comment string
 	cmd := &cobra.Command{
