@@ -5,14 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 
 	"github.com/chancery-ca/chancery/ca"
 )
 
 const (
-	maxGroup = 48   // calls worked on together; beyond, a statement takes longer for each of them
-	maxQueue = 4096 // calls that wait; the next is turned away
+	maxGroup = 48           // calls worked on together; beyond, a statement takes longer for each of them
+	maxQueue = 4096         // calls that wait; the next is turned away
+	maxShare = maxQueue / 2 // of them those of one namespace, so that a flood of one leaves room for the others
 )
 
 // group has calls of one kind worked on together. What arrives while one lot is being worked on forms the next: a lone call does not
@@ -20,9 +22,12 @@ const (
 type group[In, Out any] struct {
 	// work does a lot and returns an outcome for each call, in their order. Its context is that of no caller.
 	work func(context.Context, []In) []outcome[Out]
+	// whose is the namespace that a call is for; nil where calls are not told apart.
+	whose func(In) string
 
 	mu      sync.Mutex
 	waiting []*call[In, Out]
+	held    map[string]int // calls that wait, by namespace
 	running bool
 }
 
@@ -54,6 +59,8 @@ func (g *group[In, Out]) do(ctx context.Context, in In) (Out, error) {
 	}
 }
 
+var errShareFull = fmt.Errorf("%w: too much of this namespace is waiting for the database", ca.ErrUnavailable)
+
 var errQueueFull = fmt.Errorf("%w: too much is waiting for the database", ca.ErrUnavailable)
 
 func (g *group[In, Out]) enqueue(c *call[In, Out]) error {
@@ -61,6 +68,16 @@ func (g *group[In, Out]) enqueue(c *call[In, Out]) error {
 	defer g.mu.Unlock()
 	if len(g.waiting) >= maxQueue {
 		return errQueueFull
+	}
+	if g.whose != nil {
+		name := g.whose(c.in)
+		if g.held[name] >= maxShare {
+			return errShareFull
+		}
+		if g.held == nil {
+			g.held = map[string]int{}
+		}
+		g.held[name]++
 	}
 	g.waiting = append(g.waiting, c)
 	if !g.running {
@@ -98,26 +115,68 @@ func (g *group[In, Out]) gather() {
 	}
 }
 
-// next takes what is waiting, up to maxGroup. With nothing waiting it ends the run and returns nil.
+// next takes what is waiting, up to maxGroup, from all namespaces by turns. With nothing waiting it ends the run and returns nil.
 func (g *group[In, Out]) next() []*call[In, Out] {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for len(g.waiting) > 0 {
-		n := min(len(g.waiting), maxGroup)
 		var lot []*call[In, Out]
-		for _, c := range g.waiting[:n] {
+		for _, c := range g.take() {
 			if c.ctx.Err() == nil {
 				lot = append(lot, c)
 			}
 		}
-		clear(g.waiting[:n])
-		g.waiting = g.waiting[n:]
 		if lot != nil {
 			return lot
 		}
 	}
-	g.waiting, g.running = nil, false
+	g.waiting, g.held, g.running = nil, nil, false
 	return nil
+}
+
+// take takes calls out of those that wait: the oldest, but of each namespace no more than its turns, so that one that floods the queue
+// delays the others by no more than their share of a lot.
+func (g *group[In, Out]) take() []*call[In, Out] {
+	if len(g.waiting) <= maxGroup || g.whose == nil {
+		n := min(len(g.waiting), maxGroup)
+		taken := slices.Clone(g.waiting[:n])
+		clear(g.waiting[:n])
+		g.waiting = g.waiting[n:]
+		g.release(taken)
+		return taken
+	}
+	// In the order of their first calls, each namespace gives one call a round.
+	turn, nth := make([]int, len(g.waiting)), map[string]int{}
+	for i, c := range g.waiting {
+		name := g.whose(c.in)
+		turn[i] = nth[name]
+		nth[name]++
+	}
+	order := make([]int, len(g.waiting))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return turn[a] - turn[b] })
+	var taken []*call[In, Out]
+	for _, i := range order[:maxGroup] {
+		taken = append(taken, g.waiting[i])
+		g.waiting[i] = nil
+	}
+	g.waiting = slices.DeleteFunc(g.waiting, func(c *call[In, Out]) bool { return c == nil })
+	g.release(taken)
+	return taken
+}
+
+func (g *group[In, Out]) release(taken []*call[In, Out]) {
+	if g.whose == nil {
+		return
+	}
+	for _, c := range taken {
+		name := g.whose(c.in)
+		if g.held[name]--; g.held[name] == 0 {
+			delete(g.held, name)
+		}
+	}
 }
 
 // workOn gives every call its outcome. A panic is the outcome of all of them: it has no caller's goroutine to end in.
@@ -149,13 +208,15 @@ type groupWrite[T any] struct {
 	// try writes items in one transaction and tells what became of each. An error of its own, unlike one of an item's, means that
 	// nothing was written; sent, that it is not known.
 	try func(ctx context.Context, items []T) (outcomes []error, sent bool, err error)
+	// whose is the namespace that an item belongs to.
+	whose func(T) string
 	// landed looks which items are on record exactly as they were meant.
 	landed func(ctx context.Context, db querier, items []T) ([]bool, error)
 }
 
 // newWriteGroup has writes of a kind share transactions.
 func newWriteGroup[T any](s *Store, g groupWrite[T]) *group[T, struct{}] {
-	return &group[T, struct{}]{work: func(ctx context.Context, items []T) []outcome[struct{}] {
+	return &group[T, struct{}]{whose: g.whose, work: func(ctx context.Context, items []T) []outcome[struct{}] {
 		outcomes := make([]outcome[struct{}], len(items))
 		for i, err := range writeGroup(ctx, s, g, items) {
 			outcomes[i].err = err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -104,6 +105,65 @@ func TestALotIsBounded(t *testing.T) {
 		b.goAhead <- struct{}{}
 	}
 	calls.Wait()
+}
+
+// TestNamespacesTakeTurns: whoever floods the queue waits for itself; of the others each lot holds what it would without the flood.
+func TestNamespacesTakeTurns(t *testing.T) {
+	b := newBench()
+	b.whose = func(n int) string { return fmt.Sprint(n % 1000) } // the last three digits are the namespace
+	var calls sync.WaitGroup
+	calls.Go(func() { _, _ = b.do(t.Context(), 0) })
+	<-b.began
+	flood := make([]int, 3*maxGroup)
+	for i := range flood {
+		flood[i] = 1000 * (i + 1)
+	}
+	b.queue(t, &calls, t.Context(), flood...)
+	b.queue(t, &calls, t.Context(), 1002, 2002, 1004)
+	b.goAhead <- struct{}{}
+	var order []int
+	for len(order) < len(flood)+3 {
+		order = append(order, <-b.began...)
+		b.goAhead <- struct{}{}
+	}
+	calls.Wait()
+	if first := order[:6]; fmt.Sprint(first) != "[1000 1002 1004 2000 2002 3000]" {
+		t.Errorf("the first lot begins with %v", first)
+	}
+	var rest []int
+	for _, n := range order {
+		if n%1000 == 0 {
+			rest = append(rest, n)
+		}
+	}
+	if !slices.Equal(rest, flood) {
+		t.Error("the calls of one namespace are not worked on in their order")
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.held) != 0 {
+		t.Errorf("it counts %v as waiting", b.held)
+	}
+}
+
+// TestAShareOfTheQueue: one namespace cannot fill the queue.
+func TestAShareOfTheQueue(t *testing.T) {
+	g := &group[int, string]{whose: func(n int) string { return fmt.Sprint(n % 10) }, running: true}
+	for i := range maxShare {
+		if err := g.enqueue(&call[int, string]{in: 10 * i, ctx: t.Context()}); err != nil {
+			t.Fatalf("call %d: %v", i, err)
+		}
+	}
+	if err := g.enqueue(&call[int, string]{in: 0, ctx: t.Context()}); !errors.Is(err, ca.ErrUnavailable) {
+		t.Errorf("one more: %v", err)
+	}
+	if err := g.enqueue(&call[int, string]{in: 1, ctx: t.Context()}); err != nil {
+		t.Errorf("another's: %v", err)
+	}
+	g.take()
+	if err := g.enqueue(&call[int, string]{in: 0, ctx: t.Context()}); err != nil {
+		t.Errorf("once there is room: %v", err)
+	}
 }
 
 func TestACallGivenUpIsNotWorkedOn(t *testing.T) {

@@ -68,8 +68,12 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
-	s.intents = newWriteGroup(s, groupWrite[intentItem]{"recording an intent", s.insertIntents, intentsOnRecord})
-	s.issued = newWriteGroup(s, groupWrite[certificateItem]{"recording a certificate", s.insertCertificates, certificatesOnRecord})
+	s.intents = newWriteGroup(s, groupWrite[intentItem]{
+		"recording an intent", s.insertIntents, func(i intentItem) string { return i.Request.Namespace }, intentsOnRecord,
+	})
+	s.issued = newWriteGroup(s, groupWrite[certificateItem]{
+		"recording a certificate", s.insertCertificates, func(c certificateItem) string { return c.Namespace }, certificatesOnRecord,
+	})
 	s.compromised = readGroup(s, "looking up a key", compromisedKeys)
 	s.actors = readGroup(s, "looking up an API token", actorsByToken)
 	if err := s.check(ctx); err != nil {

@@ -99,6 +99,7 @@ type Server struct {
 	version string
 	maxBody int64
 	rates   *rates
+	shares  *shares
 	batches chan struct{} // one for each batch that is worked on
 
 	spec         []byte // OpenAPI, JSON
@@ -123,6 +124,7 @@ func New(cfg Config) (*Server, error) {
 	if inFlight == 0 {
 		inFlight = DefaultInFlight
 	}
+	s.shares = newShares(inFlight)
 	if err := s.routeAPI(inFlight); err != nil {
 		return nil, err
 	}
@@ -143,7 +145,7 @@ func (s *Server) Operations() http.Handler { return s.operations }
 func (s *Server) routeAPI(inFlight int) error {
 	s.api = s.newRouter(inFlight, apiHeaders)
 	api := s.newOpenAPI(s.api)
-	api.UseMiddleware(s.authenticate, s.limitRate, s.checkQuery, s.negotiateAnswer, s.readBody)
+	api.UseMiddleware(s.authenticate, s.limitShare, s.limitRate, s.checkQuery, s.negotiateAnswer, s.readBody)
 	for _, register := range []func(huma.API) error{
 		s.routeIssue, s.routeBatch, s.routeCertificate, s.routeCertificates, s.routeRevoke,
 		s.routeRequests, s.routeRequest, s.routeApprove, s.routeReject,
