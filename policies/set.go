@@ -2,7 +2,6 @@ package policies
 
 import (
 	"embed"
-	"fmt"
 	"io/fs"
 	"slices"
 )
@@ -27,14 +26,17 @@ func (s *Set) Profile(name string) (*Profile, bool) {
 	return p, ok
 }
 
-//go:embed profiles/*.yaml
+//go:embed profiles/*.yaml profiles/cases/*.yaml
 var shipped embed.FS
 
 // Shipped are the profiles that come with the program.
-func Shipped() (*Set, error) {
+func Shipped() (*Set, error) { return Load(ShippedFiles()) }
+
+// ShippedFiles are their files, with their cases.
+func ShippedFiles() fs.FS {
 	fsys, err := fs.Sub(shipped, "profiles")
 	if err != nil {
-		return nil, fmt.Errorf("opening the shipped profiles: %w", err)
+		panic(err) // the name is a constant, and valid
 	}
-	return Load(fsys)
+	return fsys
 }

@@ -30,7 +30,7 @@ func (a *app) policyCommand() *cobra.Command {
   chancery policy explain --csr www.csr --policies profiles/    what the profiles in a directory would decide`,
 	}
 	cmd.AddCommand(
-		a.policyExplainCommand(), a.policyBacktestCommand(),
+		a.policyExplainCommand(), a.policyTestCommand(), a.policyLintCommand(), a.policyDiffCommand(), a.policyBacktestCommand(),
 		a.policyActivateCommand(), a.policyReloadCommand(),
 		a.policyDecisionCommand("approve", "Agree to proposed policies; with the last approval needed they rule", (*client.Client).ApprovePolicies),
 		a.policyDecisionCommand("reject", "End a proposal", (*client.Client).RejectPolicies),

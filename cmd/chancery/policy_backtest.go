@@ -53,6 +53,8 @@ of possession (they were verified then). The exit code is 0 whatever would chang
 	}
 	configFlag(cmd, &o.config)
 	cmd.Flags().StringVar(&o.policies, "policies", "", "directory of the profiles to try; without it, those of the configuration")
+	cmd.Flags().StringVar(&o.policies, "policy", "", "the same")
+	_ = cmd.Flags().MarkHidden("policy")
 	cmd.Flags().StringVar(&o.since, "since", "90d", "how far to go back, such as 90d")
 	cmd.Flags().StringVar(&o.rows, "rows", "", "file for every request that would change, one JSON object a line")
 	cmd.Flags().IntVar(&o.trial.Examples, "examples", 3, "examples of each kind of change and rule")

@@ -40,8 +40,13 @@ const scripts = "testdata/script"
 // start of a process for each command.
 //
 // Each script has a SoftHSM of its own without a token, $PIN_FILE and $SO_PIN_FILE for one, and a database without tables, whose
-// logins are in the files owner-url and service-url. $SERVICE_API and the files under $TOKENS lead to a service that all scripts share.
-func TestScripts(t *testing.T) {
+// logins are in the files owner-url and service-url. $SERVICE_API and the files under $TOKENS lead to a service that all scripts share, whose
+// configuration is $SERVICE_CONFIG.
+func TestScripts(t *testing.T) { playScripts(t, scripts) }
+
+// playScripts plays the scripts of a directory beside a service of their own.
+func playScripts(t *testing.T, dir string) {
+	t.Helper()
 	shared := newStack(t, storagetest.New(t), false)
 	service := shared.start("scripts", shared.token.Module)
 	tokens := t.TempDir()
@@ -52,7 +57,7 @@ func TestScripts(t *testing.T) {
 	}
 	t.Run("scripts", func(t *testing.T) {
 		testscript.Run(t, testscript.Params{
-			Dir: scripts,
+			Dir: dir,
 			Setup: func(e *testscript.Env) error {
 				e.Vars = append(e.Vars,
 					actAsChancery+"=1",
@@ -61,6 +66,7 @@ func TestScripts(t *testing.T) {
 					"MODULE="+shared.token.Module,
 					"PIN="+hsmtest.UserPIN,
 					"SERVICE_API="+service.api, "SERVICE_HEALTH="+service.operations+"/readyz", "SERVICE_ROOT="+shared.root(), "TOKENS="+tokens,
+					"SERVICE_CONFIG="+filepath.Join(shared.dir, "scripts.yaml"),
 				)
 				return prepareScript(e, storagetest.NewEmpty(t))
 			},

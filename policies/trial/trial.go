@@ -85,17 +85,9 @@ func compileNamespaces(doc *strictyaml.Document, written []namespaceFile) map[st
 	all := map[string]access.Namespace{}
 	for i, w := range written {
 		field := fmt.Sprintf("namespaces[%d]", i)
-		n := access.Namespace{Name: w.Name, DNS: w.DNS, Email: w.Email, URI: w.URI, Subjects: w.Subjects, Profiles: w.Profiles}
-		for j, text := range w.IP {
-			prefix, err := netip.ParsePrefix(text)
-			if err != nil {
-				doc.Refuse(fmt.Sprintf("%s.ip[%d]", field, j), "write a prefix such as 10.1.0.0/16", "%q is not a prefix of addresses", text)
-				continue
-			}
-			n.IP = append(n.IP, prefix)
-		}
-		if err := n.Validate(); err != nil {
-			doc.Refuse(field, "", "%v", err)
+		n, ok := compileNamespace(doc, field, w)
+		if !ok {
+			continue
 		}
 		if _, twice := all[n.Name]; twice {
 			doc.Refuse(field+".name", "", "namespace %q stands here twice", n.Name)
@@ -103,4 +95,23 @@ func compileNamespaces(doc *strictyaml.Document, written []namespaceFile) map[st
 		all[n.Name] = n
 	}
 	return all
+}
+
+// compileNamespace reads one namespace, and tells whether it is sound.
+func compileNamespace(doc *strictyaml.Document, field string, w namespaceFile) (n access.Namespace, ok bool) {
+	n, ok = access.Namespace{Name: w.Name, DNS: w.DNS, Email: w.Email, URI: w.URI, Subjects: w.Subjects, Profiles: w.Profiles}, true
+	for j, text := range w.IP {
+		prefix, err := netip.ParsePrefix(text)
+		if err != nil {
+			doc.Refuse(fmt.Sprintf("%s.ip[%d]", field, j), "write a prefix such as 10.1.0.0/16", "%q is not a prefix of addresses", text)
+			ok = false
+			continue
+		}
+		n.IP = append(n.IP, prefix)
+	}
+	if err := n.Validate(); err != nil {
+		doc.Refuse(field, "", "%v", err)
+		ok = false
+	}
+	return n, ok
 }
