@@ -51,26 +51,26 @@ func TestTransparencyOfAProfile(t *testing.T) {
 }
 
 func TestTransparencyThatCannotBe(t *testing.T) {
-	for ct, want := range map[string]string{
-		"ct: {}":                                                            "ct.scts",
-		"ct: {scts: 11}":                                                    "ct.scts",
-		"ct: {scts: 2, operators: 3}":                                       "ct.operators",
-		"ct: {scts: 2, operators: -1}":                                      "ct.operators",
-		"ct: {scts: 2, logs: [one]}":                                        "ct.logs",
-		"ct: {scts: 2, logs: [one, one]}":                                   "ct.logs[1]",
-		"ct: {scts: 1, logs: [' ']}":                                        "ct.logs[0]",
-		"ct: {scts: 2, longer: [{than: 180d, scts: 2}]}":                    "ct.longer[0].scts",
-		"ct: {scts: 2, longer: [{than: soon, scts: 3}]}":                    "ct.longer[0].than",
-		"ct: {scts: 2, longer: [{than: 2d, scts: 3}, {than: 1d, scts: 4}]}": "ct.longer[1].than",
-		"ct: {scts: 2, timeout: 21s}":                                       "ct.timeout",
-		"ct: {scts: 2, timeout: 500ms}":                                     "ct.timeout",
-		"ct: {scts: 2, timeout: never}":                                     "ct.timeout",
-		"ct: {scts: 2, patience: 0s}":                                       "ct.patience",
-		"ct: {scts: 2, wait: 5s}":                                           "wait",
+	for _, c := range []struct{ ct, want string }{
+		{"ct: {}", "ct.scts"},
+		{"ct: {scts: 11}", "ct.scts"},
+		{"ct: {scts: 2, operators: 3}", "ct.operators"},
+		{"ct: {scts: 2, operators: -1}", "ct.operators"},
+		{"ct: {scts: 2, logs: [one]}", "ct.logs"},
+		{"ct: {scts: 2, logs: [one, one]}", "ct.logs[1]"},
+		{"ct: {scts: 1, logs: [' ']}", "ct.logs[0]"},
+		{"ct: {scts: 2, longer: [{than: 180d, scts: 2}]}", "ct.longer[0].scts"},
+		{"ct: {scts: 2, longer: [{than: soon, scts: 3}]}", "ct.longer[0].than"},
+		{"ct: {scts: 2, longer: [{than: 2d, scts: 3}, {than: 1d, scts: 4}]}", "ct.longer[1].than"},
+		{"ct: {scts: 2, timeout: 21s}", "ct.timeout"},
+		{"ct: {scts: 2, timeout: 500ms}", "ct.timeout"},
+		{"ct: {scts: 2, timeout: never}", "ct.timeout"},
+		{"ct: {scts: 2, patience: 0s}", "ct.patience"},
+		{"ct: {scts: 2, wait: 5s}", "wait"},
 	} {
-		_, err := withCT(t, ct)
-		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "tls-server.yaml:") {
-			t.Errorf("%s: %v does not name %s and its line", ct, err, want)
+		_, err := withCT(t, c.ct)
+		if err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "tls-server.yaml:") {
+			t.Errorf("%s: %v does not name %s and its line", c.ct, err, c.want)
 		}
 	}
 }
