@@ -9,7 +9,7 @@ FUZZTIME     ?= 60s
 BENCHTIME    ?= 2s
 COUNT        ?= 1
 MODULES      ?=
-TEST_TIMEOUT ?= 8m
+TEST_TIMEOUT ?= 15m
 
 # The version is the nearest tag, else the commit, else nothing in particular: a tarball and a repository without commits build too.
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unversioned)

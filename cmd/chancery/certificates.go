@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"encoding/hex"
 	"fmt"
 	"io"
@@ -43,42 +42,50 @@ func parseSerial(s string) (string, error) {
 }
 
 func (a *app) getCommand() *cobra.Command {
+	var api apiFlags
 	var issuer, format string
 	cmd := &cobra.Command{
 		Use:   "get SERIAL",
 		Short: "Show a certificate and its state, or fetch it",
 		Args:  cobra.ExactArgs(1),
-	}
-	cmd.Flags().StringVar(&issuer, "issuer", "", "authority, where several have issued the serial")
-	cmd.Flags().StringVar(&format, "format", "", "fetch the certificate itself: pem, chain or der")
-	return a.overAPI(cmd, access.Auditor, func(ctx context.Context, c *client.Client, args []string) error {
-		serial, err := parseSerial(args[0])
-		if err != nil {
-			return err
-		}
-		fetch, ok := map[string]func() ([]byte, error){
-			"":      nil,
-			"pem":   func() ([]byte, error) { return c.GetPEM(ctx, serial, issuer) },
-			"chain": func() ([]byte, error) { return c.GetChain(ctx, serial, issuer) },
-			"der":   func() ([]byte, error) { return c.GetDER(ctx, serial, issuer) },
-		}[format]
-		if !ok {
-			return misuse{fmt.Errorf("--format %q: use pem, chain or der", format)}
-		}
-		if fetch != nil {
-			data, err := fetch()
+		RunE: func(cmd *cobra.Command, args []string) error {
+			serial, err := parseSerial(args[0])
 			if err != nil {
 				return err
 			}
-			_, err = a.Stdout.Write(data)
-			return err
-		}
-		found, err := c.Get(ctx, serial, issuer)
-		if err != nil {
-			return err
-		}
-		return a.print(found, func(w io.Writer) { writeCertificate(w, found) })
-	})
+			c, err := a.connect(api, access.Auditor)
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			fetch, ok := map[string]func() ([]byte, error){
+				"":      nil,
+				"pem":   func() ([]byte, error) { return c.GetPEM(cmd.Context(), serial, issuer) },
+				"chain": func() ([]byte, error) { return c.GetChain(cmd.Context(), serial, issuer) },
+				"der":   func() ([]byte, error) { return c.GetDER(cmd.Context(), serial, issuer) },
+			}[format]
+			if !ok {
+				return misuse{fmt.Errorf("--format %q: use pem, chain or der", format)}
+			}
+			if fetch != nil {
+				data, err := fetch()
+				if err != nil {
+					return err
+				}
+				_, err = a.Stdout.Write(data)
+				return err
+			}
+			found, err := c.Get(cmd.Context(), serial, issuer)
+			if err != nil {
+				return err
+			}
+			return a.print(found, func(w io.Writer) { writeCertificate(w, found) })
+		},
+	}
+	api.add(cmd)
+	cmd.Flags().StringVar(&issuer, "issuer", "", "authority, where several have issued the serial")
+	cmd.Flags().StringVar(&format, "format", "", "fetch the certificate itself: pem, chain or der")
+	return cmd
 }
 
 func writeCertificate(w io.Writer, c *client.Certificate) {
@@ -109,6 +116,7 @@ func writeCertificate(w io.Writer, c *client.Certificate) {
 }
 
 func (a *app) listCommand() *cobra.Command {
+	var api apiFlags
 	var f client.ListFilter
 	var expiresIn string
 	limit := 100
@@ -116,42 +124,49 @@ func (a *app) listCommand() *cobra.Command {
 		Use:   "list",
 		Short: "List certificates, newest first",
 		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if expiresIn != "" {
+				span, err := strictyaml.ParseDuration(expiresIn)
+				if err != nil {
+					return misuse{fmt.Errorf("--expires-in: %w", err)}
+				}
+				f.ExpiresBefore = a.Now().Add(span)
+			}
+			c, err := a.connect(api, access.Auditor)
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			found := []client.Certificate{}
+			for certificate, err := range c.List(cmd.Context(), f) {
+				if err != nil {
+					return err
+				}
+				if found = append(found, certificate); limit > 0 && len(found) == limit {
+					break
+				}
+			}
+			return a.print(found, func(w io.Writer) {
+				t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+				fmt.Fprintln(t, "SERIAL\tSTATUS\tPROFILE\tEXPIRES\tNAMES")
+				for _, x := range found {
+					fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", x.Serial, x.Status, x.Profile, x.NotAfter.Local().Format(time.DateOnly), strings.Join(x.Names, ","))
+				}
+				_ = t.Flush()
+				if limit > 0 && len(found) == limit {
+					fmt.Fprintf(a.Stderr, "the first %d; --limit 0 shows all\n", limit)
+				}
+			})
+		},
 	}
+	api.add(cmd)
 	cmd.Flags().StringVarP(&f.Query, "query", "q", "", "a part of a name or of the subject")
 	cmd.Flags().StringVar(&f.Profile, "profile", "", "of this profile")
 	cmd.Flags().StringVar(&f.Issuer, "issuer", "", "of this authority")
 	cmd.Flags().StringVar(&f.Status, "status", "", "valid, expired, revoked or on-hold")
 	cmd.Flags().StringVar(&expiresIn, "expires-in", "", "that end within this time, such as 30d")
 	cmd.Flags().IntVar(&limit, "limit", limit, "at most so many; 0 for all")
-	return a.overAPI(cmd, access.Auditor, func(ctx context.Context, c *client.Client, _ []string) error {
-		if expiresIn != "" {
-			span, err := strictyaml.ParseDuration(expiresIn)
-			if err != nil {
-				return misuse{fmt.Errorf("--expires-in: %w", err)}
-			}
-			f.ExpiresBefore = a.Now().Add(span)
-		}
-		found := []client.Certificate{}
-		for certificate, err := range c.List(ctx, f) {
-			if err != nil {
-				return err
-			}
-			if found = append(found, certificate); limit > 0 && len(found) == limit {
-				break
-			}
-		}
-		return a.print(found, func(w io.Writer) {
-			t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-			fmt.Fprintln(t, "SERIAL\tSTATUS\tPROFILE\tEXPIRES\tNAMES")
-			for _, x := range found {
-				fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", x.Serial, x.Status, x.Profile, x.NotAfter.Local().Format(time.DateOnly), strings.Join(x.Names, ","))
-			}
-			_ = t.Flush()
-			if limit > 0 && len(found) == limit {
-				fmt.Fprintf(a.Stderr, "the first %d; --limit 0 shows all\n", limit)
-			}
-		})
-	})
+	return cmd
 }
 
 func (a *app) revokeCommand() *cobra.Command {
