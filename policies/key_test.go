@@ -52,3 +52,21 @@ func TestSmallFactor(t *testing.T) {
 		}
 	})
 }
+
+// TestSmallFactorOfLargeNumbers: dividing word by word finds what dividing by each prime finds.
+func TestSmallFactorOfLargeNumbers(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		n := new(big.Int).SetBytes(rapid.SliceOfN(rapid.Byte(), 1, 260).Draw(t, "n"))
+		n.Add(n, big.NewInt(1)) // positive
+		want := uint64(0)
+		for p := uint64(2); p < 752 && want == 0; p++ {
+			if isPrime(p) && new(big.Int).Mod(n, new(big.Int).SetUint64(p)).Sign() == 0 {
+				want = p
+			}
+		}
+		got := smallFactor(n)
+		if (got == 0) != (want == 0) || got != 0 && new(big.Int).Mod(n, new(big.Int).SetUint64(got)).Sign() != 0 {
+			t.Fatalf("smallFactor(%v) = %d, want %d or another", n, got, want)
+		}
+	})
+}

@@ -1,7 +1,9 @@
 package policies
 
 import (
+	"encoding/binary"
 	"math/big"
+	"math/bits"
 
 	"github.com/chancery-ca/chancery/csr"
 )
@@ -25,7 +27,7 @@ func keyModulus[E keyed]() rule[E] {
 var smallPrimes = primeGroups(752)
 
 type primeGroup struct {
-	product *big.Int
+	product uint64
 	primes  []uint64
 }
 
@@ -33,7 +35,7 @@ func primeGroups(below uint64) []primeGroup {
 	var groups []primeGroup
 	product, primes := uint64(1), []uint64(nil)
 	closeGroup := func() {
-		groups = append(groups, primeGroup{new(big.Int).SetUint64(product), primes})
+		groups = append(groups, primeGroup{product, primes})
 		product, primes = 1, nil
 	}
 	for n := uint64(2); n < below; n++ {
@@ -59,11 +61,15 @@ func isPrime(n uint64) bool {
 	return n > 1
 }
 
-// smallFactor is a prime below 752 that divides n, or 0.
+// smallFactor is a prime below 752 that divides n, which is positive, or 0. It divides word by word: big.Int.Mod would make a quotient each
+// time that nobody wants.
 func smallFactor(n *big.Int) uint64 {
-	remainder := new(big.Int)
+	octets := n.FillBytes(make([]byte, (n.BitLen()+63)/64*8))
 	for _, g := range smallPrimes {
-		r := remainder.Mod(n, g.product).Uint64()
+		r := uint64(0)
+		for at := 0; at < len(octets); at += 8 {
+			_, r = bits.Div64(r, binary.BigEndian.Uint64(octets[at:]), g.product)
+		}
 		for _, p := range g.primes {
 			if r%p == 0 {
 				return p
