@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -65,51 +66,44 @@ func (c *CA) settle(ctx context.Context, i OpenIntent, why string) error {
 // when all have come to rest.
 func (c *CA) Run(ctx context.Context) {
 	var others sync.WaitGroup
-	others.Go(func() {
-		c.every(ctx, recoverEvery, nil, func() {
-			if _, err := c.Recover(ctx); err != nil && ctx.Err() == nil {
-				c.log.ErrorContext(ctx, "settling open intents failed; trying again", "error", err)
-			}
-		})
-	})
-	others.Go(func() {
-		c.every(ctx, learnEvery, nil, func() {
-			if err := c.LearnPublished(ctx); err != nil && ctx.Err() == nil {
-				c.log.WarnContext(ctx, "reading what is published failed; trying again", "error", err)
-			}
-		})
-	})
-	others.Go(func() {
-		failing := false // told once: the look is taken every second
-		c.every(ctx, learnNamespacesEvery, nil, func() {
-			err := c.LearnNamespaces(ctx)
-			if err != nil && !failing && ctx.Err() == nil {
-				c.log.WarnContext(ctx, "reading the namespaces failed; trying again", "error", err)
-			}
-			failing = err != nil
-		})
-	})
-	others.Go(func() {
-		failing := false // told once, not every second that the store is away
-		c.every(ctx, followEvery, nil, func() {
-			err := c.FollowPolicies(ctx)
-			if err != nil && !failing && ctx.Err() == nil {
-				c.log.ErrorContext(ctx, "following the policies that rule failed; trying again", "error", err)
-			}
-			failing = err != nil
-		})
-	})
-	for period, look := range map[time.Duration]func(context.Context) error{expireEvery: c.ExpireWaiting, resumeEvery: c.ResumeApproved} {
-		others.Go(func() {
-			c.every(ctx, period, nil, func() {
-				if err := look(ctx); err != nil && ctx.Err() == nil {
-					c.log.ErrorContext(ctx, "looking after waiting requests failed; trying again", "error", err)
-				}
-			})
-		})
+	for _, d := range []duty{
+		{recoverEvery, slog.LevelError, "settling open intents failed; trying again", false, func(ctx context.Context) error {
+			_, err := c.Recover(ctx)
+			return err
+		}},
+		{learnEvery, slog.LevelWarn, "reading what is published failed; trying again", false, c.LearnPublished},
+		{learnNamespacesEvery, slog.LevelWarn, "reading the namespaces failed; trying again", true, c.LearnNamespaces},
+		{followEvery, slog.LevelError, "following the policies that rule failed; trying again", true, c.FollowPolicies},
+		{expireEvery, slog.LevelError, lookingAfterFailed, false, c.ExpireWaiting},
+		{resumeEvery, slog.LevelError, lookingAfterFailed, false, c.ResumeApproved},
+	} {
+		others.Go(func() { c.see(ctx, d) })
 	}
 	c.every(ctx, publishEvery, c.publications.wake, func() { c.PublishDue(ctx) })
 	others.Wait()
+}
+
+const lookingAfterFailed = "looking after waiting requests failed; trying again"
+
+// duty is something that is done again and again while the authority runs.
+type duty struct {
+	period time.Duration
+	level  slog.Level // of the log, when it fails
+	words  string
+	once   bool // a row of failures is told once: it is done every second
+	do     func(context.Context) error
+}
+
+// see does a duty until the context ends.
+func (c *CA) see(ctx context.Context, d duty) {
+	failing := false
+	c.every(ctx, d.period, nil, func() {
+		err := d.do(ctx)
+		if err != nil && !(d.once && failing) && ctx.Err() == nil {
+			c.log.Log(ctx, d.level, d.words, "error", err)
+		}
+		failing = err != nil
+	})
 }
 
 // every calls step at once, then at each tick or wake-up, until the context ends.

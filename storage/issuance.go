@@ -34,7 +34,7 @@ type SettledIntent struct {
 }
 
 const workedIntents = `
-SELECT issuer, serial, kind, ''::bytea, namespace, request_id, created_at, owner_name, owner_run, profile, lease_until, lease_until < now()
+SELECT issuer, serial, kind, namespace, request_id, created_at, owner_name, owner_run, profile, lease_until, lease_until < now()
 FROM intents ORDER BY created_at, serial LIMIT $1`
 
 // WorkedIntents are the intents that are open, oldest first, without their bytes.
@@ -43,7 +43,7 @@ func (s *Store) WorkedIntents(ctx context.Context, most int) (found []WorkedInte
 	if err == nil {
 		found, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (w WorkedIntent, err error) {
 			var serial []byte
-			err = row.Scan(&w.Issuer, &serial, &w.Kind, &w.TBS, &w.Namespace, &w.RequestID, &w.CreatedAt, &w.Owner.Name, &w.Owner.Run, &w.Profile,
+			err = row.Scan(&w.Issuer, &serial, &w.Kind, &w.Namespace, &w.RequestID, &w.CreatedAt, &w.Owner.Name, &w.Owner.Run, &w.Profile,
 				&w.LeaseUntil, &w.Expired)
 			copy(w.Serial[:], serial)
 			return w, err

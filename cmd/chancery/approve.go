@@ -32,14 +32,9 @@ func (a *app) requestsCommand() *cobra.Command {
 			}
 			return a.print(r, func(w io.Writer) { writeRequest(w, r) })
 		}
-		found := []client.WaitingRequest{}
-		for r, err := range c.Requests(ctx, f) {
-			if err != nil {
-				return err
-			}
-			if found = append(found, r); limit > 0 && len(found) == limit {
-				break
-			}
+		found, err := collect(c.Requests(ctx, f), limit)
+		if err != nil {
+			return err
 		}
 		return a.print(found, func(w io.Writer) {
 			t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)

@@ -137,14 +137,9 @@ func (a *app) listCommand() *cobra.Command {
 				return err
 			}
 			defer c.Close()
-			found := []client.Certificate{}
-			for certificate, err := range c.List(cmd.Context(), f) {
-				if err != nil {
-					return err
-				}
-				if found = append(found, certificate); limit > 0 && len(found) == limit {
-					break
-				}
+			found, err := collect(c.List(cmd.Context(), f), limit)
+			if err != nil {
+				return err
 			}
 			return a.print(found, func(w io.Writer) {
 				t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)

@@ -249,9 +249,7 @@ func (c *Config) validate(doc *strictyaml.Document) {
 		}
 	}
 	c.CAA.validate(doc)
-	for i := range c.Namespaces {
-		c.validateNamespace(doc, i)
-	}
+	validateNamespaces(doc, c.Namespaces)
 	for field, address := range map[string]string{"listen.api": c.Listen.API, "listen.distribution": c.Listen.Distribution, "listen.operations": c.Listen.Operations} {
 		if _, port, err := net.SplitHostPort(address); err != nil || port == "" {
 			doc.Refuse(field, "write host:port, for example 127.0.0.1:8443", "%q is not an address", address)
@@ -273,14 +271,17 @@ func (c *Config) validate(doc *strictyaml.Document) {
 	}
 }
 
-func (c *Config) validateNamespace(doc *strictyaml.Document, i int) {
-	n, field := c.Namespaces[i], fmt.Sprintf("namespaces[%d]", i)
-	for _, other := range c.Namespaces[:i] {
-		if other.Name == n.Name {
-			doc.Refuse(field+".name", "", "namespace %q stands here twice", n.Name)
+// validateNamespaces reports what is wrong with each of a document's namespaces, and with all together.
+func validateNamespaces(doc *strictyaml.Document, all []NamespaceConfig) {
+	for i, n := range all {
+		field := fmt.Sprintf("namespaces[%d]", i)
+		for _, other := range all[:i] {
+			if other.Name == n.Name {
+				doc.Refuse(field+".name", "", "namespace %q stands here twice", n.Name)
+			}
 		}
+		n.validate(doc, field+".")
 	}
-	n.validate(doc, field+".")
 }
 
 // validate reports what is wrong with a namespace, at fields that begin with a path.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"os"
 	"strings"
 
@@ -67,6 +68,20 @@ func (a *app) overAPI(cmd *cobra.Command, role access.Role, do func(ctx context.
 		return do(cmd.Context(), c, args)
 	}
 	return cmd
+}
+
+// collect walks through what the service lists, to the end or to a limit; 0 is none. It returns no nil slice, which JSON would show as null.
+func collect[T any](all iter.Seq2[T, error], limit int) ([]T, error) {
+	found := []T{}
+	for one, err := range all {
+		if err != nil {
+			return nil, err
+		}
+		if found = append(found, one); limit > 0 && len(found) == limit {
+			break
+		}
+	}
+	return found, nil
 }
 
 func first(values ...string) string {

@@ -18,6 +18,7 @@ import (
 	"github.com/chancery-ca/chancery/csr"
 	"github.com/chancery-ca/chancery/policies"
 	"github.com/chancery-ca/chancery/policies/trial"
+	"github.com/chancery-ca/chancery/strictyaml"
 )
 
 func (a *app) policyCommand() *cobra.Command {
@@ -143,21 +144,28 @@ func (a *app) explainHere(o explainOptions, request string) (*client.Decision, e
 	return explained(set.Decide(r)), nil
 }
 
-// oneNamespace is one of the namespaces of a file.
+// oneNamespace is one of the namespaces of a file, which has the form of the configuration.
 func oneNamespace(file, name string) (access.Namespace, error) {
 	content, err := os.ReadFile(file)
 	if err != nil {
 		return access.Namespace{}, fmt.Errorf("reading the namespaces: %w", err)
 	}
-	all, err := trial.ReadNamespaces(file, content)
-	if err != nil {
+	var written struct {
+		Namespaces []NamespaceConfig `yaml:"namespaces"`
+	}
+	doc := strictyaml.Decode(file, content, &written)
+	if doc.OK() {
+		validateNamespaces(doc, written.Namespaces)
+	}
+	if err := doc.Err(); err != nil {
 		return access.Namespace{}, err
 	}
-	n, ok := all[name]
-	if !ok {
-		return access.Namespace{}, misuse{fmt.Errorf("--namespace %q: %s has no such namespace", name, file)}
+	for _, n := range written.Namespaces {
+		if n.Name == name {
+			return n.namespace(), nil
+		}
 	}
-	return n, nil
+	return access.Namespace{}, misuse{fmt.Errorf("--namespace %q: %s has no such namespace", name, file)}
 }
 
 // explained is a decision made here, in the words of the API.

@@ -56,7 +56,7 @@ func Everything() access.Namespace {
 	}
 }
 
-// namespaceFile is a namespace as it stands in files: the form of the service's configuration.
+// namespaceFile is the namespace of cases: what it owns and may use, in the words of the service's configuration.
 type namespaceFile struct {
 	Name     string   `yaml:"name"`
 	DNS      []string `yaml:"dns"`
@@ -65,36 +65,6 @@ type namespaceFile struct {
 	URI      []string `yaml:"uri"`
 	Subjects []string `yaml:"subjects"`
 	Profiles []string `yaml:"profiles"`
-}
-
-// ReadNamespaces reads a file whose one field, namespaces, holds namespaces as the service's configuration does. What is wrong is
-// reported at once, as *strictyaml.Error.
-func ReadNamespaces(file string, content []byte) (map[string]access.Namespace, error) {
-	var written struct {
-		Namespaces []namespaceFile `yaml:"namespaces"`
-	}
-	doc := strictyaml.Decode(file, content, &written)
-	if !doc.OK() {
-		return nil, doc.Err()
-	}
-	found := compileNamespaces(doc, written.Namespaces)
-	return found, doc.Err()
-}
-
-func compileNamespaces(doc *strictyaml.Document, written []namespaceFile) map[string]access.Namespace {
-	all := map[string]access.Namespace{}
-	for i, w := range written {
-		field := fmt.Sprintf("namespaces[%d]", i)
-		n, ok := compileNamespace(doc, field, w)
-		if !ok {
-			continue
-		}
-		if _, twice := all[n.Name]; twice {
-			doc.Refuse(field+".name", "", "namespace %q stands here twice", n.Name)
-		}
-		all[n.Name] = n
-	}
-	return all
 }
 
 // compileNamespace reads one namespace, and tells whether it is sound.
