@@ -32,14 +32,15 @@ func BenchmarkSign(b *testing.B) {
 	}
 	b.Cleanup(func() { _ = os.RemoveAll(shm) })
 	var keepers []hsm.Signer
-	var workers []int
+	var pids []int
 	for _, dir := range []string{shm, b.TempDir()} {
-		config, _ := a.config(b, a.fixture.Config())
-		config.Journal, config.Log, config.Worker = filepath.Join(dir, "journal"), slog.New(slog.DiscardHandler), workerCommand(io.Discard)
-		r := start(b, config, &syncBuffer{})
-		keepers = append(keepers, r.signer(b, a.certificate.PublicKey))
-		workers = append(workers, r.keeper.tokens[0].worker.cmd.Process.Pid)
+		s := supervise(b, a, a.fixture.Config(), dir)
+		keepers, pids = append(keepers, s.signer(b, a)), append(pids, s.pid())
 	}
+	config, _ := a.config(b, a.fixture.Config())
+	config.Journal, config.Log, config.Worker = filepath.Join(b.TempDir(), "journal"), slog.New(slog.DiscardHandler), workerCommand(io.Discard)
+	apart := start(b, config, &syncBuffer{})
+	keepers, pids = append(keepers, apart.signer(b, a.certificate.PublicKey)), append(pids, apart.keeper.tokens[0].workerPID())
 	token, err := hsm.OpenRecovering(b.Context(), a.fixture.Config(), slog.New(slog.DiscardHandler))
 	if err != nil {
 		b.Fatal(err)
@@ -63,6 +64,7 @@ func BenchmarkSign(b *testing.B) {
 				{"hsm", through(inProcess)},
 				{"keeper", through(keepers[0])},
 				{"keeper-disk", through(keepers[1])},
+				{"keeper-worker", through(keepers[2])},
 			}
 			const rounds = 4
 			took, spent := make([]time.Duration, len(ways)), make([]time.Duration, len(ways))
@@ -70,9 +72,9 @@ func BenchmarkSign(b *testing.B) {
 			b.ResetTimer()
 			for range rounds {
 				for i, way := range ways {
-					before := processorTime(b, workers)
+					before := processorTime(b, pids)
 					took[i] += callAll(b, callers, n, way.call)
-					spent[i] += processorTime(b, workers) - before
+					spent[i] += processorTime(b, pids) - before
 				}
 			}
 			for i, way := range ways {
@@ -107,9 +109,9 @@ func callAll(b *testing.B, callers, n int, call func(caller int) error) time.Dur
 	return time.Since(began)
 }
 
-// processorTime is what this process and the workers have used so far.
-func processorTime(b *testing.B, workers []int) (total time.Duration) {
-	for _, pid := range append([]int{os.Getpid()}, workers...) {
+// processorTime is what this process and others have used so far.
+func processorTime(b *testing.B, others []int) (total time.Duration) {
+	for _, pid := range append([]int{os.Getpid()}, others...) {
 		tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
 		if err != nil {
 			b.Fatal(err)

@@ -10,8 +10,9 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"runtime"
+	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/chancery-ca/chancery/hsm"
@@ -23,24 +24,29 @@ const (
 	dialTimeout    = 2 * time.Second
 )
 
-// Client reaches a keeper over its socket, on one connection for all callers, which is made when it is needed and made again when it was
-// lost. It is safe for concurrent use. What was on its way when the keeper went away fails with an error that wraps hsm.ErrUnavailable.
+// Client reaches a keeper over its socket. A call has a connection to itself until it is answered; connections are made when there are not
+// enough, kept for the next call, and made again when they were lost. It is safe for concurrent use. What was on its way when the keeper
+// went away fails with an error that wraps hsm.ErrUnavailable.
 type Client struct {
 	path    string
 	timeout time.Duration
+	room    chan struct{} // one for each call in progress
 
 	mu     sync.Mutex
-	link   *link
+	idle   []*link
+	busy   map[*link]bool
 	closed bool
-	ended  sync.WaitGroup
 }
+
+// maxLines is how many calls of one client are with the keeper at once. More wait here, where waiting costs least.
+const maxLines = 32
 
 // NewClient makes a client of the keeper whose socket is at path. A timeout of 0, for one answer, means 10 seconds. Nothing is connected yet.
 func NewClient(path string, timeout time.Duration) *Client {
 	if timeout == 0 {
 		timeout = defaultTimeout
 	}
-	return &Client{path: path, timeout: timeout}
+	return &Client{path: path, timeout: timeout, room: make(chan struct{}, maxLines), busy: map[*link]bool{}}
 }
 
 // Key is a key that a keeper holds.
@@ -50,16 +56,24 @@ type Key struct {
 	Tokens []string // serial numbers of the tokens that were seen to hold it
 }
 
-// Close ends the connection. Calls in progress fail.
+// Close ends the connections. Calls in progress fail.
 func (c *Client) Close() error {
 	c.mu.Lock()
-	l := c.link
-	c.link, c.closed = nil, true
-	c.mu.Unlock()
-	if l != nil {
+	idle := c.idle
+	c.idle, c.closed = nil, true
+	for l := range c.busy {
 		_ = l.conn.Close()
 	}
-	c.ended.Wait()
+	c.mu.Unlock()
+	for _, l := range idle {
+		_ = l.conn.Close()
+	}
+	for range cap(c.room) { // until each call has come to its end
+		c.room <- struct{}{}
+	}
+	for range cap(c.room) {
+		<-c.room
+	}
 	return nil
 }
 
@@ -135,153 +149,184 @@ func (s *signer) SignMessage(_ io.Reader, message []byte, opts crypto.SignerOpts
 	return signature, nil
 }
 
-// link is one connection.
+// link is one connection, on which one call at a time goes on.
 type link struct {
-	conn *net.UnixConn
-	out  *outbox
-
-	mu      sync.Mutex
-	next    uint64
-	waiting map[uint64]chan reply
-	err     error // why it has ended
-}
-
-type reply struct {
-	body []byte
-	err  error
+	conn   *net.UnixConn
+	frames *frameReader
+	count  uint64 // of calls
+	unsent []byte // kept for the next
 }
 
 // ask sends a request and waits for its answer.
 func (c *Client) ask(ctx context.Context, kind byte, parts ...[]byte) ([]byte, error) {
-	l, err := c.connected()
+	if err := c.enter(ctx); err != nil {
+		return nil, err
+	}
+	defer func() { <-c.room }()
+	l, err := c.take()
 	if err != nil {
 		return nil, fmt.Errorf("%w: reaching the keeper at %s: %w", hsm.ErrUnavailable, c.path, err)
 	}
-	id, answer, err := l.expect()
-	if err != nil {
-		return nil, err
+	stop := context.AfterFunc(ctx, func() { _ = l.conn.Close() })
+	body, failure, err := l.ask(kind, parts, time.Now().Add(c.timeout))
+	stop()
+	c.give(l, err == nil)
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return nil, fmt.Errorf("%w: the keeper did not answer within %s", hsm.ErrUnavailable, c.timeout)
+	case err != nil && ctx.Err() != nil:
+		return nil, fmt.Errorf("%w: waiting for the keeper: %w", hsm.ErrUnavailable, ctx.Err())
+	case err != nil:
+		return nil, fmt.Errorf("%w: the connection to the keeper was lost: %w", hsm.ErrUnavailable, err)
 	}
-	if err := l.out.put(kind, id, parts...); err != nil {
-		l.give(id)
-		return nil, fmt.Errorf("%w: sending to the keeper: %w", hsm.ErrUnavailable, err)
+	return body, failure
+}
+
+// enter waits for room.
+func (c *Client) enter(ctx context.Context) error {
+	select {
+	case c.room <- struct{}{}:
+		return nil
+	default:
 	}
-	runtime.Gosched() // others that have something to send put it in, and one write takes it all
-	l.out.flush()
 	timer := time.NewTimer(c.timeout)
 	defer timer.Stop()
 	select {
-	case r := <-answer:
-		return r.body, r.err
+	case c.room <- struct{}{}:
+		return nil
 	case <-ctx.Done():
-		l.give(id)
-		return nil, fmt.Errorf("%w: waiting for the keeper: %w", hsm.ErrUnavailable, ctx.Err())
+		return fmt.Errorf("%w: waiting for the keeper: %w", hsm.ErrUnavailable, ctx.Err())
 	case <-timer.C:
-		l.give(id)
-		return nil, fmt.Errorf("%w: the keeper did not answer within %s", hsm.ErrUnavailable, c.timeout)
+		return fmt.Errorf("%w: of %d calls before this one none was answered within %s", hsm.ErrUnavailable, maxLines, c.timeout)
 	}
 }
 
-// connected is the connection, made if there is none.
-func (c *Client) connected() (*link, error) {
+// ask returns the answer or the failure that the keeper told; err means that the connection is of no more use.
+func (l *link) ask(kind byte, parts [][]byte, until time.Time) (body []byte, failure, err error) {
+	if err := l.conn.SetDeadline(until); err != nil {
+		return nil, nil, err
+	}
+	l.count++
+	l.unsent = appendFrame(l.unsent[:0], kind, l.count, parts...)
+	_, err = l.conn.Write(l.unsent)
+	if cap(l.unsent) > keptBuffer {
+		l.unsent = nil
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	f, err := l.frames.next()
+	switch {
+	case err != nil:
+		return nil, nil, err
+	case f.request != l.count:
+		return nil, nil, fmt.Errorf("%w: an answer to request %d came to request %d", ErrProtocol, f.request, l.count)
+	case f.kind == frameAnswer:
+		return bytes.Clone(f.body), nil, nil
+	case f.kind == frameError:
+		return nil, parseError(f.body), nil
+	}
+	return nil, nil, fmt.Errorf("%w: a frame of type %d", ErrProtocol, f.kind)
+}
+
+// take is a connection for one call. Those on which the keeper has hung up are sorted out.
+func (c *Client) take() (*link, error) {
+	for {
+		l, err := c.takeIdle()
+		if err != nil {
+			return nil, err
+		}
+		if l == nil {
+			break
+		}
+		if quiet(l.conn) {
+			return l, nil
+		}
+		c.give(l, false)
+	}
+	l, err := c.connect()
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		_ = l.conn.Close()
+		return nil, net.ErrClosed
+	}
+	c.busy[l] = true
+	return l, nil
+}
+
+// takeIdle is the connection that was used last, which the processor's caches know best; nil when there is none.
+func (c *Client) takeIdle() (*link, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
 		return nil, net.ErrClosed
 	}
-	if c.link != nil && c.link.living() {
-		return c.link, nil
+	last := len(c.idle) - 1
+	if last < 0 {
+		return nil, nil
 	}
+	l := c.idle[last]
+	c.idle = c.idle[:last]
+	c.busy[l] = true
+	return l, nil
+}
+
+// give takes a connection back.
+func (c *Client) give(l *link, sound bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.busy, l)
+	if sound && !c.closed {
+		c.idle = append(c.idle, l)
+		return
+	}
+	_ = l.conn.Close()
+}
+
+func (c *Client) connect() (*link, error) {
 	conn, err := dial(c.path)
 	if err != nil {
 		return nil, err
 	}
-	l := &link{conn: conn, out: newOutbox(conn), waiting: map[uint64]chan reply{}}
-	frames := newFrameReader(conn, maxFrame)
-	if err := l.greet(frames); err != nil {
+	l := &link{conn: conn, frames: newFrameReader(conn, maxFrame)}
+	if err := l.greet(); err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
-	c.link = l
-	c.ended.Go(func() { l.read(frames) })
 	return l, nil
 }
 
-func (l *link) greet(frames *frameReader) error {
+func (l *link) greet() error {
 	if err := l.conn.SetDeadline(time.Now().Add(dialTimeout)); err != nil {
 		return err
 	}
-	if err := l.out.put(frameHello, 0, []byte(hello)); err != nil {
+	if _, err := l.conn.Write(appendFrame(nil, frameHello, 0, []byte(hello))); err != nil {
 		return err
 	}
-	l.out.flush()
-	f, err := frames.next()
+	f, err := l.frames.next()
 	if err != nil {
 		return fmt.Errorf("it did not say hello (is this process's user among its peers?): %w", err)
 	}
 	if f.kind != frameHello || string(f.body) != hello {
 		return fmt.Errorf("%w: it does not speak %q", ErrProtocol, hello)
 	}
-	return l.conn.SetDeadline(time.Time{})
+	return nil
 }
 
-func (l *link) living() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.err == nil
-}
-
-func (l *link) expect() (uint64, chan reply, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.err != nil {
-		return 0, nil, l.err
+// quiet tells whether a connection is up and nothing has arrived on it: what one expects of one that nobody uses.
+func quiet(conn *net.UnixConn) bool {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return false
 	}
-	l.next++
-	answer := make(chan reply, 1)
-	l.waiting[l.next] = answer
-	return l.next, answer, nil
-}
-
-// give takes back what is waited for.
-func (l *link) give(id uint64) chan reply {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	answer := l.waiting[id]
-	delete(l.waiting, id)
-	return answer
-}
-
-// read hands answers to those who wait, until the connection ends.
-func (l *link) read(frames *frameReader) {
-	for {
-		f, err := frames.next()
-		if err != nil {
-			l.end(err)
-			return
-		}
-		answer := l.give(f.request)
-		if answer == nil {
-			continue // whoever asked has stopped waiting
-		}
-		switch f.kind {
-		case frameAnswer:
-			answer <- reply{body: bytes.Clone(f.body)}
-		case frameError:
-			answer <- reply{err: parseError(f.body)}
-		default:
-			answer <- reply{err: fmt.Errorf("%w: %w: a frame of type %d", hsm.ErrUnavailable, ErrProtocol, f.kind)}
-			l.end(ErrProtocol)
-			return
-		}
-	}
-}
-
-func (l *link) end(why error) {
-	_ = l.conn.Close()
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.err = fmt.Errorf("%w: the connection to the keeper was lost: %w", hsm.ErrUnavailable, why)
-	for id, answer := range l.waiting {
-		answer <- reply{err: l.err}
-		delete(l.waiting, id)
-	}
+	var peeked error
+	err = raw.Read(func(fd uintptr) bool {
+		var one [1]byte
+		_, _, peeked = syscall.Recvfrom(int(fd), one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+		return true
+	})
+	return err == nil && errors.Is(peeked, syscall.EAGAIN)
 }

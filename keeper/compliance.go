@@ -33,7 +33,7 @@ func (p KeyPolicy) required() hsm.Requirement {
 }
 
 // open finds the key in a token, and holds both to what is required of them.
-func (k *workersKey) open(token *hsm.Recovering, public crypto.PublicKey) (hsm.Signer, error) {
+func (k *openKey) open(token *hsm.Recovering, public crypto.PublicKey) (hsm.Signer, error) {
 	ref := hsm.KeyRef{Label: k.Label, ID: k.ID}
 	signer, err := token.Signer(ref, public, k.Restored)
 	if err != nil || k.Require == (hsm.Requirement{}) {
@@ -53,30 +53,25 @@ func (k *workersKey) open(token *hsm.Recovering, public crypto.PublicKey) (hsm.S
 func (h *held) standing() standing {
 	s := standing{Required: h.key.required()}
 	for _, p := range h.places {
-		p.token.mu.Lock()
-		if lack := p.token.lacks[h.key.Name]; lack != "" {
+		if lack := p.token.lacking(h.key.Name); lack != "" {
 			s.Lacks = append(s.Lacks, lack)
 		}
-		p.token.mu.Unlock()
 	}
 	return s
 }
 
-// answerStanding answers a client that asks what a key is held to.
-func (c *client) answerStanding(f frame) error {
+// standing answers a client that asks what a key is held to.
+func (c *client) standing(body []byte) (answer []byte, failure, err error) {
 	var id keyID
-	if copy(id[:], f.body) != len(id) || len(f.body) != len(id) {
-		return fmt.Errorf("%w: a key identifier of %d octets", ErrProtocol, len(f.body))
+	if copy(id[:], body) != len(id) || len(body) != len(id) {
+		return nil, nil, fmt.Errorf("%w: a key identifier of %d octets", ErrProtocol, len(body))
 	}
 	h := c.keeper.keys[id]
 	if h == nil {
-		return c.out.put(frameError, f.request, appendError(nil, fmt.Errorf("%w: with the identifier %x", ErrUnknownKey, id)))
+		return nil, fmt.Errorf("%w: with the identifier %x", ErrUnknownKey, id), nil
 	}
-	body, err := json.Marshal(h.standing())
-	if err != nil {
-		return err
-	}
-	return c.out.put(frameAnswer, f.request, body)
+	answer, err = json.Marshal(h.standing())
+	return answer, nil, err
 }
 
 // Complies asks the keeper what it holds the key with the given public key to. The error wraps hsm.ErrNotCompliant where that is less than

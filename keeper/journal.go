@@ -33,11 +33,10 @@ const (
 const kindJournal kind = "journal"
 
 const (
-	stateEvery   = 10_000 // entries between two of resultState
-	maxBatch     = 4096   // entries that share one fsync
-	maxEntry     = 64 << 10
-	journalQueue = 4096 // entries that wait for their fsync
-	noHash       = "0000000000000000000000000000000000000000000000000000000000000000"
+	stateEvery = 10_000 // entries between two of resultState
+	maxBatch   = 4096   // entries that share one fsync
+	maxEntry   = 64 << 10
+	noHash     = "0000000000000000000000000000000000000000000000000000000000000000"
 )
 
 // entry is a line of the journal: one operation. Prev is SHA-256 over the line before, without its line feed, so that no line can be
@@ -64,36 +63,38 @@ type entry struct {
 // removes and tells of. A write that fails (a full disk) is undone, and what waited for it fails; an fsync that fails leaves the file in a
 // state that nobody knows, so nothing is signed any more until a restart has read it again.
 type journal struct {
-	file  *os.File
-	now   func() time.Time
-	queue chan pending
-	ended chan struct{}
+	file *os.File
+	now  func() time.Time
 
-	closing sync.RWMutex // held for reading while something is put into the queue
+	mu      sync.Mutex
+	waiting []*pending
+	writing bool      // somebody is in commit
+	idle    sync.Cond // writing has become false
 	closed  bool
 
-	// Of the writing goroutine alone, after open.
+	// Of whoever is writing.
 	seq    uint64
 	prev   string
 	size   int64 // octets that are on the disk
 	memory map[string]memory
 	since  int // entries since the last that holds the memory
 	broken error
+	text   []byte // kept for the next
 }
 
-// pending is an entry on its way. done is called once it is on the disk, or never will be; it must not block.
+// pending is an entry on its way.
 type pending struct {
 	entry entry
-	done  func(error)
+	done  chan error
 }
 
-// openJournal opens the file, or makes it, and reads the end of it: the chain goes on from there.
+// openJournal opens the file, or makes it, and reads the end of it: the chain goes on from there. A keeper that still writes to it, and is
+// about to end, is waited for.
 func openJournal(path string, now func() time.Time) (*journal, error) {
-	j, err := readJournal(path, now)
+	j, err := afterAnother(func() (*journal, error) { return readJournal(path, now) })
 	if err != nil {
 		return nil, fmt.Errorf("opening the journal %s: %w", path, err)
 	}
-	go j.run()
 	return j, nil
 }
 
@@ -108,11 +109,10 @@ func readJournal(path string, now func() time.Time) (_ *journal, err error) {
 		}
 	}()
 	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		return nil, errors.New("another keeper is writing to it")
+		return nil, fmt.Errorf("%w is writing to it", errAnother)
 	}
-	j := &journal{
-		file: file, now: now, queue: make(chan pending, journalQueue), ended: make(chan struct{}), prev: noHash, memory: map[string]memory{},
-	}
+	j := &journal{file: file, now: now, prev: noHash, memory: map[string]memory{}}
+	j.idle.L = &j.mu
 	note, err := j.recover()
 	if err != nil {
 		return nil, err
@@ -188,53 +188,73 @@ func (j *journal) tail(size int64) (tail []byte, whole bool, err error) {
 // memories is what the guards remembered when the journal was opened.
 func (j *journal) memories() map[string]memory { return maps.Clone(j.memory) }
 
-// add writes an entry. done is called, from another goroutine, when the entry is on the disk, or with an error when it is not.
-func (j *journal) add(e entry, done func(error)) {
-	j.closing.RLock()
-	defer j.closing.RUnlock()
-	if j.closed {
-		done(fmt.Errorf("%w: the journal is closed", hsm.ErrUnavailable))
-		return
-	}
+// add writes an entry, and returns when it is on the disk, or with an error when it is not. Who finds nobody writing writes by itself;
+// those who come meanwhile share the next write.
+func (j *journal) add(e entry) error {
 	e.Time, e.Why = j.now().UTC().Format(time.RFC3339Nano), strings.ToValidUTF8(e.Why, "?")
-	j.queue <- pending{e, done}
+	j.mu.Lock()
+	if j.closed {
+		j.mu.Unlock()
+		return fmt.Errorf("%w: the journal is closed", hsm.ErrUnavailable)
+	}
+	if j.writing {
+		p := &pending{e, make(chan error, 1)}
+		j.waiting = append(j.waiting, p)
+		j.mu.Unlock()
+		return <-p.done
+	}
+	j.writing = true
+	j.mu.Unlock()
+	err := j.commit([]entry{e})
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if len(j.waiting) > 0 {
+		go j.drain()
+		return err
+	}
+	j.rest()
+	return err
+}
+
+// drain writes what waits until nothing does. It is the one who is writing.
+func (j *journal) drain() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for len(j.waiting) > 0 {
+		batch := j.waiting[:min(len(j.waiting), maxBatch)]
+		j.waiting = j.waiting[len(batch):]
+		j.mu.Unlock()
+		entries := make([]entry, len(batch))
+		for i, p := range batch {
+			entries[i] = p.entry
+		}
+		err := j.commit(entries)
+		for _, p := range batch {
+			p.done <- err
+		}
+		j.mu.Lock()
+	}
+	j.rest()
+}
+
+// rest ends the writing. The lock is held.
+func (j *journal) rest() {
+	j.writing = false
+	j.idle.Broadcast()
 }
 
 // close writes what waits and closes the file.
 func (j *journal) close() error {
-	j.closing.Lock()
-	already := j.closed
-	j.closed = true
-	j.closing.Unlock()
-	if already {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.closed {
 		return nil
 	}
-	close(j.queue)
-	<-j.ended
-	return j.file.Close()
-}
-
-func (j *journal) run() {
-	defer close(j.ended)
-	var batch []pending
-	var entries []entry
-	for first := range j.queue {
-		batch, entries = append(batch[:0], first), append(entries[:0], first.entry)
-		for more := true; more && len(batch) < maxBatch; {
-			select {
-			case p, ok := <-j.queue:
-				if more = ok; ok {
-					batch, entries = append(batch, p), append(entries, p.entry)
-				}
-			default:
-				more = false
-			}
-		}
-		err := j.commit(entries)
-		for _, p := range batch {
-			p.done(err)
-		}
+	j.closed = true
+	for j.writing {
+		j.idle.Wait()
 	}
+	return j.file.Close()
 }
 
 // commit makes entries durable, all or none.
@@ -242,8 +262,7 @@ func (j *journal) commit(entries []entry) error {
 	if j.broken != nil {
 		return j.broken
 	}
-	seq, prev, since := j.seq, j.prev, j.since
-	var text []byte
+	seq, prev, since, text := j.seq, j.prev, j.since, j.text[:0]
 	for i := range entries {
 		var err error
 		if text, seq, prev, err = appendEntry(text, &entries[i], seq, prev, j.now()); err != nil {
@@ -271,6 +290,9 @@ func (j *journal) commit(entries []entry) error {
 		return j.broken
 	}
 	j.seq, j.prev, j.since, j.size = seq, prev, since, j.size+int64(len(text))
+	if j.text = text; cap(text) > maxEntry {
+		j.text = nil
+	}
 	return nil
 }
 

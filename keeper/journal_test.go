@@ -41,12 +41,10 @@ func addAll(t *testing.T, j *journal, entries ...entry) {
 	t.Helper()
 	var group sync.WaitGroup
 	for _, e := range entries {
-		group.Add(1)
-		j.add(e, func(err error) {
-			if err != nil {
+		group.Go(func() {
+			if err := j.add(e); err != nil {
 				t.Error(err)
 			}
-			group.Done()
 		})
 	}
 	group.Wait()
@@ -111,7 +109,9 @@ func TestJournalTornByACrash(t *testing.T) {
 func TestJournalChangedIsSeen(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "journal")
 	j := openTestJournal(t, path)
-	addAll(t, j, signedEntry("1"), signedEntry("2"), signedEntry("3"))
+	for _, detail := range []string{"1", "2", "3"} {
+		addAll(t, j, signedEntry(detail))
+	}
 	closeJournal(t, j)
 	whole, err := os.ReadFile(path)
 	if err != nil {

@@ -21,7 +21,7 @@ import (
 	"github.com/chancery-ca/chancery/hsm/hsmtest"
 )
 
-// isolations are the two ways in which a service uses a key. Both pass the same tests.
+// isolations are the ways in which a service uses a key. All pass the same tests.
 var isolations = map[string]func(*testing.T, *authority, hsm.Config) hsm.Signer{
 	"none": func(t *testing.T, a *authority, c hsm.Config) hsm.Signer {
 		token, err := hsm.OpenRecovering(t.Context(), c, slog.New(slog.DiscardHandler))
@@ -39,14 +39,17 @@ var isolations = map[string]func(*testing.T, *authority, hsm.Config) hsm.Signer{
 		}
 		return signer
 	},
-	"keeper": func(t *testing.T, a *authority, c hsm.Config) hsm.Signer {
+	"holder": func(t *testing.T, a *authority, c hsm.Config) hsm.Signer {
+		return supervise(t, a, c, t.TempDir()).signer(t, a)
+	},
+	"worker": func(t *testing.T, a *authority, c hsm.Config) hsm.Signer {
 		config, log := a.config(t, c)
 		return start(t, config, log).signer(t, a.certificate.PublicKey)
 	},
 }
 
-// inBoth runs a test in each kind of isolation, with a token and a library of its own that can be made faulty.
-func inBoth(t *testing.T, test func(t *testing.T, a *authority, key hsm.Signer, f *hsmtest.Faulty)) {
+// inEach runs a test in each kind of isolation, with a token and a library of its own that can be made faulty.
+func inEach(t *testing.T, test func(t *testing.T, a *authority, key hsm.Signer, f *hsmtest.Faulty)) {
 	for name, open := range isolations {
 		t.Run(name, func(t *testing.T) {
 			a, f := newAuthority(t, 0), hsmtest.NewFaulty(t)
@@ -95,7 +98,7 @@ func TestFaults(t *testing.T) {
 		"0x101" /* CKR_USER_NOT_LOGGED_IN */, "0x82", /* CKR_OBJECT_HANDLE_INVALID */
 	} {
 		t.Run(fault, func(t *testing.T) {
-			inBoth(t, func(t *testing.T, a *authority, key hsm.Signer, f *hsmtest.Faulty) { outlive(t, a, key, f, fault, nil) })
+			inEach(t, func(t *testing.T, a *authority, key hsm.Signer, f *hsmtest.Faulty) { outlive(t, a, key, f, fault, nil) })
 		})
 	}
 }
@@ -104,11 +107,13 @@ func TestFaults(t *testing.T) {
 func TestHangAndCrash(t *testing.T) {
 	t.Parallel() // what has the library in this process cannot be: SoftHSM is one for the process
 	for _, fault := range []string{hsmtest.Hang, hsmtest.Crash} {
-		t.Run(fault, func(t *testing.T) {
-			t.Parallel()
-			a, f := newAuthority(t, 0), hsmtest.NewFaulty(t)
-			outlive(t, a, isolations["keeper"](t, a, f.Config(a.fixture)), f, fault, nil)
-		})
+		for _, isolation := range []string{"holder", "worker"} {
+			t.Run(fault+" in a "+isolation, func(t *testing.T) {
+				t.Parallel()
+				a, f := newAuthority(t, 0), hsmtest.NewFaulty(t)
+				outlive(t, a, isolations[isolation](t, a, f.Config(a.fixture)), f, fault, nil)
+			})
+		}
 	}
 }
 
@@ -131,7 +136,7 @@ func TestHangInProcess(t *testing.T) {
 }
 
 func TestWrongSignatures(t *testing.T) {
-	inBoth(t, func(t *testing.T, a *authority, key hsm.Signer, f *hsmtest.Faulty) {
+	inEach(t, func(t *testing.T, a *authority, key hsm.Signer, f *hsmtest.Faulty) {
 		// Whoever asked verifies, as issuance does: x509 refuses to return a certificate whose signature is wrong.
 		outlive(t, a, key, f, hsmtest.Wrong, func(err error) bool { return strings.Contains(err.Error(), "x509: signature") })
 	})
@@ -167,7 +172,7 @@ func atLeast(n *atomic.Int64, want int64) error {
 
 // TestTokenAwayAndBack renames the directory that the tokens are in. It is the process's, so nothing runs beside it.
 func TestTokenAwayAndBack(t *testing.T) {
-	inBoth(t, func(t *testing.T, a *authority, key hsm.Signer, f *hsmtest.Faulty) {
+	inEach(t, func(t *testing.T, a *authority, key hsm.Signer, f *hsmtest.Faulty) {
 		l := &load{a: a, key: key}
 		stop := l.run(t.Context(), 4)
 		within(t, recovery, "certificates are issued", func() error { return atLeast(&l.signed, 10) })
@@ -194,7 +199,7 @@ func TestTokenAwayAndBack(t *testing.T) {
 // TestWrongPINStopsAllTries changes the PIN that the token is opened with to a wrong one, and then ends its sessions: at most one log-in may
 // fail, however often somebody asks.
 func TestWrongPINStopsAllTries(t *testing.T) {
-	inBoth(t, func(t *testing.T, a *authority, key hsm.Signer, f *hsmtest.Faulty) {
+	inEach(t, func(t *testing.T, a *authority, key hsm.Signer, f *hsmtest.Faulty) {
 		if err := a.issue(key, leaf()); err != nil {
 			t.Fatal(err)
 		}
@@ -203,7 +208,7 @@ func TestWrongPINStopsAllTries(t *testing.T) {
 		}
 		f.Begin(t, hsmtest.CloseAll)
 		if worker, ok := key.(*signer); ok {
-			// A worker has the PIN that it was started with. So it is killed, as a crash would.
+			// A worker, or a holder, has the PIN that it was started with. So it is killed, as a crash would.
 			f.Begin(t, hsmtest.Crash)
 			_ = a.issue(worker, leaf())
 			f.Begin(t, "")

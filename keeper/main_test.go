@@ -28,19 +28,29 @@ import (
 	"github.com/chancery-ca/chancery/hsm/hsmtest"
 )
 
-// actAsWorker, set in the environment, makes the test binary a worker process.
-const actAsWorker = "CHANCERY_KEEPER_TEST_WORKER"
+// actAsWorker, set in the environment, makes the test binary a worker process; actAsHolder, set to a file, a process that holds what the
+// file says.
+const (
+	actAsWorker = "CHANCERY_KEEPER_TEST_WORKER"
+	actAsHolder = "CHANCERY_KEEPER_TEST_HOLDER"
+)
 
 func TestMain(m *testing.M) {
-	if os.Getenv(actAsWorker) == "" {
+	act := func() error { return hold(os.Getenv(actAsHolder)) }
+	switch {
+	case os.Getenv(actAsWorker) != "":
+		act = func() error {
+			socket, err := WorkerSocket()
+			if err != nil {
+				return err
+			}
+			return RunWorker(context.Background(), socket, slog.New(slog.NewTextHandler(os.Stderr, nil)))
+		}
+	case os.Getenv(actAsHolder) == "":
 		goleak.VerifyTestMain(m)
 		return
 	}
-	socket, err := WorkerSocket()
-	if err == nil {
-		err = RunWorker(context.Background(), socket, slog.New(slog.NewTextHandler(os.Stderr, nil)))
-	}
-	if err != nil {
+	if err := act(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/rsa"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -41,14 +42,27 @@ type place struct {
 // errWrongSignature means that a token answered with what is no signature of the key.
 var errWrongSignature = fmt.Errorf("%w: the token signed wrongly", hsm.ErrUnavailable)
 
-// sign has one of the tokens sign, and when it cannot, another.
-func (h *held) sign(hash crypto.Hash, digest []byte, done func([]byte, error)) {
+// sign has one of the tokens sign, and when it cannot, another. Copies of a key are only as good as the tokens that they were restored into,
+// so the signatures of a key that is in several are verified here.
+func (h *held) sign(hash crypto.Hash, digest []byte) (signature []byte, err error) {
 	if len(h.places) == 1 {
-		p := h.places[0]
-		p.token.submit(&call{key: p.index, hash: hash, digest: digest, done: done})
-		return
+		return h.places[0].sign(hash, digest)
 	}
-	h.try(h.order(), hash, digest, done)
+	for _, p := range h.order() {
+		signature, err = p.sign(hash, digest)
+		if err == nil && !verifies(h.key.public, hash, digest, signature) {
+			err = errWrongSignature
+		}
+		if err == nil || !unavailable(err) {
+			return signature, err
+		}
+		p.sick.Store(true)
+	}
+	return nil, err
+}
+
+func (p *place) sign(hash crypto.Hash, digest []byte) ([]byte, error) {
+	return p.token.sign(digestRequest{key: p.index, hash: hash, digest: digest})
 }
 
 // order is the places to try: the healthy ones by turns, then the others.
@@ -65,23 +79,6 @@ func (h *held) order() []*place {
 		healthy = append(healthy, p)
 	}
 	return append(healthy, sick...)
-}
-
-// try asks the first place, and on a failure that is the token's the rest. Copies of a key are only as good as the tokens that they were
-// restored into, so their signatures are verified here.
-func (h *held) try(order []*place, hash crypto.Hash, digest []byte, done func([]byte, error)) {
-	p, rest := order[0], order[1:]
-	p.token.submit(&call{key: p.index, hash: hash, digest: digest, done: func(signature []byte, err error) {
-		if err == nil && !verifies(h.key.public, hash, digest, signature) {
-			err = errWrongSignature
-		}
-		if err == nil || !unavailable(err) || len(rest) == 0 {
-			done(signature, err)
-			return
-		}
-		p.sick.Store(true)
-		h.try(rest, hash, digest, done)
-	}})
 }
 
 // verifies checks a signature over a digest.
@@ -123,14 +120,10 @@ func (k *Keeper) checkPlace(h *held, p *place) {
 	hash := h.key.algorithm.hash.New()
 	hash.Write(message[:])
 	digest := hash.Sum(nil)
-	signed := make(chan error, 1)
-	p.token.submit(&call{key: p.index, hash: h.key.algorithm.hash, digest: digest, done: func(signature []byte, err error) {
-		if err == nil && !verifies(h.key.public, h.key.algorithm.hash, digest, signature) {
-			err = errWrongSignature
-		}
-		signed <- err
-	}})
-	err := <-signed
+	signature, err := p.sign(h.key.algorithm.hash, digest)
+	if err == nil && !verifies(h.key.public, h.key.algorithm.hash, digest, signature) {
+		err = errWrongSignature
+	}
 	was := p.sick.Swap(err != nil)
 	e := entry{Key: h.key.Name, Kind: kindHealth, Detail: p.token.Name, SHA256: hex.EncodeToString(digest), Result: resultSigned}
 	if err != nil {
@@ -138,9 +131,16 @@ func (k *Keeper) checkPlace(h *held, p *place) {
 	}
 	// A token that is away is asked for nothing; that it is away is not written down again and again.
 	if err == nil || !was || errors.Is(err, errWrongSignature) {
-		k.journal.add(e, func(error) {})
+		if err := k.journal.add(e); err != nil {
+			k.config.Log.Error("the health of a key could not be written down", "error", err)
+		}
 	}
 	if was != (err != nil) {
 		k.config.Log.Warn("the health of a key in a token has changed", "key", h.key.Name, "token", p.token.Name, "healthy", err == nil, "error", err)
 	}
+}
+
+// healthMessage is what a key signs to show that it can: nothing that anybody takes for a certificate, and different each time.
+func healthMessage(random []byte) [sha256.Size]byte {
+	return sha256.Sum256(append([]byte("chancery keeper: this key answers\n"), random...))
 }

@@ -14,16 +14,15 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
-	"sync/atomic"
+	"syscall"
 	"time"
-
-	"github.com/chancery-ca/chancery/hsm"
 )
 
 const (
 	helloTimeout = 5 * time.Second
-	maxClients   = 64   // connections at once
-	maxInFlight  = 1024 // requests of one connection that are not answered
+	// writeTimeout bounds one write: whoever does not read what it asked for is cut off.
+	writeTimeout = 10 * time.Second
+	maxClients   = 256 // connections at once
 	// refusalsPerSecond bounds how fast refusals can fill the journal: a connection that is refused more often is closed.
 	refusalsPerSecond = 100
 )
@@ -36,11 +35,17 @@ type Config struct {
 	// Peers are the users whose processes may connect, beside the keeper's own.
 	Peers []uint32
 	// Worker makes the command of a worker process, one for each start: this program, with the arguments that make it call RunWorker with
-	// WorkerSocket. What it writes to standard error is the caller's to read.
+	// WorkerSocket. What it writes to standard error is the caller's to read. Each token is then opened by a worker of its own, and one whose
+	// library hangs or crashes takes no other along. Nil: the libraries are loaded into this process, which costs less and must be one that
+	// Supervise has started.
 	Worker func() *exec.Cmd
-	Now    func() time.Time
-	Random io.Reader
-	Log    *slog.Logger
+	// NeedsPerson is told, when it is not nil, why a token is not opened again. AwaitsPerson names tokens that are not opened at all, and why,
+	// because an earlier process was told so: one more try with a wrong PIN could lock them.
+	NeedsPerson  func(token string, why error)
+	AwaitsPerson map[string]error
+	Now          func() time.Time
+	Random       io.Reader
+	Log          *slog.Logger
 }
 
 // Keeper holds tokens, keys and the journal.
@@ -52,6 +57,9 @@ type Keeper struct {
 	names   []*held // in the order of the configuration
 	stop    context.CancelFunc
 	running sync.WaitGroup
+	// hung ends, with the reason as its cause, when a call into a library in this process does not come back.
+	hung context.Context
+	hang context.CancelCauseFunc
 
 	mu       sync.Mutex
 	clients  map[*client]bool
@@ -71,7 +79,8 @@ func New(c Config) (*Keeper, error) {
 
 func newKeeper(c Config) (*Keeper, error) {
 	k := &Keeper{config: c, keys: map[keyID]*held{}, clients: map[*client]bool{}}
-	byToken := map[string][]workerKey{}
+	k.hung, k.hang = context.WithCancelCause(context.Background())
+	byToken := map[string][]tokenKey{}
 	for _, p := range c.Keys {
 		ready, err := p.ready()
 		if err != nil {
@@ -84,7 +93,7 @@ func newKeeper(c Config) (*Keeper, error) {
 		k.keys[ready.id], k.names = h, append(k.names, h)
 		for _, name := range p.Tokens {
 			h.places = append(h.places, &place{index: len(byToken[name])})
-			byToken[name] = append(byToken[name], workerKey{
+			byToken[name] = append(byToken[name], tokenKey{
 				Name: p.Name, Label: p.Ref.Label, ID: p.Ref.ID, SPKI: ready.spki, Restored: p.Restored, Require: p.Require,
 			})
 		}
@@ -105,12 +114,14 @@ func newKeeper(c Config) (*Keeper, error) {
 			return nil, errors.Join(err, k.journal.close())
 		}
 	}
-	k.begin()
+	if err := k.begin(); err != nil {
+		return nil, errors.Join(err, k.Close())
+	}
 	return k, nil
 }
 
 // makeTokens joins tokens and the keys in them.
-func (k *Keeper) makeTokens(byToken map[string][]workerKey) error {
+func (k *Keeper) makeTokens(byToken map[string][]tokenKey) error {
 	for _, t := range k.config.Tokens {
 		if slices.ContainsFunc(k.tokens, func(other *token) bool { return other.Name == t.Name }) {
 			return fmt.Errorf("there are two tokens with the name %q", t.Name)
@@ -121,7 +132,7 @@ func (k *Keeper) makeTokens(byToken map[string][]workerKey) error {
 		for i := range byToken[t.Name] {
 			byToken[t.Name][i].Declared = t.Declared
 		}
-		k.tokens = append(k.tokens, newToken(t, byToken[t.Name], k.config.Worker, k.config.Log))
+		k.tokens = append(k.tokens, k.newToken(t, byToken[t.Name]))
 	}
 	for _, h := range k.names {
 		for i, name := range h.key.Tokens {
@@ -135,20 +146,30 @@ func (k *Keeper) makeTokens(byToken map[string][]workerKey) error {
 	return nil
 }
 
-func (k *Keeper) begin() {
+// begin opens the tokens. It fails when the opening of one in this process hangs.
+func (k *Keeper) begin() error {
 	ctx, stop := context.WithCancel(context.Background())
 	k.stop = stop
 	for _, t := range k.tokens {
+		if why := k.config.AwaitsPerson[t.Name]; why != nil {
+			t.away(why)
+			continue
+		}
 		k.running.Go(func() { t.run(ctx) })
 	}
 	for _, t := range k.tokens {
-		<-t.settled
+		select {
+		case <-t.settled:
+		case <-k.hung.Done():
+			return context.Cause(k.hung)
+		}
 	}
 	for _, h := range k.names {
 		if len(h.places) > 1 {
 			k.running.Go(func() { k.checkHealth(ctx, h) })
 		}
 	}
+	return nil
 }
 
 // Ready tells whether each key can be used in one token at least.
@@ -168,7 +189,7 @@ func (k *Keeper) Ready() error {
 	return errors.Join(wrong...)
 }
 
-// Close ends all connections, closes the tokens and writes the journal to its end.
+// Close ends all connections, closes the tokens and writes the journal to its end. It does not wait for a library that hangs.
 func (k *Keeper) Close() error {
 	k.mu.Lock()
 	for c := range k.clients {
@@ -176,13 +197,16 @@ func (k *Keeper) Close() error {
 	}
 	k.mu.Unlock()
 	k.stop()
-	k.running.Wait()
+	if k.hung.Err() == nil {
+		k.running.Wait()
+	}
 	return k.journal.close()
 }
 
 // Listen makes the socket at path, for its owner and group. A socket that a dead keeper has left is replaced, that of a living one is not.
+// A keeper that is about to end is waited for.
 func Listen(path string) (*net.UnixListener, error) {
-	l, err := listen(path)
+	l, err := afterAnother(func() (*net.UnixListener, error) { return listen(path) })
 	if err != nil {
 		return nil, fmt.Errorf("listening on %s: %w", path, err)
 	}
@@ -197,7 +221,7 @@ func listen(path string) (*net.UnixListener, error) {
 	defer dir.Close()
 	if conn, err := dial(path); err == nil {
 		_ = conn.Close()
-		return nil, errors.New("another keeper answers there")
+		return nil, fmt.Errorf("%w answers there", errAnother)
 	}
 	if info, err := os.Lstat(path); err == nil && info.Mode().Type() == os.ModeSocket {
 		if err := os.Remove(path); err != nil {
@@ -213,6 +237,19 @@ func listen(path string) (*net.UnixListener, error) {
 		return nil, errors.Join(err, l.Close())
 	}
 	return l, nil
+}
+
+// errAnother means that there is another keeper in the same place.
+var errAnother = errors.New("another keeper")
+
+// afterAnother tries what fails as long as there is another keeper. One whose supervisor has died is gone a moment later.
+func afterAnother[T any](try func() (T, error)) (T, error) {
+	for began := time.Now(); ; time.Sleep(watchEvery) {
+		made, err := try()
+		if !errors.Is(err, errAnother) || time.Since(began) > graceful {
+			return made, err
+		}
+	}
 }
 
 // maxAddress is how long a path can be that is a socket's address (unix(7)).
@@ -234,18 +271,26 @@ func dial(path string) (*net.UnixConn, error) {
 	return net.DialUnix("unix", nil, &net.UnixAddr{Name: address(dir, path), Net: "unix"})
 }
 
-// Serve answers clients until the context ends.
+// Serve answers clients until the context ends. It returns an error when a call into a library in this process does not come back: only the
+// end of the process ends such a call, so that is what the caller must bring about.
 func (k *Keeper) Serve(ctx context.Context, l *net.UnixListener) error {
-	stop := context.AfterFunc(ctx, func() { _ = l.Close() })
-	defer stop()
+	ctx, end := context.WithCancel(ctx)
+	defer end()
+	defer context.AfterFunc(k.hung, end)()
+	defer context.AfterFunc(ctx, func() { _ = l.Close() })()
 	var clients sync.WaitGroup
-	defer clients.Wait()
 	for {
 		conn, err := l.AcceptUnix()
+		if k.hung.Err() != nil {
+			return context.Cause(k.hung)
+		}
 		if ctx.Err() != nil {
+			clients.Wait()
 			return nil
 		}
 		if errors.Is(err, net.ErrClosed) {
+			end()
+			clients.Wait()
 			return fmt.Errorf("waiting for clients: %w", err)
 		}
 		if err != nil { // out of file descriptors, say
@@ -282,11 +327,11 @@ func (k *Keeper) admitClient(conn *net.UnixConn) (*client, error) {
 	if err := k.mayConnect(uid); err != nil {
 		return nil, err
 	}
-	c := &client{keeper: k, conn: conn, uid: uid, frames: newFrameReader(conn, maxFrame), out: newOutbox(conn)}
+	c := &client{keeper: k, conn: conn, uid: uid, frames: newFrameReader(conn, maxFrame)}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if len(k.clients) >= maxClients {
-		return nil, fmt.Errorf("there are %d clients already", maxClients)
+		return nil, fmt.Errorf("there are %d connections already", maxClients)
 	}
 	k.clients[c] = true
 	return c, nil
@@ -319,49 +364,65 @@ func (k *Keeper) mayRefuse(now time.Time) bool {
 	return true
 }
 
-// client is one connection of a client.
+// client is one connection of a client. It has one request at a time: who wants more at once makes more connections. So whoever reads a
+// request also signs and answers, and nobody else has to be woken.
 type client struct {
-	keeper   *Keeper
-	conn     *net.UnixConn
-	uid      uint32
-	frames   *frameReader
-	out      *outbox
-	inFlight atomic.Int64
+	keeper *Keeper
+	conn   *net.UnixConn
+	uid    uint32
+	frames *frameReader
+	unsent []byte // kept for the next answer
 }
 
+// serve answers requests until the client hangs up.
 func (c *client) serve() error {
 	if err := c.greet(); err != nil {
 		return err
 	}
 	for {
-		if c.frames.from.Buffered() == 0 {
-			c.out.flushLater()
-		}
 		f, err := c.frames.next()
-		if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) {
+		if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, syscall.ECONNRESET) {
 			return nil
 		}
 		if err != nil {
 			return err
 		}
+		var body []byte
+		var failure error
 		switch f.kind {
 		case frameSign:
-			err = c.sign(f)
+			body, failure, err = c.sign(f.body)
 		case frameKeys:
-			err = c.out.put(frameAnswer, f.request, appendKeys(nil, c.keeper.list()))
+			body = appendKeys(nil, c.keeper.list())
 		case frameStanding:
-			err = c.answerStanding(f)
+			body, failure, err = c.standing(f.body)
 		default:
 			err = fmt.Errorf("%w: a frame of type %d", ErrProtocol, f.kind)
 		}
 		if err != nil {
 			return err
 		}
+		if err := c.answer(f.request, body, failure); err != nil {
+			return err
+		}
 	}
 }
 
+func (c *client) answer(request uint64, body []byte, failure error) error {
+	kind := frameAnswer
+	if failure != nil {
+		kind, body = frameError, appendError(nil, failure)
+	}
+	c.unsent = appendFrame(c.unsent[:0], kind, request, body)
+	if err := c.conn.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
+		return err
+	}
+	_, err := c.conn.Write(c.unsent)
+	return err
+}
+
 func (c *client) greet() error {
-	if err := c.conn.SetReadDeadline(time.Now().Add(helloTimeout)); err != nil {
+	if err := c.conn.SetDeadline(time.Now().Add(helloTimeout)); err != nil {
 		return err
 	}
 	f, err := c.frames.next()
@@ -371,10 +432,10 @@ func (c *client) greet() error {
 	if f.kind != frameHello || string(f.body) != hello {
 		return fmt.Errorf("%w: it does not speak %q", ErrProtocol, hello)
 	}
-	if err := c.out.put(frameHello, f.request, []byte(hello)); err != nil {
+	if _, err := c.conn.Write(appendFrame(nil, frameHello, f.request, []byte(hello))); err != nil {
 		return err
 	}
-	return c.conn.SetReadDeadline(time.Time{})
+	return c.conn.SetDeadline(time.Time{})
 }
 
 // list is what a client is told of the keys.
@@ -391,27 +452,27 @@ func (k *Keeper) list() (keys []heldKey) {
 	return keys
 }
 
-// sign has the guard read the bytes, and a token sign them. The answer comes when the journal has it.
-func (c *client) sign(f frame) error {
-	request, err := parseSign(f.body)
+// sign has the guard read the bytes, a token sign them, and the journal write it down: then the signature may leave. failure is for the
+// client; err ends its connection.
+func (c *client) sign(body []byte) (signature []byte, failure, err error) {
+	request, err := parseSign(body)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	now := c.keeper.config.Now()
 	digest := sha256.Sum256(request.message)
 	e := entry{UID: &c.uid, Kind: kindUnknown, SHA256: hex.EncodeToString(digest[:]), Result: resultRefused}
 	h := c.keeper.keys[request.key]
 	if h == nil {
-		return c.refuse(f.request, e, fmt.Errorf("%w: with the identifier %x", ErrUnknownKey, request.key), now)
+		failure, err = c.refuse(e, fmt.Errorf("%w: with the identifier %x", ErrUnknownKey, request.key), now)
+		return nil, failure, err
 	}
 	e.Key = h.key.Name
-	if c.inFlight.Load() >= maxInFlight { // nothing was read, nothing is signed
-		return c.out.put(frameError, f.request, appendError(nil, fmt.Errorf("%w: %w", hsm.ErrUnavailable, errBusy)))
-	}
-	r, err := h.guard.admit(request.message, request.hash, now)
+	r, refused := h.guard.admit(request.message, request.hash, now)
 	e.Kind, e.Detail, e.Scope = r.kind, r.detail, r.list.scope
-	if err != nil {
-		return c.refuse(f.request, e, fmt.Errorf("%w: key %q: %w", ErrRefused, h.key.Name, err), now)
+	if refused != nil {
+		failure, err = c.refuse(e, fmt.Errorf("%w: key %q: %w", ErrRefused, h.key.Name, refused), now)
+		return nil, failure, err
 	}
 	toSign := digest[:]
 	if request.hash.Size() != len(digest) {
@@ -419,44 +480,27 @@ func (c *client) sign(f frame) error {
 		hash.Write(request.message)
 		toSign = hash.Sum(nil)
 	}
-	c.inFlight.Add(1)
-	id := f.request
-	h.sign(request.hash, toSign, func(signature []byte, err error) {
-		e.Result = resultSigned
-		if err != nil {
-			e.Result, e.Why = resultFailed, err.Error()
-		}
-		c.keeper.journal.add(e, func(failed error) {
-			c.inFlight.Add(-1)
-			if err == nil {
-				err = failed
-			}
-			if err != nil {
-				_ = c.out.put(frameError, id, appendError(nil, err))
-			} else {
-				_ = c.out.put(frameAnswer, id, signature)
-			}
-			c.out.flushLater()
-		})
-	})
-	return nil
+	signature, failure = h.sign(request.hash, toSign)
+	e.Result = resultSigned
+	if failure != nil {
+		e.Result, e.Why = resultFailed, failure.Error()
+	}
+	if unwritten := c.keeper.journal.add(e); unwritten != nil && failure == nil {
+		return nil, unwritten, nil
+	}
+	return signature, failure, nil
 }
 
-// refuse writes the refusal down and tells the client. A client that is refused again and again is cut off, so that it cannot fill the disk.
-func (c *client) refuse(request uint64, e entry, why error, now time.Time) error {
+// refuse writes the refusal down, for the client to be told. A client that is refused again and again is cut off, so that it cannot fill
+// the disk.
+func (c *client) refuse(e entry, why error, now time.Time) (failure, err error) {
 	if !c.keeper.mayRefuse(now) {
-		return fmt.Errorf("more than %d refusals in a second, of which this is one: %w", refusalsPerSecond, why)
+		return nil, fmt.Errorf("more than %d refusals in a second, of which this is one: %w", refusalsPerSecond, why)
 	}
 	e.Why = why.Error()
-	c.inFlight.Add(1)
 	c.keeper.config.Log.Warn("refused", "uid", c.uid, "key", e.Key, "kind", string(e.Kind), "sha256", e.SHA256, "why", e.Why)
-	c.keeper.journal.add(e, func(failed error) {
-		c.inFlight.Add(-1)
-		if failed != nil {
-			why = failed
-		}
-		_ = c.out.put(frameError, request, appendError(nil, why))
-		c.out.flushLater()
-	})
-	return nil
+	if unwritten := c.keeper.journal.add(e); unwritten != nil {
+		return unwritten, nil
+	}
+	return why, nil
 }

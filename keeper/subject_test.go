@@ -44,7 +44,18 @@ func TestAnyToken(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	t.Run("keeper", func(t *testing.T) {
+	t.Run("holder", func(t *testing.T) {
+		s := supervise(t, a, a.fixture.Config(), t.TempDir(), func(h *holding) { h.Restored, h.CallTimeout = restored, 5*time.Second })
+		key := s.signer(t, a)
+		if err := errors.Join(a.issue(key, leaf()), list(key, time.Now().UnixMilli())); err != nil {
+			t.Error(err)
+		}
+		if err := syscall.Kill(s.pid(), syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		within(t, recovery, "issuance resumes after the holder was killed", func() error { return a.issue(key, leaf()) })
+	})
+	t.Run("worker", func(t *testing.T) {
 		config, log := a.config(t, a.fixture.Config())
 		config.Keys[0].Restored = restored
 		config.Tokens[0].CallTimeout, config.Tokens[0].StartTimeout = 5*time.Second, 20*time.Second // a TPM takes its time
@@ -109,8 +120,8 @@ func authorityIn(t testing.TB, fixture *hsmtest.Token, pathLen int) (_ *authorit
 func (t *token) workerPID() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.worker == nil {
-		return 0
+	if w, ok := t.open.(*process); ok {
+		return w.cmd.Process.Pid
 	}
-	return t.worker.cmd.Process.Pid
+	return 0
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"crypto"
 	"encoding/hex"
@@ -12,11 +11,8 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
-	"sync"
-	"syscall"
 	"time"
 
 	"github.com/chancery-ca/chancery/ca"
@@ -97,102 +93,50 @@ func (k *kept) Close() error {
 	return err
 }
 
-// childStart bounds how long a child may take until it listens.
+// childStart bounds how long a child may take until it serves.
 const childStart = 30 * time.Second
 
-// childKeeper is a `chancery keeper` that this process starts and ends. It ends by itself when this process is gone, because the pipe that
-// is its standard input then closes.
+// childKeeper is a keeper whose supervisor is this process.
 type childKeeper struct {
-	config string
-	stderr io.Writer
-	log    *slog.Logger
-	ctx    context.Context
 	cancel context.CancelFunc
-	work   sync.WaitGroup
+	ended  chan error
 }
 
-// startChild writes the child's configuration, starts it, and waits until it listens.
+// startChild writes the child's configuration, starts it, and waits until it serves.
 func startChild(ctx context.Context, cfg Config, records []ca.AuthorityRecord, stderr io.Writer, log *slog.Logger) (*childKeeper, error) {
 	config, err := writeChildConfig(cfg, records)
 	if err != nil {
 		return nil, fmt.Errorf("configuring the keeper: %w", err)
 	}
+	holder, err := holderOf(config, stderr)
+	if err != nil {
+		return nil, err
+	}
+	listener, err := keeper.Listen(cfg.HSM.Socket)
+	if err != nil {
+		return nil, err
+	}
 	running, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	k := &childKeeper{config: config, stderr: stderr, log: log, ctx: running, cancel: cancel}
-	ended, err := k.start()
-	if err != nil {
-		cancel()
-		return nil, fmt.Errorf("starting the keeper: %w", err)
-	}
-	k.work.Go(func() { k.keep(ended) })
-	return k, nil
-}
-
-// keep starts the child again when it has ended by itself.
-func (k *childKeeper) keep(ended <-chan error) {
-	for {
-		err := <-ended
-		for k.ctx.Err() == nil {
-			k.log.Error("the keeper has ended; starting it again", "error", err)
-			if ended, err = k.start(); err == nil {
-				break
-			}
-			select {
-			case <-k.ctx.Done():
-			case <-time.After(time.Second):
-			}
-		}
-		if k.ctx.Err() != nil {
-			return
-		}
-	}
-}
-
-// start starts the child and waits until it says that it listens. The channel tells its end.
-func (k *childKeeper) start() (<-chan error, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
-	cmd := exec.CommandContext(k.ctx, self, "keeper", "--with-parent", "--config", k.config)
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		return nil, err
-	}
-	// Closing its input ends it in good order; only one that does not end then is killed.
-	cmd.Cancel = in.Close
-	cmd.WaitDelay = 5 * time.Second
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // an interrupt from the terminal is for the parent
-	cmd.Stderr = k.stderr
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	if err := cmd.Start(); err != nil {
-		return nil, err
-	}
-	ended, ready := make(chan error, 1), make(chan bool, 1)
+	k := &childKeeper{cancel: cancel, ended: make(chan error, 1)}
+	ready := make(chan struct{})
 	go func() {
-		_, err := bufio.NewReader(out).ReadString('\n')
-		ready <- err == nil
-		ended <- cmd.Wait()
+		err := keeper.Supervise(running, listener, holder, func() { close(ready) }, log)
+		k.ended <- errors.Join(err, listener.Close())
 	}()
 	select {
-	case listens := <-ready:
-		if listens {
-			return ended, nil
-		}
-		return nil, fmt.Errorf("it ended before it listened: %w", errors.Join(<-ended, errors.New("its log tells why")))
+	case <-ready:
+		return k, nil
+	case err := <-k.ended:
+		cancel()
+		return nil, err
 	case <-time.After(childStart):
-		_ = in.Close()
-		return nil, errors.Join(fmt.Errorf("it does not listen after %s", childStart), cmd.Process.Kill(), <-ended)
+		return nil, errors.Join(fmt.Errorf("the keeper does not serve after %s; its log tells why", childStart), k.stop())
 	}
 }
 
 func (k *childKeeper) stop() error {
 	k.cancel()
-	k.work.Wait()
-	return nil
+	return <-k.ended
 }
 
 // writeChildConfig writes what the child is configured with: the tokens that hold a key of the authorities, and for each authority the

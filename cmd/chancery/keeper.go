@@ -59,7 +59,7 @@ type KeeperTokenConfig struct {
 	Sessions int `yaml:"sessions"`
 	// RetryAfterFailedPIN permits a log-in although the token says that the last one failed. Set it for one start, after checking the PIN.
 	RetryAfterFailedPIN bool `yaml:"retry_after_failed_pin"`
-	// CallTimeout is how long a call into the library may take before its process is killed. Default: 3s.
+	// CallTimeout is how long a call into the library may take before its process is ended and started again. Default: 3s.
 	CallTimeout strictyaml.Duration `yaml:"call_timeout"`
 	// StartTimeout is the same for opening the token. Default: 10s.
 	StartTimeout strictyaml.Duration `yaml:"start_timeout"`
@@ -122,7 +122,6 @@ type KeyConfig struct {
 
 func (a *app) keeperCommand() *cobra.Command {
 	var path string
-	var withParent bool
 	cmd := &cobra.Command{
 		Use:   "keeper --config keeper.yaml",
 		Short: "Hold the tokens for a service that runs as another user",
@@ -131,61 +130,92 @@ func (a *app) keeperCommand() *cobra.Command {
 The keeper opens the tokens, and signs for who may ask at its socket: only what each key's policy allows, which it reads from the bytes by
 itself, and only after writing it to its journal. The service that faces the network then loads no vendor library and sees no PIN.`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return a.keeper(cmd.Context(), path, withParent) },
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.keeper(cmd.Context(), path) },
 	}
 	cmd.Flags().StringVarP(&path, "config", "c", "keeper.yaml", "configuration file")
-	cmd.Flags().BoolVar(&withParent, "with-parent", false, "say when it listens on standard output, and end when standard input does")
-	if err := cmd.Flags().MarkHidden("with-parent"); err != nil {
-		panic(err) // the flag was made above
-	}
-	cmd.AddCommand(a.workerCommand(), a.keeperKeysCommand(), a.verifyJournalCommand())
+	cmd.AddCommand(a.holdCommand(), a.workerCommand(), a.keeperKeysCommand(), a.verifyJournalCommand())
 	return cmd
 }
 
-// keeper runs a keeper until the context ends.
-func (a *app) keeper(ctx context.Context, path string, withParent bool) (err error) {
+// keeper runs a keeper until the context ends. This process is the supervisor: it has the socket, and loads no library.
+func (a *app) keeper(ctx context.Context, path string) error {
 	cfg, err := loadKeeperConfig(path)
 	if err != nil {
 		return err
 	}
-	if withParent {
-		// A signal to all of a service's processes must not end this one before its parent has ended what it began.
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithCancel(context.WithoutCancel(ctx))
-		defer cancel()
-		go func() { _, _ = io.Copy(io.Discard, a.Stdin); cancel() }()
+	policies, err := loadKeyFile(cfg.Keys)
+	if err != nil {
+		return err
 	}
 	listener, err := keeper.Listen(cfg.Socket)
 	if err != nil {
 		return err
 	}
 	defer listener.Close()
+	holder, err := holderOf(path, a.Stderr)
+	if err != nil {
+		return err
+	}
 	log := newLogger(a.Stderr, cfg.Log)
-	policies, err := loadKeyFile(cfg.Keys)
+	ready := func() {
+		log.InfoContext(ctx, "keeping", "socket", cfg.Socket, "keys", len(policies), "tokens", len(cfg.Tokens), "journal", cfg.Journal, "version", version())
+		if err := notify(a.lookup("NOTIFY_SOCKET"), "READY=1"); err != nil {
+			log.WarnContext(ctx, "telling systemd that the keeper is ready failed", "error", err)
+		}
+	}
+	return keeper.Supervise(ctx, listener, holder, ready, log)
+}
+
+// holderOf is the command of the process in which a keeper holds its tokens.
+func holderOf(config string, stderr io.Writer) (func() *exec.Cmd, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("finding this program, to start the process that holds the tokens: %w", err)
+	}
+	return func() *exec.Cmd {
+		cmd := exec.Command(self, "keeper", "hold", "--config", config)
+		cmd.Stderr = stderr
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // an interrupt from the terminal is for its supervisor
+		return cmd
+	}, nil
+}
+
+// holdCommand is what a keeper starts.
+func (a *app) holdCommand() *cobra.Command {
+	var path string
+	cmd := &cobra.Command{
+		Use: "hold", Short: "Hold the tokens for the keeper that started this", Args: cobra.NoArgs, Hidden: true,
+		RunE: func(*cobra.Command, []string) error { return a.hold(path) },
+	}
+	cmd.Flags().StringVarP(&path, "config", "c", "keeper.yaml", "configuration file")
+	return cmd
+}
+
+// hold holds the tokens until the supervisor hangs up. Signals are for the supervisor. One token is opened in this process: what its library
+// does to it, it does to all there is to do. Of several, each has a worker, so that one which hangs takes no other along.
+func (a *app) hold(path string) error {
+	cfg, err := loadKeeperConfig(path)
 	if err != nil {
 		return err
 	}
-	settings, err := cfg.settings(a.Stderr)
+	settings, err := cfg.settings()
 	if err != nil {
 		return err
 	}
-	settings.Keys, settings.Now, settings.Random, settings.Log = policies, a.Now, a.Random, log
-	k, err := keeper.New(settings)
-	if err != nil {
+	if settings.Keys, err = loadKeyFile(cfg.Keys); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, k.Close()) }()
-	if err := k.Ready(); err != nil {
-		log.WarnContext(ctx, "not every key can be used yet", "error", err)
+	if len(cfg.Tokens) > 1 {
+		if settings.Worker, err = workerOf(a.Stderr); err != nil {
+			return err
+		}
 	}
-	log.InfoContext(ctx, "keeping", "socket", cfg.Socket, "keys", len(policies), "tokens", len(cfg.Tokens), "journal", cfg.Journal, "version", version())
-	if withParent {
-		fmt.Fprintln(a.Stdout, "listening")
+	settings.Now, settings.Random, settings.Log = a.Now, a.Random, newLogger(a.Stderr, cfg.Log)
+	err = keeper.Hold(settings)
+	if errors.Is(err, keeper.ErrTold) {
+		return errSilent
 	}
-	if err := notify(a.lookup("NOTIFY_SOCKET"), "READY=1"); err != nil {
-		log.WarnContext(ctx, "telling systemd that the keeper is ready failed", "error", err)
-	}
-	return k.Serve(ctx, listener)
+	return err
 }
 
 // notify tells systemd of a state (sd_notify(3)); where there is no systemd, nobody.
@@ -204,7 +234,20 @@ func notify(socket, state string) error {
 	return errors.Join(err, conn.Close())
 }
 
-// workerCommand is what a keeper starts for each token.
+// workerOf is the command of a worker.
+func workerOf(stderr io.Writer) (func() *exec.Cmd, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("finding this program, to start workers: %w", err)
+	}
+	return func() *exec.Cmd {
+		cmd := exec.Command(self, "keeper", "worker")
+		cmd.Stderr = stderr
+		return cmd
+	}, nil
+}
+
+// workerCommand is what a keeper of several tokens starts for each.
 func (a *app) workerCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "worker", Short: "Hold one token for the keeper that started this", Args: cobra.NoArgs, Hidden: true,
@@ -415,7 +458,7 @@ func (p KeeperPINConfig) pin() (hsm.PIN, error) {
 }
 
 // settings is the part of a keeper's settings that its configuration file says.
-func (c KeeperConfig) settings(stderr io.Writer) (keeper.Config, error) {
+func (c KeeperConfig) settings() (keeper.Config, error) {
 	settings := keeper.Config{Journal: c.Journal}
 	for _, name := range c.Peers {
 		uid, err := userID(name)
@@ -436,15 +479,6 @@ func (c KeeperConfig) settings(stderr io.Writer) (keeper.Config, error) {
 				Module: t.Module, Token: t.Token.selector(), PIN: pin, MaxSessions: t.Sessions, RetryAfterFailedPIN: t.RetryAfterFailedPIN,
 			},
 		})
-	}
-	self, err := os.Executable()
-	if err != nil {
-		return settings, fmt.Errorf("finding this program, to start workers: %w", err)
-	}
-	settings.Worker = func() *exec.Cmd {
-		cmd := exec.Command(self, "keeper", "worker")
-		cmd.Stderr = stderr
-		return cmd
 	}
 	return settings, nil
 }

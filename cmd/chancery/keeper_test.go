@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -65,28 +64,24 @@ func (k *keeperProcess) path(name string) string { return filepath.Join(k.dir, n
 
 func (k *keeperProcess) start() {
 	k.s.t.Helper()
-	k.log = newLog("serving")
-	k.process = exec.Command(os.Args[0], "keeper", "--with-parent", "--config", k.path("keeper.yaml"))
+	k.log = newLog("keeping")
+	k.process = exec.Command(os.Args[0], "keeper", "--config", k.path("keeper.yaml"))
 	k.process.Env = append(os.Environ(), actAsChancery+"=1")
 	k.process.Stderr = k.log
 	k.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	in, err := k.process.StdinPipe() // open until the process is waited for
-	if err != nil {
-		k.s.t.Fatal(err)
-	}
-	out, err := k.process.StdoutPipe()
-	if err != nil {
-		k.s.t.Fatal(err)
-	}
 	if err := k.process.Start(); err != nil {
 		k.s.t.Fatal(err)
 	}
-	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil {
-		k.s.t.Fatalf("the keeper does not listen: %q, %v\n%s", line, err, k.log)
-	}
 	ended := make(chan struct{})
 	k.ended = ended
-	go func(process *exec.Cmd) { _ = process.Wait(); _ = in.Close(); close(ended) }(k.process)
+	go func(process *exec.Cmd) { _ = process.Wait(); close(ended) }(k.process)
+	select {
+	case <-k.log.serving:
+	case <-ended:
+		k.s.t.Fatalf("the keeper does not serve\n%s", k.log)
+	case <-time.After(30 * time.Second):
+		k.s.t.Fatalf("the keeper does not serve yet\n%s", k.log)
+	}
 }
 
 func (k *keeperProcess) kill() {
@@ -94,19 +89,19 @@ func (k *keeperProcess) kill() {
 	<-k.ended
 }
 
-// worker is the process id of the keeper's worker, as the keeper logged it last.
-func (k *keeperProcess) worker() (pid int, err error) {
+// holder is the process that has the keeper's token open, as the log says it last.
+func (k *keeperProcess) holder() (pid int, err error) {
 	for line := range strings.SplitSeq(k.log.String(), "\n") {
 		var entry struct {
-			Msg    string
-			Worker int
+			Msg     string
+			Process int
 		}
 		if json.Unmarshal([]byte(line), &entry) == nil && entry.Msg == "the token is open" {
-			pid = entry.Worker
+			pid = entry.Process
 		}
 	}
 	if pid == 0 {
-		err = errors.New("the keeper has not logged a worker")
+		err = errors.New("the log names no process")
 	}
 	return pid, err
 }
@@ -150,20 +145,20 @@ func TestIsolation(t *testing.T) {
 	}
 }
 
-// TestKeeperKilled kills a keeper's worker, and the keeper itself, under a service that goes on.
+// TestKeeperKilled kills the process that holds a keeper's token, and the keeper itself, under a service that goes on.
 func TestKeeperKilled(t *testing.T) {
 	s := newStack(t, storagetest.New(t), false)
 	k := s.startKeeper(s.token.Module)
 	r := s.start("client", "")
 	revokeOne(t, r)
-	pid, err := k.worker()
+	pid, err := k.holder()
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	resumed(t, r, "the worker was killed")
+	resumed(t, r, "the holder was killed")
 	k.kill()
 	outage(t, r, "the keeper is gone")
 	k.start()

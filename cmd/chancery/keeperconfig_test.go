@@ -24,7 +24,7 @@ func TestKeeperConfigIsRead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	settings, err := c.settings(os.Stderr)
+	settings, err := c.settings()
 	if err != nil {
 		t.Fatal(err)
 	}

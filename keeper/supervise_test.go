@@ -1,0 +1,269 @@
+package keeper
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/chancery-ca/chancery/hsm"
+	"github.com/chancery-ca/chancery/hsm/hsmtest"
+)
+
+// holding is what a test's holder holds: one token with one key.
+type holding struct {
+	Module      string
+	Token       hsm.Selector
+	PINFile     string
+	Sessions    int
+	Key         hsm.KeyRef
+	Certificate []byte
+	Journal     string
+	Restored    bool
+	CallTimeout time.Duration
+}
+
+// hold is the holder's side: the keeper that a file describes, with its tokens in this process.
+func hold(path string) error {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	var h holding
+	if err := json.Unmarshal(text, &h); err != nil {
+		return err
+	}
+	certificate, err := x509.ParseCertificate(h.Certificate)
+	if err != nil {
+		return err
+	}
+	policy := (&authority{ref: h.Key, certificate: certificate}).policy()
+	policy.Restored = h.Restored
+	return Hold(Config{
+		Tokens: []TokenConfig{{Name: "main", CallTimeout: h.CallTimeout, StartTimeout: 20 * time.Second, HSM: hsm.Config{
+			Module: h.Module, Token: h.Token, PIN: hsm.PINFromFile(h.PINFile), MaxSessions: h.Sessions,
+		}}},
+		Keys: []KeyPolicy{policy}, Journal: h.Journal, Now: time.Now, Random: rand.Reader,
+		Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+	})
+}
+
+// supervised is a keeper whose token is in a holder, and a client of it.
+type supervised struct {
+	client  *Client
+	journal string
+	log     *syncBuffer
+	mu      sync.Mutex
+	cmd     *exec.Cmd
+	stop    func()
+}
+
+// pid is the process of the holder.
+func (s *supervised) pid() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.cmd.Process.Pid
+}
+
+func holderCommand(path string, log io.Writer) func() *exec.Cmd {
+	return func() *exec.Cmd {
+		cmd := exec.Command(os.Args[0])
+		cmd.Env = append(os.Environ(), actAsHolder+"="+path)
+		if log != nil {
+			cmd.Stderr = log
+		}
+		return cmd
+	}
+}
+
+// supervise starts a holder of the authority's token, by way of a module, with a journal in dir, and keeps it.
+func supervise(t testing.TB, a *authority, token hsm.Config, dir string, changes ...func(*holding)) *supervised {
+	t.Helper()
+	s := &supervised{journal: filepath.Join(dir, "journal"), log: &syncBuffer{}}
+	h := holding{
+		Module: token.Module, Token: token.Token, PINFile: a.fixture.PINFile, Sessions: token.MaxSessions, Key: a.ref, Certificate: a.certificate.Raw,
+		Journal: s.journal, CallTimeout: time.Second,
+	}
+	for _, change := range changes {
+		change(&h)
+	}
+	text, err := json.Marshal(h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path, socket := filepath.Join(dir, "holding.json"), filepath.Join(t.TempDir(), "keeper.sock")
+	if err := os.WriteFile(path, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l, err := Listen(socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	command := func() *exec.Cmd {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.cmd = holderCommand(path, s.log)()
+		return s.cmd
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended, ready := make(chan error, 1), make(chan struct{})
+	go func() {
+		ended <- Supervise(ctx, l, command, func() { close(ready) }, slog.New(slog.NewTextHandler(s.log, nil)))
+	}()
+	s.client = NewClient(socket, 0)
+	s.stop = sync.OnceFunc(func() {
+		_ = s.client.Close()
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("supervising: %v", err)
+		}
+		_ = l.Close()
+	})
+	t.Cleanup(func() {
+		s.stop()
+		if t.Failed() {
+			t.Logf("the keeper's log:\n%s", s.log)
+		}
+	})
+	select {
+	case <-ready:
+	case err := <-ended:
+		ended <- err
+		t.Fatalf("the holder did not start: %v\n%s", err, s.log)
+	case <-time.After(20 * time.Second):
+		t.Fatalf("the holder is not ready\n%s", s.log)
+	}
+	return s
+}
+
+func (s *supervised) signer(t testing.TB, a *authority) hsm.Signer {
+	t.Helper()
+	signer, _, err := s.client.Signer(t.Context(), a.certificate.PublicKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return signer
+}
+
+// TestHolderKilled: another holder takes the place of one that was killed, at once, and goes on where its journal ends.
+func TestHolderKilled(t *testing.T) {
+	t.Parallel()
+	a := newAuthority(t, 0)
+	s := supervise(t, a, a.fixture.Config(), t.TempDir())
+	l := &load{a: a, key: s.signer(t, a)}
+	stop := l.run(t.Context(), 4)
+	for range 3 {
+		before := l.signed.Load()
+		within(t, recovery, "certificates are issued", func() error { return atLeast(&l.signed, before+20) })
+		if err := syscall.Kill(s.pid(), syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := l.signed.Load()
+	within(t, recovery, "certificates are issued again", func() error { return atLeast(&l.signed, before+20) })
+	stop()
+	if wrong := l.wrong.Load(); wrong != nil {
+		t.Errorf("something else than being unavailable came of it: %v", *wrong)
+	}
+	s.stop()
+	var signed, opened int64
+	for _, e := range readEntries(t, s.journal) {
+		switch e.Result {
+		case resultSigned:
+			signed++
+		case resultOpened:
+			opened++
+		}
+	}
+	if signed < l.signed.Load() || opened != 4 {
+		t.Errorf("%d signatures were received, and the journal has %d, of %d holders", l.signed.Load(), signed, opened)
+	}
+}
+
+// TestStoppedHolderIsReplaced: a holder that says nothing any more is killed.
+func TestStoppedHolderIsReplaced(t *testing.T) {
+	t.Parallel()
+	a := newAuthority(t, 0)
+	s := supervise(t, a, a.fixture.Config(), t.TempDir())
+	key := s.signer(t, a)
+	if err := syscall.Kill(s.pid(), syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	within(t, silentFor+recovery, "another one serves", func() error { return a.issue(key, leaf()) })
+}
+
+// TestPersonIsAwaitedAcrossHolders: a wrong PIN is tried once, whatever becomes of the process that tried it.
+func TestPersonIsAwaitedAcrossHolders(t *testing.T) {
+	a, f := newAuthority(t, 0), hsmtest.NewFaulty(t)
+	if err := os.WriteFile(a.fixture.PINFile, []byte("not the pin at all\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := supervise(t, a, f.Config(a.fixture), t.TempDir())
+	key := s.signer(t, a)
+	told := func() error {
+		if err := a.issue(key, leaf()); !errors.Is(err, hsm.ErrUnavailable) || !errors.Is(err, hsm.ErrWrongPIN) {
+			return fmt.Errorf("it was %w", err)
+		}
+		return nil
+	}
+	within(t, recovery, "the wrong PIN is told", told)
+	first := s.pid()
+	if err := syscall.Kill(first, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	within(t, recovery, "the next holder tells it, too", func() error {
+		if s.pid() == first {
+			return errors.New("there is no next one yet")
+		}
+		return told()
+	})
+	if failed := f.FailedLogins(t); failed != 1 {
+		t.Errorf("%d log-ins failed, want 1", failed)
+	}
+}
+
+// TestSuperviseTellsWhatCannotBe: what another start would not mend ends the supervisor, in the holder's words.
+func TestSuperviseTellsWhatCannotBe(t *testing.T) {
+	a, dir := newAuthority(t, 0), t.TempDir()
+	supervise(t, a, a.fixture.Config(), dir).stop()
+	journal, err := os.OpenFile(filepath.Join(dir, "journal"), os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := journal.WriteString("this was not written by a keeper\n"); err != nil {
+		t.Fatal(err)
+	}
+	if err := journal.Close(); err != nil {
+		t.Fatal(err)
+	}
+	l, err := Listen(filepath.Join(t.TempDir(), "keeper.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	var log syncBuffer
+	err = Supervise(t.Context(), l, holderCommand(filepath.Join(dir, "holding.json"), &log), func() { t.Error("it is ready") }, slog.New(slog.DiscardHandler))
+	if err == nil || !strings.Contains(err.Error(), "the journal") {
+		t.Errorf("%v\n%s", err, &log)
+	}
+}
+
+// TestHolderNeedsASupervisor: nobody starts one by hand.
+func TestHolderNeedsASupervisor(t *testing.T) {
+	text, err := holderCommand("/nonexistent", nil)().CombinedOutput()
+	if err == nil {
+		t.Errorf("it ran: %s", text)
+	}
+}
