@@ -35,7 +35,7 @@ func BenchmarkSign(b *testing.B) {
 	var pids []int
 	for _, dir := range []string{shm, b.TempDir()} {
 		s := supervise(b, a, a.fixture.Config(), dir)
-		keepers, pids = append(keepers, s.signer(b, a)), append(pids, s.pid())
+		keepers, pids = append(keepers, s.signer(b, a)), append(pids, s.pid(b))
 	}
 	config, _ := a.config(b, a.fixture.Config())
 	config.Journal, config.Log, config.Worker = filepath.Join(b.TempDir(), "journal"), slog.New(slog.DiscardHandler), workerCommand(io.Discard)

@@ -50,7 +50,7 @@ func TestAnyToken(t *testing.T) {
 		if err := errors.Join(a.issue(key, leaf()), list(key, time.Now().UnixMilli())); err != nil {
 			t.Error(err)
 		}
-		if err := syscall.Kill(s.pid(), syscall.SIGKILL); err != nil {
+		if err := syscall.Kill(s.pid(t), syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
 		within(t, recovery, "issuance resumes after the holder was killed", func() error { return a.issue(key, leaf()) })

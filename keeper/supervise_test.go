@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -45,6 +46,12 @@ func hold(path string) error {
 	if err := json.Unmarshal(text, &h); err != nil {
 		return err
 	}
+	if err := os.WriteFile(path+".new", []byte(strconv.Itoa(os.Getpid())), 0o600); err != nil {
+		return err
+	}
+	if err := os.Rename(path+".new", path+".pid"); err != nil {
+		return err
+	}
 	certificate, err := x509.ParseCertificate(h.Certificate)
 	if err != nil {
 		return err
@@ -65,16 +72,22 @@ type supervised struct {
 	client  *Client
 	journal string
 	log     *syncBuffer
-	mu      sync.Mutex
-	cmd     *exec.Cmd
+	path    string // of what the holder holds
 	stop    func()
 }
 
-// pid is the process of the holder.
-func (s *supervised) pid() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.cmd.Process.Pid
+// pid is the process of the holder, or was until a moment ago.
+func (s *supervised) pid(t testing.TB) int {
+	t.Helper()
+	text, err := os.ReadFile(s.path + ".pid")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(string(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pid
 }
 
 func holderCommand(path string, log io.Writer) func() *exec.Cmd {
@@ -103,24 +116,19 @@ func supervise(t testing.TB, a *authority, token hsm.Config, dir string, changes
 	if err != nil {
 		t.Fatal(err)
 	}
-	path, socket := filepath.Join(dir, "holding.json"), filepath.Join(t.TempDir(), "keeper.sock")
-	if err := os.WriteFile(path, text, 0o600); err != nil {
+	s.path = filepath.Join(dir, "holding.json")
+	if err := os.WriteFile(s.path, text, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	socket := filepath.Join(t.TempDir(), "keeper.sock")
 	l, err := Listen(socket)
 	if err != nil {
 		t.Fatal(err)
 	}
-	command := func() *exec.Cmd {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.cmd = holderCommand(path, s.log)()
-		return s.cmd
-	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended, ready := make(chan error, 1), make(chan struct{})
 	go func() {
-		ended <- Supervise(ctx, l, command, func() { close(ready) }, slog.New(slog.NewTextHandler(s.log, nil)))
+		ended <- Supervise(ctx, l, holderCommand(s.path, s.log), func() { close(ready) }, slog.New(slog.NewTextHandler(s.log, nil)))
 	}()
 	s.client = NewClient(socket, 0)
 	s.stop = sync.OnceFunc(func() {
@@ -167,7 +175,7 @@ func TestHolderKilled(t *testing.T) {
 	for range 3 {
 		before := l.signed.Load()
 		within(t, recovery, "certificates are issued", func() error { return atLeast(&l.signed, before+20) })
-		if err := syscall.Kill(s.pid(), syscall.SIGKILL); err != nil {
+		if err := syscall.Kill(s.pid(t), syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -198,7 +206,7 @@ func TestStoppedHolderIsReplaced(t *testing.T) {
 	a := newAuthority(t, 0)
 	s := supervise(t, a, a.fixture.Config(), t.TempDir())
 	key := s.signer(t, a)
-	if err := syscall.Kill(s.pid(), syscall.SIGSTOP); err != nil {
+	if err := syscall.Kill(s.pid(t), syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
 	within(t, silentFor+recovery, "another one serves", func() error { return a.issue(key, leaf()) })
@@ -219,12 +227,12 @@ func TestPersonIsAwaitedAcrossHolders(t *testing.T) {
 		return nil
 	}
 	within(t, recovery, "the wrong PIN is told", told)
-	first := s.pid()
+	first := s.pid(t)
 	if err := syscall.Kill(first, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	within(t, recovery, "the next holder tells it, too", func() error {
-		if s.pid() == first {
+		if s.pid(t) == first {
 			return errors.New("there is no next one yet")
 		}
 		return told()
