@@ -6,9 +6,12 @@
 // It sends the bytes to be signed, never a digest. The guard (guard.go) reads them by itself and refuses what the key is not for; the
 // journal (journal.go) has an entry on the disk before a signature leaves.
 //
-// Vendor libraries hang and crash, and Go cannot interrupt a call into them. So each token's library is loaded in a worker process
-// (worker.go), which the keeper starts, bounds, kills and starts again (token.go). The worker opens the token, finds the keys by their CKA_ID
-// and holds them against the pinned public keys; it knows no policy and has no socket.
+// Vendor libraries hang and crash, and Go cannot interrupt a call into them. So the process that has a library is one that may end at any
+// time (supervise.go): the holder, with the guard and the journal in it, because every process that a signature passes through costs as much
+// as half a signature. Its supervisor has the socket and starts it again. Where there are several tokens, each library is in a worker process
+// of its own instead (process.go, worker.go), so that one that hangs takes no other token along.
+//
+// Whoever opens a token finds the keys by their CKA_ID and holds them against the pinned public keys (opened.go).
 //
 // Counts, totals and CRL numbers are those of one host: two keepers know nothing of each other.
 package keeper
