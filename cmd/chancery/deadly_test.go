@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -53,8 +54,11 @@ func (d *deadly) at(step string) {
 	if signal == syscall.SIGSTOP && os.Remove(d.armed) != nil {
 		return // another goroutine has come here first
 	}
-	if err := syscall.Kill(os.Getpid(), signal); err != nil {
-		panic(err)
+	// The thread that sends it gets it itself: with kill another one may, and this one goes on for a while.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if _, _, errno := syscall.RawSyscall(syscall.SYS_TGKILL, uintptr(os.Getpid()), uintptr(syscall.Gettid()), uintptr(signal)); errno != 0 {
+		panic(errno)
 	}
 	if signal == syscall.SIGKILL {
 		select {} // until it has come

@@ -61,7 +61,7 @@ func diskFull() fault {
 	return fault{
 		name: "disk full", sees: unavailable,
 		cannot: func(h *harness) string { return h.noDisk },
-		felt:   func(_ *harness, l *load) bool { return l.unavailable.Load() > 2 },
+		felt:   standstill(time.Second),
 		inject: func(t *testing.T, h *harness) {
 			file, err := os.Create(filler(h))
 			if err != nil {
@@ -83,6 +83,20 @@ func diskFull() fault {
 				try(t, h.server.Start)
 			}
 		},
+	}
+}
+
+// standstill waits until no certificate has been issued for some time. Who waits for a certificate that is signed and cannot be recorded is
+// answered when it can, or after half a minute.
+func standstill(long time.Duration) func(*harness, *load) bool {
+	var from *load
+	var issued int64
+	var since time.Time
+	return func(_ *harness, l *load) bool {
+		if now := l.issued.Load(); from != l || now != issued {
+			from, issued, since = l, now, time.Now()
+		}
+		return time.Since(since) > long
 	}
 }
 

@@ -53,6 +53,7 @@ func newHarness(t *testing.T) *harness {
 	proxy, through := storagetest.NewProxy(t, h.server.URL)
 	h.proxy = proxy
 	h.stack = newStack(t, &storagetest.Database{URL: through, OwnerURL: h.server.OwnerURL}, true)
+	h.client.Timeout = time.Minute // longer than the service itself waits for what it needs
 	for _, name := range h.names {
 		h.launch(t, name)
 	}

@@ -33,7 +33,7 @@ func keyFaults() []fault {
 			felt: func(h *harness, _ *load) bool { return len(h.column(stuckOf, two)) > 0 },
 		},
 		{
-			name: "library crashes", sees: cut | refused, heal: func(t *testing.T, h *harness) {
+			name: "library crashes", sees: cut | refused | unavailable, heal: func(t *testing.T, h *harness) {
 				h.faulty[two].Begin(t, "")
 				h.launch(t, two)
 			},

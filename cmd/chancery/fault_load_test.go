@@ -86,8 +86,8 @@ type load struct {
 
 const (
 	clients    = 4
-	clientRest = 20 * time.Millisecond
-	verifyRest = 50 * time.Millisecond
+	clientRest = 40 * time.Millisecond
+	verifyRest = 100 * time.Millisecond
 )
 
 // load has clients begin. They go on until end.
