@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -60,23 +61,28 @@ func newHarness(t *testing.T) *harness {
 	return h
 }
 
-// ownDisk mounts a small file system in memory, where that is permitted: one that can be filled up.
+// ownDisk mounts a small file system in memory, where that is permitted: one that can be filled up. A shell that waits for the end of a
+// pipe takes it away, however the test ends.
 func ownDisk(t *testing.T) (dir, why string) {
 	dir, err := os.MkdirTemp("/tmp", "chancery-disk-") // a short path, for the socket
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if err := os.Remove(dir); err != nil {
-			t.Error(err)
-		}
-	})
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=320m,mode=0711"); err != nil {
-		return "", fmt.Sprintf("a file system to fill up cannot be mounted here, which needs root: %v", err)
+		return "", fmt.Sprintf("a file system to fill up cannot be mounted here, which needs root: %v", errors.Join(err, os.Remove(dir)))
+	}
+	remover := exec.Command("/bin/sh", "-c", `read -r _; umount -l "$1" && rmdir "$1"`, "sh", dir)
+	remover.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	leash, err := remover.StdinPipe()
+	if err == nil {
+		err = remover.Start()
+	}
+	if err != nil {
+		t.Fatal(errors.Join(err, syscall.Unmount(dir, 0)))
 	}
 	t.Cleanup(func() {
-		if err := syscall.Unmount(dir, 0); err != nil {
-			t.Error(err)
+		if err := errors.Join(leash.Close(), remover.Wait()); err != nil {
+			t.Errorf("taking %s away: %v", dir, err)
 		}
 	})
 	return dir, ""
