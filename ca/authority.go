@@ -70,10 +70,13 @@ func (c *CA) authority(name string) (*Authority, error) {
 	return nil, fmt.Errorf("authority %q: %w", name, ErrNotFound)
 }
 
-// Ready tells whether requests can be served: the store answers and every key has not just failed.
+// Ready tells whether requests can be served: the store keeps what it is given, the clock is right, and no key has just failed.
 func (c *CA) Ready(ctx context.Context) error {
-	if _, err := c.store.Authorities(ctx); err != nil {
+	if err := c.store.Ping(ctx); err != nil {
 		return fmt.Errorf("the store: %w", err)
+	}
+	if err := c.clock.check(); err != nil {
+		return fmt.Errorf("the clock: %w", err)
 	}
 	for name, a := range c.authorities {
 		if a.failedAt.Load() != 0 {

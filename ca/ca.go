@@ -41,6 +41,7 @@ type CA struct {
 	transparency  Transparency
 	publications  *publications
 	directory     *directory
+	clock         *clock
 }
 
 // Config is what a CA is made of. Every field but PolicyPlan, KeyLists, CAA, Metrics and Transparency is required.
@@ -58,6 +59,7 @@ type Config struct {
 	NewID       func() string // makes event and request IDs: UUIDs of version 7
 	Log         *slog.Logger
 	Metrics     Metrics
+	MaxSkew     time.Duration // how far Now may be off the database's clock; 0: it is not judged
 	// Transparency is needed where a profile asks for it alone.
 	Transparency Transparency
 }
@@ -97,7 +99,7 @@ func New(cfg Config) (*CA, error) {
 		store: cfg.Store, authorities: map[string]*Authority{}, first: cfg.Authorities[0], plan: cfg.PolicyPlan,
 		keyLists: cfg.KeyLists, caa: cfg.CAA, transparency: cfg.Transparency,
 		rates: newRates(), replica: cfg.Replica, now: cfg.Now, random: cfg.Random, newID: cfg.NewID, log: cfg.Log, metrics: cfg.Metrics,
-		publications: newPublications(), directory: newDirectory(),
+		publications: newPublications(), directory: newDirectory(), clock: &clock{now: cfg.Now, max: cfg.MaxSkew},
 	}
 	if err := checkTransparency(cfg.Policies, cfg.Transparency); err != nil {
 		return nil, err

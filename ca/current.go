@@ -13,6 +13,7 @@ import (
 const (
 	crlFreshness       = 250 * time.Millisecond // how old the cached CRL may be before the store is asked for its number
 	directoryFreshness = 2 * time.Second
+	storePatience      = time.Second      // how long the store is waited for where what is known will do
 	learnEvery         = 10 * time.Second // how often what nobody asks for is read all the same
 )
 
@@ -99,12 +100,18 @@ func (c *CA) CurrentCRL(ctx context.Context, authority, scope string) (CRLRecord
 	if ok && now.Sub(checkedAt).Abs() < crlFreshness {
 		return known, nil
 	}
+	if ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, storePatience)
+		defer cancel()
+	}
 	fresh, err := c.store.CurrentCRL(ctx, authority, scope, known.Number)
 	switch {
 	case err == nil:
 		return c.publications.refresh(authority, scope, fresh, now), nil
 	case ok && !errors.Is(err, ErrNotFound):
 		c.log.WarnContext(ctx, "serving the last CRL known: the store does not answer", "authority", authority, "error", err)
+		c.publications.refresh(authority, scope, CRLRecord{}, c.now()) // others need not wait for the same
 		return known, nil
 	}
 	return CRLRecord{}, err
@@ -126,9 +133,15 @@ func (c *CA) PublicAuthorities(ctx context.Context) ([]AuthorityRecord, error) {
 	if c.directory.list != nil && c.now().Sub(c.directory.readAt).Abs() < directoryFreshness {
 		return c.directory.list, nil
 	}
+	if c.directory.list != nil {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, storePatience)
+		defer cancel()
+	}
 	list, err := c.store.Authorities(ctx)
 	if err != nil {
 		if c.directory.list != nil {
+			c.directory.readAt = c.now() // others need not wait for the same
 			c.log.WarnContext(ctx, "serving the last list of authorities known: the store does not answer", "error", err)
 			return c.directory.list, nil
 		}

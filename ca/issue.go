@@ -85,6 +85,9 @@ func (c *CA) Issue(ctx context.Context, o Order) (Outcome, error) {
 	if err != nil {
 		return Outcome{}, err
 	}
+	if err := c.clock.check(); err != nil { // before the policies, which would refuse for good what is not in force by a wrong clock
+		return Outcome{}, fmt.Errorf("issuing: %w", err)
+	}
 	namespace, known := c.namespace(o.Actor.Namespace)
 	if err := c.rates.take(namespace, o.Profile, started); err != nil {
 		c.metrics.Limited(o.Profile, "rate")
@@ -181,6 +184,9 @@ func (c *CA) complete(ctx context.Context, authority *Authority, what issuable) 
 	}
 	if err := c.loggable(grant); err != nil {
 		return NewCertificate{}, err
+	}
+	if err := c.clock.check(); err != nil {
+		return NewCertificate{}, fmt.Errorf("issuing: %w", err)
 	}
 	if err := ctx.Err(); err != nil {
 		return NewCertificate{}, fmt.Errorf("issuing: the requester left before anything was recorded: %w", err)

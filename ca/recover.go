@@ -71,6 +71,7 @@ func (c *CA) Run(ctx context.Context) {
 			_, err := c.Recover(ctx)
 			return err
 		}},
+		{clockEvery, slog.LevelError, "nothing is issued here until the clock is right", true, c.CheckClock},
 		{learnEvery, slog.LevelWarn, "reading what is published failed; trying again", false, c.LearnPublished},
 		{learnNamespacesEvery, slog.LevelWarn, "reading the namespaces failed; trying again", true, c.LearnNamespaces},
 		{followEvery, slog.LevelError, "following the policies that rule failed; trying again", true, c.FollowPolicies},

@@ -26,6 +26,10 @@ type Store interface {
 	PolicyStore
 	// RecordEvents commits leaves that go with no other change, such as refusals of access.
 	RecordEvents(ctx context.Context, leaves ...audit.Leaf) error
+	// Ping tells whether something can be made durable now.
+	Ping(ctx context.Context) error
+	// ServerTime is the database's clock, which all replicas share.
+	ServerTime(ctx context.Context) (time.Time, error)
 	// Authorities are all authorities known, by name.
 	Authorities(ctx context.Context) ([]AuthorityRecord, error)
 	// RecordAuthority adds an authority; ErrExists when the name is taken by a different certificate or the certificate by a

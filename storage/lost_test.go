@@ -11,6 +11,7 @@ import (
 	"github.com/chancery-ca/chancery/ca"
 	"github.com/chancery-ca/chancery/issuance"
 	"github.com/chancery-ca/chancery/storage"
+	"github.com/chancery-ca/chancery/storage/storagetest"
 )
 
 // written is a write that is about to be made, and how to recognise its commit and its traces.
@@ -133,20 +134,20 @@ func writes(f *fixture) map[string]func() written {
 // says that it does not know, writes nothing twice, and the same write succeeds later.
 func TestLostAnswers(t *testing.T) {
 	f := setUp(t)
-	p, through := newProxy(t, f.db.URL)
+	p, through := storagetest.NewProxy(t, f.db.URL)
 	disturbed, err := storage.Open(context.Background(), storage.Config{URL: through, Unsafe: true, MaxConns: 2})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(disturbed.Close)
 	for name, prepare := range writes(f) {
-		for fault, happened := range map[fault]bool{loseReply: true, loseAck: true, loseRequest: false} {
+		for fault, happened := range map[storagetest.Fault]bool{storagetest.LoseReply: true, storagetest.LoseAck: true, storagetest.LoseRequest: false} {
 			t.Run(fmt.Sprintf("%s/%d", name, fault), func(t *testing.T) {
 				w := prepare()
 				leaves := f.count("audit_leaves")
-				p.arm(fault, w.marker)
+				p.Arm(fault, w.marker)
 				err := w.run(disturbed)
-				if !p.hasMet() {
+				if p.Met() == 0 {
 					t.Fatal("the fault was not met")
 				}
 				if happened && err != nil {
@@ -170,18 +171,18 @@ func TestLostAnswers(t *testing.T) {
 // A batch commits with its end. Answers to all of its statements are no commit: a server that dies then has written nothing.
 func TestAnswersToStatementsAreNoCommit(t *testing.T) {
 	f := setUp(t)
-	p, through := newProxy(t, f.db.URL)
+	p, through := storagetest.NewProxy(t, f.db.URL)
 	disturbed, err := storage.Open(context.Background(), storage.Config{URL: through, Unsafe: true, MaxConns: 2})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(disturbed.Close)
 	i := newIntent(t, alpha)
-	p.arm(loseSync, i.Serial[:])
+	p.Arm(storagetest.LoseSync, i.Serial[:])
 	if err := disturbed.RecordIntent(context.Background(), i); !errors.Is(err, ca.ErrUnavailable) {
 		t.Errorf("RecordIntent = %v, want ErrUnavailable", err)
 	}
-	if !p.hasMet() {
+	if p.Met() == 0 {
 		t.Fatal("the fault was not met")
 	}
 	f.wantCounts("intents", 0, "requests", 0)
@@ -191,14 +192,14 @@ func TestAnswersToStatementsAreNoCommit(t *testing.T) {
 func TestLostClaims(t *testing.T) {
 	f := setUp(t)
 	ctx := context.Background()
-	p, through := newProxy(t, f.db.URL)
+	p, through := storagetest.NewProxy(t, f.db.URL)
 	disturbed, err := storage.Open(ctx, storage.Config{URL: through, Unsafe: true, MaxConns: 2})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(disturbed.Close)
 	f.addAuthority("issuing-1")
-	p.arm(loseReply, []byte("commit\x00"))
+	p.Arm(storagetest.LoseReply, []byte("commit\x00"))
 	if _, err := disturbed.ClaimCRL(ctx, "issuing-1", ca.FullScope, beta, lease); !errors.Is(err, ca.ErrUnavailable) {
 		t.Errorf("ClaimCRL = %v, want ErrUnavailable", err)
 	}
@@ -207,7 +208,7 @@ func TestLostClaims(t *testing.T) {
 	}
 	i := f.intend()
 	f.exec(`UPDATE intents SET lease_until = now() - interval '1 second'`)
-	p.arm(loseReply, []byte("commit\x00"))
+	p.Arm(storagetest.LoseReply, []byte("commit\x00"))
 	if _, err := disturbed.ClaimExpiredIntents(ctx, beta, lease, 10); !errors.Is(err, ca.ErrUnavailable) {
 		t.Errorf("ClaimExpiredIntents = %v, want ErrUnavailable", err)
 	}

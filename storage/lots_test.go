@@ -13,6 +13,7 @@ import (
 	"github.com/chancery-ca/chancery/ca"
 	"github.com/chancery-ca/chancery/issuance"
 	"github.com/chancery-ca/chancery/storage"
+	"github.com/chancery-ca/chancery/storage/storagetest"
 )
 
 // together has all writes share one transaction: a first write of the kind is held up, by a lock that it needs, until all wait.
@@ -210,13 +211,13 @@ func TestCertificatesShareATransactionAndEachHasItsOwnOutcome(t *testing.T) {
 // The lot's commit happened and its answer was lost: those that are on record succeed, those that were turned down learn why.
 func TestTheLostAnswerOfALot(t *testing.T) {
 	f := setUp(t)
-	p, through := newProxy(t, f.db.URL)
+	p, through := storagetest.NewProxy(t, f.db.URL)
 	disturbed, err := storage.Open(context.Background(), storage.Config{URL: through, Unsafe: true, MaxConns: 2})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(disturbed.Close)
-	for fault, happened := range map[fault]bool{loseReply: true, loseAck: true, loseRequest: false} {
+	for fault, happened := range map[storagetest.Fault]bool{storagetest.LoseReply: true, storagetest.LoseAck: true, storagetest.LoseRequest: false} {
 		t.Run(fmt.Sprint(fault), func(t *testing.T) {
 			first := newIntent(t, alpha)
 			intents, open := []ca.Intent{newIntent(t, alpha), newIntent(t, alpha), newIntent(t, alpha)}, f.count("intents")
@@ -229,9 +230,9 @@ func TestTheLostAnswerOfALot(t *testing.T) {
 			hold := f.holdKey(first.Request.SPKI)
 			outcomes := together(t, func() func() {
 				release := hold()
-				return func() { p.arm(fault, intents[2].Serial[:]); release() }
+				return func() { p.Arm(fault, intents[2].Serial[:]); release() }
 			}, disturbed.Intents, f.recording(disturbed, first), writes)
-			if !p.hasMet() {
+			if p.Met() == 0 {
 				t.Fatal("the fault was not met")
 			}
 			if happened {

@@ -158,12 +158,15 @@ func settle(c *pgx.ConnConfig) {
 // Close ends all connections. It waits for those in use.
 func (s *Store) Close() { s.pool.Close() }
 
-// Ping tells whether the database can be written to now; if not, with an error that wraps ca.ErrUnavailable.
+// Ping tells whether the database can be written to now, by writing to its log; if not, with an error that wraps ca.ErrUnavailable.
 func (s *Store) Ping(ctx context.Context) error {
 	const sql = `SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean`
 	var readOnly bool
 	if err := s.read(ctx, "asking the database", func(ctx context.Context, db querier) error {
-		return db.QueryRow(ctx, sql).Scan(&readOnly)
+		if err := db.QueryRow(ctx, sql).Scan(&readOnly); err != nil || readOnly {
+			return err
+		}
+		return db.QueryRow(ctx, durableSoFar).Scan(nil)
 	}); err != nil {
 		return err
 	}

@@ -65,6 +65,8 @@ type DatabaseConfig struct {
 	URLFile string `yaml:"url_file" env:"URL_FILE"`
 	// MaxConnections is the size of the connection pool; 2 to 500. Default: 16.
 	MaxConnections int `yaml:"max_connections" env:"MAX_CONNECTIONS"`
+	// MaxClockSkew is how far this machine's clock may be off the database's: 1s to 1h. Beyond it nothing is issued. Default: 30s.
+	MaxClockSkew strictyaml.Duration `yaml:"max_clock_skew" env:"MAX_CLOCK_SKEW"`
 	// Unsafe permits a Postgres that may lose what it acknowledged (fsync off). For tests alone.
 	Unsafe bool `yaml:"unsafe" env:"UNSAFE"`
 }
@@ -167,7 +169,7 @@ func defaultConfig() Config {
 	}
 	return Config{
 		Replica:  host,
-		Database: DatabaseConfig{MaxConnections: 16},
+		Database: DatabaseConfig{MaxConnections: 16, MaxClockSkew: strictyaml.Duration(30 * time.Second)},
 		HSM:      KeysConfig{Isolation: isolationNone, HSMConfig: HSMConfig{Sessions: 8}},
 		Listen:   ListenConfig{API: "127.0.0.1:8443", Distribution: "127.0.0.1:8080", Operations: "127.0.0.1:8081"},
 		CAA:      CAAConfig{Timeout: "10s"},
@@ -238,6 +240,9 @@ func (c *Config) validate(doc *strictyaml.Document) {
 	}
 	within("policies.activation.approvals", c.Policies.Activation.Approvals, 0, 10)
 	within("database.max_connections", c.Database.MaxConnections, 2, 500)
+	if skew := time.Duration(c.Database.MaxClockSkew); skew < time.Second || skew > time.Hour {
+		doc.Refuse("database.max_clock_skew", "leave it out for 30s", "%s is not between 1s and 1h", skew)
+	}
 	c.validateTokens(doc)
 	c.validateCompliance(doc)
 	if len(c.Authorities) == 0 {

@@ -58,6 +58,7 @@ func TestConfigIsRefusedWithLines(t *testing.T) {
 		"bad CAA domain":    {"replica: a", "replica: a\ncaa: {domains: [CA]}", "c.yaml:2: caa.domains[0]"},
 		"bad CAA timeout":   {"replica: a", "replica: a\ncaa: {timeout: 2h}", "c.yaml:2: caa.timeout"},
 		"bad resolver":      {"replica: a", "replica: a\ncaa: {resolvers: [nowhere]}", "c.yaml:2: caa.resolvers"},
+		"clock skew":        {`chancery"}`, `chancery", max_clock_skew: 2h}`, "c.yaml:2: database.max_clock_skew"},
 		"empty authorities": {"[issuing-1]", "[]", "c.yaml:7: authorities"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -16,7 +18,8 @@ import (
 
 const (
 	dieAt   = "CHANCERY_TEST_DIE_AT"   // the step to die at
-	dieWhen = "CHANCERY_TEST_DIE_WHEN" // a file: the process is mortal from when it exists
+	dieWhen = "CHANCERY_TEST_DIE_WHEN" // a file: the process is mortal from when it exists; it may hold an order, see deadly
+	clockIn = "CHANCERY_TEST_CLOCK"    // a file: how far the process's clock is off, such as -2h
 )
 
 // steps are the moments between which an issuance, its waiting for approval, or a publication can be torn apart: before and after each call of what lasts.
@@ -26,23 +29,52 @@ var (
 	publishSteps = []string{"before claim", "after claim", "before crl intent", "after crl intent", "before crl signature", "after crl signature", "before crl", "after crl"}
 )
 
-// deadly stands between the authority and what it depends on, and kills its own process with SIGKILL at one step.
+// deadly stands between the authority and what it depends on, and kills its own process with SIGKILL at one step. The file that arms it
+// may name another step, "kill after intent", or have the process stopped there with SIGSTOP, once: "stop after intent".
 type deadly struct {
 	step, armed string
 	spied       sync.Mutex // pkcs11-spy's log of one signature must not be torn apart by another
 }
 
 func (d *deadly) at(step string) {
-	if step != d.step {
+	order, err := os.ReadFile(d.armed)
+	if err != nil {
 		return
 	}
-	if _, err := os.Stat(d.armed); err != nil {
+	mortal, signal := d.step, syscall.SIGKILL
+	if verb, named, ok := strings.Cut(string(order), " "); ok {
+		mortal = named
+		if verb == "stop" {
+			signal = syscall.SIGSTOP
+		}
+	}
+	if step != mortal {
 		return
 	}
-	if err := syscall.Kill(os.Getpid(), syscall.SIGKILL); err != nil {
-		panic(err)
+	if signal == syscall.SIGSTOP && os.Remove(d.armed) != nil {
+		return // another goroutine has come here first
 	}
-	select {} // until the signal has come
+	// The thread that sends it gets it itself: with kill another one may, and this one goes on for a while.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if _, _, errno := syscall.RawSyscall(syscall.SYS_TGKILL, uintptr(os.Getpid()), uintptr(syscall.Gettid()), uintptr(signal)); errno != 0 {
+		panic(errno)
+	}
+	if signal == syscall.SIGKILL {
+		select {} // until it has come
+	}
+}
+
+// clockOff is a clock that is as far off as a file says, at each moment.
+func clockOff(path string) func() time.Time {
+	return func() time.Time {
+		text, err := os.ReadFile(path)
+		off, parseErr := time.ParseDuration(strings.TrimSpace(string(text)))
+		if err != nil || parseErr != nil {
+			off = 0
+		}
+		return time.Now().Add(off)
+	}
 }
 
 func (d *deadly) around(what string, do func() error) error {

@@ -32,6 +32,9 @@ func actAs() int {
 		d := &deadly{step: step, armed: os.Getenv(dieWhen)}
 		env.WrapStore, env.WrapKey = d.store, d.key
 	}
+	if path := os.Getenv(clockIn); path != "" {
+		env.Now = clockOff(path)
+	}
 	if path := os.Getenv(profileTo); path != "" {
 		f, err := os.Create(path)
 		if err != nil {

@@ -117,6 +117,9 @@ func (a *app) serve(ctx context.Context, cfg Config, l listeners, hangups <-chan
 	}
 	defer func() { err = errors.Join(err, s.close()) }()
 
+	if err := s.ca.CheckClock(ctx); err != nil {
+		return err
+	}
 	if err := s.ca.AdoptNamespaces(ctx, cfg.fileNamespaces()); err != nil {
 		return err
 	}
@@ -235,7 +238,7 @@ func (a *app) open(ctx context.Context, cfg Config) (_ *service, err error) {
 	}
 	s.ca, err = ca.New(ca.Config{
 		Store: store, Authorities: authorities, Policies: set, KeyLists: s.lists, CAA: caaRecords, Namespaces: cfg.namespaces(),
-		Replica: s.replica, Now: a.Now, Random: a.Random, NewID: newID, Log: s.log, Metrics: metrics, Transparency: timestamps,
+		MaxSkew: time.Duration(cfg.Database.MaxClockSkew), Replica: s.replica, Now: a.Now, Random: a.Random, NewID: newID, Log: s.log, Metrics: metrics, Transparency: timestamps,
 		PolicyPlan: ca.PolicyPlan{
 			Read: func() (*policies.Set, error) { return loadPolicies(cfg.Policies) }, Approvals: cfg.Policies.Activation.Approvals,
 		},

@@ -259,21 +259,24 @@ func TestLogsThatFail(t *testing.T) {
 // TestKillBetweenPrecertificateAndCertificate kills the program at each step between the two.
 func TestKillBetweenPrecertificateAndCertificate(t *testing.T) {
 	s := newLoggedStack(t, "10s")
-	k := &killing{stack: s.stack}
+	armed := filepath.Join(s.dir, "armed")
 	for _, step := range []string{"before precertificate", "after precertificate", "before final intent", "after final intent", "before certificate", "after certificate"} {
 		t.Run(step, func(t *testing.T) {
-			mortal := s.start("mortal", s.token.Module, dieAt+"="+step, dieWhen+"="+k.armed())
-			disarm := k.arm(t)
-			defer disarm()
+			mortal := s.start("mortal", s.token.Module, dieAt+"="+step, dieWhen+"="+armed)
+			if err := os.WriteFile(armed, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
 			request, key := newRequest(t, "killed.dev.example"), strings.ReplaceAll(step, " ", "-")
 			if _, got, err := mortal.issueLogged(t.Context(), request, key); err == nil {
 				t.Fatalf("the replica that should have died answered %d %s", got.status, got.body)
 			}
 			<-mortal.ended
-			disarm()
+			if err := os.Remove(armed); err != nil {
+				t.Fatal(err)
+			}
 			back := s.start("mortal", s.token.Module)
-			if left := k.openIntents(t); left != 0 {
-				t.Errorf("%d intents are open after the restart", left)
+			if left := s.database.Column(t, `SELECT encode(serial, 'hex') FROM intents`); len(left) != 0 {
+				t.Errorf("%d intents are open after the restart", len(left))
 			}
 			issued, got, err := back.issueLogged(t.Context(), request, key)
 			if err != nil || got.status != http.StatusCreated {

@@ -27,6 +27,8 @@ type Faulty struct {
 // A fault of a Faulty. Every CKR in hexadecimal, such as "0x30" for CKR_DEVICE_ERROR, is one, too.
 const (
 	Hang       = "hang"        // C_Sign does not come back while the fault lasts
+	Slow       = "slow"        // C_Sign takes a quarter of a second
+	Late       = "late"        // C_Sign makes the signature and answers CKR_DEVICE_ERROR
 	Crash      = "crash"       // C_Sign ends the process
 	Wrong      = "wrong"       // C_Sign makes signatures that do not verify
 	CloseAll   = "close"       // all sessions are closed before the next C_SignInit, once

@@ -85,7 +85,8 @@ func open(tb testing.TB, c storage.Config) *storage.Store {
 
 // Options choose a private server.
 type Options struct {
-	Durable bool // write safely, as in production: slower
+	Durable bool   // write safely, as in production: slower
+	In      string // the directory that the server's own is made in; empty: one for temporary files
 }
 
 // Server is a Postgres of a test's own, which it may stop and kill. Its Database is migrated.
@@ -94,6 +95,9 @@ type Server struct {
 	cluster *guarded
 	durable bool
 }
+
+// AdminURL is the login of the server's administrator, who may change its settings and end sessions.
+func (s *Server) AdminURL() string { return s.cluster.URL(postgres.Superuser, "postgres") }
 
 // NewServer starts a server for one test. It is gone when the test ends.
 func NewServer(tb testing.TB, o Options) *Server {
@@ -156,7 +160,7 @@ func (s *Server) Start() error {
 func start(o Options) (c *guarded, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	dir, err := place()
+	dir, err := place(o.In)
 	if err != nil {
 		return nil, err
 	}
@@ -187,8 +191,11 @@ func start(o Options) (c *guarded, err error) {
 }
 
 // place makes a directory that the server's user can reach, with a path short enough for a socket.
-func place() (string, error) {
+func place(in string) (string, error) {
 	const longest = 60
+	if in != "" {
+		return os.MkdirTemp(in, "chancery-test-")
+	}
 	account, err := postgres.Account()
 	if err != nil {
 		return "", err

@@ -2,7 +2,8 @@
  * A PKCS#11 module that stands before another one and does as a file says: the faults of vendors' libraries, on demand.
  *
  * REAL is the path of the library behind it, CONTROL that of the file, LOGINS that of a file to which each result of C_Login is added.
- * The file holds one word: "hang" (until the word is gone), "crash", "wrong" (signatures with a bit turned over), "close" (all
+ * The file holds one word: "hang" (until the word is gone), "slow" (a quarter of a second for each signature), "crash", "wrong"
+ * (signatures with a bit turned over), "late" (the signature is made, and CKR_DEVICE_ERROR answered), "close" (all
  * sessions, once for each change of the file), or a hexadecimal CKR that C_SignInit answers with. An absent or empty file is no fault.
  * "hang-login" and "crash-login" do the same to C_Login. "locked" says of every token that its user PIN is locked, and "hardware" of every
  * slot that it is one of hardware; these two are no faults but what another token would say.
@@ -147,6 +148,8 @@ static ulong our_sign(ulong session, void *data, ulong length, unsigned char *si
 	word(w, sizeof w);
 	if (strcmp(w, "hang") == 0)
 		hang(w);
+	if (strcmp(w, "slow") == 0)
+		usleep(250000);
 	if (strcmp(w, "crash") == 0)
 		crash();
 	pthread_rwlock_rdlock(&closing);
@@ -154,6 +157,8 @@ static ulong our_sign(ulong session, void *data, ulong length, unsigned char *si
 	pthread_rwlock_unlock(&closing);
 	if (result == 0 && signature && strcmp(w, "wrong") == 0)
 		signature[*size - 1] ^= 1;
+	if (result == 0 && signature && strcmp(w, "late") == 0)
+		return 0x30; /* CKR_DEVICE_ERROR */
 	return result;
 }
 

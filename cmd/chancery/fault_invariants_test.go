@@ -1,0 +1,185 @@
+package main
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"crypto/x509"
+	"fmt"
+	"net/http"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/chancery-ca/chancery/audit"
+)
+
+// invariants holds the sources of truth against each other: the database, the audit leaves, what pkcs11-spy saw signed, and every certificate
+// that a client received. It is called when the clients rest and all replicas serve. I1 to I7 are those of docs/faults.md.
+func (h *harness) invariants(t *testing.T) {
+	t.Helper()
+	h.currentCRLs(t)
+	h.ledger.mu.Lock()
+	defer h.ledger.mu.Unlock()
+
+	// I1: what was signed was intended before.
+	intended, serials := h.intended(t, h.database.Column(t, leavesOfKind, []string{"certificate.intended", "crl.intended"}))
+	signed := 0
+	for _, log := range h.spied {
+		for digest := range signedDigests(t, log) {
+			signed++
+			if !intended[digest] && !h.forgiven[digest] {
+				t.Errorf("I1: %s: the token signed %s, of which no intent is on record", filepath.Base(log), digest)
+			}
+		}
+	}
+	if signed < len(h.held) {
+		t.Errorf("pkcs11-spy saw %d signatures, fewer than the %d certificates that clients hold: it is no oracle", signed, len(h.held))
+	}
+
+	// I2, I3: each serial is a certificate, an orphan, or still being worked on, and one alone of these; what a client holds is on record.
+	stored := h.serials(t, `SELECT encode(serial, 'hex') FROM certificates`)
+	orphans := h.serials(t, `SELECT encode(serial, 'hex') FROM orphans`)
+	open := h.serials(t, `SELECT encode(serial, 'hex') FROM intents`)
+	for serial := range serials {
+		if n := count(stored[serial], orphans[serial], open[serial]); n != 1 {
+			t.Errorf("I2: serial %s was intended, and %d of certificate, orphan and open intent account for it", serial, n)
+		}
+	}
+	if n := len(stored) + len(orphans) + len(open); n != len(serials) {
+		t.Errorf("I2: %d serials were intended, and %d are on record", len(serials), n)
+	}
+	ders := h.serials(t, `SELECT encode(sha256(der), 'hex') FROM certificates`)
+	for serial, der := range h.held {
+		if !stored[serial] || !ders[digestOf(der)] {
+			t.Errorf("I3: a client holds %s, and the database does not have it so", serial)
+		}
+	}
+	for key, answers := range h.keys {
+		if len(answers) > 1 {
+			t.Errorf("I2: idempotency key %s led to %d certificates", key, len(answers))
+		}
+	}
+	h.none(t, "I2: this intent's lease has long run out, and nobody has settled it", `SELECT encode(serial, 'hex') FROM intents WHERE lease_until < now() - interval '15 seconds'`)
+
+	// I4, I5: numbers rise with each claim; what was acknowledged is on record, and so, by currentCRLs, on every CRL.
+	h.none(t, "I4: the number of this CRL is not above that of an earlier claim", `SELECT number::text FROM (
+		SELECT number, lag(number) OVER (PARTITION BY issuer, scope ORDER BY fence) AS before FROM crl_intents) AS claims WHERE number <= before`)
+	h.none(t, "I1: this CRL has no intent", `SELECT number::text FROM crls AS c WHERE issuer = $1 AND NOT EXISTS
+		(SELECT FROM crl_intents AS i WHERE i.issuer = c.issuer AND i.scope = c.scope AND i.number = c.number)`, devIssuer)
+	h.none(t, "I2: this orphan is not revoked", `SELECT encode(o.serial, 'hex') FROM orphans AS o WHERE NOT EXISTS
+		(SELECT FROM revocations AS r WHERE r.issuer = o.issuer AND r.serial = o.serial)`)
+	revocations := h.serials(t, `SELECT encode(serial, 'hex') FROM revocations`)
+	for serial := range h.ledger.revoked {
+		if !revocations[serial] {
+			t.Errorf("I5: the revocation of %s was acknowledged and is not on record", serial)
+		}
+	}
+
+	// I6: each change has its leaf.
+	for table, kind := range map[string]string{
+		"certificates": "certificate.issued", "orphans": "certificate.orphaned", "revocations": "", "crls": "",
+	} {
+		h.none(t, "I6: the audit log lacks this event of "+table, `SELECT event_id::text FROM `+table+` AS x WHERE NOT EXISTS
+			(SELECT FROM audit_leaves AS l WHERE l.id = x.event_id AND (l.kind = $1 OR $1 = ''))`, kind)
+	}
+}
+
+// currentCRLs waits until every replica serves a CRL with all revocations that are on record, those of orphans among them, within the time
+// promised, and has openssl verify it.
+func (h *harness) currentCRLs(t *testing.T) {
+	t.Helper()
+	want := h.column(`SELECT DISTINCT encode(serial, 'hex') FROM revocations WHERE not_after > now()`)
+	for _, r := range h.serving() {
+		var der []byte
+		eventually(t, recoverWithin, "every revocation is on the CRL of replica "+r.name, func() bool {
+			status, body, err := h.get(r.distribution + "/crl/" + devIssuer + ".crl")
+			if err != nil || status != http.StatusOK {
+				return false
+			}
+			der = body
+			listed := entriesOf(t, der)
+			for _, serial := range want {
+				if !listed[serial] {
+					return false
+				}
+			}
+			return true
+		})
+		verify := exec.CommandContext(t.Context(), "openssl", "crl", "-inform", "DER", "-noout", "-CAfile", filepath.Join(h.dir, "ceremony", devIssuer+".pem"))
+		verify.Stdin = bytes.NewReader(der)
+		if said, err := verify.CombinedOutput(); err != nil || !bytes.Contains(said, []byte("verify OK")) {
+			t.Errorf("I4: openssl does not verify the CRL of replica %s: %v\n%s", r.name, err, said)
+		}
+	}
+}
+
+const leavesOfKind = `SELECT convert_from(leaf, 'UTF8') FROM audit_leaves WHERE kind = ANY ($1)`
+
+// intended reads from audit leaves which bytes, by digest, and which serials, each once, were to be signed.
+func (h *harness) intended(t *testing.T, leaves []string) (digests, serials map[string]bool) {
+	t.Helper()
+	digests, serials = map[string]bool{}, map[string]bool{}
+	for _, text := range leaves {
+		e, err := audit.Parse([]byte(text))
+		if err != nil {
+			t.Fatalf("I6: an audit leaf cannot be read: %v\n%s", err, text)
+		}
+		digests[e.Data["tbs_sha256"]] = true
+		if e.Kind == audit.CertificateIntended {
+			if serials[e.Data["serial"]] {
+				t.Errorf("I2: serial %s was intended twice", e.Data["serial"])
+			}
+			serials[e.Data["serial"]] = true
+		}
+	}
+	return digests, serials
+}
+
+func (h *harness) serials(t *testing.T, query string) map[string]bool {
+	t.Helper()
+	found := map[string]bool{}
+	for _, value := range h.database.Column(t, query) {
+		found[value] = true
+	}
+	return found
+}
+
+// none complains of everything that a query finds.
+func (h *harness) none(t *testing.T, complaint, query string, args ...any) {
+	t.Helper()
+	for _, found := range h.database.Column(t, query, args...) {
+		t.Errorf("%s: %s", complaint, found)
+	}
+}
+
+// judgeTimes complains of certificates whose serial, which holds the time that it was made at, is of another time than the database's.
+func (h *harness) judgeTimes(t *testing.T) {
+	t.Helper()
+	h.none(t, "this serial was made by a clock that is wrong", `SELECT encode(serial, 'hex') FROM certificates AS c
+		JOIN audit_leaves AS l ON l.id = c.event_id
+		WHERE abs(extract(epoch FROM l.written_at) - ('x' || encode(substring(c.serial FROM 2 FOR 6), 'hex'))::bit(48)::bigint / 1000) > 60`)
+}
+
+func count(all ...bool) (n int) {
+	for _, one := range all {
+		if one {
+			n++
+		}
+	}
+	return n
+}
+
+func digestOf(der []byte) string { return fmt.Sprintf("%x", sha256.Sum256(der)) }
+
+func entriesOf(t *testing.T, der []byte) map[string]bool {
+	t.Helper()
+	list, err := x509.ParseRevocationList(der)
+	if err != nil {
+		t.Fatalf("I4: the CRL that is served: %v", err)
+	}
+	on := map[string]bool{}
+	for _, e := range list.RevokedCertificateEntries {
+		on[fmt.Sprintf("%040x", e.SerialNumber)] = true
+	}
+	return on
+}
