@@ -161,12 +161,8 @@ type LogConfig struct {
 
 // defaultConfig is what holds where file and environment are silent.
 func defaultConfig() Config {
-	host, err := os.Hostname()
-	if err != nil {
-		host = "chancery"
-	}
 	return Config{
-		Replica:  host,
+		Replica:  hostName(),
 		Database: DatabaseConfig{MaxConnections: 16},
 		HSM:      KeysConfig{Isolation: isolationNone, HSMConfig: HSMConfig{Sessions: 8}},
 		Listen:   ListenConfig{API: "127.0.0.1:8443", Distribution: "127.0.0.1:8080", Operations: "127.0.0.1:8081"},
@@ -175,6 +171,14 @@ func defaultConfig() Config {
 		Limits:   LimitsConfig{Body: "1MiB"},
 		Log:      LogConfig{Level: "info", Format: "json"},
 	}
+}
+
+func hostName() string {
+	host, err := os.Hostname()
+	if err != nil {
+		return "chancery"
+	}
+	return host
 }
 
 // loadConfig reads, overrides and validates a configuration as a whole. Its errors name file and line of everything that is wrong.

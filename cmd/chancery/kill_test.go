@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -171,16 +172,22 @@ func (k *killing) listed(t *testing.T, r *replica, serials []string) bool {
 	if err != nil {
 		t.Fatal(err)
 	}
-	on := map[string]bool{}
-	for _, e := range list.RevokedCertificateEntries {
-		on[hex.EncodeToString(e.SerialNumber.FillBytes(make([]byte, 20)))] = true
-	}
+	on := revokedSerials(list)
 	for _, serial := range serials {
 		if !on[serial] {
 			return false
 		}
 	}
 	return true
+}
+
+// revokedSerials are the serials on a CRL.
+func revokedSerials(list *x509.RevocationList) map[string]bool {
+	on := map[string]bool{}
+	for _, e := range list.RevokedCertificateEntries {
+		on[hex.EncodeToString(e.SerialNumber.FillBytes(make([]byte, 20)))] = true
+	}
+	return on
 }
 
 func (k *killing) orphansListed(t *testing.T, r *replica) bool {

@@ -18,6 +18,9 @@ const actAsChancery = "CHANCERY_TEST_ACT_AS_CHANCERY"
 // profileTo, set in the environment, names a file for a CPU profile of the program.
 const profileTo = "CHANCERY_TEST_CPU_PROFILE"
 
+// clockSkew, set in the environment, is how far the program's clock is ahead.
+const clockSkew = "CHANCERY_TEST_CLOCK_SKEW"
+
 func TestMain(m *testing.M) {
 	if os.Getenv(actAsChancery) == "" {
 		os.Exit(m.Run())
@@ -31,6 +34,9 @@ func actAs() int {
 	if step := os.Getenv(dieAt); step != "" {
 		d := &deadly{step: step, armed: os.Getenv(dieWhen)}
 		env.WrapStore, env.WrapKey = d.store, d.key
+	}
+	if skew, err := time.ParseDuration(os.Getenv(clockSkew)); err == nil {
+		env.Now = func() time.Time { return time.Now().Add(skew) }
 	}
 	if path := os.Getenv(profileTo); path != "" {
 		f, err := os.Create(path)
