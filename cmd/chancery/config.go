@@ -65,6 +65,10 @@ type DatabaseConfig struct {
 	URLFile string `yaml:"url_file" env:"URL_FILE"`
 	// MaxConnections is the size of the connection pool; 2 to 500. Default: 16.
 	MaxConnections int `yaml:"max_connections" env:"MAX_CONNECTIONS"`
+	// SynchronousStandbys is how many standbys must have each commit before it is acknowledged, so that a failover loses nothing: 0 to 10.
+	// A server that waits for fewer (synchronous_standby_names, synchronous_commit) is refused, at start and after every failover.
+	// Default: 0, one server whose disk is what lasts.
+	SynchronousStandbys int `yaml:"synchronous_standbys" env:"SYNCHRONOUS_STANDBYS"`
 	// Unsafe permits a Postgres that may lose what it acknowledged (fsync off). For tests alone.
 	Unsafe bool `yaml:"unsafe" env:"UNSAFE"`
 }
@@ -242,6 +246,10 @@ func (c *Config) validate(doc *strictyaml.Document) {
 	}
 	within("policies.activation.approvals", c.Policies.Activation.Approvals, 0, 10)
 	within("database.max_connections", c.Database.MaxConnections, 2, 500)
+	within("database.synchronous_standbys", c.Database.SynchronousStandbys, 0, 10)
+	if c.Database.SynchronousStandbys > 0 && c.Database.Unsafe {
+		doc.Refuse("database.unsafe", "leave one of the two out", "a database that may lose what it acknowledged cannot have it on standbys")
+	}
 	c.validateTokens(doc)
 	c.validateCompliance(doc)
 	if len(c.Authorities) == 0 {

@@ -38,34 +38,10 @@ func (s *stack) replicas(t testing.TB) []shownReplica {
 	var result struct {
 		Replicas []shownReplica `json:"replicas"`
 	}
-	if err := json.Unmarshal([]byte(s.tool(t, "replicas", "--config", s.write("tool", s.token.Module), "-o", "json")), &result); err != nil {
+	if err := json.Unmarshal([]byte(s.runProgram(t, os.Args[0], "replicas", "--config", s.write("tool", s.token.Module), "-o", "json")), &result); err != nil {
 		t.Fatal(err)
 	}
 	return result.Replicas
-}
-
-// write writes the configuration of a replica.
-func (s *stack) write(name, module string) string {
-	s.t.Helper()
-	path := filepath.Join(s.dir, name+".yaml")
-	if err := os.WriteFile(path, []byte(s.config(name, module)), 0o600); err != nil {
-		s.t.Fatal(err)
-	}
-	return path
-}
-
-// tool runs a command to its end and returns what it printed.
-func (s *stack) tool(t testing.TB, args ...string) string {
-	t.Helper()
-	cmd := exec.Command(os.Args[0], args...)
-	cmd.Env = append(os.Environ(), actAsChancery+"=1")
-	var complaint bytes.Buffer
-	cmd.Stderr = &complaint
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatalf("chancery %s: %v\n%s", strings.Join(args, " "), err, complaint.String())
-	}
-	return string(out)
 }
 
 // metric reads one number from a replica's metrics: the sum of all lines that begin so.
@@ -211,7 +187,7 @@ func TestPeersSettleOnce(t *testing.T) {
 	}
 	look := func() {
 		t.Helper()
-		if err := json.Unmarshal([]byte(s.tool(t, "issuance", "intents", "--settled", "1h", "--config", s.write("tool", s.token.Module), "-o", "json")), &intents); err != nil {
+		if err := json.Unmarshal([]byte(s.runProgram(t, os.Args[0], "issuance", "intents", "--settled", "1h", "--config", s.write("tool", s.token.Module), "-o", "json")), &intents); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -411,7 +411,7 @@ func openStore(ctx context.Context, cfg Config, log *slog.Logger) (*storage.Stor
 	if err != nil {
 		return nil, err
 	}
-	return storage.Open(ctx, storage.Config{URL: url, MaxConns: cfg.Database.MaxConnections, Unsafe: cfg.Database.Unsafe, Log: log})
+	return storage.Open(ctx, storage.Config{URL: url, MaxConns: cfg.Database.MaxConnections, Unsafe: cfg.Database.Unsafe, Standbys: cfg.Database.SynchronousStandbys, Log: log})
 }
 
 // loadPolicies loads the profiles and checks that the lints which they name exist.
