@@ -65,8 +65,8 @@ type NameTakenError struct {
 }
 
 func (e *NameTakenError) Error() string {
-	return fmt.Sprintf("a replica named %q is running already, on host %q since %s: give each replica a name of its own (replica: in the configuration, or CHANCERY_REPLICA)",
-		e.Name, e.Host, e.StartedAt.Format(time.RFC3339))
+	return fmt.Sprintf("a replica named %q is running already, on host %q since %s: give each replica a name of its own "+
+		"(replica: in the configuration, or CHANCERY_REPLICA)", e.Name, e.Host, e.StartedAt.Format(time.RFC3339))
 }
 
 // ErrSuperseded says that another process has taken this replica's name: it was silent for long, or two were given the same name.
@@ -80,7 +80,8 @@ func (c *CA) Join(ctx context.Context) error {
 	if !errors.As(err, &taken) {
 		return err
 	}
-	c.log.InfoContext(ctx, "a replica of this name was alive a moment ago; waiting to see whether it still is", "replica", c.replica.Name, "host", taken.Host)
+	c.log.InfoContext(ctx, "a replica of this name was alive a moment ago; waiting to see whether it still is",
+		"replica", c.replica.Name, "host", taken.Host)
 	watch := time.NewTimer(deadAfter)
 	defer watch.Stop()
 	select {
