@@ -38,7 +38,8 @@ func (s *stack) replicas(t testing.TB) []shownReplica {
 	var result struct {
 		Replicas []shownReplica `json:"replicas"`
 	}
-	if err := json.Unmarshal([]byte(s.runProgram(t, os.Args[0], "replicas", "--config", s.write("tool", s.token.Module), "-o", "json")), &result); err != nil {
+	said := s.runProgram(t, os.Args[0], "replicas", "--config", s.write("tool", s.token.Module), "-o", "json")
+	if err := json.Unmarshal([]byte(said), &result); err != nil {
 		t.Fatal(err)
 	}
 	return result.Replicas
@@ -187,7 +188,8 @@ func TestPeersSettleOnce(t *testing.T) {
 	}
 	look := func() {
 		t.Helper()
-		if err := json.Unmarshal([]byte(s.runProgram(t, os.Args[0], "issuance", "intents", "--settled", "1h", "--config", s.write("tool", s.token.Module), "-o", "json")), &intents); err != nil {
+		said := s.runProgram(t, os.Args[0], "issuance", "intents", "--settled", "1h", "--config", s.write("tool", s.token.Module), "-o", "json")
+		if err := json.Unmarshal([]byte(said), &intents); err != nil {
 			t.Fatal(err)
 		}
 	}
