@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build dev test test-modules compatibility check units format lint bench fuzz faults image packages clean FORCE
+.PHONY: help build dev test test-modules compatibility check units format lint bench fuzz faults compose-faults image packages clean FORCE
 
 ARGS         ?=
 FUZZTIME     ?= 60s
@@ -21,7 +21,7 @@ GO_FILES = find . -path './.*' -prune -o -name '*.go' -print
 TOOL     = go tool -modfile=tools/go.mod
 
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo '  variables: ARGS="$(ARGS)" FUZZTIME=$(FUZZTIME) BENCHTIME=$(BENCHTIME) COUNT=$(COUNT) TEST_TIMEOUT=$(TEST_TIMEOUT)'
 
@@ -88,6 +88,9 @@ faults: ## have clients served while things go wrong, each of docs/faults.md COU
 	@CHANCERY_FAULT_RESULTS=$(CURDIR)/bin/faults.jsonl go test -race -run '$(if $(FAULT),TestFaults/^$(FAULT)$$,Kill|Fault)' -count $(COUNT) \
 		-timeout $$((10 + 8 * $(COUNT)))m -v ./cmd/chancery; failed=$$?; \
 		[ ! -s bin/faults.jsonl ] || scripts/fault-table bin/faults.jsonl | tee bin/faults.md; exit $$failed
+
+compose-faults: ## kill each process of docker-compose.yml under load, and account for everything; needs a Docker engine; BUILD=no KEEP=yes
+	scripts/compose-faults
 
 image: ## build the container image
 	docker build --build-arg VERSION=$(VERSION) --build-arg GOPROXY --build-arg GOFLAGS --tag chancery .

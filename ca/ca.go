@@ -1,6 +1,6 @@
 // Package ca is the authority: its verbs, one file each. issue.go turns an order into a certificate, revoke.go takes one back,
 // approve.go lets one wait for approvals, publish.go keeps the CRLs current, policy.go has other policies rule, recover.go settles what
-// a crash left open, and tls.go gets the service its own certificate.
+// a crash left open, lead.go has one replica at a time do what is to be done once, and tls.go gets the service its own certificate.
 //
 // It alone knows the order of steps. Who may do what is asked of access, what a certificate says of policies, how it is built and signed
 // of issuance; what must last goes to the Store and what was done goes into audit leaves, in one transaction with it. The package
@@ -33,6 +33,7 @@ type CA struct {
 	namespaces    atomic.Pointer[namespaces]
 	rates         *rates
 	replica       Replica
+	about         About
 	now           func() time.Time
 	random        io.Reader
 	newID         func() string
@@ -44,7 +45,7 @@ type CA struct {
 	clock         *clock
 }
 
-// Config is what a CA is made of. Every field but PolicyPlan, KeyLists, CAA, Metrics and Transparency is required.
+// Config is what a CA is made of. Every field but About, PolicyPlan, KeyLists, CAA, Metrics and Transparency is required.
 type Config struct {
 	Store       Store
 	Authorities []*Authority  // the first is the default issuer
@@ -54,6 +55,7 @@ type Config struct {
 	CAA         CAA
 	Namespaces  map[string]access.Namespace // that hold until LearnNamespaces has read those on record; the service's own stays
 	Replica     Replica
+	About       About
 	Now         func() time.Time
 	Random      io.Reader
 	NewID       func() string // makes event and request IDs: UUIDs of version 7
@@ -62,13 +64,6 @@ type Config struct {
 	MaxSkew     time.Duration // how far Now may be off the database's clock; 0: it is not judged
 	// Transparency is needed where a profile asks for it alone.
 	Transparency Transparency
-}
-
-// Replica names this process among those that share the database. Name is unique among living replicas and stays the same over
-// restarts, so that a replica can settle at start what its predecessor left open; Run tells one start from the next.
-type Replica struct {
-	Name string
-	Run  string
 }
 
 // Metrics counts what the authority does. A nil Metrics counts nothing.
@@ -83,6 +78,7 @@ type Metrics interface {
 	Decided(profile, outcome string) // it waits no more: issued, rejected, expired or refused
 	Limited(profile, by string)      // a request was turned away by a rate or a reservation
 	LookedUpCAA(failures int, took time.Duration)
+	Leads(replica, duty string, since time.Time) // the zero time: it does not, or no more
 }
 
 // New checks that a configuration is whole and makes a CA of it.
@@ -98,7 +94,7 @@ func New(cfg Config) (*CA, error) {
 	c := &CA{
 		store: cfg.Store, authorities: map[string]*Authority{}, first: cfg.Authorities[0], plan: cfg.PolicyPlan,
 		keyLists: cfg.KeyLists, caa: cfg.CAA, transparency: cfg.Transparency,
-		rates: newRates(), replica: cfg.Replica, now: cfg.Now, random: cfg.Random, newID: cfg.NewID, log: cfg.Log, metrics: cfg.Metrics,
+		rates: newRates(), replica: cfg.Replica, about: cfg.About, now: cfg.Now, random: cfg.Random, newID: cfg.NewID, log: cfg.Log, metrics: cfg.Metrics,
 		publications: newPublications(), directory: newDirectory(), clock: &clock{now: cfg.Now, max: cfg.MaxSkew},
 	}
 	if err := checkTransparency(cfg.Policies, cfg.Transparency); err != nil {
@@ -121,9 +117,6 @@ func New(cfg Config) (*CA, error) {
 	}
 	return c, nil
 }
-
-// IdempotencyAge is how long a caller's name for a request is remembered at least. A request repeated later is a new one.
-const IdempotencyAge = 7 * 24 * time.Hour
 
 // Errors that a front end decides on. Refusals by policy are *policies.Refusal, by access *access.Denied.
 var (

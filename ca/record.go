@@ -87,3 +87,4 @@ func (noMetrics) Waiting(string)                                          {}
 func (noMetrics) Decided(string, string)                                  {}
 func (noMetrics) Limited(string, string)                                  {}
 func (noMetrics) LookedUpCAA(int, time.Duration)                          {}
+func (noMetrics) Leads(string, string, time.Time)                         {}

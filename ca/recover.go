@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
-	"sync"
 	"time"
 
 	"github.com/chancery-ca/chancery/audit"
@@ -60,64 +58,4 @@ func (c *CA) settle(ctx context.Context, i OpenIntent, why string) error {
 	c.metrics.Orphaned(i.Issuer)
 	c.publications.wakeUp()
 	return nil
-}
-
-// Run settles, publishes, looks after requests that wait, and learns what others published and changed, until the context ends. It returns
-// when all have come to rest.
-func (c *CA) Run(ctx context.Context) {
-	var others sync.WaitGroup
-	for _, d := range []duty{
-		{recoverEvery, slog.LevelError, "settling open intents failed; trying again", false, func(ctx context.Context) error {
-			_, err := c.Recover(ctx)
-			return err
-		}},
-		{clockEvery, slog.LevelError, "nothing is issued here until the clock is right", true, c.CheckClock},
-		{learnEvery, slog.LevelWarn, "reading what is published failed; trying again", false, c.LearnPublished},
-		{learnNamespacesEvery, slog.LevelWarn, "reading the namespaces failed; trying again", true, c.LearnNamespaces},
-		{followEvery, slog.LevelError, "following the policies that rule failed; trying again", true, c.FollowPolicies},
-		{expireEvery, slog.LevelError, lookingAfterFailed, false, c.ExpireWaiting},
-		{resumeEvery, slog.LevelError, lookingAfterFailed, false, c.ResumeApproved},
-	} {
-		others.Go(func() { c.see(ctx, d) })
-	}
-	c.every(ctx, publishEvery, c.publications.wake, func() { c.PublishDue(ctx) })
-	others.Wait()
-}
-
-const lookingAfterFailed = "looking after waiting requests failed; trying again"
-
-// duty is something that is done again and again while the authority runs.
-type duty struct {
-	period time.Duration
-	level  slog.Level // of the log, when it fails
-	words  string
-	once   bool // a row of failures is told once: it is done every second
-	do     func(context.Context) error
-}
-
-// see does a duty until the context ends.
-func (c *CA) see(ctx context.Context, d duty) {
-	failing := false
-	c.every(ctx, d.period, nil, func() {
-		err := d.do(ctx)
-		if err != nil && !(d.once && failing) && ctx.Err() == nil {
-			c.log.Log(ctx, d.level, d.words, "error", err)
-		}
-		failing = err != nil
-	})
-}
-
-// every calls step at once, then at each tick or wake-up, until the context ends.
-func (c *CA) every(ctx context.Context, period time.Duration, wake <-chan struct{}, step func()) {
-	tick := time.NewTicker(period)
-	defer tick.Stop()
-	for {
-		step()
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		case <-wake:
-		}
-	}
 }

@@ -24,6 +24,9 @@ type Store interface {
 	NamespaceStore
 	ApprovalStore
 	PolicyStore
+	ReplicaStore
+	LeaseStore
+	UpkeepStore
 	// RecordEvents commits leaves that go with no other change, such as refusals of access.
 	RecordEvents(ctx context.Context, leaves ...audit.Leaf) error
 	// Ping tells whether something can be made durable now.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
+	"strconv"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -50,14 +52,44 @@ const durabilitySettings = `
 	SELECT current_setting('server_version_num')::integer / 10000, current_setting('fsync'), current_setting('full_page_writes'),
 	       current_setting('synchronous_commit'), current_setting('synchronous_standby_names')`
 
-// checkDurability is asked on every new connection: after a failover it may be another server's.
-func checkDurability(ctx context.Context, conn *pgx.Conn) error {
+// checkDurability is asked on every new connection: after a failover it may be another server's. At least so many standbys must have what
+// is acknowledged.
+func checkDurability(ctx context.Context, conn *pgx.Conn, atLeast int) error {
 	var version int
 	var fsync, fullPageWrites, commit, standbys string
 	if err := conn.QueryRow(ctx, durabilitySettings).Scan(&version, &fsync, &fullPageWrites, &commit, &standbys); err != nil {
 		return fmt.Errorf("reading the settings of the database: %w", err)
 	}
-	return judgeDurability(version, fsync, fullPageWrites, commit, standbys)
+	if err := judgeDurability(version, fsync, fullPageWrites, commit, standbys); err != nil {
+		return err
+	}
+	return judgeReplication(atLeast, commit, standbys)
+}
+
+// quorum finds how many standbys a commit waits for: "ANY 2 (a, b, c)", "FIRST 1 (a, b)", "2 (a, b)".
+var quorum = regexp.MustCompile(`(?i)^\s*(?:any\s+|first\s+)?(\d+)\s*\(`)
+
+// judgeReplication refuses a server whose failover could lose what it has acknowledged, where the configuration asks for standbys that have
+// it. How many there are just now does not count: with too few, commits wait, and nothing is acknowledged.
+func judgeReplication(atLeast int, commit, standbys string) error {
+	if atLeast == 0 {
+		return nil
+	}
+	if commit != "on" && commit != "remote_apply" {
+		return &UnsafeError{"synchronous_commit", commit, "a failover could lose acknowledged certificates; set it to on, or to remote_apply"}
+	}
+	waits := 0
+	if form := quorum.FindStringSubmatch(standbys); form != nil {
+		waits, _ = strconv.Atoi(form[1]) // of a number that is too large: the largest
+	} else if strings.TrimSpace(standbys) != "" { // a bare list of names waits for the first
+		waits = 1
+	}
+	if waits < atLeast {
+		return &UnsafeError{"synchronous_standby_names", strconv.Quote(standbys), fmt.Sprintf("a failover could lose acknowledged certificates, for "+
+			"a commit waits for %d of the %d standbys that the configuration asks for (database.synchronous_standbys); set it, for example, to ANY %d (*)",
+			waits, atLeast, atLeast)}
+	}
+	return nil
 }
 
 func judgeDurability(version int, fsync, fullPageWrites, commit, standbys string) error {

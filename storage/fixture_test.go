@@ -81,6 +81,16 @@ func (f *fixture) wantCounts(tablesAndNumbers ...any) {
 	}
 }
 
+// lead makes alpha the leader of upkeep, in a new term.
+func (f *fixture) lead() ca.Term {
+	f.t.Helper()
+	term, err := f.ClaimLease(context.Background(), ca.Upkeep, alpha, lease)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return term
+}
+
 func newID() string { return uuid.Must(uuid.NewV7()).String() }
 
 func leaf(t testing.TB, kind audit.Kind) audit.Leaf { return leafWithID(t, newID(), kind) }

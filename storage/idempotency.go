@@ -3,6 +3,11 @@ package storage
 import (
 	"context"
 	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/chancery-ca/chancery/ca"
 )
 
 // forgetAtOnce is how many idempotency keys one transaction deletes: enough to be quick, and few enough to hold up nobody.
@@ -18,24 +23,24 @@ const forgetKeys = `
 			AND NOT EXISTS (SELECT FROM intents AS i WHERE i.serial = k.serial AND i.issuer = k.issuer AND i.idempotency_key = k.key)
 		LIMIT $2))`
 
-// ForgetIdempotencyKeys deletes the idempotency keys that are older than age, by the database's clock, and tells how many there were. It
-// is to be called now and then; any number of replicas may at once. A crash in the middle leaves some for the next time.
-func (s *Store) ForgetIdempotencyKeys(ctx context.Context, age time.Duration) (forgotten int64, err error) {
-	for {
-		n, err := s.forgetSomeKeys(ctx, age)
-		forgotten += n
-		if isConflict(err) { // a deadlock: another replica is deleting the same keys in another order
-			return forgotten, nil
-		}
-		if err != nil || n < forgetAtOnce {
-			return forgotten, describe("forgetting old idempotency keys", err)
-		}
-	}
+// ForgetIdempotencyKeys deletes the idempotency keys that are older than age, by the database's clock, and tells how many there were. It is
+// to be called now and then, by the leader of upkeep: ca.ErrFenced when its term is over. A crash in the middle leaves some for the next time.
+func (s *Store) ForgetIdempotencyKeys(ctx context.Context, t ca.Term, age time.Duration) (forgotten int64, err error) {
+	return s.forgetMany(ctx, "forgetting old idempotency keys", t, forgetKeys, age)
 }
 
-func (s *Store) forgetSomeKeys(ctx context.Context, age time.Duration) (int64, error) {
-	ctx, cancel := bounded(ctx)
-	defer cancel()
-	done, err := s.pool.Exec(ctx, forgetKeys, age, forgetAtOnce)
-	return done.RowsAffected(), err
+// forgetMany deletes what is old, so many at once; the statement's last argument is how many.
+func (s *Store) forgetMany(ctx context.Context, doing string, t ca.Term, sql string, args ...any) (forgotten int64, err error) {
+	for {
+		var n int64
+		err := s.asLeader(ctx, doing, t, again, func(b *pgx.Batch) {
+			b.Queue(sql, append(args, forgetAtOnce)...).Exec(func(done pgconn.CommandTag) error { n = done.RowsAffected(); return nil })
+		})
+		if err == nil {
+			forgotten += n
+		}
+		if err != nil || n < forgetAtOnce {
+			return forgotten, err
+		}
+	}
 }

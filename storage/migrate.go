@@ -84,7 +84,10 @@ func GrantService(ctx context.Context, url, login string) (err error) {
 
 const schemaVersion = `SELECT coalesce(max(version_id), 0) FROM goose_db_version WHERE is_applied`
 
-// checkSchema compares the database's version with the number of the last migration that this program holds.
+const compatibleFrom = `SELECT compatible_from FROM schema_compatibility`
+
+// checkSchema compares the database's version with the number of the last migration that this program holds. A later schema is accepted
+// where it says that programs of this number can still work on it: so old and new ones run side by side while a release is rolled out.
 func checkSchema(ctx context.Context, conn *pgx.Conn) error {
 	want, err := latestMigration(migrations.FS)
 	if err != nil {
@@ -99,12 +102,20 @@ func checkSchema(ctx context.Context, conn *pgx.Conn) error {
 	if err != nil {
 		return describe("reading the version of the schema", err)
 	}
-	switch {
-	case have < want:
-		return fmt.Errorf("%w: it has version %d and %d is needed: run `chancery migrate`", ErrSchema, have, want)
-	case have > want:
-		return fmt.Errorf("%w: it has version %d, and this program knows no later one than %d: use a newer chancery; "+
-			"the newest `chancery migrate` has run already", ErrSchema, have, want)
+	if have < want {
+		return fmt.Errorf("%w: it has version %d and this program needs %d: run `chancery migrate` with this program, as the database's owner; "+
+			"replicas that are running go on working meanwhile", ErrSchema, have, want)
+	}
+	if have == want {
+		return nil
+	}
+	var from int64
+	if err := conn.QueryRow(ctx, compatibleFrom).Scan(&from); err != nil {
+		return describe("reading which programs can work on the schema", err)
+	}
+	if want < from {
+		return fmt.Errorf("%w: it has version %d, for programs that know migration %d; this one knows none later than %d: use a newer chancery",
+			ErrSchema, have, from, want)
 	}
 	return nil
 }

@@ -48,11 +48,25 @@ func TestOpenRefusesASchemaThatDoesNotFit(t *testing.T) {
 	f := setUp(t)
 	c := storage.Config{URL: f.db.URL, Unsafe: true}
 	f.exec(`INSERT INTO goose_db_version (version_id, is_applied) VALUES (99999, true)`)
+	f.exec(`UPDATE schema_compatibility SET compatible_from = 99998`)
 	wantRefused(t, c, storage.ErrSchema, "newer chancery")
 	f.exec(`DELETE FROM goose_db_version WHERE version_id IN (99999, (SELECT max(version_id) FROM goose_db_version WHERE version_id < 99999))`)
 	wantRefused(t, c, storage.ErrSchema, "chancery migrate")
 	f.exec(`DROP TABLE goose_db_version`)
 	wantRefused(t, c, storage.ErrSchema, "chancery migrate")
+}
+
+// A later schema is worked on where it says that programs like this one can, and migrating it does nothing.
+func TestOpenAcceptsACompatibleLaterSchema(t *testing.T) {
+	f := setUp(t)
+	f.exec(`INSERT INTO goose_db_version (version_id, is_applied) VALUES (99999, true)`)
+	if applied, err := storage.Migrate(context.Background(), f.db.OwnerURL); err != nil || len(applied) != 0 {
+		t.Errorf("migrating a later schema: %v, %v", applied, err)
+	}
+	later := f.db.Store(t)
+	if err := later.Ping(context.Background()); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestOpenRefusesARoleThatDoesNotFit(t *testing.T) {

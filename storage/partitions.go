@@ -3,21 +3,40 @@ package storage
 import (
 	"context"
 	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/chancery-ca/chancery/ca"
 )
 
-const ensurePartitions = `SELECT covered_from, covered_until FROM ensure_certificate_partitions($1)`
+const (
+	ensurePartitions  = `SELECT covered_from, covered_until FROM ensure_certificate_partitions($1)`
+	providePartitions = `SELECT covered_from, covered_until FROM ensure_certificate_partitions(clock_timestamp())`
+)
 
 // span is [from, until).
 type span struct{ from, until time.Time }
 
 func (s *span) holds(t time.Time) bool { return s != nil && !t.Before(s.from) && t.Before(s.until) }
 
-// EnsurePartitions makes the monthly partitions of certificates around now: last month's to that of three months ahead. It is to be
-// called now and then; any number of replicas may at once. RecordIntent calls it by itself where a serial would find no partition.
+// EnsurePartitions makes the monthly partitions of certificates around now: last month's to that of three months ahead. Any
+// number of replicas may call it at once: each does at its start, and RecordIntent where a serial would find no partition.
 func (s *Store) EnsurePartitions(ctx context.Context, now time.Time) error {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
 	return s.ensurePartitions(ctx, s.pool, now)
+}
+
+// ProvidePartitions does so around the database's now. It is to be called now and then, by the leader of upkeep.
+func (s *Store) ProvidePartitions(ctx context.Context, t ca.Term) error {
+	var covered span
+	err := s.asLeader(ctx, "making the partitions of the coming months", t, again, func(b *pgx.Batch) {
+		b.Queue(providePartitions).QueryRow(func(row pgx.Row) error { return row.Scan(&covered.from, &covered.until) })
+	})
+	if err == nil {
+		s.covered.Store(&covered)
+	}
+	return err
 }
 
 func (s *Store) ensurePartitions(ctx context.Context, db querier, now time.Time) error {

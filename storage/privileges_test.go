@@ -64,6 +64,8 @@ func TestTheServiceCannotChangeFacts(t *testing.T) {
 		"DELETE FROM api_tokens",
 		"DELETE FROM crl_scopes",
 		"TRUNCATE intents",
+		"DELETE FROM leases",
+		"UPDATE schema_compatibility SET compatible_from = 1",
 		"CREATE TABLE mine ()",
 		"DROP TABLE "+partition,
 		"ALTER TABLE certificates DISABLE TRIGGER ALL",

@@ -6,6 +6,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/chancery-ca/chancery/ca"
 	"github.com/chancery-ca/chancery/policies"
 )
 
@@ -51,24 +52,8 @@ func (s *Store) ReservationsTaken(ctx context.Context, all []policies.Reservatio
 	return usage, err
 }
 
-// ForgetReservations deletes the counts that no window holds any more, and tells how many there were. It is to be called now and then; any
-// number of replicas may at once.
-func (s *Store) ForgetReservations(ctx context.Context) (forgotten int64, err error) {
-	for {
-		n, err := s.forgetSomeReservations(ctx)
-		forgotten += n
-		if isConflict(err) { // another replica is deleting the same counts in another order
-			return forgotten, nil
-		}
-		if err != nil || n < forgetAtOnce {
-			return forgotten, describe("forgetting old reservations", err)
-		}
-	}
-}
-
-func (s *Store) forgetSomeReservations(ctx context.Context) (int64, error) {
-	ctx, cancel := bounded(ctx)
-	defer cancel()
-	done, err := s.pool.Exec(ctx, forgetReservations, forgetAtOnce)
-	return done.RowsAffected(), err
+// ForgetReservations deletes the counts that no window holds any more, and tells how many there were. It is to be called now and then, by
+// the leader of upkeep: ca.ErrFenced when its term is over.
+func (s *Store) ForgetReservations(ctx context.Context, t ca.Term) (forgotten int64, err error) {
+	return s.forgetMany(ctx, "forgetting old reservations", t, forgetReservations)
 }

@@ -69,7 +69,7 @@ func TestAQuotaIsKept(t *testing.T) {
 	if err := f.reserve(reserving(hour)); err != nil {
 		t.Errorf("an hour later: %v", err)
 	}
-	n, err := f.ForgetReservations(context.Background())
+	n, err := f.ForgetReservations(context.Background(), f.lead())
 	if err != nil || n != 1 {
 		t.Errorf("forgot %d counts, %v", n, err)
 	}

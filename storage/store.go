@@ -29,6 +29,7 @@ type Config struct {
 	MaxConns int          // 0: 20
 	Role     string       // empty: ServiceRole
 	Unsafe   bool         // accept a server that may lose acknowledged commits: for tests alone
+	Standbys int          // how many standbys must have a commit before it is acknowledged; a server that waits for fewer is refused
 	Log      *slog.Logger // nil: nowhere
 }
 
@@ -125,7 +126,7 @@ func poolConfig(c Config) (*pgxpool.Config, error) {
 		if c.Unsafe {
 			return nil
 		}
-		return checkDurability(ctx, conn)
+		return checkDurability(ctx, conn, c.Standbys)
 	}
 	return config, nil
 }

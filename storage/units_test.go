@@ -41,6 +41,39 @@ func TestJudgeDurability(t *testing.T) {
 	}
 }
 
+func TestJudgeReplication(t *testing.T) {
+	for _, tt := range []struct {
+		atLeast          int
+		commit, standbys string
+		setting          string // what is complained of
+	}{
+		{0, "on", "", ""},
+		{0, "local", "", ""},
+		{1, "on", "", "synchronous_standby_names"},
+		{1, "on", " ", "synchronous_standby_names"},
+		{1, "on", "standby1", ""},
+		{1, "on", "standby1, standby2", ""},
+		{1, "on", "*", ""},
+		{2, "on", "standby1, standby2", "synchronous_standby_names"}, // the second only takes the first one's place
+		{1, "on", "ANY 1 (*)", ""},
+		{2, "on", "any 1 (a, b)", "synchronous_standby_names"},
+		{2, "on", "ANY 2 (a, b, c)", ""},
+		{2, "on", "FIRST 2 (a, b, c)", ""},
+		{2, "on", "2 (a, b, c)", ""},
+		{2, "remote_apply", "ANY 2(a,b)", ""},
+		{1, "on", "ANY 99999999999999999999 (a)", ""},
+		{1, "remote_write", "ANY 1 (a, b)", "synchronous_commit"}, // written by the standby, not on its disk
+		{1, "local", "ANY 1 (a, b)", "synchronous_commit"},
+		{1, "off", "ANY 1 (a, b)", "synchronous_commit"},
+	} {
+		err := judgeReplication(tt.atLeast, tt.commit, tt.standbys)
+		var unsafe *UnsafeError
+		if errors.As(err, &unsafe) != (tt.setting != "") || unsafe != nil && unsafe.Setting != tt.setting {
+			t.Errorf("%+v: %v", tt, err)
+		}
+	}
+}
+
 func TestDescribe(t *testing.T) {
 	server := func(severity, code string) error {
 		return &pgconn.PgError{Severity: severity, SeverityUnlocalized: severity, Code: code}

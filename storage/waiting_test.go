@@ -251,13 +251,13 @@ func TestAWaitingRequestHoldsItsIdempotencyKey(t *testing.T) {
 
 	// It is remembered for as long as the request waits.
 	f.exec(`UPDATE idempotency_keys SET created_at = created_at - interval '1 year' WHERE key = 'k'`)
-	if n, err := f.ForgetIdempotencyKeys(ctx, time.Hour); err != nil || n != 0 {
+	if n, err := f.ForgetIdempotencyKeys(ctx, f.lead(), time.Hour); err != nil || n != 0 {
 		t.Errorf("forgot %d keys, %v", n, err)
 	}
 	if err := f.say(w.ID, word("bob", false)); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := f.ForgetIdempotencyKeys(ctx, time.Hour); err != nil || n != 1 {
+	if n, err := f.ForgetIdempotencyKeys(ctx, f.lead(), time.Hour); err != nil || n != 1 {
 		t.Errorf("forgot %d keys, %v", n, err)
 	}
 }

@@ -33,6 +33,7 @@ type Metrics struct {
 	serving    *prometheus.HistogramVec
 	hsm        *prometheus.HistogramVec
 	caa        *prometheus.HistogramVec
+	leads      *prometheus.GaugeVec
 	logs       logMetrics
 }
 
@@ -84,6 +85,7 @@ func NewMetrics(profiles []string) *Metrics {
 		publishing: seconds("crl_publication_duration_seconds", "From a claim to its CRL.", "authority", "scope"),
 		requests:   count("http_requests_total", "Requests answered.", "route", "method", "status"),
 		caa:        seconds("caa_lookup_duration_seconds", "Asking the DNS who may certify the names of one request.", "outcome"),
+		leads:      gauge("leader_since_timestamp_seconds", "Since when this replica leads a duty, Unix time; 0: it does not.", "replica", "duty"),
 		serving:    seconds("http_request_duration_seconds", "From a request to its answer.", "route"),
 	}
 }
@@ -146,6 +148,15 @@ func (m *Metrics) LookedUpCAA(failures int, took time.Duration) {
 		outcome = "failed"
 	}
 	m.caa.WithLabelValues(outcome).Observe(took.Seconds())
+}
+
+// Leads tells since when this replica leads a duty; the zero time: it does not.
+func (m *Metrics) Leads(replica, duty string, since time.Time) {
+	value := 0.0
+	if !since.IsZero() {
+		value = float64(since.UnixMilli()) / 1000
+	}
+	m.leads.WithLabelValues(replica, duty).Set(value)
 }
 
 // served counts an answer. Methods that nothing here has are one word, so that callers cannot make up labels.

@@ -67,6 +67,10 @@ type DatabaseConfig struct {
 	MaxConnections int `yaml:"max_connections" env:"MAX_CONNECTIONS"`
 	// MaxClockSkew is how far this machine's clock may be off the database's: 1s to 1h. Beyond it nothing is issued. Default: 30s.
 	MaxClockSkew strictyaml.Duration `yaml:"max_clock_skew" env:"MAX_CLOCK_SKEW"`
+	// SynchronousStandbys is how many standbys must have each commit before it is acknowledged, so that a failover loses nothing: 0 to 10.
+	// A server that waits for fewer (synchronous_standby_names, synchronous_commit) is refused, at start and after every failover.
+	// Default: 0, one server whose disk is what lasts.
+	SynchronousStandbys int `yaml:"synchronous_standbys" env:"SYNCHRONOUS_STANDBYS"`
 	// Unsafe permits a Postgres that may lose what it acknowledged (fsync off). For tests alone.
 	Unsafe bool `yaml:"unsafe" env:"UNSAFE"`
 }
@@ -163,12 +167,8 @@ type LogConfig struct {
 
 // defaultConfig is what holds where file and environment are silent.
 func defaultConfig() Config {
-	host, err := os.Hostname()
-	if err != nil {
-		host = "chancery"
-	}
 	return Config{
-		Replica:  host,
+		Replica:  hostName(),
 		Database: DatabaseConfig{MaxConnections: 16, MaxClockSkew: strictyaml.Duration(30 * time.Second)},
 		HSM:      KeysConfig{Isolation: isolationNone, HSMConfig: HSMConfig{Sessions: 8}},
 		Listen:   ListenConfig{API: "127.0.0.1:8443", Distribution: "127.0.0.1:8080", Operations: "127.0.0.1:8081"},
@@ -177,6 +177,14 @@ func defaultConfig() Config {
 		Limits:   LimitsConfig{Body: "1MiB"},
 		Log:      LogConfig{Level: "info", Format: "json"},
 	}
+}
+
+func hostName() string {
+	host, err := os.Hostname()
+	if err != nil {
+		return "chancery"
+	}
+	return host
 }
 
 // loadConfig reads, overrides and validates a configuration as a whole. Its errors name file and line of everything that is wrong.
@@ -242,6 +250,10 @@ func (c *Config) validate(doc *strictyaml.Document) {
 	within("database.max_connections", c.Database.MaxConnections, 2, 500)
 	if skew := time.Duration(c.Database.MaxClockSkew); skew < time.Second || skew > time.Hour {
 		doc.Refuse("database.max_clock_skew", "leave it out for 30s", "%s is not between 1s and 1h", skew)
+	}
+	within("database.synchronous_standbys", c.Database.SynchronousStandbys, 0, 10)
+	if c.Database.SynchronousStandbys > 0 && c.Database.Unsafe {
+		doc.Refuse("database.unsafe", "leave one of the two out", "a database that may lose what it acknowledged cannot have it on standbys")
 	}
 	c.validateTokens(doc)
 	c.validateCompliance(doc)

@@ -89,13 +89,11 @@ func (s *service) openLists() (err error) {
 	return nil
 }
 
-// refreshLists takes up the lists that were replaced.
-func (s *service) refreshLists(ctx context.Context) {
+// refreshLists takes up the lists that were replaced. Of one that cannot be read, the one before stays in use.
+func (s *service) refreshLists(ctx context.Context) error {
 	fresh, err := s.lists.Refresh()
 	for _, l := range fresh {
 		s.log.InfoContext(ctx, "a list of keys was replaced", "title", l.Title(), "keys", l.Len())
 	}
-	if err != nil {
-		s.log.ErrorContext(ctx, "a list of keys cannot be read; the one before it stays in use", "error", err)
-	}
+	return err
 }

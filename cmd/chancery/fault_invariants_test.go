@@ -177,6 +177,11 @@ func entriesOf(t *testing.T, der []byte) map[string]bool {
 	if err != nil {
 		t.Fatalf("I4: the CRL that is served: %v", err)
 	}
+	return revokedSerials(list)
+}
+
+// revokedSerials are the serials on a CRL.
+func revokedSerials(list *x509.RevocationList) map[string]bool {
 	on := map[string]bool{}
 	for _, e := range list.RevokedCertificateEntries {
 		on[fmt.Sprintf("%040x", e.SerialNumber)] = true

@@ -134,7 +134,7 @@ then:         chancery request      a certificate for a CSR, or for a new key`,
 		"service": {a.devCommand(), a.serveCommand(), a.keeperCommand(), a.migrateCommand(), a.healthCommand()},
 		"operate": {
 			a.hsmCommand(), a.ceremonyCommand(), a.authorityCommand(), a.namespaceCommand(), a.policyCommand(), a.crlCommand(), a.tokenCommand(),
-			a.issuanceCommand(),
+			a.issuanceCommand(), a.replicasCommand(),
 		},
 		"client": {
 			a.requestCommand(), a.getCommand(), a.listCommand(), a.revokeCommand(), a.requestsCommand(), a.approveCommand(), a.rejectCommand(),

@@ -30,9 +30,8 @@ import (
 )
 
 const (
-	drainTime   = 35 * time.Second // longer than an issuance may take after its intent
-	upkeepEvery = 6 * time.Hour
-	renewCheck  = 10 * time.Minute
+	drainTime  = 35 * time.Second // longer than an issuance may take after its intent
+	renewCheck = 10 * time.Minute
 )
 
 func (a *app) serveCommand() *cobra.Command {
@@ -120,6 +119,9 @@ func (a *app) serve(ctx context.Context, cfg Config, l listeners, hangups <-chan
 	if err := s.ca.CheckClock(ctx); err != nil {
 		return err
 	}
+	if err := s.ca.Join(ctx); err != nil { // before anything of an earlier run is touched: it must not live
+		return err
+	}
 	if err := s.ca.AdoptNamespaces(ctx, cfg.fileNamespaces()); err != nil {
 		return err
 	}
@@ -144,8 +146,8 @@ func (a *app) serve(ctx context.Context, cfg Config, l listeners, hangups <-chan
 	loops, stopLoops := context.WithCancel(context.WithoutCancel(ctx))
 	group, serving := errgroup.WithContext(ctx)
 	background := errgroup.Group{}
-	background.Go(func() error { s.ca.Run(loops); return nil })
-	background.Go(func() error { s.upkeep(loops); return nil })
+	ran := make(chan error, 1)
+	background.Go(func() error { ran <- s.ca.Run(loops, s.chores()...); return nil })
 	background.Go(func() error { s.reloadAt(loops, hangups); return nil })
 	defer func() { stopLoops(); err = errors.Join(err, background.Wait()) }()
 
@@ -162,6 +164,14 @@ func (a *app) serve(ctx context.Context, cfg Config, l listeners, hangups <-chan
 		server := web.NewHTTPServer(one.handler, s.log)
 		group.Go(func() error { return serveUntil(serving, server, one.listener, one.name) })
 	}
+	group.Go(func() error { // a replica whose name another has taken stops
+		select {
+		case <-serving.Done():
+			return nil
+		case err := <-ran:
+			return err
+		}
+	})
 	s.log.InfoContext(ctx, "serving", "api", l.api.Addr().String(), "distribution", l.distribution.Addr().String(),
 		"operations", l.operations.Addr().String(), "replica", s.replica.Name, "policies", s.ca.PolicyDigest(), "version", version())
 	ready()
@@ -238,7 +248,7 @@ func (a *app) open(ctx context.Context, cfg Config) (_ *service, err error) {
 	}
 	s.ca, err = ca.New(ca.Config{
 		Store: store, Authorities: authorities, Policies: set, KeyLists: s.lists, CAA: caaRecords, Namespaces: cfg.namespaces(),
-		MaxSkew: time.Duration(cfg.Database.MaxClockSkew), Replica: s.replica, Now: a.Now, Random: a.Random, NewID: newID, Log: s.log, Metrics: metrics, Transparency: timestamps,
+		MaxSkew: time.Duration(cfg.Database.MaxClockSkew), Replica: s.replica, About: ca.About{Version: version(), Host: hostName()}, Now: a.Now, Random: a.Random, NewID: newID, Log: s.log, Metrics: metrics, Transparency: timestamps,
 		PolicyPlan: ca.PolicyPlan{
 			Read: func() (*policies.Set, error) { return loadPolicies(cfg.Policies) }, Approvals: cfg.Policies.Activation.Approvals,
 		},
@@ -339,35 +349,25 @@ func (s *service) renewTLS(ctx context.Context) error {
 	return nil
 }
 
-// upkeep keeps the database in order, takes up lists of keys that were replaced, and renews the service's certificate when two thirds of its life have passed.
-func (s *service) upkeep(ctx context.Context) {
-	renew, database, lists := time.NewTicker(renewCheck), time.NewTicker(upkeepEvery), time.NewTicker(refreshEvery)
-	defer renew.Stop()
-	defer lists.Stop()
-	defer database.Stop()
-	s.forget(ctx) // a service that is restarted every day has upkeep, too
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-lists.C:
-			s.refreshLists(ctx)
-		case <-database.C:
-			s.forget(ctx)
-			if err := s.store.EnsurePartitions(ctx, s.env.Now()); err != nil {
-				s.log.ErrorContext(ctx, "making partitions ahead failed; trying again", "error", err)
-			}
-		case <-renew.C:
-			leaf := s.tls.Load().Leaf
-			life := leaf.NotAfter.Sub(leaf.NotBefore)
-			if s.env.Now().Before(leaf.NotBefore.Add(life * 2 / 3)) {
-				continue
-			}
-			if err := s.renewTLS(ctx); err != nil {
-				s.log.ErrorContext(ctx, "renewing the service's certificate failed; trying again", "error", err, "not_after", leaf.NotAfter)
-			}
-		}
+// chores are what this process does again and again for itself.
+func (s *service) chores() []ca.Chore {
+	return []ca.Chore{
+		{Every: refreshEvery, Level: slog.LevelError, Failed: "a list of keys cannot be read; the one before it stays in use", Do: s.refreshLists},
+		{Every: renewCheck, Level: slog.LevelError, Failed: "renewing the service's certificate failed; trying again", Do: s.renewTLSInTime},
 	}
+}
+
+// renewTLSInTime renews the service's certificate when two thirds of its life have passed.
+func (s *service) renewTLSInTime(ctx context.Context) error {
+	leaf := s.tls.Load().Leaf
+	life := leaf.NotAfter.Sub(leaf.NotBefore)
+	if s.env.Now().Before(leaf.NotBefore.Add(life * 2 / 3)) {
+		return nil
+	}
+	if err := s.renewTLS(ctx); err != nil {
+		return fmt.Errorf("that of now ends at %s: %w", leaf.NotAfter.Format(time.RFC3339), err)
+	}
+	return nil
 }
 
 // reloadAt reads the configured policies again at each signal. What is wrong with them is told in the log, and those that rule go on.
@@ -387,20 +387,6 @@ func (s *service) reloadAt(ctx context.Context, hangups <-chan os.Signal) {
 				s.log.InfoContext(ctx, "the policies are reloaded", "digest", change.Digest, "changed", change.Activation != nil)
 			}
 		}
-	}
-}
-
-// forget deletes the idempotency keys that are too old to be asked for again, and the counts of quotas that no window holds any more.
-func (s *service) forget(ctx context.Context) {
-	n, err := s.store.ForgetIdempotencyKeys(ctx, ca.IdempotencyAge)
-	switch {
-	case err != nil && ctx.Err() == nil:
-		s.log.ErrorContext(ctx, "forgetting old idempotency keys failed; trying again", "error", err)
-	case n > 0:
-		s.log.InfoContext(ctx, "old idempotency keys are forgotten", "keys", n)
-	}
-	if _, err := s.store.ForgetReservations(ctx); err != nil && ctx.Err() == nil {
-		s.log.ErrorContext(ctx, "forgetting old reservations failed; trying again", "error", err)
 	}
 }
 
@@ -428,7 +414,7 @@ func openStore(ctx context.Context, cfg Config, log *slog.Logger) (*storage.Stor
 	if err != nil {
 		return nil, err
 	}
-	return storage.Open(ctx, storage.Config{URL: url, MaxConns: cfg.Database.MaxConnections, Unsafe: cfg.Database.Unsafe, Log: log})
+	return storage.Open(ctx, storage.Config{URL: url, MaxConns: cfg.Database.MaxConnections, Unsafe: cfg.Database.Unsafe, Standbys: cfg.Database.SynchronousStandbys, Log: log})
 }
 
 // loadPolicies loads the profiles and checks that the lints which they name exist.

@@ -45,8 +45,17 @@ type stack struct {
 	hsm      string // the replicas' hsm configuration; empty: the token in process
 }
 
-// newStack makes one. The distribution address stands in the certificates and need not be listened on.
+// newStack makes one.
 func newStack(t testing.TB, database *storagetest.Database, durable bool) *stack {
+	t.Helper()
+	s := newHierarchy(t, database, durable)
+	s.register()
+	return s
+}
+
+// newHierarchy makes a stack whose database knows nothing of it yet. The distribution address stands in the certificates and need not be
+// listened on.
+func newHierarchy(t testing.TB, database *storagetest.Database, durable bool) *stack {
 	t.Helper()
 	s := &stack{
 		t: t, dir: t.TempDir(), token: hsmtest.New(t), database: database, tokens: map[access.Role]string{}, unsafe: !durable,
@@ -65,12 +74,26 @@ func newStack(t testing.TB, database *storagetest.Database, durable bool) *stack
 	if err := token.Close(); err != nil {
 		t.Fatal(err)
 	}
+	roots, err := readRoots(s.root())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.client = &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, MaxIdleConnsPerHost: 64}}
+	t.Cleanup(s.client.CloseIdleConnections)
+	return s
+}
+
+// register tells the database of the hierarchy, and makes the API tokens.
+func (s *stack) register() {
+	t, ctx := s.t, s.t.Context()
+	t.Helper()
+	output := filepath.Join(s.dir, "ceremony")
 	store, err := storage.Open(ctx, storage.Config{URL: s.database.URL, MaxConns: 4, Unsafe: s.unsafe, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer store.Close()
-	bundles, err := readBundles(plan.Output)
+	bundles, err := readBundles(output)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,7 +102,7 @@ func newStack(t testing.TB, database *storagetest.Database, durable bool) *stack
 			t.Fatal(err)
 		}
 	}
-	crl, err := os.ReadFile(filepath.Join(plan.Output, devRoot+".crl"))
+	crl, err := os.ReadFile(filepath.Join(output, devRoot+".crl"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,13 +116,6 @@ func newStack(t testing.TB, database *storagetest.Database, durable bool) *stack
 	for role, token := range d.Tokens {
 		s.tokens[access.Role(role)] = token
 	}
-	roots, err := readRoots(s.root())
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.client = &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, MaxIdleConnsPerHost: 64}}
-	t.Cleanup(s.client.CloseIdleConnections)
-	return s
 }
 
 func (s *stack) root() string { return filepath.Join(s.dir, "ceremony", devRoot+".pem") }
@@ -135,15 +151,28 @@ listen: {api: "127.0.0.1:0", distribution: "127.0.0.1:0", operations: "127.0.0.1
 `, name, s.database.URL, s.unsafe, hsm, devIssuer) + policies + s.more
 }
 
-// start starts a replica and waits until it serves. Extra environment entries may replace the module (module=...).
-func (s *stack) start(name, module string, environ ...string) *replica {
+// write writes the configuration of a replica.
+func (s *stack) write(name, module string) string {
 	s.t.Helper()
 	path := filepath.Join(s.dir, name+".yaml")
 	if err := os.WriteFile(path, []byte(s.config(name, module)), 0o600); err != nil {
 		s.t.Fatal(err)
 	}
+	return path
+}
+
+// start starts a replica and waits until it serves. Extra environment entries may replace the module (module=...).
+func (s *stack) start(name, module string, environ ...string) *replica {
+	s.t.Helper()
+	return s.startProgram(os.Args[0], name, module, environ...)
+}
+
+// startProgram starts a replica of a program: this one, or one of another version.
+func (s *stack) startProgram(program, name, module string, environ ...string) *replica {
+	s.t.Helper()
+	path := s.write(name, module)
 	r := &replica{s: s, name: name, log: newLog("serving"), ended: make(chan struct{})}
-	r.process = exec.Command(os.Args[0], "serve", "--config", path)
+	r.process = exec.Command(program, "serve", "--config", path)
 	r.process.Env = append(append(os.Environ(), actAsChancery+"=1"), environ...)
 	r.process.Stderr = r.log
 	r.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
