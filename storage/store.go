@@ -45,8 +45,7 @@ type Store struct {
 	covered atomic.Pointer[span] // the months that are known to have partitions
 
 	// Calls that come at the same time are worked on together.
-	intents     *group[intentItem, struct{}]
-	issued      *group[certificateItem, struct{}]
+	issuances   *group[issuanceItem, struct{}]
 	compromised *group[[32]byte, bool]
 	actors      *group[[32]byte, *access.Actor]
 }
@@ -68,11 +67,8 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
-	s.intents = newWriteGroup(s, groupWrite[intentItem]{
-		"recording an intent", s.insertIntents, func(i intentItem) string { return i.Request.Namespace }, intentsOnRecord,
-	})
-	s.issued = newWriteGroup(s, groupWrite[certificateItem]{
-		"recording a certificate", s.insertCertificates, func(c certificateItem) string { return c.Namespace }, certificatesOnRecord,
+	s.issuances = newWriteGroup(s, groupWrite[issuanceItem]{
+		"recording an issuance", s.recordIssuances, issuanceItem.namespace, issuancesOnRecord, partedIssuances,
 	})
 	s.compromised = readGroup(s, "looking up a key", compromisedKeys)
 	s.actors = readGroup(s, "looking up an API token", actorsByToken)
