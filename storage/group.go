@@ -25,6 +25,8 @@ type group[In, Out any] struct {
 	work func(context.Context, []In) []outcome[Out]
 	// whose is the namespace that a call is for; nil where calls are not told apart.
 	whose func(In) string
+	// alone has every call worked on by itself, beside the others.
+	alone bool
 
 	mu      sync.Mutex
 	waiting []*call[In, Out]
@@ -47,7 +49,9 @@ type call[In, Out any] struct {
 // is no longer heard of. Both are ca.ErrUnavailable.
 func (g *group[In, Out]) do(ctx context.Context, in In) (Out, error) {
 	c := &call[In, Out]{in: in, ctx: ctx, outcome: make(chan outcome[Out], 1)}
-	if err := g.enqueue(c); err != nil {
+	if g.alone {
+		g.workOn([]*call[In, Out]{c})
+	} else if err := g.enqueue(c); err != nil {
 		var none Out
 		return none, err
 	}

@@ -29,6 +29,7 @@ type Config struct {
 	MaxConns int          // 0: 20
 	Role     string       // empty: ServiceRole
 	Unsafe   bool         // accept a server that may lose acknowledged commits: for tests alone
+	Alone    bool         // calls share neither transactions nor queries: to measure what sharing is worth
 	Log      *slog.Logger // nil: nowhere
 }
 
@@ -72,6 +73,7 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	})
 	s.compromised = readGroup(s, "looking up a key", compromisedKeys)
 	s.actors = readGroup(s, "looking up an API token", actorsByToken)
+	s.issuances.alone, s.compromised.alone, s.actors.alone = c.Alone, c.Alone, c.Alone
 	if err := s.check(ctx); err != nil {
 		pool.Close()
 		return nil, err
