@@ -274,18 +274,8 @@ func (c *CA) decide(ctx context.Context, o Order, a *Authority, q inquiry) (Requ
 	return Request{
 		ID: c.newID(), At: now, ActorID: o.Actor.ID, ActorName: o.Actor.Name, Namespace: o.Actor.Namespace, Roles: roles,
 		Profile: o.Profile, Issuer: a.Name, CSR: o.CSR.Raw(), SPKI: spki, Validity: o.Validity, Metadata: o.Metadata,
-		Verdict: decision.Verdict(), Objections: objections(decision), PolicyDigest: decision.PolicyDigest(), CompromisedKey: facts.CompromisedKey,
+		Verdict: decision.Verdict(), Objections: decision.Objections(), PolicyDigest: decision.PolicyDigest(), CompromisedKey: facts.CompromisedKey,
 	}, decision, nil
-}
-
-// objections are the results of those rules that did not simply allow, or gave notice.
-func objections(d *policies.Decision) (all []policies.RuleResult) {
-	for _, r := range d.Results() {
-		if r.Verdict != policies.Allow || len(r.Violations) > 0 || len(r.Notices) > 0 {
-			all = append(all, r)
-		}
-	}
-	return all
 }
 
 // refuse records a refusal and returns it. When it cannot be recorded the requester is told to come again: a refusal leaves a trace too.
