@@ -162,7 +162,7 @@ func (c *CA) judge(ctx context.Context, w WaitingRequest) (RequestState, Request
 		return state, w.Request, err
 	}
 	o := Order{Actor: w.Actor, Profile: w.Profile, Issuer: w.Issuer, CSR: parsed, Validity: w.Validity, Metadata: w.Metadata}
-	request, decision, err := c.decide(ctx, o, authority, false)
+	request, decision, err := c.decide(ctx, o, authority, inquiry{})
 	if err != nil {
 		return state, w.Request, err
 	}

@@ -32,13 +32,19 @@ type noKeyLists struct{}
 func (noKeyLists) Listed([32]byte) ([]string, error) { return nil, nil }
 
 // decision completes a request with the facts that its decision comes to depend on, and has it decided. Those that cost much are gathered
-// only where nothing else stands in the way.
-func (c *CA) decision(ctx context.Context, rules *policies.Set, r *policies.Request, spki [32]byte) (_ *policies.Decision, err error) {
-	if r.CompromisedKey, err = c.store.KeyCompromised(ctx, spki); err != nil {
-		return nil, fmt.Errorf("deciding: looking the key up: %w", err)
-	}
+// only where nothing else stands in the way. Whether the key is compromised may be presumed: what the policies then let through at once
+// goes to the store with that, and the intent is refused if it is not so.
+func (c *CA) decision(ctx context.Context, rules *policies.Set, r *policies.Request, spki [32]byte, presumed bool) (_ *policies.Decision, err error) {
 	if r.KeyLists, err = c.keyLists.Listed(spki); err != nil {
 		return nil, fmt.Errorf("deciding: %w: %w", ErrUnavailable, err)
+	}
+	if presumed {
+		if decision := rules.Decide(*r); decision.Verdict() == policies.Allow && decision.Awaits().None() {
+			return decision, nil
+		}
+	}
+	if r.CompromisedKey, err = c.store.KeyCompromised(ctx, spki); err != nil {
+		return nil, fmt.Errorf("deciding: looking the key up: %w", err)
 	}
 	decision := rules.Decide(*r)
 	awaits := decision.Awaits()

@@ -98,7 +98,7 @@ func (c *CA) Issue(ctx context.Context, o Order) (Outcome, error) {
 		return earlier, err
 	}
 
-	request, decision, err := c.decide(ctx, o, authority, false)
+	request, decision, err := c.decide(ctx, o, authority, inquiry{presumed: true})
 	if err != nil {
 		return Outcome{}, err
 	}
@@ -121,6 +121,8 @@ func (c *CA) Issue(ctx context.Context, o Order) (Outcome, error) {
 	var refusal *policies.Refusal
 	var exhausted *ExhaustedError
 	switch {
+	case errors.As(err, &refusal) && isCompromised(refusal):
+		return Outcome{}, c.refuseCompromised(ctx, o, authority, err)
 	case errors.As(err, &refusal), errors.As(err, &exhausted):
 		return Outcome{}, c.refuse(ctx, request, err)
 	case err != nil:
@@ -205,7 +207,7 @@ func (c *CA) complete(ctx context.Context, authority *Authority, what issuable) 
 		authority.failed(c.now())
 		c.abandon(ctx, intent, err)
 		return NewCertificate{}, fmt.Errorf("issuing: %w: %w", ErrUnavailable, err)
-	case errors.Is(err, ErrKeyCompromised): // it became so between the decision and the intent
+	case errors.Is(err, ErrKeyCompromised): // the decision presumed that it was not, or it became so in between
 		return NewCertificate{}, compromisedRefusal(request.Profile)
 	case err != nil: // the intent was not recorded, so nothing was signed
 		return NewCertificate{}, fmt.Errorf("issuing: recording the intent: %w", err)
@@ -236,13 +238,19 @@ func (c *CA) Evaluate(ctx context.Context, o Order) (*policies.Decision, error) 
 	if err != nil {
 		return nil, err
 	}
-	_, decision, err := c.decide(ctx, o, authority, true)
+	_, decision, err := c.decide(ctx, o, authority, inquiry{usage: true})
 	return decision, err
 }
 
-// decide gathers the facts and asks the policies. The request it returns holds all that the decision saw. usage has the reservations of a
-// grant looked up as well, for those who only ask: whoever issues learns from the intent, which alone is right, and pays nothing twice.
-func (c *CA) decide(ctx context.Context, o Order, a *Authority, usage bool) (Request, *policies.Decision, error) {
+// inquiry says which facts are looked up for a decision. Whoever issues learns some of them from the intent, which alone is right, and
+// pays nothing twice.
+type inquiry struct {
+	usage    bool // how much of what a grant reserves is taken
+	presumed bool // the key is taken for one that is not compromised, as long as that is what a certificate hangs on
+}
+
+// decide gathers the facts and asks the policies. The request it returns holds all that the decision saw.
+func (c *CA) decide(ctx context.Context, o Order, a *Authority, q inquiry) (Request, *policies.Decision, error) {
 	spki := sha256.Sum256(o.CSR.Key().SPKI)
 	now := c.now()
 	namespace, known := c.namespace(o.Actor.Namespace)
@@ -255,13 +263,13 @@ func (c *CA) decide(ctx context.Context, o Order, a *Authority, usage bool) (Req
 	}
 	facts.Issuer.CAADomains = c.caa.Domains
 	rules := c.rules() // once: others may come to rule meanwhile
-	if usage {
+	if q.usage {
 		var err error
 		if facts.Usage, err = c.store.ReservationsTaken(ctx, rules.Reservations(facts)); err != nil {
 			return Request{}, nil, fmt.Errorf("deciding: counting what is reserved: %w", err)
 		}
 	}
-	decision, err := c.decision(ctx, rules, &facts, spki)
+	decision, err := c.decision(ctx, rules, &facts, spki, q.presumed)
 	if err != nil {
 		return Request{}, nil, err
 	}
@@ -272,18 +280,8 @@ func (c *CA) decide(ctx context.Context, o Order, a *Authority, usage bool) (Req
 	return Request{
 		ID: c.newID(), At: now, ActorID: o.Actor.ID, ActorName: o.Actor.Name, Namespace: o.Actor.Namespace, Roles: roles,
 		Profile: o.Profile, Issuer: a.Name, CSR: o.CSR.Raw(), SPKI: spki, Validity: o.Validity, Metadata: o.Metadata,
-		Verdict: decision.Verdict(), Objections: objections(decision), PolicyDigest: decision.PolicyDigest(), CompromisedKey: facts.CompromisedKey,
+		Verdict: decision.Verdict(), Objections: decision.Objections(), PolicyDigest: decision.PolicyDigest(), CompromisedKey: facts.CompromisedKey,
 	}, decision, nil
-}
-
-// objections are the results of those rules that did not simply allow, or gave notice.
-func objections(d *policies.Decision) (all []policies.RuleResult) {
-	for _, r := range d.Results() {
-		if r.Verdict != policies.Allow || len(r.Violations) > 0 || len(r.Notices) > 0 {
-			all = append(all, r)
-		}
-	}
-	return all
 }
 
 // refuse records a refusal and returns it. When it cannot be recorded the requester is told to come again: a refusal leaves a trace too.
@@ -351,9 +349,29 @@ func unknownNamespace(profile, name string) *policies.Refusal {
 	}}}
 }
 
+// ruleCompromised is the rule of the policies that an intent for a compromised key breaks.
+const ruleCompromised = "key.compromised"
+
+func isCompromised(r *policies.Refusal) bool {
+	return slices.ContainsFunc(r.Violations, func(v policies.Violation) bool { return v.Rule == ruleCompromised })
+}
+
+// refuseCompromised refuses a request whose key its intent found to be compromised: decided anew with that fact, so that the record and the
+// requester have it in the words of the policies. why stands where these do not mind.
+func (c *CA) refuseCompromised(ctx context.Context, o Order, a *Authority, why error) error {
+	request, decision, err := c.decide(ctx, o, a, inquiry{})
+	if err != nil {
+		return err
+	}
+	if _, err := decision.Grant(); err != nil {
+		why = err
+	}
+	return c.refuse(ctx, request, why)
+}
+
 func compromisedRefusal(profile string) *policies.Refusal {
 	return &policies.Refusal{Profile: profile, Violations: []policies.Violation{{
-		Rule: "key.compromised", Field: "subjectPublicKeyInfo", Message: ErrKeyCompromised.Error(), Hint: "make a new key pair",
+		Rule: ruleCompromised, Field: "subjectPublicKeyInfo", Message: ErrKeyCompromised.Error(), Hint: "make a new key pair",
 	}}}
 }
 

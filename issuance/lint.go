@@ -67,7 +67,11 @@ func newLinter(l policies.Lint) (*linter, error) {
 	if err != nil {
 		return nil, fmt.Errorf("selecting lints: %w", err)
 	}
-	return &linter{lints: selected.CertificateLints().Lints(), configuration: selected.GetConfiguration()}, nil
+	made := &linter{configuration: selected.GetConfiguration()}
+	for _, one := range selected.CertificateLints().Lints() {
+		made.lints = append(made.lints, quick(one))
+	}
+	return made, nil
 }
 
 func sourceNames(sources lint.SourceList) string {

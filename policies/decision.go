@@ -41,6 +41,21 @@ func (d *Decision) Results() []RuleResult {
 	return results
 }
 
+// Objections are the results of those rules that did not simply allow, or gave notice: Results, as far as they say anything. Of a request
+// that every rule allows there are none, and what the rules looked at is not written down for it.
+func (d *Decision) Objections() (all []RuleResult) {
+	says := func(r RuleResult) bool { return r.Verdict != Allow || len(r.Violations) > 0 || len(r.Notices) > 0 }
+	if !slices.ContainsFunc(d.plainResults(), says) {
+		return nil
+	}
+	for _, r := range d.Results() {
+		if says(r) {
+			all = append(all, r)
+		}
+	}
+	return all
+}
+
 func (d *Decision) plainResults() []RuleResult {
 	if d == nil {
 		return nil

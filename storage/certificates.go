@@ -17,11 +17,13 @@ const (
 	// insertCertificates closes the intents that their caller owns, and everything else hangs on that.
 	insertCertificates = `
 	WITH item AS (
-		SELECT * FROM unnest($1::bytea[], $2::text[], $3::text[], $4::bytea[], $5::bytea[], $6::text[], $7::text[], $8::text[], $9::text[],
-			$10::text[], $11::text[], $12::text[], $13::text[], $14::timestamptz[], $15::timestamptz[], $16::timestamptz[], $17::text[],
-			$18::text[], $19::text[])
-		AS i (serial, issuer, kind, der, spki, scope, profile, policy, namespace, request, subject, names, search, not_before, not_after,
-			issued_at, event, owner_name, owner_run)
+		SELECT ($1::bytea[])[n] AS serial, ($2::text[])[n] AS issuer, ($3::text[])[n] AS kind, ($4::bytea[])[n] AS der,
+			($5::bytea[])[n] AS spki, ($6::text[])[n] AS scope, ($7::text[])[n] AS profile, ($8::text[])[n] AS policy,
+			($9::text[])[n] AS namespace, ($10::text[])[n] AS request, ($11::text[])[n] AS subject, ($12::text[])[n] AS names,
+			($13::text[])[n] AS search, ($14::timestamptz[])[n] AS not_before, ($15::timestamptz[])[n] AS not_after,
+			($16::timestamptz[])[n] AS issued_at, ($17::text[])[n] AS event, ($18::text[])[n] AS owner_name,
+			($19::text[])[n] AS owner_run
+		FROM generate_subscripts($1::bytea[], 1) AS n
 	), closed AS (
 		DELETE FROM intents AS t USING item AS i
 		WHERE t.serial = i.serial AND t.issuer = i.issuer AND t.kind = i.kind AND t.owner_name = i.owner_name AND t.owner_run = i.owner_run
@@ -61,11 +63,11 @@ const (
 )
 
 // RecordCertificate makes a signed certificate durable and closes its intent. Once it has succeeded, the same again succeeds too, and
-// changes nothing. Certificates that are recorded at the same time share a transaction.
+// changes nothing. Intents and certificates that are recorded at the same time share a transaction.
 func (s *Store) RecordCertificate(ctx context.Context, c ca.NewCertificate, leaves ...audit.Leaf) error {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
-	_, err := s.issued.do(ctx, certificateItem{c, leaves})
+	_, err := s.issuances.do(ctx, issuanceItem{certificate: &certificateItem{c, leaves}})
 	return err
 }
 
@@ -75,24 +77,22 @@ type certificateItem struct {
 	leaves []audit.Leaf
 }
 
-// insertCertificates records certificates in one transaction and one round trip.
-func (s *Store) insertCertificates(ctx context.Context, items []certificateItem) (outcomes []error, sent bool, err error) {
-	outcomes = make([]error, len(items))
+// queueCertificates adds to a batch what records certificates, and returns their outcomes, which are filled in when the batch is answered.
+func queueCertificates(b *pgx.Batch, items []certificateItem) []error {
+	outcomes := make([]error, len(items))
 	for i := range outcomes {
 		outcomes[i] = ca.ErrIntentLost
 	}
-	sent, err = s.inOneTrip(ctx, func(b *pgx.Batch) {
-		b.Queue(insertCertificates, certificateArrays(items)...).Query(func(rows pgx.Rows) error {
-			place := places(items, func(c certificateItem) issuance.Serial { return c.Serial })
-			var serial []byte
-			_, err := pgx.ForEachRow(rows, []any{&serial}, func() error {
-				outcomes[place[issuance.Serial(serial)]] = nil
-				return nil
-			})
-			return err
+	b.Queue(insertCertificates, certificateArrays(items)...).Query(func(rows pgx.Rows) error {
+		place := places(items, func(c certificateItem) issuance.Serial { return c.Serial })
+		var serial []byte
+		_, err := pgx.ForEachRow(rows, []any{&serial}, func() error {
+			outcomes[place[issuance.Serial(serial)]] = nil
+			return nil
 		})
+		return err
 	})
-	return outcomes, sent, err
+	return outcomes
 }
 
 func certificateArrays(items []certificateItem) []any {

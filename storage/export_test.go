@@ -1,8 +1,8 @@
 package storage
 
 // Intents and Completions tell of the writes that share transactions: whether a lot is under way, and how many writes wait for the next.
-func (s *Store) Intents() (underWay bool, waiting int)     { return s.intents.state() }
-func (s *Store) Completions() (underWay bool, waiting int) { return s.issued.state() }
+func (s *Store) Intents() (underWay bool, waiting int)     { return s.issuances.state() }
+func (s *Store) Completions() (underWay bool, waiting int) { return s.issuances.state() }
 
 func (g *group[In, Out]) state() (underWay bool, waiting int) {
 	g.mu.Lock()

@@ -7,12 +7,13 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/chancery-ca/chancery/ca"
 )
 
 const (
-	maxGroup = 48           // calls worked on together; beyond, a statement takes longer for each of them
+	maxGroup = 96           // calls worked on together; beyond, a statement takes longer for each of them
 	maxQueue = 4096         // calls that wait; the next is turned away
 	maxShare = maxQueue / 2 // of them those of one namespace, so that a flood of one leaves room for the others
 )
@@ -24,6 +25,8 @@ type group[In, Out any] struct {
 	work func(context.Context, []In) []outcome[Out]
 	// whose is the namespace that a call is for; nil where calls are not told apart.
 	whose func(In) string
+	// alone has every call worked on by itself, beside the others.
+	alone bool
 
 	mu      sync.Mutex
 	waiting []*call[In, Out]
@@ -46,7 +49,9 @@ type call[In, Out any] struct {
 // is no longer heard of. Both are ca.ErrUnavailable.
 func (g *group[In, Out]) do(ctx context.Context, in In) (Out, error) {
 	c := &call[In, Out]{in: in, ctx: ctx, outcome: make(chan outcome[Out], 1)}
-	if err := g.enqueue(c); err != nil {
+	if g.alone {
+		g.workOn([]*call[In, Out]{c})
+	} else if err := g.enqueue(c); err != nil {
 		var none Out
 		return none, err
 	}
@@ -99,19 +104,24 @@ func (g *group[In, Out]) run() {
 	}
 }
 
-// gather lets those goroutines run that are ready to, for as long as that brings calls: with the processors busy, those about to be made
-// share the lot. A lone call finds nobody to wait for.
+// gather lets those goroutines run that are ready to, until none is, or a lot is full, or time is up: with the processors busy, those that
+// are about to make calls share the lot, and nothing is lost by it, for what the lot waits for is what would run beside it anyway. A lone
+// call finds nobody to wait for.
 func (g *group[In, Out]) gather() {
-	const rounds = 4
-	for before, n := 0, 1; n <= rounds; n++ {
+	const (
+		alone = 20 * time.Microsecond // in which a goroutine that gives way is back when no other was ready
+		most  = 5 * time.Millisecond
+	)
+	for began, now := time.Now(), time.Now(); now.Sub(began) < most; {
 		runtime.Gosched()
+		before := now
+		now = time.Now()
 		g.mu.Lock()
-		now := len(g.waiting)
+		waiting := len(g.waiting)
 		g.mu.Unlock()
-		if now == before || now >= maxGroup {
+		if waiting >= maxGroup || now.Sub(before) < alone {
 			return
 		}
-		before = now
 	}
 }
 
@@ -212,6 +222,8 @@ type groupWrite[T any] struct {
 	whose func(T) string
 	// landed looks which items are on record exactly as they were meant.
 	landed func(ctx context.Context, db querier, items []T) ([]bool, error)
+	// parted are the places of the items in two parts, to be tried by themselves after a lot has failed with err; none where that is no use.
+	parted func(items []T, err error) (first, second []int)
 }
 
 // newWriteGroup has writes of a kind share transactions.
@@ -225,8 +237,8 @@ func newWriteGroup[T any](s *Store, g groupWrite[T]) *group[T, struct{}] {
 	}}
 }
 
-// writeGroup writes items, together where that succeeds. An item that spoils the transaction for all is found by halving: a lot that
-// fails has written nothing, and its halves are tried by themselves.
+// writeGroup writes items, together where that succeeds. An item that spoils the transaction for all is found by parting: a lot that
+// fails has written nothing, and its parts are tried by themselves.
 func writeGroup[T any](ctx context.Context, s *Store, g groupWrite[T], items []T) []error {
 	var outcomes []error
 	var onRecord []bool // filled when the outcome had to be looked up
@@ -262,15 +274,43 @@ func writeGroup[T any](ctx context.Context, s *Store, g groupWrite[T], items []T
 			}
 		}
 		return outcomes
-	case len(items) > 1 && !errors.Is(err, ca.ErrUnavailable):
-		half := len(items) / 2
-		return append(writeGroup(ctx, s, g, items[:half]), writeGroup(ctx, s, g, items[half:])...)
 	}
 	outcomes = make([]error, len(items))
+	if first, second := g.parted(items, err); len(first) > 0 {
+		for _, part := range [][]int{first, second} {
+			for i, err := range writeGroup(ctx, s, g, at(items, part)) {
+				outcomes[part[i]] = err
+			}
+		}
+		return outcomes
+	}
 	for i := range outcomes {
 		outcomes[i] = err
 	}
 	return outcomes
+}
+
+// halves are the places of items in two parts of a like size; none where there is but one, or where the database is away.
+func halves[T any](items []T, err error) (first, second []int) {
+	if len(items) == 1 || errors.Is(err, ca.ErrUnavailable) {
+		return nil, nil
+	}
+	for i := range items {
+		if i < len(items)/2 {
+			first = append(first, i)
+		} else {
+			second = append(second, i)
+		}
+	}
+	return first, second
+}
+
+func at[T any](items []T, places []int) []T {
+	some := make([]T, len(places))
+	for i, place := range places {
+		some[i] = items[place]
+	}
+	return some
 }
 
 // settleTaken looks at items that found their place taken: that may be the work of an earlier try of the same item.

@@ -61,12 +61,15 @@ const (
 
 	intentItems = `
 	WITH item AS (
-		SELECT * FROM unnest($1::text[], $2::timestamptz[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::bytea[],
-			$10::bytea[], $11::interval[], $12::text[], $13::text[], $14::text[], $15::text[], $16::boolean[], $17::text[], $18::text[],
-			$19::bytea[], $20::text[], $21::bytea[], $22::text[], $23::bytea[], $24::text[], $25::timestamptz[], $26::text[], $27::text[],
-			$28::interval[])
-		AS i (request, at, actor_id, actor_name, namespace, roles, profile, request_issuer, csr, spki, validity, metadata, verdict, results, policy,
-			compromised, key_actor, key, body, issuer, serial, kind, tbs, scope, not_after, owner_name, owner_run, lease)
+		SELECT ($1::text[])[n] AS request, ($2::timestamptz[])[n] AS at, ($3::text[])[n] AS actor_id, ($4::text[])[n] AS actor_name,
+			($5::text[])[n] AS namespace, ($6::text[])[n] AS roles, ($7::text[])[n] AS profile, ($8::text[])[n] AS request_issuer,
+			($9::bytea[])[n] AS csr, ($10::bytea[])[n] AS spki, ($11::interval[])[n] AS validity, ($12::text[])[n] AS metadata,
+			($13::text[])[n] AS verdict, ($14::text[])[n] AS results, ($15::text[])[n] AS policy, ($16::boolean[])[n] AS compromised,
+			($17::text[])[n] AS key_actor, ($18::text[])[n] AS key, ($19::bytea[])[n] AS body, ($20::text[])[n] AS issuer,
+			($21::bytea[])[n] AS serial, ($22::text[])[n] AS kind, ($23::bytea[])[n] AS tbs, ($24::text[])[n] AS scope,
+			($25::timestamptz[])[n] AS not_after, ($26::text[])[n] AS owner_name, ($27::text[])[n] AS owner_run,
+			($28::interval[])[n] AS lease
+		FROM generate_subscripts($1::text[], 1) AS n
 	), compromised AS (
 		SELECT i.serial FROM item AS i JOIN compromised_keys AS k ON k.spki_sha256 = i.spki
 	)`
@@ -178,8 +181,8 @@ var errUnanswered = fmt.Errorf("%w: the database did not say what became of it",
 // errKeyTaken says that another request holds the idempotency key.
 var errKeyTaken = errors.New("the idempotency key is taken")
 
-// RecordIntent makes an intent, its request and its claim of an idempotency key durable. Intents that are
-// recorded at the same time share a transaction.
+// RecordIntent makes an intent, its request and its claim of an idempotency key durable. Intents and certificates that are recorded at the
+// same time share a transaction.
 func (s *Store) RecordIntent(ctx context.Context, i ca.Intent, leaves ...audit.Leaf) error {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
@@ -192,7 +195,7 @@ func (s *Store) RecordIntent(ctx context.Context, i ca.Intent, leaves ...audit.L
 	}
 	const tries = 3 // a key found taken may be free again at the next look
 	for n := 1; ; n++ {
-		_, err := s.intents.do(ctx, item)
+		_, err := s.issuances.do(ctx, issuanceItem{intent: &item})
 		if !errors.Is(err, errKeyTaken) {
 			return err
 		}
@@ -214,9 +217,9 @@ func newIntentItem(i ca.Intent, leaves []audit.Leaf) (intentItem, error) {
 	return intentItem{i, text, leaves}, err
 }
 
-// insertIntents records intents in one transaction and one round trip.
-func (s *Store) insertIntents(ctx context.Context, items []intentItem) (outcomes []error, sent bool, err error) {
-	outcomes = make([]error, len(items))
+// queueIntents adds to a batch what records intents, and returns their outcomes, which are filled in when the batch is answered.
+func queueIntents(b *pgx.Batch, items []intentItem) []error {
+	outcomes := make([]error, len(items))
 	for i := range outcomes {
 		outcomes[i] = errUnanswered
 	}
@@ -224,34 +227,32 @@ func (s *Store) insertIntents(ctx context.Context, items []intentItem) (outcomes
 	if conditions := admissionColumns(items); conditions != nil {
 		sql, arguments = insertIntentsAdmitted, append(arguments, conditions...)
 	}
-	sent, err = s.inOneTrip(ctx, func(b *pgx.Batch) {
-		b.Queue(lockKeysShared, keyLocks(items))
-		b.Queue(sql, arguments...).Query(func(rows pgx.Rows) error {
-			place := places(items, func(i intentItem) issuance.Serial { return i.Serial })
-			var serial []byte
-			var compromised, recorded bool
-			var admission int
-			var retry int64
-			_, err := pgx.ForEachRow(rows, []any{&serial, &compromised, &recorded, &admission, &retry}, func() error {
-				i := place[issuance.Serial(serial)]
-				switch {
-				case compromised:
-					outcomes[i] = ca.ErrKeyCompromised
-				case admission > 0:
-					outcomes[i] = &ca.ExhaustedError{Reservation: items[i].Reservations[admission-1], RetryAfter: time.Duration(retry) * time.Second}
-				case admission == waitsNoMore:
-					outcomes[i] = ca.ErrDecided
-				case !recorded:
-					outcomes[i] = errKeyTaken
-				default:
-					outcomes[i] = nil
-				}
-				return nil
-			})
-			return err
+	b.Queue(lockKeysShared, keyLocks(items))
+	b.Queue(sql, arguments...).Query(func(rows pgx.Rows) error {
+		place := places(items, func(i intentItem) issuance.Serial { return i.Serial })
+		var serial []byte
+		var compromised, recorded bool
+		var admission int
+		var retry int64
+		_, err := pgx.ForEachRow(rows, []any{&serial, &compromised, &recorded, &admission, &retry}, func() error {
+			i := place[issuance.Serial(serial)]
+			switch {
+			case compromised:
+				outcomes[i] = ca.ErrKeyCompromised
+			case admission > 0:
+				outcomes[i] = &ca.ExhaustedError{Reservation: items[i].Reservations[admission-1], RetryAfter: time.Duration(retry) * time.Second}
+			case admission == waitsNoMore:
+				outcomes[i] = ca.ErrDecided
+			case !recorded:
+				outcomes[i] = errKeyTaken
+			default:
+				outcomes[i] = nil
+			}
+			return nil
 		})
+		return err
 	})
-	return outcomes, sent, err
+	return outcomes
 }
 
 // waitsNoMore is the outcome of admit_intents for a request that has been decided.

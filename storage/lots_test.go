@@ -273,3 +273,67 @@ func TestOneSerialTwiceInALot(t *testing.T) {
 	}
 	f.wantCounts("certificates", 2)
 }
+
+// Both writes of an issuance share transactions, and neither costs the other its outcome.
+func TestIntentsAndCertificatesShareATransaction(t *testing.T) {
+	f := setUp(t)
+	first, intent, bad, lost := newIntent(t, alpha), newIntent(t, alpha), newIntent(t, alpha), newIntent(t, alpha)
+	open := f.intend()
+	write := func() []error {
+		return together(t, f.holdKey(first.Request.SPKI), f.Intents, f.recording(f.Store, first), []func() error{
+			f.recording(f.Store, intent), f.completing(f.Store, certificateOf(open)), f.completing(f.Store, certificateOf(lost)),
+		})
+	}
+	if outcomes := write(); outcomes[0] != nil || outcomes[1] != nil || !errors.Is(outcomes[2], ca.ErrIntentLost) {
+		t.Errorf("the outcomes are %v", outcomes)
+	}
+	shared := fmt.Sprintf(`(SELECT xmin FROM intents WHERE serial = '\x%s' UNION ALL SELECT xmin FROM certificates) AS written`, intent.Serial)
+	if n := f.transactions(shared); n != 1 {
+		t.Errorf("an intent and a certificate took %d transactions, want 1", n)
+	}
+
+	first, intent, open = newIntent(t, alpha), newIntent(t, alpha), f.intend()
+	bad.Request.Metadata = map[string]string{"comment": "a\x00b"}
+	outcomes := together(t, f.holdKey(first.Request.SPKI), f.Intents, f.recording(f.Store, first), []func() error{
+		f.recording(f.Store, bad), f.completing(f.Store, certificateOf(open)), f.recording(f.Store, intent),
+	})
+	var invalid *ca.InvalidError
+	if !errors.As(outcomes[0], &invalid) || outcomes[1] != nil || outcomes[2] != nil {
+		t.Errorf("beside a bad intent the outcomes are %v", outcomes)
+	}
+	f.wantCounts("certificates", 2, "intents", 4)
+}
+
+// The answer of a lot of both kinds is lost.
+func TestTheLostAnswerOfAMixedLot(t *testing.T) {
+	f := setUp(t)
+	p, through := storagetest.NewProxy(t, f.db.URL)
+	disturbed, err := storage.Open(context.Background(), storage.Config{URL: through, Unsafe: true, MaxConns: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(disturbed.Close)
+	for fault, happened := range map[storagetest.Fault]bool{storagetest.LoseReply: true, storagetest.LoseAck: true, storagetest.LoseRequest: false} {
+		t.Run(fmt.Sprint(fault), func(t *testing.T) {
+			first, intent, open, lost := newIntent(t, alpha), newIntent(t, alpha), f.intend(), newIntent(t, alpha)
+			hold := f.holdKey(first.Request.SPKI)
+			outcomes := together(t, func() func() {
+				release := hold()
+				return func() { p.Arm(fault, intent.Serial[:]); release() }
+			}, disturbed.Intents, f.recording(disturbed, first), []func() error{
+				f.recording(disturbed, intent), f.completing(disturbed, certificateOf(open)), f.completing(disturbed, certificateOf(lost)),
+			})
+			if p.Met() == 0 {
+				t.Fatal("the fault was not met")
+			}
+			for n, want := range []error{nil, nil, ca.ErrIntentLost} {
+				if !happened {
+					want = ca.ErrUnavailable
+				}
+				if !errors.Is(outcomes[n], want) || want == nil && outcomes[n] != nil {
+					t.Errorf("outcome %d is %v, want %v", n, outcomes[n], want)
+				}
+			}
+		})
+	}
+}

@@ -30,6 +30,7 @@ type Config struct {
 	Role     string       // empty: ServiceRole
 	Unsafe   bool         // accept a server that may lose acknowledged commits: for tests alone
 	Standbys int          // how many standbys must have a commit before it is acknowledged; a server that waits for fewer is refused
+	Alone    bool         // calls share neither transactions nor queries: to measure what sharing is worth
 	Log      *slog.Logger // nil: nowhere
 }
 
@@ -46,8 +47,7 @@ type Store struct {
 	covered atomic.Pointer[span] // the months that are known to have partitions
 
 	// Calls that come at the same time are worked on together.
-	intents     *group[intentItem, struct{}]
-	issued      *group[certificateItem, struct{}]
+	issuances   *group[issuanceItem, struct{}]
 	compromised *group[[32]byte, bool]
 	actors      *group[[32]byte, *access.Actor]
 }
@@ -69,14 +69,12 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
-	s.intents = newWriteGroup(s, groupWrite[intentItem]{
-		"recording an intent", s.insertIntents, func(i intentItem) string { return i.Request.Namespace }, intentsOnRecord,
-	})
-	s.issued = newWriteGroup(s, groupWrite[certificateItem]{
-		"recording a certificate", s.insertCertificates, func(c certificateItem) string { return c.Namespace }, certificatesOnRecord,
+	s.issuances = newWriteGroup(s, groupWrite[issuanceItem]{
+		"recording an issuance", s.recordIssuances, issuanceItem.namespace, issuancesOnRecord, partedIssuances,
 	})
 	s.compromised = readGroup(s, "looking up a key", compromisedKeys)
 	s.actors = readGroup(s, "looking up an API token", actorsByToken)
+	s.issuances.alone, s.compromised.alone, s.actors.alone = c.Alone, c.Alone, c.Alone
 	if err := s.check(ctx); err != nil {
 		pool.Close()
 		return nil, err

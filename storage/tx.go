@@ -162,6 +162,9 @@ func isTaken(err error) bool {
 		errors.Is(err, ca.ErrDecided)
 }
 
+// isLocked tells that a lock was not to be had in time: it is somebody's, and what does not need it goes on without.
+func isLocked(err error) bool { return sqlState(err) == "55P03" }
+
 func readOnly(err error) bool { return sqlState(err) == "25006" }
 
 // isBroken tells errors that say nothing of what the server did: the connection ended, or the server ended the session.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math/big"
+	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -210,5 +211,29 @@ func TestLatestMigration(t *testing.T) {
 	}
 	if _, err := latestMigration(fstest.MapFS{"first.sql": {}}); err == nil {
 		t.Error("a migration without a number was accepted")
+	}
+}
+
+// A lock that an intent waits for in vain must not take a certificate with it; with the database away nothing is tried again.
+func TestHowAFailedLotIsParted(t *testing.T) {
+	i, c := issuanceItem{intent: &intentItem{}}, issuanceItem{certificate: &certificateItem{}}
+	locked, bad := describe("", &pgconn.PgError{Code: "55P03"}), describe("", &pgconn.PgError{Code: "22P05"})
+	away := describe("", &pgconn.PgError{Code: "53100"})
+	for name, tt := range map[string]struct {
+		items         []issuanceItem
+		err           error
+		first, second []int
+	}{
+		"mixed, locked":    {[]issuanceItem{i, c, i, c}, locked, []int{1, 3}, []int{0, 2}},
+		"mixed, bad":       {[]issuanceItem{c, i}, bad, []int{0}, []int{1}},
+		"mixed, away":      {[]issuanceItem{c, i}, away, nil, nil},
+		"intents, locked":  {[]issuanceItem{i, i}, locked, nil, nil},
+		"intents, bad":     {[]issuanceItem{i, i, i}, bad, []int{0}, []int{1, 2}},
+		"one, bad":         {[]issuanceItem{i}, bad, nil, nil},
+		"certificates bad": {[]issuanceItem{c, c}, bad, []int{0}, []int{1}},
+	} {
+		if first, second := partedIssuances(tt.items, tt.err); !slices.Equal(first, tt.first) || !slices.Equal(second, tt.second) {
+			t.Errorf("%s: %v and %v", name, first, second)
+		}
 	}
 }

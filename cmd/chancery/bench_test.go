@@ -22,38 +22,83 @@ import (
 // BenchmarkEndToEnd issues certificates for ECDSA P-256 keys from an issuer of P-256 in SoftHSM: JSON over TLS in, linted, recorded and
 // durable (fsync on), certificate out. The service is a process of its own; the clients share the machine with it.
 //
-// Besides ns/op it reports certificates a second, the latencies that half and 99 of 100 requests stay under, and the CPU time that the
-// service and Postgres spent on each certificate.
+// Besides ns/op it reports certificates a second, the latencies that half and 99 of 100 requests stay under, the CPU time that the service
+// and Postgres spent on each certificate, the transactions and syncs of the log that each took, and the most memory that the service held.
 func BenchmarkEndToEnd(b *testing.B) {
-	server := storagetest.NewServer(b, storagetest.Options{Durable: true})
-	s := newStack(b, &server.Database, true)
-	r := s.start("bench", s.token.Module)
-	b.Cleanup(r.stop) // in good order, so that a profile asked for is written
-	var requests []string
-	for i := range 64 {
-		requests = append(requests, newRequest(b, fmt.Sprintf("host-%d.dev.example", i)))
+	for _, clients := range []int{1, 8, 32, 128, 256} {
+		benchmarkIssuing(b, setting{clients: clients, issuer: devIssuerKey})
 	}
+}
+
+// BenchmarkEndToEndAlone is BenchmarkEndToEnd where no two calls share a transaction or a query: what group commit is worth.
+func BenchmarkEndToEndAlone(b *testing.B) {
 	for _, clients := range []int{1, 8, 32} {
-		b.Run(fmt.Sprintf("clients=%d", clients), func(b *testing.B) {
-			postmaster := server.PID()
-			b.ResetTimer()
-			service, database := cpuTime(b, r.process.Process.Pid), childrenCPU(b, postmaster)
-			commits, syncs := commitsAndSyncs(b, server.OwnerURL)
-			latencies := issueAll(b, r, requests, clients)
-			b.StopTimer()
-			service, database = cpuTime(b, r.process.Process.Pid)-service, childrenCPU(b, postmaster)-database
-			slices.Sort(latencies)
-			n := float64(b.N)
-			b.ReportMetric(n/b.Elapsed().Seconds(), "certs/s")
-			b.ReportMetric(float64(latencies[len(latencies)/2].Microseconds())/1000, "p50-ms")
-			b.ReportMetric(float64(latencies[len(latencies)*99/100].Microseconds())/1000, "p99-ms")
-			b.ReportMetric(float64(service.Microseconds())/1000/n, "service-cpu-ms/cert")
-			b.ReportMetric(float64(database.Microseconds())/1000/n, "postgres-cpu-ms/cert")
-			moreCommits, moreSyncs := commitsAndSyncs(b, server.OwnerURL)
-			b.ReportMetric(float64(moreCommits-commits)/n, "transactions/cert")
-			b.ReportMetric(float64(moreSyncs-syncs)/n, "fsyncs/cert")
-		})
+		benchmarkIssuing(b, setting{clients: clients, issuer: devIssuerKey, environ: []string{writesAlone + "=1"}})
 	}
+}
+
+// BenchmarkEndToEndIssuer is BenchmarkEndToEnd with other keys of the issuer.
+func BenchmarkEndToEndIssuer(b *testing.B) {
+	for _, issuer := range []string{"ecdsa-p384", "rsa-2048"} {
+		benchmarkIssuing(b, setting{clients: 32, issuer: issuer})
+	}
+}
+
+type setting struct {
+	clients int
+	issuer  string   // the algorithm of its key
+	environ []string // of the service
+}
+
+// benchmarkIssuing measures one setting, on a database and a service of its own: neither what others left behind nor their memory counts.
+func benchmarkIssuing(b *testing.B, c setting) {
+	b.Run(fmt.Sprintf("%s/clients=%d", c.issuer, c.clients), func(b *testing.B) {
+		server := storagetest.NewServer(b, storagetest.Options{Durable: true})
+		s := newStackOf(b, &server.Database, true, c.issuer)
+		r := s.start("bench", s.token.Module, c.environ...)
+		b.Cleanup(r.stop) // in good order, so that a profile asked for is written
+		var requests []string
+		for i := range 64 {
+			requests = append(requests, newRequest(b, fmt.Sprintf("host-%d.dev.example", i)))
+		}
+		pid, postmaster := r.process.Process.Pid, server.PID()
+		b.ResetTimer()
+		service, database := cpuTime(b, pid), childrenCPU(b, postmaster)
+		commits, syncs := commitsAndSyncs(b, server.OwnerURL)
+		latencies := issueAll(b, r, requests, c.clients)
+		b.StopTimer()
+		service, database = cpuTime(b, pid)-service, childrenCPU(b, postmaster)-database
+		moreCommits, moreSyncs := commitsAndSyncs(b, server.OwnerURL)
+		slices.Sort(latencies)
+		n := float64(b.N)
+		b.ReportMetric(n/b.Elapsed().Seconds(), "certs/s")
+		b.ReportMetric(float64(latencies[len(latencies)/2].Microseconds())/1000, "p50-ms")
+		b.ReportMetric(float64(latencies[len(latencies)*99/100].Microseconds())/1000, "p99-ms")
+		b.ReportMetric(float64(service.Microseconds())/1000/n, "service-cpu-ms/cert")
+		b.ReportMetric(float64(database.Microseconds())/1000/n, "postgres-cpu-ms/cert")
+		b.ReportMetric(float64(moreCommits-commits)/n, "transactions/cert")
+		b.ReportMetric(float64(moreSyncs-syncs)/n, "fsyncs/cert")
+		b.ReportMetric(peakMemory(b, pid), "peak-MiB")
+	})
+}
+
+// peakMemory is the most memory that a process has held, in MiB (proc(5): VmHWM of status).
+func peakMemory(b *testing.B, pid int) float64 {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		b.Fatal(err)
+	}
+	for line := range strings.Lines(string(data)) {
+		if fields := strings.Fields(line); fields[0] == "VmHWM:" {
+			kib, err := strconv.ParseFloat(fields[1], 64)
+			if err != nil {
+				b.Fatal(err)
+			}
+			return kib / 1024
+		}
+	}
+	b.Fatal("the process tells nothing of its memory")
+	return 0
 }
 
 // issueAll has clients issue b.N certificates between them.

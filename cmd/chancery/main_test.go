@@ -18,6 +18,9 @@ const actAsChancery = "CHANCERY_TEST_ACT_AS_CHANCERY"
 // profileTo, set in the environment, names a file for a CPU profile of the program.
 const profileTo = "CHANCERY_TEST_CPU_PROFILE"
 
+// writesAlone, set in the environment, has the program write each issuance in transactions of its own.
+const writesAlone = "CHANCERY_TEST_WRITES_ALONE"
+
 func TestMain(m *testing.M) {
 	if os.Getenv(actAsChancery) == "" {
 		os.Exit(m.Run())
@@ -28,6 +31,7 @@ func TestMain(m *testing.M) {
 func actAs() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	env := Env{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Environ: os.Environ(), Now: time.Now, Random: rand.Reader}
+	env.WritesAlone = os.Getenv(writesAlone) != ""
 	if step := os.Getenv(dieAt); step != "" {
 		d := &deadly{step: step, armed: os.Getenv(dieWhen)}
 		env.WrapStore, env.WrapKey = d.store, d.key

@@ -27,6 +27,8 @@ type Env struct {
 	// an issuance use them; a step is a call of one of the two.
 	WrapStore func(ca.Store) ca.Store
 	WrapKey   func(authority string, key crypto.Signer) crypto.Signer
+	// WritesAlone has no two issuances share a transaction. Benchmarks compare with it.
+	WritesAlone bool
 }
 
 // lookup finds an environment variable.

@@ -209,7 +209,7 @@ func (a *app) open(ctx context.Context, cfg Config) (_ *service, err error) {
 			err = errors.Join(err, s.close())
 		}
 	}()
-	if s.store, err = openStore(ctx, cfg, s.log); err != nil {
+	if s.store, err = openStore(ctx, cfg, s.log, func(c *storage.Config) { c.Alone = a.WritesAlone }); err != nil {
 		return nil, err
 	}
 	if err := s.store.EnsurePartitions(ctx, a.Now()); err != nil {
@@ -409,12 +409,16 @@ func (s *service) record(ctx context.Context, kinds ...audit.Kind) error {
 	return nil
 }
 
-func openStore(ctx context.Context, cfg Config, log *slog.Logger) (*storage.Store, error) {
+func openStore(ctx context.Context, cfg Config, log *slog.Logger, change ...func(*storage.Config)) (*storage.Store, error) {
 	url, err := cfg.Database.databaseURL()
 	if err != nil {
 		return nil, err
 	}
-	return storage.Open(ctx, storage.Config{URL: url, MaxConns: cfg.Database.MaxConnections, Unsafe: cfg.Database.Unsafe, Standbys: cfg.Database.SynchronousStandbys, Log: log})
+	c := storage.Config{URL: url, MaxConns: cfg.Database.MaxConnections, Unsafe: cfg.Database.Unsafe, Standbys: cfg.Database.SynchronousStandbys, Log: log}
+	for _, change := range change {
+		change(&c)
+	}
+	return storage.Open(ctx, c)
 }
 
 // loadPolicies loads the profiles and checks that the lints which they name exist.

@@ -48,21 +48,30 @@ type stack struct {
 // newStack makes one.
 func newStack(t testing.TB, database *storagetest.Database, durable bool) *stack {
 	t.Helper()
-	s := newHierarchy(t, database, durable)
+	return newStackOf(t, database, durable, devIssuerKey)
+}
+
+// devIssuerKey is the algorithm of the issuing authority's key.
+const devIssuerKey = "ecdsa-p256"
+
+// newStackOf is newStack with another algorithm of the issuing authority's key.
+func newStackOf(t testing.TB, database *storagetest.Database, durable bool, algorithm string) *stack {
+	t.Helper()
+	s := newHierarchy(t, database, durable, algorithm)
 	s.register()
 	return s
 }
 
 // newHierarchy makes a stack whose database knows nothing of it yet. The distribution address stands in the certificates and need not be
 // listened on.
-func newHierarchy(t testing.TB, database *storagetest.Database, durable bool) *stack {
+func newHierarchy(t testing.TB, database *storagetest.Database, durable bool, algorithm string) *stack {
 	t.Helper()
 	s := &stack{
 		t: t, dir: t.TempDir(), token: hsmtest.New(t), database: database, tokens: map[access.Role]string{}, unsafe: !durable,
 		app: &app{Env: Env{Stdout: io.Discard, Stderr: io.Discard, Now: time.Now, Random: rand.Reader}, output: "text"},
 	}
 	ctx := t.Context()
-	plan, err := ceremony.ParsePlan("test.yaml", []byte(devPlan("http://127.0.0.1:9")))
+	plan, err := ceremony.ParsePlan("test.yaml", []byte(strings.Replace(devPlan("http://127.0.0.1:9"), devIssuerKey, algorithm, 1)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,7 +87,7 @@ func newHierarchy(t testing.TB, database *storagetest.Database, durable bool) *s
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.client = &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, MaxIdleConnsPerHost: 64}}
+	s.client = &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, MaxIdleConnsPerHost: 256}}
 	t.Cleanup(s.client.CloseIdleConnections)
 	return s
 }

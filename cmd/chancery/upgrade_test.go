@@ -23,7 +23,7 @@ import (
 // issues, the database is migrated and replicas of this program join it; then certificates of each are revoked through the other.
 func TestRollingUpgrade(t *testing.T) {
 	before, commit := previousProgram(t)
-	s := newHierarchy(t, storagetest.NewEmpty(t), false)
+	s := newHierarchy(t, storagetest.NewEmpty(t), false, devIssuerKey)
 	owner := filepath.Join(s.dir, "owner-url")
 	if err := os.WriteFile(owner, []byte(s.database.OwnerURL), 0o600); err != nil {
 		t.Fatal(err)

@@ -1,0 +1,99 @@
+package issuance
+
+import (
+	"bytes"
+	"encoding/asn1"
+	"math/big"
+
+	zx509 "github.com/zmap/zcrypto/x509"
+	"github.com/zmap/zlint/v3/lint"
+	"golang.org/x/crypto/cryptobyte"
+	der "golang.org/x/crypto/cryptobyte/asn1"
+)
+
+// Lints that cost more than the others together are run another way. What they say stays theirs.
+const (
+	badCharacter = "e_dnsname_bad_character_in_label" // compiles the same regular expression for every certificate
+	invalidDER   = "e_cert_ext_invalid_der"           // decodes the whole certificate once more, by reflection
+)
+
+// quick is the lint itself, or a copy of it that says the same sooner.
+func quick(l *lint.CertificateLint) *lint.CertificateLint {
+	made := *l
+	switch l.Name {
+	case badCharacter:
+		instance := l.Lint() // holds the expression and nothing else, and running it changes nothing
+		made.Lint = func() lint.CertificateLintInterface { return instance }
+	case invalidDER:
+		made.Lint = func() lint.CertificateLintInterface { return plainlyPassing{l.Lint(), hasPlainExtensions} }
+	default:
+		return l
+	}
+	return &made
+}
+
+// plainlyPassing is a lint that is not asked about a certificate which it is certain to let pass.
+type plainlyPassing struct {
+	lint.CertificateLintInterface
+	passes func(*zx509.Certificate) bool
+}
+
+func (p plainlyPassing) Execute(c *zx509.Certificate) *lint.LintResult {
+	if p.passes(c) {
+		return &lint.LintResult{Status: lint.Pass}
+	}
+	return p.CertificateLintInterface.Execute(c)
+}
+
+// hasPlainExtensions tells that a certificate is of version 3 without unique identifiers, strict DER down to its extensions, and that the
+// critical flag of each is TRUE or absent. Of one that is anything else it says no, whatever that means.
+func hasPlainExtensions(c *zx509.Certificate) bool {
+	raw := cryptobyte.String(c.Raw)
+	var certificate, tbs, version, list, extensions cryptobyte.String
+	var serial, number big.Int
+	var signature asn1.BitString
+	if !raw.ReadASN1(&certificate, der.SEQUENCE) || !raw.Empty() || !certificate.ReadASN1(&tbs, der.SEQUENCE) ||
+		!skipAlgorithm(&certificate) || !certificate.ReadASN1BitString(&signature) || !certificate.Empty() {
+		return false
+	}
+	if !tbs.ReadASN1(&version, der.Tag(0).ContextSpecific().Constructed()) || !version.ReadASN1Integer(&number) || !version.Empty() ||
+		!tbs.ReadASN1Integer(&serial) || !skipAlgorithm(&tbs) {
+		return false
+	}
+	for range 4 { // issuer, validity, subject, subjectPublicKeyInfo
+		if !tbs.SkipASN1(der.SEQUENCE) {
+			return false
+		}
+	}
+	if !tbs.ReadASN1(&list, der.Tag(3).ContextSpecific().Constructed()) || !tbs.Empty() ||
+		!list.ReadASN1(&extensions, der.SEQUENCE) || !list.Empty() {
+		return false
+	}
+	for !extensions.Empty() {
+		if !isPlainExtension(&extensions) {
+			return false
+		}
+	}
+	return number.IsInt64() && number.Int64() == 2
+}
+
+func isPlainExtension(extensions *cryptobyte.String) bool {
+	var extension, flag cryptobyte.String
+	var id asn1.ObjectIdentifier
+	var marked bool
+	return extensions.ReadASN1(&extension, der.SEQUENCE) && extension.ReadASN1ObjectIdentifier(&id) &&
+		extension.ReadOptionalASN1(&flag, &marked, der.BOOLEAN) && (!marked || bytes.Equal(flag, []byte{0xff})) &&
+		extension.SkipASN1(der.OCTET_STRING) && extension.Empty()
+}
+
+// skipAlgorithm passes over an AlgorithmIdentifier.
+func skipAlgorithm(s *cryptobyte.String) bool {
+	var algorithm cryptobyte.String
+	var id asn1.ObjectIdentifier
+	if !s.ReadASN1(&algorithm, der.SEQUENCE) || !algorithm.ReadASN1ObjectIdentifier(&id) {
+		return false
+	}
+	var parameters cryptobyte.String
+	var tag der.Tag
+	return algorithm.Empty() || algorithm.ReadAnyASN1(&parameters, &tag) && algorithm.Empty()
+}

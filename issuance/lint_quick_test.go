@@ -1,0 +1,115 @@
+package issuance
+
+import (
+	"encoding/pem"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	zx509 "github.com/zmap/zcrypto/x509"
+	"github.com/zmap/zlint/v3/lint"
+)
+
+// zlintCorpus are the certificates that zlint's own tests lint: good ones, and such as break each of its lints.
+func zlintCorpus(t testing.TB) map[string]*zx509.Certificate {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), "go", "list", "-m", "-f", "{{.Dir}}", "github.com/zmap/zlint/v3").Output()
+	if err != nil {
+		t.Fatalf("finding zlint: %v", err)
+	}
+	paths, err := filepath.Glob(filepath.Join(strings.TrimSpace(string(out)), "testdata", "*.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	corpus := map[string]*zx509.Certificate{}
+	for _, path := range paths {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if block, _ := pem.Decode(text); block != nil {
+			if c, err := zx509.ParseCertificate(block.Bytes); err == nil {
+				corpus[filepath.Base(path)] = c
+			}
+		}
+	}
+	return corpus
+}
+
+// TestQuickLintsSayTheSame holds every lint that is run another way against zlint's own, on zlint's corpus and on certificates of ours that
+// were changed octet by octet.
+func TestQuickLintsSayTheSame(t *testing.T) {
+	registry := lint.GlobalRegistry()
+	corpus := zlintCorpus(t)
+	if len(corpus) < 1000 {
+		t.Fatalf("zlint's corpus has %d certificates", len(corpus))
+	}
+	for name, der := range mutants(t) {
+		if c, err := zx509.ParseCertificate(der); err == nil {
+			corpus[name] = c
+		}
+	}
+	for _, name := range []string{badCharacter, invalidDER} {
+		own := registry.CertificateLints().ByName(name)
+		if own == nil {
+			t.Fatalf("zlint has no %s", name)
+		}
+		fast := quick(own)
+		if fast == own {
+			t.Errorf("%s is not run another way", name)
+		}
+		seen := map[lint.LintStatus]int{}
+		for file, c := range corpus {
+			want, got := own.Execute(c, registry.GetConfiguration()), fast.Execute(c, registry.GetConfiguration())
+			if want.Status != got.Status || want.Details != got.Details {
+				t.Errorf("%s on %s: %v %q, zlint says %v %q", name, file, got.Status, got.Details, want.Status, want.Details)
+			}
+			seen[got.Status]++
+		}
+		if seen[lint.Pass] == 0 || seen[lint.Error] == 0 {
+			t.Errorf("%s was not seen to pass and to fail: %v", name, seen)
+		}
+	}
+}
+
+// TestOurCertificatesAreQuick tells that what we make takes the short way.
+func TestOurCertificatesAreQuick(t *testing.T) {
+	c, err := zx509.ParseCertificate(ourDraft(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !hasPlainExtensions(c) {
+		t.Error("a certificate of ours is not seen to be plain")
+	}
+}
+
+func ourDraft(t testing.TB) []byte {
+	t.Helper()
+	h := ecdsaHierarchy(t)
+	p, err := h.issuing.prepare(leafTemplate(t, p256(t).Public()), linterOf(t, publicLint), newSerial(t), now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	draft, err := h.issuing.key.draft(p.tbs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return draft
+}
+
+// mutants are a certificate of ours with each octet changed in a few ways.
+func mutants(t testing.TB) map[string][]byte {
+	draft := ourDraft(t)
+	all := map[string][]byte{"ours": draft}
+	for i := range draft {
+		for _, change := range []byte{0x01, 0x20, 0x80, 0xff} {
+			changed := slices.Clone(draft)
+			changed[i] ^= change
+			all[string(rune('a'+change%26))+"-"+string(rune(i))] = changed
+		}
+	}
+	return all
+}
