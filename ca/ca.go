@@ -41,9 +41,10 @@ type CA struct {
 	transparency  Transparency
 	publications  *publications
 	directory     *directory
+	ocsp          *ocsp
 }
 
-// Config is what a CA is made of. Every field but PolicyPlan, KeyLists, CAA, Metrics and Transparency is required.
+// Config is what a CA is made of. Every field but PolicyPlan, KeyLists, CAA, Metrics, Transparency and OCSP is required.
 type Config struct {
 	Store       Store
 	Authorities []*Authority  // the first is the default issuer
@@ -60,6 +61,8 @@ type Config struct {
 	Metrics     Metrics
 	// Transparency is needed where a profile asks for it alone.
 	Transparency Transparency
+	// OCSP says for which of the authorities OCSP requests are answered.
+	OCSP []OCSPPlan
 }
 
 // Replica names this process among those that share the database. Name is unique among living replicas and stays the same over
@@ -81,6 +84,7 @@ type Metrics interface {
 	Decided(profile, outcome string) // it waits no more: issued, rejected, expired or refused
 	Limited(profile, by string)      // a request was turned away by a rate or a reservation
 	LookedUpCAA(failures int, took time.Duration)
+	OCSPMetrics
 }
 
 // New checks that a configuration is whole and makes a CA of it.
@@ -116,6 +120,10 @@ func New(cfg Config) (*CA, error) {
 		}
 		c.authorities[a.Name] = a
 		c.authorityKeys = append(c.authorityKeys, a.Certificate.RawSubjectPublicKeyInfo)
+	}
+	var err error
+	if c.ocsp, err = newOCSP(cfg.OCSP, c.authorities); err != nil {
+		return nil, err
 	}
 	return c, nil
 }

@@ -87,3 +87,6 @@ func (noMetrics) Waiting(string)                                          {}
 func (noMetrics) Decided(string, string)                                  {}
 func (noMetrics) Limited(string, string)                                  {}
 func (noMetrics) LookedUpCAA(int, time.Duration)                          {}
+func (noMetrics) OCSPAnswered(string, string, string, time.Duration)      {}
+func (noMetrics) OCSPSigned(string, time.Duration)                        {}
+func (noMetrics) OCSPKept(string, int)                                    {}

@@ -74,13 +74,16 @@ func (c *CA) Run(ctx context.Context) {
 		{learnEvery, slog.LevelWarn, "reading what is published failed; trying again", false, c.LearnPublished},
 		{learnNamespacesEvery, slog.LevelWarn, "reading the namespaces failed; trying again", true, c.LearnNamespaces},
 		{followEvery, slog.LevelError, "following the policies that rule failed; trying again", true, c.FollowPolicies},
+		{renewResponders, slog.LevelError, "renewing an OCSP responder's certificate failed; trying again", false, c.RenewResponders},
 		{expireEvery, slog.LevelError, lookingAfterFailed, false, c.ExpireWaiting},
 		{resumeEvery, slog.LevelError, lookingAfterFailed, false, c.ResumeApproved},
 	} {
 		others.Go(func() { c.see(ctx, d) })
 	}
+	others.Go(func() { c.followRevocations(ctx) })
 	c.every(ctx, publishEvery, c.publications.wake, func() { c.PublishDue(ctx) })
 	others.Wait()
+	c.ocsp.work.Wait()
 }
 
 const lookingAfterFailed = "looking after waiting requests failed; trying again"
