@@ -21,6 +21,7 @@ type Store interface {
 	IssuanceStore
 	RevocationStore
 	CRLStore
+	RevocationFeed
 	NamespaceStore
 	ApprovalStore
 	PolicyStore
