@@ -43,7 +43,6 @@ type OCSPStore interface {
 	// ResponderCertificates are the certificates, DER, that an authority has issued to a key under ResponderProfile and that are neither
 	// revoked nor expired; the one that ends last comes first.
 	ResponderCertificates(ctx context.Context, issuer string, spki [32]byte) ([][]byte, error)
-	RevocationFeed
 }
 
 // CertificateStatus is what an OCSP answer says of a serial.

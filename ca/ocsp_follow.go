@@ -30,7 +30,7 @@ func (c *CA) followRevocations(ctx context.Context) {
 	var position FeedPosition
 	failing := false
 	c.every(ctx, followEach, wake, func() {
-		next, err := c.follow(ctx, position)
+		next, err := c.takeInRevocations(ctx, position)
 		if err != nil {
 			if !failing && ctx.Err() == nil {
 				c.log.WarnContext(ctx, "following the revocations failed; OCSP answers stay as they are, trying again", "error", err)
@@ -42,8 +42,8 @@ func (c *CA) followRevocations(ctx context.Context) {
 	})
 }
 
-// follow takes in what was revoked since a position.
-func (c *CA) follow(ctx context.Context, from FeedPosition) (FeedPosition, error) {
+// takeInRevocations forgets the answers about what was revoked since a position.
+func (c *CA) takeInRevocations(ctx context.Context, from FeedPosition) (FeedPosition, error) {
 	began := c.now()
 	if from == (FeedPosition{}) {
 		// What was found out until now may have been overtaken by what is not given any more.

@@ -133,6 +133,9 @@ func (a *app) serve(ctx context.Context, cfg Config, l listeners, hangups <-chan
 	if err := s.renewTLS(ctx); err != nil {
 		return err
 	}
+	if err := s.ca.RenewResponders(ctx); err != nil {
+		return err
+	}
 	if err := s.record(ctx, audit.ServiceStarted); err != nil {
 		return err
 	}
@@ -229,13 +232,17 @@ func (a *app) open(ctx context.Context, cfg Config) (_ *service, err error) {
 	if err != nil {
 		return nil, err
 	}
+	responders, err := s.openResponders(ctx, records)
+	if err != nil {
+		return nil, err
+	}
 	var store ca.Store = s.store
 	if a.WrapStore != nil {
 		store = a.WrapStore(store)
 	}
 	s.ca, err = ca.New(ca.Config{
 		Store: store, Authorities: authorities, Policies: set, KeyLists: s.lists, CAA: caaRecords, Namespaces: cfg.namespaces(),
-		Replica: s.replica, Now: a.Now, Random: a.Random, NewID: newID, Log: s.log, Metrics: metrics, Transparency: timestamps,
+		Replica: s.replica, Now: a.Now, Random: a.Random, NewID: newID, Log: s.log, Metrics: metrics, Transparency: timestamps, OCSP: responders,
 		PolicyPlan: ca.PolicyPlan{
 			Read: func() (*policies.Set, error) { return loadPolicies(cfg.Policies) }, Approvals: cfg.Policies.Activation.Approvals,
 		},
