@@ -80,6 +80,15 @@ type OCSPResponse struct {
 	NextUpdate time.Time
 	Shared     bool // it is the same for whoever asks, and about a certificate that was issued: caches may keep it
 	status     string
+	rendering  sync.Once
+	rendered   any
+}
+
+// Rendered is what render made of the response the first time. A kept response is given often, and a front end need not write the same
+// headers each time.
+func (r *OCSPResponse) Rendered(render func() any) any {
+	r.rendering.Do(func() { r.rendered = render() })
+	return r.rendered
 }
 
 // ocsp answers OCSP requests.

@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"context"
 	"crypto"
+	"crypto/rsa"
 	"crypto/sha1" // as a name of keys and of issuers (RFC 6960, sections 4.1.1 and 4.2.1), not for signatures
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/asn1"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/crypto/cryptobyte"
@@ -50,6 +52,7 @@ type Responder struct {
 	id          []byte    // DER of the ResponderID: by key, which does not change when a certificate is renewed
 	trailer     []byte    // DER of what follows the signature: the responder's certificate
 	notAfter    time.Time
+	signed      atomic.Uint64 // responses with a nonce
 }
 
 // Responder answers with the authority's own key.
@@ -191,15 +194,21 @@ func (r *Responder) Certificate() *x509.Certificate { return r.certificate }
 // NotAfter is when nobody believes the responder's answers any more: the end of its certificate, or of the authority's.
 func (r *Responder) NotAfter() time.Time { return r.notAfter }
 
-// OCSPResponse is a response that was signed and verified.
+// OCSPResponse is a response that was signed.
 type OCSPResponse struct {
 	DER       []byte
 	Signature Signature
 }
 
-// Sign encodes a response with these answers, and the nonce where it is not nil, has the key sign it, and verifies the signature: a faulty
-// signature would be no use to a client, and one of RSA or ECDSA could give the key away. An answer of no intent needs to be durable:
-// a signature over an answer commits the authority to nothing beyond it, and a keeper writes each to its journal.
+// verifyEach is of how many ECDSA signatures over responses with a nonce one is verified.
+const verifyEach = 16
+
+// Sign encodes a response with these answers, and the nonce where it is not nil, has the key sign it, and verifies the signature, if others
+// than one client will see it. A response with a nonce is for the client that made the nonce, and verified there: verifying it here
+// costs as much as signing it, and saves that client one more question, in the rare case. So of those of ECDSA some are
+// verified, to notice a key that has become faulty. Those of RSA all are: that costs a tenth, and a faulty one can give the key away.
+//
+// No intent is made durable before: an answer commits the authority to nothing beyond itself, and a keeper writes each to its journal.
 func (r *Responder) Sign(ctx context.Context, answers []OCSPAnswer, nonce []byte, producedAt time.Time) (*OCSPResponse, error) {
 	tbs, err := r.marshalResponseData(answers, nonce, producedAt)
 	if err != nil {
@@ -208,7 +217,7 @@ func (r *Responder) Sign(ctx context.Context, answers []OCSPAnswer, nonce []byte
 	began := time.Now()
 	value, err := r.key.ask(ctx, tbs)
 	took := time.Since(began)
-	if err == nil {
+	if err == nil && r.verifies(nonce) {
 		err = r.key.algorithm.verify(r.key.public, tbs, value)
 	}
 	if err != nil {
@@ -220,6 +229,13 @@ func (r *Responder) Sign(ctx context.Context, answers []OCSPAnswer, nonce []byte
 	}
 	digest := sha256.Sum256(tbs)
 	return &OCSPResponse{DER: response, Signature: Signature{KeyID: r.key.id, Algorithm: r.key.algorithm.name, Digest: digest[:], Duration: took}}, nil
+}
+
+func (r *Responder) verifies(nonce []byte) bool {
+	if _, isRSA := r.key.public.(*rsa.PublicKey); isRSA || nonce == nil {
+		return true
+	}
+	return r.signed.Add(1)%verifyEach == 1
 }
 
 // marshalResponseData encodes a ResponseData (RFC 6960, section 4.2.1). Its version is v1, the default, which DER leaves out.

@@ -90,26 +90,47 @@ func ocspRequest(r *http.Request, encoded string) ([]byte, error) {
 	return nil, newProblem(kindMethod, "an OCSP request comes by GET or POST").with("Allow", "GET, HEAD, POST")
 }
 
+// ocspHeaders are the headers of a response, in the form that http.Header has them.
+type ocspHeaders struct{ etag, modified, expires, length []string }
+
+func headersOf(response *ca.OCSPResponse) func() any {
+	return func() any {
+		return &ocspHeaders{
+			etag:     []string{`"` + hex.EncodeToString(response.Digest[:16]) + `"`},
+			modified: []string{response.ThisUpdate.UTC().Format(http.TimeFormat)},
+			expires:  []string{response.NextUpdate.UTC().Format(http.TimeFormat)},
+			length:   []string{strconv.Itoa(len(response.DER))},
+		}
+	}
+}
+
+var (
+	ocspContentType = []string{typeOCSPResponse}
+	ocspShared      = []string{ocspCacheControl(ocspAge)}
+	ocspUnshared    = []string{"no-store"}
+)
+
+// ocspCacheControl is that of RFC 5019, section 6.2.
+func ocspCacheControl(age time.Duration) string {
+	return fmt.Sprintf("max-age=%d, public, no-transform, must-revalidate", int64(max(age, 0)/time.Second))
+}
+
 func (s *Server) writeOCSP(w http.ResponseWriter, r *http.Request, response *ca.OCSPResponse) {
-	h := w.Header()
-	h["Content-Type"] = []string{typeOCSPResponse}
-	h["X-Content-Type-Options"] = []string{"nosniff"}
+	h, headers := w.Header(), response.Rendered(headersOf(response)).(*ocspHeaders)
+	h["Content-Type"] = ocspContentType
 	if response.Shared {
-		// RFC 5019, section 6.2.
-		etag := `"` + hex.EncodeToString(response.Digest[:]) + `"`
-		age := min(ocspAge, response.NextUpdate.Sub(s.now())).Truncate(time.Second)
-		h["Etag"] = []string{etag}
-		h["Last-Modified"] = []string{response.ThisUpdate.UTC().Format(http.TimeFormat)}
-		h["Expires"] = []string{response.NextUpdate.UTC().Format(http.TimeFormat)}
-		h["Cache-Control"] = []string{fmt.Sprintf("max-age=%d, public, no-transform, must-revalidate", int64(max(age, 0)/time.Second))}
-		if r.Method != http.MethodPost && known(r.Header, etag, response.ThisUpdate) {
+		h["Etag"], h["Last-Modified"], h["Expires"], h["Cache-Control"] = headers.etag, headers.modified, headers.expires, ocspShared
+		if left := response.NextUpdate.Sub(s.now()); left < ocspAge {
+			h["Cache-Control"] = []string{ocspCacheControl(left)}
+		}
+		if r.Method != http.MethodPost && known(r.Header, headers.etag[0], response.ThisUpdate) {
 			w.WriteHeader(http.StatusNotModified)
 			return
 		}
 	} else {
-		h["Cache-Control"] = []string{"no-store"}
+		h["Cache-Control"] = ocspUnshared
 	}
-	h["Content-Length"] = []string{strconv.Itoa(len(response.DER))}
+	h["Content-Length"] = headers.length
 	if r.Method != http.MethodHead {
 		_, _ = w.Write(response.DER) // a client that has left is none of ours
 	}
@@ -125,7 +146,11 @@ func known(h http.Header, etag string, changed time.Time) bool {
 		}
 		return false
 	}
-	since, err := http.ParseTime(h.Get("If-Modified-Since"))
+	asked := h["If-Modified-Since"]
+	if len(asked) == 0 {
+		return false
+	}
+	since, err := http.ParseTime(asked[0])
 	return err == nil && !changed.After(since)
 }
 
