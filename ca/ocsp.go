@@ -14,8 +14,9 @@ import (
 )
 
 const (
-	// MinOCSPValidity and MaxOCSPValidity bound how long an answer holds (Baseline Requirements, section 4.9.10).
+	// MinOCSPValidity is the least that an answer holds (Baseline Requirements, section 4.9.10).
 	MinOCSPValidity = 8 * time.Hour
+	// MaxOCSPValidity is the most that an answer holds (Baseline Requirements, section 4.9.10).
 	MaxOCSPValidity = 10 * 24 * time.Hour
 	// DefaultOCSPAnswers is of how many certificates answers are kept where the plan does not say. An answer takes about 1.5 KB.
 	DefaultOCSPAnswers = 100_000
