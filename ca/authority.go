@@ -20,6 +20,11 @@ type Authority struct {
 	Certificate *x509.Certificate
 	Issuer      *issuance.Issuer
 
+	health
+}
+
+// health is that of a key.
+type health struct {
 	failedAt atomic.Int64 // Unix nanoseconds of the key's last failure, until it signs again or has rested
 }
 
@@ -31,22 +36,22 @@ func OpenAuthority(r AuthorityRecord, i *issuance.Issuer) (*Authority, error) {
 	return &Authority{AuthorityRecord: r, Certificate: i.Certificate(), Issuer: i}, nil
 }
 
-func (a *Authority) failed(now time.Time) { a.failedAt.Store(now.UnixNano()) }
+func (h *health) failed(now time.Time) { h.failedAt.Store(now.UnixNano()) }
 
 // healthy tells whether the key may be tried. After a failure one caller in each keyRest is let through.
-func (a *Authority) healthy(now time.Time) bool {
-	at := a.failedAt.Load()
+func (h *health) healthy(now time.Time) bool {
+	at := h.failedAt.Load()
 	if at == 0 {
 		return true
 	}
 	if now.Sub(time.Unix(0, at)).Abs() < keyRest {
 		return false
 	}
-	return a.failedAt.CompareAndSwap(at, now.UnixNano())
+	return h.failedAt.CompareAndSwap(at, now.UnixNano())
 }
 
 // recovered ends the rest: the key has signed.
-func (a *Authority) recovered() { a.failedAt.Store(0) }
+func (h *health) recovered() { h.failedAt.Store(0) }
 
 // outcome is a certificate with its chain, the root left out: who trusts a root has it.
 func (a *Authority) outcome(c Certificate, replayed bool) Outcome {

@@ -43,9 +43,10 @@ type CA struct {
 	publications  *publications
 	directory     *directory
 	clock         *clock
+	ocsp          *ocsp
 }
 
-// Config is what a CA is made of. Every field but About, PolicyPlan, KeyLists, CAA, Metrics and Transparency is required.
+// Config is what a CA is made of. Every field but About, PolicyPlan, KeyLists, CAA, Metrics, Transparency and OCSP is required.
 type Config struct {
 	Store       Store
 	Authorities []*Authority  // the first is the default issuer
@@ -64,6 +65,8 @@ type Config struct {
 	MaxSkew     time.Duration // how far Now may be off the database's clock; 0: it is not judged
 	// Transparency is needed where a profile asks for it alone.
 	Transparency Transparency
+	// OCSP says for which of the authorities OCSP requests are answered.
+	OCSP []OCSPPlan
 }
 
 // Metrics counts what the authority does. A nil Metrics counts nothing.
@@ -79,6 +82,7 @@ type Metrics interface {
 	Limited(profile, by string)      // a request was turned away by a rate or a reservation
 	LookedUpCAA(failures int, took time.Duration)
 	Leads(replica, duty string, since time.Time) // the zero time: it does not, or no more
+	OCSPMetrics
 }
 
 // New checks that a configuration is whole and makes a CA of it.
@@ -114,6 +118,10 @@ func New(cfg Config) (*CA, error) {
 		}
 		c.authorities[a.Name] = a
 		c.authorityKeys = append(c.authorityKeys, a.Certificate.RawSubjectPublicKeyInfo)
+	}
+	var err error
+	if c.ocsp, err = newOCSP(cfg.OCSP, c.authorities); err != nil {
+		return nil, err
 	}
 	return c, nil
 }

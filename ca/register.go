@@ -75,7 +75,7 @@ func checkAuthority(a AuthorityRecord, now time.Time) error {
 			return invalid("chain", "", "certificate %d (%s) expired on %s", i, c.Subject, c.NotAfter.Format(time.RFC3339))
 		}
 	}
-	for field, address := range map[string]string{"crl_url": a.CRLURL, "issuer_url": a.IssuerURL} {
+	for field, address := range map[string]string{"crl_url": a.CRLURL, "issuer_url": a.IssuerURL, "ocsp_url": a.OCSPURL} {
 		// Clients fetch these without TLS: a CRL over HTTPS would need a CRL to be checked (RFC 5280, section 8).
 		if u, err := url.Parse(address); address != "" && (err != nil || u.Scheme != "http" || u.Host == "") {
 			return invalid(field, "write a full http:// URL", "%q is not a URL to fetch from", address)

@@ -28,14 +28,17 @@ func (c *CA) Run(ctx context.Context, more ...Chore) error {
 		{learnEvery, slog.LevelWarn, "reading what is published failed; trying again", false, c.LearnPublished},
 		{learnNamespacesEvery, slog.LevelWarn, "reading the namespaces failed; trying again", true, c.LearnNamespaces},
 		{followEvery, slog.LevelError, "following the policies that rule failed; trying again", true, c.FollowPolicies},
+		{renewResponders, slog.LevelError, "renewing an OCSP responder's certificate failed; trying again", false, c.RenewResponders},
 		{expireEvery, slog.LevelError, lookingAfterFailed, false, c.ExpireWaiting},
 		{resumeEvery, slog.LevelError, lookingAfterFailed, false, c.ResumeApproved},
 	}, more...) {
 		others.Go(func() { c.see(working, d) })
 	}
 	others.Go(func() { c.Lead(working, Upkeep, c.keepUp) })
+	others.Go(func() { c.followRevocations(working) })
 	c.every(working, publishEvery, c.publications.wake, func() { c.PublishDue(working) })
 	others.Wait()
+	c.ocsp.work.Wait()
 	leave()
 	err := <-stayed
 	if err == nil {

@@ -21,12 +21,14 @@ type Store interface {
 	IssuanceStore
 	RevocationStore
 	CRLStore
+	RevocationFeed
 	NamespaceStore
 	ApprovalStore
 	PolicyStore
 	ReplicaStore
 	LeaseStore
 	UpkeepStore
+	OCSPStore
 	// RecordEvents commits leaves that go with no other change, such as refusals of access.
 	RecordEvents(ctx context.Context, leaves ...audit.Leaf) error
 	// Ping tells whether something can be made durable now.
@@ -121,12 +123,15 @@ type AuthorityRecord struct {
 	CRL         CRLPlan
 	CRLURL      string // where clients fetch its CRL: the distribution point of what it issues
 	IssuerURL   string // where clients fetch its certificate: the caIssuers of what it issues
+	OCSPURL     string // where its OCSP responder is: the id-ad-ocsp of what it issues; empty: it offers none
 	AddedAt     time.Time
 }
 
 // Facts are what a decision must know of the authority. The certificate is the record's, parsed.
 func (a AuthorityRecord) Facts(certificate *x509.Certificate) policies.Issuer {
-	return policies.Issuer{Name: a.Name, Certificate: certificate, CRLScope: FullScope, CRLURL: a.CRLURL, IssuerURLs: nonEmpty(a.IssuerURL)}
+	return policies.Issuer{
+		Name: a.Name, Certificate: certificate, CRLScope: FullScope, CRLURL: a.CRLURL, IssuerURLs: nonEmpty(a.IssuerURL), OCSPURLs: nonEmpty(a.OCSPURL),
+	}
 }
 
 // KeyName tells where an authority's key is.

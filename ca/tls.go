@@ -27,9 +27,9 @@ type ServiceName struct {
 	IP  []netip.Addr
 }
 
-// NewServiceNamespace is the namespace that owns exactly the service's names.
+// NewServiceNamespace is the namespace that owns exactly the service's names, and may have OCSP responders.
 func NewServiceNamespace(n ServiceName) access.Namespace {
-	ns := access.Namespace{Name: ServiceNamespace, DNS: n.DNS, Profiles: []string{ServiceProfile}}
+	ns := access.Namespace{Name: ServiceNamespace, DNS: n.DNS, Profiles: []string{ServiceProfile, ResponderProfile}}
 	for _, ip := range n.IP {
 		ns.IP = append(ns.IP, netip.PrefixFrom(ip, ip.BitLen()))
 	}

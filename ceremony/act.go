@@ -137,6 +137,9 @@ func (a *act) grant(planned Authority, spki []byte) (*policies.Grant, error) {
 		if issuer.URLs.Issuer != "" {
 			r.IssuerURLs = []string{issuer.URLs.Issuer}
 		}
+		if issuer.URLs.OCSP != "" {
+			r.OCSPURLs = []string{issuer.URLs.OCSP}
+		}
 	}
 	grant, err := policies.DecideAuthority(r).Grant()
 	var refusal *policies.Refusal

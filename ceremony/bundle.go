@@ -28,6 +28,7 @@ type Bundle struct {
 	CRLValidity time.Duration // nextUpdate - thisUpdate; 0 where the plan has no CRL for it
 	CRLURL      string        // where clients fetch its CRL; written into what it issues
 	IssuerURL   string        // where clients fetch its certificate; written into what it issues
+	OCSPURL     string        // where its OCSP responder is; written into what it issues
 }
 
 // BundleKey tells where an authority's key is.
@@ -51,6 +52,7 @@ type bundleFile struct {
 	CRL         *schedule `json:"crl,omitempty"`
 	CRLURL      string    `json:"crl_url,omitempty"`
 	IssuerURL   string    `json:"issuer_url,omitempty"`
+	OCSPURL     string    `json:"ocsp_url,omitempty"`
 }
 
 type bundleKey struct {
@@ -72,7 +74,7 @@ func (a *authority) bundle(token string, list []byte) bundleFile {
 		Version: bundleVersion, Name: a.Name, Parent: a.Issuer, Online: a.online(),
 		Certificate: a.Name + certificateSuffix, SHA256: hexDigest(a.chain[0]), Chain: a.Name + chainSuffix,
 		Key:    bundleKey{Token: token, Label: a.key.ref.Label, ID: hex.EncodeToString(a.key.ref.ID)},
-		CRLURL: a.URLs.CRL, IssuerURL: a.URLs.Issuer,
+		CRLURL: a.URLs.CRL, IssuerURL: a.URLs.Issuer, OCSPURL: a.URLs.OCSP,
 	}
 	if list != nil {
 		f.List = a.Name + crlSuffix
@@ -166,7 +168,7 @@ func decodeBundle(data []byte) (bundleFile, error) {
 
 // facts refuses values that no ceremony writes.
 func (f bundleFile) facts() (Bundle, error) {
-	b := Bundle{Name: f.Name, Parent: f.Parent, Online: f.Online, CRLURL: f.CRLURL, IssuerURL: f.IssuerURL}
+	b := Bundle{Name: f.Name, Parent: f.Parent, Online: f.Online, CRLURL: f.CRLURL, IssuerURL: f.IssuerURL, OCSPURL: f.OCSPURL}
 	b.Key = BundleKey{Token: f.Key.Token, Label: f.Key.Label}
 	var err error
 	switch {

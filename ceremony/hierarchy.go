@@ -33,6 +33,7 @@ func (p *Plan) distinct(d *strictyaml.Document) {
 		}
 		claim(at+".urls.crl", "URL", a.URLs.CRL)
 		claim(at+".urls.issuer", "URL", a.URLs.Issuer)
+		claim(at+".urls.ocsp", "URL", a.URLs.OCSP)
 	}
 	issuers := map[string]Issuer{}
 	for i, issuer := range p.Issuers {
@@ -42,6 +43,7 @@ func (p *Plan) distinct(d *strictyaml.Document) {
 		claim(at+".key.id", "id", issuer.Key.ID)
 		claim(at+".urls.crl", "URL", issuer.URLs.CRL)
 		claim(at+".urls.issuer", "URL", issuer.URLs.Issuer)
+		claim(at+".urls.ocsp", "URL", issuer.URLs.OCSP)
 		issuers[issuer.Name] = issuer
 	}
 	for i, c := range p.CRLs {

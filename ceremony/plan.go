@@ -142,6 +142,8 @@ type URLs struct {
 	CRL string `yaml:"crl"`
 	// Issuer is the address of the authority's certificate: caIssuers of what it issues.
 	Issuer string `yaml:"issuer"`
+	// OCSP is the address of the authority's OCSP responder: id-ad-ocsp of what it issues. Left out where it offers none.
+	OCSP string `yaml:"ocsp"`
 }
 
 // Schedule is how an authority's CRL is made.

@@ -94,6 +94,7 @@ func (a *Authority) validate(d *strictyaml.Document, at string) {
 	a.usages = validateOIDs(d, at+".ext_key_usage", a.ExtKeyUsage, policies.ExtKeyUsage)
 	validateURL(d, at+".urls.crl", a.URLs.CRL)
 	validateURL(d, at+".urls.issuer", a.URLs.Issuer)
+	validateURL(d, at+".urls.ocsp", a.URLs.OCSP)
 	written(d, at+".online", a.Online != nil)
 	a.validateSchedule(d, at)
 }
@@ -227,6 +228,7 @@ func (i *Issuer) validate(d *strictyaml.Document, at string) {
 	i.Key.validateExisting(d, at, i.Certificate)
 	validateURL(d, at+".urls.crl", i.URLs.CRL)
 	validateURL(d, at+".urls.issuer", i.URLs.Issuer)
+	validateURL(d, at+".urls.ocsp", i.URLs.OCSP)
 }
 
 // validateExisting is for the key of an authority that has its certificate.

@@ -20,6 +20,7 @@ type Authority struct {
 	Signing     bool         `json:"signing"`
 	Key         AuthorityKey `json:"key"`
 	IssuerURL   string       `json:"issuer_url,omitempty"`
+	OCSPURL     string       `json:"ocsp_url,omitempty"`
 	CRL         AuthorityCRL `json:"crl"`
 	AddedAt     time.Time    `json:"added_at"`
 }

@@ -71,6 +71,9 @@ func (k *key) read(message []byte, now time.Time) (reading, error) {
 	case inner.PeekASN1Tag(der.Tag(0).ContextSpecific().Constructed()):
 		r.kind = kindCertificate
 		r.detail, err = k.certificate(inner, now)
+	case isRequest(inner):
+		r.kind = kindRequest
+		r.detail, err = k.request(inner)
 	case inner.PeekASN1Tag(der.INTEGER):
 		r.kind = kindCRL
 		if r.list, err = k.crl(inner, now); err == nil {

@@ -235,6 +235,7 @@ type answer struct {
 	Responder  asn1.RawValue
 	ProducedAt time.Time `asn1:"generalized"`
 	Responses  []single
+	Extensions []pkix.Extension `asn1:"optional,explicit,tag:1,omitempty"`
 }
 
 type single struct {
@@ -243,9 +244,10 @@ type single struct {
 		NameHash, KeyHash []byte
 		Serial            *big.Int
 	}
-	Good       asn1.Flag `asn1:"tag:0"`
-	ThisUpdate time.Time `asn1:"generalized"`
-	NextUpdate time.Time `asn1:"generalized,explicit,tag:0,optional"`
+	Good       asn1.Flag        `asn1:"tag:0"`
+	ThisUpdate time.Time        `asn1:"generalized"`
+	NextUpdate time.Time        `asn1:"generalized,explicit,tag:0,optional"`
+	Extensions []pkix.Extension `asn1:"optional,explicit,tag:1,omitempty"`
 }
 
 func (a *authority) answer(t testing.TB, change func(*answer)) []byte {
@@ -383,6 +385,10 @@ func TestPoliciesThatMakeNoSense(t *testing.T) {
 		"answers for ever":       func(p *KeyPolicy) { p.OCSP.MaxValidity = 0 },
 		"a leaf's certificate":   func(p *KeyPolicy) { p.Certificate = &x509.Certificate{PublicKey: p.Certificate.PublicKey} },
 		"a responder that signs": func(p *KeyPolicy) { p.OCSP.Responder = p.Certificate },
+		"its key that signs":     func(p *KeyPolicy) { p.OCSP.ResponderKey = p.Certificate.PublicKey },
+		"a responder pinned twice": func(p *KeyPolicy) {
+			p.Certificates, p.CRLs, p.OCSP.Responder, p.OCSP.ResponderKey = nil, nil, p.Certificate, p.Certificate.PublicKey
+		},
 		"an origin of two lines": func(p *KeyPolicy) { p.Checkpoints = &CheckpointPolicy{Origin: "a\nb"} },
 		"a negative rate":        func(p *KeyPolicy) { p.PerSecond = -1 },
 	} {

@@ -42,6 +42,7 @@ const (
 	kindCRL         kind = "crl"
 	kindOCSP        kind = "ocsp"
 	kindCheckpoint  kind = "checkpoint"
+	kindRequest     kind = "request" // for a certificate of a responder's key
 	kindUnknown     kind = "unknown"
 	kindHealth      kind = "health" // of the keeper's own making; never leaves it
 )

@@ -10,7 +10,7 @@ import (
 	der "golang.org/x/crypto/cryptobyte/asn1"
 )
 
-const maxNonce = 32 // octets of an OCSP nonce (RFC 9654, section 2.1)
+const maxNonce = 128 // octets of an OCSP nonce (RFC 9654, section 2.1)
 
 // The hash algorithms of a CertID, as the octets of their identifiers.
 const (
@@ -61,7 +61,7 @@ func (k *key) ocsp(s cryptobyte.String, now time.Time) (string, error) {
 func (k *key) checkResponder(s *cryptobyte.String) error {
 	var inner, hash cryptobyte.String
 	if s.PeekASN1Tag(der.Tag(1).ContextSpecific().Constructed()) {
-		if !s.ReadASN1(&inner, der.Tag(1).ContextSpecific().Constructed()) || !bytes.Equal(inner, k.responderName) {
+		if !s.ReadASN1(&inner, der.Tag(1).ContextSpecific().Constructed()) || len(inner) == 0 || !bytes.Equal(inner, k.responderName) {
 			return refuse("the responder is named otherwise")
 		}
 		return nil
@@ -97,14 +97,45 @@ func (k *key) singleResponse(s *cryptobyte.String, now time.Time) (string, error
 	switch {
 	case err != nil || !nextUpdate.Empty():
 		return serial, refuse("the nextUpdate of an answer cannot be read")
-	case !single.Empty():
-		return serial, refuse("an answer has extensions")
 	case thisUpdate.Sub(now).Abs() > skew:
 		return serial, refuse("thisUpdate is more than 48 hours from now")
 	case !next.After(thisUpdate) || next.Sub(thisUpdate) > k.OCSP.MaxValidity:
 		return serial, refuse("nextUpdate is not after thisUpdate, or later than the policy permits")
+	case single.Empty():
+		return serial, nil
 	}
-	return serial, nil
+	return serial, archiveCutoff(single)
+}
+
+// archiveCutoff accepts the extension of an answer that says since when statuses are kept (RFC 6960, section 4.4.4), and nothing else.
+func archiveCutoff(s cryptobyte.String) error {
+	ext, err := explicitExtensions(s, "an answer's extensions")
+	if err != nil {
+		return err
+	}
+	for oid, e := range ext {
+		value := e.value
+		if oid != oidArchiveCutoff || e.critical {
+			return refuse("an answer has an extension that is not its archive cutoff")
+		}
+		if _, err := generalized(&value, "the archive cutoff"); err != nil || !value.Empty() {
+			return refuse("the archive cutoff of an answer cannot be read")
+		}
+	}
+	return nil
+}
+
+// explicitExtensions reads extensions under the tag [1], which are all that is left.
+func explicitExtensions(s cryptobyte.String, what string) (map[string]extension, error) {
+	outer, err := content(&s, der.Tag(1).ContextSpecific().Constructed(), what)
+	if err != nil || !s.Empty() {
+		return nil, refuse("something that is not read follows the answers")
+	}
+	inner, err := sequence(outer, what)
+	if err != nil {
+		return nil, err
+	}
+	return extensions(inner, what)
 }
 
 // certID reads whose certificate is answered for (RFC 6960, section 4.1.1) and refuses another authority's.
@@ -164,15 +195,7 @@ func certStatus(s *cryptobyte.String) error {
 
 // responseExtensions accepts a nonce, and nothing else.
 func responseExtensions(s cryptobyte.String) error {
-	outer, err := content(&s, der.Tag(1).ContextSpecific().Constructed(), "the answer's extensions")
-	if err != nil || !s.Empty() {
-		return refuse("something that is not read follows the answers")
-	}
-	inner, err := sequence(outer, "the answer's extensions")
-	if err != nil {
-		return err
-	}
-	ext, err := extensions(inner, "the answer's extensions")
+	ext, err := explicitExtensions(s, "the answer's extensions")
 	if err != nil {
 		return err
 	}

@@ -62,10 +62,16 @@ type CRLPolicy struct {
 // OCSPPolicy says which OCSP answers a key signs: an authority's own, or one that Responder pins for it.
 type OCSPPolicy struct {
 	MaxValidity time.Duration // from thisUpdate to nextUpdate; required
-	// Responder is the certificate of a key that answers for the authority, whose certificate KeyPolicy.Certificate then is. Nil: the
-	// authority answers by itself.
+	// Responder is the certificate of a key that answers for the authority, whose certificate KeyPolicy.Certificate then is. Nil, and with
+	// no ResponderKey: the authority answers by itself.
 	Responder *x509.Certificate
+	// ResponderKey pins such a key where it has no certificate yet, or one that is renewed: its answers then name it by its hash alone. The
+	// key also signs requests (PKCS#10) for certificates of its own.
+	ResponderKey crypto.PublicKey
 }
+
+// delegated tells whether another key than the authority's answers.
+func (p *OCSPPolicy) delegated() bool { return p.Responder != nil || p.ResponderKey != nil }
 
 // CheckpointPolicy says which checkpoints of a log a key signs.
 type CheckpointPolicy struct {
@@ -143,7 +149,7 @@ func (p KeyPolicy) prepared() (*key, error) {
 		}
 	}
 	if p.OCSP != nil {
-		if err := k.prepareOCSP(p.OCSP.Responder); err != nil {
+		if err := k.prepareOCSP(p.OCSP); err != nil {
 			return nil, err
 		}
 	}
@@ -181,8 +187,10 @@ func (p KeyPolicy) check() error {
 		return errors.New("the longest validity of its CRLs is missing")
 	case p.OCSP != nil && p.OCSP.MaxValidity <= 0:
 		return errors.New("the longest validity of its OCSP answers is missing")
-	case p.OCSP != nil && p.OCSP.Responder != nil && (p.Certificates != nil || p.CRLs != nil):
+	case p.OCSP != nil && p.OCSP.delegated() && (p.Certificates != nil || p.CRLs != nil):
 		return errors.New("a responder's key signs OCSP answers alone")
+	case p.OCSP != nil && p.OCSP.Responder != nil && p.OCSP.ResponderKey != nil:
+		return errors.New("a responder is pinned by its certificate or by its key, not by both")
 	case p.Checkpoints != nil && (p.Checkpoints.Origin == "" || bytes.ContainsAny([]byte(p.Checkpoints.Origin), "\n\r")):
 		return errors.New("the origin of its checkpoints is missing, or not one line")
 	case p.PerSecond < 0:
@@ -192,7 +200,7 @@ func (p KeyPolicy) check() error {
 }
 
 // prepareOCSP works out the names that an answer goes by (RFC 6960, sections 4.1.1 and 4.2.1).
-func (k *key) prepareOCSP(responder *x509.Certificate) error {
+func (k *key) prepareOCSP(p *OCSPPolicy) error {
 	issuer, err := publicKeyBits(k.Certificate.RawSubjectPublicKeyInfo)
 	if err != nil {
 		return err
@@ -201,16 +209,24 @@ func (k *key) prepareOCSP(responder *x509.Certificate) error {
 	k.issuerNameHashes = [][]byte{name1[:], name2[:]}
 	k.issuerKeyHashes = [][]byte{key1[:], key2[:]}
 	k.responderName, k.responderKeyHash = k.subject, key1[:]
-	if responder == nil {
+	var spki []byte
+	switch {
+	case p.Responder != nil:
+		k.public, k.responderName, spki = p.Responder.PublicKey, p.Responder.RawSubject, p.Responder.RawSubjectPublicKeyInfo
+	case p.ResponderKey != nil:
+		k.public, k.responderName = p.ResponderKey, nil
+		if spki, err = x509.MarshalPKIXPublicKey(p.ResponderKey); err != nil {
+			return fmt.Errorf("encoding the responder's public key: %w", err)
+		}
+	default:
 		return nil
 	}
-	k.public = responder.PublicKey
-	bits, err := publicKeyBits(responder.RawSubjectPublicKeyInfo)
+	bits, err := publicKeyBits(spki)
 	if err != nil {
 		return err
 	}
 	own := sha1.Sum(bits)
-	k.responderName, k.responderKeyHash = responder.RawSubject, own[:]
+	k.responderKeyHash = own[:]
 	return nil
 }
 

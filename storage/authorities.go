@@ -12,13 +12,13 @@ import (
 
 const (
 	selectAuthorities = `
-	SELECT name, parent, certificate, chain, online, key_token, key_label, key_id, crl_period, crl_validity, crl_url, issuer_url, added_at
+	SELECT name, parent, certificate, chain, online, key_token, key_label, key_id, crl_period, crl_validity, crl_url, issuer_url, ocsp_url, added_at
 	FROM authorities ORDER BY name`
 
 	insertAuthority = `
 	INSERT INTO authorities (name, parent, certificate, chain, online, key_token, key_label, key_id, crl_period, crl_validity, crl_url,
-		issuer_url, added_at)
-	VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+		issuer_url, ocsp_url, added_at)
+	VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
 	ON CONFLICT DO NOTHING`
 
 	selectSameAuthority = `SELECT EXISTS (SELECT FROM authorities WHERE name = $1 AND certificate = $2)`
@@ -39,7 +39,7 @@ func (s *Store) Authorities(ctx context.Context) (all []ca.AuthorityRecord, err 
 
 func scanAuthority(row pgx.CollectableRow) (a ca.AuthorityRecord, err error) {
 	err = row.Scan(&a.Name, &a.Parent, &a.Certificate, &a.Chain, &a.Online, &a.Key.Token, &a.Key.Label, &a.Key.ID, &a.CRL.Period,
-		&a.CRL.Validity, &a.CRLURL, &a.IssuerURL, &a.AddedAt)
+		&a.CRL.Validity, &a.CRLURL, &a.IssuerURL, &a.OCSPURL, &a.AddedAt)
 	a.AddedAt = a.AddedAt.UTC()
 	return a, err
 }
@@ -49,7 +49,7 @@ func (s *Store) RecordAuthority(ctx context.Context, a ca.AuthorityRecord, leave
 	doing := fmt.Sprintf("recording authority %q", a.Name)
 	return s.inTx(ctx, doing, found(selectSameAuthority, a.Name, a.Certificate), func(ctx context.Context, tx pgx.Tx) error {
 		tag, err := tx.Exec(ctx, insertAuthority, a.Name, a.Parent, a.Certificate, orEmpty(a.Chain), a.Online, a.Key.Token, a.Key.Label,
-			orEmpty(a.Key.ID), a.CRL.Period, a.CRL.Validity, a.CRLURL, a.IssuerURL, a.AddedAt)
+			orEmpty(a.Key.ID), a.CRL.Period, a.CRL.Validity, a.CRLURL, a.IssuerURL, a.OCSPURL, a.AddedAt)
 		if err != nil {
 			return err
 		}

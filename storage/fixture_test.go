@@ -198,7 +198,8 @@ func newAuthority(name string) ca.AuthorityRecord {
 	return ca.AuthorityRecord{
 		Name: name, Parent: "root-1", Certificate: []byte("certificate of " + name), Chain: [][]byte{[]byte("certificate of " + name), []byte("root")},
 		Online: true, Key: ca.KeyName{Token: "0011", Label: name, ID: []byte{1, 2}}, CRL: ca.CRLPlan{Period: time.Hour, Validity: 24 * time.Hour},
-		CRLURL: "http://ca.example/crl/" + name + ".crl", IssuerURL: "http://ca.example/ca/" + name + ".cer", AddedAt: now(),
+		CRLURL: "http://ca.example/crl/" + name + ".crl", IssuerURL: "http://ca.example/ca/" + name + ".cer",
+		OCSPURL: "http://ca.example/ocsp/" + name, AddedAt: now(),
 	}
 }
 

@@ -34,6 +34,7 @@ type AuthorityState struct {
 	Signing     bool         `json:"signing" doc:"Whether this replica has its key open"`
 	Key         AuthorityKey `json:"key"`
 	IssuerURL   string       `json:"issuer_url,omitempty" doc:"Where clients fetch its certificate"`
+	OCSPURL     string       `json:"ocsp_url,omitempty" doc:"Where its OCSP responder is; left out where it offers none"`
 	CRL         AuthorityCRL `json:"crl"`
 	AddedAt     time.Time    `json:"added_at"`
 }
@@ -118,7 +119,7 @@ func showAuthority(a ca.AuthorityState) (AuthorityState, error) {
 	shown := AuthorityState{
 		Name: a.Name, Parent: a.Parent, Subject: c.Subject.String(), Serial: hex.EncodeToString(c.SerialNumber.Bytes()),
 		Certificate: encodePEM(a.Certificate), Chain: encodePEM(a.Chain...), NotBefore: c.NotBefore.UTC(), NotAfter: c.NotAfter.UTC(),
-		Online: a.Online, Signing: a.Signing, IssuerURL: a.IssuerURL, AddedAt: a.AddedAt.UTC(),
+		Online: a.Online, Signing: a.Signing, IssuerURL: a.IssuerURL, OCSPURL: a.OCSPURL, AddedAt: a.AddedAt.UTC(),
 		Key: AuthorityKey{Algorithm: algorithm(c), Token: a.Key.Token, Label: a.Key.Label, ID: hex.EncodeToString(a.Key.ID)},
 		CRL: AuthorityCRL{URL: a.CRLURL, Period: int64(a.CRL.Period / time.Second), Validity: int64(a.CRL.Validity / time.Second)},
 	}

@@ -35,6 +35,7 @@ type Metrics struct {
 	caa        *prometheus.HistogramVec
 	leads      *prometheus.GaugeVec
 	logs       logMetrics
+	ocsp       ocspMetrics
 }
 
 var _ ca.Metrics = (*Metrics)(nil)
@@ -70,6 +71,7 @@ func NewMetrics(profiles []string) *Metrics {
 		registry:   registry,
 		hsm:        operations,
 		logs:       newLogMetrics(registry),
+		ocsp:       newOCSPMetrics(registry),
 		profiles:   profiles,
 		issued:     count("certificates_issued_total", "Certificates issued.", "authority", "profile"),
 		issuance:   seconds("issuance_duration_seconds", "From an order to its certificate.", "authority", "profile"),

@@ -51,6 +51,7 @@ type Authority interface {
 	PublicAuthorities(ctx context.Context) ([]ca.AuthorityRecord, error)
 	PublicAuthority(ctx context.Context, name string) (ca.AuthorityRecord, error)
 	CurrentCRL(ctx context.Context, authority, scope string) (ca.CRLRecord, error)
+	OCSP(ctx context.Context, authority string, request []byte) (*ca.OCSPResponse, error)
 	Ready(ctx context.Context) error
 }
 
@@ -102,6 +103,8 @@ type Server struct {
 	shares  *shares
 	batches chan struct{} // one for each batch that is worked on
 
+	inFlight int // requests worked on at once, by each listener and of OCSP
+
 	spec         []byte // OpenAPI, JSON
 	api          *chi.Mux
 	distribution *chi.Mux
@@ -124,7 +127,7 @@ func New(cfg Config) (*Server, error) {
 	if inFlight == 0 {
 		inFlight = DefaultInFlight
 	}
-	s.shares = newShares(inFlight)
+	s.shares, s.inFlight = newShares(inFlight), inFlight
 	if err := s.routeAPI(inFlight); err != nil {
 		return nil, err
 	}
@@ -136,8 +139,8 @@ func New(cfg Config) (*Server, error) {
 // API is the REST API, for the TLS listener.
 func (s *Server) API() http.Handler { return s.api }
 
-// Distribution serves certificates, chains and CRLs to everybody, for the plain HTTP listener.
-func (s *Server) Distribution() http.Handler { return s.distribution }
+// Distribution serves certificates, chains, CRLs and OCSP answers to everybody, for the plain HTTP listener.
+func (s *Server) Distribution() http.Handler { return s.withOCSP(s.distribution, s.inFlight) }
 
 // Operations serves liveness, readiness and metrics, for a listener that only operators reach.
 func (s *Server) Operations() http.Handler { return s.operations }

@@ -48,7 +48,9 @@ type office struct {
 	spaces   []ca.NamespaceVersion
 	set      []access.Namespace
 	after    []int
-	err      error // what every verb returns, once access has been asked
+	asks     [][]byte         // OCSP requests
+	answer   *ca.OCSPResponse // to all of them
+	err      error            // what every verb returns, once access has been asked
 	busy     func()
 }
 
@@ -241,6 +243,16 @@ func (o *office) PublicAuthority(_ context.Context, name string) (ca.AuthorityRe
 		return ca.AuthorityRecord{}, o.err
 	}
 	return ca.AuthorityRecord{}, ca.ErrNotFound
+}
+
+func (o *office) OCSP(_ context.Context, name string, request []byte) (*ca.OCSPResponse, error) {
+	if name != "issuing-1" {
+		return nil, ca.ErrNotFound
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.asks = append(o.asks, request)
+	return o.answer, o.err
 }
 
 func (o *office) CurrentCRL(_ context.Context, name, scope string) (ca.CRLRecord, error) {

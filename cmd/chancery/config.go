@@ -38,6 +38,8 @@ type Config struct {
 	Compliance []ComplianceConfig `yaml:"compliance"`
 	// Authorities are the names of the authorities whose keys are opened. The first is the default issuer.
 	Authorities []string `yaml:"authorities" env:"AUTHORITIES"`
+	// OCSP says for which authorities OCSP requests are answered, and with which key. Default: for none.
+	OCSP []OCSPConfig `yaml:"ocsp"`
 	// Policies says where the profiles are.
 	Policies PoliciesConfig `yaml:"policies" envPrefix:"POLICIES_"`
 	// CAA is about the records by which owners of public names choose their authorities.
@@ -137,7 +139,7 @@ type RateConfig struct {
 type ListenConfig struct {
 	// API is for HTTPS. Default: 127.0.0.1:8443.
 	API string `yaml:"api" env:"API"`
-	// Distribution is for plain HTTP: certificates, chains, CRLs. Default: 127.0.0.1:8080.
+	// Distribution is for plain HTTP: certificates, chains, CRLs, OCSP. Default: 127.0.0.1:8080.
 	Distribution string `yaml:"distribution" env:"DISTRIBUTION"`
 	// Operations is for health and metrics; keep it on loopback. Default: 127.0.0.1:8081.
 	Operations string `yaml:"operations" env:"OPERATIONS"`
@@ -225,6 +227,11 @@ func (c *Config) resolvePaths(dir string) {
 			c.Policies.KeyLists[i] = filepath.Join(dir, list)
 		}
 	}
+	for i, o := range c.OCSP {
+		if o.PublicKey != "" && !filepath.IsAbs(o.PublicKey) {
+			c.OCSP[i].PublicKey = filepath.Join(dir, o.PublicKey)
+		}
+	}
 	c.HSM.resolvePaths(dir)
 	c.Transparency.resolvePaths(dir)
 	for i := range c.Tokens {
@@ -265,6 +272,7 @@ func (c *Config) validate(doc *strictyaml.Document) {
 			doc.Refuse(fmt.Sprintf("authorities[%d]", i), "", "%q stands here twice", name)
 		}
 	}
+	c.validateOCSP(doc)
 	c.CAA.validate(doc)
 	validateNamespaces(doc, c.Namespaces)
 	for field, address := range map[string]string{"listen.api": c.Listen.API, "listen.distribution": c.Listen.Distribution, "listen.operations": c.Listen.Operations} {

@@ -13,12 +13,14 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/chancery-ca/chancery/access"
+	"github.com/chancery-ca/chancery/ca"
 	"github.com/chancery-ca/chancery/ceremony"
 	"github.com/chancery-ca/chancery/hsm"
 	"github.com/chancery-ca/chancery/storage"
@@ -30,6 +32,8 @@ const (
 	devRoot      = "root-1"
 	devNamespace = "dev"
 	devLabel     = "chancery-dev"
+
+	devResponderLabel = devIssuer + "-ocsp"
 )
 
 type devOptions struct {
@@ -121,6 +125,9 @@ func (a *app) dev(ctx context.Context, o devOptions) (err error) {
 		return err
 	}
 	err = errors.Join(a.devHierarchy(ctx, home, d, cfg, store, operations), a.devTokens(ctx, &d, store))
+	if err == nil {
+		cfg.OCSP, err = a.devResponder(ctx, home, cfg, store, operations)
+	}
 	store.Close()
 	if err != nil {
 		return err
@@ -314,6 +321,38 @@ func (a *app) devHierarchy(ctx context.Context, home string, d devFile, cfg Conf
 	return writeFile(d.CABundle, root, 0o644)
 }
 
+// devResponder makes the key of the OCSP responder, once, and says how OCSP is answered. The hierarchy of an older home offers none.
+func (a *app) devResponder(ctx context.Context, home string, cfg Config, store *storage.Store, observer hsm.Observer) (_ []OCSPConfig, err error) {
+	known, err := store.Authorities(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if !slices.ContainsFunc(known, func(r ca.AuthorityRecord) bool { return r.Name == devIssuer && r.OCSPURL != "" }) {
+		return nil, nil
+	}
+	config := []OCSPConfig{{Authority: devIssuer, PublicKey: filepath.Join(home, devResponderLabel+".pem"), Label: devResponderLabel}}
+	if _, err := os.Stat(config[0].PublicKey); err == nil {
+		return config, nil
+	}
+	token, err := a.openToken(ctx, cfg.HSM.HSMConfig, operator(), observer)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, token.Close()) }()
+	public, err := token.PublicKey(hsm.KeyRef{Label: devResponderLabel}) // of a run that was interrupted here
+	if errors.Is(err, hsm.ErrKeyNotFound) {
+		_, public, err = token.GenerateKey(ctx, hsm.KeySpec{Algorithm: hsm.ECDSAP256, Label: devResponderLabel, Usages: []hsm.Usage{hsm.UseSign}})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("making the key of the OCSP responder: %w", err)
+	}
+	text, err := publicKeyPEM(public)
+	if err != nil {
+		return nil, err
+	}
+	return config, writeFile(config[0].PublicKey, text, 0o644)
+}
+
 // devCeremony makes the root and the issuing authority, or reads what an earlier run made.
 func (a *app) devCeremony(ctx context.Context, home string, d devFile, cfg Config, observer hsm.Observer) (_ []ceremony.Bundle, err error) {
 	out := filepath.Join(home, "ceremony")
@@ -371,7 +410,7 @@ authorities:
     validity: 5y
     path_len: 0
     crl: {period: 1h, validity: 7d}
-    urls: {crl: "%[3]s/crl/%[2]s.crl", issuer: "%[3]s/ca/%[2]s.cer"}
+    urls: {crl: "%[3]s/crl/%[2]s.crl", issuer: "%[3]s/ca/%[2]s.cer", ocsp: "%[3]s/ocsp/%[2]s"}
 `, devRoot, devIssuer, distribution)
 }
 

@@ -217,7 +217,7 @@ func (h *harness) askBriefly(name string) {
 	defer cancel()
 	r := h.replica(name)
 	if a := h.ask(ctx, r, newRequest(h.t, "brief.dev.example"), ""); a.err == nil {
-		_, _ = r.revoke(ctx, a.serial) // what comes of it, the invariants tell
+		_, _ = r.revoke(ctx, a.serial, "superseded") // what comes of it, the invariants tell
 	}
 }
 

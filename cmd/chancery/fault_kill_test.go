@@ -56,7 +56,7 @@ func killed(step string) fault {
 			r := h.replica(two)
 			csr, key = newRequest(h.t, "mortal.dev.example"), newID()
 			if a := h.ask(h.t.Context(), r, csr, key); a.err == nil {
-				_, _ = r.revoke(h.t.Context(), a.serial) // it may die of this
+				_, _ = r.revoke(h.t.Context(), a.serial, "superseded") // it may die of this
 			}
 			return false
 		},

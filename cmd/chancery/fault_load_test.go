@@ -176,7 +176,7 @@ func (l *load) revoke(serial string) bool {
 	if r == nil {
 		return false
 	}
-	got, err := r.revoke(l.t.Context(), serial)
+	got, err := r.revoke(l.t.Context(), serial, "superseded")
 	if err == nil && got.status == http.StatusNotFound && l.sees&unknown != 0 {
 		return true
 	}
@@ -191,9 +191,9 @@ func (l *load) revoke(serial string) bool {
 	return true
 }
 
-func (r *replica) revoke(ctx context.Context, serial string) (answer, error) {
+func (r *replica) revoke(ctx context.Context, serial, reason string) (answer, error) {
 	return r.call(ctx, http.MethodPost, "/api/v1/certificates/"+serial+"/revoke", access.Revoker,
-		http.Header{"Content-Type": {"application/json"}}, []byte(`{"reason":"superseded"}`))
+		http.Header{"Content-Type": {"application/json"}}, fmt.Appendf(nil, `{"reason":%q}`, reason))
 }
 
 // judge counts an answer that is none, and complains of one that the fault does not permit.

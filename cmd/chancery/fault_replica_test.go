@@ -85,7 +85,7 @@ func replicasRace() fault {
 					t.Fatal("nobody got a certificate")
 				}
 				h.together(4, func(r *replica) {
-					if got, err := r.revoke(t.Context(), serial); err != nil || got.status != http.StatusOK {
+					if got, err := r.revoke(t.Context(), serial, "superseded"); err != nil || got.status != http.StatusOK {
 						t.Errorf("racing to revoke: %d %s, %v", got.status, got.body, err)
 					}
 				})

@@ -178,6 +178,13 @@ func writeChildConfig(cfg Config, records []ca.AuthorityRecord) (string, error) 
 			key["id"] = hex.EncodeToString(r.Key.ID)
 		}
 		keys = append(keys, key)
+		responder, err := childResponder(cfg, r, token, key)
+		if err != nil {
+			return "", fmt.Errorf("the OCSP responder of %q: %w", r.Name, err)
+		}
+		if responder != nil {
+			keys = append(keys, responder)
+		}
 	}
 	config := filepath.Join(dir, "keeper.yaml")
 	for path, content := range map[string]object{
@@ -195,6 +202,42 @@ func writeChildConfig(cfg Config, records []ca.AuthorityRecord) (string, error) 
 		}
 	}
 	return config, nil
+}
+
+// childResponder is the policy of an OCSP responder's own key. Where the authority's key answers, its policy is made to say so.
+func childResponder(cfg Config, r ca.AuthorityRecord, token NamedToken, authority map[string]any) (map[string]any, error) {
+	o, configured := cfg.ocspOf(r.Name)
+	if !configured {
+		return nil, nil
+	}
+	answers := map[string]any{"max_validity": childOCSPValidity}
+	if o.PublicKey == "" {
+		authority["ocsp"] = answers
+		return nil, nil
+	}
+	public, err := o.publicKey()
+	if err != nil {
+		return nil, err
+	}
+	text, err := publicKeyPEM(public)
+	if err != nil {
+		return nil, err
+	}
+	path := filepath.Join(filepath.Dir(cfg.HSM.Socket), r.Name+"-ocsp.pem")
+	if err := writeFile(path, text, 0o600); err != nil {
+		return nil, err
+	}
+	answers["responder"] = path
+	key := map[string]any{
+		"name": r.Name + "-ocsp", "tokens": []string{token.Name}, "certificate": authority["certificate"], "require": authority["require"], "ocsp": answers,
+	}
+	if o.Label != "" {
+		key["label"] = o.Label
+	}
+	if o.ID != "" {
+		key["id"] = o.ID
+	}
+	return key, nil
 }
 
 // tokenOf is the configured token that holds an authority's key, as far as that can be told without loading a library.
@@ -239,3 +282,6 @@ func (t NamedToken) kept() map[string]any {
 
 // childCRLValidity is the longest validity of a CRL of an authority whose policy nobody has written: that of a root's.
 const childCRLValidity = "400d"
+
+// childOCSPValidity is the longest validity of an OCSP answer that a configuration may have.
+const childOCSPValidity = "10d"

@@ -110,7 +110,8 @@ type KeyConfig struct {
 	} `yaml:"crls"`
 	OCSP *struct {
 		MaxValidity strictyaml.Duration `yaml:"max_validity"`
-		Responder   string              `yaml:"responder"`
+		// Responder is the file (PEM) of the certificate, or of the public key, of a key that answers for the authority.
+		Responder string `yaml:"responder"`
 	} `yaml:"ocsp"`
 	Checkpoints *struct {
 		Origin string `yaml:"origin"`
@@ -542,7 +543,7 @@ func (k KeyConfig) policy(file string) (keeper.KeyPolicy, error) {
 	if c := k.OCSP; c != nil {
 		p.OCSP = &keeper.OCSPPolicy{MaxValidity: time.Duration(c.MaxValidity)}
 		if c.Responder != "" {
-			if p.OCSP.Responder, err = certificateFile(beside(file, c.Responder)); err != nil {
+			if err := pinResponder(p.OCSP, beside(file, c.Responder)); err != nil {
 				return p, err
 			}
 		}
@@ -551,6 +552,27 @@ func (k KeyConfig) policy(file string) (keeper.KeyPolicy, error) {
 		p.Checkpoints = &keeper.CheckpointPolicy{Origin: c.Origin}
 	}
 	return p, nil
+}
+
+// pinResponder reads the file of a responder: its certificate, or its public key.
+func pinResponder(p *keeper.OCSPPolicy, path string) error {
+	text, err := readGuarded(path)
+	if err != nil {
+		return fmt.Errorf("reading a responder's certificate or public key: %w", err)
+	}
+	block, _ := pem.Decode(text)
+	switch {
+	case block != nil && block.Type == "CERTIFICATE":
+		p.Responder, err = parseCertificate(block.Bytes)
+	case block != nil && block.Type == "PUBLIC KEY":
+		p.ResponderKey, err = x509.ParsePKIXPublicKey(block.Bytes)
+	default:
+		return fmt.Errorf("%s begins with neither a certificate nor a public key in PEM", path)
+	}
+	if err != nil {
+		return fmt.Errorf("reading %s: %w", path, err)
+	}
+	return nil
 }
 
 func certificateFile(path string) (*x509.Certificate, error) {

@@ -21,7 +21,7 @@ import (
 const revocationSeen = 10 * time.Second
 
 // playOnce does the main job as a user would, over the network: a request goes in, a certificate comes out, its chain and the CRL are
-// fetched and verified, it is revoked, and the CRL says so.
+// fetched and verified, OCSP says that it is good, it is revoked, and CRL and OCSP say so.
 func (a *app) playOnce(ctx context.Context, d devFile, say func(step, format string, args ...any)) error {
 	roots, err := readRoots(d.CABundle)
 	if err != nil {
@@ -75,6 +75,9 @@ func (a *app) playOnce(ctx context.Context, d devFile, say func(step, format str
 	}
 	say("crl", "number %s, %d entries, the new certificate is not on it", crl.Number, len(crl.RevokedCertificateEntries))
 
+	if err := a.expectOCSP(ctx, chain, "good"); err != nil {
+		return err
+	}
 	began := a.Now()
 	if _, err := revoker.Revoke(ctx, client.RevokeInput{Serial: issued.Serial, Reason: "superseded"}); err != nil {
 		return fmt.Errorf("revoking: %w", err)
@@ -95,6 +98,13 @@ func (a *app) playOnce(ctx context.Context, d devFile, say func(step, format str
 	}
 	say("revoked", "on CRL %s after %s", crl.Number, a.Now().Sub(began).Round(time.Millisecond))
 
+	if err := a.expectOCSP(ctx, chain, "revoked"); err != nil {
+		return err
+	}
+	if len(chain[0].OCSPServer) > 0 {
+		say("ocsp", "good before, revoked now, by %s", chain[0].OCSPServer[0])
+	}
+
 	again, err := requester.Get(ctx, issued.Serial, "")
 	if err != nil {
 		return fmt.Errorf("reading the certificate: %w", err)
@@ -102,7 +112,36 @@ func (a *app) playOnce(ctx context.Context, d devFile, say func(step, format str
 	if again.Status != "revoked" {
 		return fmt.Errorf("the API says %q of a revoked certificate", again.Status)
 	}
-	say("done", "request, certificate, chain, CRL, revocation: all as they should be")
+	say("done", "request, certificate, chain, CRL, OCSP, revocation: all as they should be")
+	return nil
+}
+
+// expectOCSP asks, by GET and by POST, what the certificate's responder says, until it is as it should be. The hierarchy of an older home
+// offers no OCSP.
+func (a *app) expectOCSP(ctx context.Context, chain []*x509.Certificate, status string) error {
+	if len(chain[0].OCSPServer) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, revocationSeen)
+	defer cancel()
+	for _, get := range []bool{true, false} {
+		tick := time.NewTicker(100 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			said, err := a.askOCSP(ctx, chain[0], chain[1], ocspCheckOptions{get: get})
+			if err != nil {
+				return err
+			}
+			if said.Status == status {
+				break
+			}
+			select {
+			case <-ctx.Done():
+				return fmt.Errorf("OCSP says %s of a certificate that is %s, after %s", said.Status, status, revocationSeen)
+			case <-tick.C:
+			}
+		}
+	}
 	return nil
 }
 

@@ -161,10 +161,11 @@ type authorityJSON struct {
 	Token    string    `json:"token"`
 	KeyLabel string    `json:"key_label"`
 	CRLURL   string    `json:"crl_url,omitempty"`
+	OCSPURL  string    `json:"ocsp_url,omitempty"`
 }
 
 func newAuthorityJSON(r ca.AuthorityRecord) authorityJSON {
-	j := authorityJSON{Name: r.Name, Parent: r.Parent, Online: r.Online, Token: r.Key.Token, KeyLabel: r.Key.Label, CRLURL: r.CRLURL}
+	j := authorityJSON{Name: r.Name, Parent: r.Parent, Online: r.Online, Token: r.Key.Token, KeyLabel: r.Key.Label, CRLURL: r.CRLURL, OCSPURL: r.OCSPURL}
 	if certificate, err := parseCertificate(r.Certificate); err == nil {
 		j.Subject, j.NotAfter = certificate.Subject.String(), certificate.NotAfter
 	}
@@ -195,7 +196,7 @@ func authorityRecord(b ceremony.Bundle) ca.AuthorityRecord {
 	return ca.AuthorityRecord{
 		Name: b.Name, Parent: b.Parent, Certificate: b.Certificate, Chain: b.Chain, Online: b.Online,
 		Key: ca.KeyName{Token: b.Key.Token, Label: b.Key.Label, ID: b.Key.ID},
-		CRL: ca.CRLPlan{Period: b.CRLPeriod, Validity: b.CRLValidity}, CRLURL: b.CRLURL, IssuerURL: b.IssuerURL,
+		CRL: ca.CRLPlan{Period: b.CRLPeriod, Validity: b.CRLValidity}, CRLURL: b.CRLURL, IssuerURL: b.IssuerURL, OCSPURL: b.OCSPURL,
 	}
 }
 

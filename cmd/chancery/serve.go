@@ -138,6 +138,9 @@ func (a *app) serve(ctx context.Context, cfg Config, l listeners, hangups <-chan
 	if err := s.renewTLS(ctx); err != nil {
 		return err
 	}
+	if err := s.ca.RenewResponders(ctx); err != nil {
+		return err
+	}
 	if err := s.record(ctx, audit.ServiceStarted); err != nil {
 		return err
 	}
@@ -242,13 +245,17 @@ func (a *app) open(ctx context.Context, cfg Config) (_ *service, err error) {
 	if err != nil {
 		return nil, err
 	}
+	responders, err := s.openResponders(ctx, records)
+	if err != nil {
+		return nil, err
+	}
 	var store ca.Store = s.store
 	if a.WrapStore != nil {
 		store = a.WrapStore(store)
 	}
 	s.ca, err = ca.New(ca.Config{
 		Store: store, Authorities: authorities, Policies: set, KeyLists: s.lists, CAA: caaRecords, Namespaces: cfg.namespaces(),
-		MaxSkew: time.Duration(cfg.Database.MaxClockSkew), Replica: s.replica, About: ca.About{Version: version(), Host: hostName()}, Now: a.Now, Random: a.Random, NewID: newID, Log: s.log, Metrics: metrics, Transparency: timestamps,
+		MaxSkew: time.Duration(cfg.Database.MaxClockSkew), Replica: s.replica, About: ca.About{Version: version(), Host: hostName()}, Now: a.Now, Random: a.Random, NewID: newID, Log: s.log, Metrics: metrics, Transparency: timestamps, OCSP: responders,
 		PolicyPlan: ca.PolicyPlan{
 			Read: func() (*policies.Set, error) { return loadPolicies(cfg.Policies) }, Approvals: cfg.Policies.Activation.Approvals,
 		},

@@ -1,0 +1,160 @@
+package web
+
+import (
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/chancery-ca/chancery/ca"
+)
+
+const (
+	typeOCSPRequest  = "application/ocsp-request"  // RFC 6960, appendix A
+	typeOCSPResponse = "application/ocsp-response" // RFC 6960, appendix A
+
+	ocspPath = "/ocsp/"
+	// maxOCSPRequest is how much of a request is read, in octets: more than the authority reads, which then says what is wrong.
+	maxOCSPRequest = 16<<10 + 1
+	// ocspAge is how long an answer may be kept by caches without asking again. It adds to the time until a revocation is seen.
+	ocspAge = 30 * time.Second
+)
+
+// withOCSP answers what is asked below /ocsp/ and leaves the rest to next. OCSP requests come in numbers, and their paths are not those of
+// a router: base64 has slashes in it. So they go a way of their own, without a line in the log for each; the metrics count them.
+func (s *Server) withOCSP(next http.Handler, inFlight int) http.Handler {
+	places := make(chan struct{}, inFlight)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		rest, ours := strings.CutPrefix(r.URL.Path, ocspPath)
+		if !ours {
+			next.ServeHTTP(w, r)
+			return
+		}
+		select {
+		case places <- struct{}{}:
+			defer func() { <-places }()
+			s.ocsp(w, r, rest)
+		default:
+			s.ocspProblem(w, r, newProblem(kindUnavailable, "too many requests are being worked on").retryAfter(shortly))
+		}
+	})
+}
+
+// ocsp answers one request. Whatever can be said in OCSP is, with status 200 (RFC 6960, appendix A.2).
+func (s *Server) ocsp(w http.ResponseWriter, r *http.Request, rest string) {
+	name, encoded, _ := strings.Cut(rest, "/")
+	request, err := ocspRequest(r, encoded)
+	var problem *Problem
+	if errors.As(err, &problem) {
+		s.ocspProblem(w, r, problem)
+		return
+	}
+	response, err := s.ca.OCSP(r.Context(), name, request)
+	if err != nil {
+		s.ocspProblem(w, r, s.problem(r.Context(), err))
+		return
+	}
+	s.writeOCSP(w, r, response)
+}
+
+// ocspRequest is the request in the body of a POST, or in the path of a GET: base64 of the DER, URL-encoded once (RFC 6960, appendix A.1).
+// What does not decode is no request at all, which the authority says. The path comes here with one URL-encoding taken off; what
+// is left of another is no base64.
+func ocspRequest(r *http.Request, encoded string) ([]byte, error) {
+	switch r.Method {
+	case http.MethodPost:
+		if mediaType, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || mediaType != typeOCSPRequest {
+			return nil, newProblem(kindMediaType, "an OCSP request is of the type "+typeOCSPRequest)
+		}
+		if encoded != "" {
+			return nil, newProblem(kindNotFound, "there is nothing at this path")
+		}
+		body, err := io.ReadAll(io.LimitReader(r.Body, maxOCSPRequest))
+		if err != nil {
+			return nil, newProblem(kindMalformed, "the body ended before its end")
+		}
+		return body, nil
+	case http.MethodGet, http.MethodHead:
+		request, err := base64.StdEncoding.Strict().DecodeString(encoded)
+		if err != nil || strings.ContainsAny(encoded, "\r\n") { // which the decoder passes over
+			return nil, nil
+		}
+		return request, nil
+	}
+	return nil, newProblem(kindMethod, "an OCSP request comes by GET or POST").with("Allow", "GET, HEAD, POST")
+}
+
+// ocspHeaders are the headers of a response, in the form that http.Header has them.
+type ocspHeaders struct{ etag, modified, expires, length []string }
+
+func headersOf(response *ca.OCSPResponse) func() any {
+	return func() any {
+		return &ocspHeaders{
+			etag:     []string{`"` + hex.EncodeToString(response.Digest[:16]) + `"`},
+			modified: []string{response.ThisUpdate.UTC().Format(http.TimeFormat)},
+			expires:  []string{response.NextUpdate.UTC().Format(http.TimeFormat)},
+			length:   []string{strconv.Itoa(len(response.DER))},
+		}
+	}
+}
+
+var (
+	ocspContentType = []string{typeOCSPResponse}
+	ocspShared      = []string{ocspCacheControl(ocspAge)}
+	ocspUnshared    = []string{"no-store"}
+)
+
+// ocspCacheControl is that of RFC 5019, section 6.2.
+func ocspCacheControl(age time.Duration) string {
+	return fmt.Sprintf("max-age=%d, public, no-transform, must-revalidate", int64(max(age, 0)/time.Second))
+}
+
+func (s *Server) writeOCSP(w http.ResponseWriter, r *http.Request, response *ca.OCSPResponse) {
+	h, headers := w.Header(), response.Rendered(headersOf(response)).(*ocspHeaders)
+	h["Content-Type"] = ocspContentType
+	if response.Shared {
+		h["Etag"], h["Last-Modified"], h["Expires"], h["Cache-Control"] = headers.etag, headers.modified, headers.expires, ocspShared
+		if left := response.NextUpdate.Sub(s.now()); left < ocspAge {
+			h["Cache-Control"] = []string{ocspCacheControl(left)}
+		}
+		if r.Method != http.MethodPost && known(r.Header, headers.etag[0], response.ThisUpdate) {
+			w.WriteHeader(http.StatusNotModified)
+			return
+		}
+	} else {
+		h["Cache-Control"] = ocspUnshared
+	}
+	h["Content-Length"] = headers.length
+	if r.Method != http.MethodHead {
+		_, _ = w.Write(response.DER) // a client that has left is none of ours
+	}
+}
+
+// known tells whether the caller has the answer already (RFC 9110, section 13).
+func known(h http.Header, etag string, changed time.Time) bool {
+	if match := h["If-None-Match"]; len(match) > 0 {
+		for _, one := range strings.Split(strings.Join(match, ","), ",") {
+			if one = strings.TrimPrefix(strings.TrimSpace(one), "W/"); one == etag || one == "*" {
+				return true
+			}
+		}
+		return false
+	}
+	asked := h["If-Modified-Since"]
+	if len(asked) == 0 {
+		return false
+	}
+	since, err := http.ParseTime(asked[0])
+	return err == nil && !changed.After(since)
+}
+
+// ocspProblem answers, and logs, what cannot be said in OCSP.
+func (s *Server) ocspProblem(w http.ResponseWriter, r *http.Request, p *Problem) {
+	s.identify(noHeaders)(s.observe(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { writeProblem(w, r, p) }))).ServeHTTP(w, r)
+}
