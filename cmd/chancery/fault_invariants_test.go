@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/chancery-ca/chancery/audit"
@@ -21,25 +22,32 @@ func (h *harness) invariants(t *testing.T) {
 	h.ledger.mu.Lock()
 	defer h.ledger.mu.Unlock()
 
-	// I1: what was signed was intended before.
-	intended, serials := h.intended(t, h.database.Column(t, leavesOfKind, []string{"certificate.intended", "crl.intended"}))
-	signed := 0
+	// The replicas go on publishing and settling. So the logs are read before the database, which is read in one snapshot.
+	signed := map[string]string{} // the log, by digest
 	for _, log := range h.spied {
 		for digest := range signedDigests(t, log) {
-			signed++
-			if !intended[digest] && !h.forgiven[digest] {
-				t.Errorf("I1: %s: the token signed %s, of which no intent is on record", filepath.Base(log), digest)
-			}
+			signed[digest] = filepath.Base(log)
 		}
 	}
-	if signed < len(h.held) {
-		t.Errorf("pkcs11-spy saw %d signatures, fewer than the %d certificates that clients hold: it is no oracle", signed, len(h.held))
+	rows := map[string][]string{}
+	for _, row := range h.database.Column(t, snapshot) {
+		table, value, _ := strings.Cut(row, " ")
+		rows[table] = append(rows[table], value)
+	}
+
+	// I1: what was signed was intended before.
+	intended, serials := h.intended(t, rows["leaf"])
+	for digest, log := range signed {
+		if !intended[digest] && !h.forgiven[digest] {
+			t.Errorf("I1: %s: the token signed %s, of which no intent is on record", log, digest)
+		}
+	}
+	if len(signed) < len(h.held) {
+		t.Errorf("pkcs11-spy saw %d signatures, fewer than the %d certificates that clients hold: it is no oracle", len(signed), len(h.held))
 	}
 
 	// I2, I3: each serial is a certificate, an orphan, or still being worked on, and one alone of these; what a client holds is on record.
-	stored := h.serials(t, `SELECT encode(serial, 'hex') FROM certificates`)
-	orphans := h.serials(t, `SELECT encode(serial, 'hex') FROM orphans`)
-	open := h.serials(t, `SELECT encode(serial, 'hex') FROM intents`)
+	stored, orphans, open := set(rows["certificate"]), set(rows["orphan"]), set(rows["intent"])
 	for serial := range serials {
 		if n := count(stored[serial], orphans[serial], open[serial]); n != 1 {
 			t.Errorf("I2: serial %s was intended, and %d of certificate, orphan and open intent account for it", serial, n)
@@ -48,7 +56,7 @@ func (h *harness) invariants(t *testing.T) {
 	if n := len(stored) + len(orphans) + len(open); n != len(serials) {
 		t.Errorf("I2: %d serials were intended, and %d are on record", len(serials), n)
 	}
-	ders := h.serials(t, `SELECT encode(sha256(der), 'hex') FROM certificates`)
+	ders := set(rows["der"])
 	for serial, der := range h.held {
 		if !stored[serial] || !ders[digestOf(der)] {
 			t.Errorf("I3: a client holds %s, and the database does not have it so", serial)
@@ -68,7 +76,7 @@ func (h *harness) invariants(t *testing.T) {
 		(SELECT FROM crl_intents AS i WHERE i.issuer = c.issuer AND i.scope = c.scope AND i.number = c.number)`, devIssuer)
 	h.none(t, "I2: this orphan is not revoked", `SELECT encode(o.serial, 'hex') FROM orphans AS o WHERE NOT EXISTS
 		(SELECT FROM revocations AS r WHERE r.issuer = o.issuer AND r.serial = o.serial)`)
-	revocations := h.serials(t, `SELECT encode(serial, 'hex') FROM revocations`)
+	revocations := set(rows["revocation"])
 	for serial := range h.ledger.revoked {
 		if !revocations[serial] {
 			t.Errorf("I5: the revocation of %s was acknowledged and is not on record", serial)
@@ -113,6 +121,14 @@ func (h *harness) currentCRLs(t *testing.T) {
 	}
 }
 
+const snapshot = `
+	SELECT 'leaf ' || convert_from(leaf, 'UTF8') FROM audit_leaves WHERE kind IN ('certificate.intended', 'crl.intended')
+	UNION ALL SELECT 'certificate ' || encode(serial, 'hex') FROM certificates
+	UNION ALL SELECT 'der ' || encode(sha256(der), 'hex') FROM certificates
+	UNION ALL SELECT 'orphan ' || encode(serial, 'hex') FROM orphans
+	UNION ALL SELECT 'intent ' || encode(serial, 'hex') FROM intents
+	UNION ALL SELECT 'revocation ' || encode(serial, 'hex') FROM revocations`
+
 const leavesOfKind = `SELECT convert_from(leaf, 'UTF8') FROM audit_leaves WHERE kind = ANY ($1)`
 
 // intended reads from audit leaves which bytes, by digest, and which serials, each once, were to be signed.
@@ -135,10 +151,9 @@ func (h *harness) intended(t *testing.T, leaves []string) (digests, serials map[
 	return digests, serials
 }
 
-func (h *harness) serials(t *testing.T, query string) map[string]bool {
-	t.Helper()
+func set(values []string) map[string]bool {
 	found := map[string]bool{}
-	for _, value := range h.database.Column(t, query) {
+	for _, value := range values {
 		found[value] = true
 	}
 	return found
