@@ -21,7 +21,6 @@ import (
 
 	"golang.org/x/crypto/ocsp"
 
-	"github.com/chancery-ca/chancery/access"
 	"github.com/chancery-ca/chancery/hsm"
 	"github.com/chancery-ca/chancery/hsm/hsmtest"
 	"github.com/chancery-ca/chancery/storage/storagetest"
