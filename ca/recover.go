@@ -79,6 +79,7 @@ func (c *CA) Run(ctx context.Context) {
 	} {
 		others.Go(func() { c.see(ctx, d) })
 	}
+	others.Go(func() { c.store.WatchRevocations(ctx, c.publications.wakeUp) })
 	c.every(ctx, publishEvery, c.publications.wake, func() { c.PublishDue(ctx) })
 	others.Wait()
 }

@@ -86,6 +86,9 @@ func addExtensions(b *cryptobyte.Builder, t *policies.Template, authorityKeyID [
 	if t.CRLURL != "" {
 		addExtension(b, oidCRLDistribution, false, distributionPoints(t.CRLURL))
 	}
+	if t.FreshestCRLURL != "" {
+		addExtension(b, oidFreshestCRL, false, distributionPoints(t.FreshestCRLURL))
+	}
 	if t.OCSPNoCheck {
 		addExtension(b, oidOCSPNoCheck, false, func(b *cryptobyte.Builder) { b.AddASN1NULL() })
 	}
