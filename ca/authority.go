@@ -20,6 +20,7 @@ type Authority struct {
 	Certificate *x509.Certificate
 	Issuer      *issuance.Issuer
 
+	lists CRLLists
 	health
 }
 

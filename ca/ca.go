@@ -44,9 +44,10 @@ type CA struct {
 	directory     *directory
 	clock         *clock
 	ocsp          *ocsp
+	mirror        CRLMirror
 }
 
-// Config is what a CA is made of. Every field but About, PolicyPlan, KeyLists, CAA, Metrics, Transparency and OCSP is required.
+// Config is what a CA is made of. Every field but About, PolicyPlan, KeyLists, CAA, Metrics, Transparency, OCSP, Lists and Mirror is required.
 type Config struct {
 	Store       Store
 	Authorities []*Authority  // the first is the default issuer
@@ -67,6 +68,10 @@ type Config struct {
 	Transparency Transparency
 	// OCSP says for which of the authorities OCSP requests are answered.
 	OCSP []OCSPPlan
+	// Lists are of authorities, by name, that do not make one complete CRL by their record's plan.
+	Lists map[string]CRLLists
+	// Mirror, where there is one, is where CRLs are put besides being served.
+	Mirror CRLMirror
 }
 
 // Metrics counts what the authority does. A nil Metrics counts nothing.
@@ -99,7 +104,7 @@ func New(cfg Config) (*CA, error) {
 		store: cfg.Store, authorities: map[string]*Authority{}, first: cfg.Authorities[0], plan: cfg.PolicyPlan,
 		keyLists: cfg.KeyLists, caa: cfg.CAA, transparency: cfg.Transparency,
 		rates: newRates(), replica: cfg.Replica, about: cfg.About, now: cfg.Now, random: cfg.Random, newID: cfg.NewID, log: cfg.Log, metrics: cfg.Metrics,
-		publications: newPublications(), directory: newDirectory(), clock: &clock{now: cfg.Now, max: cfg.MaxSkew},
+		publications: newPublications(), directory: newDirectory(), clock: &clock{now: cfg.Now, max: cfg.MaxSkew}, mirror: cfg.Mirror,
 	}
 	if err := checkTransparency(cfg.Policies, cfg.Transparency); err != nil {
 		return nil, err
@@ -115,6 +120,10 @@ func New(cfg Config) (*CA, error) {
 	for _, a := range cfg.Authorities {
 		if a.Issuer == nil || c.authorities[a.Name] != nil {
 			return nil, fmt.Errorf("ca: authority %q is given twice or cannot sign", a.Name)
+		}
+		a.lists = cfg.Lists[a.Name]
+		if err := a.lists.check(a); err != nil {
+			return nil, fmt.Errorf("ca: the CRLs of authority %q: %w", a.Name, err)
 		}
 		c.authorities[a.Name] = a
 		c.authorityKeys = append(c.authorityKeys, a.Certificate.RawSubjectPublicKeyInfo)
@@ -138,6 +147,7 @@ var (
 	ErrUnavailable         = errors.New("a part that is needed is away for the moment")
 	ErrIntentLost          = errors.New("the intent is no longer this replica's")
 	ErrFenced              = errors.New("another replica has taken over")
+	ErrStalePosition       = errors.New("the position is none that the server knows")
 	ErrExists              = errors.New("it exists already")
 	ErrOfFile              = errors.New("it stands in the configuration file, and is changed there")
 	ErrChanged             = errors.New("it has been changed since it was looked at")

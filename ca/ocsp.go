@@ -98,6 +98,7 @@ type ocsp struct {
 	signing    chan struct{}
 	looking    chan struct{}
 	unknown    *bucket
+	wake       bell         // a revocation may have been committed
 	following  atomic.Bool  // revocations are followed, so that answers can be kept
 	syncedAt   atomic.Int64 // Unix nanoseconds: every revocation until then is known here
 	work       sync.WaitGroup
@@ -116,7 +117,7 @@ type responder struct {
 func newOCSP(plans []OCSPPlan, authorities map[string]*Authority) (*ocsp, error) {
 	o := &ocsp{
 		responders: map[string]*responder{}, signing: make(chan struct{}, ocspSigning), looking: make(chan struct{}, ocspLooking),
-		unknown: &bucket{perSecond: unknownPerSecond, burst: unknownBurst},
+		unknown: &bucket{perSecond: unknownPerSecond, burst: unknownBurst}, wake: newBell(),
 	}
 	for _, p := range plans {
 		a := authorities[p.Authority]

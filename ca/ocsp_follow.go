@@ -18,18 +18,9 @@ func (c *CA) followRevocations(ctx context.Context) {
 	if len(c.ocsp.responders) == 0 {
 		return
 	}
-	wake := make(chan struct{}, 1)
-	c.ocsp.work.Go(func() {
-		c.store.WatchRevocations(ctx, func() {
-			select {
-			case wake <- struct{}{}:
-			default:
-			}
-		})
-	})
 	var position FeedPosition
 	failing := false
-	c.every(ctx, followEach, wake, func() {
+	c.every(ctx, followEach, c.ocsp.wake, func() {
 		next, err := c.takeInRevocations(ctx, position)
 		if err != nil {
 			if !failing && ctx.Err() == nil {

@@ -36,6 +36,12 @@ func (c *CA) Run(ctx context.Context, more ...Chore) error {
 	}
 	others.Go(func() { c.Lead(working, Upkeep, c.keepUp) })
 	others.Go(func() { c.followRevocations(working) })
+	others.Go(func() {
+		c.store.WatchRevocations(working, func() {
+			c.publications.wakeUp()
+			c.ocsp.wake.ring()
+		})
+	})
 	c.every(working, publishEvery, c.publications.wake, func() { c.PublishDue(working) })
 	others.Wait()
 	c.ocsp.work.Wait()
@@ -68,6 +74,18 @@ func (c *CA) see(ctx context.Context, d Chore) {
 		}
 		failing = err != nil
 	})
+}
+
+// bell wakes whoever waits for it. Rung again before somebody has heard it, it does nothing more.
+type bell chan struct{}
+
+func newBell() bell { return make(bell, 1) }
+
+func (b bell) ring() {
+	select {
+	case b <- struct{}{}:
+	default:
+	}
 }
 
 // every calls step at once, then at each tick or wake-up, until the context ends.

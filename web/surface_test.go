@@ -41,7 +41,8 @@ type office struct {
 	found    ca.Certificate
 	page     ca.Page
 	records  []ca.AuthorityRecord
-	crl      ca.CRLRecord
+	crl      ca.CRLRecord // of every scope
+	delta    ca.CRLRecord
 	policies *policies.Set
 	waits    ca.RequestState
 	words    []ca.ApproveOrder
@@ -217,6 +218,19 @@ func (o *office) DecideOnPolicies(_ context.Context, a access.Actor, d ca.Policy
 	return p, o.asked(a, access.ApprovePolicy, access.AllNamespaces)
 }
 
+func (o *office) PublishNow(_ context.Context, a access.Actor, authority, scope string) ([]ca.CRLState, error) {
+	if err := o.asked(a, access.PublishCRL, access.AllNamespaces); err != nil {
+		return nil, err
+	}
+	if authority != "issuing-1" || scope == "9" {
+		return nil, ca.ErrNotFound
+	}
+	return []ca.CRLState{
+		{Scope: ca.FullScope, Number: o.crl.Number, ThisUpdate: o.crl.ThisUpdate, NextUpdate: o.crl.NextUpdate, Entries: 2, Octets: 300, Delta: o.crl.Number},
+		{Scope: "7", Pending: 1},
+	}, o.err
+}
+
 func (o *office) Authorities(_ context.Context, a access.Actor) ([]ca.AuthorityState, error) {
 	if err := o.asked(a, access.ReadAuthority, access.AllNamespaces); err != nil {
 		return nil, err
@@ -256,10 +270,19 @@ func (o *office) OCSP(_ context.Context, name string, request []byte) (*ca.OCSPR
 }
 
 func (o *office) CurrentCRL(_ context.Context, name, scope string) (ca.CRLRecord, error) {
-	if name != "issuing-1" || scope != ca.FullScope {
+	if name != "issuing-1" || scope != ca.FullScope && scope != "7" {
 		return ca.CRLRecord{}, ca.ErrNotFound
 	}
-	return o.crl, o.err
+	crl := o.crl
+	crl.Scope = scope
+	return crl, o.err
+}
+
+func (o *office) CurrentDelta(_ context.Context, name, scope string) (ca.CRLRecord, error) {
+	if name != "issuing-1" || o.delta.Scope != scope {
+		return ca.CRLRecord{}, ca.ErrNotFound
+	}
+	return o.delta, o.err
 }
 
 func (o *office) Ready(context.Context) error { return o.err }

@@ -53,6 +53,8 @@ type Config struct {
 	TLS TLSConfig `yaml:"tls" envPrefix:"TLS_"`
 	// Limits bound what a caller can ask for.
 	Limits LimitsConfig `yaml:"limits" envPrefix:"LIMITS_"`
+	// CRLs says which CRLs the authorities make, and where they are put.
+	CRLs CRLsConfig `yaml:"crls" envPrefix:"CRLS_"`
 	// Transparency says which certificate transparency logs there are.
 	Transparency TransparencyConfig `yaml:"transparency" envPrefix:"TRANSPARENCY_"`
 	// Log is about the log on standard error.
@@ -234,6 +236,7 @@ func (c *Config) resolvePaths(dir string) {
 	}
 	c.HSM.resolvePaths(dir)
 	c.Transparency.resolvePaths(dir)
+	c.CRLs.resolvePaths(dir)
 	for i := range c.Tokens {
 		c.Tokens[i].resolvePaths(dir)
 	}
@@ -281,6 +284,7 @@ func (c *Config) validate(doc *strictyaml.Document) {
 		}
 	}
 	c.Transparency.validate(doc)
+	c.CRLs.validate(doc, c.Authorities)
 	if len(c.TLS.Names) == 0 {
 		doc.Refuse("tls.names", "name what clients connect to", "at least one DNS name or IP address is needed")
 	}

@@ -196,6 +196,16 @@ func (r *replica) revoke(ctx context.Context, serial, reason string) (answer, er
 		http.Header{"Content-Type": {"application/json"}}, fmt.Appendf(nil, `{"reason":%q}`, reason))
 }
 
+// mustRevoke is revoke where it must succeed.
+func (r *replica) mustRevoke(ctx context.Context, t testing.TB, serial, reason string) {
+	t.Helper()
+	if got, err := r.revoke(ctx, serial, reason); err != nil || got.status != http.StatusOK {
+		t.Fatalf("revoking: %d %s, %v", got.status, got.body, err)
+	}
+}
+
+func hexSerial(c *x509.Certificate) string { return fmt.Sprintf("%040x", c.SerialNumber) }
+
 // judge counts an answer that is none, and complains of one that the fault does not permit.
 func (l *load) judge(r *replica, what string, got answer, err error, keyed bool) {
 	var kind sight

@@ -65,14 +65,6 @@ func (r *replica) newSubject(t testing.TB, name string) subjects {
 	return subjects{chain[0], chain[1]}
 }
 
-// mustRevoke revokes a certificate, or puts it on hold, or ends a hold.
-func (r *replica) mustRevoke(t testing.TB, certificate *x509.Certificate, reason string) {
-	t.Helper()
-	if got, err := r.revoke(t.Context(), fmt.Sprintf("%x", certificate.SerialNumber), reason); err != nil || got.status != http.StatusOK {
-		t.Fatalf("%d %s, %v", got.status, got.body, err)
-	}
-}
-
 // askOCSP sends one request by a method, and returns the answer's octets.
 func (r *replica) askOCSP(ctx context.Context, method string, request []byte) (answer, error) {
 	url, body := r.distribution+"/ocsp/"+devIssuer, io.Reader(bytes.NewReader(request))
@@ -132,8 +124,8 @@ func agree(t *testing.T, s *stack, r *replica, direct bool) {
 	if got := good.leaf.OCSPServer; !slices.Equal(got, []string{"http://127.0.0.1:9/ocsp/" + devIssuer}) {
 		t.Errorf("the certificate says that its OCSP responder is at %q", got)
 	}
-	r.mustRevoke(t, revoked.leaf, "keyCompromise")
-	r.mustRevoke(t, held.leaf, "certificateHold")
+	r.mustRevoke(t.Context(), t, hexSerial(revoked.leaf), "keyCompromise")
+	r.mustRevoke(t.Context(), t, hexSerial(held.leaf), "certificateHold")
 	dir := fetched{t: t, dir: t.TempDir()}
 	issuer := dir.keep("issuer.pem", certificatePEM(good.issuer))
 	root, err := os.ReadFile(s.root())
@@ -206,7 +198,7 @@ func agree(t *testing.T, s *stack, r *replica, direct bool) {
 
 // release ends a hold, which OCSP then says.
 func (r *replica) release(t *testing.T, held subjects) {
-	r.mustRevoke(t, held.leaf, "removeFromCRL")
+	r.mustRevoke(t.Context(), t, hexSerial(held.leaf), "removeFromCRL")
 	eventually(t, 5*time.Second, "the released certificate is good again", func() bool {
 		read, err := r.status(t.Context(), http.MethodGet, crypto.SHA1, held)
 		return err == nil && read.Status == ocsp.Good
@@ -229,7 +221,7 @@ func TestOCSPTellsARevocationWithinTwoSeconds(t *testing.T) {
 			}
 		}
 		began := time.Now()
-		here.mustRevoke(t, of.leaf, "superseded")
+		here.mustRevoke(t.Context(), t, hexSerial(of.leaf), "superseded")
 		for {
 			read, err := there.status(t.Context(), http.MethodGet, crypto.SHA1, of)
 			if err != nil {
@@ -295,7 +287,7 @@ func TestOCSPWhileDatabaseOrTokenIsAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	second := s.start("replica-2", s.token.Module)
-	second.mustRevoke(t, known.leaf, "superseded")
+	second.mustRevoke(t.Context(), t, hexSerial(known.leaf), "superseded")
 	eventually(t, 10*time.Second, "the revocation is seen here", func() bool {
 		read, err := r.status(t.Context(), http.MethodGet, crypto.SHA1, known)
 		return err == nil && read.Status == ocsp.Revoked

@@ -131,6 +131,9 @@ func (a *app) serve(ctx context.Context, cfg Config, l listeners, hangups <-chan
 	if err := s.ca.AdoptPolicies(ctx); err != nil {
 		return err
 	}
+	if err := s.ca.AddCRLScopes(ctx); err != nil {
+		return err
+	}
 	s.ca.PublishDue(ctx)                             // before the first certificate: whoever gets one finds a CRL
 	if err := s.ca.LearnPublished(ctx); err != nil { // before the first request: from here on Postgres may go away
 		return err
@@ -253,7 +256,12 @@ func (a *app) open(ctx context.Context, cfg Config) (_ *service, err error) {
 	if a.WrapStore != nil {
 		store = a.WrapStore(store)
 	}
+	mirrored, err := cfg.CRLs.mirror()
+	if err != nil {
+		return nil, err
+	}
 	s.ca, err = ca.New(ca.Config{
+		Lists: cfg.CRLs.lists(), Mirror: mirrored,
 		Store: store, Authorities: authorities, Policies: set, KeyLists: s.lists, CAA: caaRecords, Namespaces: cfg.namespaces(),
 		MaxSkew: time.Duration(cfg.Database.MaxClockSkew), Replica: s.replica, About: ca.About{Version: version(), Host: hostName()}, Now: a.Now, Random: a.Random, NewID: newID, Log: s.log, Metrics: metrics, Transparency: timestamps, OCSP: responders,
 		PolicyPlan: ca.PolicyPlan{
