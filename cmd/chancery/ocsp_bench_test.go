@@ -41,6 +41,8 @@ func BenchmarkOCSP(b *testing.B) {
 	database := storagetest.New(b)
 	s := newStack(b, database, false)
 	ref := s.offerOCSP()
+	// As many sessions as the bare C_Sign has.
+	s.hsm = fmt.Sprintf("{module: %q, token: {label: %q}, pin: {file: %q}, sessions: 32}", s.token.Module, s.token.Label, s.token.PINFile)
 	service, issuer, serial := s.openForBench(b)
 	request, err := ocsp.CreateRequest(&x509.Certificate{SerialNumber: serial}, issuer, &ocsp.RequestOptions{Hash: crypto.SHA1})
 	if err != nil {
