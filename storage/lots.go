@@ -54,7 +54,10 @@ func (s *Store) recordIssuances(ctx context.Context, items []issuanceItem) (outc
 			intents = queueIntents(b, lot.intents)
 		}
 	})
-	return merged(lot, intents, certificates, len(items)), sent, err
+	if err != nil {
+		return nil, sent, err
+	}
+	return merged(lot, intents, certificates, len(items)), sent, nil
 }
 
 // issuancesOnRecord tells which of them are on record exactly as they were meant.
