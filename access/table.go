@@ -7,10 +7,13 @@ var allowed = map[Role][]Action{
 	Requester: {IssueCertificate, ReadCertificate, ReadProfile, EvaluateProfile, ReadAuthority, ReadRequest, ReadNamespace},
 	Approver: {
 		ReadCertificate, ReadProfile, ReadAuthority, ReadRequest, ApproveRequest, ReadNamespace, ReadPolicy, ApprovePolicy,
+		ReadRevocation, ApproveRevocation,
 	},
-	Revoker:  {ReadCertificate, RevokeCertificate, ReadProfile, ReadAuthority},
-	Auditor:  {ReadCertificate, ReadProfile, ReadAuthority, ReadRequest, ReadNamespace, ReadPolicy},
-	Operator: {ReadCertificate, ReadProfile, ReadAuthority, ReadRequest, ReadNamespace, ChangeNamespace, ReadPolicy, ChangePolicy},
+	Revoker: {ReadCertificate, RevokeCertificate, ReadRevocation, ReadProfile, ReadAuthority},
+	Auditor: {ReadCertificate, ReadRevocation, ReadProfile, ReadAuthority, ReadRequest, ReadNamespace, ReadPolicy},
+	Operator: {
+		ReadCertificate, ReadRevocation, ReadProfile, ReadAuthority, ReadRequest, ReadNamespace, ChangeNamespace, ReadPolicy, ChangePolicy,
+	},
 }
 
 // shared are the actions that a member of one namespace may do to what belongs to the whole authority. Certificates are not among

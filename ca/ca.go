@@ -1,5 +1,5 @@
 // Package ca is the authority: its verbs, one file each. issue.go turns an order into a certificate, revoke.go takes one back,
-// approve.go lets one wait for approvals, publish.go keeps the CRLs current, policy.go has other policies rule, recover.go settles what
+// bulk.go many, approve.go lets one wait for approvals, publish.go keeps the CRLs current, policy.go has other policies rule, recover.go settles what
 // a crash left open, and tls.go gets the service its own certificate.
 //
 // It alone knows the order of steps. Who may do what is asked of access, what a certificate says of policies, how it is built and signed
@@ -40,15 +40,18 @@ type CA struct {
 	metrics       Metrics
 	transparency  Transparency
 	publications  *publications
+	bulk          RevocationPlan
+	jobs          wakes
 	directory     *directory
 }
 
-// Config is what a CA is made of. Every field but PolicyPlan, KeyLists, CAA, Metrics and Transparency is required.
+// Config is what a CA is made of. Every field but PolicyPlan, Revocations, KeyLists, CAA, Metrics and Transparency is required.
 type Config struct {
 	Store       Store
 	Authorities []*Authority  // the first is the default issuer
 	Policies    *policies.Set // what is configured; AdoptPolicies settles what rules
 	PolicyPlan  PolicyPlan
+	Revocations RevocationPlan
 	KeyLists    KeyLists
 	CAA         CAA
 	Namespaces  map[string]access.Namespace // that hold until LearnNamespaces has read those on record; the service's own stays
@@ -75,6 +78,7 @@ type Metrics interface {
 	Refused(profile string)
 	Failed(step string)
 	Revoked(authority string, reason string)
+	RevocationJob(status string) // a job came to be waiting, running, rejected, cancelled or finished
 	Orphaned(authority string)
 	Published(authority, scope string, entries int, took time.Duration, nextUpdate time.Time)
 	Waiting(profile string)          // a request began to wait for approval
@@ -97,7 +101,7 @@ func New(cfg Config) (*CA, error) {
 		store: cfg.Store, authorities: map[string]*Authority{}, first: cfg.Authorities[0], plan: cfg.PolicyPlan,
 		keyLists: cfg.KeyLists, caa: cfg.CAA, transparency: cfg.Transparency,
 		rates: newRates(), replica: cfg.Replica, now: cfg.Now, random: cfg.Random, newID: cfg.NewID, log: cfg.Log, metrics: cfg.Metrics,
-		publications: newPublications(), directory: newDirectory(),
+		publications: newPublications(), bulk: cfg.Revocations, jobs: make(wakes, 1), directory: newDirectory(),
 	}
 	if err := checkTransparency(cfg.Policies, cfg.Transparency); err != nil {
 		return nil, err

@@ -79,6 +79,7 @@ func (c *CA) Run(ctx context.Context) {
 	} {
 		others.Go(func() { c.see(ctx, d) })
 	}
+	others.Go(func() { c.seeWoken(ctx, c.jobs, duty{jobsEvery, slog.LevelError, "revoking many certificates failed; trying again", true, c.RunRevocations}) })
 	c.every(ctx, publishEvery, c.publications.wake, func() { c.PublishDue(ctx) })
 	others.Wait()
 }
@@ -95,9 +96,12 @@ type duty struct {
 }
 
 // see does a duty until the context ends.
-func (c *CA) see(ctx context.Context, d duty) {
+func (c *CA) see(ctx context.Context, d duty) { c.seeWoken(ctx, nil, d) }
+
+// seeWoken does a duty until the context ends, and at once when it is woken.
+func (c *CA) seeWoken(ctx context.Context, wake <-chan struct{}, d duty) {
 	failing := false
-	c.every(ctx, d.period, nil, func() {
+	c.every(ctx, d.period, wake, func() {
 		err := d.do(ctx)
 		if err != nil && !(d.once && failing) && ctx.Err() == nil {
 			c.log.Log(ctx, d.level, d.words, "error", err)

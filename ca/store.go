@@ -20,6 +20,7 @@ import (
 type Store interface {
 	IssuanceStore
 	RevocationStore
+	BulkStore
 	CRLStore
 	NamespaceStore
 	ApprovalStore
