@@ -79,7 +79,9 @@ func (c *CA) Run(ctx context.Context) {
 	} {
 		others.Go(func() { c.see(ctx, d) })
 	}
-	others.Go(func() { c.seeWoken(ctx, c.jobs, duty{jobsEvery, slog.LevelError, "revoking many certificates failed; trying again", true, c.RunRevocations}) })
+	others.Go(func() {
+		c.seeWoken(ctx, c.jobs, duty{jobsEvery, slog.LevelError, "revoking many certificates failed; trying again", true, c.RunRevocations})
+	})
 	c.every(ctx, publishEvery, c.publications.wake, func() { c.PublishDue(ctx) })
 	others.Wait()
 }
