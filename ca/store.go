@@ -22,6 +22,7 @@ type Store interface {
 	RevocationStore
 	BulkStore
 	CRLStore
+	RevocationFeed
 	NamespaceStore
 	ApprovalStore
 	PolicyStore

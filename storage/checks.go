@@ -79,7 +79,7 @@ func judgeDurability(version int, fsync, fullPageWrites, commit, standbys string
 // factTables are those of which the service must be able to add rows and do no more.
 var factTables = []string{
 	"authorities", "requests", "certificates", "orphans", "imported_certificates", "revocations", "compromised_keys",
-	"crl_intents", "crls", "audit_leaves", "namespaces", "approvals", "policy_sets", "policy_proposals", "policy_votes", "policy_activations",
+	"crl_intents", "crls", "crl_deltas", "audit_leaves", "namespaces", "approvals", "policy_sets", "policy_proposals", "policy_votes", "policy_activations",
 	"revocation_lots", "revocation_votes",
 }
 

@@ -14,7 +14,7 @@ import (
 
 var facts = []string{
 	"authorities", "requests", "certificates", "orphans", "imported_certificates", "revocations", "compromised_keys",
-	"crl_intents", "crls", "audit_leaves", "namespaces", "approvals", "policy_sets", "policy_proposals", "policy_votes", "policy_activations",
+	"crl_intents", "crls", "crl_deltas", "audit_leaves", "namespaces", "approvals", "policy_sets", "policy_proposals", "policy_votes", "policy_activations",
 	"revocation_lots", "revocation_votes",
 }
 
