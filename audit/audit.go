@@ -35,6 +35,7 @@ const (
 	CertificateOrphaned Kind = "certificate.orphaned" // an intent was settled as possibly signed
 	CertificateRevoked  Kind = "certificate.revoked"  // or put on hold
 	CertificateReleased Kind = "certificate.released" // a hold ended (removeFromCRL)
+	KeyCompromised      Kind = "key.compromised"      // a key turned out to be compromised after its certificate was revoked for another reason
 	RevocationOrdered   Kind = "revocation.ordered"   // many certificates are to be revoked by one order
 	RevocationApproved  Kind = "revocation.approved"  // a person agreed to such an order
 	RevocationRejected  Kind = "revocation.rejected"  // a person ended it before it began

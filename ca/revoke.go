@@ -31,8 +31,13 @@ type RevokeOrder struct {
 // changed: into a revocation, or by removeFromCRL back into validity. It returns ErrNotFound, ErrAmbiguousSerial, ErrExpired,
 // ErrRevokedOtherwise, *InvalidError, or *access.Denied.
 func (c *CA) Revoke(ctx context.Context, o RevokeOrder) (Revocation, error) {
+	return c.revoke(ctx, o, func() (Certificate, error) { return c.find(ctx, o.Actor, access.RevokeCertificate, o.Issuer, o.Serial) })
+}
+
+// revoke takes the certificate back that look finds, for whoever was found to be allowed to.
+func (c *CA) revoke(ctx context.Context, o RevokeOrder, look func() (Certificate, error)) (Revocation, error) {
 	for {
-		certificate, err := c.find(ctx, o.Actor, access.RevokeCertificate, o.Issuer, o.Serial)
+		certificate, err := look()
 		if err != nil {
 			return Revocation{}, err
 		}
@@ -40,6 +45,9 @@ func (c *CA) Revoke(ctx context.Context, o RevokeOrder) (Revocation, error) {
 			return Revocation{}, err
 		}
 		after, done, err := nextRevocation(certificate.Revocation, o.Reason)
+		if done && err == nil {
+			err = c.rememberKey(ctx, o, certificate)
+		}
 		if err != nil || done {
 			return valueOrZero(certificate.Revocation), err
 		}
@@ -57,6 +65,28 @@ func (c *CA) Revoke(ctx context.Context, o RevokeOrder) (Revocation, error) {
 		c.publications.wakeUp()
 		return recorded, nil
 	}
+}
+
+// rememberKey keeps a key out of later certificates that turns out to be compromised when its certificate has been revoked already, for
+// another reason: the revocation stays as it is, and the key is bad all the same.
+func (c *CA) rememberKey(ctx context.Context, o RevokeOrder, certificate Certificate) error {
+	if o.Reason != issuance.KeyCompromise {
+		return nil
+	}
+	known, err := c.store.KeyCompromised(ctx, certificate.SPKI)
+	if err != nil || known {
+		return err
+	}
+	leaf, err := c.leaf(audit.KeyCompromised, o.Actor.ID, certificate.Namespace, c.now(), map[string]string{
+		"issuer": certificate.Issuer, "serial": hex.EncodeToString(o.Serial), "spki_sha256": hex.EncodeToString(certificate.SPKI[:]),
+	})
+	if err != nil {
+		return err
+	}
+	if err := c.store.RecordCompromisedKey(ctx, certificate.SPKI, certificate.Issuer, o.Serial, c.now(), leaf); err != nil {
+		return fmt.Errorf("remembering the key: %w", err)
+	}
+	return nil
 }
 
 // nextRevocation says what a wished reason does to the latest entry of a certificate's sequence: after is the entry that the new one

@@ -2,6 +2,7 @@ package storage
 
 import (
 	"context"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -24,6 +25,8 @@ const (
 
 	insertCompromisedKey = `
 	INSERT INTO compromised_keys (spki_sha256, issuer, serial, at) VALUES ($1, $2, $3, $4) ON CONFLICT (spki_sha256) DO NOTHING`
+
+	selectCompromisedKey = `SELECT EXISTS (SELECT FROM compromised_keys WHERE spki_sha256 = $1)`
 
 	insertScope = `INSERT INTO crl_scopes (issuer, scope) VALUES ($1, $2) ON CONFLICT (issuer, scope) DO NOTHING`
 
@@ -81,4 +84,18 @@ func (s *Store) RecordRevocation(ctx context.Context, r ca.Revocation, after int
 		return ca.Revocation{}, err
 	}
 	return recorded, nil
+}
+
+// RecordCompromisedKey remembers a key as compromised, in the order with intents that RecordRevocation keeps.
+func (s *Store) RecordCompromisedKey(ctx context.Context, spki [32]byte, issuer string, serial []byte, at time.Time, leaves ...audit.Leaf) error {
+	return s.inTx(ctx, "remembering a compromised key", found(selectCompromisedKey, spki[:]), func(ctx context.Context, tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, lockKey, lockNumber(spki)); err != nil {
+			return err
+		}
+		tag, err := tx.Exec(ctx, insertCompromisedKey, spki[:], issuer, serial, at)
+		if err != nil || tag.RowsAffected() == 0 {
+			return err
+		}
+		return addLeaves(ctx, tx, leaves)
+	})
 }

@@ -25,6 +25,7 @@ type Metrics struct {
 	limited    *prometheus.CounterVec
 	failed     *prometheus.CounterVec
 	revoked    *prometheus.CounterVec
+	bulk       *prometheus.CounterVec
 	settled    *prometheus.CounterVec
 	nextUpdate *prometheus.GaugeVec
 	entries    *prometheus.GaugeVec
@@ -78,6 +79,7 @@ func NewMetrics(profiles []string) *Metrics {
 		limited:    count("requests_limited_total", "Requests turned away by a rate or a quota.", "profile", "by"),
 		failed:     count("operation_failures_total", "Operations that failed after their intent was recorded.", "step"),
 		revoked:    count("certificates_revoked_total", "Revocations recorded, holds and releases included.", "authority", "reason"),
+		bulk:       count("revocation_jobs_total", "Orders to revoke many certificates, by the state that they came to.", "status"),
 		settled:    count("intents_settled_total", "Intents settled as possibly signed.", "authority"),
 		nextUpdate: gauge("crl_next_update_timestamp_seconds", "When the current CRL ends, Unix time.", "authority", "scope"),
 		entries:    gauge("crl_entries", "Entries of the current CRL.", "authority", "scope"),
@@ -128,6 +130,9 @@ func (m *Metrics) Failed(step string) { m.failed.WithLabelValues(step).Inc() }
 func (m *Metrics) Revoked(authority, reason string) {
 	m.revoked.WithLabelValues(authority, reason).Inc()
 }
+
+// RevocationJob counts an order to revoke many certificates when it comes to a state.
+func (m *Metrics) RevocationJob(status string) { m.bulk.WithLabelValues(status).Inc() }
 
 // Orphaned counts an intent that was settled as possibly signed.
 func (m *Metrics) Orphaned(authority string) { m.settled.WithLabelValues(authority).Inc() }

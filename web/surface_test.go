@@ -49,6 +49,7 @@ type office struct {
 	set      []access.Namespace
 	after    []int
 	err      error // what every verb returns, once access has been asked
+	bulk     bulk
 	busy     func()
 }
 
