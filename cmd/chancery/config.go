@@ -51,6 +51,8 @@ type Config struct {
 	TLS TLSConfig `yaml:"tls" envPrefix:"TLS_"`
 	// Limits bound what a caller can ask for.
 	Limits LimitsConfig `yaml:"limits" envPrefix:"LIMITS_"`
+	// Revocation says how many certificates are revoked by one order.
+	Revocation RevocationConfig `yaml:"revocation" envPrefix:"REVOCATION_"`
 	// Transparency says which certificate transparency logs there are.
 	Transparency TransparencyConfig `yaml:"transparency" envPrefix:"TRANSPARENCY_"`
 	// Log is about the log on standard error.
@@ -83,6 +85,15 @@ type PoliciesConfig struct {
 type ActivationConfig struct {
 	// Approvals is how many approvers, besides whoever proposes, must agree: 0 to 10. Default: 0, what is reloaded rules at once.
 	Approvals int `yaml:"approvals" env:"APPROVALS"`
+}
+
+// RevocationConfig says how many certificates are revoked by one order. All replicas must have the same.
+type RevocationConfig struct {
+	// ApproveAbove is how many certificates one person may revoke by one order: for more, another must approve. Default: 0, any number.
+	ApproveAbove int `yaml:"approve_above" env:"APPROVE_ABOVE"`
+	// LotsPerSecond bounds how fast such an order is carried out, in lots of 500 certificates: 1 to 1000. It also rests after each lot
+	// for as long as that took, so that issuance has half of the database's time at least. Default: 10.
+	LotsPerSecond int `yaml:"lots_per_second" env:"LOTS_PER_SECOND"`
 }
 
 // NamespaceConfig is a team's share of the name space.
@@ -166,14 +177,15 @@ func defaultConfig() Config {
 		host = "chancery"
 	}
 	return Config{
-		Replica:  host,
-		Database: DatabaseConfig{MaxConnections: 16},
-		HSM:      KeysConfig{Isolation: isolationNone, HSMConfig: HSMConfig{Sessions: 8}},
-		Listen:   ListenConfig{API: "127.0.0.1:8443", Distribution: "127.0.0.1:8080", Operations: "127.0.0.1:8081"},
-		CAA:      CAAConfig{Timeout: "10s"},
-		TLS:      TLSConfig{Names: []string{"localhost", "127.0.0.1", "::1"}},
-		Limits:   LimitsConfig{Body: "1MiB"},
-		Log:      LogConfig{Level: "info", Format: "json"},
+		Replica:    host,
+		Revocation: RevocationConfig{LotsPerSecond: ca.DefaultLotsPerSecond},
+		Database:   DatabaseConfig{MaxConnections: 16},
+		HSM:        KeysConfig{Isolation: isolationNone, HSMConfig: HSMConfig{Sessions: 8}},
+		Listen:     ListenConfig{API: "127.0.0.1:8443", Distribution: "127.0.0.1:8080", Operations: "127.0.0.1:8081"},
+		CAA:        CAAConfig{Timeout: "10s"},
+		TLS:        TLSConfig{Names: []string{"localhost", "127.0.0.1", "::1"}},
+		Limits:     LimitsConfig{Body: "1MiB"},
+		Log:        LogConfig{Level: "info", Format: "json"},
 	}
 }
 
@@ -237,6 +249,8 @@ func (c *Config) validate(doc *strictyaml.Document) {
 		doc.Refuse("database", "give url, or url_file for a URL with a password", "exactly one of url and url_file is needed")
 	}
 	within("policies.activation.approvals", c.Policies.Activation.Approvals, 0, 10)
+	within("revocation.approve_above", c.Revocation.ApproveAbove, 0, 1_000_000_000)
+	within("revocation.lots_per_second", c.Revocation.LotsPerSecond, 1, 1000)
 	within("database.max_connections", c.Database.MaxConnections, 2, 500)
 	c.validateTokens(doc)
 	c.validateCompliance(doc)

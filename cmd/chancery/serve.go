@@ -236,6 +236,7 @@ func (a *app) open(ctx context.Context, cfg Config) (_ *service, err error) {
 	s.ca, err = ca.New(ca.Config{
 		Store: store, Authorities: authorities, Policies: set, KeyLists: s.lists, CAA: caaRecords, Namespaces: cfg.namespaces(),
 		Replica: s.replica, Now: a.Now, Random: a.Random, NewID: newID, Log: s.log, Metrics: metrics, Transparency: timestamps,
+		Revocations: ca.RevocationPlan{ApproveAbove: cfg.Revocation.ApproveAbove, LotsPerSecond: float64(cfg.Revocation.LotsPerSecond)},
 		PolicyPlan: ca.PolicyPlan{
 			Read: func() (*policies.Set, error) { return loadPolicies(cfg.Policies) }, Approvals: cfg.Policies.Activation.Approvals,
 		},
