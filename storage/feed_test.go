@@ -30,7 +30,9 @@ func (f *fixture) follow(from ca.FeedPosition) ([]string, ca.FeedPosition) {
 	return given, next
 }
 
-func entryName(r ca.Revocation) string { return fmt.Sprintf("%x %d %s", r.Serial, r.Sequence, r.Reason) }
+func entryName(r ca.Revocation) string {
+	return fmt.Sprintf("%x %d %s", r.Serial, r.Sequence, r.Reason)
+}
 
 func TestTheFeedGivesWhatIsWritten(t *testing.T) {
 	f := setUp(t)
@@ -228,4 +230,3 @@ func TestOlderProgramsFeedToo(t *testing.T) {
 		t.Errorf("given %q", given)
 	}
 }
-
