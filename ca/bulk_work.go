@@ -113,8 +113,13 @@ func (c *CA) workLot(ctx context.Context, j RevocationJob, number int, fence int
 	if err := c.untilAvailable(ctx, func() error { return c.store.RecordRevocationLot(ctx, l, leaves...) }); err != nil {
 		return RevocationCounts{}, fmt.Errorf("recording lot %d of job %s: %w", number, j.ID, err)
 	}
+	scopes := map[[2]string]int{}
 	for _, r := range l.Revocations {
 		c.metrics.Revoked(r.Issuer, r.Reason.String())
+		scopes[[2]string{r.Issuer, r.CRLScope}]++
+	}
+	for scope, count := range scopes {
+		c.lags.revoked(scope[0], scope[1], count, c.now())
 	}
 	c.publications.wakeUp()
 	return l.Counts, nil

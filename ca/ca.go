@@ -1,6 +1,6 @@
 // Package ca is the authority: its verbs, one file each. issue.go turns an order into a certificate, revoke.go takes one back,
-// bulk.go many, approve.go lets one wait for approvals, publish.go keeps the CRLs current, policy.go has other policies rule, recover.go settles what
-// a crash left open, and tls.go gets the service its own certificate.
+// bulk.go takes back many, approve.go lets one wait for approvals, publish.go keeps the CRLs current, policy.go has other policies rule,
+// recover.go settles what a crash left open, and tls.go gets the service its own certificate.
 //
 // It alone knows the order of steps. Who may do what is asked of access, what a certificate says of policies, how it is built and signed
 // of issuance; what must last goes to the Store and what was done goes into audit leaves, in one transaction with it. The package
@@ -42,6 +42,7 @@ type CA struct {
 	publications  *publications
 	bulk          RevocationPlan
 	jobs          wakes
+	lags          *lags
 	directory     *directory
 }
 
@@ -81,6 +82,8 @@ type Metrics interface {
 	RevocationJob(status string) // a job came to be waiting, running, rejected, cancelled or finished
 	Orphaned(authority string)
 	Published(authority, scope string, entries int, took time.Duration, nextUpdate time.Time)
+	// RevocationsPublished tells of revocations that are on a CRL from now on, so long after they became durable.
+	RevocationsPublished(authority, scope string, count int, after time.Duration)
 	Waiting(profile string)          // a request began to wait for approval
 	Decided(profile, outcome string) // it waits no more: issued, rejected, expired or refused
 	Limited(profile, by string)      // a request was turned away by a rate or a reservation
@@ -101,7 +104,7 @@ func New(cfg Config) (*CA, error) {
 		store: cfg.Store, authorities: map[string]*Authority{}, first: cfg.Authorities[0], plan: cfg.PolicyPlan,
 		keyLists: cfg.KeyLists, caa: cfg.CAA, transparency: cfg.Transparency,
 		rates: newRates(), replica: cfg.Replica, now: cfg.Now, random: cfg.Random, newID: cfg.NewID, log: cfg.Log, metrics: cfg.Metrics,
-		publications: newPublications(), bulk: cfg.Revocations, jobs: make(wakes, 1), directory: newDirectory(),
+		publications: newPublications(), bulk: cfg.Revocations, jobs: make(wakes, 1), lags: newLags(), directory: newDirectory(),
 	}
 	if err := checkTransparency(cfg.Policies, cfg.Transparency); err != nil {
 		return nil, err

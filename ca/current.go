@@ -102,6 +102,9 @@ func (c *CA) CurrentCRL(ctx context.Context, authority, scope string) (CRLRecord
 	fresh, err := c.store.CurrentCRL(ctx, authority, scope, known.Number)
 	switch {
 	case err == nil:
+		if len(fresh.DER) > 0 {
+			c.lags.elsewhere(authority, scope, fresh.ThisUpdate)
+		}
 		return c.publications.refresh(authority, scope, fresh, now), nil
 	case ok && !errors.Is(err, ErrNotFound):
 		c.log.WarnContext(ctx, "serving the last CRL known: the store does not answer", "authority", authority, "error", err)

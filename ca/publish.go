@@ -94,6 +94,7 @@ func (c *CA) Publish(ctx context.Context, authority, scope string) error {
 		return fmt.Errorf("recording CRL %s: %w", contents.Number, err)
 	}
 	c.publications.keep(record, c.now())
+	c.tellLags(a.Name, scope, started)
 	c.metrics.Published(a.Name, scope, signed.Entries, c.now().Sub(started), signed.NextUpdate)
 	return nil
 }

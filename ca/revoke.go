@@ -62,6 +62,7 @@ func (c *CA) revoke(ctx context.Context, o RevokeOrder, look func() (Certificate
 			return Revocation{}, fmt.Errorf("recording the revocation: %w", err)
 		}
 		c.metrics.Revoked(certificate.Issuer, o.Reason.String())
+		c.lags.revoked(certificate.Issuer, certificate.CRLScope, 1, c.now())
 		c.publications.wakeUp()
 		return recorded, nil
 	}
