@@ -23,6 +23,10 @@ const (
 	selectRevocation = `
 	SELECT at, invalidity_date FROM revocations WHERE issuer = $1 AND serial = $2 AND sequence = $3 AND event_id = $4::text::uuid`
 
+	selectLatestRevocation = `
+	SELECT issuer, serial, sequence, reason, at, invalidity_date, comment, actor, event_id::text, crl_scope, not_after, spki_sha256
+	FROM revocations WHERE issuer = $1 AND serial = $2 ORDER BY sequence DESC LIMIT 1`
+
 	insertCompromisedKey = `
 	INSERT INTO compromised_keys (spki_sha256, issuer, serial, at) VALUES ($1, $2, $3, $4) ON CONFLICT (spki_sha256) DO NOTHING`
 
@@ -98,4 +102,22 @@ func (s *Store) RecordCompromisedKey(ctx context.Context, spki [32]byte, issuer 
 		}
 		return addLeaves(ctx, tx, leaves)
 	})
+}
+
+// LatestRevocation is the latest entry of a serial's sequence.
+func (s *Store) LatestRevocation(ctx context.Context, issuer string, serial []byte) (r ca.Revocation, err error) {
+	err = s.read(ctx, "looking up a revocation", func(ctx context.Context, db querier) error {
+		var reason int
+		var invalidityDate *time.Time
+		var spki []byte
+		err := db.QueryRow(ctx, selectLatestRevocation, issuer, serial).Scan(&r.Issuer, &r.Serial, &r.Sequence, &reason, &r.At, &invalidityDate,
+			&r.Comment, &r.Actor, &r.EventID, &r.CRLScope, &r.NotAfter, &spki)
+		if err == pgx.ErrNoRows {
+			return ca.ErrNotFound
+		}
+		r.Reason, r.InvalidityDate, r.At, r.NotAfter = issuance.Reason(reason), orZero(invalidityDate), r.At.UTC(), r.NotAfter.UTC()
+		copy(r.SPKI[:], spki)
+		return err
+	})
+	return r, err
 }

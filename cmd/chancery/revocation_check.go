@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -67,7 +69,8 @@ With --textfile the result is also written for Prometheus (node_exporter's textf
 	}
 	configFlag(cmd, &path)
 	cmd.Flags().StringSliceVar(&only, "issuer", nil, "only the certificates of these authorities")
-	cmd.Flags().StringVar(&through, "through", "", "ask here in place of the hosts that certificates name, such as http://127.0.0.1:8080")
+	cmd.Flags().StringVar(&through, "through", a.lookup("CHANCERY_CHECK_THROUGH"),
+		"ask here in place of the hosts that certificates name, such as http://127.0.0.1:8080 (or CHANCERY_CHECK_THROUGH)")
 	cmd.Flags().BoolVar(&noOCSP, "no-ocsp", false, "leave OCSP out")
 	cmd.Flags().DurationVar(&grace, "grace", grace, "how old a change must be before everybody has to know it")
 	cmd.Flags().StringVar(&textfile, "textfile", "", "file to write the result to for Prometheus")
@@ -99,30 +102,82 @@ func checkedAuthorities(ctx context.Context, store *storage.Store, only []string
 	return all, nil
 }
 
-// recordsOf makes records of what a store has.
+// recordsOf makes records of what a store has: certificates, and those of the authorities below an authority.
 type recordsOf struct{ store *storage.Store }
 
 func (r recordsOf) Each(ctx context.Context, issuer string, yield func(revocation.Record) error) error {
+	authorities, err := r.store.Authorities(ctx)
+	if err != nil {
+		return err
+	}
+	for _, a := range authorities {
+		if a.Parent != issuer {
+			continue
+		}
+		record, err := r.authority(ctx, a)
+		if err == nil {
+			err = yield(record)
+		}
+		if err != nil {
+			return err
+		}
+	}
 	return r.store.EachIssued(ctx, issuer, func(c ca.Certificate, tbs []byte) error { return yield(recordOf(c, tbs)) })
 }
 
 func (r recordsOf) One(ctx context.Context, issuer string, serial []byte) (revocation.Record, bool, error) {
 	found, err := r.store.Certificates(ctx, issuer, serial, access.AllNamespaces)
-	if err != nil || len(found) == 0 {
+	if err != nil {
 		return revocation.Record{}, false, err
 	}
-	return recordOf(found[0], nil), true, nil
+	if len(found) > 0 {
+		return recordOf(found[0], nil), true, nil
+	}
+	authorities, err := r.store.Authorities(ctx)
+	if err != nil {
+		return revocation.Record{}, false, err
+	}
+	for _, a := range authorities {
+		if a.Parent != issuer {
+			continue
+		}
+		if record, err := r.authority(ctx, a); err != nil || bytes.Equal(record.Serial, serial) {
+			return record, err == nil, err
+		}
+	}
+	return revocation.Record{}, false, nil
+}
+
+// authority is the record of an authority's own certificate.
+func (r recordsOf) authority(ctx context.Context, a ca.AuthorityRecord) (revocation.Record, error) {
+	certificate, err := parseCertificate(a.Certificate)
+	if err != nil {
+		return revocation.Record{}, fmt.Errorf("authority %s: %w", a.Name, err)
+	}
+	record := revocation.Record{Issuer: a.Parent, Serial: certificate.SerialNumber.Bytes(), DER: a.Certificate, NotAfter: certificate.NotAfter}
+	latest, err := r.store.LatestRevocation(ctx, a.Parent, record.Serial)
+	if errors.Is(err, ca.ErrNotFound) {
+		return record, nil
+	}
+	setState(&record, &latest)
+	return record, err
 }
 
 func recordOf(c ca.Certificate, tbs []byte) revocation.Record {
 	record := revocation.Record{Issuer: c.Issuer, Serial: c.Serial[:], DER: c.DER, TBS: tbs, NotAfter: c.NotAfter}
-	if r := c.Revocation; r != nil {
-		record.ChangedAt = r.At
-		if r.Reason != issuance.RemoveFromCRL {
-			record.Revoked, record.Reason, record.RevokedAt, record.InvalidityDate = true, int(r.Reason), r.At, r.InvalidityDate
-		}
-	}
+	setState(&record, c.Revocation)
 	return record
+}
+
+// setState tells a record what the latest entry of its sequence says; nil is none.
+func setState(record *revocation.Record, latest *ca.Revocation) {
+	if latest == nil {
+		return
+	}
+	record.ChangedAt = latest.At
+	if latest.Reason != issuance.RemoveFromCRL {
+		record.Revoked, record.Reason, record.RevokedAt, record.InvalidityDate = true, int(latest.Reason), latest.At, latest.InvalidityDate
+	}
 }
 
 func writeCheck(w io.Writer, r revocation.Report, most int) {
