@@ -31,8 +31,8 @@ const (
 type RevocationPlan struct {
 	// ApproveAbove is how many certificates one person may revoke by one order; for more, another must approve. 0: any number.
 	ApproveAbove int
-	// LotsPerSecond bounds how fast a job goes on, in lots of LotSize. Besides, it rests as long as each lot took, so that issuance has
-	// half of the database's time at least. 0: DefaultLotsPerSecond.
+	// LotsPerSecond bounds how fast a job goes on, in lots of LotSize. Besides, unless keys are compromised, it rests as long as each lot
+	// took, so that issuance has half of the database's time at least. 0: DefaultLotsPerSecond.
 	LotsPerSecond float64
 }
 

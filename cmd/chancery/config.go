@@ -91,8 +91,8 @@ type ActivationConfig struct {
 type RevocationConfig struct {
 	// ApproveAbove is how many certificates one person may revoke by one order: for more, another must approve. Default: 0, any number.
 	ApproveAbove int `yaml:"approve_above" env:"APPROVE_ABOVE"`
-	// LotsPerSecond bounds how fast such an order is carried out, in lots of 500 certificates: 1 to 1000. It also rests after each lot
-	// for as long as that took, so that issuance has half of the database's time at least. Default: 10.
+	// LotsPerSecond bounds how fast such an order is carried out, in lots of 500 certificates: 1 to 1000. Unless keys are compromised, it
+	// also rests after each lot for as long as that took, so that issuance has half of the database's time at least. Default: 10.
 	LotsPerSecond int `yaml:"lots_per_second" env:"LOTS_PER_SECOND"`
 }
 
