@@ -44,6 +44,7 @@ var mayImport = map[string][]string{
 	"issuance":             {"policies"},
 	"keeper":               {"hsm"},
 	"migrations":           {},
+	"mirror":               {"ca", "issuance"},
 	"policies":             {"access", "csr", "strictyaml"},
 	"policies/analysis":    {"policies"},
 	"policies/trial":       {"access", "csr", "policies", "strictyaml"},

@@ -20,6 +20,7 @@ type Authority struct {
 	Certificate *x509.Certificate
 	Issuer      *issuance.Issuer
 
+	lists    CRLLists
 	failedAt atomic.Int64 // Unix nanoseconds of the key's last failure, until it signs again or has rested
 }
 

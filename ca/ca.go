@@ -44,9 +44,11 @@ type CA struct {
 	jobs          wakes
 	lags          *lags
 	directory     *directory
+	mirror        CRLMirror
 }
 
-// Config is what a CA is made of. Every field but PolicyPlan, Revocations, KeyLists, CAA, Metrics and Transparency is required.
+// Config is what a CA is made of. Every field but PolicyPlan, Revocations, KeyLists, CAA, Metrics, Transparency, Lists and Mirror is
+// required.
 type Config struct {
 	Store       Store
 	Authorities []*Authority  // the first is the default issuer
@@ -64,6 +66,10 @@ type Config struct {
 	Metrics     Metrics
 	// Transparency is needed where a profile asks for it alone.
 	Transparency Transparency
+	// Lists are of authorities, by name, that do not make one complete CRL by their record's plan.
+	Lists map[string]CRLLists
+	// Mirror, where there is one, is where CRLs are put besides being served.
+	Mirror CRLMirror
 }
 
 // Replica names this process among those that share the database. Name is unique among living replicas and stays the same over
@@ -105,6 +111,7 @@ func New(cfg Config) (*CA, error) {
 		keyLists: cfg.KeyLists, caa: cfg.CAA, transparency: cfg.Transparency,
 		rates: newRates(), replica: cfg.Replica, now: cfg.Now, random: cfg.Random, newID: cfg.NewID, log: cfg.Log, metrics: cfg.Metrics,
 		publications: newPublications(), bulk: cfg.Revocations, jobs: make(wakes, 1), lags: newLags(), directory: newDirectory(),
+		mirror: cfg.Mirror,
 	}
 	if err := checkTransparency(cfg.Policies, cfg.Transparency); err != nil {
 		return nil, err
@@ -120,6 +127,10 @@ func New(cfg Config) (*CA, error) {
 	for _, a := range cfg.Authorities {
 		if a.Issuer == nil || c.authorities[a.Name] != nil {
 			return nil, fmt.Errorf("ca: authority %q is given twice or cannot sign", a.Name)
+		}
+		a.lists = cfg.Lists[a.Name]
+		if err := a.lists.check(a); err != nil {
+			return nil, fmt.Errorf("ca: the CRLs of authority %q: %w", a.Name, err)
 		}
 		c.authorities[a.Name] = a
 		c.authorityKeys = append(c.authorityKeys, a.Certificate.RawSubjectPublicKeyInfo)
@@ -142,6 +153,7 @@ var (
 	ErrUnavailable         = errors.New("a part that is needed is away for the moment")
 	ErrIntentLost          = errors.New("the intent is no longer this replica's")
 	ErrFenced              = errors.New("another replica has taken over")
+	ErrStalePosition       = errors.New("the position is none that the server knows")
 	ErrExists              = errors.New("it exists already")
 	ErrOfFile              = errors.New("it stands in the configuration file, and is changed there")
 	ErrChanged             = errors.New("it has been changed since it was looked at")

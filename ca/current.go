@@ -2,12 +2,16 @@ package ca
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
+	"math/big"
 	"slices"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/chancery-ca/chancery/issuance"
 )
 
 const (
@@ -18,19 +22,30 @@ const (
 
 // publications are the current CRLs as this replica knows them. They stay served while the store is away.
 type publications struct {
-	wake chan struct{}
-	mu   sync.Mutex
-	byID map[[2]string]*publication
+	wake  chan struct{}
+	mu    sync.Mutex
+	byID  map[crlID]*publication
+	lists map[crlID]*keptList
+}
+
+// crlID names a scope's complete CRL, or its delta.
+type crlID struct {
+	issuer, scope string
+	delta         bool
 }
 
 type publication struct {
 	record    CRLRecord
 	checkedAt time.Time
-	madeAt    time.Time // when this replica last made one
+	madeAt    time.Time     // when this replica last made one
+	took      time.Duration // how long that was at it
+	spoilt    bool          // what the store holds cannot be served
+	mirrored  *big.Int      // number of the one that was put into the mirror last
+	warnedAt  time.Time
 }
 
 func newPublications() *publications {
-	return &publications{wake: make(chan struct{}, 1), byID: map[[2]string]*publication{}}
+	return &publications{wake: make(chan struct{}, 1), byID: map[crlID]*publication{}, lists: map[crlID]*keptList{}}
 }
 
 // wakeUp makes the publisher look at once. A wake-up that is waiting already is enough.
@@ -41,76 +56,159 @@ func (p *publications) wakeUp() {
 	}
 }
 
+// of is what is known of a CRL; p.mu is held.
+func (p *publications) of(id crlID) *publication {
+	known := p.byID[id]
+	if known == nil {
+		known = &publication{}
+		p.byID[id] = known
+	}
+	return known
+}
+
+// kept is the list of a scope in memory.
+func (p *publications) kept(issuer, scope string) *keptList {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	id := crlID{issuer: issuer, scope: scope}
+	if p.lists[id] == nil {
+		p.lists[id] = &keptList{}
+	}
+	return p.lists[id]
+}
+
+// rested tells whether the next CRL may be made: the longer one takes, the more revocations share the next.
 func (p *publications) rested(d CRLDue, now time.Time) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	known := p.byID[[2]string{d.Issuer, d.Scope}]
-	return known == nil || now.Sub(known.madeAt).Abs() >= publishRest
-}
-
-func (p *publications) entries(authority, scope string) int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if known := p.byID[[2]string{authority, scope}]; known != nil {
-		return known.record.Entries
-	}
-	return 0
+	known := p.byID[crlID{d.Issuer, d.Scope, d.Delta}]
+	return known == nil || now.Sub(known.madeAt).Abs() >= max(publishRest, known.took)
 }
 
 // keep remembers a CRL that was made here.
-func (p *publications) keep(r CRLRecord, now time.Time) {
+func (p *publications) keep(r CRLRecord, now time.Time, took time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.byID[[2]string{r.Issuer, r.Scope}] = &publication{record: r, checkedAt: now, madeAt: now}
+	known := p.of(crlID{r.Issuer, r.Scope, r.Base != nil})
+	r.Pending = nil
+	known.record, known.checkedAt, known.madeAt, known.took, known.spoilt = r, now, now, took, false
 }
 
-func (p *publications) cached(authority, scope string) (CRLRecord, time.Time, bool) {
+func (p *publications) cached(id crlID) (CRLRecord, time.Time, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	known := p.byID[[2]string{authority, scope}]
-	if known == nil {
+	known := p.byID[id]
+	if known == nil || known.record.Number == nil {
 		return CRLRecord{}, time.Time{}, false
 	}
 	return known.record, known.checkedAt, true
 }
 
 // refresh remembers what the store said; the higher number wins.
-func (p *publications) refresh(authority, scope string, r CRLRecord, now time.Time) CRLRecord {
+func (p *publications) refresh(id crlID, r CRLRecord, now time.Time) CRLRecord {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	id := [2]string{authority, scope}
-	known := p.byID[id]
-	if known == nil {
-		known = &publication{}
-		p.byID[id] = known
-	}
+	known := p.of(id)
 	known.checkedAt = now
 	if len(r.DER) > 0 && (known.record.Number == nil || r.Number.Cmp(known.record.Number) > 0) {
-		known.record = r
+		known.record, known.spoilt = r, false
 	}
 	return known.record
+}
+
+// spoil remembers that the store's CRL cannot be served; it tells whether that is news.
+func (p *publications) spoil(id crlID, now time.Time) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	known := p.of(id)
+	news := !known.spoilt
+	known.spoilt, known.checkedAt = true, now
+	return news
+}
+
+// takeSpoilt are scopes that need a CRL because the current one cannot be served.
+func (p *publications) takeSpoilt() (due []CRLDue) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for id, known := range p.byID {
+		if known.spoilt {
+			due = append(due, CRLDue{Issuer: id.issuer, Scope: id.scope, Delta: id.delta, Why: "corrupted"})
+		}
+	}
+	return due
 }
 
 // CurrentCRL is the CRL to serve for a scope, not older than a quarter of a second; while the store is away, the last one known. It
 // returns ErrNotFound when there has never been one. Everybody may read it.
 func (c *CA) CurrentCRL(ctx context.Context, authority, scope string) (CRLRecord, error) {
-	known, checkedAt, ok := c.publications.cached(authority, scope)
+	return c.currentCRL(ctx, crlID{issuer: authority, scope: scope}, c.store.CurrentCRL)
+}
+
+// CurrentDelta is CurrentCRL for the delta CRL of a scope.
+func (c *CA) CurrentDelta(ctx context.Context, authority, scope string) (CRLRecord, error) {
+	return c.currentCRL(ctx, crlID{authority, scope, true}, c.store.CurrentDelta)
+}
+
+func (c *CA) currentCRL(ctx context.Context, id crlID, read func(context.Context, string, string, *big.Int) (CRLRecord, error)) (CRLRecord, error) {
+	known, checkedAt, ok := c.publications.cached(id)
 	now := c.now()
 	if ok && now.Sub(checkedAt).Abs() < crlFreshness {
 		return known, nil
 	}
-	fresh, err := c.store.CurrentCRL(ctx, authority, scope, known.Number)
+	fresh, err := read(ctx, id.issuer, id.scope, known.Number)
 	switch {
 	case err == nil:
-		if len(fresh.DER) > 0 {
-			c.lags.elsewhere(authority, scope, fresh.ThisUpdate)
+		if err := c.checkStored(ctx, fresh); err == nil {
+			if len(fresh.DER) > 0 {
+				c.lags.elsewhere(id.issuer, id.scope, fresh.ThisUpdate)
+			}
+			return c.publications.refresh(id, fresh, now), nil
+		} else if c.publications.spoil(id, now) {
+			c.metrics.Failed("stored crl")
+			c.log.ErrorContext(ctx, "the stored CRL cannot be served; the last good one stays served, and a new one is made", "authority", id.issuer,
+				"scope", id.scope, "number", fresh.Number.String(), "error", err)
+			c.publications.wakeUp()
 		}
-		return c.publications.refresh(authority, scope, fresh, now), nil
+		if ok {
+			return known, nil
+		}
+		return CRLRecord{}, fmt.Errorf("the CRL of %s: %w", id.issuer, ErrUnavailable)
 	case ok && !errors.Is(err, ErrNotFound):
-		c.log.WarnContext(ctx, "serving the last CRL known: the store does not answer", "authority", authority, "error", err)
+		c.log.WarnContext(ctx, "serving the last CRL known: the store does not answer", "authority", id.issuer, "error", err)
 		return known, nil
 	}
 	return CRLRecord{}, err
+}
+
+// checkStored reads a CRL that came from the store from end to end and verifies it: it may be another replica's, and it may have suffered.
+func (c *CA) checkStored(ctx context.Context, r CRLRecord) error {
+	if len(r.DER) == 0 {
+		return nil // it is the one that is known
+	}
+	read, err := issuance.ReadCRL(r.DER)
+	if err != nil {
+		return err
+	}
+	if read.Number.Cmp(r.Number) != 0 || (read.Base == nil) != (r.Base == nil) {
+		return fmt.Errorf("it has the number %s", read.Number)
+	}
+	certificate, err := c.certificateOf(ctx, r.Issuer)
+	if err != nil {
+		return err
+	}
+	return read.VerifiedBy(certificate)
+}
+
+// certificateOf is the certificate of any authority known.
+func (c *CA) certificateOf(ctx context.Context, name string) (*x509.Certificate, error) {
+	if a := c.authorities[name]; a != nil {
+		return a.Certificate, nil
+	}
+	a, err := c.PublicAuthority(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	return x509.ParseCertificate(a.Certificate)
 }
 
 // directory is the list of authorities as this replica knows it. It stays served while the store is away.
@@ -163,9 +261,19 @@ func (c *CA) LearnPublished(ctx context.Context) error {
 		return fmt.Errorf("reading the authorities: %w", err)
 	}
 	for _, a := range authorities {
-		// An authority may have no CRL yet.
-		if _, err := c.CurrentCRL(ctx, a.Name, FullScope); err != nil && !errors.Is(err, ErrNotFound) {
-			return fmt.Errorf("reading the CRL of %q: %w", a.Name, err)
+		states, err := c.store.CRLStates(ctx, a.Name)
+		if err != nil {
+			return fmt.Errorf("reading the CRL scopes of %q: %w", a.Name, err)
+		}
+		for _, s := range states {
+			// A scope may have no CRL yet.
+			for _, read := range []func(context.Context, string, string) (CRLRecord, error){c.CurrentCRL, c.CurrentDelta} {
+				r, err := read(ctx, a.Name, s.Scope)
+				if err != nil && !errors.Is(err, ErrNotFound) {
+					return fmt.Errorf("reading a CRL of %q: %w", a.Name, err)
+				}
+				c.mirrorCRL(ctx, r)
+			}
 		}
 	}
 	return nil

@@ -2,11 +2,11 @@ package ca
 
 import (
 	"context"
-	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"math/big"
+	"sync"
 	"time"
 
 	"github.com/chancery-ca/chancery/audit"
@@ -27,52 +27,74 @@ const (
 	publishLeasePerEntry = 20 * time.Microsecond
 )
 
+// publishAtOnce is how many scopes a replica works on at a time: while one waits for the key or the disk, another is built.
+const publishAtOnce = 4
+
 // PublishDue makes the CRLs that are due. Another replica doing so is no error, and what fails is due again at the next look.
 func (c *CA) PublishDue(ctx context.Context) {
-	names := make([]string, 0, len(c.authorities))
-	for name := range c.authorities {
-		names = append(names, name)
+	schedules := make([]CRLSchedule, 0, len(c.authorities))
+	for _, a := range c.authorities {
+		schedules = append(schedules, a.schedule())
 	}
-	due, err := c.store.DueCRLs(ctx, names)
+	due, err := c.store.DueCRLs(ctx, schedules)
 	if err != nil {
 		if ctx.Err() == nil {
 			c.log.ErrorContext(ctx, "looking for due CRLs failed; the last ones stay served", "error", err)
 		}
 		return
 	}
+	due = append(due, c.publications.takeSpoilt()...)
+	var working sync.WaitGroup
+	places := make(chan struct{}, publishAtOnce)
 	for _, d := range due {
 		if !c.publications.rested(d, c.now()) {
 			continue
 		}
-		switch err := c.Publish(ctx, d.Issuer, d.Scope); {
-		case err == nil, errors.Is(err, ErrFenced), ctx.Err() != nil:
-		default:
-			c.metrics.Failed("publish")
-			c.log.ErrorContext(ctx, "publishing a CRL failed; trying again", "authority", d.Issuer, "scope", d.Scope, "why", d.Why, "error", err)
-		}
+		places <- struct{}{}
+		working.Go(func() {
+			defer func() { <-places }()
+			c.publishOne(ctx, d)
+		})
+	}
+	working.Wait()
+	c.watchEnds(ctx)
+}
+
+func (c *CA) publishOne(ctx context.Context, d CRLDue) {
+	switch err := c.publish(ctx, d); {
+	case err == nil, errors.Is(err, ErrFenced), ctx.Err() != nil:
+	default:
+		c.metrics.Failed("publish")
+		c.log.ErrorContext(ctx, "publishing a CRL failed; trying again", "authority", d.Issuer, "scope", d.Scope, "delta", d.Delta, "why", d.Why, "error", err)
 	}
 }
 
-// Publish makes the next CRL of a scope. Reading it from top to bottom is reading the procedure: claim the scope, read its state in one
-// snapshot, build the list, record the intent, sign and verify, make it the current one.
+// Publish makes the next complete CRL of a scope now, due or not.
+func (c *CA) Publish(ctx context.Context, authority, scope string) error {
+	return c.publish(ctx, CRLDue{Issuer: authority, Scope: scope, Why: "demand"})
+}
+
+// publish makes the next CRL of a scope. Reading it from top to bottom is reading the procedure: claim the scope, bring what has changed
+// into the list that is kept of it, build the CRL, record the intent, sign and verify, make it the current one.
 //
 // ErrFenced means that another replica is at it, or has taken over in the middle: what was signed here is then never served. A crash
 // after the intent leaves a number unused; the next number is higher.
-func (c *CA) Publish(ctx context.Context, authority, scope string) error {
+func (c *CA) publish(ctx context.Context, due CRLDue) error {
 	started := c.now()
-	a, err := c.authority(authority)
+	a, err := c.authority(due.Issuer)
 	if err != nil {
 		return err
 	}
 	if !a.healthy(c.now()) {
 		return fmt.Errorf("the key of %s failed a moment ago: %w", a.Name, ErrUnavailable)
 	}
-	lease := publishLease + time.Duration(c.publications.entries(a.Name, scope))*publishLeasePerEntry
-	claim, err := c.store.ClaimCRL(ctx, a.Name, scope, c.replica, lease)
+	kept := c.publications.kept(a.Name, due.Scope)
+	kept.working.Lock()
+	defer kept.working.Unlock()
+	claim, contents, err := c.nextContents(ctx, a, due, kept)
 	if err != nil {
-		return fmt.Errorf("claiming the CRL scope: %w", err)
+		return err
 	}
-	contents := nextCRL(claim, a.CRL)
 	prepared, err := a.Issuer.PrepareCRL(contents)
 	if err != nil {
 		return fmt.Errorf("building CRL %s: %w", contents.Number, err)
@@ -89,31 +111,118 @@ func (c *CA) Publish(ctx context.Context, authority, scope string) error {
 		return fmt.Errorf("recording the intent of CRL %s: %w", contents.Number, err)
 	}
 	a.recovered()
-	record, err := c.recordCRL(ctx, claim, signed)
+	record, err := c.recordCRL(ctx, claim, contents.Base, signed)
 	if err != nil {
 		return fmt.Errorf("recording CRL %s: %w", contents.Number, err)
 	}
-	c.publications.keep(record, c.now())
-	c.tellLags(a.Name, scope, started)
-	c.metrics.Published(a.Name, scope, signed.Entries, c.now().Sub(started), signed.NextUpdate)
+	c.publications.keep(record, c.now(), c.now().Sub(started))
+	c.mirrorCRL(ctx, record)
+	c.tellLags(a.Name, due.Scope, started)
+	c.metrics.Published(a.Name, due.scopeName(), signed.Entries, c.now().Sub(started), signed.NextUpdate)
 	return nil
 }
 
-// nextCRL is what the next CRL of a claimed scope says. The number is the Unix time in milliseconds, or one more than the last where the
-// clock is behind it, so that not even a restored backup brings a lower one.
-func nextCRL(claim CRLClaim, plan CRLPlan) issuance.CRLContents {
+// nextContents claims a scope and says what its next CRL holds.
+func (c *CA) nextContents(ctx context.Context, a *Authority, due CRLDue, kept *keptList) (CRLClaim, issuance.CRLContents, error) {
+	ask := CRLAsk{Issuer: a.Name, Scope: due.Scope, By: c.replica, Lease: publishLease, Delta: due.Delta}
+	if due.Delta {
+		claim, err := c.store.ClaimCRL(ctx, ask)
+		if err != nil {
+			return claim, issuance.CRLContents{}, fmt.Errorf("claiming the CRL scope: %w", err)
+		}
+		contents := a.contents(claim, a.lists.deltaValidity(a.plan().Validity))
+		contents.Base, contents.Freshest = claim.Published, ""
+		for _, e := range claim.Changes {
+			contents.Entries = append(contents.Entries, e.CRLEntry)
+		}
+		return claim, contents, nil
+	}
+	claim, err := c.claimKept(ctx, ask, kept)
+	if err != nil {
+		return claim, issuance.CRLContents{}, err
+	}
+	contents := a.contents(claim, a.plan().Validity)
+	if err := kept.apply(claim, contents.ThisUpdate); err != nil {
+		return claim, issuance.CRLContents{}, fmt.Errorf("bringing changes into the list: %w", err)
+	}
+	contents.Revoked = &kept.revoked
+	return claim, contents, nil
+}
+
+// claimKept claims a scope from where the kept list stands. A list that is not there yet is read first, while nobody is held up by a claim.
+func (c *CA) claimKept(ctx context.Context, ask CRLAsk, kept *keptList) (CRLClaim, error) {
+	for try := 0; ; try++ {
+		if kept.at == (FeedPosition{}) {
+			if err := c.readList(ctx, ask, kept); err != nil {
+				return CRLClaim{}, fmt.Errorf("reading what is revoked: %w", err)
+			}
+		}
+		ask.Since = kept.at
+		ask.Lease = publishLease + time.Duration(kept.revoked.Len())*publishLeasePerEntry
+		claim, err := c.store.ClaimCRL(ctx, ask)
+		if errors.Is(err, ErrStalePosition) && try == 0 {
+			kept.at = FeedPosition{} // the server has begun another life
+			continue
+		}
+		if err != nil {
+			return claim, fmt.Errorf("claiming the CRL scope: %w", err)
+		}
+		return claim, nil
+	}
+}
+
+// readBatch is how many entries are brought into a list at a time while it is read.
+const readBatch = 10_000
+
+func (c *CA) readList(ctx context.Context, ask CRLAsk, kept *keptList) error {
+	ctx, cancel := context.WithTimeout(ctx, publishDeadline)
+	defer cancel()
+	var list issuance.Revoked
+	batch := make([]issuance.RevokedEntry, 0, readBatch)
+	flush := func() error {
+		err := list.Apply(c.now(), batch)
+		batch = batch[:0]
+		return err
+	}
+	at, err := c.store.ListedRevocations(ctx, ask.Issuer, ask.Scope, func(e issuance.RevokedEntry) error {
+		if batch = append(batch, e); len(batch) == readBatch {
+			return flush()
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if err := flush(); err != nil {
+		return err
+	}
+	kept.revoked, kept.at = list, at
+	return nil
+}
+
+// contents are what the next CRL of a claimed scope says, but for its entries. The number is the Unix time in milliseconds, or one more
+// than the last where the clock is behind it, so that not even a restored backup brings a lower one.
+func (a *Authority) contents(claim CRLClaim, validity time.Duration) issuance.CRLContents {
 	number := big.NewInt(claim.Now.UnixMilli())
 	if next := new(big.Int).Add(claim.LastNumber, big.NewInt(1)); next.Cmp(number) > 0 {
 		number = next
 	}
 	thisUpdate := claim.Now.Truncate(time.Second)
-	return issuance.CRLContents{Number: number, ThisUpdate: thisUpdate, NextUpdate: thisUpdate.Add(plan.Validity), Entries: claim.Entries}
+	c := issuance.CRLContents{Number: number, ThisUpdate: thisUpdate, NextUpdate: thisUpdate.Add(validity), Contains: a.lists.Contains}
+	point := a.Distribution(claim.Scope)
+	if !claim.Alone {
+		c.Distribution = point.URL
+	}
+	if a.lists.DeltaPeriod > 0 {
+		c.Freshest = point.DeltaURL
+	}
+	return c
 }
 
 // crlRecorder makes a CRL's intent durable, with its audit leaf, when issuance is about to sign.
 func (c *CA) crlRecorder(claim CRLClaim) issuance.Recorder {
 	return issuance.RecorderFunc(func(ctx context.Context, s issuance.Signing) error {
-		i := CRLIntent{Issuer: claim.Issuer, Scope: claim.Scope, Number: s.Number, TBS: sha256.Sum256(s.TBS), Fence: claim.Fence, Owner: c.replica, At: c.now()}
+		i := CRLIntent{Issuer: claim.Issuer, Scope: claim.Scope, Number: s.Number, TBS: s.Digest, Fence: claim.Fence, Owner: c.replica, At: c.now()}
 		leaf, err := c.leaf(audit.CRLIntended, "system", "", i.At, map[string]string{
 			"issuer": i.Issuer, "scope": i.Scope, "number": i.Number.String(), "tbs_sha256": hex.EncodeToString(i.TBS[:]),
 		})
@@ -124,9 +233,9 @@ func (c *CA) crlRecorder(claim CRLClaim) issuance.Recorder {
 	})
 }
 
-func (c *CA) recordCRL(ctx context.Context, claim CRLClaim, signed *issuance.CRL) (CRLRecord, error) {
+func (c *CA) recordCRL(ctx context.Context, claim CRLClaim, base *big.Int, signed *issuance.CRL) (CRLRecord, error) {
 	record := CRLRecord{
-		Issuer: claim.Issuer, Scope: claim.Scope, Number: signed.Number, DER: signed.DER, ThisUpdate: signed.ThisUpdate,
+		Issuer: claim.Issuer, Scope: claim.Scope, Number: signed.Number, Base: base, DER: signed.DER, ThisUpdate: signed.ThisUpdate,
 		NextUpdate: signed.NextUpdate, Entries: signed.Entries, Pending: claim.Pending, EventID: c.newID(),
 	}
 	published, err := c.leafWithID(record.EventID, audit.CRLPublished, "system", "", c.now(), crlData(record))
@@ -141,8 +250,12 @@ func (c *CA) recordCRL(ctx context.Context, claim CRLClaim, signed *issuance.CRL
 }
 
 func crlData(r CRLRecord) map[string]string {
-	return map[string]string{
+	data := map[string]string{
 		"issuer": r.Issuer, "scope": r.Scope, "number": r.Number.String(), "crl_sha256": hexSHA256(r.DER), "entries": fmt.Sprint(r.Entries),
 		"this_update": r.ThisUpdate.UTC().Format(time.RFC3339), "next_update": r.NextUpdate.UTC().Format(time.RFC3339),
 	}
+	if r.Base != nil {
+		data["base"] = r.Base.String()
+	}
+	return data
 }

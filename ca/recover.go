@@ -82,6 +82,7 @@ func (c *CA) Run(ctx context.Context) {
 	others.Go(func() {
 		c.seeWoken(ctx, c.jobs, duty{jobsEvery, slog.LevelError, "revoking many certificates failed; trying again", true, c.RunRevocations})
 	})
+	others.Go(func() { c.store.WatchRevocations(ctx, c.publications.wakeUp) })
 	c.every(ctx, publishEvery, c.publications.wake, func() { c.PublishDue(ctx) })
 	others.Wait()
 }

@@ -44,7 +44,7 @@ func TestCRLNumberOnlyRises(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		last := big.NewInt(rapid.Int64Range(0, 1<<60).Draw(t, "last"))
 		now := time.UnixMilli(rapid.Int64Range(1, 1<<45).Draw(t, "now"))
-		next := nextCRL(CRLClaim{LastNumber: last, Now: now}, CRLPlan{Validity: time.Hour})
+		next := new(Authority).contents(CRLClaim{LastNumber: last, Now: now, Scope: FullScope, Alone: true}, time.Hour)
 		if next.Number.Cmp(last) <= 0 || next.Number.Cmp(big.NewInt(now.UnixMilli())) < 0 {
 			t.Fatalf("after %s at %s comes %s", last, now, next.Number)
 		}

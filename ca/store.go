@@ -3,7 +3,6 @@ package ca
 import (
 	"context"
 	"crypto/x509"
-	"math/big"
 	"time"
 
 	"github.com/chancery-ca/chancery/audit"
@@ -88,27 +87,6 @@ type RevocationStore interface {
 	RecordCompromisedKey(ctx context.Context, spki [32]byte, issuer string, serial []byte, at time.Time, leaves ...audit.Leaf) error
 }
 
-// CRLStore keeps CRLs and says who may make the next. A scope is what one distribution point covers.
-type CRLStore interface {
-	// DueCRLs are the scopes of the named authorities that need a new CRL: a revocation is pending, none was ever published, or
-	// the current one's nextUpdate is nearer than the authority's overlap.
-	DueCRLs(ctx context.Context, authorities []string) ([]CRLDue, error)
-	// ClaimCRL makes the claimant the only publisher of a scope for the length of the lease and tells it, in one snapshot, the
-	// state that the next CRL must show. ErrFenced while another's lease runs. The fence rises with every claim.
-	ClaimCRL(ctx context.Context, issuer, scope string, by Replica, lease time.Duration) (CRLClaim, error)
-	// RecordCRLIntent makes a CRL's number and the digest of its to-be-signed bytes durable. ErrFenced when the claim is stale or
-	// the number is not above every earlier one of the scope.
-	RecordCRLIntent(ctx context.Context, i CRLIntent, leaves ...audit.Leaf) error
-	// RecordCRL makes a signed CRL the current one, clears what was pending in the claim's snapshot, and ends the claim. ErrFenced
-	// when the claim is stale: then the CRL must not be released.
-	RecordCRL(ctx context.Context, c CRLRecord, fence int64, leaves ...audit.Leaf) error
-	// ImportCRL makes a CRL signed elsewhere the current one of an authority's scope; ErrFenced when its number is not above the last.
-	ImportCRL(ctx context.Context, c CRLRecord, leaves ...audit.Leaf) error
-	// CurrentCRL is the CRL of a scope with the highest number; ErrNotFound before the first. When the number is the one given in
-	// unless, the DER is left empty: the caller has it.
-	CurrentCRL(ctx context.Context, issuer, scope string, unless *big.Int) (CRLRecord, error)
-}
-
 // AuthorityRecord is an authority as it is kept. It names its key and never holds it.
 type AuthorityRecord struct {
 	Name        string
@@ -134,15 +112,6 @@ type KeyName struct {
 	Label string // CKA_LABEL
 	ID    []byte // CKA_ID
 }
-
-// CRLPlan says when an authority's CRL is made. For an offline authority it only informs.
-type CRLPlan struct {
-	Period   time.Duration // a new one is made at least so often
-	Validity time.Duration // nextUpdate - thisUpdate
-}
-
-// FullScope is the CRL scope of all certificates of an authority.
-const FullScope = "full"
 
 // Request is a request with all facts that its decision saw; later policies are tried on it.
 type Request struct {
@@ -314,42 +283,4 @@ type Filter struct {
 type Page struct {
 	Certificates []Certificate
 	Next         string
-}
-
-// CRLDue is a scope that needs a new CRL.
-type CRLDue struct {
-	Issuer, Scope string
-	Why           string // "first", "revocation", "schedule"
-}
-
-// CRLClaim is the right to make the next CRL of a scope, and the state that it must show.
-type CRLClaim struct {
-	Issuer, Scope string
-	Fence         int64
-	LastNumber    *big.Int  // highest number ever intended; 0 when none
-	Now           time.Time // the database's clock at the snapshot
-	Entries       []issuance.CRLEntry
-	Pending       []int64 // what RecordCRL clears
-}
-
-// CRLIntent is a to-be-signed CRL that must be durable before a key is asked.
-type CRLIntent struct {
-	Issuer, Scope string
-	Number        *big.Int
-	TBS           [32]byte // SHA-256 of the to-be-signed bytes
-	Fence         int64
-	Owner         Replica
-	At            time.Time
-}
-
-// CRLRecord is a signed CRL.
-type CRLRecord struct {
-	Issuer, Scope string
-	Number        *big.Int
-	DER           []byte
-	ThisUpdate    time.Time
-	NextUpdate    time.Time
-	Entries       int
-	Pending       []int64
-	EventID       string
 }

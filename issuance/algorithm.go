@@ -67,9 +67,17 @@ var errSignature = errors.New("the signature does not verify")
 
 // verify checks a signature over a message.
 func (a algorithm) verify(public crypto.PublicKey, message, signature []byte) error {
+	return a.verifyDigest(public, a.digest(message), signature)
+}
+
+// digest is what is signed of a message.
+func (a algorithm) digest(message []byte) []byte {
 	h := a.hash.New()
 	h.Write(message)
-	digest := h.Sum(nil)
+	return h.Sum(nil)
+}
+
+func (a algorithm) verifyDigest(public crypto.PublicKey, digest, signature []byte) error {
 	switch key := public.(type) {
 	case *ecdsa.PublicKey:
 		if !ecdsa.VerifyASN1(key, digest, signature) {

@@ -1,8 +1,6 @@
 package issuance
 
 import (
-	"bytes"
-	"cmp"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -29,7 +27,8 @@ type PreparedCRL struct {
 	thisUpdate time.Time
 	nextUpdate time.Time
 	entries    int
-	tbs        []byte
+	room       []byte // the CRL to be: room for its head, the TBS, and room for the signature
+	tbs        []byte // in room
 	digest     [sha256.Size]byte
 }
 
@@ -41,6 +40,7 @@ func (p *PreparedCRL) Digest() [sha256.Size]byte { return p.digest }
 
 // PrepareCRL encodes a CRL, version 2, and lints it under a placeholder in place of the signature. The key is not used. A refusal by a
 // lint is a *LintError. What would be wrong with a single entry refuses the whole list: a CRL that leaves one out would vouch for it.
+// The octets of a Revoked are copied, and it may change afterwards.
 func (i *Issuer) PrepareCRL(c CRLContents) (*PreparedCRL, error) {
 	prepared, err := i.prepareCRL(c)
 	if err != nil {
@@ -50,178 +50,196 @@ func (i *Issuer) PrepareCRL(c CRLContents) (*PreparedCRL, error) {
 }
 
 func (i *Issuer) prepareCRL(c CRLContents) (*PreparedCRL, error) {
-	if c.Number == nil || c.Number.Sign() <= 0 || c.Number.BitLen() > maxNumberBits {
-		return nil, errors.New("the number is not above 0 and below 2^159")
+	for _, n := range []*big.Int{c.Number, c.Base} {
+		if n != nil && (n.Sign() <= 0 || n.BitLen() > maxNumberBits) || c.Number == nil {
+			return nil, errors.New("the number is not above 0 and below 2^159")
+		}
+	}
+	if c.Base != nil && c.Base.Cmp(c.Number) >= 0 {
+		return nil, fmt.Errorf("the base %s of a delta CRL is not below its number %s", c.Base, c.Number)
 	}
 	c.ThisUpdate, c.NextUpdate = c.ThisUpdate.UTC().Truncate(time.Second), c.NextUpdate.UTC().Truncate(time.Second)
 	if !c.NextUpdate.After(c.ThisUpdate) {
 		return nil, fmt.Errorf("nextUpdate is %s, not after thisUpdate, which is %s", stamp(c.NextUpdate), stamp(c.ThisUpdate))
 	}
-	entries, err := orderedEntries(c)
+	list, err := c.revoked()
 	if err != nil {
 		return nil, err
 	}
-	if err := i.lintCRL(c, lintSample(entries)); err != nil {
-		return nil, err
-	}
-	tbs, err := i.marshalCRL(c, entries)
+	linted, err := i.assembleTBS(c, list.sampled())
 	if err != nil {
 		return nil, err
+	}
+	draft, err := i.key.draft(linted.tbs())
+	if err != nil {
+		return nil, err
+	}
+	if err := i.crlLinter.check(draft, c.Base != nil || c.Freshest != ""); err != nil {
+		return nil, err
+	}
+	whole := linted
+	if list.Len() > lintWhole {
+		if whole, err = i.assembleTBS(c, list.entries); err != nil {
+			return nil, err
+		}
 	}
 	return &PreparedCRL{
-		issuer: i, number: new(big.Int).Set(c.Number), thisUpdate: c.ThisUpdate, nextUpdate: c.NextUpdate, entries: len(entries),
-		tbs: tbs, digest: sha256.Sum256(tbs),
+		issuer: i, number: new(big.Int).Set(c.Number), thisUpdate: c.ThisUpdate, nextUpdate: c.NextUpdate, entries: list.Len(),
+		room: whole, tbs: whole.tbs(), digest: sha256.Sum256(whole.tbs()),
 	}, nil
 }
 
-// orderedEntries checks the entries and puts them in order of serial number. The entries and serials of c stay as they are.
-func orderedEntries(c CRLContents) ([]CRLEntry, error) {
-	entries := slices.Clone(c.Entries)
-	for n := range entries {
-		e := &entries[n]
-		e.Serial = bytes.TrimLeft(e.Serial, "\x00")
-		if len(e.Serial) == 0 || len(e.Serial) > maxSerial {
-			return nil, fmt.Errorf("the serial number %x is not of 1 to %d octets", e.Serial, maxSerial)
+// revoked is the one that the contents name, or one of the entries that they hold.
+func (c *CRLContents) revoked() (*Revoked, error) {
+	if c.Revoked != nil {
+		if len(c.Entries) > 0 {
+			return nil, errors.New("there are both kept entries and others")
 		}
-		if e.Reason < Unspecified || e.Reason > AACompromise || e.Reason == 7 || e.Reason == RemoveFromCRL {
+		return c.Revoked, nil
+	}
+	list := &Revoked{delta: c.Base != nil}
+	entries := make([]RevokedEntry, len(c.Entries))
+	for n, e := range c.Entries {
+		if !list.stands(e.Reason) {
 			return nil, fmt.Errorf("%s cannot be the reason of %x on a complete CRL", e.Reason, e.Serial)
 		}
-		if e.RevokedAt.IsZero() {
-			return nil, fmt.Errorf("%x has no time of revocation", e.Serial)
-		}
-		e.RevokedAt = e.RevokedAt.UTC().Truncate(time.Second)
-		if e.RevokedAt.After(c.ThisUpdate) {
-			e.RevokedAt = c.ThisUpdate
-		}
+		entries[n].CRLEntry = e
 	}
-	slices.SortFunc(entries, func(a, b CRLEntry) int {
-		return cmp.Or(cmp.Compare(len(a.Serial), len(b.Serial)), bytes.Compare(a.Serial, b.Serial))
-	})
-	for n := 1; n < len(entries); n++ {
-		if bytes.Equal(entries[n-1].Serial, entries[n].Serial) {
-			return nil, fmt.Errorf("the serial number %x stands twice", entries[n].Serial)
-		}
-	}
-	return entries, nil
+	return list, list.Apply(c.ThisUpdate, entries)
 }
 
-// marshalCRL encodes a TBSCertList (RFC 5280, section 5.1) from checked entries. Without any, revokedCertificates is absent.
-func (i *Issuer) marshalCRL(c CRLContents, entries []CRLEntry) ([]byte, error) {
-	b := cryptobyte.NewBuilder(make([]byte, 0, 512+len(entries)*maxEntry))
-	b.AddASN1(der.SEQUENCE, func(b *cryptobyte.Builder) {
-		b.AddASN1Int64(1)
-		i.key.algorithm.add(b)
-		b.AddBytes(i.certificate.RawSubject)
-		addTime(b, c.ThisUpdate)
-		addTime(b, c.NextUpdate)
-		if len(entries) > 0 {
-			b.AddASN1(der.SEQUENCE, func(b *cryptobyte.Builder) {
-				for n := range entries {
-					addEntry(b, &entries[n])
-				}
-			})
-		}
-		b.AddASN1(der.Tag(0).ContextSpecific().Constructed(), func(b *cryptobyte.Builder) {
-			b.AddASN1(der.SEQUENCE, func(b *cryptobyte.Builder) { i.addCRLExtensions(b, c) })
-		})
+const (
+	roomBefore = 6    // octets for the head of the whole
+	roomBehind = 2200 // octets for the algorithm and the signature, of the largest RSA key there is
+)
+
+// framed is a TBSCertList with room around it, so that the whole CRL is made without moving it.
+type framed []byte
+
+func (f framed) tbs() []byte { return f[roomBefore:len(f):len(f)] }
+
+// assembleTBS encodes a TBSCertList (RFC 5280, section 5.1) around the DER of its entries. Without any, revokedCertificates is absent.
+func (i *Issuer) assembleTBS(c CRLContents, entries []byte) (framed, error) {
+	var before, behind cryptobyte.Builder
+	before.AddASN1Int64(1)
+	i.key.algorithm.add(&before)
+	before.AddBytes(i.certificate.RawSubject)
+	addTime(&before, c.ThisUpdate)
+	addTime(&before, c.NextUpdate)
+	behind.AddASN1(der.Tag(0).ContextSpecific().Constructed(), func(b *cryptobyte.Builder) {
+		b.AddASN1(der.SEQUENCE, func(b *cryptobyte.Builder) { i.addCRLExtensions(b, c) })
 	})
-	tbs, err := b.Bytes()
+	head, err := before.Bytes()
 	if err != nil {
 		return nil, fmt.Errorf("encoding the CRL: %w", err)
 	}
-	return tbs, nil
+	tail, err := behind.Bytes()
+	if err != nil {
+		return nil, fmt.Errorf("encoding the extensions of the CRL: %w", err)
+	}
+	if len(entries) > 0 {
+		head = appendHead(head, len(entries))
+	}
+	length := len(head) + len(entries) + len(tail)
+	room := make(framed, roomBefore, roomBefore+roomBefore+length+roomBehind)
+	room = appendHead(room, length)
+	for _, part := range [][]byte{head, entries, tail} {
+		room = append(room, part...)
+	}
+	return room, nil
+}
+
+// appendHead writes the tag and the length of a SEQUENCE.
+func appendHead(octets []byte, length int) []byte {
+	octets = append(octets, 0x30)
+	if length < 0x80 {
+		return append(octets, byte(length))
+	}
+	size := 1
+	for length>>(8*size) > 0 {
+		size++
+	}
+	octets = append(octets, 0x80|byte(size))
+	for size--; size >= 0; size-- {
+		octets = append(octets, byte(length>>(8*size)))
+	}
+	return octets
 }
 
 func (i *Issuer) addCRLExtensions(b *cryptobyte.Builder, c CRLContents) {
 	addExtension(b, oidAuthorityKeyID, false, keyIdentifier(i.certificate.SubjectKeyId))
 	addExtension(b, oidCRLNumber, false, func(b *cryptobyte.Builder) { b.AddASN1BigInt(c.Number) })
-	if c.Distribution != "" {
-		addExtension(b, oidIssuingDistribution, true, func(b *cryptobyte.Builder) {
-			b.AddASN1(der.SEQUENCE, func(b *cryptobyte.Builder) { addDistributionPointName(b, c.Distribution) })
-		})
+	if c.Base != nil {
+		addExtension(b, oidDeltaCRL, true, func(b *cryptobyte.Builder) { b.AddASN1BigInt(c.Base) })
+	}
+	if c.Distribution != "" || c.Contains != Everything || len(c.Reasons) > 0 {
+		addExtension(b, oidIssuingDistribution, true, issuingDistributionPoint(c))
+	}
+	if c.Freshest != "" {
+		addExtension(b, oidFreshestCRL, false, distributionPoints(c.Freshest))
 	}
 }
 
-// maxEntry is the length of the longest entry, in octets.
-const maxEntry = 96
-
-// reasonExtension is the DER of the reasonCode extension but for its last octet, the reason.
-var reasonExtension = []byte{0x30, 0x0a, 0x06, 0x03, 0x55, 0x1d, 0x15, 0x04, 0x03, 0x0a, 0x01}
-
-// addEntry writes one entry of revokedCertificates. The reason is absent where it is unspecified (RFC 5280, section 5.3.1).
-func addEntry(b *cryptobyte.Builder, e *CRLEntry) {
-	b.AddASN1(der.SEQUENCE, func(b *cryptobyte.Builder) {
-		b.AddASN1(der.INTEGER, func(b *cryptobyte.Builder) {
-			if e.Serial[0]&0x80 != 0 {
-				b.AddUint8(0)
-			}
-			b.AddBytes(e.Serial)
-		})
-		addTime(b, e.RevokedAt)
-		if e.Reason == Unspecified && e.InvalidityDate.IsZero() {
-			return
-		}
+// issuingDistributionPoint says what a CRL is complete for (RFC 5280, section 5.2.5).
+func issuingDistributionPoint(c CRLContents) content {
+	return func(b *cryptobyte.Builder) {
 		b.AddASN1(der.SEQUENCE, func(b *cryptobyte.Builder) {
-			if !e.InvalidityDate.IsZero() {
-				addExtension(b, oidInvalidityDate, false, func(b *cryptobyte.Builder) { b.AddASN1GeneralizedTime(e.InvalidityDate.UTC()) })
+			if c.Distribution != "" {
+				addDistributionPointName(b, c.Distribution)
 			}
-			if e.Reason != Unspecified {
-				b.AddBytes(reasonExtension)
-				b.AddUint8(uint8(e.Reason))
+			flag := func(tag der.Tag) {
+				b.AddASN1(tag.ContextSpecific(), func(b *cryptobyte.Builder) { b.AddUint8(0xff) })
+			}
+			switch c.Contains {
+			case UserCertificates:
+				flag(1)
+			case AuthorityCertificates:
+				flag(2)
+			}
+			if len(c.Reasons) > 0 {
+				b.AddASN1(der.Tag(3).ContextSpecific(), cryptobyte.BuilderContinuation(reasonFlags(c.Reasons)))
 			}
 		})
-	})
+	}
 }
 
-// lintWhole is the longest CRL that is linted as it is.
-const lintWhole = 1000
-
-// lintSample is what of a CRL is linted. A long one is represented by a shorter one: linting and its parsing need more time and memory
-// than making the list. That is enough because the lints look at the head, which is the same, and at entries one by one; the sample
-// holds the first entry of every form that an entry can have, and those revoked first and last. The only lint that looks at entries
-// together is that of duplicates, which orderedEntries refuses.
-func lintSample(entries []CRLEntry) []CRLEntry {
-	if len(entries) <= lintWhole {
-		return entries
-	}
-	type form struct {
-		reason      Reason
-		invalidity  bool
-		serial      int
-		generalized bool
-	}
-	var sample []CRLEntry
-	seen := make(map[form]bool)
-	first, last := entries[0], entries[0]
-	for _, e := range entries {
-		f := form{e.Reason, !e.InvalidityDate.IsZero(), len(e.Serial), e.RevokedAt.Year() >= 2050}
-		if !seen[f] {
-			seen[f] = true
-			sample = append(sample, e)
-		}
-		if e.RevokedAt.Before(first.RevokedAt) {
-			first = e
-		}
-		if e.RevokedAt.After(last.RevokedAt) {
-			last = e
-		}
-	}
-	for _, e := range []CRLEntry{first, last} {
-		if !slices.ContainsFunc(sample, func(s CRLEntry) bool { return bytes.Equal(s.Serial, e.Serial) }) {
-			sample = append(sample, e)
-		}
-	}
-	return sample
+// flagOf is the bit of ReasonFlags that stands for a reason (RFC 5280, section 4.2.1.13). Unspecified has none.
+var flagOf = map[Reason]int{
+	KeyCompromise: 1, CACompromise: 2, AffiliationChanged: 3, Superseded: 4, CessationOfOperation: 5, CertificateHold: 6,
+	PrivilegeWithdrawn: 7, AACompromise: 8,
 }
 
-func (i *Issuer) lintCRL(c CRLContents, sample []CRLEntry) error {
-	tbs, err := i.marshalCRL(c, sample)
-	if err != nil {
-		return err
+// reasonFlags is a named bit list: trailing zeros are left out.
+func reasonFlags(reasons []Reason) content {
+	return func(b *cryptobyte.Builder) {
+		var octets [2]byte
+		last := 0
+		for _, r := range reasons {
+			bit, known := flagOf[r]
+			if !known {
+				b.SetError(fmt.Errorf("a CRL cannot be for %s alone", r))
+				return
+			}
+			octets[bit/8] |= 0x80 >> (bit % 8)
+			last = max(last, bit)
+		}
+		b.AddUint8(uint8(7 - last%8))
+		b.AddBytes(octets[:last/8+1])
 	}
-	draft, err := i.key.draft(tbs)
+}
+
+// finish puts the signature behind the TBS and the head of the whole before it.
+func (p *PreparedCRL) finish(a algorithm, signature []byte) ([]byte, error) {
+	var b cryptobyte.Builder
+	a.add(&b)
+	b.AddASN1BitString(signature)
+	tail, err := b.Bytes()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return i.crlLinter.check(draft)
+	whole := append(p.room, tail...)
+	head := appendHead(nil, len(whole)-roomBefore)
+	start := roomBefore - len(head)
+	copy(whole[start:], head)
+	return slices.Clip(whole[start:]), nil
 }

@@ -46,6 +46,24 @@ func drawCRL(t *rapid.T) CRLContents {
 	}
 	if rapid.Bool().Draw(t, "scoped") {
 		c.Distribution = httpURL.Draw(t, "distribution")
+		c.Contains = rapid.SampledFrom([]Contents{Everything, UserCertificates, AuthorityCertificates}).Draw(t, "contains")
+		if rapid.Bool().Draw(t, "for compromises") {
+			c.Reasons = []Reason{CACompromise, KeyCompromise}
+		}
+	}
+	switch rapid.IntRange(0, 2).Draw(t, "delta") {
+	case 1:
+		c.Freshest = httpURL.Draw(t, "freshest")
+	case 2:
+		if c.Base = new(big.Int).Sub(c.Number, big.NewInt(1)); c.Base.Sign() == 0 {
+			c.Base = nil
+			break
+		}
+		for n := range c.Entries {
+			if rapid.Bool().Draw(t, "released") {
+				c.Entries[n].Reason = RemoveFromCRL
+			}
+		}
 	}
 	return c
 }
@@ -76,7 +94,21 @@ func TestCRLAgreesWithStandardLibrary(t *testing.T) {
 	})
 }
 
-func standardCRL(t *rapid.T, issuer *x509.Certificate, c CRLContents, create func(*x509.RevocationList) ([]byte, error)) []byte {
+func standardCRL(t fataler, issuer *x509.Certificate, c CRLContents, create func(*x509.RevocationList) ([]byte, error)) []byte {
+	template := standardTemplate(t, c)
+	der, err := create(template)
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := x509.ParseRevocationList(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list.RawTBSRevocationList
+}
+
+// standardTemplate is what crypto/x509 is to make the same CRL from, its entries in the order in which they are given.
+func standardTemplate(t fataler, c CRLContents) *x509.RevocationList {
 	template := &x509.RevocationList{Number: c.Number, ThisUpdate: c.ThisUpdate, NextUpdate: c.NextUpdate}
 	for _, e := range c.Entries {
 		entry := x509.RevocationListEntry{SerialNumber: number(e.Serial), RevocationTime: e.RevokedAt, ReasonCode: int(e.Reason)}
@@ -89,27 +121,42 @@ func standardCRL(t *rapid.T, issuer *x509.Certificate, c CRLContents, create fun
 		}
 		template.RevokedCertificateEntries = append(template.RevokedCertificateEntries, entry)
 	}
-	if c.Distribution != "" {
-		type name struct {
-			FullName []asn1.RawValue `asn1:"optional,tag:0"`
-		}
-		value, err := asn1.Marshal(struct {
-			Point name `asn1:"optional,tag:0"`
-		}{name{[]asn1.RawValue{{Class: 2, Tag: 6, Bytes: []byte(c.Distribution)}}}})
+	extend := func(oid asn1.ObjectIdentifier, critical bool, value any) {
+		der, err := asn1.Marshal(value)
 		if err != nil {
 			t.Fatal(err)
 		}
-		template.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 28}, Critical: true, Value: value}}
+		template.ExtraExtensions = append(template.ExtraExtensions, pkix.Extension{Id: oid, Critical: critical, Value: der})
 	}
-	der, err := create(template)
-	if err != nil {
-		t.Fatal(err)
+	point := func(url string) standardPoint {
+		return standardPoint{Point: standardName{[]asn1.RawValue{{Class: 2, Tag: 6, Bytes: []byte(url)}}}}
 	}
-	list, err := x509.ParseRevocationList(der)
-	if err != nil {
-		t.Fatal(err)
+	if c.Base != nil {
+		extend(asn1.ObjectIdentifier{2, 5, 29, 27}, true, c.Base)
 	}
-	return list.RawTBSRevocationList
+	if c.Distribution != "" {
+		p := point(c.Distribution)
+		p.User, p.CA = c.Contains == UserCertificates, c.Contains == AuthorityCertificates
+		if len(c.Reasons) > 0 { // keyCompromise and cACompromise
+			p.Reasons = asn1.BitString{Bytes: []byte{0x60}, BitLength: 3}
+		}
+		extend(asn1.ObjectIdentifier{2, 5, 29, 28}, true, p)
+	}
+	if c.Freshest != "" {
+		extend(asn1.ObjectIdentifier{2, 5, 29, 46}, false, []standardPoint{point(c.Freshest)})
+	}
+	return template
+}
+
+type standardName struct {
+	FullName []asn1.RawValue `asn1:"optional,tag:0"`
+}
+
+type standardPoint struct {
+	Point   standardName   `asn1:"optional,tag:0"`
+	User    bool           `asn1:"optional,tag:1"`
+	CA      bool           `asn1:"optional,tag:2"`
+	Reasons asn1.BitString `asn1:"optional,tag:3"`
 }
 
 // smallCRL is a list that nothing is wrong with.
@@ -178,7 +225,7 @@ func TestClockAhead(t *testing.T) {
 	h := ecdsaHierarchy(t)
 	c := CRLContents{Number: big.NewInt(1), ThisUpdate: now, NextUpdate: now.Add(time.Hour)}
 	c.Entries = []CRLEntry{{Serial: []byte{1}, RevokedAt: now.Add(time.Hour)}}
-	list := readCRL(t, h.issuing, c)
+	list := signedCRL(t, h.issuing, c)
 	if got := list.RevokedCertificateEntries[0].RevocationTime; !got.Equal(now) {
 		t.Errorf("the revocation is dated %v, want %v", got, now)
 	}
@@ -187,7 +234,7 @@ func TestClockAhead(t *testing.T) {
 	}
 }
 
-func readCRL(t *testing.T, i *Issuer, c CRLContents) *x509.RevocationList {
+func signedCRL(t *testing.T, i *Issuer, c CRLContents) *x509.RevocationList {
 	t.Helper()
 	prepared, err := i.PrepareCRL(c)
 	if err != nil {

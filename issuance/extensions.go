@@ -21,11 +21,13 @@ var (
 	oidBasicConstraints    = asn1.ObjectIdentifier{2, 5, 29, 19}
 	oidCRLNumber           = asn1.ObjectIdentifier{2, 5, 29, 20}
 	oidInvalidityDate      = asn1.ObjectIdentifier{2, 5, 29, 24}
+	oidDeltaCRL            = asn1.ObjectIdentifier{2, 5, 29, 27}
 	oidIssuingDistribution = asn1.ObjectIdentifier{2, 5, 29, 28}
 	oidNameConstraints     = asn1.ObjectIdentifier{2, 5, 29, 30}
 	oidCRLDistribution     = asn1.ObjectIdentifier{2, 5, 29, 31}
 	oidCertificatePolicies = asn1.ObjectIdentifier{2, 5, 29, 32}
 	oidAuthorityKeyID      = asn1.ObjectIdentifier{2, 5, 29, 35}
+	oidFreshestCRL         = asn1.ObjectIdentifier{2, 5, 29, 46}
 	oidExtKeyUsage         = asn1.ObjectIdentifier{2, 5, 29, 37}
 	oidAuthorityInfoAccess = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 1, 1}
 	oidOCSPNoCheck         = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 48, 1, 5}
@@ -83,6 +85,9 @@ func addExtensions(b *cryptobyte.Builder, t *policies.Template, authorityKeyID [
 	}
 	if t.CRLURL != "" {
 		addExtension(b, oidCRLDistribution, false, distributionPoints(t.CRLURL))
+	}
+	if t.FreshestCRLURL != "" {
+		addExtension(b, oidFreshestCRL, false, distributionPoints(t.FreshestCRLURL))
 	}
 	if t.OCSPNoCheck {
 		addExtension(b, oidOCSPNoCheck, false, func(b *cryptobyte.Builder) { b.AddASN1NULL() })

@@ -31,6 +31,7 @@ type Signing struct {
 	Serial Serial   // of a certificate
 	Number *big.Int // of a CRL
 	TBS    []byte   // the exact bytes; must not be changed or kept past the call without a copy
+	Digest [32]byte // SHA-256 over TBS
 }
 
 // Recorder makes an intent durable. Record returns nil only when the intent has survived any crash from then on; on any error
@@ -78,16 +79,33 @@ type CRLContents struct {
 	ThisUpdate time.Time
 	NextUpdate time.Time
 	Entries    []CRLEntry // any order; written in order of serial
+	Revoked    *Revoked   // in place of Entries: those of a complete CRL, kept from one to the next
 	// Distribution, when not empty, is the one URL of a critical issuingDistributionPoint (RFC 5280, section 5.2.5): the CRL is
 	// complete only for certificates whose distribution point is that URL.
 	Distribution string
+	Contains     Contents // which certificates the CRL is for, in the issuingDistributionPoint
+	Reasons      []Reason // for which reasons alone; empty: for all. Unspecified cannot be among them
+	// Base makes it a delta CRL: it lists what has changed since the complete CRL of this number (RFC 5280, section 5.2.4).
+	Base *big.Int
+	// Freshest, when not empty, is where the delta CRL of a complete one is found (RFC 5280, section 5.2.6).
+	Freshest string
 }
+
+// Contents are the certificates that a CRL is for.
+type Contents int
+
+// What a CRL can be for.
+const (
+	Everything            Contents = iota
+	UserCertificates               // onlyContainsUserCerts
+	AuthorityCertificates          // onlyContainsCACerts
+)
 
 // CRLEntry is one revoked certificate.
 type CRLEntry struct {
 	Serial         []byte    // big-endian, at most 20 octets; leading zeros do not count
 	RevokedAt      time.Time // one later than ThisUpdate, from a clock ahead, is written as ThisUpdate
-	Reason         Reason    // neither 7 nor RemoveFromCRL, which stands on delta CRLs alone
+	Reason         Reason    // not 7; RemoveFromCRL on delta CRLs alone
 	InvalidityDate time.Time // zero: absent
 }
 

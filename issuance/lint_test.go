@@ -106,7 +106,7 @@ func TestUnreadable(t *testing.T) {
 	for name, err := range map[string]error{
 		"certificate": linterOf(t, rfcLint).check([]byte{0x30, 0}),
 		"issuer":      checkIssuerKey([]byte{0x30, 0}),
-		"CRL":         ecdsaHierarchy(t).issuing.crlLinter.check([]byte{0x30, 0}),
+		"CRL":         ecdsaHierarchy(t).issuing.crlLinter.check([]byte{0x30, 0}, false),
 	} {
 		if !errors.As(err, &refused) || refused.Findings[0].Lint != "parse" {
 			t.Errorf("%s: %v", name, err)

@@ -5,10 +5,8 @@ import (
 	"crypto"
 	"crypto/rand"
 	"crypto/sha256"
-	"crypto/x509"
 	"errors"
 	"fmt"
-	"math/big"
 	"time"
 )
 
@@ -48,7 +46,7 @@ func (i *Issuer) Sign(ctx context.Context, p *Prepared, r Recorder) (*Certificat
 	if err := p.spend(); err != nil {
 		return nil, err
 	}
-	signing := Signing{Kind: p.kind, Serial: p.serial, TBS: p.tbs}
+	signing := Signing{Kind: p.kind, Serial: p.serial, TBS: p.tbs, Digest: p.digest}
 	certificate, err := i.key.certificate(ctx, signing, p.digest, r)
 	if err != nil {
 		return nil, fmt.Errorf("signing certificate %s: %w", p.serial, err)
@@ -68,41 +66,6 @@ func (i *Issuer) clearKey(certificate []byte) error {
 		return err
 	}
 	i.keyCleared.Store(true)
-	return nil
-}
-
-// SignCRL is Sign for a CRL. What it returns has been read again as a whole.
-func (i *Issuer) SignCRL(ctx context.Context, p *PreparedCRL, r Recorder) (*CRL, error) {
-	if p == nil || p.issuer != i {
-		return nil, errors.New("signing a CRL: it was not prepared by this issuer")
-	}
-	if err := p.spend(); err != nil {
-		return nil, err
-	}
-	list, signature, err := i.key.record(ctx, Signing{Kind: List, Number: new(big.Int).Set(p.number), TBS: p.tbs}, p.digest, r)
-	if err != nil {
-		return nil, fmt.Errorf("signing CRL %s: %w", p.number, err)
-	}
-	if err := i.checkCRL(list, p); err != nil {
-		return nil, fmt.Errorf("reading CRL %s again: %w: %w", p.number, ErrPossiblySigned, err)
-	}
-	return &CRL{
-		DER: list, Number: new(big.Int).Set(p.number), ThisUpdate: p.thisUpdate, NextUpdate: p.nextUpdate, Entries: p.entries, Signature: signature,
-	}, nil
-}
-
-func (i *Issuer) checkCRL(list []byte, p *PreparedCRL) error {
-	parsed, err := x509.ParseRevocationList(list)
-	if err != nil {
-		return err
-	}
-	if err := parsed.CheckSignatureFrom(i.certificate); err != nil {
-		return err
-	}
-	if parsed.Number == nil || parsed.Number.Cmp(p.number) != 0 || len(parsed.RevokedCertificateEntries) != p.entries ||
-		!parsed.ThisUpdate.Equal(p.thisUpdate) || !parsed.NextUpdate.Equal(p.nextUpdate) {
-		return errors.New("it does not say what it was built from")
-	}
 	return nil
 }
 
@@ -131,12 +94,14 @@ func (k *signingKey) record(ctx context.Context, s Signing, digest [sha256.Size]
 	return whole, signature, nil
 }
 
+var errChanged = errors.New("the bytes were changed after they had been linted")
+
 func (k *signingKey) signRecorded(ctx context.Context, tbs []byte, digest [sha256.Size]byte) ([]byte, Signature, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, Signature{}, fmt.Errorf("before the key was asked: %w", err)
 	}
 	if sha256.Sum256(tbs) != digest {
-		return nil, Signature{}, errors.New("the bytes were changed after they had been linted")
+		return nil, Signature{}, errChanged
 	}
 	started := time.Now()
 	value, err := k.ask(ctx, tbs)
@@ -154,10 +119,20 @@ func (k *signingKey) signRecorded(ctx context.Context, tbs []byte, digest [sha25
 	return whole, Signature{KeyID: k.id, Algorithm: k.algorithm.name, Digest: digest[:], Duration: took}, nil
 }
 
-// ask has the key sign, and waits no longer than ctx allows. A crypto.Signer cannot be interrupted: the goroutine of a key that hangs
+// ask has the key sign a message.
+func (k *signingKey) ask(ctx context.Context, message []byte) ([]byte, error) {
+	return wait(ctx, func() ([]byte, error) { return crypto.SignMessage(k.signer, rand.Reader, message, k.algorithm.hash) })
+}
+
+// askDigest has the key sign a message of which it is given the digest.
+func (k *signingKey) askDigest(ctx context.Context, digest []byte) ([]byte, error) {
+	return wait(ctx, func() ([]byte, error) { return k.signer.Sign(rand.Reader, digest, k.algorithm.hash) })
+}
+
+// wait lets a key sign, and waits no longer than ctx allows. A crypto.Signer cannot be interrupted: the goroutine of a key that hangs
 // stays until the key answers or the process ends, and its late answer is thrown away. Callers bound how many those are by not asking
 // a key again that has just failed.
-func (k *signingKey) ask(ctx context.Context, message []byte) ([]byte, error) {
+func wait(ctx context.Context, sign func() ([]byte, error)) ([]byte, error) {
 	type answer struct {
 		signature []byte
 		err       error
@@ -171,7 +146,7 @@ func (k *signingKey) ask(ctx context.Context, message []byte) ([]byte, error) {
 			}
 			answers <- a
 		}()
-		signature, err := crypto.SignMessage(k.signer, rand.Reader, message, k.algorithm.hash)
+		signature, err := sign()
 		a = answer{signature: signature, err: err}
 	}()
 	select {

@@ -27,6 +27,7 @@ const (
 // certificateExtensions are those that a certificate may have; the value tells whether one must, may (0) or must not be critical.
 var certificateExtensions = map[string]int{
 	oidSubjectKeyID: -1, oidKeyUsage: 1, oidSubjectAltName: 0, oidBasicConstraints: 0, oidNameConstraints: 1, oidCRLDistribution: -1,
+	oidFreshestCRL:         -1,
 	oidCertificatePolicies: 0, oidAuthorityKeyID: -1, oidExtKeyUsage: 0, oidAuthorityInfoAccess: -1, oidOCSPNoCheck: -1, oidSCTList: -1,
 	oidPoison: 1,
 }

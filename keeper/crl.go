@@ -58,8 +58,9 @@ func (k *key) crl(s cryptobyte.String, now time.Time) (list, error) {
 	case nextUpdate.Sub(thisUpdate) > p.MaxValidity:
 		return list{}, refuse("nextUpdate is later than the policy permits")
 	}
+	released := false // an entry ends a hold: only a delta CRL may say so
 	if s.PeekASN1Tag(der.SEQUENCE) {
-		if err := revoked(&s); err != nil {
+		if released, err = revoked(&s); err != nil {
 			return list{}, err
 		}
 	}
@@ -78,64 +79,87 @@ func (k *key) crl(s cryptobyte.String, now time.Time) (list, error) {
 	if err != nil {
 		return list{}, err
 	}
+	if _, delta := ext[oidDeltaCRL]; released && !delta {
+		return list{}, refuse("the reason of an entry is not one of a complete CRL")
+	}
 	return k.crlExtensions(ext)
 }
 
 // revoked reads the entries: none is left unread, because an extension may change what an entry means.
-func revoked(s *cryptobyte.String) error {
+func revoked(s *cryptobyte.String) (released bool, err error) {
 	entries, err := content(s, der.SEQUENCE, "the entries")
 	if err != nil {
-		return err
+		return false, err
 	}
 	if entries.Empty() {
-		return refuse("the list of entries is there and empty")
+		return false, refuse("the list of entries is there and empty")
 	}
 	for !entries.Empty() {
 		entry, err := content(&entries, der.SEQUENCE, "an entry")
 		if err != nil {
-			return err
+			return false, err
 		}
 		if _, err := positive(&entry, "the serial number of an entry"); err != nil {
-			return err
+			return false, err
 		}
 		if _, err := moment(&entry, "the time of an entry"); err != nil {
-			return err
+			return false, err
 		}
 		if entry.Empty() {
 			continue
 		}
 		inner, err := sequence(entry, "the extensions of an entry")
 		if err != nil {
-			return err
+			return false, err
 		}
-		if err := entryExtensions(inner); err != nil {
-			return err
+		reason, err := entryExtensions(inner)
+		if err != nil {
+			return false, err
 		}
+		released = released || reason == removeFromCRL
 	}
-	return nil
+	return released, nil
 }
 
+const removeFromCRL = 8 // RFC 5280, section 5.3.1
+
+// plainReason is the DER of a reasonCode but for the reason. Nearly all entries have it alone, and a list may have a million.
+const plainReason = "\x30\x0a\x06\x03\x55\x1d\x15\x04\x03\x0a\x01"
+
 // entryExtensions accepts reasonCode and invalidityDate. certificateIssuer would make an entry another authority's.
-func entryExtensions(list cryptobyte.String) error {
+func entryExtensions(list cryptobyte.String) (reason int, err error) {
+	if len(list) == len(plainReason)+1 && string(list[:len(plainReason)]) == plainReason {
+		reason = int(list[len(plainReason)])
+		return reason, checkReason(reason)
+	}
 	ext, err := extensions(list, "the extensions of an entry")
 	if err != nil {
-		return err
+		return 0, err
 	}
 	for oid, e := range ext {
 		value := e.value
 		switch oid {
 		case oidReason:
-			var reason int
-			if e.critical || !value.ReadASN1Enum(&reason) || !value.Empty() || reason < 1 || reason > 10 || reason == 7 || reason == 8 {
-				return refuse("the reason of an entry is not one of a complete CRL")
+			if e.critical || !value.ReadASN1Enum(&reason) || !value.Empty() {
+				return 0, refuse("the reason of an entry cannot be read")
+			}
+			if err := checkReason(reason); err != nil {
+				return 0, err
 			}
 		case oidInvalidityDate:
 			if _, err := generalized(&value, "the invalidityDate"); err != nil || e.critical || !value.Empty() {
-				return refuse("the invalidityDate of an entry cannot be read")
+				return 0, refuse("the invalidityDate of an entry cannot be read")
 			}
 		default:
-			return refuse("an entry has an extension that is unknown: %x", oid)
+			return 0, refuse("an entry has an extension that is unknown: %x", oid)
 		}
+	}
+	return reason, nil
+}
+
+func checkReason(reason int) error {
+	if reason < 1 || reason > 10 || reason == 7 {
+		return refuse("the reason of an entry is not one of a CRL")
 	}
 	return nil
 }
@@ -144,7 +168,7 @@ func (k *key) crlExtensions(ext map[string]extension) (list, error) {
 	l := list{scope: fullScope}
 	for oid, e := range ext {
 		switch oid {
-		case oidAuthorityKeyID, oidCRLNumber:
+		case oidAuthorityKeyID, oidCRLNumber, oidFreshestCRL:
 			if e.critical {
 				return l, refuse("an extension of the CRL must not be critical: %x", oid)
 			}
@@ -154,6 +178,11 @@ func (k *key) crlExtensions(ext map[string]extension) (list, error) {
 			}
 			digest := sha256.Sum256(e.value)
 			l.scope = hex.EncodeToString(digest[:scopeOctets])
+		case oidDeltaCRL:
+			value := e.value
+			if _, err := positive(&value, "the base of the delta CRL"); err != nil || !e.critical || !value.Empty() {
+				return l, refuse("the deltaCRLIndicator is not critical, or cannot be read")
+			}
 		default:
 			return l, refuse("the CRL has an extension that is unknown: %x", oid)
 		}
@@ -167,6 +196,11 @@ func (k *key) crlExtensions(ext map[string]extension) (list, error) {
 		return l, err
 	}
 	l.number = new(big.Int).SetBytes(octets)
+	if base, ok := ext[oidDeltaCRL]; ok {
+		if octets, err := positive(&base.value, "the base of the delta CRL"); err != nil || new(big.Int).SetBytes(octets).Cmp(l.number) >= 0 {
+			return l, refuse("the base of the delta CRL is not below its number")
+		}
+	}
 	if !value.Empty() || l.number.BitLen() > maxNumberBits {
 		return l, refuse("the CRL number is not below 2^159")
 	}

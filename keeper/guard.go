@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	maxScopes = 1000
+	maxScopes = 1100
 	maxLeap   = 1000 // of a CRL number that is not made of the time
 )
 

@@ -210,14 +210,23 @@ func TestGuardReadsCRLs(t *testing.T) {
 		{"a number that leaps", newList(now.Add(1000 * time.Hour).UnixMilli()), "leaps ahead"},
 		{"too long", newList(now.UnixMilli()+2, func(l *x509.RevocationList) { l.NextUpdate = now.Add(11 * 24 * time.Hour) }), "later than the policy"},
 		{"of another time", newList(now.UnixMilli()+2, func(l *x509.RevocationList) { l.ThisUpdate = now.Add(-72 * time.Hour) }), "48 hours"},
-		{"a delta", newList(now.UnixMilli()+2, extension(pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 27}, Critical: true, Value: []byte{2, 1, 1}})), "unknown"},
+		{"a delta that is not critical", newList(now.UnixMilli()+2, extension(pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 27}, Value: []byte{2, 1, 1}})), "deltaCRLIndicator"},
+		{
+			"a delta to a later list", newList(now.UnixMilli()+2, extension(pkix.Extension{
+				Id: asn1.ObjectIdentifier{2, 5, 29, 27}, Critical: true, Value: []byte{2, 8, 1, 0, 0, 0, 0, 0, 0, 0},
+			})), "not below its number",
+		},
+		{
+			"a delta", newList(now.UnixMilli()+2, extension(pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 27}, Critical: true, Value: []byte{2, 1, 1}}),
+				entry(x509.RevocationListEntry{SerialNumber: serial(now), RevocationTime: now, ReasonCode: 8})), "",
+		},
 		{
 			"an entry of another issuer", newList(now.UnixMilli()+2, entry(x509.RevocationListEntry{
 				SerialNumber: serial(now), RevocationTime: now,
 				ExtraExtensions: []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 29}, Critical: true, Value: []byte{0x30, 0}}},
 			})), "unknown",
 		},
-		{"taken from a hold", newList(now.UnixMilli()+2, entry(x509.RevocationListEntry{SerialNumber: serial(now), RevocationTime: now, ReasonCode: 8})), "reason"},
+		{"taken from a hold", newList(now.UnixMilli()+3, entry(x509.RevocationListEntry{SerialNumber: serial(now), RevocationTime: now, ReasonCode: 8})), "reason"},
 		{"the next", newList(now.UnixMilli() + 3), ""},
 	} {
 		r, err := g.ask(a.list(t, c.list))

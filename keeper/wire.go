@@ -37,8 +37,8 @@ const (
 
 const (
 	frameHead = 9 // octets of type and request
-	// maxMessage bounds what can be signed: a CRL of some 400,000 entries.
-	maxMessage = 16 << 20
+	// maxMessage bounds what can be signed: a CRL of some 1.5 million entries.
+	maxMessage = 80 << 20
 	maxFrame   = frameHead + 64 + maxMessage
 	maxWords   = 1000 // octets of an error's words
 	// The longest messages between keeper and worker: what begins it, which must fit into a socket's buffer whole; a digest; an answer.

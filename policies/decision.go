@@ -139,6 +139,17 @@ func (g *Grant) Valid() bool { return g != nil && g.template.SPKI != nil }
 // Template is the exact content granted. The slices in it must not be changed.
 func (g *Grant) Template() Template { return g.template }
 
+// Distributed is the grant with the CRL that its certificate shall name: which of an authority's, only the serial number tells. One that
+// names none, by its profile, still names none. An empty freshest names no delta CRL.
+func (g *Grant) Distributed(scope, url, freshest string) *Grant {
+	d := *g
+	d.template.CRLScope = scope
+	if d.template.CRLURL != "" {
+		d.template.CRLURL, d.template.FreshestCRLURL = url, freshest
+	}
+	return &d
+}
+
 // Lint says how the certificate is linted before it is signed.
 func (g *Grant) Lint() Lint { return g.lint }
 

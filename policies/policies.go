@@ -106,6 +106,7 @@ type Template struct {
 	Policies          []asn1.ObjectIdentifier
 	OCSPNoCheck       bool
 	CRLURL            string
+	FreshestCRLURL    string // of the delta CRL; empty: there is none
 	IssuerURLs        []string
 	OCSPURLs          []string
 	CRLScope          string

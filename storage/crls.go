@@ -2,9 +2,11 @@ package storage
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"math/big"
+	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -15,32 +17,42 @@ import (
 )
 
 const (
+	// selectDue asks of each schedule ($1 to $4) and each scope whether a complete CRL is due, and whether a delta is. A part of the jitter
+	// that is the scope's own is taken from its period.
 	selectDue = `
 	SELECT s.issuer, s.scope, CASE
 		WHEN s.published_number IS NULL THEN 'first'
-		WHEN EXISTS (SELECT FROM crl_pending AS p WHERE p.issuer = s.issuer AND p.scope = s.scope) THEN 'revocation'
-		WHEN now() >= s.this_update + a.crl_period THEN 'schedule'
-		ELSE '' END AS why
-	FROM crl_scopes AS s JOIN authorities AS a ON a.name = s.issuer
-	WHERE s.issuer = ANY ($1)
+		WHEN p.delta = interval '0' AND EXISTS (SELECT FROM crl_pending AS e WHERE e.issuer = s.issuer AND e.scope = s.scope) THEN 'revocation'
+		WHEN now() >= s.this_update + p.period - p.jitter * ((hashtext(s.issuer || '/' || s.scope) & 1023) / 1024.0) THEN 'schedule'
+		ELSE '' END AS complete, CASE
+		WHEN p.delta = interval '0' OR s.published_number IS NULL THEN ''
+		WHEN coalesce(s.delta_number < s.published_number, true) THEN 'base'
+		WHEN EXISTS (SELECT FROM crl_pending AS e WHERE e.issuer = s.issuer AND e.scope = s.scope AND e.on_delta IS NULL) THEN 'revocation'
+		WHEN now() >= s.delta_this_update + p.delta THEN 'schedule'
+		ELSE '' END AS delta
+	FROM unnest($1::text[], $2::interval[], $3::interval[], $4::interval[]) AS p (issuer, period, jitter, delta)
+		JOIN crl_scopes AS s ON s.issuer = p.issuer
 	ORDER BY s.issuer, s.scope`
 
 	claimScope = `
 	UPDATE crl_scopes SET fence = fence + 1, holder = $3, lease_until = now() + $4::interval
 	WHERE issuer = $1 AND scope = $2 AND (lease_until < now() OR holder IS NULL OR holder = $3)
-	RETURNING fence, last_number::text, this_update, now()`
+	RETURNING fence, last_number::text, published_number::text, this_update, now(),
+		NOT EXISTS (SELECT FROM crl_scopes AS o WHERE o.issuer = $1 AND o.scope <> $2)`
 
 	selectScope = `SELECT EXISTS (SELECT FROM crl_scopes WHERE issuer = $1 AND scope = $2)`
 
-	selectPending = `SELECT id FROM crl_pending WHERE issuer = $1 AND scope = $2 ORDER BY id`
+	selectPending = `SELECT id, serial, at FROM crl_pending WHERE issuer = $1 AND scope = $2 ORDER BY id`
 
-	// selectEntries reads what the next CRL of a scope must show: every certificate whose latest entry revokes it. One leaves the list
+	selectPublished = `SELECT this_update FROM crl_scopes WHERE issuer = $1 AND scope = $2`
+
+	// selectListed reads what the next CRL of a scope must show: every certificate whose latest entry revokes it. One leaves the list
 	// only when a CRL that showed it was made after its end (RFC 5280, section 3.3): when it had ended before the previous CRL ($3)
-	// and is not pending, so that the previous CRL has shown it.
-	selectEntries = `
-	SELECT e.serial, e.at, e.reason, e.invalidity_date
+	// and is not pending, so that the previous CRL has shown it. The rows come in the order of the index.
+	selectListed = `
+	SELECT e.serial, e.at, e.reason, e.invalidity_date, e.not_after
 	FROM (
-		SELECT DISTINCT ON (serial) serial, at, reason, invalidity_date
+		SELECT DISTINCT ON (serial) serial, at, reason, invalidity_date, not_after
 		FROM revocations AS r
 		WHERE issuer = $1 AND crl_scope = $2 AND ($3::timestamptz IS NULL OR not_after >= $3
 			OR EXISTS (SELECT FROM crl_pending AS p WHERE p.issuer = $1 AND p.scope = $2 AND p.serial = r.serial))
@@ -48,6 +60,21 @@ const (
 	) AS e
 	WHERE e.reason <> 8
 	ORDER BY e.serial`
+
+	// selectScopeChanges reads what has changed in a scope since a position. Numbers from beyond the server's are of rows restored from
+	// another, which were read with the list.
+	selectScopeChanges = `
+	SELECT DISTINCT ON (serial) serial, at, reason, invalidity_date, not_after
+	FROM revocations
+	WHERE issuer = $1 AND crl_scope = $2 AND xact >= $3::text::xid8 AND xact < pg_snapshot_xmax(pg_current_snapshot())
+	ORDER BY serial, sequence DESC`
+
+	// selectDelta reads the state of what no complete CRL shows. One that was held and released is among them, for a delta may have shown it.
+	selectDelta = `
+	SELECT DISTINCT ON (r.serial) r.serial, r.at, r.reason, r.invalidity_date, r.not_after
+	FROM crl_pending AS p JOIN revocations AS r ON r.issuer = p.issuer AND r.serial = p.serial
+	WHERE p.issuer = $1 AND p.scope = $2
+	ORDER BY r.serial, r.sequence DESC`
 
 	advanceScope = `
 	UPDATE crl_scopes SET last_number = $4::text::numeric
@@ -72,49 +99,141 @@ const (
 		fence = fence + 1, holder = NULL, lease_until = '-infinity'
 	WHERE issuer = $1 AND scope = $2 AND last_number < $3::text::numeric`
 
+	// publishDelta does that for a delta CRL, whose base must be the current complete one.
+	publishDelta = `
+	UPDATE crl_scopes SET delta_number = $4::text::numeric, delta_this_update = $5, holder = NULL, lease_until = '-infinity'
+	WHERE issuer = $1 AND scope = $2 AND fence = $3 AND holder IS NOT NULL AND last_number = $4::text::numeric
+		AND published_number = $6::text::numeric`
+
 	insertCRL = `
-	INSERT INTO crls (issuer, scope, number, der, this_update, next_update, entries, event_id)
-	VALUES ($1, $2, $3::text::numeric, $4, $5, $6, $7, $8::text::uuid)`
+	INSERT INTO crls (issuer, scope, number, der, der_sha256, this_update, next_update, entries, event_id)
+	VALUES ($1, $2, $3::text::numeric, $4, $5, $6, $7, $8, $9::text::uuid)`
+
+	insertDelta = `
+	INSERT INTO crl_deltas (issuer, scope, number, base_number, der, this_update, next_update, entries, event_id)
+	VALUES ($1, $2, $3::text::numeric, $4::text::numeric, $5, $6, $7, $8, $9::text::uuid)`
+
+	selectSameDelta = `
+	SELECT EXISTS (SELECT FROM crl_deltas WHERE issuer = $1 AND scope = $2 AND number = $3::text::numeric AND der = $4)`
+
+	markPending = `UPDATE crl_pending SET on_delta = $2::text::numeric WHERE id = ANY ($1)`
+
+	pruneCRLs = `SELECT prune_crls($1, $2)`
+
+	selectCurrentDelta = `
+	SELECT number::text, CASE WHEN number = $3::text::numeric THEN NULL ELSE der END, this_update, next_update, entries, event_id::text,
+		base_number::text
+	FROM crl_deltas WHERE issuer = $1 AND scope = $2 ORDER BY crl_deltas.number DESC LIMIT 1`
+
+	selectStates = `
+	SELECT s.scope, s.published_number::text, s.this_update, s.next_update, coalesce(c.entries, 0), coalesce(octet_length(c.der), 0),
+		s.delta_number::text, (SELECT count(*) FROM crl_pending AS p WHERE p.issuer = s.issuer AND p.scope = s.scope)
+	FROM crl_scopes AS s LEFT JOIN crls AS c ON c.issuer = s.issuer AND c.scope = s.scope AND c.number = s.published_number
+	WHERE s.issuer = $1 ORDER BY s.scope`
+
+	insertScopes = `
+	INSERT INTO crl_scopes (issuer, scope) SELECT $1, unnest($2::text[]) ON CONFLICT (issuer, scope) DO NOTHING`
 
 	selectSameCRL = `
-	SELECT EXISTS (SELECT FROM crls WHERE issuer = $1 AND scope = $2 AND number = $3::text::numeric AND der = $4)`
+	SELECT EXISTS (SELECT FROM crls WHERE issuer = $1 AND scope = $2 AND number = $3::text::numeric AND der_sha256 = $4)`
 
 	deletePending = `DELETE FROM crl_pending WHERE id = ANY ($1)`
 
 	// selectCurrentCRL orders by the column; number by itself would be the text that is selected.
 	selectCurrentCRL = `
-	SELECT number::text, CASE WHEN number = $3::text::numeric THEN NULL ELSE der END, this_update, next_update, entries, event_id::text
+	SELECT number::text, CASE WHEN number = $3::text::numeric THEN NULL ELSE der END, this_update, next_update, entries, event_id::text,
+		NULL::text
 	FROM crls WHERE issuer = $1 AND scope = $2 ORDER BY crls.number DESC LIMIT 1`
 )
 
-// DueCRLs are the scopes of the named authorities that need a new CRL. On schedule, one is due a period after the current one's thisUpdate.
-func (s *Store) DueCRLs(ctx context.Context, authorities []string) (due []ca.CRLDue, err error) {
-	err = s.read(ctx, "looking for CRLs that are due", func(ctx context.Context, db querier) error {
-		rows, err := db.Query(ctx, selectDue, orEmpty(authorities))
+// AddCRLScopes makes scopes of an authority known.
+func (s *Store) AddCRLScopes(ctx context.Context, issuer string, scopes []string) error {
+	return s.read(ctx, "adding CRL scopes", func(ctx context.Context, db querier) error { // which may be repeated at will
+		rows, err := db.Query(ctx, insertScopes, issuer, orEmpty(scopes))
 		if err != nil {
 			return err
 		}
-		scopes, err := pgx.CollectRows(rows, pgx.RowToStructByPos[ca.CRLDue])
-		due = nil
-		for _, d := range scopes {
-			if d.Why != "" {
-				due = append(due, d)
-			}
+		rows.Close()
+		return rows.Err()
+	})
+}
+
+// DueCRLs are the scopes that need a new CRL. Of a scope that needs a complete one and a delta, the complete one comes first.
+func (s *Store) DueCRLs(ctx context.Context, schedules []ca.CRLSchedule) (due []ca.CRLDue, err error) {
+	if len(schedules) == 0 {
+		return nil, nil
+	}
+	var c columns
+	for _, p := range schedules {
+		c.add(p.Issuer, p.Period, p.Jitter, p.DeltaPeriod)
+	}
+	err = s.read(ctx, "looking for CRLs that are due", func(ctx context.Context, db querier) error {
+		rows, err := db.Query(ctx, selectDue, c.arrays()...)
+		if err != nil {
+			return err
 		}
+		due = nil
+		var issuer, scope, complete, delta string
+		_, err = pgx.ForEachRow(rows, []any{&issuer, &scope, &complete, &delta}, func() error {
+			if complete != "" {
+				due = append(due, ca.CRLDue{Issuer: issuer, Scope: scope, Why: complete})
+			}
+			if delta != "" {
+				due = append(due, ca.CRLDue{Issuer: issuer, Scope: scope, Delta: true, Why: delta})
+			}
+			return nil
+		})
 		return err
 	})
 	return due, err
 }
 
+// ListedRevocations reads what a scope's CRL shows, as it comes from the server: a million entries never stand in memory as rows.
+func (s *Store) ListedRevocations(ctx context.Context, issuer, scope string, yield func(issuance.RevokedEntry) error) (ca.FeedPosition, error) {
+	var at ca.FeedPosition
+	conn, err := s.pool.Acquire(ctx)
+	if err != nil {
+		return at, describe("listing revocations", err)
+	}
+	defer conn.Release()
+	// The position comes first: what is written while the list is read is among the changes since.
+	if at, err = position(ctx, conn); err != nil {
+		return at, describe("listing revocations", err)
+	}
+	var previous *time.Time
+	err = conn.QueryRow(ctx, selectPublished, issuer, scope).Scan(&previous)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return at, fmt.Errorf("listing revocations of %s/%s: %w", issuer, scope, ca.ErrNotFound)
+	}
+	if err != nil {
+		return at, describe("listing revocations", err)
+	}
+	rows, err := conn.Query(ctx, selectListed, issuer, scope, previous)
+	if err != nil {
+		return at, describe("listing revocations", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		e, err := scanRevoked(rows)
+		if err != nil {
+			return at, describe("listing revocations", err)
+		}
+		if err := yield(e); err != nil {
+			return at, err
+		}
+	}
+	return at, describe("listing revocations", rows.Err())
+}
+
 // ClaimCRL makes the claimant the only publisher of a scope for the length of a lease. A claim whose acknowledgement was lost is made
 // again by the same replica at once, with a higher fence.
-func (s *Store) ClaimCRL(ctx context.Context, issuer, scope string, by ca.Replica, lease time.Duration) (ca.CRLClaim, error) {
+func (s *Store) ClaimCRL(ctx context.Context, ask ca.CRLAsk) (ca.CRLClaim, error) {
 	var claim ca.CRLClaim
-	doing := fmt.Sprintf("claiming CRL scope %s/%s", issuer, scope)
+	doing := fmt.Sprintf("claiming CRL scope %s/%s", ask.Issuer, ask.Scope)
 	unknown := func(context.Context, querier) (bool, error) { return false, nil }
 	err := s.write(ctx, doing, unknown, func(ctx context.Context) (sent bool, err error) {
 		return s.tryTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead}, func(tx pgx.Tx) (err error) {
-			claim, err = claimCRL(ctx, tx, issuer, scope, by, lease)
+			claim, err = claimCRL(ctx, tx, ask)
 			return err
 		})
 	})
@@ -125,33 +244,49 @@ func (s *Store) ClaimCRL(ctx context.Context, issuer, scope string, by ca.Replic
 }
 
 // claimCRL reads everything in the snapshot that the claim itself was made in.
-func claimCRL(ctx context.Context, tx pgx.Tx, issuer, scope string, by ca.Replica, lease time.Duration) (ca.CRLClaim, error) {
-	claim := ca.CRLClaim{Issuer: issuer, Scope: scope}
+func claimCRL(ctx context.Context, tx pgx.Tx, ask ca.CRLAsk) (ca.CRLClaim, error) {
+	claim := ca.CRLClaim{Issuer: ask.Issuer, Scope: ask.Scope}
 	var last string
-	var thisUpdate *time.Time
-	err := tx.QueryRow(ctx, claimScope, issuer, scope, by.Name, lease).Scan(&claim.Fence, &last, &thisUpdate, &claim.Now)
+	var published *string
+	var publishedAt *time.Time
+	err := tx.QueryRow(ctx, claimScope, ask.Issuer, ask.Scope, ask.By.Name, ask.Lease).
+		Scan(&claim.Fence, &last, &published, &publishedAt, &claim.Now, &claim.Alone)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return claim, whyNotClaimed(ctx, tx, issuer, scope)
+		return claim, whyNotClaimed(ctx, tx, ask.Issuer, ask.Scope)
 	}
 	if err != nil {
 		return claim, err
 	}
-	claim.Now = claim.Now.UTC()
+	claim.Now, claim.PublishedAt = claim.Now.UTC(), orZero(publishedAt)
 	if claim.LastNumber, err = parseNumber(last); err != nil {
 		return claim, err
 	}
-	rows, err := tx.Query(ctx, selectPending, issuer, scope)
+	if published != nil {
+		if claim.Published, err = parseNumber(*published); err != nil {
+			return claim, err
+		}
+	}
+	if claim.Position, err = position(ctx, tx); err != nil {
+		return claim, err
+	}
+	rows, err := tx.Query(ctx, selectPending, ask.Issuer, ask.Scope)
 	if err != nil {
 		return claim, err
 	}
-	if claim.Pending, err = pgx.CollectRows(rows, pgx.RowTo[int64]); err != nil {
+	if claim.Pending, err = pgx.CollectRows(rows, pgx.RowToStructByPos[ca.CRLPending]); err != nil {
 		return claim, err
 	}
-	rows, err = tx.Query(ctx, selectEntries, issuer, scope, thisUpdate)
-	if err != nil {
+	sql, args := selectDelta, []any{ask.Issuer, ask.Scope}
+	if !ask.Delta {
+		if ask.Since.Server != claim.Position.Server {
+			return claim, ca.ErrStalePosition
+		}
+		sql, args = selectScopeChanges, append(args, strconv.FormatUint(ask.Since.Xact, 10))
+	}
+	if rows, err = tx.Query(ctx, sql, args...); err != nil {
 		return claim, err
 	}
-	claim.Entries, err = pgx.CollectRows(rows, scanCRLEntry)
+	claim.Changes, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (issuance.RevokedEntry, error) { return scanRevoked(row) })
 	return claim, err
 }
 
@@ -166,10 +301,10 @@ func whyNotClaimed(ctx context.Context, tx pgx.Tx, issuer, scope string) error {
 	return ca.ErrFenced
 }
 
-func scanCRLEntry(row pgx.CollectableRow) (e issuance.CRLEntry, err error) {
+func scanRevoked(row pgx.Row) (e issuance.RevokedEntry, err error) {
 	var reason int
 	var invalidityDate *time.Time
-	if err := row.Scan(&e.Serial, &e.RevokedAt, &reason, &invalidityDate); err != nil {
+	if err := row.Scan(&e.Serial, &e.RevokedAt, &reason, &invalidityDate, &e.NotAfter); err != nil {
 		return e, err
 	}
 	e.RevokedAt, e.Reason, e.InvalidityDate = e.RevokedAt.UTC(), issuance.Reason(reason), orZero(invalidityDate)
@@ -194,15 +329,53 @@ func (s *Store) RecordCRLIntent(ctx context.Context, i ca.CRLIntent, leaves ...a
 	})
 }
 
-// RecordCRL makes a signed CRL, whose intent was the last of its scope, the current one.
+// RecordCRL makes a signed CRL, whose intent was the last of its scope, the current one. Superseded ones give up their octets where those
+// are many.
 func (s *Store) RecordCRL(ctx context.Context, c ca.CRLRecord, fence int64, leaves ...audit.Leaf) error {
 	number, err := formatNumber(c.Number)
 	if err != nil {
 		return err
 	}
-	return s.recordCRL(ctx, "recording a CRL", c, number, leaves, func(ctx context.Context, tx pgx.Tx) error {
+	if c.Base != nil {
+		return s.recordDelta(ctx, c, number, fence, leaves)
+	}
+	if err := s.recordCRL(ctx, "recording a CRL", c, number, leaves, func(ctx context.Context, tx pgx.Tx) error {
 		return mustMatch(tx.Exec(ctx, publishScope, c.Issuer, c.Scope, fence, number, c.ThisUpdate, c.NextUpdate))
+	}); err != nil {
+		return err
+	}
+	if _, err := s.pool.Exec(ctx, pruneCRLs, c.Issuer, c.Scope); err != nil { // which the next one does as well
+		s.log.WarnContext(ctx, "superseded CRLs keep their octets for now", "authority", c.Issuer, "scope", c.Scope, "error", err)
+	}
+	return nil
+}
+
+func (s *Store) recordDelta(ctx context.Context, c ca.CRLRecord, number string, fence int64, leaves []audit.Leaf) error {
+	base, err := formatNumber(c.Base)
+	if err != nil {
+		return err
+	}
+	done := found(selectSameDelta, c.Issuer, c.Scope, number, c.DER)
+	return s.inTx(ctx, "recording a delta CRL", done, func(ctx context.Context, tx pgx.Tx) error {
+		if err := mustMatch(tx.Exec(ctx, publishDelta, c.Issuer, c.Scope, fence, number, c.ThisUpdate, base)); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, insertDelta, c.Issuer, c.Scope, number, base, c.DER, c.ThisUpdate, c.NextUpdate, c.Entries, c.EventID); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, markPending, pendingIDs(c.Pending), number); err != nil {
+			return err
+		}
+		return addLeaves(ctx, tx, leaves)
 	})
+}
+
+func pendingIDs(pending []ca.CRLPending) []int64 {
+	ids := make([]int64, len(pending))
+	for n, p := range pending {
+		ids[n] = p.ID
+	}
+	return ids
 }
 
 // ImportCRL makes a CRL signed elsewhere the current one. The same again is not an error.
@@ -222,23 +395,33 @@ func (s *Store) ImportCRL(ctx context.Context, c ca.CRLRecord, leaves ...audit.L
 func (s *Store) recordCRL(ctx context.Context, doing string, c ca.CRLRecord, number string, leaves []audit.Leaf,
 	publish func(context.Context, pgx.Tx) error,
 ) error {
-	done := found(selectSameCRL, c.Issuer, c.Scope, number, c.DER)
+	digest := sha256.Sum256(c.DER)
+	done := found(selectSameCRL, c.Issuer, c.Scope, number, digest[:])
 	return s.inTx(ctx, doing, done, func(ctx context.Context, tx pgx.Tx) error {
 		if err := publish(ctx, tx); err != nil {
 			return err
 		}
-		if _, err := tx.Exec(ctx, insertCRL, c.Issuer, c.Scope, number, c.DER, c.ThisUpdate, c.NextUpdate, c.Entries, c.EventID); err != nil {
+		if _, err := tx.Exec(ctx, insertCRL, c.Issuer, c.Scope, number, c.DER, digest[:], c.ThisUpdate, c.NextUpdate, c.Entries, c.EventID); err != nil {
 			return err
 		}
-		if _, err := tx.Exec(ctx, deletePending, orEmpty(c.Pending)); err != nil {
+		if _, err := tx.Exec(ctx, deletePending, pendingIDs(c.Pending)); err != nil {
 			return err
 		}
 		return addLeaves(ctx, tx, leaves)
 	})
 }
 
-// CurrentCRL is the CRL of a scope with the highest number.
+// CurrentCRL is the complete CRL of a scope with the highest number.
 func (s *Store) CurrentCRL(ctx context.Context, issuer, scope string, unless *big.Int) (ca.CRLRecord, error) {
+	return s.currentCRL(ctx, selectCurrentCRL, issuer, scope, unless)
+}
+
+// CurrentDelta is the delta CRL of a scope with the highest number.
+func (s *Store) CurrentDelta(ctx context.Context, issuer, scope string, unless *big.Int) (ca.CRLRecord, error) {
+	return s.currentCRL(ctx, selectCurrentDelta, issuer, scope, unless)
+}
+
+func (s *Store) currentCRL(ctx context.Context, sql, issuer, scope string, unless *big.Int) (ca.CRLRecord, error) {
 	known := "0" // no CRL has this number
 	if unless != nil {
 		known = unless.String()
@@ -246,7 +429,9 @@ func (s *Store) CurrentCRL(ctx context.Context, issuer, scope string, unless *bi
 	c := ca.CRLRecord{Issuer: issuer, Scope: scope}
 	err := s.read(ctx, "reading a CRL", func(ctx context.Context, db querier) error {
 		var number string
-		err := db.QueryRow(ctx, selectCurrentCRL, issuer, scope, known).Scan(&number, &c.DER, &c.ThisUpdate, &c.NextUpdate, &c.Entries, &c.EventID)
+		var base *string
+		err := db.QueryRow(ctx, sql, issuer, scope, known).
+			Scan(&number, &c.DER, &c.ThisUpdate, &c.NextUpdate, &c.Entries, &c.EventID, &base)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return ca.ErrNotFound
 		}
@@ -254,11 +439,47 @@ func (s *Store) CurrentCRL(ctx context.Context, issuer, scope string, unless *bi
 			return err
 		}
 		c.ThisUpdate, c.NextUpdate = c.ThisUpdate.UTC(), c.NextUpdate.UTC()
-		c.Number, err = parseNumber(number)
+		if c.Number, err = parseNumber(number); err == nil && base != nil {
+			c.Base, err = parseNumber(*base)
+		}
 		return err
 	})
 	if err != nil {
 		return ca.CRLRecord{}, err
+	}
+	return c, nil
+}
+
+// CRLStates are where the scopes of an authority stand, by name.
+func (s *Store) CRLStates(ctx context.Context, issuer string) (states []ca.CRLState, err error) {
+	err = s.read(ctx, "reading the CRL scopes", func(ctx context.Context, db querier) error {
+		rows, err := db.Query(ctx, selectStates, issuer)
+		if err != nil {
+			return err
+		}
+		states, err = pgx.CollectRows(rows, scanCRLState)
+		return err
+	})
+	return states, err
+}
+
+func scanCRLState(row pgx.CollectableRow) (c ca.CRLState, err error) {
+	var number, delta *string
+	var thisUpdate, nextUpdate *time.Time
+	if err := row.Scan(&c.Scope, &number, &thisUpdate, &nextUpdate, &c.Entries, &c.Octets, &delta, &c.Pending); err != nil {
+		return c, err
+	}
+	c.ThisUpdate, c.NextUpdate = orZero(thisUpdate), orZero(nextUpdate)
+	for _, one := range []struct {
+		text *string
+		to   **big.Int
+	}{{number, &c.Number}, {delta, &c.Delta}} {
+		if one.text == nil {
+			continue
+		}
+		if *one.to, err = parseNumber(*one.text); err != nil {
+			return c, err
+		}
 	}
 	return c, nil
 }

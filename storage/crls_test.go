@@ -1,10 +1,12 @@
 package storage_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"math/big"
 	"reflect"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -14,11 +16,11 @@ import (
 	"github.com/chancery-ca/chancery/issuance"
 )
 
-func next(c ca.CRLClaim) *big.Int { return new(big.Int).Add(c.LastNumber, big.NewInt(1)) }
+func next(c claimed) *big.Int { return new(big.Int).Add(c.LastNumber, big.NewInt(1)) }
 
 func (f *fixture) wantDue(why string) {
 	f.t.Helper()
-	due, err := f.DueCRLs(context.Background(), []string{"issuing-1", "unknown"})
+	due, err := f.DueCRLs(context.Background(), []ca.CRLSchedule{{Issuer: "issuing-1", Period: time.Hour}, {Issuer: "unknown", Period: time.Hour}})
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -136,18 +138,18 @@ func TestAStalePublisherIsFencedOff(t *testing.T) {
 	f := setUp(t)
 	ctx := context.Background()
 	f.addAuthority("issuing-1")
-	if _, err := f.ClaimCRL(ctx, "issuing-1", "no such scope", alpha, lease); !errors.Is(err, ca.ErrNotFound) {
+	if _, err := claimBy(f.Store, "issuing-1", "no such scope", alpha); !errors.Is(err, ca.ErrNotFound) {
 		t.Errorf("a scope that does not exist: %v, want ErrNotFound", err)
 	}
 	stale := f.claim("issuing-1")
-	if _, err := f.ClaimCRL(ctx, "issuing-1", ca.FullScope, beta, lease); !errors.Is(err, ca.ErrFenced) {
+	if _, err := claimBy(f.Store, "issuing-1", ca.FullScope, beta); !errors.Is(err, ca.ErrFenced) {
 		t.Fatalf("a claim while another's lease runs: %v, want ErrFenced", err)
 	}
 	if err := f.RecordCRLIntent(ctx, crlIntent(stale, alpha)); err != nil {
 		t.Fatal(err)
 	}
 	f.exec(`UPDATE crl_scopes SET lease_until = now() - interval '1 second'`)
-	fresh, err := f.ClaimCRL(ctx, "issuing-1", ca.FullScope, beta, lease)
+	fresh, err := claimBy(f.Store, "issuing-1", ca.FullScope, beta)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -178,7 +180,7 @@ func TestAStalePublisherIsFencedOff(t *testing.T) {
 	if err := f.RecordCRL(ctx, record, fresh.Fence); !errors.Is(err, ca.ErrFenced) {
 		t.Errorf("a second CRL on one claim: %v, want ErrFenced", err)
 	}
-	if claim, err := f.ClaimCRL(ctx, "issuing-1", ca.FullScope, alpha, lease); err != nil || claim.Fence != fresh.Fence+1 {
+	if claim, err := claimBy(f.Store, "issuing-1", ca.FullScope, alpha); err != nil || claim.Fence != fresh.Fence+1 {
 		t.Errorf("a claim after the end of the last: %+v, %v", claim, err)
 	}
 }
@@ -254,7 +256,7 @@ func TestPublishersRace(t *testing.T) {
 		by := ca.Replica{Name: string(rune('p' + n)), Run: "1"}
 		wg.Go(func() {
 			for range rounds {
-				claim, err := stores[n%2].ClaimCRL(ctx, "issuing-1", ca.FullScope, by, lease)
+				claim, err := claimBy(stores[n%2], "issuing-1", ca.FullScope, by)
 				if errors.Is(err, ca.ErrFenced) {
 					continue
 				}
@@ -288,4 +290,147 @@ func TestPublishersRace(t *testing.T) {
 	f.wantCounts("crl_pending", 0,
 		"(SELECT number <= lag(number) OVER (ORDER BY fence) AS fell FROM crl_intents) AS x WHERE fell", 0,
 		"(SELECT entries < lag(entries) OVER (ORDER BY number) AS lost FROM crls) AS x WHERE lost", 0)
+}
+
+func at(t testing.TB, s ca.Store) ca.FeedPosition {
+	t.Helper()
+	p, err := s.FeedPosition(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func TestAClaimBringsWhatHasChanged(t *testing.T) {
+	f := setUp(t)
+	ctx := context.Background()
+	f.addAuthority("issuing-1")
+	f.revoke(f.issue(), issuance.Superseded, 0)
+	since := at(t, f.Store)
+	c := f.issue()
+	f.revoke(c, issuance.CertificateHold, 0)
+	f.revoke(c, issuance.RemoveFromCRL, 1)
+	f.revoke(f.issue(func(c *ca.NewCertificate) { c.CRLScope = "7" }), issuance.Superseded, 0)
+	ask := ca.CRLAsk{Issuer: "issuing-1", Scope: ca.FullScope, By: alpha, Lease: lease, Since: since}
+	claim, err := f.ClaimCRL(ctx, ask)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(claim.Changes) != 1 || !bytes.Equal(claim.Changes[0].Serial, c.Serial[:]) || claim.Changes[0].Reason != issuance.RemoveFromCRL {
+		t.Errorf("changed: %+v", claim.Changes)
+	}
+	if claim.Alone {
+		t.Error("there is another scope, and the claim says that there is none")
+	}
+	ask.Since.Server = "another"
+	if _, err := f.ClaimCRL(ctx, ask); !errors.Is(err, ca.ErrStalePosition) {
+		t.Errorf("from another server's position: %v, want ErrStalePosition", err)
+	}
+}
+
+// A delta shows everything that the complete CRL does not, until that does.
+func TestDeltas(t *testing.T) {
+	f := setUp(t)
+	ctx := context.Background()
+	f.addAuthority("issuing-1")
+	schedules := []ca.CRLSchedule{{Issuer: "issuing-1", Period: time.Hour, DeltaPeriod: time.Minute}}
+	wantDue := func(want ...ca.CRLDue) {
+		t.Helper()
+		if due, err := f.DueCRLs(ctx, schedules); err != nil || !slices.Equal(due, want) {
+			t.Errorf("due are %v, %v; want %v", due, err, want)
+		}
+	}
+	complete, delta := ca.CRLDue{Issuer: "issuing-1", Scope: "full"}, ca.CRLDue{Issuer: "issuing-1", Scope: "full", Delta: true}
+	why := func(d ca.CRLDue, why string) ca.CRLDue { d.Why = why; return d }
+	wantDue(why(complete, "first"))
+	held := f.issue()
+	f.revoke(held, issuance.CertificateHold, 0)
+	base := f.publish(f.claim("issuing-1"), time.Now())
+	wantDue(why(delta, "base"))
+	publish := func(thisUpdate time.Time, want int) ca.CRLRecord {
+		t.Helper()
+		claim, err := f.ClaimCRL(ctx, ca.CRLAsk{Issuer: "issuing-1", Scope: ca.FullScope, By: alpha, Lease: lease, Delta: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(claim.Changes) != want || claim.Published.Cmp(base.Number) != 0 {
+			t.Errorf("the delta to %s shows %+v, want %d entries", claim.Published, claim.Changes, want)
+		}
+		c := claimed{CRLClaim: claim}
+		if err := f.RecordCRLIntent(ctx, crlIntent(c, alpha)); err != nil {
+			t.Fatal(err)
+		}
+		r := ca.CRLRecord{
+			Issuer: "issuing-1", Scope: ca.FullScope, Number: next(c), Base: claim.Published, DER: []byte("delta " + next(c).String()),
+			ThisUpdate: thisUpdate.UTC().Truncate(time.Second), NextUpdate: thisUpdate.UTC().Truncate(time.Second).Add(time.Hour), Entries: want, Pending: claim.Pending, EventID: newID(),
+		}
+		for range 2 { // as after an answer that was lost
+			if err := f.RecordCRL(ctx, r, claim.Fence); err != nil {
+				t.Fatal(err)
+			}
+		}
+		r.Pending = nil
+		if current, err := f.CurrentDelta(ctx, "issuing-1", ca.FullScope, nil); err != nil || !reflect.DeepEqual(current, r) {
+			t.Errorf("the delta is %+v, %v\nwant %+v", current, err, r)
+		}
+		return r
+	}
+	publish(time.Now(), 0)
+	wantDue()
+	f.revoke(held, issuance.RemoveFromCRL, 1)
+	f.revoke(f.issue(), issuance.KeyCompromise, 0)
+	wantDue(why(delta, "revocation"))
+	publish(time.Now(), 2)
+	wantDue()
+	publish(time.Now().Add(-2*time.Minute), 2)
+	wantDue(why(delta, "schedule"))
+	f.exec(`UPDATE crl_scopes SET this_update = this_update - interval '2 hours'`)
+	wantDue(why(complete, "schedule"), why(delta, "schedule"))
+	f.publish(f.claim("issuing-1"), time.Now())
+	wantDue(why(delta, "base"))
+	f.wantCounts("crl_pending", 0, "crls", 2, "crl_deltas", 3)
+	states, err := f.CRLStates(ctx, "issuing-1")
+	if err != nil || len(states) != 1 || states[0].Number == nil || states[0].Delta == nil || states[0].Entries != 1 {
+		t.Errorf("the state is %+v, %v", states, err)
+	}
+}
+
+// A long CRL gives up its octets when two later ones are there. Its row and its digest stay.
+func TestSupersededCRLsGiveUpTheirOctets(t *testing.T) {
+	f := setUp(t)
+	ctx := context.Background()
+	f.addAuthority("issuing-1")
+	for n, octets := range []int{100_000, 100, 100_000, 100_000, 100_000} {
+		claim := f.claim("issuing-1")
+		if err := f.RecordCRLIntent(ctx, crlIntent(claim, alpha)); err != nil {
+			t.Fatal(err)
+		}
+		r := ca.CRLRecord{
+			Issuer: "issuing-1", Scope: ca.FullScope, Number: next(claim), DER: bytes.Repeat([]byte{byte(n)}, octets), ThisUpdate: now(), NextUpdate: now(), EventID: newID(),
+		}
+		if err := f.RecordCRL(ctx, r, claim.Fence); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.wantCounts("crls WHERE der = '' AND der_sha256 IS NOT NULL", 2, "crls WHERE sha256(der) = der_sha256", 3, "crls", 5)
+	for _, sql := range []string{
+		`UPDATE crls SET der = '' WHERE number = (SELECT max(number) FROM crls)`,
+		`UPDATE crls SET der = '', entries = 7, der_sha256 = sha256(der) WHERE octet_length(der) = 100`,
+		`UPDATE crls SET der = '', der_sha256 = sha256('x') WHERE octet_length(der) = 100`,
+	} {
+		if _, err := f.owner.Exec(ctx, sql); sqlState(err) != restrictViolation {
+			t.Errorf("%s: %v", sql, err)
+		}
+	}
+}
+
+func TestScopesAreAddedOnce(t *testing.T) {
+	f := setUp(t)
+	f.addAuthority("issuing-1")
+	for range 2 {
+		if err := f.AddCRLScopes(context.Background(), "issuing-1", []string{"0", "1", ca.FullScope}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.wantCounts("crl_scopes", 3)
 }

@@ -202,7 +202,7 @@ func (f *fixture) addAuthority(name string) ca.AuthorityRecord {
 }
 
 // publish makes a CRL of the claim, through both steps.
-func (f *fixture) publish(claim ca.CRLClaim, thisUpdate time.Time) ca.CRLRecord {
+func (f *fixture) publish(claim claimed, thisUpdate time.Time) ca.CRLRecord {
 	f.t.Helper()
 	ctx := context.Background()
 	number := next(claim)
@@ -220,16 +220,49 @@ func (f *fixture) publish(claim ca.CRLClaim, thisUpdate time.Time) ca.CRLRecord 
 	return record
 }
 
-func crlIntent(claim ca.CRLClaim, owner ca.Replica) ca.CRLIntent {
+func crlIntent(claim claimed, owner ca.Replica) ca.CRLIntent {
 	n := next(claim)
 	return ca.CRLIntent{Issuer: claim.Issuer, Scope: claim.Scope, Number: n, TBS: sha256.Sum256(n.Bytes()), Fence: claim.Fence, Owner: owner, At: now()}
 }
 
-func (f *fixture) claim(issuer string) ca.CRLClaim {
+// claimed is a claim with all that its CRL must show.
+type claimed struct {
+	ca.CRLClaim
+	Entries []issuance.RevokedEntry
+}
+
+func (f *fixture) claim(issuer string) claimed {
 	f.t.Helper()
-	c, err := f.ClaimCRL(context.Background(), issuer, ca.FullScope, alpha, lease)
+	c, err := claimBy(f.Store, issuer, ca.FullScope, alpha)
 	if err != nil {
 		f.t.Fatal(err)
 	}
 	return c
+}
+
+// claimBy reads a scope's list, claims the scope, and brings in what has changed meanwhile, as a publisher does.
+func claimBy(store ca.Store, issuer, scope string, by ca.Replica) (claimed, error) {
+	ctx := context.Background()
+	state := map[string]issuance.RevokedEntry{}
+	at, err := store.ListedRevocations(ctx, issuer, scope, func(e issuance.RevokedEntry) error {
+		state[string(e.Serial)] = e
+		return nil
+	})
+	if err != nil {
+		return claimed{}, err
+	}
+	claim, err := store.ClaimCRL(ctx, ca.CRLAsk{Issuer: issuer, Scope: scope, By: by, Lease: lease, Since: at})
+	if err != nil {
+		return claimed{}, err
+	}
+	for _, e := range claim.Changes {
+		if state[string(e.Serial)] = e; e.Reason == issuance.RemoveFromCRL {
+			delete(state, string(e.Serial))
+		}
+	}
+	c := claimed{CRLClaim: claim}
+	for _, e := range state {
+		c.Entries = append(c.Entries, e)
+	}
+	return c, nil
 }

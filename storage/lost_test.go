@@ -198,11 +198,12 @@ func TestLostClaims(t *testing.T) {
 	}
 	t.Cleanup(disturbed.Close)
 	f.addAuthority("issuing-1")
+	since := at(t, f.Store)
 	p.arm(loseReply, []byte("commit\x00"))
-	if _, err := disturbed.ClaimCRL(ctx, "issuing-1", ca.FullScope, beta, lease); !errors.Is(err, ca.ErrUnavailable) {
+	if _, err := disturbed.ClaimCRL(ctx, ca.CRLAsk{Issuer: "issuing-1", Scope: ca.FullScope, By: beta, Lease: lease, Since: since}); !errors.Is(err, ca.ErrUnavailable) {
 		t.Errorf("ClaimCRL = %v, want ErrUnavailable", err)
 	}
-	if claim, err := disturbed.ClaimCRL(ctx, "issuing-1", ca.FullScope, beta, lease); err != nil || claim.Fence != 2 {
+	if claim, err := disturbed.ClaimCRL(ctx, ca.CRLAsk{Issuer: "issuing-1", Scope: ca.FullScope, By: beta, Lease: lease, Since: since}); err != nil || claim.Fence != 2 {
 		t.Errorf("claiming again: %+v, %v", claim, err)
 	}
 	i := f.intend()

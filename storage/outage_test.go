@@ -79,6 +79,7 @@ func TestAReadOnlyServerIsUnavailable(t *testing.T) {
 func TestALockedRowIsWaitedForNoLongerThanTheCaller(t *testing.T) {
 	f := setUp(t)
 	f.addAuthority("issuing-1")
+	since := at(t, f.Store)
 	tx, err := f.owner.Begin(context.Background())
 	if err != nil {
 		t.Fatal(err)
@@ -88,7 +89,7 @@ func TestALockedRowIsWaitedForNoLongerThanTheCaller(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
 	defer cancel()
-	if _, err := f.ClaimCRL(ctx, "issuing-1", ca.FullScope, alpha, lease); !errors.Is(err, ca.ErrUnavailable) || !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := f.ClaimCRL(ctx, ca.CRLAsk{Issuer: "issuing-1", Scope: ca.FullScope, By: alpha, Lease: lease, Since: since}); !errors.Is(err, ca.ErrUnavailable) || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("ClaimCRL = %v, want ErrUnavailable for a deadline", err)
 	}
 	if err := tx.Rollback(context.Background()); err != nil {

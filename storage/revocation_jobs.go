@@ -82,7 +82,7 @@ const (
 	FROM unnest($1::bytea[], $2::text[], $3::bytea[]) AS i (spki, issuer, serial) ORDER BY i.spki
 	ON CONFLICT (spki_sha256) DO NOTHING`
 
-	insertScopes = `
+	insertRevokedScopes = `
 	INSERT INTO crl_scopes (issuer, scope) SELECT DISTINCT issuer, scope FROM unnest($1::text[], $2::text[]) AS i (issuer, scope)
 	ORDER BY 1, 2 ON CONFLICT (issuer, scope) DO NOTHING`
 
@@ -267,7 +267,7 @@ func addRevocations(ctx context.Context, tx pgx.Tx, all []ca.Revocation) error {
 			return err
 		}
 	}
-	if _, err := tx.Exec(ctx, insertScopes, issuers, scopes); err != nil {
+	if _, err := tx.Exec(ctx, insertRevokedScopes, issuers, scopes); err != nil {
 		return err
 	}
 	_, err = tx.Exec(ctx, insertPendings, issuers, scopes, serials)

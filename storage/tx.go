@@ -177,7 +177,7 @@ func isBroken(err error) bool {
 func isOurs(err error) bool {
 	for _, ours := range []error{
 		ca.ErrNotFound, ca.ErrIntentLost, ca.ErrFenced, ca.ErrExists, ca.ErrKeyCompromised, ca.ErrIdempotencyMismatch, ca.ErrIdempotencyBusy,
-		ca.ErrDecided, ca.ErrProposalClosed, ErrSchema, ErrPrivileges, pgx.ErrNoRows, pgx.ErrTxCommitRollback, errKeyTaken,
+		ca.ErrDecided, ca.ErrProposalClosed, ca.ErrStalePosition, ErrSchema, ErrPrivileges, pgx.ErrNoRows, pgx.ErrTxCommitRollback, errKeyTaken,
 	} {
 		if errors.Is(err, ours) {
 			return true

@@ -40,7 +40,10 @@ func (s *Server) routeDistribution(inFlight int) {
 	s.distribute("/ca/{name}.pem", s.ofAuthority(certificatePEM))
 	s.distribute("/ca/{name}/chain.pem", s.ofAuthority(chainPEM))
 	s.distribute("/ca/{name}/chain.p7c", s.ofAuthority(chainCMS))
-	s.distribute("/crl/{name}.crl", s.crl)
+	s.distributeCRL("/crl/{name}.crl", s.ca.CurrentCRL)
+	s.distributeCRL("/crl/{name}/{shard}.crl", s.ca.CurrentCRL)
+	s.distributeCRL("/crl/{name}/delta.crl", s.ca.CurrentDelta)
+	s.distributeCRL("/crl/{name}/{shard}/delta.crl", s.ca.CurrentDelta)
 	s.distribution.Get("/health", live)
 	s.distribution.Get("/version", s.tellVersion)
 }
@@ -138,15 +141,31 @@ func (s *Server) bundle(ctx context.Context, of func(ca.AuthorityRecord) bool) (
 	return f, nil
 }
 
-// crl is an authority's CRL. It may be kept for a short time only, and never past its end.
-func (s *Server) crl(ctx context.Context, name string) (file, error) {
-	if !nameable(name) {
-		return file{}, ca.ErrNotFound
+// distributeCRL serves CRLs from memory. Their validator is their number, which names one CRL of a scope for ever: a list of a million
+// entries is not hashed for each who asks. It may be kept for a short time only, and never past its end.
+func (s *Server) distributeCRL(pattern string, current func(ctx context.Context, authority, scope string) (ca.CRLRecord, error)) {
+	handler := func(w http.ResponseWriter, r *http.Request) {
+		name, scope := chi.URLParam(r, "name"), chi.URLParam(r, "shard")
+		if scope == "" {
+			scope = ca.FullScope
+		} else if !ca.IsShard(scope) {
+			name = ""
+		}
+		if !nameable(name) {
+			writeProblem(w, r, s.problem(r.Context(), ca.ErrNotFound))
+			return
+		}
+		list, err := current(r.Context(), name, scope)
+		if err != nil {
+			writeProblem(w, r, s.problem(r.Context(), err))
+			return
+		}
+		header := w.Header()
+		header.Set("Content-Type", typeCRL)
+		header.Set("Cache-Control", cacheControl(min(crlAge, list.NextUpdate.Sub(s.now()).Truncate(time.Second))))
+		header.Set("ETag", `"`+list.Number.Text(16)+`"`)
+		http.ServeContent(w, r, "", list.ThisUpdate, bytes.NewReader(list.DER))
 	}
-	current, err := s.ca.CurrentCRL(ctx, name, ca.FullScope)
-	if err != nil {
-		return file{}, err
-	}
-	age := min(crlAge, current.NextUpdate.Sub(s.now()).Truncate(time.Second))
-	return file{mediaType: typeCRL, body: current.DER, changed: current.ThisUpdate, age: age}, nil
+	s.distribution.Get(pattern, handler)
+	s.distribution.Head(pattern, handler)
 }

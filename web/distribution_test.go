@@ -111,11 +111,60 @@ func TestCRLIsNotKeptPastItsEnd(t *testing.T) {
 	}
 }
 
+func TestShardsAndDeltas(t *testing.T) {
+	s := newSurface(t)
+	if w := s.fetch("/crl/issuing-1/7.crl"); w.Code != http.StatusOK || w.Body.String() != string(s.office.crl.DER) {
+		t.Errorf("a shard: %d", w.Code)
+	}
+	wantProblem(t, s.fetch("/crl/issuing-1/delta.crl"), http.StatusNotFound, "not-found")
+	s.office.delta = s.office.crl
+	for scope, path := range map[string]string{ca.FullScope: "/crl/issuing-1/delta.crl", "7": "/crl/issuing-1/7/delta.crl"} {
+		s.office.delta.Scope = scope
+		s.office.delta.DER = []byte("the delta of " + scope)
+		w := s.fetch(path)
+		if w.Code != http.StatusOK || w.Body.String() != string(s.office.delta.DER) || w.Header().Get("Content-Type") != typeCRL {
+			t.Errorf("%s: %d %s", path, w.Code, w.Body)
+		}
+	}
+}
+
+// BenchmarkServeCRL serves a list of fifty thousand entries beside the standard library's static handler, on the same connection.
+func BenchmarkServeCRL(b *testing.B) {
+	s := newSurface(b)
+	s.office.crl.DER = bytes.Repeat([]byte{0x30}, 2_500_000)
+	static := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.ServeContent(w, r, "a.crl", noon, bytes.NewReader(s.office.crl.DER))
+	})
+	for _, one := range []struct {
+		name    string
+		handler http.Handler
+	}{{"chancery", s.Distribution()}, {"static", static}} {
+		b.Run(one.name, func(b *testing.B) {
+			server := httptest.NewServer(one.handler)
+			defer server.Close()
+			b.SetBytes(int64(len(s.office.crl.DER)))
+			for b.Loop() {
+				response, err := server.Client().Get(server.URL + "/crl/issuing-1.crl")
+				if err != nil {
+					b.Fatal(err)
+				}
+				if n, err := io.Copy(io.Discard, response.Body); err != nil || n != int64(len(s.office.crl.DER)) {
+					b.Fatal(n, err)
+				}
+				if err := response.Body.Close(); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
 func TestDistributionHasNothingElse(t *testing.T) {
 	s := newSurface(t)
 	for _, path := range []string{
 		"/", "/ca/none.cer", "/ca/.cer", "/ca/issuing-1", "/ca/issuing-1.der", "/ca/issuing-1/", "/ca/issuing-1/chain.p7b",
-		"/crl/none.crl", "/crl/root.crl",
+		"/crl/none.crl", "/crl/root.crl", "/crl/issuing-1/8.crl", "/crl/issuing-1/full.crl", "/crl/issuing-1/07.crl", "/crl/issuing-1/1000.crl",
+		"/crl/issuing-1/-1.crl", "/crl/issuing-1/%2e%2e/7.crl", "/crl/issuing-1/7/7.crl", "/crl/issuing-1/full/delta.crl",
 		"/crl/issuing-1", "/ca/a%2Fb.cer", "/ca/%2e%2e.cer", "/ca/a%00.cer", "/ca/a..cer", "/api/v1/certificates", "/metrics", "/readyz",
 	} {
 		wantProblem(t, s.fetch(path), http.StatusNotFound, "not-found")

@@ -52,6 +52,7 @@ type Authority interface {
 	PublicAuthorities(ctx context.Context) ([]ca.AuthorityRecord, error)
 	PublicAuthority(ctx context.Context, name string) (ca.AuthorityRecord, error)
 	CurrentCRL(ctx context.Context, authority, scope string) (ca.CRLRecord, error)
+	CurrentDelta(ctx context.Context, authority, scope string) (ca.CRLRecord, error)
 	Ready(ctx context.Context) error
 }
 

@@ -41,7 +41,8 @@ type office struct {
 	found    ca.Certificate
 	page     ca.Page
 	records  []ca.AuthorityRecord
-	crl      ca.CRLRecord
+	crl      ca.CRLRecord // of every scope
+	delta    ca.CRLRecord
 	policies *policies.Set
 	waits    ca.RequestState
 	words    []ca.ApproveOrder
@@ -245,10 +246,19 @@ func (o *office) PublicAuthority(_ context.Context, name string) (ca.AuthorityRe
 }
 
 func (o *office) CurrentCRL(_ context.Context, name, scope string) (ca.CRLRecord, error) {
-	if name != "issuing-1" || scope != ca.FullScope {
+	if name != "issuing-1" || scope != ca.FullScope && scope != "7" {
 		return ca.CRLRecord{}, ca.ErrNotFound
 	}
-	return o.crl, o.err
+	crl := o.crl
+	crl.Scope = scope
+	return crl, o.err
+}
+
+func (o *office) CurrentDelta(_ context.Context, name, scope string) (ca.CRLRecord, error) {
+	if name != "issuing-1" || o.delta.Scope != scope {
+		return ca.CRLRecord{}, ca.ErrNotFound
+	}
+	return o.delta, o.err
 }
 
 func (o *office) Ready(context.Context) error { return o.err }

@@ -53,6 +53,8 @@ type Config struct {
 	Limits LimitsConfig `yaml:"limits" envPrefix:"LIMITS_"`
 	// Revocation says how many certificates are revoked by one order.
 	Revocation RevocationConfig `yaml:"revocation" envPrefix:"REVOCATION_"`
+	// CRLs says which CRLs the authorities make, and where they are put.
+	CRLs CRLsConfig `yaml:"crls" envPrefix:"CRLS_"`
 	// Transparency says which certificate transparency logs there are.
 	Transparency TransparencyConfig `yaml:"transparency" envPrefix:"TRANSPARENCY_"`
 	// Log is about the log on standard error.
@@ -229,6 +231,7 @@ func (c *Config) resolvePaths(dir string) {
 	}
 	c.HSM.resolvePaths(dir)
 	c.Transparency.resolvePaths(dir)
+	c.CRLs.resolvePaths(dir)
 	for i := range c.Tokens {
 		c.Tokens[i].resolvePaths(dir)
 	}
@@ -270,6 +273,7 @@ func (c *Config) validate(doc *strictyaml.Document) {
 		}
 	}
 	c.Transparency.validate(doc)
+	c.CRLs.validate(doc, c.Authorities)
 	if len(c.TLS.Names) == 0 {
 		doc.Refuse("tls.names", "name what clients connect to", "at least one DNS name or IP address is needed")
 	}

@@ -8,7 +8,6 @@ import (
 	"os"
 	"sync"
 	"syscall"
-	"time"
 
 	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/ca"
@@ -83,8 +82,8 @@ func (s *deadlyStore) RecordFinalIntent(ctx context.Context, i ca.Intent, l ...a
 	return s.d.around("final intent", func() error { return s.Store.RecordFinalIntent(ctx, i, l...) })
 }
 
-func (s *deadlyStore) ClaimCRL(ctx context.Context, issuer, scope string, by ca.Replica, lease time.Duration) (claim ca.CRLClaim, err error) {
-	err = s.d.around("claim", func() error { claim, err = s.Store.ClaimCRL(ctx, issuer, scope, by, lease); return err })
+func (s *deadlyStore) ClaimCRL(ctx context.Context, ask ca.CRLAsk) (claim ca.CRLClaim, err error) {
+	err = s.d.around("claim", func() error { claim, err = s.Store.ClaimCRL(ctx, ask); return err })
 	return claim, err
 }
 

@@ -126,6 +126,9 @@ func (a *app) serve(ctx context.Context, cfg Config, l listeners, hangups <-chan
 	if err := s.ca.AdoptPolicies(ctx); err != nil {
 		return err
 	}
+	if err := s.ca.AddCRLScopes(ctx); err != nil {
+		return err
+	}
 	s.ca.PublishDue(ctx)                             // before the first certificate: whoever gets one finds a CRL
 	if err := s.ca.LearnPublished(ctx); err != nil { // before the first request: from here on Postgres may go away
 		return err
@@ -233,7 +236,12 @@ func (a *app) open(ctx context.Context, cfg Config) (_ *service, err error) {
 	if a.WrapStore != nil {
 		store = a.WrapStore(store)
 	}
+	mirrored, err := cfg.CRLs.mirror()
+	if err != nil {
+		return nil, err
+	}
 	s.ca, err = ca.New(ca.Config{
+		Lists: cfg.CRLs.lists(), Mirror: mirrored,
 		Store: store, Authorities: authorities, Policies: set, KeyLists: s.lists, CAA: caaRecords, Namespaces: cfg.namespaces(),
 		Replica: s.replica, Now: a.Now, Random: a.Random, NewID: newID, Log: s.log, Metrics: metrics, Transparency: timestamps,
 		Revocations: ca.RevocationPlan{ApproveAbove: cfg.Revocation.ApproveAbove, LotsPerSecond: float64(cfg.Revocation.LotsPerSecond)},

@@ -1,0 +1,174 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/chancery-ca/chancery/access"
+	"github.com/chancery-ca/chancery/issuance"
+	"github.com/chancery-ca/chancery/storage/storagetest"
+)
+
+// fetchCRL gets the CRL of a URL from a replica, whatever host the URL names; nil when there is none yet.
+func (r *replica) fetchCRL(ctx context.Context, t *testing.T, address string) []byte {
+	t.Helper()
+	u, err := url.Parse(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, r.distribution+u.Path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := r.s.client.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	der, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if response.StatusCode != http.StatusOK {
+		return nil
+	}
+	return der
+}
+
+func (r *replica) revoke(ctx context.Context, t *testing.T, serial, reason string) {
+	t.Helper()
+	got, err := r.call(ctx, http.MethodPost, "/api/v1/certificates/"+serial+"/revoke", access.Revoker,
+		http.Header{"Content-Type": {"application/json"}}, fmt.Appendf(nil, `{"reason":%q}`, reason))
+	if err != nil || got.status != http.StatusOK {
+		t.Fatalf("revoking: %v, %d %s", err, got.status, got.body)
+	}
+}
+
+// Certificates are spread over shards, each names its own, and what one replica revokes another serves: on the delta at once, on the
+// complete list when that is due. openssl agrees with the state of each, and the directory holds what is served.
+func TestShardsAndDeltasAcrossReplicas(t *testing.T) {
+	s := newStack(t, storagetest.New(t), false)
+	files := t.TempDir()
+	s.more = fmt.Sprintf("crls: {directory: %q, authorities: [{name: %s, shards: 3, delta_period: 1m, jitter: 1m}]}\n", files, devIssuer)
+	one, two := s.start("one", hsmModule(t)), s.start("two", hsmModule(t))
+	ctx := t.Context()
+	type subject struct {
+		issuedJSON
+		certificate *x509.Certificate
+		state       string
+	}
+	var all []*subject
+	points := map[string]bool{}
+	for n := range 12 {
+		issued, got, err := one.issue(ctx, fmt.Sprintf("host-%d.dev.example", n), nil)
+		if err != nil || got.status != http.StatusCreated {
+			t.Fatalf("%v, %d %s", err, got.status, got.body)
+		}
+		block, _ := pem.Decode([]byte(issued.Certificate))
+		certificate, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		points[certificate.CRLDistributionPoints[0]] = true
+		all = append(all, &subject{issued, certificate, ""})
+	}
+	if len(points) < 2 {
+		t.Errorf("all certificates name %v", points)
+	}
+	for n, c := range all {
+		switch n % 4 {
+		case 0:
+			c.state = "keyCompromise"
+		case 1:
+			c.state = "superseded"
+		default:
+			continue
+		}
+		one.revoke(ctx, t, c.Serial, c.state)
+	}
+	started := time.Now()
+	for _, c := range all {
+		point := c.certificate.CRLDistributionPoints[0]
+		delta := strings.TrimSuffix(point, ".crl") + "/delta.crl"
+		eventually(t, 20*time.Second, "the delta of "+point+" shows "+c.Serial, func() bool {
+			der := two.fetchCRL(ctx, t, delta)
+			if der == nil {
+				return false
+			}
+			list, err := x509.ParseRevocationList(der)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return lists(list, c.certificate) == (c.state != "")
+		})
+		complete, delta2 := two.fetchCRL(ctx, t, point), two.fetchCRL(ctx, t, delta)
+		for _, der := range [][]byte{complete, delta2} {
+			read, err := issuance.ReadCRL(der)
+			if err != nil || read.Distribution != point {
+				t.Fatalf("the CRL of %s is for %q, %v", point, read.Distribution, err)
+			}
+		}
+		if revoked := opensslRevoked(t, s, c.issuedJSON, complete, delta2); revoked != (c.state != "") {
+			t.Errorf("%s is %q, and openssl takes it for revoked: %v", c.Serial, c.state, revoked)
+		}
+	}
+	t.Logf("all deltas were seen on the other replica after %s", time.Since(started))
+	for point := range points {
+		u, err := url.Parse(point)
+		if err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, 30*time.Second, "the directory holds "+point, func() bool {
+			there, err := os.ReadFile(filepath.Join(files, u.Path))
+			return err == nil && bytes.Equal(there, two.fetchCRL(ctx, t, point))
+		})
+	}
+}
+
+func lists(list *x509.RevocationList, c *x509.Certificate) bool {
+	for _, e := range list.RevokedCertificateEntries {
+		if e.SerialNumber.Cmp(c.SerialNumber) == 0 && e.ReasonCode != int(issuance.RemoveFromCRL) {
+			return true
+		}
+	}
+	return false
+}
+
+// opensslRevoked has openssl check a certificate by the complete CRL and the delta of its distribution point.
+func opensslRevoked(t *testing.T, s *stack, c issuedJSON, complete, delta []byte) bool {
+	t.Helper()
+	dir := t.TempDir()
+	certificate, crls := filepath.Join(dir, "c.pem"), filepath.Join(dir, "crls.pem")
+	issuing := filepath.Join(s.dir, "ceremony", devIssuer+".pem")
+	var lists []byte
+	for _, der := range [][]byte{complete, delta} {
+		lists = append(lists, pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: der})...)
+	}
+	for path, content := range map[string][]byte{certificate: []byte(c.Certificate), crls: lists} {
+		if err := os.WriteFile(path, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out, err := exec.Command("openssl", "verify", "-crl_check", "-extended_crl", "-use_deltas", "-CRLfile", crls, "-CAfile", s.root(),
+		"-untrusted", issuing, certificate).CombinedOutput()
+	switch {
+	case err == nil:
+		return false
+	case strings.Contains(string(out), "certificate revoked"):
+		return true
+	}
+	t.Fatalf("openssl: %v\n%s", err, out)
+	return false
+}

@@ -1,0 +1,155 @@
+package mirror_test
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"math/big"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/chancery-ca/chancery/ca"
+	"github.com/chancery-ca/chancery/issuance"
+	"github.com/chancery-ca/chancery/mirror"
+)
+
+// lister makes CRLs with crypto/x509.
+type lister struct {
+	issuer *x509.Certificate
+	key    *ecdsa.PrivateKey
+}
+
+func newLister(t testing.TB) lister {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return lister{&x509.Certificate{RawSubject: []byte{0x30, 0}, Subject: pkix.Name{}, SubjectKeyId: []byte{1}, KeyUsage: x509.KeyUsageCRLSign}, key}
+}
+
+func (l lister) list(t testing.TB, number int64) ca.CRLRecord {
+	t.Helper()
+	der, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{
+		Number: big.NewInt(number), ThisUpdate: time.Now(), NextUpdate: time.Now().Add(time.Hour),
+	}, l.issuer, l.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ca.CRLRecord{Number: big.NewInt(number), DER: der}
+}
+
+func TestDirectoryKeepsTheHighestNumber(t *testing.T) {
+	root := t.TempDir()
+	d, err := mirror.OpenDirectory(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := newLister(t)
+	place := filepath.Join(root, "crl", "issuing-1", "7.crl")
+	for _, number := range []int64{2, 1, 3, 3, 2} {
+		r := l.list(t, number)
+		if err := d.PutCRL(t.Context(), "crl/issuing-1/7.crl", r); err != nil {
+			t.Fatal(err)
+		}
+		read, err := os.ReadFile(place)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if list, err := issuance.ReadCRL(read); err != nil || list.Number.Int64() < number {
+			t.Errorf("after %d there is %v, %v", number, list, err)
+		}
+	}
+	if err := os.WriteFile(place, []byte("garbage"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r := l.list(t, 1)
+	if err := d.PutCRL(t.Context(), "crl/issuing-1/7.crl", r); err != nil {
+		t.Fatal(err)
+	}
+	if read, err := os.ReadFile(place); err != nil || !bytes.Equal(read, r.DER) {
+		t.Errorf("garbage was not replaced: %v", err)
+	}
+	for _, path := range []string{"../a.crl", "/a.crl", ""} {
+		if err := d.PutCRL(t.Context(), path, r); err == nil {
+			t.Errorf("%q was accepted", path)
+		}
+	}
+	if _, err := mirror.OpenDirectory(place); err == nil {
+		t.Error("a file was opened as a directory")
+	}
+}
+
+const putInto = "MIRROR_TEST_DIRECTORY"
+
+// TestAKilledWriterLeavesAWholeCRL kills a process that puts one CRL after the other. What it leaves can be read, and its number is one
+// that it was told to put after the one that it had acknowledged before.
+func TestAKilledWriterLeavesAWholeCRL(t *testing.T) {
+	if root := os.Getenv(putInto); root != "" {
+		write(t, root)
+		return
+	}
+	for range 5 {
+		root := t.TempDir()
+		c := exec.Command(os.Args[0], "-test.run", "^TestAKilledWriterLeavesAWholeCRL$")
+		c.Env = append(os.Environ(), putInto+"="+root)
+		c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+		out, err := c.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		acknowledged := make([]byte, 200)
+		n, err := out.Read(acknowledged)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = c.Process.Kill()
+		_ = c.Wait()
+		lines := bytes.Fields(acknowledged[:n])
+		first, err := strconv.ParseInt(string(lines[0]), 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		there, err := os.ReadFile(filepath.Join(root, "crl", "a.crl"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if read, err := issuance.ReadCRL(there); err != nil || read.Number.Int64() < first {
+			t.Errorf("acknowledged was %d, there is %v, %v", first, read, err)
+		}
+		if _, err := mirror.OpenDirectory(root); err != nil {
+			t.Error(err)
+		}
+		if left, err := filepath.Glob(filepath.Join(root, "crl", ".chancery-*")); err != nil || len(left) > 0 {
+			t.Errorf("unfinished files stay: %v, %v", left, err)
+		}
+	}
+}
+
+// write puts CRLs until it is killed.
+func write(t *testing.T, root string) {
+	d, err := mirror.OpenDirectory(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := newLister(t)
+	for number := int64(1); ; number++ {
+		if err := d.PutCRL(t.Context(), "crl/a.crl", l.list(t, number)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Stdout.WriteString(strconv.FormatInt(number, 10) + "\n"); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
