@@ -34,6 +34,7 @@ const (
 	ReadProfile       Action = "profile.read"
 	EvaluateProfile   Action = "profile.evaluate"
 	ReadAuthority     Action = "authority.read"
+	PublishCRL        Action = "crl.publish"      // now, due or not
 	ReadRequest       Action = "request.read"     // of requests that wait, or waited, for approval
 	ApproveRequest    Action = "request.approve"  // approve or reject
 	ReadNamespace     Action = "namespace.read"   // what a team owns and may use

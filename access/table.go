@@ -9,16 +9,17 @@ var allowed = map[Role][]Action{
 		ReadCertificate, ReadProfile, ReadAuthority, ReadRequest, ApproveRequest, ReadNamespace, ReadPolicy, ApprovePolicy,
 		ReadRevocation, ApproveRevocation,
 	},
-	Revoker: {ReadCertificate, RevokeCertificate, ReadRevocation, ReadProfile, ReadAuthority},
+	Revoker: {ReadCertificate, RevokeCertificate, ReadRevocation, ReadProfile, ReadAuthority, PublishCRL},
 	Auditor: {ReadCertificate, ReadRevocation, ReadProfile, ReadAuthority, ReadRequest, ReadNamespace, ReadPolicy},
 	Operator: {
 		ReadCertificate, ReadRevocation, ReadProfile, ReadAuthority, ReadRequest, ReadNamespace, ChangeNamespace, ReadPolicy, ChangePolicy,
+		PublishCRL,
 	},
 }
 
 // shared are the actions that a member of one namespace may do to what belongs to the whole authority. Certificates are not among
 // them: those of no single team are read by actors of no single team.
-var shared = []Action{ReadProfile, EvaluateProfile, ReadAuthority, ReadPolicy}
+var shared = []Action{ReadProfile, EvaluateProfile, ReadAuthority, ReadPolicy, PublishCRL}
 
 // Grant is one row of the table: what a role may do.
 type Grant struct {

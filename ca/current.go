@@ -267,8 +267,15 @@ func (c *CA) LearnPublished(ctx context.Context) error {
 		}
 		for _, s := range states {
 			// A scope may have no CRL yet.
-			for _, read := range []func(context.Context, string, string) (CRLRecord, error){c.CurrentCRL, c.CurrentDelta} {
-				r, err := read(ctx, a.Name, s.Scope)
+			for _, one := range []struct {
+				delta  bool
+				number *big.Int
+				read   func(context.Context, string, string) (CRLRecord, error)
+			}{{false, s.Number, c.CurrentCRL}, {true, s.Delta, c.CurrentDelta}} {
+				r, _, known := c.publications.cached(crlID{a.Name, s.Scope, one.delta})
+				if !known || one.number == nil || r.Number.Cmp(one.number) != 0 {
+					r, err = one.read(ctx, a.Name, s.Scope)
+				}
 				if err != nil && !errors.Is(err, ErrNotFound) {
 					return fmt.Errorf("reading a CRL of %q: %w", a.Name, err)
 				}

@@ -47,8 +47,8 @@ func (c *CA) PublishDue(ctx context.Context) {
 	var working sync.WaitGroup
 	places := make(chan struct{}, publishAtOnce)
 	for _, d := range due {
-		if !c.publications.rested(d, c.now()) {
-			continue
+		if c.authorities[d.Issuer] == nil || !c.publications.rested(d, c.now()) {
+			continue // an offline authority's spoilt CRL is for its operator to import again
 		}
 		places <- struct{}{}
 		working.Go(func() {
@@ -67,11 +67,6 @@ func (c *CA) publishOne(ctx context.Context, d CRLDue) {
 		c.metrics.Failed("publish")
 		c.log.ErrorContext(ctx, "publishing a CRL failed; trying again", "authority", d.Issuer, "scope", d.Scope, "delta", d.Delta, "why", d.Why, "error", err)
 	}
-}
-
-// Publish makes the next complete CRL of a scope now, due or not.
-func (c *CA) Publish(ctx context.Context, authority, scope string) error {
-	return c.publish(ctx, CRLDue{Issuer: authority, Scope: scope, Why: "demand"})
 }
 
 // publish makes the next CRL of a scope. Reading it from top to bottom is reading the procedure: claim the scope, bring what has changed
@@ -129,6 +124,9 @@ func (c *CA) nextContents(ctx context.Context, a *Authority, due CRLDue, kept *k
 		claim, err := c.store.ClaimCRL(ctx, ask)
 		if err != nil {
 			return claim, issuance.CRLContents{}, fmt.Errorf("claiming the CRL scope: %w", err)
+		}
+		if claim.Published == nil {
+			return claim, issuance.CRLContents{}, fmt.Errorf("a delta needs a complete CRL: %w", ErrNotFound)
 		}
 		contents := a.contents(claim, a.lists.deltaValidity(a.plan().Validity))
 		contents.Base, contents.Freshest = claim.Published, ""

@@ -54,6 +54,32 @@ func (c *Client) Authorities(ctx context.Context) ([]Authority, error) {
 	return list.Authorities, nil
 }
 
+// CRLState is where the CRL of a scope stands.
+type CRLState struct {
+	Scope      string     `json:"scope"`            // "full", or the number of a shard
+	Number     string     `json:"number,omitempty"` // decimal; empty before the first CRL
+	ThisUpdate *time.Time `json:"this_update,omitempty"`
+	NextUpdate *time.Time `json:"next_update,omitempty"`
+	Entries    int        `json:"entries"`
+	Size       int        `json:"size"`            // octets
+	Delta      string     `json:"delta,omitempty"` // the number of the delta CRL
+	Pending    int        `json:"pending"`         // revocations that no complete CRL shows yet
+}
+
+// PublishCRL has new complete CRLs of an authority made now, of one scope or, when scope is empty, of all. It tells where they stand then.
+func (c *Client) PublishCRL(ctx context.Context, authority, scope string) ([]CRLState, error) {
+	var list struct {
+		CRLs []CRLState `json:"crls"`
+	}
+	body := struct {
+		Scope string `json:"scope,omitempty"`
+	}{scope}
+	if _, err := c.json(ctx, call{method: http.MethodPost, path: []string{"authorities", authority, "crl"}, body: body}, &list); err != nil {
+		return nil, err
+	}
+	return list.CRLs, nil
+}
+
 // Authority reads one authority.
 func (c *Client) Authority(ctx context.Context, name string) (*Authority, error) {
 	a := &Authority{}

@@ -44,6 +44,7 @@ var permissions = map[string]access.Action{
 	"POST /api/v1/profiles/{name}/evaluate":            access.EvaluateProfile,
 	"GET /api/v1/authorities":                          access.ReadAuthority,
 	"GET /api/v1/authorities/{name}":                   access.ReadAuthority,
+	"POST /api/v1/authorities/{name}/crl":              access.PublishCRL,
 	"GET /api/v1/openapi.json":                         public,
 	"GET /api/v1/docs":                                 public,
 	"GET /api/v1/docs/{file}":                          public,

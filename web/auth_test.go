@@ -42,6 +42,7 @@ func requests(t *testing.T) map[string]ask {
 		"POST /api/v1/profiles/{name}/evaluate":        ask{path: "/api/v1/profiles/tls-server/evaluate"}.json(EvaluateRequest{CSR: csr}),
 		"GET /api/v1/authorities":                      {path: "/api/v1/authorities"},
 		"GET /api/v1/authorities/{name}":               {path: "/api/v1/authorities/root"},
+		"POST /api/v1/authorities/{name}/crl":          ask{path: "/api/v1/authorities/issuing-1/crl"}.json(CRLRequest{}),
 		"GET /api/v1/policies":                         {path: "/api/v1/policies"},
 		"GET /api/v1/policies/{digest}":                {path: "/api/v1/policies/ruling"},
 		"POST /api/v1/policies":                        ask{path: "/api/v1/policies"}.json(ChangePoliciesRequest{Files: map[string]string{"plain.yaml": plainProfile}}),

@@ -53,6 +53,7 @@ type Authority interface {
 	PublicAuthority(ctx context.Context, name string) (ca.AuthorityRecord, error)
 	CurrentCRL(ctx context.Context, authority, scope string) (ca.CRLRecord, error)
 	CurrentDelta(ctx context.Context, authority, scope string) (ca.CRLRecord, error)
+	PublishNow(ctx context.Context, actor access.Actor, authority, scope string) ([]ca.CRLState, error)
 	Ready(ctx context.Context) error
 }
 
@@ -154,7 +155,7 @@ func (s *Server) routeAPI(inFlight int) error {
 		s.routeRequests, s.routeRequest, s.routeApprove, s.routeReject,
 		s.routeNamespaces, s.routeNamespace, s.routeSetNamespace, s.routeRemoveNamespace, s.routeProfiles, s.routeProfile, s.routeEvaluate,
 		s.routePolicies, s.routePolicySet, s.routeChangePolicies, s.routeReloadPolicies, s.routeApprovePolicies, s.routeRejectPolicies,
-		s.routeAuthorities, s.routeAuthority,
+		s.routeAuthorities, s.routeAuthority, s.routePublishCRL,
 	} {
 		if err := register(api); err != nil {
 			return err

@@ -217,6 +217,19 @@ func (o *office) DecideOnPolicies(_ context.Context, a access.Actor, d ca.Policy
 	return p, o.asked(a, access.ApprovePolicy, access.AllNamespaces)
 }
 
+func (o *office) PublishNow(_ context.Context, a access.Actor, authority, scope string) ([]ca.CRLState, error) {
+	if err := o.asked(a, access.PublishCRL, access.AllNamespaces); err != nil {
+		return nil, err
+	}
+	if authority != "issuing-1" || scope == "9" {
+		return nil, ca.ErrNotFound
+	}
+	return []ca.CRLState{
+		{Scope: ca.FullScope, Number: o.crl.Number, ThisUpdate: o.crl.ThisUpdate, NextUpdate: o.crl.NextUpdate, Entries: 2, Octets: 300, Delta: o.crl.Number},
+		{Scope: "7", Pending: 1},
+	}, o.err
+}
+
 func (o *office) Authorities(_ context.Context, a access.Actor) ([]ca.AuthorityState, error) {
 	if err := o.asked(a, access.ReadAuthority, access.AllNamespaces); err != nil {
 		return nil, err

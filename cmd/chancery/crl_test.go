@@ -7,6 +7,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
+	"math/big"
 	"net/http"
 	"net/url"
 	"os"
@@ -62,7 +63,7 @@ func TestShardsAndDeltasAcrossReplicas(t *testing.T) {
 	s := newStack(t, storagetest.New(t), false)
 	files := t.TempDir()
 	s.more = fmt.Sprintf("crls: {directory: %q, authorities: [{name: %s, shards: 3, delta_period: 1m, jitter: 1m}]}\n", files, devIssuer)
-	one, two := s.start("one", hsmModule(t)), s.start("two", hsmModule(t))
+	one, two := s.start("one", s.token.Module), s.start("two", s.token.Module)
 	ctx := t.Context()
 	type subject struct {
 		issuedJSON
@@ -171,4 +172,37 @@ func opensslRevoked(t *testing.T, s *stack, c issuedJSON, complete, delta []byte
 	}
 	t.Fatalf("openssl: %v\n%s", err, out)
 	return false
+}
+
+// A CRL that suffered in the database is not served: the last good one is, until a new one has been made. Nothing else is lost.
+func TestACorruptedStoredCRL(t *testing.T) {
+	s := newStack(t, storagetest.New(t), false)
+	r := s.start("one", s.token.Module)
+	ctx := t.Context()
+	issued, got, err := r.issue(ctx, "www.dev.example", nil)
+	if err != nil || got.status != http.StatusCreated {
+		t.Fatalf("%v, %d %s", err, got.status, got.body)
+	}
+	r.revoke(ctx, t, issued.Serial, "superseded")
+	listed := func() (*x509.RevocationList, bool) {
+		list, err := r.crl(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return list, len(list.RevokedCertificateEntries) == 1
+	}
+	eventually(t, 10*time.Second, "the CRL shows the certificate", func() bool { _, is := listed(); return is })
+	for _, corrupt := range []string{`overlay(der placing '\x00'::bytea from 40)`, `substr(der, 1, 60)`, `'\x30'::bytea`} {
+		spoilt := s.database.Column(t, `INSERT INTO crls (issuer, scope, number, der, this_update, next_update, entries, event_id)
+			SELECT issuer, scope, number + 1, `+corrupt+`, this_update, next_update, entries, gen_random_uuid()
+			FROM crls WHERE issuer = $1 ORDER BY number DESC LIMIT 1 RETURNING number::text`, devIssuer)
+		eventually(t, 20*time.Second, "a new CRL stands in for the corrupted one", func() bool {
+			list, is := listed() // which never is the corrupted one
+			if !is {
+				t.Fatal("a revocation was lost")
+			}
+			number, _ := new(big.Int).SetString(spoilt[0], 10)
+			return list.Number.Cmp(number) > 0
+		})
+	}
 }

@@ -201,7 +201,7 @@ func authorityRecord(b ceremony.Bundle) ca.AuthorityRecord {
 
 func (a *app) crlCommand() *cobra.Command {
 	var path, authority string
-	cmd := &cobra.Command{Use: "crl", Short: "Take in CRLs that an offline authority signed"}
+	cmd := &cobra.Command{Use: "crl", Short: "Publish CRLs now, or take in those that an offline authority signed"}
 	add := &cobra.Command{
 		Use:   "import --authority NAME FILE.crl",
 		Short: "Make a CRL signed in a ceremony the one that is served",
@@ -231,7 +231,7 @@ func (a *app) crlCommand() *cobra.Command {
 	configFlag(add, &path)
 	add.Flags().StringVar(&authority, "authority", "", "the authority that signed it")
 	_ = add.MarkFlagRequired("authority")
-	cmd.AddCommand(add)
+	cmd.AddCommand(add, a.crlPublishCommand())
 	return cmd
 }
 
