@@ -29,6 +29,8 @@ const (
 	IssueCertificate  Action = "certificate.issue"
 	ReadCertificate   Action = "certificate.read"
 	RevokeCertificate Action = "certificate.revoke"
+	ReadRevocation    Action = "revocation.read"    // orders to revoke many certificates
+	ApproveRevocation Action = "revocation.approve" // approve or reject one
 	ReadProfile       Action = "profile.read"
 	EvaluateProfile   Action = "profile.evaluate"
 	ReadAuthority     Action = "authority.read"

@@ -10,17 +10,17 @@ import (
 
 var allActions = []Action{
 	IssueCertificate, ReadCertificate, RevokeCertificate, ReadProfile, EvaluateProfile, ReadAuthority,
-	ReadRequest, ApproveRequest, ReadNamespace, ChangeNamespace, PublishCRL,
+	ReadRequest, ApproveRequest, ReadNamespace, ChangeNamespace, ReadRevocation, ApproveRevocation, PublishCRL,
 }
 
 // TestAuthorizeTable walks every role and action in the actor's own namespace against the table as people would write it down.
 func TestAuthorizeTable(t *testing.T) {
 	want := map[Role]string{ // one letter an action, in the order of allActions
-		Requester: "yy-yyyy-y--",
-		Approver:  "-y-y-yyyy--",
-		Revoker:   "-yyy-y----y",
-		Auditor:   "-y-y-yy-y--",
-		Operator:  "-y-y-yy-yyy",
+		Requester: "yy-yyyy-y----",
+		Approver:  "-y-y-yyyy-yy-",
+		Revoker:   "-yyy-y----y-y",
+		Auditor:   "-y-y-yy-y-y--",
+		Operator:  "-y-y-yy-yyy-y",
 	}
 	for _, role := range Roles() {
 		for i, action := range allActions {

@@ -7,11 +7,13 @@ var allowed = map[Role][]Action{
 	Requester: {IssueCertificate, ReadCertificate, ReadProfile, EvaluateProfile, ReadAuthority, ReadRequest, ReadNamespace},
 	Approver: {
 		ReadCertificate, ReadProfile, ReadAuthority, ReadRequest, ApproveRequest, ReadNamespace, ReadPolicy, ApprovePolicy,
+		ReadRevocation, ApproveRevocation,
 	},
-	Revoker: {ReadCertificate, RevokeCertificate, ReadProfile, ReadAuthority, PublishCRL},
-	Auditor: {ReadCertificate, ReadProfile, ReadAuthority, ReadRequest, ReadNamespace, ReadPolicy},
+	Revoker: {ReadCertificate, RevokeCertificate, ReadRevocation, ReadProfile, ReadAuthority, PublishCRL},
+	Auditor: {ReadCertificate, ReadRevocation, ReadProfile, ReadAuthority, ReadRequest, ReadNamespace, ReadPolicy},
 	Operator: {
-		ReadCertificate, ReadProfile, ReadAuthority, ReadRequest, ReadNamespace, ChangeNamespace, ReadPolicy, ChangePolicy, PublishCRL,
+		ReadCertificate, ReadRevocation, ReadProfile, ReadAuthority, ReadRequest, ReadNamespace, ChangeNamespace, ReadPolicy, ChangePolicy,
+		PublishCRL,
 	},
 }
 

@@ -35,6 +35,12 @@ const (
 	CertificateOrphaned Kind = "certificate.orphaned" // an intent was settled as possibly signed
 	CertificateRevoked  Kind = "certificate.revoked"  // or put on hold
 	CertificateReleased Kind = "certificate.released" // a hold ended (removeFromCRL)
+	KeyCompromised      Kind = "key.compromised"      // a key turned out to be compromised after its certificate was revoked for another reason
+	RevocationOrdered   Kind = "revocation.ordered"   // many certificates are to be revoked by one order
+	RevocationApproved  Kind = "revocation.approved"  // a person agreed to such an order
+	RevocationRejected  Kind = "revocation.rejected"  // a person ended it before it began
+	RevocationCancelled Kind = "revocation.cancelled" // it was ended half way; what was revoked stays revoked
+	RevocationFinished  Kind = "revocation.finished"  // all of its certificates were seen to
 	CRLIntended         Kind = "crl.intended"         // a to-be-signed CRL became durable
 	CRLPublished        Kind = "crl.published"        // a signed CRL became the current one of its scope
 	CRLImported         Kind = "crl.imported"         // a CRL signed elsewhere became the current one of its scope

@@ -1,6 +1,7 @@
 // Package ca is the authority: its verbs, one file each. issue.go turns an order into a certificate, revoke.go takes one back,
-// approve.go lets one wait for approvals, publish.go keeps the CRLs current, policy.go has other policies rule, recover.go settles what
-// a crash left open, lead.go has one replica at a time do what is to be done once, and tls.go gets the service its own certificate.
+// bulk.go takes back many, approve.go lets one wait for approvals, publish.go keeps the CRLs current, ocsp.go answers OCSP requests, policy.go
+// has other policies rule, recover.go settles what a crash left open, lead.go has one replica at a time do what is to be done once, and
+// tls.go gets the service its own certificate.
 //
 // It alone knows the order of steps. Who may do what is asked of access, what a certificate says of policies, how it is built and signed
 // of issuance; what must last goes to the Store and what was done goes into audit leaves, in one transaction with it. The package
@@ -41,18 +42,23 @@ type CA struct {
 	metrics       Metrics
 	transparency  Transparency
 	publications  *publications
+	bulk          RevocationPlan
+	jobs          bell
+	lags          *lags
 	directory     *directory
 	clock         *clock
 	ocsp          *ocsp
 	mirror        CRLMirror
 }
 
-// Config is what a CA is made of. Every field but About, PolicyPlan, KeyLists, CAA, Metrics, Transparency, OCSP, Lists and Mirror is required.
+// Config is what a CA is made of. Every field but About, PolicyPlan, Revocations, KeyLists, CAA, Metrics, Transparency, OCSP, Lists and Mirror
+// is required.
 type Config struct {
 	Store       Store
 	Authorities []*Authority  // the first is the default issuer
 	Policies    *policies.Set // what is configured; AdoptPolicies settles what rules
 	PolicyPlan  PolicyPlan
+	Revocations RevocationPlan
 	KeyLists    KeyLists
 	CAA         CAA
 	Namespaces  map[string]access.Namespace // that hold until LearnNamespaces has read those on record; the service's own stays
@@ -80,8 +86,11 @@ type Metrics interface {
 	Refused(profile string)
 	Failed(step string)
 	Revoked(authority string, reason string)
+	RevocationJob(status string) // a job came to be waiting, running, rejected, cancelled or finished
 	Orphaned(authority string)
 	Published(authority, scope string, entries int, took time.Duration, nextUpdate time.Time)
+	// RevocationsPublished tells of revocations that are on a CRL from now on, so long after they became durable.
+	RevocationsPublished(authority, scope string, count int, after time.Duration)
 	Waiting(profile string)          // a request began to wait for approval
 	Decided(profile, outcome string) // it waits no more: issued, rejected, expired or refused
 	Limited(profile, by string)      // a request was turned away by a rate or a reservation
@@ -104,7 +113,8 @@ func New(cfg Config) (*CA, error) {
 		store: cfg.Store, authorities: map[string]*Authority{}, first: cfg.Authorities[0], plan: cfg.PolicyPlan,
 		keyLists: cfg.KeyLists, caa: cfg.CAA, transparency: cfg.Transparency,
 		rates: newRates(), replica: cfg.Replica, about: cfg.About, now: cfg.Now, random: cfg.Random, newID: cfg.NewID, log: cfg.Log, metrics: cfg.Metrics,
-		publications: newPublications(), directory: newDirectory(), clock: &clock{now: cfg.Now, max: cfg.MaxSkew}, mirror: cfg.Mirror,
+		publications: newPublications(), bulk: cfg.Revocations, jobs: newBell(), lags: newLags(), directory: newDirectory(),
+		clock: &clock{now: cfg.Now, max: cfg.MaxSkew}, mirror: cfg.Mirror,
 	}
 	if err := checkTransparency(cfg.Policies, cfg.Transparency); err != nil {
 		return nil, err

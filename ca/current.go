@@ -162,6 +162,9 @@ func (c *CA) currentCRL(ctx context.Context, id crlID, read func(context.Context
 	switch {
 	case err == nil:
 		if err := c.checkStored(ctx, fresh); err == nil {
+			if len(fresh.DER) > 0 {
+				c.lags.elsewhere(id.issuer, id.scope, fresh.ThisUpdate)
+			}
 			return c.publications.refresh(id, fresh, now), nil
 		} else if c.publications.spoil(id, now) {
 			c.metrics.Failed("stored crl")

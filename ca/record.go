@@ -81,8 +81,10 @@ func (noMetrics) Issued(string, string, time.Duration)                    {}
 func (noMetrics) Refused(string)                                          {}
 func (noMetrics) Failed(string)                                           {}
 func (noMetrics) Revoked(string, string)                                  {}
+func (noMetrics) RevocationJob(string)                                    {}
 func (noMetrics) Orphaned(string)                                         {}
 func (noMetrics) Published(string, string, int, time.Duration, time.Time) {}
+func (noMetrics) RevocationsPublished(string, string, int, time.Duration) {}
 func (noMetrics) Waiting(string)                                          {}
 func (noMetrics) Decided(string, string)                                  {}
 func (noMetrics) Limited(string, string)                                  {}

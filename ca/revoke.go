@@ -31,8 +31,13 @@ type RevokeOrder struct {
 // changed: into a revocation, or by removeFromCRL back into validity. It returns ErrNotFound, ErrAmbiguousSerial, ErrExpired,
 // ErrRevokedOtherwise, *InvalidError, or *access.Denied.
 func (c *CA) Revoke(ctx context.Context, o RevokeOrder) (Revocation, error) {
+	return c.revoke(ctx, o, func() (Certificate, error) { return c.find(ctx, o.Actor, access.RevokeCertificate, o.Issuer, o.Serial) })
+}
+
+// revoke takes the certificate back that look finds, for whoever was found to be allowed to.
+func (c *CA) revoke(ctx context.Context, o RevokeOrder, look func() (Certificate, error)) (Revocation, error) {
 	for {
-		certificate, err := c.find(ctx, o.Actor, access.RevokeCertificate, o.Issuer, o.Serial)
+		certificate, err := look()
 		if err != nil {
 			return Revocation{}, err
 		}
@@ -40,6 +45,9 @@ func (c *CA) Revoke(ctx context.Context, o RevokeOrder) (Revocation, error) {
 			return Revocation{}, err
 		}
 		after, done, err := nextRevocation(certificate.Revocation, o.Reason)
+		if done && err == nil {
+			err = c.rememberKey(ctx, o, certificate)
+		}
 		if err != nil || done {
 			return valueOrZero(certificate.Revocation), err
 		}
@@ -54,9 +62,32 @@ func (c *CA) Revoke(ctx context.Context, o RevokeOrder) (Revocation, error) {
 			return Revocation{}, fmt.Errorf("recording the revocation: %w", err)
 		}
 		c.metrics.Revoked(certificate.Issuer, o.Reason.String())
+		c.lags.revoked(certificate.Issuer, certificate.CRLScope, 1, c.now())
 		c.publications.wakeUp()
 		return recorded, nil
 	}
+}
+
+// rememberKey keeps a key out of later certificates that turns out to be compromised when its certificate has been revoked already, for
+// another reason: the revocation stays as it is, and the key is bad all the same.
+func (c *CA) rememberKey(ctx context.Context, o RevokeOrder, certificate Certificate) error {
+	if o.Reason != issuance.KeyCompromise {
+		return nil
+	}
+	known, err := c.store.KeyCompromised(ctx, certificate.SPKI)
+	if err != nil || known {
+		return err
+	}
+	leaf, err := c.leaf(audit.KeyCompromised, o.Actor.ID, certificate.Namespace, c.now(), map[string]string{
+		"issuer": certificate.Issuer, "serial": hex.EncodeToString(o.Serial), "spki_sha256": hex.EncodeToString(certificate.SPKI[:]),
+	})
+	if err != nil {
+		return err
+	}
+	if err := c.store.RecordCompromisedKey(ctx, certificate.SPKI, certificate.Issuer, o.Serial, c.now(), leaf); err != nil {
+		return fmt.Errorf("remembering the key: %w", err)
+	}
+	return nil
 }
 
 // nextRevocation says what a wished reason does to the latest entry of a certificate's sequence: after is the entry that the new one
@@ -82,30 +113,46 @@ func nextRevocation(latest *Revocation, wish issuance.Reason) (after int, done b
 }
 
 func (c *CA) checkRevokeOrder(o RevokeOrder, certificate Certificate) error {
-	switch o.Reason {
+	if err := c.checkRevocation(o.Reason, o.Comment, o.InvalidityDate); err != nil {
+		return err
+	}
+	if o.Reason == issuance.CertificateHold && !c.allowsHold(certificate.Profile) {
+		return &InvalidError{
+			Field: "reason", Message: "certificates of profile " + certificate.Profile + " cannot be put on hold",
+			Hint: "the Baseline Requirements, section 4.9.13, forbid certificateHold; revoke for good, with another reason",
+		}
+	}
+	return nil
+}
+
+// allowsHold tells whether certificates of a profile can be put on hold. Those of a profile that is gone can.
+func (c *CA) allowsHold(profile string) bool {
+	p, ok := c.rules().Profile(profile)
+	return !ok || p.AllowsHold()
+}
+
+// checkRevocation checks what a revocation says, whatever the certificate is.
+func (c *CA) checkRevocation(reason issuance.Reason, comment string, invalidityDate time.Time) error {
+	switch reason {
 	case issuance.Unspecified, issuance.KeyCompromise, issuance.AffiliationChanged, issuance.Superseded, issuance.CessationOfOperation,
 		issuance.CertificateHold, issuance.RemoveFromCRL, issuance.PrivilegeWithdrawn:
 	default:
 		return &InvalidError{
-			Field: "reason", Message: fmt.Sprintf("%s is not a reason for an end-entity certificate", o.Reason),
+			Field: "reason", Message: fmt.Sprintf("%s is not a reason for an end-entity certificate", reason),
 			Hint: "use keyCompromise, affiliationChanged, superseded, cessationOfOperation, certificateHold, privilegeWithdrawn or unspecified",
 		}
 	}
-	if o.Reason == issuance.CertificateHold {
-		if p, ok := c.rules().Profile(certificate.Profile); ok && !p.AllowsHold() {
-			return &InvalidError{
-				Field: "reason", Message: "certificates of profile " + certificate.Profile + " cannot be put on hold",
-				Hint: "the Baseline Requirements, section 4.9.13, forbid certificateHold; revoke for good, with another reason",
-			}
-		}
+	if len(comment) > maxComment {
+		return longComment()
 	}
-	if len(o.Comment) > maxComment {
-		return &InvalidError{Field: "comment", Message: fmt.Sprintf("the comment has more than %d octets", maxComment), Hint: "shorten it"}
-	}
-	if !o.InvalidityDate.IsZero() && o.InvalidityDate.After(c.now()) {
+	if !invalidityDate.IsZero() && invalidityDate.After(c.now()) {
 		return &InvalidError{Field: "invalidity_date", Message: "the invalidity date lies in the future", Hint: "give the moment since when the key is not trusted"}
 	}
 	return nil
+}
+
+func longComment() error {
+	return &InvalidError{Field: "comment", Message: fmt.Sprintf("the comment has more than %d octets", maxComment), Hint: "shorten it"}
 }
 
 // recordRevocation writes one entry with its leaf. It ends by itself when the caller leaves: either nothing or all was written.
@@ -115,19 +162,26 @@ func (c *CA) recordRevocation(ctx context.Context, o RevokeOrder, certificate Ce
 		InvalidityDate: o.InvalidityDate.Truncate(time.Second), Comment: o.Comment, Actor: o.Actor.ID, EventID: c.newID(),
 		CRLScope: certificate.CRLScope, NotAfter: certificate.NotAfter, SPKI: certificate.SPKI,
 	}
-	kind := audit.CertificateRevoked
-	if o.Reason == issuance.RemoveFromCRL {
-		kind = audit.CertificateReleased
-	}
-	data := map[string]string{"issuer": r.Issuer, "serial": hex.EncodeToString(r.Serial), "reason": r.Reason.String(), "comment_sha256": hexSHA256([]byte(o.Comment))}
-	if !r.InvalidityDate.IsZero() {
-		data["invalidity_date"] = r.InvalidityDate.UTC().Format(time.RFC3339)
-	}
+	kind, data := revocationData(r)
 	leaf, err := c.leafWithID(r.EventID, kind, o.Actor.ID, certificate.Namespace, c.now(), data)
 	if err != nil {
 		return Revocation{}, err
 	}
 	return c.store.RecordRevocation(ctx, r, after, leaf)
+}
+
+// revocationData is what the audit log is told of a revocation, and as what.
+func revocationData(r Revocation) (audit.Kind, map[string]string) {
+	data := map[string]string{
+		"issuer": r.Issuer, "serial": hex.EncodeToString(r.Serial), "reason": r.Reason.String(), "comment_sha256": hexSHA256([]byte(r.Comment)),
+	}
+	if !r.InvalidityDate.IsZero() {
+		data["invalidity_date"] = r.InvalidityDate.UTC().Format(time.RFC3339)
+	}
+	if r.Reason == issuance.RemoveFromCRL {
+		return audit.CertificateReleased, data
+	}
+	return audit.CertificateRevoked, data
 }
 
 func valueOrZero(r *Revocation) Revocation {

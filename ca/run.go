@@ -34,6 +34,9 @@ func (c *CA) Run(ctx context.Context, more ...Chore) error {
 	}, more...) {
 		others.Go(func() { c.see(working, d) })
 	}
+	others.Go(func() {
+		c.seeWoken(working, c.jobs, Chore{jobsEvery, slog.LevelError, "revoking many certificates failed; trying again", true, c.RunRevocations})
+	})
 	others.Go(func() { c.Lead(working, Upkeep, c.keepUp) })
 	others.Go(func() { c.followRevocations(working) })
 	others.Go(func() {
@@ -65,9 +68,12 @@ type Chore struct {
 }
 
 // see does a chore until the context ends.
-func (c *CA) see(ctx context.Context, d Chore) {
+func (c *CA) see(ctx context.Context, d Chore) { c.seeWoken(ctx, nil, d) }
+
+// seeWoken does a chore until the context ends, and at once when it is woken.
+func (c *CA) seeWoken(ctx context.Context, wake <-chan struct{}, d Chore) {
 	failing := false
-	c.every(ctx, d.Every, nil, func() {
+	c.every(ctx, d.Every, wake, func() {
 		err := d.Do(ctx)
 		if err != nil && !(d.Once && failing) && ctx.Err() == nil {
 			c.log.Log(ctx, d.Level, d.Failed, "error", err)

@@ -19,6 +19,7 @@ import (
 type Store interface {
 	IssuanceStore
 	RevocationStore
+	BulkStore
 	CRLStore
 	RevocationFeed
 	NamespaceStore
@@ -88,6 +89,10 @@ type RevocationStore interface {
 	// none), and marks the certificate's CRL scope as due. It returns the entry as recorded, or, where another came first,
 	// ErrFenced: read again and decide again.
 	RecordRevocation(ctx context.Context, r Revocation, after int, leaves ...audit.Leaf) (Revocation, error)
+	// LatestRevocation is the latest entry of a serial's sequence, whether its certificate is on record or not; ErrNotFound.
+	LatestRevocation(ctx context.Context, issuer string, serial []byte) (Revocation, error)
+	// RecordCompromisedKey remembers the key of a certificate as compromised. When it is known as such already, nothing is written.
+	RecordCompromisedKey(ctx context.Context, spki [32]byte, issuer string, serial []byte, at time.Time, leaves ...audit.Leaf) error
 }
 
 // AuthorityRecord is an authority as it is kept. It names its key and never holds it.

@@ -2,6 +2,7 @@ package storage
 
 import (
 	"context"
+	"crypto/x509"
 	"strings"
 	"time"
 
@@ -190,4 +191,13 @@ func orZero(t *time.Time) time.Time {
 		return time.Time{}
 	}
 	return t.UTC()
+}
+
+// serialOf is the serial of a certificate in DER; nil of what is none, which no certificate has.
+func serialOf(der []byte) []byte {
+	c, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil
+	}
+	return c.SerialNumber.Bytes()
 }

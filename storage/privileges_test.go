@@ -15,6 +15,7 @@ import (
 var facts = []string{
 	"authorities", "requests", "certificates", "orphans", "imported_certificates", "revocations", "compromised_keys",
 	"crl_intents", "crls", "crl_deltas", "audit_leaves", "namespaces", "approvals", "policy_sets", "policy_proposals", "policy_votes", "policy_activations",
+	"revocation_lots", "revocation_votes",
 }
 
 func sqlState(err error) string {
@@ -40,7 +41,7 @@ func TestTheServiceCannotChangeFacts(t *testing.T) {
 	partition := "certificates_" + c.Serial.Time().Format("2006_01")
 	column := map[string]string{
 		"policy_sets": "digest", "policy_proposals": "digest", "policy_votes": "person", "policy_activations": "digest",
-		"authorities": "name", "namespaces": "name", "approvals": "person", "audit_leaves": "kind", partition: "issuer",
+		"authorities": "name", "namespaces": "name", "approvals": "person", "revocation_lots": "job", "revocation_votes": "person", "audit_leaves": "kind", partition: "issuer",
 	}
 
 	var forbidden []string
@@ -58,6 +59,9 @@ func TestTheServiceCannotChangeFacts(t *testing.T) {
 		"UPDATE idempotency_keys SET serial = ''",
 		"UPDATE waiting_requests SET actor = '{}'",
 		"DELETE FROM waiting_requests",
+		"UPDATE revocation_jobs SET reason = 0",
+		"UPDATE revocation_jobs SET digest = ''",
+		"DELETE FROM revocation_jobs",
 		"UPDATE reservations SET until = now()",
 		"UPDATE api_tokens SET sha256 = sha256",
 		"UPDATE api_tokens SET roles = '{operator}'",

@@ -2,6 +2,7 @@ package storage
 
 import (
 	"context"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -22,8 +23,14 @@ const (
 	selectRevocation = `
 	SELECT at, invalidity_date FROM revocations WHERE issuer = $1 AND serial = $2 AND sequence = $3 AND event_id = $4::text::uuid`
 
+	selectLatestRevocation = `
+	SELECT issuer, serial, sequence, reason, at, invalidity_date, comment, actor, event_id::text, crl_scope, not_after, spki_sha256
+	FROM revocations WHERE issuer = $1 AND serial = $2 ORDER BY sequence DESC LIMIT 1`
+
 	insertCompromisedKey = `
 	INSERT INTO compromised_keys (spki_sha256, issuer, serial, at) VALUES ($1, $2, $3, $4) ON CONFLICT (spki_sha256) DO NOTHING`
+
+	selectCompromisedKey = `SELECT EXISTS (SELECT FROM compromised_keys WHERE spki_sha256 = $1)`
 
 	insertScope = `INSERT INTO crl_scopes (issuer, scope) VALUES ($1, $2) ON CONFLICT (issuer, scope) DO NOTHING`
 
@@ -81,4 +88,36 @@ func (s *Store) RecordRevocation(ctx context.Context, r ca.Revocation, after int
 		return ca.Revocation{}, err
 	}
 	return recorded, nil
+}
+
+// RecordCompromisedKey remembers a key as compromised, in the order with intents that RecordRevocation keeps.
+func (s *Store) RecordCompromisedKey(ctx context.Context, spki [32]byte, issuer string, serial []byte, at time.Time, leaves ...audit.Leaf) error {
+	return s.inTx(ctx, "remembering a compromised key", found(selectCompromisedKey, spki[:]), func(ctx context.Context, tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, lockKey, lockNumber(spki)); err != nil {
+			return err
+		}
+		tag, err := tx.Exec(ctx, insertCompromisedKey, spki[:], issuer, serial, at)
+		if err != nil || tag.RowsAffected() == 0 {
+			return err
+		}
+		return addLeaves(ctx, tx, leaves)
+	})
+}
+
+// LatestRevocation is the latest entry of a serial's sequence.
+func (s *Store) LatestRevocation(ctx context.Context, issuer string, serial []byte) (r ca.Revocation, err error) {
+	err = s.read(ctx, "looking up a revocation", func(ctx context.Context, db querier) error {
+		var reason int
+		var invalidityDate *time.Time
+		var spki []byte
+		err := db.QueryRow(ctx, selectLatestRevocation, issuer, serial).Scan(&r.Issuer, &r.Serial, &r.Sequence, &reason, &r.At, &invalidityDate,
+			&r.Comment, &r.Actor, &r.EventID, &r.CRLScope, &r.NotAfter, &spki)
+		if err == pgx.ErrNoRows {
+			return ca.ErrNotFound
+		}
+		r.Reason, r.InvalidityDate, r.At, r.NotAfter = issuance.Reason(reason), orZero(invalidityDate), r.At.UTC(), r.NotAfter.UTC()
+		copy(r.SPKI[:], spki)
+		return err
+	})
+	return r, err
 }

@@ -25,6 +25,8 @@ type Metrics struct {
 	limited    *prometheus.CounterVec
 	failed     *prometheus.CounterVec
 	revoked    *prometheus.CounterVec
+	bulk       *prometheus.CounterVec
+	onCRL      *prometheus.HistogramVec
 	settled    *prometheus.CounterVec
 	nextUpdate *prometheus.GaugeVec
 	entries    *prometheus.GaugeVec
@@ -81,6 +83,8 @@ func NewMetrics(profiles []string) *Metrics {
 		limited:    count("requests_limited_total", "Requests turned away by a rate or a quota.", "profile", "by"),
 		failed:     count("operation_failures_total", "Operations that failed after their intent was recorded.", "step"),
 		revoked:    count("certificates_revoked_total", "Revocations recorded, holds and releases included.", "authority", "reason"),
+		bulk:       count("revocation_jobs_total", "Orders to revoke many certificates, by the state that they came to.", "status"),
+		onCRL:      seconds("revocation_publication_seconds", "From a revocation made here to the CRL made here that shows it.", "authority", "scope"),
 		settled:    count("intents_settled_total", "Intents settled as possibly signed.", "authority"),
 		nextUpdate: gauge("crl_next_update_timestamp_seconds", "When the current CRL ends, Unix time.", "authority", "scope"),
 		entries:    gauge("crl_entries", "Entries of the current CRL.", "authority", "scope"),
@@ -131,6 +135,17 @@ func (m *Metrics) Failed(step string) { m.failed.WithLabelValues(step).Inc() }
 // Revoked counts a revocation, a hold or a release.
 func (m *Metrics) Revoked(authority, reason string) {
 	m.revoked.WithLabelValues(authority, reason).Inc()
+}
+
+// RevocationJob counts an order to revoke many certificates when it comes to a state.
+func (m *Metrics) RevocationJob(status string) { m.bulk.WithLabelValues(status).Inc() }
+
+// RevocationsPublished tells of revocations that are on a CRL now.
+func (m *Metrics) RevocationsPublished(authority, scope string, count int, after time.Duration) {
+	observer := m.onCRL.WithLabelValues(authority, scope)
+	for range count {
+		observer.Observe(after.Seconds())
+	}
 }
 
 // Orphaned counts an intent that was settled as possibly signed.

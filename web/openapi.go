@@ -30,6 +30,7 @@ func (s *Server) newOpenAPI(router chi.Router) huma.API {
 			},
 			Tags: []*huma.Tag{
 				{Name: tagCertificates, Description: "Certificates: ask for one, read, search, revoke"},
+				{Name: tagRevocations, Description: "Revocations of many certificates by one order"},
 				{Name: tagRequests, Description: "Requests that need the approval of persons"},
 				{Name: tagNamespaces, Description: "Namespaces: what teams own and may use, with quotas and rates"},
 				{Name: tagProfiles, Description: "Profiles: what can be asked for, and what would come of it"},
@@ -51,6 +52,7 @@ func (s *Server) newOpenAPI(router chi.Router) huma.API {
 
 const (
 	tagCertificates = "certificates"
+	tagRevocations  = "revocations"
 	tagRequests     = "requests"
 	tagNamespaces   = "namespaces"
 	tagProfiles     = "profiles"
@@ -115,13 +117,16 @@ func route[I, O any](s *Server, api huma.API, c call, handler func(context.Conte
 	schemas := api.OpenAPI().Components.Schemas
 	op := huma.Operation{
 		OperationID: c.id, Method: c.method, Path: path, Summary: c.summary, Tags: []string{c.tag}, DefaultStatus: c.success,
-		Description:        c.description + fmt.Sprintf("\n\nNeeds a role that allows `%s`.", action),
+		Description:        c.description,
 		SkipValidateParams: true, // the handlers read parameters themselves, to tell which rule is broken and how to mend it
-		Security:           []map[string][]string{{"token": {}}},
 		Metadata:           map[string]any{bodiesOf: names(c.bodies), answersOf: names(c.answers), maxBodyOf: c.maxBody},
 		Responses: map[string]*huma.Response{
 			strconv.Itoa(c.success): {Description: http.StatusText(c.success), Content: content(schemas, c.answers)},
 		},
+	}
+	if action != public {
+		op.Description += fmt.Sprintf("\n\nNeeds a role that allows `%s`.", action)
+		op.Security = []map[string][]string{{"token": {}}}
 	}
 	if len(c.accepted) > 0 {
 		op.Responses["202"] = &huma.Response{Description: http.StatusText(http.StatusAccepted), Content: content(schemas, c.accepted)}

@@ -2,7 +2,6 @@ package web
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"net/http"
 	"strings"
@@ -75,12 +74,7 @@ func (s *Server) revoke(ctx context.Context, in *revokeInput) (*revokeAnswer, er
 	if err != nil {
 		return nil, err
 	}
-	shown := showRevocation(r)
-	state := ca.Certificate{NewCertificate: ca.NewCertificate{NotAfter: r.NotAfter}, Revocation: &r}
-	return &revokeAnswer{Body: Revoked{
-		Serial: hex.EncodeToString(r.Serial), Issuer: r.Issuer, Reason: shown.Reason, RevokedAt: shown.RevokedAt,
-		InvalidityDate: shown.InvalidityDate, Comment: shown.Comment, Status: state.Status(s.now()), AuditEvent: shown.AuditEvent,
-	}}, nil
+	return s.answerRevoked(r), nil
 }
 
 // readRevoke makes an order of the call and reports all that is wrong with it.

@@ -27,6 +27,7 @@ type Authority interface {
 	Issue(ctx context.Context, o ca.Order) (ca.Outcome, error)
 	Evaluate(ctx context.Context, o ca.Order) (*policies.Decision, error)
 	Revoke(ctx context.Context, o ca.RevokeOrder) (ca.Revocation, error)
+	Revocations
 	Requests(ctx context.Context, actor access.Actor, f ca.WaitingFilter) (page []ca.WaitingRequest, next string, err error)
 	Request(ctx context.Context, actor access.Actor, id string) (ca.RequestState, error)
 	Approve(ctx context.Context, o ca.ApproveOrder) (ca.RequestState, error)
@@ -152,7 +153,8 @@ func (s *Server) routeAPI(inFlight int) error {
 	api := s.newOpenAPI(s.api)
 	api.UseMiddleware(s.authenticate, s.limitShare, s.limitRate, s.checkQuery, s.negotiateAnswer, s.readBody)
 	for _, register := range []func(huma.API) error{
-		s.routeIssue, s.routeBatch, s.routeCertificate, s.routeCertificates, s.routeRevoke,
+		s.routeIssue, s.routeBatch, s.routeCertificate, s.routeCertificates, s.routeRevoke, s.routeRevokeByKey,
+		s.routeRevokeMany, s.routeJobs, s.routeJob, s.routeApproveJob, s.routeRejectJob, s.routeCancelJob,
 		s.routeRequests, s.routeRequest, s.routeApprove, s.routeReject,
 		s.routeNamespaces, s.routeNamespace, s.routeSetNamespace, s.routeRemoveNamespace, s.routeProfiles, s.routeProfile, s.routeEvaluate,
 		s.routePolicies, s.routePolicySet, s.routeChangePolicies, s.routeReloadPolicies, s.routeApprovePolicies, s.routeRejectPolicies,

@@ -52,6 +52,7 @@ type office struct {
 	asks     [][]byte         // OCSP requests
 	answer   *ca.OCSPResponse // to all of them
 	err      error            // what every verb returns, once access has been asked
+	bulk     bulk
 	busy     func()
 }
 

@@ -53,6 +53,8 @@ type Config struct {
 	TLS TLSConfig `yaml:"tls" envPrefix:"TLS_"`
 	// Limits bound what a caller can ask for.
 	Limits LimitsConfig `yaml:"limits" envPrefix:"LIMITS_"`
+	// Revocation says how many certificates are revoked by one order.
+	Revocation RevocationConfig `yaml:"revocation" envPrefix:"REVOCATION_"`
 	// CRLs says which CRLs the authorities make, and where they are put.
 	CRLs CRLsConfig `yaml:"crls" envPrefix:"CRLS_"`
 	// Transparency says which certificate transparency logs there are.
@@ -93,6 +95,15 @@ type PoliciesConfig struct {
 type ActivationConfig struct {
 	// Approvals is how many approvers, besides whoever proposes, must agree: 0 to 10. Default: 0, what is reloaded rules at once.
 	Approvals int `yaml:"approvals" env:"APPROVALS"`
+}
+
+// RevocationConfig says how many certificates are revoked by one order. All replicas must have the same.
+type RevocationConfig struct {
+	// ApproveAbove is how many certificates one person may revoke by one order: for more, another must approve. Default: 0, any number.
+	ApproveAbove int `yaml:"approve_above" env:"APPROVE_ABOVE"`
+	// LotsPerSecond bounds how fast such an order is carried out, in lots of 500 certificates: 1 to 1000. Unless keys are compromised, it
+	// also rests after each lot for as long as that took, so that issuance has half of the database's time at least. Default: 10.
+	LotsPerSecond int `yaml:"lots_per_second" env:"LOTS_PER_SECOND"`
 }
 
 // NamespaceConfig is a team's share of the name space.
@@ -172,14 +183,15 @@ type LogConfig struct {
 // defaultConfig is what holds where file and environment are silent.
 func defaultConfig() Config {
 	return Config{
-		Replica:  hostName(),
-		Database: DatabaseConfig{MaxConnections: 16, MaxClockSkew: strictyaml.Duration(30 * time.Second)},
-		HSM:      KeysConfig{Isolation: isolationNone, HSMConfig: HSMConfig{Sessions: 8}},
-		Listen:   ListenConfig{API: "127.0.0.1:8443", Distribution: "127.0.0.1:8080", Operations: "127.0.0.1:8081"},
-		CAA:      CAAConfig{Timeout: "10s"},
-		TLS:      TLSConfig{Names: []string{"localhost", "127.0.0.1", "::1"}},
-		Limits:   LimitsConfig{Body: "1MiB"},
-		Log:      LogConfig{Level: "info", Format: "json"},
+		Replica:    hostName(),
+		Revocation: RevocationConfig{LotsPerSecond: ca.DefaultLotsPerSecond},
+		Database:   DatabaseConfig{MaxConnections: 16, MaxClockSkew: strictyaml.Duration(30 * time.Second)},
+		HSM:        KeysConfig{Isolation: isolationNone, HSMConfig: HSMConfig{Sessions: 8}},
+		Listen:     ListenConfig{API: "127.0.0.1:8443", Distribution: "127.0.0.1:8080", Operations: "127.0.0.1:8081"},
+		CAA:        CAAConfig{Timeout: "10s"},
+		TLS:        TLSConfig{Names: []string{"localhost", "127.0.0.1", "::1"}},
+		Limits:     LimitsConfig{Body: "1MiB"},
+		Log:        LogConfig{Level: "info", Format: "json"},
 	}
 }
 
@@ -257,6 +269,8 @@ func (c *Config) validate(doc *strictyaml.Document) {
 		doc.Refuse("database", "give url, or url_file for a URL with a password", "exactly one of url and url_file is needed")
 	}
 	within("policies.activation.approvals", c.Policies.Activation.Approvals, 0, 10)
+	within("revocation.approve_above", c.Revocation.ApproveAbove, 0, 1_000_000_000)
+	within("revocation.lots_per_second", c.Revocation.LotsPerSecond, 1, 1000)
 	within("database.max_connections", c.Database.MaxConnections, 2, 500)
 	if skew := time.Duration(c.Database.MaxClockSkew); skew < time.Second || skew > time.Hour {
 		doc.Refuse("database.max_clock_skew", "leave it out for 30s", "%s is not between 1s and 1h", skew)

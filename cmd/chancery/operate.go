@@ -100,7 +100,7 @@ func operator() string {
 
 func (a *app) authorityCommand() *cobra.Command {
 	var path string
-	cmd := &cobra.Command{Use: "authority", Short: "Add and list authorities"}
+	cmd := &cobra.Command{Use: "authority", Short: "Add, list and revoke authorities"}
 	add := &cobra.Command{
 		Use:   "add BUNDLE.authority.json...",
 		Short: "Register authorities that a ceremony made",
@@ -147,7 +147,7 @@ func (a *app) authorityCommand() *cobra.Command {
 	}
 	configFlag(add, &path)
 	configFlag(list, &path)
-	cmd.AddCommand(add, list)
+	cmd.AddCommand(add, list, a.authorityRevokeCommand())
 	return cmd
 }
 

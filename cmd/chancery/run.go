@@ -139,7 +139,7 @@ then:         chancery request      a certificate for a CSR, or for a new key`,
 			a.issuanceCommand(), a.replicasCommand(),
 		},
 		"client": {
-			a.requestCommand(), a.getCommand(), a.listCommand(), a.revokeCommand(), a.requestsCommand(), a.approveCommand(), a.rejectCommand(),
+			a.requestCommand(), a.getCommand(), a.listCommand(), a.revokeCommand(), a.revocationCommand(), a.requestsCommand(), a.approveCommand(), a.rejectCommand(),
 			a.ctCommand(), a.ocspCommand(),
 		},
 	} {

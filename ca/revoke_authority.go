@@ -1,0 +1,114 @@
+package ca
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/chancery-ca/chancery/audit"
+	"github.com/chancery-ca/chancery/issuance"
+)
+
+// authorityReasons are why an authority can be revoked. It is never put on hold: it does not come back.
+var authorityReasons = []issuance.Reason{
+	issuance.CACompromise, issuance.KeyCompromise, issuance.AffiliationChanged, issuance.Superseded, issuance.CessationOfOperation,
+	issuance.PrivilegeWithdrawn, issuance.Unspecified,
+}
+
+// RevokedAuthority is an authority that was revoked, and whose CRL has to say so.
+type RevokedAuthority struct {
+	Authority  AuthorityRecord
+	Parent     AuthorityRecord
+	Revocation Revocation
+	Serial     []byte // of the authority's certificate
+}
+
+// RevokeAuthority records that an authority's certificate is revoked. An online parent puts it on its next CRL by itself; an offline one
+// makes that CRL in a ceremony. A compromised key of it is certified never again. Repeating is harmless: the first revocation stays.
+func (r Registrar) RevokeAuthority(ctx context.Context, name string, reason issuance.Reason, comment string) (RevokedAuthority, error) {
+	if !slices.Contains(authorityReasons, reason) {
+		names := make([]string, len(authorityReasons))
+		for i, known := range authorityReasons {
+			names[i] = known.String()
+		}
+		return RevokedAuthority{}, &InvalidError{
+			Field: "reason", Message: fmt.Sprintf("%s is not a reason to revoke an authority", reason), Hint: "use " + strings.Join(names, ", "),
+		}
+	}
+	if len(comment) > maxComment {
+		return RevokedAuthority{}, longComment()
+	}
+	revoked, certificate, err := r.withParent(ctx, name)
+	if err != nil {
+		return RevokedAuthority{}, err
+	}
+	revoked.Revocation, err = r.Store.LatestRevocation(ctx, revoked.Parent.Name, revoked.Serial)
+	if err == nil {
+		return revoked, nil
+	}
+	if !errors.Is(err, ErrNotFound) {
+		return RevokedAuthority{}, fmt.Errorf("looking whether %s is revoked: %w", name, err)
+	}
+	entry := Revocation{
+		Issuer: revoked.Parent.Name, Serial: revoked.Serial, Sequence: 1, Reason: reason, At: r.Now().Truncate(time.Second), Comment: comment,
+		Actor: r.Actor, EventID: r.NewID(), CRLScope: FullScope, NotAfter: certificate.NotAfter,
+		SPKI: sha256.Sum256(certificate.RawSubjectPublicKeyInfo),
+	}
+	kind, data := revocationData(entry)
+	data["authority"] = name
+	leaf, err := r.leafWithID(entry.EventID, kind, data)
+	if err != nil {
+		return RevokedAuthority{}, err
+	}
+	if revoked.Revocation, err = r.Store.RecordRevocation(ctx, entry, 0, leaf); err != nil {
+		return RevokedAuthority{}, fmt.Errorf("recording the revocation of %s: %w", name, err)
+	}
+	if reason == issuance.CACompromise {
+		remembered, err := r.leaf(audit.KeyCompromised, map[string]string{"authority": name, "issuer": entry.Issuer})
+		if err == nil {
+			err = r.Store.RecordCompromisedKey(ctx, entry.SPKI, entry.Issuer, entry.Serial, entry.At, remembered)
+		}
+		if err != nil {
+			return RevokedAuthority{}, fmt.Errorf("remembering the key of %s: %w", name, err)
+		}
+	}
+	return revoked, nil
+}
+
+// withParent finds an authority and the one that certified it.
+func (r Registrar) withParent(ctx context.Context, name string) (RevokedAuthority, *x509.Certificate, error) {
+	known, err := r.Store.Authorities(ctx)
+	if err != nil {
+		return RevokedAuthority{}, nil, fmt.Errorf("reading the authorities: %w", err)
+	}
+	find := func(name string) (AuthorityRecord, error) {
+		i := slices.IndexFunc(known, func(a AuthorityRecord) bool { return a.Name == name })
+		if i < 0 {
+			return AuthorityRecord{}, fmt.Errorf("authority %q: %w", name, ErrNotFound)
+		}
+		return known[i], nil
+	}
+	var found RevokedAuthority
+	if found.Authority, err = find(name); err != nil {
+		return found, nil, err
+	}
+	if found.Authority.Parent == "" {
+		return found, nil, &InvalidError{
+			Field: "authority", Message: name + " is a root: no CRL can revoke it", Hint: "have those who trust it remove it; revoke what it has certified",
+		}
+	}
+	if found.Parent, err = find(found.Authority.Parent); err != nil {
+		return found, nil, err
+	}
+	certificate, err := x509.ParseCertificate(found.Authority.Certificate)
+	if err != nil {
+		return found, nil, fmt.Errorf("reading the certificate of %s: %w", name, err)
+	}
+	found.Serial = certificate.SerialNumber.Bytes()
+	return found, certificate, nil
+}

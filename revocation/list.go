@@ -1,0 +1,220 @@
+package revocation
+
+import (
+	"crypto/x509"
+	"encoding/asn1"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"time"
+)
+
+// list is a CRL as a client sees it, with its delta CRL laid over it where it names one.
+type list struct {
+	issuer  string
+	entries map[string]*entry // by the octets of the serial
+	err     error             // it cannot be used
+}
+
+type entry struct {
+	reason         int
+	at             time.Time
+	invalidityDate time.Time
+	known          bool // a certificate on record has this serial
+}
+
+func (l *list) usable() bool { return l.err == nil }
+
+// list is the CRL at a URL, fetched once.
+func (r *run) list(a Authority, url string) *list {
+	if l := r.lists[url]; l != nil {
+		return l
+	}
+	l := &list{issuer: a.Name, entries: map[string]*entry{}}
+	r.lists[url] = l
+	if l.err = r.load(a, url, l); l.err != nil {
+		l.entries = map[string]*entry{}
+		r.unusable(CRLUnusable, a.Name, url, l.err)
+	}
+	return l
+}
+
+func (r *run) load(a Authority, url string, l *list) error {
+	crl, err := r.verified(a, url)
+	if err != nil {
+		return err
+	}
+	if extension(crl, deltaIndicator) != nil {
+		return errors.New("it is a delta CRL, where a complete one ought to be")
+	}
+	r.mu.Lock()
+	r.report.CRLs = append(r.report.CRLs, ListReport{
+		URL: url, Issuer: a.Name, Number: crl.Number.String(), ThisUpdate: crl.ThisUpdate, NextUpdate: crl.NextUpdate,
+		Entries: len(crl.RevokedCertificateEntries),
+	})
+	r.mu.Unlock()
+	if err := l.take(crl); err != nil {
+		return err
+	}
+	points, err := pointsOf(extension(crl, freshestCRL))
+	if err != nil {
+		return fmt.Errorf("its freshestCRL: %w", err)
+	}
+	for _, point := range points {
+		delta, err := r.verified(a, point)
+		if err != nil {
+			return fmt.Errorf("its delta CRL at %s: %w", point, err)
+		}
+		if extension(delta, deltaIndicator) == nil {
+			return fmt.Errorf("its delta CRL at %s: it has no deltaCRLIndicator", point)
+		}
+		if err := l.take(delta); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// verified fetches a CRL and checks it as a client would (RFC 5280, section 6.3.3).
+func (r *run) verified(a Authority, url string) (*x509.RevocationList, error) {
+	der, err := r.fetch(http.MethodGet, url, "", nil)
+	if err != nil {
+		return nil, err
+	}
+	crl, err := x509.ParseRevocationList(der)
+	if err != nil {
+		return nil, err
+	}
+	if err := crl.CheckSignatureFrom(a.Certificate); err != nil {
+		return nil, fmt.Errorf("it is not signed by %s: %w", a.Name, err)
+	}
+	now := r.Now()
+	switch {
+	case crl.Number == nil:
+		return nil, errors.New("it has no number")
+	case crl.ThisUpdate.After(now.Add(time.Minute)):
+		return nil, fmt.Errorf("it is of the future, %s", crl.ThisUpdate.Format(time.RFC3339))
+	case now.After(crl.NextUpdate):
+		return nil, fmt.Errorf("it has run out, at %s", crl.NextUpdate.Format(time.RFC3339))
+	}
+	return crl, inScope(crl, url)
+}
+
+// take lays the entries of a CRL over those before.
+func (l *list) take(crl *x509.RevocationList) error {
+	const removeFromCRL = 8
+	for _, e := range crl.RevokedCertificateEntries {
+		if e.ReasonCode == removeFromCRL {
+			delete(l.entries, string(e.SerialNumber.Bytes()))
+			continue
+		}
+		taken := &entry{reason: e.ReasonCode, at: e.RevocationTime}
+		for _, extension := range e.Extensions {
+			if !extension.Id.Equal(invalidityDate) {
+				continue
+			}
+			if _, err := asn1.UnmarshalWithParams(extension.Value, &taken.invalidityDate, "generalized"); err != nil {
+				return fmt.Errorf("the invalidity date of %x: %w", e.SerialNumber, err)
+			}
+		}
+		l.entries[string(e.SerialNumber.Bytes())] = taken
+	}
+	return nil
+}
+
+// The extensions of RFC 5280, sections 5.2 and 5.3, that are looked at.
+var (
+	deltaIndicator    = asn1.ObjectIdentifier{2, 5, 29, 27}
+	distributionPoint = asn1.ObjectIdentifier{2, 5, 29, 28}
+	freshestCRL       = asn1.ObjectIdentifier{2, 5, 29, 46}
+	invalidityDate    = asn1.ObjectIdentifier{2, 5, 29, 24}
+)
+
+func extension(crl *x509.RevocationList, id asn1.ObjectIdentifier) []byte {
+	for _, e := range crl.Extensions {
+		if e.Id.Equal(id) {
+			return e.Value
+		}
+	}
+	return nil
+}
+
+// pointName is DistributionPointName: the full name alone.
+type pointName struct {
+	FullName []asn1.RawValue `asn1:"optional,tag:0"`
+}
+
+func (p pointName) urls() (all []string) {
+	const uniformResourceIdentifier = 6
+	for _, name := range p.FullName {
+		if name.Class == asn1.ClassContextSpecific && name.Tag == uniformResourceIdentifier {
+			all = append(all, string(name.Bytes))
+		}
+	}
+	return all
+}
+
+// pointsOf are the URLs in CRLDistributionPoints; none of no extension.
+func pointsOf(der []byte) (all []string, err error) {
+	if der == nil {
+		return nil, nil
+	}
+	var points []struct {
+		Name pointName `asn1:"optional,tag:0"`
+	}
+	if rest, err := asn1.Unmarshal(der, &points); err != nil || len(rest) > 0 {
+		return nil, errors.New("it cannot be read")
+	}
+	for _, p := range points {
+		all = append(all, p.Name.urls()...)
+	}
+	return all, nil
+}
+
+// inScope refuses a CRL whose issuingDistributionPoint does not have the URL that led to it (RFC 5280, section 6.3.3, step b).
+func inScope(crl *x509.RevocationList, url string) error {
+	der := extension(crl, distributionPoint)
+	if der == nil {
+		return nil
+	}
+	var point struct {
+		Name           pointName      `asn1:"optional,tag:0"`
+		OnlyUser       bool           `asn1:"optional,tag:1"`
+		OnlyCA         bool           `asn1:"optional,tag:2"`
+		Reasons        asn1.BitString `asn1:"optional,tag:3"`
+		Indirect       bool           `asn1:"optional,tag:4"`
+		OnlyAttributes bool           `asn1:"optional,tag:5"`
+	}
+	if rest, err := asn1.Unmarshal(der, &point); err != nil || len(rest) > 0 {
+		return errors.New("its issuingDistributionPoint cannot be read")
+	}
+	if urls := point.Name.urls(); len(urls) > 0 && !slices.Contains(urls, url) {
+		return fmt.Errorf("it is the CRL of %q, and not of the certificates that lead to it", urls)
+	}
+	return nil
+}
+
+// unsigned reads a to-be-signed certificate, under a signature that is none.
+func unsigned(tbs []byte) (*x509.Certificate, error) {
+	var outer, version, serial, algorithm asn1.RawValue
+	_, err := asn1.Unmarshal(tbs, &outer)
+	rest := outer.Bytes
+	for _, part := range []*asn1.RawValue{&version, &serial, &algorithm} {
+		if err == nil {
+			rest, err = asn1.Unmarshal(rest, part)
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading a to-be-signed certificate: %w", err)
+	}
+	der, err := asn1.Marshal(struct {
+		TBS       asn1.RawValue
+		Algorithm asn1.RawValue
+		Signature asn1.BitString
+	}{asn1.RawValue{FullBytes: tbs}, algorithm, asn1.BitString{Bytes: []byte{0}, BitLength: 8}})
+	if err != nil {
+		return nil, fmt.Errorf("reading a to-be-signed certificate: %w", err)
+	}
+	return x509.ParseCertificate(der)
+}
