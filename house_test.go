@@ -26,6 +26,7 @@ const everyRoom = "*"
 var mayImport = map[string][]string{
 	".":                    {},
 	"access":               {},
+	"archive":              {"audit"},
 	"audit":                {},
 	"blocklist":            {},
 	"ca":                   {"access", "audit", "csr", "issuance", "policies"},
@@ -47,7 +48,7 @@ var mayImport = map[string][]string{
 	"policies":             {"access", "csr", "strictyaml"},
 	"policies/analysis":    {"policies"},
 	"policies/trial":       {"access", "csr", "policies", "strictyaml"},
-	"storage":              {"access", "audit", "ca", "csr", "issuance", "migrations", "policies", "storage/postgres"},
+	"storage":              {"access", "archive", "audit", "ca", "csr", "issuance", "migrations", "policies", "storage/postgres"},
 	"storage/postgres":     {},
 	"storage/storagetest":  {"storage", "storage/postgres"},
 	"strictyaml":           {},

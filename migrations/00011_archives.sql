@@ -150,6 +150,11 @@ BEGIN
     IF month <> date_trunc('month', month) OR high > (date_trunc('month', now() AT TIME ZONE 'UTC') - interval '1 month') AT TIME ZONE 'UTC' THEN
         RETURN 'the month is not long enough over';
     END IF;
+    IF NOT EXISTS (SELECT FROM public.certificates AS c WHERE c.serial >= serial_low AND c.serial < serial_high)
+        AND NOT EXISTS (SELECT FROM public.requests AS r WHERE r.id >= request_low AND r.id < request_high)
+    THEN
+        RETURN 'there is nothing in it';
+    END IF;
     IF ended_before > now() THEN
         RETURN 'certificates must have ended';
     END IF;
