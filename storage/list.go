@@ -102,7 +102,8 @@ func listQuery(f ca.Filter) (sql string, args []any, err error) {
 		if err != nil {
 			return "", nil, err
 		}
-		where("(c.serial, c.issuer) < (?, ?)", after.serial, after.issuer)
+		// The first says nothing that the second does not, but it is what keeps later months from being looked at.
+		where("c.serial <= ? AND (c.serial, c.issuer) < (?, ?)", after.serial, after.serial, after.issuer)
 	}
 	fmt.Fprintf(&b, "%s%d", listOrder, f.Limit+1)
 	return b.String(), args, nil

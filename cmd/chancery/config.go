@@ -53,6 +53,8 @@ type Config struct {
 	Limits LimitsConfig `yaml:"limits" envPrefix:"LIMITS_"`
 	// Transparency says which certificate transparency logs there are.
 	Transparency TransparencyConfig `yaml:"transparency" envPrefix:"TRANSPARENCY_"`
+	// Archive says what becomes of months whose certificates have all ended.
+	Archive ArchiveConfig `yaml:"archive" envPrefix:"ARCHIVE_"`
 	// Log is about the log on standard error.
 	Log LogConfig `yaml:"log" envPrefix:"LOG_"`
 }
@@ -173,6 +175,7 @@ func defaultConfig() Config {
 		CAA:      CAAConfig{Timeout: "10s"},
 		TLS:      TLSConfig{Names: []string{"localhost", "127.0.0.1", "::1"}},
 		Limits:   LimitsConfig{Body: "1MiB"},
+		Archive:  ArchiveConfig{After: defaultArchiveAfter},
 		Log:      LogConfig{Level: "info", Format: "json"},
 	}
 }
@@ -205,7 +208,7 @@ func parseConfig(path string, data []byte, environ []string) (Config, error) {
 
 // resolvePaths makes relative paths relative to the file that they stand in.
 func (c *Config) resolvePaths(dir string) {
-	for _, p := range []*string{&c.Database.URLFile, &c.HSM.Socket, &c.Policies.Directory} {
+	for _, p := range []*string{&c.Database.URLFile, &c.HSM.Socket, &c.Policies.Directory, &c.Archive.Directory} {
 		if *p != "" && !filepath.IsAbs(*p) {
 			*p = filepath.Join(dir, *p)
 		}
@@ -256,6 +259,7 @@ func (c *Config) validate(doc *strictyaml.Document) {
 		}
 	}
 	c.Transparency.validate(doc)
+	c.Archive.validate(doc)
 	if len(c.TLS.Names) == 0 {
 		doc.Refuse("tls.names", "name what clients connect to", "at least one DNS name or IP address is needed")
 	}

@@ -135,6 +135,7 @@ then:         chancery request      a certificate for a CSR, or for a new key`,
 		"operate": {
 			a.hsmCommand(), a.ceremonyCommand(), a.authorityCommand(), a.namespaceCommand(), a.policyCommand(), a.crlCommand(), a.tokenCommand(),
 			a.issuanceCommand(),
+			a.archiveCommand(),
 		},
 		"client": {
 			a.requestCommand(), a.getCommand(), a.listCommand(), a.revokeCommand(), a.requestsCommand(), a.approveCommand(), a.rejectCommand(),

@@ -101,6 +101,7 @@ type service struct {
 	lists   *blocklist.Lists
 	ca      *ca.CA
 	web     *web.Server
+	metrics *web.Metrics
 	replica ca.Replica
 	tls     atomic.Pointer[tls.Certificate]
 }
@@ -143,6 +144,7 @@ func (a *app) serve(ctx context.Context, cfg Config, l listeners, hangups <-chan
 	background := errgroup.Group{}
 	background.Go(func() error { s.ca.Run(loops); return nil })
 	background.Go(func() error { s.upkeep(loops); return nil })
+	background.Go(func() error { s.archiveAll(loops); return nil })
 	background.Go(func() error { s.reloadAt(loops, hangups); return nil })
 	defer func() { stopLoops(); err = errors.Join(err, background.Wait()) }()
 
@@ -214,6 +216,8 @@ func (a *app) open(ctx context.Context, cfg Config) (_ *service, err error) {
 		return nil, err
 	}
 	metrics := web.NewMetrics(set.Names())
+	s.metrics = metrics
+	metrics.PartitionedUntil(s.store.CoveredUntil())
 	timestamps, err := openLogs(cfg.Transparency, set, a.Now, metrics)
 	if err != nil {
 		return nil, err
@@ -351,9 +355,7 @@ func (s *service) upkeep(ctx context.Context) {
 			s.refreshLists(ctx)
 		case <-database.C:
 			s.forget(ctx)
-			if err := s.store.EnsurePartitions(ctx, s.env.Now()); err != nil {
-				s.log.ErrorContext(ctx, "making partitions ahead failed; trying again", "error", err)
-			}
+			s.partitions(ctx)
 		case <-renew.C:
 			leaf := s.tls.Load().Leaf
 			life := leaf.NotAfter.Sub(leaf.NotBefore)
