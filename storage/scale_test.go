@@ -13,12 +13,12 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/chancery-ca/chancery/ca"
 	"github.com/chancery-ca/chancery/issuance"
@@ -154,14 +154,16 @@ func (s *scale) load(b *testing.B) {
 	ctx := context.Background()
 	fixture := &fixture{Store: s.Store(b), t: b, db: &s.Database}
 	fixture.addAuthority("issuing-1")
-	var months errgroup.Group
-	months.SetLimit(scaleAtOnce)
+	free := make(chan struct{}, scaleAtOnce)
+	var months sync.WaitGroup
 	for n := range scaleMonths {
 		from, _, _ := s.month(n)
 		if err := fixture.EnsurePartitions(ctx, from); err != nil {
 			b.Fatal(err)
 		}
-		months.Go(func() error {
+		free <- struct{}{}
+		months.Go(func() {
+			defer func() { <-free }()
 			for _, one := range []struct {
 				table string
 				whole bool
@@ -177,15 +179,14 @@ func (s *scale) load(b *testing.B) {
 					continue
 				}
 				if err := s.copy(one.table, n, one.whole, one.text); err != nil {
-					return fmt.Errorf("loading %s of month %d: %w", one.table, n, err)
+					b.Errorf("loading %s of month %d: %v", one.table, n, err)
+					return
 				}
 			}
-			s.say(b, "month %d of %d", n+1, scaleMonths)
-			return nil
 		})
 	}
-	if err := months.Wait(); err != nil {
-		b.Fatal(err)
+	if months.Wait(); b.Failed() {
+		b.FailNow()
 	}
 	conn := connect(b, s.OwnerURL)
 	for _, sql := range []string{"INSERT INTO crl_scopes (issuer, scope) VALUES ('issuing-1', 'full') ON CONFLICT DO NOTHING", "VACUUM (ANALYZE) audit_leaves, revocations", "ANALYZE"} {
