@@ -2,13 +2,14 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build dev test test-modules compatibility check units format lint bench fuzz faults compose-faults image packages clean FORCE
+.PHONY: help build dev test test-modules compatibility check units format lint bench bench-scale fuzz faults compose-faults image packages clean FORCE
 
 ARGS         ?=
 FUZZTIME     ?= 60s
 BENCHTIME    ?= 2s
 COUNT        ?= 1
 FAULT        ?=
+ROWS         ?= 1000000
 MODULES      ?=
 TEST_TIMEOUT ?= 15m
 
@@ -74,6 +75,9 @@ bench: packages ## measure the rooms, then issuance end to end with 1, 8 and 32 
 	@rooms=$$(scripts/functions-of Benchmark | cut -d ' ' -f 1 | sort -u | grep -vx ./cmd/chancery) && \
 		go test -p 1 -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) $$rooms
 	go test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./cmd/chancery
+
+bench-scale: packages ## measure a database of ROWS certificates beside an empty one; ROWS=1000000
+	ROWS=$(ROWS) go test -run '^$$' -bench BenchmarkScale -benchtime 1x -timeout 6h ./storage
 
 fuzz: packages ## fuzz every fuzz target of every package, one after the other; FUZZTIME=60s each
 	@targets=$$(scripts/functions-of Fuzz) && echo "$$targets" | while read -r dir target; do \

@@ -26,6 +26,7 @@ const everyRoom = "*"
 var mayImport = map[string][]string{
 	".":                    {},
 	"access":               {},
+	"archive":              {"audit"},
 	"audit":                {},
 	"blocklist":            {},
 	"ca":                   {"access", "audit", "csr", "issuance", "policies"},
@@ -49,7 +50,7 @@ var mayImport = map[string][]string{
 	"policies/analysis":    {"policies"},
 	"policies/trial":       {"access", "csr", "policies", "strictyaml"},
 	"revocation":           {},
-	"storage":              {"access", "audit", "ca", "csr", "issuance", "migrations", "policies", "storage/postgres"},
+	"storage":              {"access", "archive", "audit", "ca", "csr", "issuance", "migrations", "policies", "storage/postgres"},
 	"storage/postgres":     {},
 	"storage/storagetest":  {"storage", "storage/postgres"},
 	"strictyaml":           {},

@@ -56,6 +56,7 @@ const (
 	PolicyRejected      Kind = "policy.rejected"      // a person ended a proposal
 	ServiceStarted      Kind = "service.started"      // a replica began to serve
 	ServiceStopped      Kind = "service.stopped"      // a replica stopped in good order
+	ArchiveMade         Kind = "archive.made"         // a month of certificates left the database for a file
 )
 
 // Event is what happened. Data holds strings alone, so that its canonical form is beyond doubt; numbers are written in decimal,

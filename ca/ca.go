@@ -167,6 +167,16 @@ var (
 	ErrBindingChanged      = errors.New("the policies have changed since the request was looked at")
 )
 
+// ArchivedError says that the certificates of a serial's month have ended, and are in an archive. Whether one of them has the serial the
+// archive tells.
+type ArchivedError struct {
+	File string // name of the archive
+}
+
+func (e *ArchivedError) Error() string {
+	return "the certificates of that time have ended, and are in the archive " + e.File
+}
+
 // InvalidError is a request that makes no sense whatever the policies say, such as an unknown reason.
 type InvalidError struct {
 	Field, Message, Hint string

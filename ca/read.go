@@ -37,6 +37,13 @@ func (c *CA) find(ctx context.Context, actor access.Actor, action access.Action,
 	case 1:
 		return found[0], nil
 	case 0:
+		archived, err := c.store.ArchiveOf(ctx, serial)
+		if err != nil {
+			return Certificate{}, fmt.Errorf("looking the certificate up: %w", err)
+		}
+		if archived != "" {
+			return Certificate{}, &ArchivedError{File: archived}
+		}
 		return Certificate{}, c.notFound(ctx, actor, action, issuer, serial)
 	}
 	return Certificate{}, ErrAmbiguousSerial

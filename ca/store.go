@@ -79,6 +79,9 @@ type IssuanceStore interface {
 	// Certificates are the certificates with a serial, of one issuer or, when issuer is empty, of any. Orphans are among them,
 	// with no DER. Namespace narrows unless it is access.AllNamespaces.
 	Certificates(ctx context.Context, issuer string, serial []byte, namespace string) ([]Certificate, error)
+	// ArchiveOf names the archive that holds the certificates of a serial's month; empty when they are not archived. What Certificates
+	// finds is not in it, but for orphans, which stay.
+	ArchiveOf(ctx context.Context, serial []byte) (file string, err error)
 	// List pages through certificates, newest first.
 	List(ctx context.Context, f Filter) (Page, error)
 }

@@ -32,11 +32,17 @@ func BenchmarkIssue(b *testing.B) {
 }
 
 func benchmarkIssue(b *testing.B, s *storage.Store, clients int, reserved []policies.Reservation) {
+	b.ResetTimer()
+	issueMany(b, s, clients, b.N, reserved...)
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "certificates/s")
+}
+
+// issueMany has clients write n intents and their certificates between them.
+func issueMany(b *testing.B, s *storage.Store, clients, n int, reserved ...policies.Reservation) {
 	ctx := context.Background()
 	var left atomic.Int64
-	left.Store(int64(b.N))
+	left.Store(int64(n))
 	done := make(chan error, clients)
-	b.ResetTimer()
 	for range clients {
 		go func() {
 			for left.Add(-1) >= 0 {
@@ -60,7 +66,6 @@ func benchmarkIssue(b *testing.B, s *storage.Store, clients int, reserved []poli
 			b.Error(err)
 		}
 	}
-	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "certificates/s")
 }
 
 // BenchmarkLookUp reads one certificate by serial.

@@ -55,7 +55,8 @@ const (
 
 	// withState joins every certificate with the latest entry of its sequence of revocations.
 	withState = `
-	FROM issued AS c LEFT JOIN LATERAL (
+	FROM issued AS c` + latestRevocation
+	latestRevocation = ` LEFT JOIN LATERAL (
 		SELECT * FROM revocations AS l WHERE l.issuer = c.issuer AND l.serial = c.serial ORDER BY l.sequence DESC LIMIT 1
 	) AS r ON true`
 

@@ -115,6 +115,12 @@ var factTables = []string{
 	"revocation_lots", "revocation_votes",
 }
 
+// archiveTables are facts that only a function of the database adds to.
+var archiveTables = []string{"archives", "archived_keys"}
+
+const inventingPrivileges = `
+	SELECT t FROM unnest($1::text[]) AS t WHERE has_table_privilege(t, 'INSERT, UPDATE, DELETE, TRUNCATE') OR has_any_column_privilege(t, 'INSERT, UPDATE')`
+
 const excessivePrivileges = `
 	SELECT t FROM unnest($1::text[]) AS t
 	WHERE has_table_privilege(t, 'UPDATE, DELETE, TRUNCATE') OR has_any_column_privilege(t, 'UPDATE')`
@@ -124,11 +130,15 @@ const missingPrivileges = `
 	WHERE NOT (has_table_privilege(t, 'SELECT') AND has_table_privilege(t, 'INSERT'))`
 
 func checkPrivileges(ctx context.Context, conn *pgx.Conn) error {
-	for _, c := range []struct{ sql, complaint string }{
-		{excessivePrivileges, "it could change facts in"},
-		{missingPrivileges, "it cannot read or add to"},
+	for _, c := range []struct {
+		sql, complaint string
+		tables         []string
+	}{
+		{excessivePrivileges, "it could change facts in", factTables},
+		{missingPrivileges, "it cannot read or add to", factTables},
+		{inventingPrivileges, "it could invent facts in", archiveTables},
 	} {
-		rows, err := conn.Query(ctx, c.sql, factTables)
+		rows, err := conn.Query(ctx, c.sql, c.tables)
 		if err != nil {
 			return describe("checking the privileges of the role", err)
 		}

@@ -1,5 +1,12 @@
 package storage
 
+import (
+	"bytes"
+
+	"github.com/chancery-ca/chancery/ca"
+	"github.com/chancery-ca/chancery/issuance"
+)
+
 // Intents and Completions tell of the writes that share transactions: whether a lot is under way, and how many writes wait for the next.
 func (s *Store) Intents() (underWay bool, waiting int)     { return s.issuances.state() }
 func (s *Store) Completions() (underWay bool, waiting int) { return s.issuances.state() }
@@ -14,3 +21,34 @@ func (g *group[In, Out]) length() int { _, n := g.state(); return n }
 
 // LockNumber is the advisory lock of a subject key.
 func LockNumber(spki [32]byte) int64 { return lockNumber(spki) }
+
+// CursorAfter is the cursor of a page that ends with a certificate.
+func CursorAfter(serial issuance.Serial, issuer string) string {
+	return cursor{serial: serial[:], issuer: issuer}.String()
+}
+
+// Statement is a statement with what its arguments are made of.
+type Statement struct {
+	SQL       string
+	Arguments func(serial []byte, issuer string) []any
+}
+
+// StatementsBySerial are the statements that look for a certificate by its serial.
+func StatementsBySerial() map[string]Statement {
+	return map[string]Statement{
+		"look-up":              {selectCertificates, func(s []byte, _ string) []any { return []any{s} }},
+		"look-up of an issuer": {selectCertificatesOfIssuer, func(s []byte, issuer string) []any { return []any{s, issuer} }},
+		"same certificates": {selectSameCertificates, func(s []byte, issuer string) []any {
+			return []any{[][]byte{s}, []string{issuer}, []string{"final"}, [][]byte{{0x30}}}
+		}},
+		"same precertificate": {selectSamePrecertificate, func(s []byte, issuer string) []any { return []any{s, issuer, []byte{0x30}} }},
+		"export": {exportCertificates, func(s []byte, issuer string) []any {
+			until := bytes.Clone(s)
+			until[19]++
+			return []any{s, until, issuer, "final", 10}
+		}},
+	}
+}
+
+// ListQuery is the statement of a page.
+func ListQuery(f ca.Filter) (sql string, args []any, err error) { return listQuery(f) }

@@ -70,20 +70,30 @@ func (s *Store) historyPage(ctx context.Context, after, last string) (page []ca.
 		for i, r := range page {
 			place[r.ID] = i
 		}
-		if rows, err = db.Query(ctx, selectHistoryCertificates, page[0].ID, page[len(page)-1].ID); err != nil {
-			return err
-		}
-		var id string
-		var c ca.PastCertificate
-		_, err = pgx.ForEachRow(rows, []any{&id, &c.Issuer, &c.Serial, &c.Subject, &c.Names, &c.NotBefore, &c.NotAfter}, func() error {
-			found := c
-			c.Serial, c.Names = nil, nil // the next row's are its own
-			page[place[id]].Certificate = &found
-			return nil
+		return eachPastCertificate(ctx, db, page[0].ID, page[len(page)-1].ID, func(request string, c ca.PastCertificate) {
+			if i, ok := place[request]; ok {
+				page[i].Certificate = &c
+			}
 		})
-		return err
 	})
 	return page, err
+}
+
+// eachPastCertificate reads what requests led to, those between two identifiers.
+func eachPastCertificate(ctx context.Context, db querier, first, last string, each func(request string, c ca.PastCertificate)) error {
+	rows, err := db.Query(ctx, selectHistoryCertificates, first, last)
+	if err != nil {
+		return err
+	}
+	var id string
+	var c ca.PastCertificate
+	_, err = pgx.ForEachRow(rows, []any{&id, &c.Issuer, &c.Serial, &c.Subject, &c.Names, &c.NotBefore, &c.NotAfter}, func() error {
+		c.NotBefore, c.NotAfter = c.NotBefore.UTC(), c.NotAfter.UTC()
+		each(id, c)
+		c.Serial, c.Names = nil, nil // the next row's are its own
+		return nil
+	})
+	return err
 }
 
 func scanPastRequest(row pgx.CollectableRow) (r ca.PastRequest, err error) {

@@ -165,6 +165,8 @@ const (
 			SELECT DISTINCT ON (namespace, names) namespace, names, serial, not_after FROM (
 				SELECT namespace, names, serial, not_after FROM certificates WHERE spki_sha256 = $1
 				UNION ALL
+				SELECT namespace, names, serial, not_after FROM archived_keys WHERE spki_sha256 = $1
+				UNION ALL
 				SELECT namespace, names, serial, not_after FROM imported_certificates WHERE spki_sha256 = $1
 			) AS every
 			ORDER BY namespace, names, not_after DESC, serial
@@ -188,6 +190,11 @@ func (s *Store) RecordIntent(ctx context.Context, i ca.Intent, leaves ...audit.L
 	defer cancel()
 	if err := s.provideFor(ctx, i.Serial.Time()); err != nil {
 		return err
+	}
+	if !i.Approved { // one that has waited is on record
+		if err := s.provideForRequest(ctx, i.Request.ID); err != nil {
+			return err
+		}
 	}
 	item, err := newIntentItem(i, leaves)
 	if err != nil {

@@ -19,16 +19,23 @@ const (
 
 	// listCertificates is followed by the conditions of the filter and by listOrder. Newest first is the order of serials, which begin
 	// with their time, and the order of two indexes: of the primary key, and of certificates_namespace.
-	listCertificates = `SELECT` + certificateColumns + withState + ` WHERE (c.kind = 'final' OR NOT EXISTS (
+	//
+	// Months follow each other only where nothing but certificates is asked for: then one is looked at after the other, newest first, until
+	// the page is full. With orphans among them, the first of every month is looked for before any is shown, and a month that has none to
+	// show is read whole.
+	listCertificates = `SELECT` + certificateColumns + ` FROM (SELECT *, false AS orphan FROM certificates) AS c` + latestRevocation + listed
+	listWithOrphans  = `SELECT` + certificateColumns + withState + listed
+	listed           = ` WHERE (c.kind = 'final' OR NOT EXISTS (
 		SELECT FROM issued AS f WHERE f.serial = c.serial AND f.issuer = c.issuer AND f.kind = 'final'))`
 	listOrder = ` ORDER BY c.serial DESC, c.issuer DESC LIMIT `
 )
 
-// statusConditions say ca.Certificate.Status in SQL. An orphan is listed where revoked ones are asked for, and nowhere else.
+// statusConditions say ca.Certificate.Status in SQL. What is asked of not_after is asked so that no index answers it: rows come in the order
+// of a page then, and only as many as it needs. An orphan is listed where revoked ones are asked for, and nowhere else.
 var statusConditions = map[string]string{
 	"":        `NOT c.orphan`,
-	"valid":   `NOT c.orphan AND coalesce(r.reason, 8) = 8 AND c.not_after >= $now`,
-	"expired": `NOT c.orphan AND coalesce(r.reason, 8) = 8 AND c.not_after < $now`,
+	"valid":   `NOT c.orphan AND coalesce(r.reason, 8) = 8 AND (c.not_after >= $now) IS TRUE`,
+	"expired": `NOT c.orphan AND coalesce(r.reason, 8) = 8 AND (c.not_after < $now) IS TRUE`,
 	"revoked": `r.reason NOT IN (6, 8)`,
 	"on-hold": `r.reason = 6`,
 }
@@ -68,7 +75,11 @@ func listQuery(f ca.Filter) (sql string, args []any, err error) {
 		return "", nil, &ca.InvalidError{Field: "status", Message: "there is no such status", Hint: "use valid, expired, revoked or on-hold"}
 	}
 	var b strings.Builder
-	b.WriteString(listCertificates)
+	if strings.Contains(status, "NOT c.orphan") {
+		b.WriteString(listCertificates)
+	} else {
+		b.WriteString(listWithOrphans)
+	}
 	where := func(condition string, values ...any) {
 		b.WriteString(" AND ")
 		for _, v := range values {
@@ -95,14 +106,15 @@ func listQuery(f ca.Filter) (sql string, args []any, err error) {
 		where("strpos(c.search, ?) > 0", strings.ToLower(f.Query))
 	}
 	if !f.ExpiresBefore.IsZero() {
-		where("c.not_after < ?", f.ExpiresBefore)
+		where("(c.not_after < ?) IS TRUE", f.ExpiresBefore)
 	}
 	if f.Cursor != "" {
 		after, err := parseCursor(f.Cursor)
 		if err != nil {
 			return "", nil, err
 		}
-		where("(c.serial, c.issuer) < (?, ?)", after.serial, after.issuer)
+		// The first says nothing that the second does not, but it is what keeps later months from being looked at.
+		where("c.serial <= ? AND (c.serial, c.issuer) < (?, ?)", after.serial, after.serial, after.issuer)
 	}
 	fmt.Fprintf(&b, "%s%d", listOrder, f.Limit+1)
 	return b.String(), args, nil

@@ -2,6 +2,9 @@ package storage
 
 import (
 	"context"
+	"encoding/binary"
+	"encoding/hex"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -46,6 +49,24 @@ func (s *Store) ensurePartitions(ctx context.Context, db querier, now time.Time)
 	}
 	s.covered.Store(&covered)
 	return nil
+}
+
+// provideForRequest sees to it that a request can be recorded: its identifier begins with its time. One of another form is left to the
+// database to refuse.
+func (s *Store) provideForRequest(ctx context.Context, id string) error {
+	head, err := hex.DecodeString(strings.ReplaceAll(id[:min(len(id), 13)], "-", ""))
+	if err != nil || len(head) != 6 {
+		return nil
+	}
+	return s.provideFor(ctx, time.UnixMilli(int64(binary.BigEndian.Uint64(append([]byte{0, 0}, head...)))))
+}
+
+// CoveredUntil is the moment up to which there are partitions, as far as this store has seen; zero before it has looked.
+func (s *Store) CoveredUntil() time.Time {
+	if covered := s.covered.Load(); covered != nil {
+		return covered.until.UTC()
+	}
+	return time.Time{}
 }
 
 // provideFor sees to it, before anything is signed, that a certificate of a serial made at a moment can be recorded.

@@ -49,6 +49,9 @@ func (s *Store) RecordRefusal(ctx context.Context, r ca.Request, leaves ...audit
 	if err != nil {
 		return err
 	}
+	if err := s.provideForRequest(ctx, r.ID); err != nil {
+		return err
+	}
 	ids, kinds, canonical := leafColumns(leaves)
 	return s.inBatch(ctx, "recording a refusal", found(selectRequest, r.ID, string(r.Verdict), r.SPKI[:]), func(b *pgx.Batch) {
 		b.Queue(insertRequest, r.ID, r.At, r.ActorID, r.ActorName, r.Namespace, text.roles, r.Profile, r.Issuer, r.CSR, r.SPKI[:], r.Validity,

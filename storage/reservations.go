@@ -18,7 +18,8 @@ const (
 			WHERE t.kind = r.kind AND t.scope = r.scope AND t.key = r.key AND t.span = r.span
 				AND (r.span = 0 OR t.part >= (floor(extract(epoch FROM clock_timestamp()))::bigint - r.span) / greatest(1, (r.span + 59) / 60))),
 		CASE WHEN r.kind = 'key' AND r.key ~ '^[0-9a-f]{64}$'
-			THEN (SELECT count(*) FROM certificates AS c WHERE c.spki_sha256 = decode(r.key, 'hex') AND c.kind = 'final') ELSE 0 END)::bigint
+			THEN (SELECT count(*) FROM certificates AS c WHERE c.spki_sha256 = decode(r.key, 'hex') AND c.kind = 'final')
+				+ (SELECT coalesce(sum(k.certificates), 0) FROM archived_keys AS k WHERE k.spki_sha256 = decode(r.key, 'hex')) ELSE 0 END)::bigint
 	FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) WITH ORDINALITY AS r (kind, scope, key, span, n)`
 
 	forgetReservations = `

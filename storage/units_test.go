@@ -199,7 +199,7 @@ func TestListBindsEveryValue(t *testing.T) {
 		Namespace: evil, Query: evil, Profile: evil, Issuer: evil, Limit: 1,
 		Cursor: cursor{serial: make([]byte, serialLength), issuer: evil}.String(),
 	})
-	if err != nil || strings.Contains(sql, "DROP") || strings.Contains(sql, "?") || len(args) != 6 {
+	if err != nil || strings.Contains(sql, "DROP") || strings.Contains(sql, "?") || len(args) != 7 {
 		t.Errorf("%s %v %v", sql, args, err)
 	}
 }

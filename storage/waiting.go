@@ -117,6 +117,9 @@ func (s *Store) RecordWaiting(ctx context.Context, w ca.WaitingRequest, k ca.Ide
 	if err != nil {
 		return fmt.Errorf("encoding the actor of a request: %w", err)
 	}
+	if err := s.provideForRequest(ctx, w.ID); err != nil {
+		return err
+	}
 	ids, kinds, canonical := leafColumns(leaves)
 	const tries = 3 // a key found taken may be free again at the next look
 	for n := 1; ; n++ {

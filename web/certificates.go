@@ -60,7 +60,7 @@ func (s *Server) routeCertificate(api huma.API) error {
 			{name: typeChain, text: "the certificate, then its issuers, PEM"},
 			{name: typeDER, text: "the certificate alone, DER"},
 		},
-		problems: []int{http.StatusNotFound, http.StatusConflict},
+		problems: []int{http.StatusNotFound, http.StatusConflict, http.StatusGone},
 	}, s.certificate)
 }
 

@@ -16,6 +16,7 @@ func exampleOf(status int) *Problem {
 		http.StatusNotAcceptable:         newProblem(kindNotAcceptable, "this call answers with application/json"),
 		http.StatusRequestTimeout:        newProblem(kindTimeout, "the body did not arrive in time"),
 		http.StatusConflict:              newProblem(kindConflict, "the certificate has expired"),
+		http.StatusGone:                  newProblem(kindArchived, "the certificates of that time have ended, and are in the archive chancery-2026-01-5f3a9c01.ndjson.gz"),
 		http.StatusRequestEntityTooLarge: newProblem(kindTooLarge, "the body is larger than 1 MiB"),
 		http.StatusUnsupportedMediaType:  newProblem(kindMediaType, "send application/json"),
 		http.StatusUnprocessableEntity:   newProblem(kindRefused, "a rule is broken"),

@@ -38,6 +38,8 @@ type Metrics struct {
 	leads      *prometheus.GaugeVec
 	logs       logMetrics
 	ocsp       ocspMetrics
+	covered    prometheus.Gauge
+	archived   prometheus.Counter
 }
 
 var _ ca.Metrics = (*Metrics)(nil)
@@ -69,8 +71,18 @@ func NewMetrics(profiles []string) *Metrics {
 		Buckets: prometheus.ExponentialBuckets(0.00005, 2, 18), // 50 us to 6.5 s
 	}, []string{"op"})
 	registry.MustRegister(operations)
+	covered := prometheus.NewGauge(prometheus.GaugeOpts{
+		Namespace: "chancery", Name: "partitions_until_timestamp_seconds",
+		Help: "Up to when certificates have a place in the database, Unix time. Less than a month ahead is an alarm: issuance will stop.",
+	})
+	archived := prometheus.NewCounter(prometheus.CounterOpts{
+		Namespace: "chancery", Name: "certificates_archived_total", Help: "Certificates that left the database for an archive.",
+	})
+	registry.MustRegister(covered, archived)
 	return &Metrics{
 		registry:   registry,
+		covered:    covered,
+		archived:   archived,
 		hsm:        operations,
 		logs:       newLogMetrics(registry),
 		ocsp:       newOCSPMetrics(registry),
@@ -100,6 +112,12 @@ func NewMetrics(profiles []string) *Metrics {
 func (m *Metrics) HSMOperation(op string, took time.Duration) {
 	m.hsm.WithLabelValues(op).Observe(took.Seconds())
 }
+
+// PartitionedUntil tells up to when certificates can be recorded.
+func (m *Metrics) PartitionedUntil(t time.Time) { m.covered.Set(float64(t.Unix())) }
+
+// Archived counts the certificates of a month that was archived.
+func (m *Metrics) Archived(certificates int64) { m.archived.Add(float64(certificates)) }
 
 // Issued counts a certificate.
 func (m *Metrics) Issued(authority, profile string, took time.Duration) {

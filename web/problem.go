@@ -68,6 +68,7 @@ var (
 	kindNotFound        = kind{"not-found", http.StatusNotFound, "There is no such thing"}
 	kindMethod          = kind{"method-not-allowed", http.StatusMethodNotAllowed, "The method is not allowed here"}
 	kindNotAcceptable   = kind{"not-acceptable", http.StatusNotAcceptable, "No acceptable media type"}
+	kindArchived        = kind{"archived", http.StatusGone, "The certificate has ended and is archived"}
 	kindTimeout         = kind{"timeout", http.StatusRequestTimeout, "The request took too long to arrive"}
 	kindConflict        = kind{"conflict", http.StatusConflict, "The state does not allow this"}
 	kindAmbiguous       = kind{"ambiguous-serial", http.StatusConflict, "The serial is not of one issuer alone"}
@@ -162,6 +163,7 @@ func (s *Server) translate(ctx context.Context, err error) *Problem {
 		limited  *ca.LimitedError
 		used     *ca.ExhaustedError
 		unsound  *policies.LoadError
+		archived *ca.ArchivedError
 	)
 	switch {
 	case errors.As(err, &ready):
@@ -186,6 +188,8 @@ func (s *Server) translate(ctx context.Context, err error) *Problem {
 		return newProblem(kindTooMany, limited.Error()).retryAfter(limited.RetryAfter)
 	case errors.As(err, &used):
 		return exhaustedProblem(used)
+	case errors.As(err, &archived):
+		return newProblem(kindArchived, archived.Error())
 	case errors.As(err, &denied) && !denied.Hidden:
 		return newProblem(kindDenied, "your roles do not allow "+string(denied.Action))
 	case denied != nil, errors.Is(err, ca.ErrNotFound):

@@ -42,6 +42,7 @@ func TestErrorsBecomeProblems(t *testing.T) {
 		"denied":     {&access.Denied{Actor: "x", Action: access.IssueCertificate}, 403, "denied", "", false},
 		"hidden":     {&access.Denied{Actor: "x", Hidden: true}, 404, "not-found", "", false},
 		"missing":    {ca.ErrNotFound, 404, "not-found", "", false},
+		"archived":   {&ca.ArchivedError{File: "chancery-2026-01-5f3a9c01.ndjson.gz"}, 410, "archived", "", false},
 		"ambiguous":  {ca.ErrAmbiguousSerial, 409, "ambiguous-serial", "", false},
 		"mismatch":   {ca.ErrIdempotencyMismatch, 409, "idempotency-key-reused", "", false},
 		"busy":       {ca.ErrIdempotencyBusy, 409, "idempotency-key-busy", "", true},

@@ -61,7 +61,7 @@ func (s *Server) routeRevoke(api huma.API) error {
 			"that is revoked already stays as it is. The reasons are " + strings.Join(ca.ReasonNames(), ", ") + ".",
 		bodies:   []media{{name: typeJSON, json: RevokeRequest{}}},
 		answers:  []media{{name: typeJSON, json: Revoked{}}},
-		problems: append([]int{http.StatusNotFound, http.StatusConflict}, requestProblems...),
+		problems: append([]int{http.StatusNotFound, http.StatusConflict, http.StatusGone}, requestProblems...),
 	}, s.revoke)
 }
 

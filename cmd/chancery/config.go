@@ -59,6 +59,8 @@ type Config struct {
 	CRLs CRLsConfig `yaml:"crls" envPrefix:"CRLS_"`
 	// Transparency says which certificate transparency logs there are.
 	Transparency TransparencyConfig `yaml:"transparency" envPrefix:"TRANSPARENCY_"`
+	// Archive says what becomes of months whose certificates have all ended.
+	Archive ArchiveConfig `yaml:"archive" envPrefix:"ARCHIVE_"`
 	// Log is about the log on standard error.
 	Log LogConfig `yaml:"log" envPrefix:"LOG_"`
 }
@@ -191,6 +193,7 @@ func defaultConfig() Config {
 		CAA:        CAAConfig{Timeout: "10s"},
 		TLS:        TLSConfig{Names: []string{"localhost", "127.0.0.1", "::1"}},
 		Limits:     LimitsConfig{Body: "1MiB"},
+		Archive:    ArchiveConfig{After: defaultArchiveAfter},
 		Log:        LogConfig{Level: "info", Format: "json"},
 	}
 }
@@ -231,7 +234,7 @@ func parseConfig(path string, data []byte, environ []string) (Config, error) {
 
 // resolvePaths makes relative paths relative to the file that they stand in.
 func (c *Config) resolvePaths(dir string) {
-	for _, p := range []*string{&c.Database.URLFile, &c.HSM.Socket, &c.Policies.Directory} {
+	for _, p := range []*string{&c.Database.URLFile, &c.HSM.Socket, &c.Policies.Directory, &c.Archive.Directory} {
 		if *p != "" && !filepath.IsAbs(*p) {
 			*p = filepath.Join(dir, *p)
 		}
@@ -299,6 +302,7 @@ func (c *Config) validate(doc *strictyaml.Document) {
 	}
 	c.Transparency.validate(doc)
 	c.CRLs.validate(doc, c.Authorities)
+	c.Archive.validate(doc)
 	if len(c.TLS.Names) == 0 {
 		doc.Refuse("tls.names", "name what clients connect to", "at least one DNS name or IP address is needed")
 	}

@@ -28,8 +28,8 @@ import (
 
 // backtestOptions say what is replayed, and by which policies.
 type backtestOptions struct {
-	config, policies, since, rows string
-	trial                         trial.Options
+	config, policies, since, rows, archives string
+	trial                                   trial.Options
 }
 
 func (a *app) policyBacktestCommand() *cobra.Command {
@@ -38,7 +38,8 @@ func (a *app) policyBacktestCommand() *cobra.Command {
 		Use:   "backtest --policies DIR --since 90d",
 		Short: "Decide on the requests of the past by other policies, and tell what would change",
 		Long: `Decide on the requests of the past by the profiles in a directory, and tell what would change: by profile, namespace and rule, with
-examples. Requests, and the certificates that came of them, are read from the database of the configuration; nothing is written.
+examples. Requests, and the certificates that came of them, are read from the database of the configuration, and those of archived months
+from the archives; nothing is written.
 
 Each request is judged as of its own time, in its namespace as it is now. What no request keeps cannot be replayed: quotas used, proofs
 of possession (they were verified then). The exit code is 0 whatever would change.`,
@@ -56,6 +57,7 @@ of possession (they were verified then). The exit code is 0 whatever would chang
 	cmd.Flags().StringVar(&o.policies, "policy", "", "the same")
 	_ = cmd.Flags().MarkHidden("policy")
 	cmd.Flags().StringVar(&o.since, "since", "90d", "how far to go back, such as 90d")
+	cmd.Flags().StringVar(&o.archives, "archives", "", "directory of the archives; without it, that of the configuration")
 	cmd.Flags().StringVar(&o.rows, "rows", "", "file for every request that would change, one JSON object a line")
 	cmd.Flags().IntVar(&o.trial.Examples, "examples", 3, "examples of each kind of change and rule")
 	return cmd
@@ -101,7 +103,11 @@ func (a *app) backtest(ctx context.Context, o backtestOptions) (report *trial.Re
 			return err
 		}
 		now := a.Now()
-		report, err = trial.Backtest(ctx, set, world, pastRequests(store.Requests(ctx, now.Add(-span), now)), o.trial)
+		past, err := pastOf(ctx, store, first(o.archives, cfg.Archive.Directory), now.Add(-span), now)
+		if err != nil {
+			return err
+		}
+		report, err = trial.Backtest(ctx, set, world, pastRequests(past), o.trial)
 		return err
 	})
 	return report, err

@@ -40,7 +40,7 @@ const scripts = "testdata/script"
 // start of a process for each command.
 //
 // Each script has a SoftHSM of its own without a token, $PIN_FILE and $SO_PIN_FILE for one, and a database without tables, whose
-// logins are in the files owner-url and service-url. $SERVICE_API and the files under $TOKENS lead to a service that all scripts share, whose
+// logins are in the files owner-url and service-url. $SAMPLE is an archive. $SERVICE_API and the files under $TOKENS lead to a service that all scripts share, whose
 // configuration is $SERVICE_CONFIG.
 func TestScripts(t *testing.T) { playScripts(t, scripts) }
 
@@ -55,6 +55,10 @@ func playScripts(t *testing.T, dir string) {
 			t.Fatal(err)
 		}
 	}
+	sample, err := filepath.Abs("../../archive/testdata/chancery-2026-01.ndjson.gz")
+	if err != nil {
+		t.Fatal(err)
+	}
 	t.Run("scripts", func(t *testing.T) {
 		testscript.Run(t, testscript.Params{
 			Dir: dir,
@@ -67,6 +71,7 @@ func playScripts(t *testing.T, dir string) {
 					"PIN="+hsmtest.UserPIN,
 					"SERVICE_API="+service.api, "SERVICE_HEALTH="+service.operations+"/readyz", "SERVICE_ROOT="+shared.root(), "TOKENS="+tokens,
 					"SERVICE_CONFIG="+filepath.Join(shared.dir, "scripts.yaml"),
+					"SAMPLE="+sample,
 				)
 				return prepareScript(e, storagetest.NewEmpty(t))
 			},

@@ -100,6 +100,7 @@ type service struct {
 	lists   *blocklist.Lists
 	ca      *ca.CA
 	web     *web.Server
+	metrics *web.Metrics
 	replica ca.Replica
 	tls     atomic.Pointer[tls.Certificate]
 }
@@ -233,6 +234,8 @@ func (a *app) open(ctx context.Context, cfg Config) (_ *service, err error) {
 		return nil, err
 	}
 	metrics := web.NewMetrics(set.Names())
+	s.metrics = metrics
+	metrics.PartitionedUntil(s.store.CoveredUntil())
 	timestamps, err := openLogs(cfg.Transparency, set, a.Now, metrics)
 	if err != nil {
 		return nil, err
@@ -371,6 +374,8 @@ func (s *service) chores() []ca.Chore {
 	return []ca.Chore{
 		{Every: refreshEvery, Level: slog.LevelError, Failed: "a list of keys cannot be read; the one before it stays in use", Do: s.refreshLists},
 		{Every: renewCheck, Level: slog.LevelError, Failed: "renewing the service's certificate failed; trying again", Do: s.renewTLSInTime},
+		{Every: archiveEvery, Level: slog.LevelError, Failed: "archiving failed; trying again", Do: s.archiveDue},
+		{Every: partitionsEvery, Level: slog.LevelError, Failed: "issuance will stop for want of partitions; trying again", Do: s.watchPartitions},
 	}
 }
 

@@ -172,9 +172,10 @@ func start(o Options) (c *guarded, err error) {
 	if c, err = guard(cluster); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
+	started := c
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, c.remove())
+			err = errors.Join(err, started.remove())
 		}
 	}()
 	if err := c.Init(ctx); err != nil {

@@ -1,0 +1,267 @@
+package archive
+
+import (
+	"bufio"
+	"bytes"
+	"compress/gzip"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"maps"
+	"os"
+	"slices"
+)
+
+// maxLine is the longest line that a reader takes, in octets: a request of 1 MiB is twice as long in hexadecimal.
+const maxLine = 16 << 20
+
+// DamagedError says that a file is not an archive, or is not the archive that it was.
+type DamagedError struct {
+	Line int64 // counted from 1; 0: of no line
+	Why  string
+}
+
+func (e *DamagedError) Error() string {
+	if e.Line == 0 {
+		return "the archive is damaged: " + e.Why
+	}
+	return fmt.Sprintf("the archive is damaged: line %d: %s", e.Line, e.Why)
+}
+
+// Record is a row of an archive.
+type Record struct {
+	Kind  Kind
+	Row   json.RawMessage // until the next call of Next
+	LedTo *LedTo          // of a request: the certificate that came of it, whichever month that is in; nil: none
+}
+
+// Reader reads an archive. What it has handed out is proven only when Next has returned io.EOF.
+type Reader struct {
+	Header Header
+	End    End // once Next has returned io.EOF
+
+	below  *bufio.Reader // the compressed octets
+	zip    *gzip.Reader
+	lines  *bufio.Reader
+	buffer []byte
+	at     int64
+	sum    hash.Hash
+	seen   End
+	certs  digest
+	reqs   digest
+	last   int
+	err    error
+}
+
+// NewReader reads the header of an archive.
+func NewReader(r io.Reader) (*Reader, error) {
+	a := &Reader{below: bufio.NewReaderSize(r, 1<<16), sum: sha256.New(), seen: End{Counts: map[Kind]int64{}}}
+	var err error
+	if a.zip, err = gzip.NewReader(a.below); err != nil {
+		return nil, a.damaged(err)
+	}
+	a.zip.Multistream(false) // what follows is looked at by itself
+	a.lines = bufio.NewReaderSize(a.zip, 1<<16)
+	l, err := a.line()
+	if err != nil {
+		return nil, err
+	}
+	if l.Kind != KindHeader || json.Unmarshal(l.Row, &a.Header) != nil || a.Header.Format != Format {
+		return nil, a.refuse("it does not begin with the header of a " + Format)
+	}
+	low, err1 := hex.DecodeString(a.Header.SerialsFrom)
+	high, err2 := hex.DecodeString(a.Header.SerialsUntil)
+	if err1 != nil || err2 != nil || bytes.Compare(low, high) >= 0 {
+		return nil, a.refuse("its header names no range of serials")
+	}
+	return a, nil
+}
+
+// Next is the next row; io.EOF after the last, when all that the file's end says of it has been found true. Any other error stays.
+func (a *Reader) Next() (Record, error) {
+	if a.err != nil {
+		return Record{}, a.err
+	}
+	r, err := a.next()
+	a.err = err
+	return r, err
+}
+
+func (a *Reader) next() (Record, error) {
+	before := a.sum.Sum(nil)
+	l, err := a.line()
+	if err != nil {
+		return Record{}, err
+	}
+	if l.Kind == KindEnd {
+		return Record{}, a.close(l.Row, before)
+	}
+	place := slices.Index(kinds, l.Kind)
+	if place < a.last {
+		return Record{}, a.refuse(fmt.Sprintf("a row of kind %q does not stand here", l.Kind))
+	}
+	a.last = place
+	if l.LedTo != nil && l.Kind != KindRequest {
+		return Record{}, a.refuse(fmt.Sprintf("a row of kind %q leads to nothing", l.Kind))
+	}
+	if err := a.seen.count(l.Kind, l.Row, &a.certs, &a.reqs); err != nil {
+		return Record{}, a.refuse(err.Error())
+	}
+	if l.Kind == KindCertificate && (a.seen.LastSerial < a.Header.SerialsFrom || a.seen.LastSerial >= a.Header.SerialsUntil) {
+		return Record{}, a.refuse("certificate " + a.seen.LastSerial + " is not of the month " + a.Header.Month.String())
+	}
+	return Record(l), nil
+}
+
+// close holds what was read against what the end says.
+func (a *Reader) close(row, sum []byte) error {
+	a.seen.CertificatesDigest, a.seen.RequestsDigest = hex.EncodeToString(a.certs[:]), hex.EncodeToString(a.reqs[:])
+	a.seen.SHA256 = hex.EncodeToString(sum)
+	var end End
+	if err := strictly(row, &end); err != nil {
+		return a.refuse("its end cannot be read: " + err.Error())
+	}
+	switch {
+	case end.SHA256 != a.seen.SHA256:
+		return a.refuse("its octets are not those whose SHA-256 stands at its end")
+	case !maps.Equal(end.Counts, a.seen.Counts):
+		return a.refuse(fmt.Sprintf("it holds %v rows and says %v", a.seen.Counts, end.Counts))
+	case end.CertificatesDigest != a.seen.CertificatesDigest || end.RequestsDigest != a.seen.RequestsDigest:
+		return a.refuse("its rows are not those whose digests stand at its end")
+	case end.FirstSerial != a.seen.FirstSerial || end.LastSerial != a.seen.LastSerial:
+		return a.refuse("its first or last serial is not the one at its end")
+	}
+	if _, err := a.lines.ReadByte(); err != io.EOF { // reads to the checksum of gzip
+		return a.refuse("something follows its end")
+	}
+	if _, err := a.below.ReadByte(); err != io.EOF {
+		return a.refuse("something follows the compressed data")
+	}
+	a.End = end
+	return io.EOF
+}
+
+// line reads a line. The row is good until the next.
+func (a *Reader) line() (line, error) {
+	a.at++
+	a.buffer = a.buffer[:0]
+	for {
+		part, err := a.lines.ReadSlice('\n')
+		if len(a.buffer)+len(part) > maxLine {
+			return line{}, a.refuse("the line is too long")
+		}
+		a.buffer = append(a.buffer, part...)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, bufio.ErrBufferFull) {
+			return line{}, a.damaged(err)
+		}
+	}
+	a.sum.Write(a.buffer)
+	var l line
+	if err := strictly(a.buffer, &l); err != nil {
+		return line{}, a.refuse(err.Error())
+	}
+	if len(l.Row) == 0 || l.Row[0] != '{' {
+		return line{}, a.refuse("there is no row in it")
+	}
+	return l, nil
+}
+
+// strictly reads one JSON object and nothing else.
+func strictly(data []byte, to any) error {
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.DisallowUnknownFields()
+	if err := d.Decode(to); err != nil {
+		return err
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return errors.New("more than one object")
+	}
+	return nil
+}
+
+func (a *Reader) refuse(why string) error { return &DamagedError{Line: a.at, Why: why} }
+
+// damaged tells a file that ends early, or whose compression is wrong, from a disk that cannot be read.
+func (a *Reader) damaged(err error) error {
+	switch {
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return a.refuse("it ends before its end")
+	case errors.Is(err, gzip.ErrHeader), errors.Is(err, gzip.ErrChecksum):
+		return a.refuse(err.Error())
+	}
+	var path *os.PathError
+	if errors.As(err, &path) {
+		return fmt.Errorf("reading an archive: %w", err)
+	}
+	return a.refuse(err.Error())
+}
+
+// File is an archive on disk.
+type File struct {
+	*Reader
+	file   *os.File
+	sum    hash.Hash
+	octets int64
+}
+
+// Open opens an archive. Close it.
+func Open(path string) (*File, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("opening an archive: %w", err)
+	}
+	f := &File{file: file, sum: sha256.New()}
+	if f.Reader, err = NewReader(io.TeeReader(file, f)); err != nil {
+		return nil, errors.Join(fmt.Errorf("%s: %w", path, err), file.Close())
+	}
+	return f, nil
+}
+
+// Write takes the octets that were read into the account of the file. It is for the reader alone.
+func (f *File) Write(p []byte) (int, error) {
+	f.octets += int64(len(p))
+	return f.sum.Write(p)
+}
+
+// Sum is the SHA-256 of the whole file and its length, once Next has returned io.EOF.
+func (f *File) Sum() (sum [32]byte, octets int64) {
+	f.sum.Sum(sum[:0])
+	return sum, f.octets
+}
+
+// Close closes the file.
+func (f *File) Close() error { return f.file.Close() }
+
+// Verified is a file that was read to its end, and all of it found to be as its end says.
+type Verified struct {
+	Header Header
+	End    End
+	Octets int64
+	SHA256 [32]byte // of the file
+}
+
+// Verify reads a file to its end.
+func Verify(path string) (v Verified, err error) {
+	f, err := Open(path)
+	if err != nil {
+		return v, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	for {
+		if _, err := f.Next(); err == io.EOF {
+			break
+		} else if err != nil {
+			return v, fmt.Errorf("%s: %w", path, err)
+		}
+	}
+	v = Verified{Header: f.Header, End: f.End}
+	v.SHA256, v.Octets = f.Sum()
+	return v, nil
+}

@@ -1,0 +1,478 @@
+package storage_test
+
+import (
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/chancery-ca/chancery/archive"
+	"github.com/chancery-ca/chancery/audit"
+	"github.com/chancery-ca/chancery/ca"
+	"github.com/chancery-ca/chancery/issuance"
+	"github.com/chancery-ca/chancery/policies"
+	"github.com/chancery-ca/chancery/storage"
+)
+
+// idAt is an identifier of a moment.
+func idAt(at time.Time) string {
+	id := uuid.Must(uuid.NewV7())
+	serial, _ := issuance.SerialBounds(at, at)
+	copy(id[:6], serial[1:7])
+	return id.String()
+}
+
+// longAgo is a moment in a month that is over for long enough.
+func longAgo() time.Time { return archive.MonthOf(time.Now()).AddDate(0, -4, 10) }
+
+// issueAt issues a certificate that was asked for and made at a moment, and lived for a day.
+func (f *fixture) issueAt(at time.Time, change ...func(*ca.Intent)) ca.NewCertificate {
+	f.t.Helper()
+	i := f.intend(append([]func(*ca.Intent){func(i *ca.Intent) {
+		i.Serial, i.Request.ID, i.Request.At, i.NotAfter = newSerial(f.t, at), idAt(at), at, at.Add(24*time.Hour)
+	}}, change...)...)
+	return f.finish(i)
+}
+
+func (f *fixture) archiver(dir string) archive.Archiver { return archiverOf(f.Store, dir) }
+
+func archiverOf(s archive.Source, dir string) archive.Archiver {
+	return archive.Archiver{Source: s, Dir: dir, Now: time.Now, NewID: newID, Actor: "system", Log: slog.New(slog.DiscardHandler)}
+}
+
+func (f *fixture) obstacle(month archive.Month) string {
+	f.t.Helper()
+	all, err := f.Months(context.Background(), time.Now())
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	for _, m := range all {
+		if m.Month == month {
+			return m.Obstacle
+		}
+	}
+	f.t.Fatalf("the month %s is not in the database", month)
+	return ""
+}
+
+// past is the history as a backtest sees it, archives included.
+func (f *fixture) past(dir string, since time.Time) (all []ca.PastRequest) {
+	f.t.Helper()
+	ctx := context.Background()
+	made, err := f.Archives(ctx)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	for _, m := range made {
+		file, err := archive.Open(filepath.Join(dir, m.File))
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		defer file.Close()
+		for {
+			r, err := file.Next()
+			if err == io.EOF {
+				break
+			}
+			if err != nil {
+				f.t.Fatal(err)
+			}
+			if r.Kind != archive.KindRequest {
+				continue
+			}
+			q, err := r.Request()
+			if err != nil {
+				f.t.Fatal(err)
+			}
+			p, err := storage.ArchivedRequest(q, r.LedTo)
+			if err != nil {
+				f.t.Fatal(err)
+			}
+			all = append(all, p)
+		}
+	}
+	for p, err := range f.Requests(ctx, since, time.Now()) {
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		p.SPKI = [32]byte{} // not asked for
+		all = append(all, p)
+	}
+	return all
+}
+
+func TestAMonthGoesIntoAnArchive(t *testing.T) {
+	f := setUp(t)
+	ctx := context.Background()
+	at := longAgo()
+	month := archive.MonthOf(at)
+	f.addAuthority("issuing-1")
+	var issued []ca.NewCertificate
+	for n := range 5 {
+		issued = append(issued, f.issueAt(at.Add(time.Duration(n)*time.Hour), func(i *ca.Intent) { i.Request.Validity = 36*time.Hour + 1500*time.Millisecond }))
+	}
+	refused := newRequest()
+	refused.ID, refused.At, refused.Verdict, refused.CSR = idAt(at), at, policies.Refuse, nil
+	if err := f.RecordRefusal(ctx, refused, leaf(t, audit.RequestRefused)); err != nil {
+		t.Fatal(err)
+	}
+	// One was asked for at the end of the month, and issued in the next, which must not go first.
+	end := month.AddDate(0, 1, 0)
+	late := f.issueAt(end.Add(time.Hour), func(i *ca.Intent) { i.Request.ID, i.Request.At = idAt(end.Add(-time.Hour)), end.Add(-time.Hour) })
+	newest := f.issue()
+	f.revoke(issued[1], issuance.KeyCompromise, 0)
+
+	// It waits until two CRLs have been made since: one that shows the revoked certificate after its end, and one that does not.
+	dir := t.TempDir()
+	run := func() []archive.Made {
+		t.Helper()
+		made, err := f.archiver(dir).Run(ctx, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return made
+	}
+	for range 2 {
+		if why := f.obstacle(month); !strings.Contains(why, "CRL issuing-1/full") {
+			t.Errorf("obstacle %q, want the CRL", why)
+		}
+		if made := run(); len(made) != 0 && made[0].Month == month {
+			t.Fatalf("archived %v", made)
+		}
+		f.publish(f.claim("issuing-1"), time.Now())
+	}
+	if why := f.obstacle(archive.MonthOf(end)); !strings.Contains(why, "requested in another month") {
+		t.Errorf("obstacle %q of the next month, want that the other goes first", why)
+	}
+
+	before := f.past(dir, at.AddDate(0, -1, 0))
+	keys := func() (all [][]policies.KeyUse) {
+		for _, c := range append(slices.Clone(issued), late, newest) {
+			uses, err := f.KeyHistory(ctx, c.SPKI)
+			if err != nil || len(uses) != 1 {
+				t.Fatalf("a key has %d uses, %v", len(uses), err)
+			}
+			all = append(all, uses)
+		}
+		return all
+	}
+	taken := func() []policies.Usage {
+		used, err := f.ReservationsTaken(ctx, []policies.Reservation{{Kind: policies.ReserveKey, Scope: "*", Key: hex.EncodeToString(issued[0].SPKI[:]), Limit: 1}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return used
+	}
+	history, reserved := keys(), taken()
+	made := run()
+	if len(made) == 0 || made[0].Month != month || made[0].Certificates != 5 || made[0].Requests != 7 {
+		t.Fatalf("archived %+v", made)
+	}
+	made = append(made, run()...) // now the next month may
+	f.wantCounts("archives", len(made), "certificates", 1, "archived_keys", 6, "audit_leaves WHERE kind = 'archive.made'", len(made))
+	if after := f.past(dir, at.AddDate(0, -1, 0)); inOrder(t, after) != inOrder(t, before) {
+		t.Errorf("the past was\n%s\nand is now\n%s", inOrder(t, before), inOrder(t, after))
+	}
+	if after := keys(); !reflect.DeepEqual(after, history) {
+		t.Errorf("the keys' history was\n%+v\nand is now\n%+v", history, after)
+	}
+	if after := taken(); !reflect.DeepEqual(after, reserved) || after[0].Used != 1 {
+		t.Errorf("%+v was taken, and now %+v", reserved, after)
+	}
+	if compromised, err := f.KeyCompromised(ctx, issued[1].SPKI); err != nil || !compromised {
+		t.Errorf("the key is compromised: %v, %v", compromised, err)
+	}
+
+	v, err := archive.Verify(filepath.Join(dir, made[0].File))
+	if err != nil || v.SHA256 != made[0].SHA256 || v.End.Counts[archive.KindRevocation] != 1 || v.End.FirstSerial != issued[0].Serial.String() {
+		t.Errorf("the file: %+v, %v", v, err)
+	}
+	for _, c := range issued {
+		found, err := f.Certificates(ctx, "", c.Serial[:], "*")
+		if err != nil || len(found) != 0 {
+			t.Errorf("%d certificates, %v", len(found), err)
+		}
+		if file, err := f.ArchiveOf(ctx, c.Serial[:]); err != nil || file != made[0].File {
+			t.Errorf("archived in %q, %v", file, err)
+		}
+	}
+	if file, err := f.ArchiveOf(ctx, newest.Serial[:]); err != nil || file != "" {
+		t.Errorf("one that is not archived is in %q, %v", file, err)
+	}
+	// A clock that is wrong by months brings no month back.
+	i := newIntent(t, alpha)
+	i.Serial = newSerial(t, at)
+	if err := f.RecordIntent(ctx, i); err == nil || !strings.Contains(err.Error(), "is the clock right") {
+		t.Errorf("an intent in an archived month: %v", err)
+	}
+	f.wantCounts("pg_class WHERE relname = 'certificates_"+at.Format("2006_01")+"'", 0, "pg_class WHERE relname = 'requests_"+at.Format("2006_01")+"'", 0)
+	if err := f.EnsurePartitions(ctx, time.Now()); err != nil {
+		t.Error(err)
+	}
+}
+
+// inOrder writes a history down, whatever order it came in.
+func inOrder(t *testing.T, all []ca.PastRequest) string {
+	t.Helper()
+	slices.SortFunc(all, func(a, b ca.PastRequest) int { return strings.Compare(a.ID, b.ID) })
+	text, err := json.MarshalIndent(all, "", " ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// What keeps a month is found by the database itself, whoever asks for the archive.
+func TestTheDatabaseKeepsWhatIsNotArchived(t *testing.T) {
+	f := setUp(t)
+	ctx := context.Background()
+	at := longAgo()
+	month := archive.MonthOf(at)
+	f.addAuthority("issuing-1")
+	f.issueAt(at)
+	open := f.intend(func(i *ca.Intent) { i.Serial, i.Request.ID, i.NotAfter = newSerial(t, at), idAt(at), at.Add(time.Hour) })
+	if why := f.obstacle(month); why != "an intent is open" {
+		t.Errorf("obstacle %q", why)
+	}
+	f.finish(open)
+	if why := f.obstacle(month); why != "" {
+		t.Errorf("obstacle %q", why)
+	}
+	if why := f.obstacle(archive.MonthOf(time.Now())); why != "the month is not long enough over" {
+		t.Errorf("obstacle of this month %q", why)
+	}
+	good := archive.Made{Month: month, File: "f", EventID: newID(), Certificates: 2, Requests: 2, Actor: "x"}
+	for name, c := range map[string]struct {
+		change func(*archive.Made) time.Time
+		want   string
+	}{
+		"other rows":      {func(*archive.Made) time.Time { return time.Now() }, "holds other certificates"},
+		"fewer rows":      {func(m *archive.Made) time.Time { m.Certificates = 1; return time.Now() }, "holds other certificates"},
+		"before its end":  {func(*archive.Made) time.Time { return at }, "has not ended"},
+		"in the future":   {func(*archive.Made) time.Time { return time.Now().Add(time.Hour) }, "must have ended"},
+		"another month":   {func(m *archive.Made) time.Time { m.Month = archive.MonthOf(at.AddDate(-3, 0, 0)); return time.Now() }, "does not exist"},
+		"the present one": {func(m *archive.Made) time.Time { m.Month = archive.MonthOf(time.Now()); return time.Now() }, "not long enough over"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := good
+			endedBefore := c.change(&m)
+			if err := f.RecordArchive(ctx, m, endedBefore, leaf(t, audit.ArchiveMade)); err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got %v, want %q", err, c.want)
+			}
+		})
+	}
+	// A row that comes while the file is written is in neither digest.
+	dir := t.TempDir()
+	if _, err := archiverOf(lateRow{f}, dir).Run(ctx, 0); err == nil || !strings.Contains(err.Error(), "holds other") {
+		t.Errorf("with a late row: %v", err)
+	}
+	f.wantCounts("certificates", 3, "archives", 0, "archived_keys", 0, "audit_leaves WHERE kind = 'archive.made'", 0)
+	if made, err := f.archiver(dir).Run(ctx, 0); err != nil || len(made) == 0 || made[0].Certificates != 3 {
+		t.Errorf("then: %+v, %v", made, err)
+	}
+}
+
+// lateRow has a certificate issued after the month was read.
+type lateRow struct{ *fixture }
+
+func (l lateRow) ExportMonth(ctx context.Context, month archive.Month, add func(archive.Kind, []byte, *archive.LedTo) error) error {
+	if err := l.Store.ExportMonth(ctx, month, add); err != nil {
+		return err
+	}
+	if month == archive.MonthOf(longAgo()) {
+		l.issueAt(longAgo())
+	}
+	return nil
+}
+
+func TestTheServiceCannotInventArchives(t *testing.T) {
+	f := setUp(t)
+	ctx := context.Background()
+	conn := connect(t, f.db.URL)
+	if _, err := conn.Exec(ctx, "SET ROLE chancery_service"); err != nil {
+		t.Fatal(err)
+	}
+	for _, table := range []string{"archives", "archived_keys"} {
+		for _, sql := range []string{"INSERT INTO " + table + " SELECT * FROM " + table, "UPDATE " + table + " SET month = now()", "DELETE FROM " + table, "TRUNCATE " + table} {
+			if _, err := conn.Exec(ctx, sql); sqlState(err) != insufficientPrivilege {
+				t.Errorf("the service may %s: %v", sql, err)
+			}
+		}
+		for _, sql := range []string{"DELETE FROM " + table, "TRUNCATE " + table} {
+			if _, err := f.owner.Exec(ctx, sql); table == "archives" && strings.HasPrefix(sql, "TRUNCATE") && sqlState(err) != restrictViolation {
+				t.Errorf("the owner may %s: %v", sql, err)
+			}
+		}
+	}
+	if _, err := conn.Exec(ctx, "SELECT make_month_partition('requests', now()::timestamp, '', '')"); sqlState(err) != insufficientPrivilege {
+		t.Errorf("the service may make any partition: %v", err)
+	}
+}
+
+// The steps of archiving at which a process is killed.
+var archiveSteps = []string{"in the middle of the file", "before the file is durable", "before the archive is recorded", "after the archive is recorded"}
+
+const (
+	dieArchivingAt = "CHANCERY_TEST_DIE_ARCHIVING_AT"
+	archiveURL     = "CHANCERY_TEST_ARCHIVE_URL"
+	archiveDir     = "CHANCERY_TEST_ARCHIVE_DIR"
+)
+
+// archiveAndDie archives as another process does, and is killed at a step.
+func archiveAndDie(step string) error {
+	ctx := context.Background()
+	s, err := storage.Open(ctx, storage.Config{URL: os.Getenv(archiveURL), Unsafe: true})
+	if err != nil {
+		return err
+	}
+	_, err = archiverOf(mortal{s, step}, os.Getenv(archiveDir)).Run(ctx, 0)
+	return fmt.Errorf("it was not killed: %w", err)
+}
+
+type mortal struct {
+	*storage.Store
+	step string
+}
+
+func (m mortal) at(step string) {
+	if m.step == step {
+		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+		select {}
+	}
+}
+
+func (m mortal) ExportMonth(ctx context.Context, month archive.Month, add func(archive.Kind, []byte, *archive.LedTo) error) error {
+	err := m.Store.ExportMonth(ctx, month, func(kind archive.Kind, row []byte, ledTo *archive.LedTo) error {
+		if kind == archive.KindCertificate {
+			m.at(archiveSteps[0])
+		}
+		return add(kind, row, ledTo)
+	})
+	m.at(archiveSteps[1])
+	return err
+}
+
+func (m mortal) RecordArchive(ctx context.Context, made archive.Made, endedBefore time.Time, leaves ...audit.Leaf) error {
+	m.at(archiveSteps[2])
+	err := m.Store.RecordArchive(ctx, made, endedBefore, leaves...)
+	m.at(archiveSteps[3])
+	return err
+}
+
+// TestKillWhileArchiving kills an archiving process at each step. Each certificate is then either in the database, or in a whole file that
+// is on record; and the next run ends what was begun.
+func TestKillWhileArchiving(t *testing.T) {
+	for n, step := range archiveSteps {
+		t.Run(step, func(t *testing.T) {
+			f := setUp(t)
+			ctx := context.Background()
+			serials := map[string]bool{}
+			for n := range 7 {
+				serials[f.issueAt(longAgo().Add(time.Duration(n)*time.Hour)).Serial.String()] = true
+			}
+			dir := t.TempDir()
+			child := exec.Command(os.Args[0])
+			child.Env = append(os.Environ(), dieArchivingAt+"="+step, archiveURL+"="+f.db.URL, archiveDir+"="+dir)
+			output, err := child.CombinedOutput()
+			var exit *exec.ExitError
+			if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+				t.Fatalf("the process ended with %v\n%s", err, output)
+			}
+			archived := 0
+			if n == len(archiveSteps)-1 {
+				archived = 7
+			}
+			f.wantCounts("certificates", 7-archived, "requests", 7-archived, "archives WHERE certificates = 7", archived/7)
+			if _, err := f.archiver(dir).Run(ctx, 0); err != nil {
+				t.Fatal(err)
+			}
+			f.wantCounts("certificates", 0, "archives WHERE certificates = 7", 1)
+			made, err := f.Archives(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			files := map[string]bool{}
+			for _, m := range made {
+				files[m.File] = true
+				if v, err := archive.Verify(filepath.Join(dir, m.File)); err != nil || v.SHA256 != m.SHA256 {
+					t.Errorf("%s: %v", m.File, err)
+				}
+				for _, serial := range archivedSerials(t, filepath.Join(dir, m.File)) {
+					delete(serials, serial)
+				}
+			}
+			if len(serials) != 0 {
+				t.Errorf("%v are nowhere", serials)
+			}
+			left, err := os.ReadDir(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, file := range left {
+				if !files[file.Name()] {
+					t.Errorf("%s is left over", file.Name())
+				}
+			}
+		})
+	}
+}
+
+func archivedSerials(t *testing.T, path string) (all []string) {
+	t.Helper()
+	file, err := archive.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	for {
+		r, err := file.Next()
+		if err == io.EOF {
+			return all
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Kind == archive.KindCertificate {
+			c, err := r.Certificate()
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, hex.EncodeToString(c.Serial))
+		}
+	}
+}
+
+// Two that archive at once: one makes the archive, the other is told so, or finds the month gone.
+func TestTwoArchiversMakeOneArchive(t *testing.T) {
+	f := setUp(t)
+	f.issueAt(longAgo())
+	ctx := context.Background()
+	outcomes := make(chan error, 2)
+	for range 2 {
+		go func() {
+			_, err := f.archiver(t.TempDir()).Run(ctx, 0)
+			outcomes <- err
+		}()
+	}
+	for range 2 {
+		if err := <-outcomes; err != nil && !strings.Contains(err.Error(), "exist") && !strings.Contains(err.Error(), "holds other") &&
+			!errors.Is(err, ca.ErrUnavailable) {
+			t.Error(err)
+		}
+	}
+	f.wantCounts("archives WHERE certificates = 1", 1, "archived_keys", 1)
+}

@@ -1,0 +1,139 @@
+package storage_test
+
+import (
+	"context"
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/chancery-ca/chancery/ca"
+	"github.com/chancery-ca/chancery/storage"
+)
+
+var partitionInPlan = regexp.MustCompile(`\bon (certificates_\d{4}_\d\d)\b`)
+
+// TestPlansTouchFewPartitions asks Postgres what it will read, over three years of months with certificates in each: statements that know a
+// serial read the one partition that it can be in, and pages come newest first from an index, whatever the filter. The plans are those of a
+// prepared statement that serves any serial, as the service's are.
+func TestPlansTouchFewPartitions(t *testing.T) {
+	f := setUp(t)
+	ctx := context.Background()
+	for n := range 36 {
+		at := time.Now().AddDate(0, -n, 0)
+		if err := f.EnsurePartitions(ctx, at); err != nil {
+			t.Fatal(err)
+		}
+		f.exec(`INSERT INTO certificates SELECT decode(encode(substr(serial_bound($1), 1, 7), 'hex') || substr(md5(i::text), 1, 26), 'hex'), 'issuing-1', 'final',
+			'\x30', sha256(i::text::bytea), 'full', 'tls-server', 'p', 'team-' || i % 5, gen_random_uuid(), 'CN=x', '{x}', 'x', $1, $1::timestamptz + interval '90 days', $1,
+			gen_random_uuid() FROM generate_series(1, 300) AS i`, at)
+	}
+	f.exec("ANALYZE")
+	serial := newSerial(t, time.Now().AddDate(0, -7, 0))
+	conn := connect(t, f.db.URL)
+	for _, sql := range []string{"SET ROLE chancery_service", "SET enable_seqscan = off", "SET plan_cache_mode = force_generic_plan"} {
+		if _, err := conn.Exec(ctx, sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, q := range storage.StatementsBySerial() {
+		t.Run(name, func(t *testing.T) {
+			// What a plan for any serial leaves out only shows when it runs.
+			plan := explain(t, conn, q, q.Arguments(serial[:], "issuing-1"))
+			want := "certificates_" + serial.Time().Format("2006_01")
+			read := partitionsRead(plan)
+			if len(read) != 1 || read[0] != want || strings.Contains(plan, "Seq Scan") {
+				t.Errorf("it reads %v, want %s alone\n%s", read, want, plan)
+			}
+		})
+	}
+	for name, filter := range map[string]ca.Filter{
+		"everything":        {Namespace: "*"},
+		"a namespace":       {Namespace: "team-3"},
+		"a later page":      {Namespace: "*", Cursor: storage.CursorAfter(serial, "issuing-1")},
+		"of a profile":      {Namespace: "team-3", Profile: "tls-server"},
+		"of an issuer":      {Namespace: "*", Issuer: "issuing-1"},
+		"searched for":      {Namespace: "team-3", Query: "x"},
+		"ending before":     {Namespace: "*", ExpiresBefore: time.Now().AddDate(1, 0, 0)},
+		"those in force":    {Namespace: "*", Status: "valid", Now: time.Now().AddDate(0, -1, 0)},
+		"a namespace's end": {Namespace: "team-3", Cursor: storage.CursorAfter(serial, "issuing-1")},
+	} {
+		t.Run("list "+name, func(t *testing.T) {
+			filter.Limit = 20
+			sql, args, err := storage.ListQuery(filter)
+			if err != nil {
+				t.Fatal(err)
+			}
+			plan := explain(t, conn, storage.Statement{SQL: sql}, args)
+			// The first row of every month that may have one is looked at, to know which comes next, and then no more than the page needs.
+			if n := rowsRead(t, plan); n > 200 || strings.Contains(plan, "Seq Scan on certificates") {
+				t.Errorf("a page of 20 reads %d rows\n%s", n, plan)
+			}
+			if filter.Cursor != "" {
+				for _, partition := range partitionsRead(plan) {
+					if partition > "certificates_"+serial.Time().Format("2006_01") {
+						t.Errorf("a page from %s on reads %s", serial, partition)
+					}
+				}
+			}
+		})
+	}
+}
+
+func explain(t *testing.T, conn *pgx.Conn, q storage.Statement, args []any) string {
+	t.Helper()
+	rows, err := conn.Query(context.Background(), "EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) "+q.SQL, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		t.Fatal(fmt.Errorf("%s: %w", q.SQL, err))
+	}
+	return strings.Join(lines, "\n")
+}
+
+// partitionsRead are the partitions of certificates that a plan really read.
+func partitionsRead(plan string) (read []string) {
+	for line := range strings.SplitSeq(plan, "\n") {
+		found := partitionInPlan.FindStringSubmatch(line)
+		if found != nil && !strings.Contains(line, "never executed") && !slices.Contains(read, found[1]) {
+			read = append(read, found[1])
+		}
+	}
+	return read
+}
+
+var rowsInPlan = regexp.MustCompile(`actual rows=(\d+) loops=(\d+)|Rows Removed by Filter: (\d+)`)
+
+// rowsRead are the rows of certificates that a plan read, those that a filter left out among them.
+func rowsRead(t *testing.T, plan string) (total int) {
+	t.Helper()
+	of := false
+	for line := range strings.SplitSeq(plan, "\n") {
+		if strings.Contains(line, "->") {
+			of = partitionInPlan.MatchString(line)
+		}
+		found := rowsInPlan.FindStringSubmatch(line)
+		if !of || found == nil {
+			continue
+		}
+		n := 1
+		for _, text := range found[1:] {
+			if text != "" {
+				factor, err := strconv.Atoi(text)
+				if err != nil {
+					t.Fatal(err)
+				}
+				n *= factor
+			}
+		}
+		total += n
+	}
+	return total
+}
