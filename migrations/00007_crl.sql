@@ -12,6 +12,7 @@ CREATE INDEX revocations_scope_xact ON revocations (issuer, crl_scope, xact) WHE
 
 -- A list of a million entries is read in the order of serial numbers, which is not that of the table: all that it needs stands in the index.
 CREATE INDEX revocations_listed ON revocations (issuer, crl_scope, serial, sequence DESC) INCLUDE (at, reason, invalidity_date, not_after);
+-- replaces revocations_scope: the index above begins with the same columns.
 DROP INDEX revocations_scope;
 
 -- Whoever writes a revocation wakes those who follow. Postgres delivers one notification for each transaction, at its commit.
@@ -81,8 +82,7 @@ BEGIN
 END
 $$;
 -- +goose StatementEnd
-DROP TRIGGER facts_stay ON crls;
-CREATE TRIGGER facts_stay BEFORE UPDATE OR DELETE ON crls FOR EACH ROW EXECUTE FUNCTION refuse_crl_change();
+CREATE OR REPLACE TRIGGER facts_stay BEFORE UPDATE OR DELETE ON crls FOR EACH ROW EXECUTE FUNCTION refuse_crl_change();
 
 -- prune_crls takes their octets from the superseded CRLs of a scope that have more of them than is worth keeping. It returns how many.
 -- +goose StatementBegin

@@ -44,7 +44,9 @@ CREATE FUNCTION request_bound(moment timestamptz) RETURNS uuid
 RETURN (lpad(to_hex(floor(extract(epoch FROM moment) * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid;
 -- +goose StatementEnd
 
--- The requests that are here move into the months of their identifiers.
+-- The requests that are here move into the months of their identifiers. Nobody sees the table without them, or without its name: writers
+-- wait until all are moved.
+-- replaces requests: a table of the same name, columns, rights and triggers.
 ALTER TABLE requests RENAME TO requests_undivided;
 ALTER INDEX requests_pkey RENAME TO requests_undivided_pkey;
 CREATE TABLE requests (LIKE requests_undivided INCLUDING ALL) PARTITION BY RANGE (id);
