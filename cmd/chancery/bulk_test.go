@@ -139,6 +139,7 @@ func (r *replica) listed(ctx context.Context) int {
 func TestAJobSurvivesAKill(t *testing.T) {
 	const n = 12_000
 	s := newStack(t, storagetest.New(t), false)
+	s.offerOCSP()
 	s.seed(n)
 	mortal, living := s.start("mortal", s.token.Module), s.start("living", s.token.Module)
 	issuing, stopIssuing := context.WithCancel(t.Context())
@@ -229,6 +230,7 @@ func (s *stack) agreement(r *replica) revocation.Report {
 // TestTheCheckFindsWhatIsWrong changes the record behind the service's back, in each way that a CRL can differ from it.
 func TestTheCheckFindsWhatIsWrong(t *testing.T) {
 	s := newStack(t, storagetest.New(t), false)
+	s.offerOCSP()
 	s.seed(4)
 	r := s.start("checked", s.token.Module)
 	serials := s.database.Column(t, `SELECT encode(serial, 'hex') FROM certificates WHERE namespace = 'bulk' ORDER BY serial`)
