@@ -11,7 +11,7 @@ COUNT        ?= 1
 FAULT        ?=
 ROWS         ?= 1000000
 MODULES      ?=
-TEST_TIMEOUT ?= 15m
+TEST_TIMEOUT ?= 25m
 
 # The version is the nearest tag, else the commit, else nothing in particular: a tarball and a repository without commits build too.
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unversioned)
