@@ -20,7 +20,6 @@ var (
 	oidSubjectAltName      = asn1.ObjectIdentifier{2, 5, 29, 17}
 	oidBasicConstraints    = asn1.ObjectIdentifier{2, 5, 29, 19}
 	oidCRLNumber           = asn1.ObjectIdentifier{2, 5, 29, 20}
-	oidInvalidityDate      = asn1.ObjectIdentifier{2, 5, 29, 24}
 	oidDeltaCRL            = asn1.ObjectIdentifier{2, 5, 29, 27}
 	oidIssuingDistribution = asn1.ObjectIdentifier{2, 5, 29, 28}
 	oidNameConstraints     = asn1.ObjectIdentifier{2, 5, 29, 30}

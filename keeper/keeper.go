@@ -30,8 +30,6 @@ var (
 	ErrUnknownKey = errors.New("the keeper does not hold this key")
 	// ErrProtocol means that the two sides do not understand each other.
 	ErrProtocol = errors.New("the keeper's protocol was broken")
-	// errBusy means that more is asked for at once than the keeper lets wait.
-	errBusy = errors.New("too much is waiting for the token")
 )
 
 // kind is what was asked to be signed, as the guard read it from the bytes.
