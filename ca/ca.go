@@ -88,7 +88,8 @@ type Metrics interface {
 	Revoked(authority string, reason string)
 	RevocationJob(status string) // a job came to be waiting, running, rejected, cancelled or finished
 	Orphaned(authority string)
-	Published(authority, scope string, entries int, took time.Duration, nextUpdate time.Time)
+	Published(authority, scope string, took time.Duration) // a CRL was made here; the scope of a delta ends in "/delta"
+	Serves(authority, scope string, r CRLRecord)           // the CRL that this replica serves, whoever made it; told again and again
 	// RevocationsPublished tells of revocations that are on a CRL from now on, so long after they became durable.
 	RevocationsPublished(authority, scope string, count int, after time.Duration)
 	Waiting(profile string)          // a request began to wait for approval

@@ -289,6 +289,9 @@ func (c *CA) LearnPublished(ctx context.Context) error {
 				if err != nil && !errors.Is(err, ErrNotFound) {
 					return fmt.Errorf("reading a CRL of %q: %w", a.Name, err)
 				}
+				if len(r.DER) > 0 {
+					c.metrics.Serves(a.Name, CRLDue{Scope: r.Scope, Delta: one.delta}.scopeName(), r)
+				}
 				c.mirrorCRL(ctx, r)
 			}
 		}
