@@ -41,7 +41,6 @@ type publication struct {
 	madeAt    time.Time     // when this replica last made one
 	took      time.Duration // how long that was at it
 	spoilt    bool          // what the store holds cannot be served
-	mirrored  *big.Int      // number of the one that was put into the mirror last
 	warnedAt  time.Time
 }
 
@@ -292,7 +291,7 @@ func (c *CA) LearnPublished(ctx context.Context) error {
 				if len(r.DER) > 0 {
 					c.metrics.Serves(a.Name, CRLDue{Scope: r.Scope, Delta: one.delta}.scopeName(), r)
 				}
-				c.mirrorCRL(ctx, r)
+				c.mirrorCRL(r)
 			}
 		}
 	}
