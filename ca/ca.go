@@ -48,10 +48,10 @@ type CA struct {
 	directory     *directory
 	clock         *clock
 	ocsp          *ocsp
-	mirror        CRLMirror
+	mirrors       []*mirroring
 }
 
-// Config is what a CA is made of. Every field but About, PolicyPlan, Revocations, KeyLists, CAA, Metrics, Transparency, OCSP, Lists and Mirror
+// Config is what a CA is made of. Every field but About, PolicyPlan, Revocations, KeyLists, CAA, Metrics, Transparency, OCSP, Lists and Mirrors
 // is required.
 type Config struct {
 	Store       Store
@@ -76,8 +76,8 @@ type Config struct {
 	OCSP []OCSPPlan
 	// Lists are of authorities, by name, that do not make one complete CRL by their record's plan.
 	Lists map[string]CRLLists
-	// Mirror, where there is one, is where CRLs are put besides being served.
-	Mirror CRLMirror
+	// Mirrors are where CRLs are put besides being served, by the names under which the log speaks of them. Run puts them there.
+	Mirrors map[string]CRLMirror
 }
 
 // Metrics counts what the authority does. A nil Metrics counts nothing.
@@ -88,7 +88,8 @@ type Metrics interface {
 	Revoked(authority string, reason string)
 	RevocationJob(status string) // a job came to be waiting, running, rejected, cancelled or finished
 	Orphaned(authority string)
-	Published(authority, scope string, entries int, took time.Duration, nextUpdate time.Time)
+	Published(authority, scope string, took time.Duration) // a CRL was made here; the scope of a delta ends in "/delta"
+	Serves(authority, scope string, r CRLRecord)           // the CRL that this replica serves, whoever made it; told again and again
 	// RevocationsPublished tells of revocations that are on a CRL from now on, so long after they became durable.
 	RevocationsPublished(authority, scope string, count int, after time.Duration)
 	Waiting(profile string)          // a request began to wait for approval
@@ -114,7 +115,7 @@ func New(cfg Config) (*CA, error) {
 		keyLists: cfg.KeyLists, caa: cfg.CAA, transparency: cfg.Transparency,
 		rates: newRates(), replica: cfg.Replica, about: cfg.About, now: cfg.Now, random: cfg.Random, newID: cfg.NewID, log: cfg.Log, metrics: cfg.Metrics,
 		publications: newPublications(), bulk: cfg.Revocations, jobs: newBell(), lags: newLags(), directory: newDirectory(),
-		clock: &clock{now: cfg.Now, max: cfg.MaxSkew}, mirror: cfg.Mirror,
+		clock: &clock{now: cfg.Now, max: cfg.MaxSkew}, mirrors: newMirrorings(cfg.Mirrors),
 	}
 	if err := checkTransparency(cfg.Policies, cfg.Transparency); err != nil {
 		return nil, err

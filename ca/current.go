@@ -41,7 +41,6 @@ type publication struct {
 	madeAt    time.Time     // when this replica last made one
 	took      time.Duration // how long that was at it
 	spoilt    bool          // what the store holds cannot be served
-	mirrored  *big.Int      // number of the one that was put into the mirror last
 	warnedAt  time.Time
 }
 
@@ -289,7 +288,10 @@ func (c *CA) LearnPublished(ctx context.Context) error {
 				if err != nil && !errors.Is(err, ErrNotFound) {
 					return fmt.Errorf("reading a CRL of %q: %w", a.Name, err)
 				}
-				c.mirrorCRL(ctx, r)
+				if len(r.DER) > 0 {
+					c.metrics.Serves(a.Name, CRLDue{Scope: r.Scope, Delta: one.delta}.scopeName(), r)
+				}
+				c.mirrorCRL(r)
 			}
 		}
 	}

@@ -36,6 +36,7 @@ type Order struct {
 	Validity       time.Duration // 0: the profile's default
 	Metadata       map[string]string
 	IdempotencyKey string // empty: none
+	Replaces       []byte // the serial of a certificate of the same namespace, to be revoked as superseded then; empty: none
 }
 
 // digest is the body that an idempotency key is bound to: what is asked for, however it was written.
@@ -58,6 +59,10 @@ func (o Order) digest() [32]byte {
 		field([]byte(k))
 		field([]byte(o.Metadata[k]))
 	}
+	if len(o.Replaces) > 0 { // without, it is the digest that programs made before there was such a field
+		field([]byte("replaces"))
+		field(o.Replaces)
+	}
 	return [32]byte(h.Sum(nil))
 }
 
@@ -66,6 +71,7 @@ type Outcome struct {
 	Certificate Certificate
 	Chain       [][]byte        // DER: the certificate, then its issuers up to, but without, the root
 	Replayed    bool            // the answer is that to an earlier request with the same idempotency key
+	Replaced    []byte          // the serial that the order replaces, once it is not valid any more
 	Waiting     *WaitingRequest // the request needs approval, or needed it and was not issued; there is no certificate
 }
 
@@ -77,6 +83,13 @@ type Outcome struct {
 // certificate for a reason of the requester's, and an error wrapping ErrUnavailable when trying again later may help. With any error no
 // certificate was released: either nothing was signed, or the intent on record is settled as possibly signed and revoked.
 func (c *CA) Issue(ctx context.Context, o Order) (Outcome, error) {
+	if len(o.Replaces) > 0 {
+		return c.issueReplacing(ctx, o)
+	}
+	return c.issue(ctx, o)
+}
+
+func (c *CA) issue(ctx context.Context, o Order) (Outcome, error) {
 	started := c.now()
 	if err := c.authorize(ctx, o.Actor, access.IssueCertificate, access.Resource{Namespace: o.Actor.Namespace, Kind: "certificate"}); err != nil {
 		return Outcome{}, err
@@ -108,6 +121,9 @@ func (c *CA) Issue(ctx context.Context, o Order) (Outcome, error) {
 	grant, err := decision.Grant()
 	var needed *policies.ApprovalNeeded
 	if errors.As(err, &needed) {
+		if len(o.Replaces) > 0 {
+			return Outcome{}, waitsToReplace()
+		}
 		w, err := c.await(ctx, o, request, decision, needed, idempotency)
 		if err != nil {
 			return c.answered(ctx, authority, idempotency, fmt.Errorf("recording a request that waits: %w", err))

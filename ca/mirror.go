@@ -2,6 +2,9 @@ package ca
 
 import (
 	"context"
+	"maps"
+	"math/big"
+	"sync"
 	"time"
 )
 
@@ -12,16 +15,102 @@ type CRLMirror interface {
 	PutCRL(ctx context.Context, path string, r CRLRecord) error
 }
 
-// mirrorCRL puts a CRL into the mirror, once. What fails is tried again when the CRL is looked at the next time.
-func (c *CA) mirrorCRL(ctx context.Context, r CRLRecord) {
-	if c.mirror == nil || len(r.DER) == 0 || !c.publications.toMirror(r) {
+const (
+	mirrorEvery    = 5 * time.Second  // how often what could not be put into a mirror is tried again
+	mirrorPatience = 30 * time.Second // how long a mirror may take over one CRL
+	mirrorFailures = 3                // after so many failures a mirror is left alone until the next time
+)
+
+// mirroring brings CRLs to one mirror, beside everything else: a mirror that is slow or away holds up no publication and no other mirror.
+// Of each CRL the latest waits; those before it need not be put any more. What a replica that ends leaves behind is put when one starts.
+type mirroring struct {
+	name     string
+	mirror   CRLMirror
+	wake     bell
+	failing  bool // of the one goroutine that puts
+	warnedAt time.Time
+
+	mu      sync.Mutex
+	waiting map[crlID]CRLRecord
+	put     map[crlID]*big.Int // the numbers of those that are there
+}
+
+func newMirrorings(mirrors map[string]CRLMirror) (all []*mirroring) {
+	for name, mirror := range mirrors {
+		all = append(all, &mirroring{name: name, mirror: mirror, wake: newBell(), waiting: map[crlID]CRLRecord{}, put: map[crlID]*big.Int{}})
+	}
+	return all
+}
+
+// mirrorCRL has a CRL put into every mirror, once.
+func (c *CA) mirrorCRL(r CRLRecord) {
+	if len(r.DER) == 0 {
 		return
 	}
-	if err := c.mirror.PutCRL(ctx, CRLPath(r.Issuer, r.Scope, r.Base != nil), r); err != nil {
-		c.publications.unmirrored(r)
-		c.metrics.Failed("mirror crl")
-		c.log.ErrorContext(ctx, "putting a CRL into the mirror failed; trying again", "authority", r.Issuer, "scope", r.Scope, "error", err)
+	for _, m := range c.mirrors {
+		m.offer(r)
 	}
+}
+
+func (m *mirroring) offer(r CRLRecord) {
+	id := crlID{r.Issuer, r.Scope, r.Base != nil}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if put := m.put[id]; put != nil && put.Cmp(r.Number) >= 0 {
+		return
+	}
+	if waiting, is := m.waiting[id]; is && waiting.Number.Cmp(r.Number) >= 0 {
+		return
+	}
+	r.Pending = nil
+	m.waiting[id] = r
+	m.wake.ring()
+}
+
+// putWaiting puts what waits into a mirror. What fails goes on waiting. The order is random, so that one place that cannot be written does
+// not keep others from their turn.
+func (c *CA) putWaiting(ctx context.Context, m *mirroring) {
+	m.mu.Lock()
+	waiting := maps.Clone(m.waiting)
+	m.mu.Unlock()
+	failures := 0
+	for id, r := range waiting {
+		err := m.putOne(ctx, id, r)
+		if ctx.Err() != nil {
+			return
+		}
+		if err == nil {
+			continue
+		}
+		c.metrics.Failed("mirror crl")
+		if !m.failing || c.now().Sub(m.warnedAt).Abs() > warnEvery {
+			m.failing, m.warnedAt = true, c.now()
+			c.log.ErrorContext(ctx, "putting CRLs into a mirror fails; trying again until it is done", "mirror", m.name, "authority", id.issuer,
+				"scope", id.scope, "delta", id.delta, "error", err)
+		}
+		if failures++; failures == mirrorFailures {
+			return
+		}
+	}
+	if m.failing && failures == 0 {
+		m.failing = false
+		c.log.InfoContext(ctx, "the mirror holds every CRL again", "mirror", m.name)
+	}
+}
+
+func (m *mirroring) putOne(ctx context.Context, id crlID, r CRLRecord) error {
+	ctx, cancel := context.WithTimeout(ctx, mirrorPatience)
+	defer cancel()
+	if err := m.mirror.PutCRL(ctx, CRLPath(id.issuer, id.scope, id.delta), r); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.put[id] = r.Number
+	if m.waiting[id].Number.Cmp(r.Number) == 0 {
+		delete(m.waiting, id)
+	}
+	return nil
 }
 
 // CRLPath is where a CRL is served, without the first slash.
@@ -34,23 +123,6 @@ func CRLPath(issuer, scope string, delta bool) string {
 		return path + "/delta.crl"
 	}
 	return path + ".crl"
-}
-
-func (p *publications) toMirror(r CRLRecord) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	known := p.of(crlID{r.Issuer, r.Scope, r.Base != nil})
-	if known.mirrored != nil && known.mirrored.Cmp(r.Number) >= 0 {
-		return false
-	}
-	known.mirrored = r.Number
-	return true
-}
-
-func (p *publications) unmirrored(r CRLRecord) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.of(crlID{r.Issuer, r.Scope, r.Base != nil}).mirrored = nil
 }
 
 // warnEvery is how often an end that comes near is told again.

@@ -111,9 +111,10 @@ func (c *CA) publish(ctx context.Context, due CRLDue) error {
 		return fmt.Errorf("recording CRL %s: %w", contents.Number, err)
 	}
 	c.publications.keep(record, c.now(), c.now().Sub(started))
-	c.mirrorCRL(ctx, record)
+	c.mirrorCRL(record)
 	c.tellLags(a.Name, due.Scope, started)
-	c.metrics.Published(a.Name, due.scopeName(), signed.Entries, c.now().Sub(started), signed.NextUpdate)
+	c.metrics.Published(a.Name, due.scopeName(), c.now().Sub(started))
+	c.metrics.Serves(a.Name, due.scopeName(), record)
 	return nil
 }
 

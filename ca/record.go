@@ -83,7 +83,8 @@ func (noMetrics) Failed(string)                                           {}
 func (noMetrics) Revoked(string, string)                                  {}
 func (noMetrics) RevocationJob(string)                                    {}
 func (noMetrics) Orphaned(string)                                         {}
-func (noMetrics) Published(string, string, int, time.Duration, time.Time) {}
+func (noMetrics) Published(string, string, time.Duration)                 {}
+func (noMetrics) Serves(string, string, CRLRecord)                        {}
 func (noMetrics) RevocationsPublished(string, string, int, time.Duration) {}
 func (noMetrics) Waiting(string)                                          {}
 func (noMetrics) Decided(string, string)                                  {}

@@ -45,6 +45,9 @@ func (c *CA) Run(ctx context.Context, more ...Chore) error {
 			c.ocsp.wake.ring()
 		})
 	})
+	for _, m := range c.mirrors {
+		others.Go(func() { c.every(working, mirrorEvery, m.wake, func() { c.putWaiting(working, m) }) })
+	}
 	c.every(working, publishEvery, c.publications.wake, func() { c.PublishDue(working) })
 	others.Wait()
 	c.ocsp.work.Wait()

@@ -19,6 +19,7 @@ type RequestInput struct {
 	CSR      string            `json:"csr"`                // PKCS#10, PEM
 	Validity string            `json:"validity,omitempty"` // "90d", "720h"; empty: the profile's default
 	Issuer   string            `json:"issuer,omitempty"`   // empty: the default authority
+	Replaces string            `json:"replaces,omitempty"` // serial of a certificate to be revoked as superseded when the new one is issued
 	Metadata map[string]string `json:"metadata,omitempty"`
 	// IdempotencyKey is the caller's name for the request. Empty makes a random one, which protects the attempts of this call; a caller
 	// that wants to ask again after a crash must choose its own and keep it.
@@ -35,6 +36,7 @@ type Issued struct {
 	PolicyVersion string    `json:"policy_version"`
 	NotBefore     time.Time `json:"not_before"`
 	NotAfter      time.Time `json:"not_after"`
+	Replaced      string    `json:"replaced,omitempty"` // the serial that the request replaces, once it is not valid any more
 	AuditEvent    string    `json:"audit_event"`
 	// Replayed says that it was issued for an earlier request with the same idempotency key.
 	Replayed bool `json:"-"`

@@ -2,6 +2,7 @@ package web
 
 import (
 	"context"
+	"encoding/hex"
 	"net/http"
 	"time"
 
@@ -16,6 +17,7 @@ type IssueRequest struct {
 	CSR      string            `json:"csr" example:"-----BEGIN CERTIFICATE REQUEST-----\n…" doc:"The certification request (PKCS#10), PEM"`
 	Validity string            `json:"validity,omitempty" example:"90d" doc:"How long it shall be valid; left out: the profile's default"`
 	Issuer   string            `json:"issuer,omitempty" example:"issuing-1" doc:"The authority that shall sign; the default one when left out"`
+	Replaces string            `json:"replaces,omitempty" doc:"Serial of an own certificate, to be revoked as superseded once this is issued; needs the right to"`
 	Metadata map[string]string `json:"metadata,omitempty" example:"{\"ticket\":\"OPS-7\"}" doc:"Kept with the request: up to 16 entries, 64 and 256 octets"`
 }
 
@@ -29,6 +31,7 @@ type Issued struct {
 	PolicyVersion string    `json:"policy_version" example:"sha256:e4b1…" doc:"The version of the policies that decided"`
 	NotBefore     time.Time `json:"not_before" example:"2027-01-01T08:00:00Z"`
 	NotAfter      time.Time `json:"not_after" example:"2027-04-01T07:59:59Z" doc:"Inclusive"`
+	Replaced      string    `json:"replaced,omitempty" doc:"The serial that is replaced, once it is revoked or expired; else repeat the request with its key"`
 	AuditEvent    string    `json:"audit_event" example:"01a2139d-146b-7e62-9022-6ded5b4b6f0e" doc:"The entry in the audit log"`
 }
 
@@ -36,6 +39,7 @@ type issueInput struct {
 	Profile  string `query:"profile" doc:"The profile, where the body is not JSON"`
 	Validity string `query:"validity" doc:"The validity, where the body is not JSON"`
 	Issuer   string `query:"issuer" doc:"The authority, where the body is not JSON"`
+	Replaces string `query:"replaces" doc:"The serial to be revoked as superseded, where the body is not JSON"`
 	Key      string `header:"Idempotency-Key" doc:"1 to 255 visible ASCII characters; repeated within 7 days, it gets the same certificate"`
 }
 
@@ -96,6 +100,7 @@ func issuedOf(outcome ca.Outcome) Issued {
 	return Issued{
 		Serial: c.Serial.String(), Certificate: encodePEM(c.DER), Chain: encodePEM(outcome.Chain...), Issuer: c.Issuer, Profile: c.Profile,
 		PolicyVersion: c.PolicyDigest, NotBefore: c.NotBefore.UTC(), NotAfter: c.NotAfter.UTC(), AuditEvent: c.EventID,
+		Replaced: hex.EncodeToString(outcome.Replaced),
 	}
 }
 
@@ -123,13 +128,14 @@ func readIssue(ctx context.Context, in *issueInput) (ca.Order, error) {
 		if err := decodeStrict(e.body, &body); err != nil {
 			return ca.Order{}, err
 		}
-		o.queryIsForRaw(map[string]string{"profile": in.Profile, "validity": in.Validity, "issuer": in.Issuer})
+		o.queryIsForRaw(map[string]string{"profile": in.Profile, "validity": in.Validity, "issuer": in.Issuer, "replaces": in.Replaces})
 		o.body(body)
 		return o.result()
 	}
 	o.profile(in.Profile)
 	o.issuer(in.Issuer)
 	o.validity(in.Validity)
+	o.replaces(in.Replaces)
 	o.raw(e)
 	return o.result()
 }
@@ -139,6 +145,7 @@ func (o *order) body(body IssueRequest) {
 	o.profile(body.Profile)
 	o.issuer(body.Issuer)
 	o.validity(body.Validity)
+	o.replaces(body.Replaces)
 	o.metadata(body.Metadata)
 	o.pem([]byte(body.CSR))
 }

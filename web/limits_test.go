@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/chancery-ca/chancery/access"
+	"github.com/chancery-ca/chancery/ca"
 )
 
 // serve starts the API behind a real listener, with timeouts that a test can wait for.
@@ -237,7 +238,8 @@ func TestMetrics(t *testing.T) {
 	s.metrics.LookedUpCAA(0, time.Second)
 	s.metrics.LookedUpCAA(2, time.Second)
 	s.metrics.Orphaned("issuing-1")
-	s.metrics.Published("issuing-1", "full", 3, time.Second, noon)
+	s.metrics.Published("issuing-1", "full", time.Second)
+	s.metrics.Serves("issuing-1", "full", ca.CRLRecord{ThisUpdate: noon.Add(-time.Hour), NextUpdate: noon, Entries: 3, DER: make([]byte, 500)})
 	s.call(ask{path: "/api/v1/profiles/tls-server", role: access.Auditor})
 	s.call(ask{method: "BREW", path: "/api/v1/x"})
 	text := s.do(s.Operations(), ask{path: "/metrics"}).Body.String()
@@ -248,6 +250,8 @@ func TestMetrics(t *testing.T) {
 		`chancery_operation_failures_total{step="issue"} 1`, `chancery_certificates_revoked_total{authority="issuing-1",reason="superseded"} 1`,
 		`chancery_intents_settled_total{authority="issuing-1"} 1`, `chancery_crl_entries{authority="issuing-1",scope="full"} 3`,
 		`chancery_crl_next_update_timestamp_seconds{authority="issuing-1",scope="full"} ` + fmt.Sprintf("%.9g", float64(noon.Unix())),
+		`chancery_crl_this_update_timestamp_seconds{authority="issuing-1",scope="full"} ` + fmt.Sprintf("%.9g", float64(noon.Unix()-3600)),
+		`chancery_crl_size_bytes{authority="issuing-1",scope="full"} 500`,
 		`chancery_caa_lookup_duration_seconds_count{outcome="answered"} 1`, `chancery_caa_lookup_duration_seconds_count{outcome="failed"} 1`,
 		`chancery_crl_publication_duration_seconds_count{authority="issuing-1",scope="full"} 1`,
 		`chancery_http_requests_total{method="GET",route="/api/v1/profiles/{name}",status="200"} 1`,

@@ -28,8 +28,10 @@ type Metrics struct {
 	bulk       *prometheus.CounterVec
 	onCRL      *prometheus.HistogramVec
 	settled    *prometheus.CounterVec
+	thisUpdate *prometheus.GaugeVec
 	nextUpdate *prometheus.GaugeVec
 	entries    *prometheus.GaugeVec
+	octets     *prometheus.GaugeVec
 	publishing *prometheus.HistogramVec
 	requests   *prometheus.CounterVec
 	serving    *prometheus.HistogramVec
@@ -98,8 +100,10 @@ func NewMetrics(profiles []string) *Metrics {
 		bulk:       count("revocation_jobs_total", "Orders to revoke many certificates, by the state that they came to.", "status"),
 		onCRL:      seconds("revocation_publication_seconds", "From a revocation made here to the CRL made here that shows it.", "authority", "scope"),
 		settled:    count("intents_settled_total", "Intents settled as possibly signed.", "authority"),
-		nextUpdate: gauge("crl_next_update_timestamp_seconds", "When the current CRL ends, Unix time.", "authority", "scope"),
-		entries:    gauge("crl_entries", "Entries of the current CRL.", "authority", "scope"),
+		thisUpdate: gauge("crl_this_update_timestamp_seconds", "When the CRL served here was made, Unix time.", "authority", "scope"),
+		nextUpdate: gauge("crl_next_update_timestamp_seconds", "When the CRL served here ends, Unix time.", "authority", "scope"),
+		entries:    gauge("crl_entries", "Entries of the CRL served here.", "authority", "scope"),
+		octets:     gauge("crl_size_bytes", "Octets of the CRL served here.", "authority", "scope"),
 		publishing: seconds("crl_publication_duration_seconds", "From a claim to its CRL.", "authority", "scope"),
 		requests:   count("http_requests_total", "Requests answered.", "route", "method", "status"),
 		caa:        seconds("caa_lookup_duration_seconds", "Asking the DNS who may certify the names of one request.", "outcome"),
@@ -169,11 +173,17 @@ func (m *Metrics) RevocationsPublished(authority, scope string, count int, after
 // Orphaned counts an intent that was settled as possibly signed.
 func (m *Metrics) Orphaned(authority string) { m.settled.WithLabelValues(authority).Inc() }
 
-// Published tells of a new CRL.
-func (m *Metrics) Published(authority, scope string, entries int, took time.Duration, nextUpdate time.Time) {
-	m.entries.WithLabelValues(authority, scope).Set(float64(entries))
-	m.nextUpdate.WithLabelValues(authority, scope).Set(float64(nextUpdate.Unix()))
+// Published tells of a CRL that was made here.
+func (m *Metrics) Published(authority, scope string, took time.Duration) {
 	m.publishing.WithLabelValues(authority, scope).Observe(took.Seconds())
+}
+
+// Serves tells of the CRL that is served here.
+func (m *Metrics) Serves(authority, scope string, r ca.CRLRecord) {
+	m.thisUpdate.WithLabelValues(authority, scope).Set(float64(r.ThisUpdate.Unix()))
+	m.nextUpdate.WithLabelValues(authority, scope).Set(float64(r.NextUpdate.Unix()))
+	m.entries.WithLabelValues(authority, scope).Set(float64(r.Entries))
+	m.octets.WithLabelValues(authority, scope).Set(float64(len(r.DER)))
 }
 
 // LookedUpCAA tells of the questions to the DNS for one request.

@@ -71,6 +71,17 @@ func (o *order) validity(text string) {
 	o.Validity = length
 }
 
+func (o *order) replaces(serial string) {
+	if serial == "" {
+		return
+	}
+	read, err := parseSerial(serial)
+	if err != nil {
+		o.report(broken("replaces", "write it in lower-case hex, as the API does, or leave it out", "this is not a serial number"))
+	}
+	o.Replaces = read
+}
+
 func (o *order) metadata(m map[string]string) {
 	if len(m) > maxMetadata {
 		o.report(broken("metadata", "send fewer", fmt.Sprintf("there are more than %d entries of metadata", maxMetadata)))

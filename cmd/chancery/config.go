@@ -191,6 +191,7 @@ func defaultConfig() Config {
 		HSM:        KeysConfig{Isolation: isolationNone, HSMConfig: HSMConfig{Sessions: 8}},
 		Listen:     ListenConfig{API: "127.0.0.1:8443", Distribution: "127.0.0.1:8080", Operations: "127.0.0.1:8081"},
 		CAA:        CAAConfig{Timeout: "10s"},
+		CRLs:       CRLsConfig{S3: S3Config{Region: defaultRegion}},
 		TLS:        TLSConfig{Names: []string{"localhost", "127.0.0.1", "::1"}},
 		Limits:     LimitsConfig{Body: "1MiB"},
 		Archive:    ArchiveConfig{After: defaultArchiveAfter},

@@ -58,6 +58,12 @@ func TestConfigIsRefusedWithLines(t *testing.T) {
 		"bad CAA domain":    {"replica: a", "replica: a\ncaa: {domains: [CA]}", "c.yaml:2: caa.domains[0]"},
 		"bad CAA timeout":   {"replica: a", "replica: a\ncaa: {timeout: 2h}", "c.yaml:2: caa.timeout"},
 		"bad resolver":      {"replica: a", "replica: a\ncaa: {resolvers: [nowhere]}", "c.yaml:2: caa.resolvers"},
+		"bucket alone":      {"replica: a", "replica: a\ncrls: {s3: {bucket: lists}}", "c.yaml:2: crls.s3.endpoint"},
+		"bucket's name":     {"replica: a", "replica: a\ncrls:\n  s3:\n    endpoint: https://s3.example\n    bucket: A", "c.yaml:5: crls.s3.bucket"},
+		"bucket in address": {"replica: a", "replica: a\ncrls: {s3: {endpoint: \"https://s3.example/lists\", bucket: lists}}", "c.yaml:2: crls.s3.endpoint"},
+		"bucket's prefix":   {"replica: a", "replica: a\ncrls: {s3: {endpoint: \"https://s3.example\", bucket: lists, prefix: /a}}", "c.yaml:2: crls.s3.prefix"},
+		"bucket's region":   {"replica: a", "replica: a\ncrls: {s3: {endpoint: \"https://s3.example\", bucket: lists, region: A}}", "c.yaml:2: crls.s3.region"},
+		"one key of two":    {"replica: a", "replica: a\ncrls: {s3: {endpoint: \"https://s3.example\", bucket: lists, secret_key_file: s}}", "c.yaml:2: crls.s3"},
 		"clock skew":        {`chancery"}`, `chancery", max_clock_skew: 2h}`, "c.yaml:2: database.max_clock_skew"},
 		"empty authorities": {"[issuing-1]", "[]", "c.yaml:7: authorities"},
 	} {

@@ -7,12 +7,15 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
+	"maps"
 	"math/big"
 	"net/http"
 	"net/url"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -116,6 +119,9 @@ func TestShardsAndDeltasAcrossReplicas(t *testing.T) {
 		}
 	}
 	t.Logf("all deltas were seen on the other replica after %s", time.Since(started))
+	for _, r := range []*replica{one, two} {
+		eventually(t, 15*time.Second, "replica "+r.name+" tells of every CRL", func() bool { return r.tellsOfCRLs(ctx, t, slices.Collect(maps.Keys(points))) })
+	}
 	for point := range points {
 		u, err := url.Parse(point)
 		if err != nil {
@@ -126,6 +132,30 @@ func TestShardsAndDeltasAcrossReplicas(t *testing.T) {
 			return err == nil && bytes.Equal(there, two.fetchCRL(ctx, t, point))
 		})
 	}
+}
+
+// tellsOfCRLs holds a replica's metrics against the CRLs that it serves.
+func (r *replica) tellsOfCRLs(ctx context.Context, t *testing.T, points []string) bool {
+	t.Helper()
+	for _, point := range points {
+		scope := strings.TrimSuffix(path.Base(point), ".crl")
+		for label, address := range map[string]string{scope: point, scope + "/delta": strings.TrimSuffix(point, ".crl") + "/delta.crl"} {
+			der := r.fetchCRL(ctx, t, address)
+			list, err := x509.ParseRevocationList(der)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for name, want := range map[string]float64{
+				"size_bytes": float64(len(der)), "entries": float64(len(list.RevokedCertificateEntries)),
+				"this_update_timestamp_seconds": float64(list.ThisUpdate.Unix()), "next_update_timestamp_seconds": float64(list.NextUpdate.Unix()),
+			} {
+				if got := r.metric(t, fmt.Sprintf(`chancery_crl_%s{authority=%q,scope=%q}`, name, devIssuer, label)); got != want {
+					return false
+				}
+			}
+		}
+	}
+	return true
 }
 
 func lists(list *x509.RevocationList, c *x509.Certificate) bool {
@@ -162,6 +192,25 @@ func opensslRevoked(t *testing.T, s *stack, c issuedJSON, complete, delta []byte
 	}
 	t.Fatalf("openssl: %v\n%s", err, out)
 	return false
+}
+
+// From the call that revokes to a client that finds it on the CRL of another replica, less than five seconds pass, in 99 of 100 cases,
+// while clients revoke and others poll.
+func TestACRLTellsARevocationWithinFiveSeconds(t *testing.T) {
+	s := newStack(t, storagetest.New(t), false)
+	here, there := s.start("replica-1", s.token.Module), s.start("replica-2", s.token.Module)
+	tick := time.NewTicker(10 * time.Millisecond) // each poll of whichever client takes one
+	defer tick.Stop()
+	wantSeenWithin(t, 5*time.Second, here, 60, 4, func(of subjects) (bool, error) {
+		<-tick.C
+		list, err := there.crl(t.Context())
+		if err != nil {
+			return false, err
+		}
+		return lists(list, of.leaf), nil
+	})
+	there.stop()
+	here.stop()
 }
 
 // A CRL that suffered in the database is not served: the last good one is, until a new one has been made. Nothing else is lost.

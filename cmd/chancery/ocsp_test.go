@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"math/big"
@@ -20,6 +21,7 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ocsp"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/chancery-ca/chancery/hsm"
 	"github.com/chancery-ca/chancery/hsm/hsmtest"
@@ -211,39 +213,63 @@ func TestOCSPTellsARevocationWithinTwoSeconds(t *testing.T) {
 	s := newStack(t, storagetest.New(t), false)
 	s.offerOCSP()
 	here, there := s.start("replica-1", s.token.Module), s.start("replica-2", s.token.Module)
-	const certificates = 100
-	var seen []time.Duration
-	for n := range certificates {
-		of := here.newSubject(t, fmt.Sprintf("host-%d.dev.example", n))
-		for range 2 { // the second answer is a kept one
-			if read, err := there.status(t.Context(), http.MethodGet, crypto.SHA1, of); err != nil || read.Status != ocsp.Good {
-				t.Fatalf("before: %+v, %v", read, err)
-			}
+	wantSeenWithin(t, 2*time.Second, here, 100, 1, func(of subjects) (bool, error) {
+		read, err := there.status(t.Context(), http.MethodGet, crypto.SHA1, of)
+		if err != nil {
+			return false, err
 		}
-		began := time.Now()
-		here.mustRevoke(t.Context(), t, hexSerial(of.leaf), "superseded")
-		for {
-			read, err := there.status(t.Context(), http.MethodGet, crypto.SHA1, of)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if read.Status == ocsp.Revoked {
-				break
-			}
-			if time.Since(began) > 10*time.Second {
-				t.Fatal("the revocation is not seen after ten seconds")
-			}
-		}
-		seen = append(seen, time.Since(began))
-	}
-	slices.Sort(seen)
-	t.Logf("from the call to the other replica's answer: half within %s, 99 of 100 within %s, all within %s", seen[len(seen)/2],
-		seen[len(seen)*99/100-1], seen[len(seen)-1])
-	if p99 := seen[len(seen)*99/100-1]; p99 > 2*time.Second {
-		t.Errorf("99 of 100 revocations are seen within %s", p99)
-	}
+		return read.Status == ocsp.Revoked, nil
+	})
 	there.stop()
 	here.stop()
+}
+
+// wantSeenWithin has some clients at a time revoke certificates by way of a replica, and holds 99 of 100 times from the call until a client
+// elsewhere sees it against a bound.
+func wantSeenWithin(t *testing.T, bound time.Duration, here *replica, certificates, clients int, sees func(subjects) (bool, error)) {
+	t.Helper()
+	var all []subjects
+	for n := range certificates {
+		all = append(all, here.newSubject(t, fmt.Sprintf("host-%d.dev.example", n)))
+	}
+	took := make([]time.Duration, certificates)
+	var group errgroup.Group
+	group.SetLimit(clients)
+	for n, of := range all {
+		group.Go(func() (err error) {
+			took[n], err = here.timeUntilSeen(t.Context(), of, sees)
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(took)
+	half, most := took[certificates/2], took[(certificates*99+99)/100-1]
+	t.Logf("from the call to the other replica's answer: half within %s, 99 of 100 within %s, all within %s", half, most, took[certificates-1])
+	if most > bound {
+		t.Errorf("99 of 100 revocations are seen within %s, and not within %s", most, bound)
+	}
+}
+
+// timeUntilSeen revokes a certificate and asks until a client elsewhere sees it.
+func (r *replica) timeUntilSeen(ctx context.Context, of subjects, sees func(subjects) (bool, error)) (time.Duration, error) {
+	for range 2 { // where answers are kept, the second is a kept one
+		if seen, err := sees(of); err != nil || seen {
+			return 0, errors.Join(err, fmt.Errorf("seen before it was revoked: %v", seen))
+		}
+	}
+	began := time.Now()
+	got, err := r.revoke(ctx, hexSerial(of.leaf), "superseded")
+	if err := errors.Join(err, wantStatus(got, http.StatusOK)); err != nil {
+		return 0, err
+	}
+	for time.Since(began) < 30*time.Second {
+		if seen, err := sees(of); err != nil || seen {
+			return time.Since(began), err
+		}
+	}
+	return 0, errors.New("the revocation is not seen after half a minute")
 }
 
 // What is known stays said while the database is away, and while the token is; what is not known is to be asked for later. When they are

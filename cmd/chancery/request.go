@@ -38,11 +38,16 @@ func (a *app) requestCommand() *cobra.Command {
   chancery request --name www.dev.example                 makes www.dev.example.key and www.dev.example.pem
   chancery request --csr www.csr --cert www.pem           for a CSR in PEM or DER
   chancery request --csr www.csr                          prints the certificate and its chain
+  chancery request --name www.dev.example --replaces SERIAL --force
+                                                          renews, and revokes the old one as superseded: the token needs revoker too
   chancery request --batch requests/ -j 4                 makes requests/NAME.pem for each requests/NAME.csr that has none yet`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := onlyOne(csrFile != "", len(names) > 0, many.source != ""); err != nil {
 				return err
+			}
+			if many.source != "" && in.Replaces != "" {
+				return misuse{errors.New("--replaces is for one request")}
 			}
 			c, err := a.connect(api, access.Requester)
 			if err != nil {
@@ -92,6 +97,9 @@ func (a *app) requestCommand() *cobra.Command {
 					return err
 				}
 			}
+			if in.Replaces != "" && issued.Replaced == "" {
+				fmt.Fprintf(a.Stderr, "%[1]s is not revoked yet. Revoke it with: chancery revoke %[1]s --reason superseded\n", in.Replaces)
+			}
 			return a.print(issued, func(w io.Writer) {
 				if certificate == "" {
 					fmt.Fprint(w, issued.Chain)
@@ -101,6 +109,9 @@ func (a *app) requestCommand() *cobra.Command {
 					issued.NotAfter.Local().Format(time.RFC3339), certificate)
 				if key != nil {
 					fmt.Fprintf(w, "key          %s\n", keyFile)
+				}
+				if issued.Replaced != "" {
+					fmt.Fprintf(w, "replaced     %s (revoked as superseded)\n", issued.Replaced)
 				}
 			})
 		},
@@ -118,6 +129,7 @@ func (a *app) requestCommand() *cobra.Command {
 	cmd.Flags().StringVarP(&in.Profile, "profile", "p", "tls-server", "profile of the certificate")
 	cmd.Flags().StringVar(&in.Validity, "validity", "", "how long it shall be valid, such as 30d (default: the profile's)")
 	cmd.Flags().StringVar(&in.Issuer, "issuer", "", "authority that shall issue it (default: the service's)")
+	cmd.Flags().StringVar(&in.Replaces, "replaces", "", "serial of the certificate to be revoked as superseded when the new one is there")
 	cmd.Flags().StringToStringVar(&in.Metadata, "metadata", nil, "key=value to keep with the request")
 	cmd.Flags().StringVar(&in.IdempotencyKey, "idempotency-key", "", "name of this request: asking again with it gives the same certificate")
 	return cmd

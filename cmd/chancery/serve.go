@@ -259,12 +259,12 @@ func (a *app) open(ctx context.Context, cfg Config) (_ *service, err error) {
 	if a.WrapStore != nil {
 		store = a.WrapStore(store)
 	}
-	mirrored, err := cfg.CRLs.mirror()
+	mirrors, err := cfg.CRLs.mirrors(a.Env)
 	if err != nil {
 		return nil, err
 	}
 	s.ca, err = ca.New(ca.Config{
-		Lists: cfg.CRLs.lists(), Mirror: mirrored,
+		Lists: cfg.CRLs.lists(), Mirrors: mirrors,
 		Store: store, Authorities: authorities, Policies: set, KeyLists: s.lists, CAA: caaRecords, Namespaces: cfg.namespaces(),
 		MaxSkew: time.Duration(cfg.Database.MaxClockSkew), Replica: s.replica, About: ca.About{Version: version(), Host: hostName()}, Now: a.Now,
 		Random: a.Random, NewID: newID, Log: s.log, Metrics: metrics, Transparency: timestamps, OCSP: responders,

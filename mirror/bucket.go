@@ -1,0 +1,169 @@
+package mirror
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"io"
+	"math/big"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/chancery-ca/chancery/ca"
+)
+
+// BucketConfig says where a bucket is.
+type BucketConfig struct {
+	Endpoint string // http(s)://host[:port], of the service; the bucket's name is the first part of the path
+	Bucket   string
+	Prefix   string // of all keys; with a slash at its end where one is wanted
+	Region   string
+	// Keys gives what requests are signed with. It is asked for each CRL, so that other keys take effect without a restart.
+	Keys      func() (Keys, error)
+	Transport http.RoundTripper // nil: the default one
+	Now       func() time.Time
+}
+
+// Bucket is a bucket of S3 or of a service that speaks as S3 does. It needs the rights to read and to put objects. It is safe for concurrent
+// use, by other replicas too: an object is replaced under the condition that it is still the one that was looked at. Where a service does
+// not know such conditions, a lower number may replace a higher one for as long as it takes the other replica to look again.
+//
+// Two kinds of request and a signature do not need a client library: docs/dependencies.md says more.
+type Bucket struct {
+	cfg    BucketConfig
+	base   url.URL
+	client *http.Client
+}
+
+// numberHeader is where an object says the number of its CRL.
+const numberHeader = "X-Amz-Meta-Crl-Number"
+
+// attempts is how often a CRL is put when others put theirs at the same moment.
+const attempts = 5
+
+// errChanged means that the object is not the one that was looked at.
+var errChanged = errors.New("another one was put meanwhile")
+
+// OpenBucket checks where a bucket is. It does not ask for it: a bucket that is away keeps no service from starting.
+func OpenBucket(cfg BucketConfig) (*Bucket, error) {
+	base, err := url.Parse(cfg.Endpoint)
+	switch {
+	case err != nil: // which is not told: it may repeat a password
+		return nil, errors.New("opening the bucket for CRLs: the endpoint is no URL")
+	case base.Scheme != "https" && base.Scheme != "http", base.Host == "", base.User != nil, strings.Trim(base.Path, "/") != "", base.RawQuery != "":
+		return nil, errors.New("opening the bucket for CRLs: the endpoint must be http(s)://host[:port]")
+	case cfg.Bucket == "" || cfg.Region == "" || cfg.Keys == nil || cfg.Now == nil:
+		return nil, errors.New("opening the bucket for CRLs: it needs a name, a region, keys and a clock")
+	}
+	return &Bucket{cfg: cfg, base: url.URL{Scheme: base.Scheme, Host: base.Host}, client: &http.Client{
+		Transport: cfg.Transport,
+		// A signature holds for one host: what a redirection says is told, not followed.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}, nil
+}
+
+// PutCRL puts a CRL at the key that the prefix and a path make. An object there that has a higher number stays; one that says none is replaced.
+func (b *Bucket) PutCRL(ctx context.Context, path string, r ca.CRLRecord) error {
+	keys, err := b.cfg.Keys()
+	if err != nil {
+		return fmt.Errorf("putting a CRL at %q: the keys of the bucket: %w", path, err)
+	}
+	for range attempts {
+		if err = b.replace(ctx, keys, b.cfg.Prefix+path, r); !errors.Is(err, errChanged) {
+			break
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("putting a CRL at %q: %w", path, err)
+	}
+	return nil
+}
+
+// replace looks at an object, and replaces it if it is older.
+func (b *Bucket) replace(ctx context.Context, keys Keys, key string, r ca.CRLRecord) error {
+	there, err := b.do(ctx, keys, http.MethodHead, key, nil, nil)
+	if err != nil {
+		return err
+	}
+	header := http.Header{"Content-Type": {"application/pkix-crl"}, numberHeader: {r.Number.String()}}
+	switch there.status {
+	case http.StatusNotFound:
+		header.Set("If-None-Match", "*")
+	case http.StatusOK:
+		if number, ok := new(big.Int).SetString(there.header.Get(numberHeader), 10); ok && number.Cmp(r.Number) >= 0 {
+			return nil
+		}
+		if tag := there.header.Get("ETag"); tag != "" {
+			header.Set("If-Match", tag)
+		}
+	default:
+		return there.refused()
+	}
+	put, err := b.do(ctx, keys, http.MethodPut, key, header, r.DER)
+	if err == nil && put.status == http.StatusNotImplemented { // the conditions
+		header.Del("If-None-Match")
+		header.Del("If-Match")
+		put, err = b.do(ctx, keys, http.MethodPut, key, header, r.DER)
+	}
+	switch {
+	case err != nil:
+		return err
+	case put.status == http.StatusPreconditionFailed, put.status == http.StatusConflict:
+		return errChanged
+	case put.status != http.StatusOK && put.status != http.StatusCreated && put.status != http.StatusNoContent:
+		return put.refused()
+	}
+	return nil
+}
+
+// answer is what a bucket says.
+type answer struct {
+	method string
+	status int
+	header http.Header
+	code   string // of an error, such as AccessDenied
+}
+
+// refused is an answer as an error: with the code alone, because the rest may repeat what was signed.
+func (a answer) refused() error {
+	return fmt.Errorf("%s is answered %d %s", a.method, a.status, a.code)
+}
+
+// longestAnswer is how much of an answer is read.
+const longestAnswer = 64 << 10
+
+func (b *Bucket) do(ctx context.Context, keys Keys, method, key string, header http.Header, body []byte) (answer, error) {
+	u := b.base
+	u.Path = "/" + b.cfg.Bucket + "/" + key
+	u.RawPath = encodePath(u.Path)
+	request, err := http.NewRequestWithContext(ctx, method, u.String(), bytes.NewReader(body))
+	if err != nil {
+		return answer{}, err
+	}
+	for name, values := range header {
+		request.Header[name] = values
+	}
+	sign(request, keys, b.cfg.Region, sha256.Sum256(body), b.cfg.Now())
+	response, err := b.client.Do(request)
+	if err != nil {
+		return answer{}, err
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(response.Body, longestAnswer))
+	if err != nil {
+		return answer{}, fmt.Errorf("reading the answer to %s: %w", method, err)
+	}
+	a := answer{method: method, status: response.StatusCode, header: response.Header}
+	var told struct {
+		Code string `xml:"Code"`
+	}
+	if response.StatusCode >= http.StatusMultipleChoices && xml.Unmarshal(text, &told) == nil && len(told.Code) < 100 {
+		a.code = told.Code
+	}
+	return a, nil
+}
