@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -15,11 +16,13 @@ import (
 	"maps"
 	"math/big"
 	"net/http"
+	"path/filepath"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"golang.org/x/crypto/ocsp"
 
 	"github.com/chancery-ca/chancery/access"
 	"github.com/chancery-ca/chancery/client"
@@ -279,15 +282,20 @@ func TestTheCheckFindsWhatIsWrong(t *testing.T) {
 }
 
 // BenchmarkRevokingMany revokes 100,000 certificates by one order, with issuance going on beside it on the same machine, fsync on. It
-// reports the seconds from the order to the end of the job and to the CRL that has them all, what issuance does meanwhile, and the CPU time
-// of both, issuance and the CRLs included.
+// reports the seconds from the order to the end of the job, to the CRL that has them all and until OCSP says so of a thousand of them whose
+// answers were kept, what issuance does meanwhile, and the CPU time of both, issuance and the CRLs included.
 func BenchmarkRevokingMany(b *testing.B) {
 	const n = 100_000
 	for range b.N {
 		server := storagetest.NewServer(b, storagetest.Options{Durable: true})
 		s := newStack(b, &server.Database, true)
+		s.offerOCSP()
 		s.seed(n)
 		r := s.start("bulk", s.token.Module)
+		asked := s.database.Column(b, `SELECT encode(serial, 'hex') FROM certificates WHERE namespace = 'bulk' ORDER BY random() LIMIT 1000`)
+		if good := r.howMany(b, asked, ocsp.Good); good != len(asked) {
+			b.Fatalf("of %d certificates %d are good", len(asked), good)
+		}
 		alone, stop := context.WithTimeout(b.Context(), 5*time.Second)
 		before := r.issueUntil(alone, 4)()
 		stop()
@@ -307,14 +315,37 @@ func BenchmarkRevokingMany(b *testing.B) {
 		finished := time.Since(began)
 		eventually(b, 5*time.Minute, "all are on the CRL", func() bool { return r.listed(b.Context()) >= n })
 		listed := time.Since(began)
+		eventually(b, time.Minute, "OCSP says that they are revoked", func() bool { return r.howMany(b, asked, ocsp.Revoked) == len(asked) })
+		answered := time.Since(began)
 		service, database = cpuTime(b, r.process.Process.Pid)-service, childrenCPU(b, server.PID())-database
 		stopIssuing()
 		b.ReportMetric(service.Seconds(), "service-cpu-s")
 		b.ReportMetric(database.Seconds(), "postgres-cpu-s")
 		b.ReportMetric(finished.Seconds(), "finished-s")
 		b.ReportMetric(listed.Seconds(), "on-crl-s")
+		b.ReportMetric(answered.Seconds(), "in-ocsp-s")
 		b.ReportMetric(float64(len(before))/5, "certs/s-before")
-		b.ReportMetric(float64(len(took()))/listed.Seconds(), "certs/s-meanwhile")
+		b.ReportMetric(float64(len(took()))/answered.Seconds(), "certs/s-meanwhile")
 		r.stop()
 	}
+}
+
+// howMany tells of how many certificates of the issuing authority OCSP says a status.
+func (r *replica) howMany(t testing.TB, serials []string, status int) (n int) {
+	t.Helper()
+	issuer, err := certificateFile(filepath.Join(r.s.dir, "ceremony", devIssuer+".pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range serials {
+		serial, _ := new(big.Int).SetString(text, 16)
+		got, err := r.status(t.Context(), http.MethodGet, crypto.SHA1, subjects{&x509.Certificate{SerialNumber: serial}, issuer})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got.Status == status {
+			n++
+		}
+	}
+	return n
 }
