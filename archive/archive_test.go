@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -99,9 +100,14 @@ func TestWhatIsWrittenIsRead(t *testing.T) {
 	}
 }
 
-// Whatever octet of a file changes, and wherever it is cut: it is seen.
+// Whatever octet of a file changes, and wherever it is cut: it is seen, or it says nothing of what is inside, as the header's time and the
+// bits that fill up a compressed block do, and then what is read is the same. The file's own octets the recorded SHA-256 vouches for.
 func TestDamageIsSeen(t *testing.T) {
 	data := sample(t, 20)
+	whole, err := readAll(data)
+	if err != nil {
+		t.Fatal(err)
+	}
 	rapid.Check(t, func(t *rapid.T) {
 		damaged := bytes.Clone(data)
 		at := rapid.IntRange(0, len(data)-1).Draw(t, "at")
@@ -110,11 +116,7 @@ func TestDamageIsSeen(t *testing.T) {
 		} else {
 			damaged[at] ^= byte(rapid.IntRange(1, 255).Draw(t, "by"))
 		}
-		// The time, the flags and the system of a gzip header say nothing of what is inside.
-		if len(damaged) == len(data) && at >= 3 && at < 10 {
-			return
-		}
-		if _, err := readAll(damaged); err == nil {
+		if rows, err := readAll(damaged); err == nil && (len(damaged) < len(data) || !reflect.DeepEqual(rows, whole)) {
 			t.Fatalf("nothing is wrong with a file changed at %d", at)
 		}
 	})

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/base64"
@@ -122,7 +124,7 @@ func TestOCSPClientsAgree(t *testing.T) {
 
 func agree(t *testing.T, s *stack, r *replica, direct bool) {
 	good, revoked, held := r.newSubject(t, "good.dev.example"), r.newSubject(t, "revoked.dev.example"), r.newSubject(t, "held.dev.example")
-	unknown := subjects{&x509.Certificate{SerialNumber: big.NewInt(0x1c0ffee), Raw: good.leaf.Raw}, good.issuer}
+	unknown := subjects{forged(t, good.issuer), good.issuer}
 	if got := good.leaf.OCSPServer; !slices.Equal(got, []string{"http://127.0.0.1:9/ocsp/" + devIssuer}) {
 		t.Errorf("the certificate says that its OCSP responder is at %q", got)
 	}
@@ -175,9 +177,6 @@ func agree(t *testing.T, s *stack, r *replica, direct bool) {
 				t.Errorf("%s: openssl by GET: %v\n%s", name, err, out)
 			}
 		}
-		if name == "unknown" {
-			continue // ocsptool asks about certificates, not about serials
-		}
 		leaf := dir.keep(name+".pem", certificatePEM(c.of.leaf))
 		for _, nonce := range []string{"--nonce", "--no-nonce"} {
 			args := []string{"--ask=" + url, "--load-cert", leaf, "--load-issuer", issuer}
@@ -196,6 +195,27 @@ func agree(t *testing.T, s *stack, r *replica, direct bool) {
 		}
 	}
 	r.release(t, held)
+}
+
+// forged is a certificate that the issuer has never issued, as somebody else would make it.
+func forged(t *testing.T, issuer *x509.Certificate) *x509.Certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	parent := *issuer
+	parent.PublicKey = key.Public()
+	template := &x509.Certificate{SerialNumber: big.NewInt(0x1c0ffee), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, &parent, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	certificate, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return certificate
 }
 
 // release ends a hold, which OCSP then says.
