@@ -74,39 +74,31 @@ func listQuery(f ca.Filter) (sql string, args []any, err error) {
 	if !ok {
 		return "", nil, &ca.InvalidError{Field: "status", Message: "there is no such status", Hint: "use valid, expired, revoked or on-hold"}
 	}
-	var b strings.Builder
+	var b statement
 	if strings.Contains(status, "NOT c.orphan") {
 		b.WriteString(listCertificates)
 	} else {
 		b.WriteString(listWithOrphans)
 	}
-	where := func(condition string, values ...any) {
-		b.WriteString(" AND ")
-		for _, v := range values {
-			args = append(args, v)
-			condition = strings.Replace(condition, "?", fmt.Sprintf("$%d", len(args)), 1)
-		}
-		b.WriteString(condition)
-	}
 	if strings.Contains(status, "$now") {
-		where(strings.Replace(status, "$now", "?", 1), f.Now)
+		b.where(strings.Replace(status, "$now", "?", 1), f.Now)
 	} else {
-		where(status)
+		b.where(status)
 	}
 	if f.Namespace != access.AllNamespaces {
-		where("c.namespace = ?", f.Namespace)
+		b.where("c.namespace = ?", f.Namespace)
 	}
 	if f.Profile != "" {
-		where("c.profile = ?", f.Profile)
+		b.where("c.profile = ?", f.Profile)
 	}
 	if f.Issuer != "" {
-		where("c.issuer = ?", f.Issuer)
+		b.where("c.issuer = ?", f.Issuer)
 	}
 	if f.Query != "" {
-		where("strpos(c.search, ?) > 0", strings.ToLower(f.Query))
+		b.where("strpos(c.search, ?) > 0", strings.ToLower(f.Query))
 	}
 	if !f.ExpiresBefore.IsZero() {
-		where("(c.not_after < ?) IS TRUE", f.ExpiresBefore)
+		b.where("(c.not_after < ?) IS TRUE", f.ExpiresBefore)
 	}
 	if f.Cursor != "" {
 		after, err := parseCursor(f.Cursor)
@@ -114,10 +106,10 @@ func listQuery(f ca.Filter) (sql string, args []any, err error) {
 			return "", nil, err
 		}
 		// The first says nothing that the second does not, but it is what keeps later months from being looked at.
-		where("c.serial <= ? AND (c.serial, c.issuer) < (?, ?)", after.serial, after.serial, after.issuer)
+		b.where("c.serial <= ? AND (c.serial, c.issuer) < (?, ?)", after.serial, after.serial, after.issuer)
 	}
 	fmt.Fprintf(&b, "%s%d", listOrder, f.Limit+1)
-	return b.String(), args, nil
+	return b.String(), b.args, nil
 }
 
 // cursor is the last certificate of a page. Its text means nothing to others.
@@ -136,7 +128,7 @@ func parseCursor(s string) (cursor, error) {
 	const longest = 1024
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(s)
 	if err != nil || len(raw) <= serialLength || len(raw) > longest || !utf8.Valid(raw[serialLength:]) {
-		return cursor{}, &ca.InvalidError{Field: "cursor", Message: "this cursor did not come from a page", Hint: "start from the first page"}
+		return cursor{}, errCursor()
 	}
 	return cursor{serial: raw[:serialLength], issuer: string(raw[serialLength:])}, nil
 }

@@ -6,12 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/chancery-ca/chancery/access"
 	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/ca"
 	"github.com/chancery-ca/chancery/issuance"
@@ -290,7 +288,7 @@ func (s *Store) RevocationJob(ctx context.Context, id string) (j ca.RevocationJo
 		j.Votes, err = pgx.CollectRows(rows, scanRevocationVote)
 		return err
 	})
-	if errors.Is(err, pgx.ErrNoRows) || sqlState(err) == "22P02" { // not a UUID
+	if isNothing(err) {
 		return ca.RevocationJob{}, fmt.Errorf("revocation job %q: %w", id, ca.ErrNotFound)
 	}
 	return j, err
@@ -325,39 +323,13 @@ func scanRevocationVote(row pgx.CollectableRow) (v ca.RevocationVote, err error)
 	return v, err
 }
 
-// RevocationJobs pages through jobs, newest first: their IDs begin with their time.
+// RevocationJobs pages through jobs, newest first.
 func (s *Store) RevocationJobs(ctx context.Context, namespace, cursor string, limit int) (page []ca.RevocationJob, next string, err error) {
-	if limit < 1 || limit > maxListed {
-		return nil, "", &ca.InvalidError{Field: "limit", Message: fmt.Sprintf("a page has 1 to %d jobs", maxListed), Hint: "leave it out"}
+	jobs := byID[ca.RevocationJob]{
+		what: "revocation jobs", selected: jobColumns + "WHERE true", id: "id", namespace: "namespace", scan: scanJob,
+		idOf: func(j ca.RevocationJob) string { return j.ID },
 	}
-	var sql strings.Builder
-	sql.WriteString(jobColumns + "WHERE true")
-	args := []any{}
-	if namespace != access.AllNamespaces {
-		args = append(args, namespace)
-		fmt.Fprintf(&sql, " AND namespace = $%d", len(args))
-	}
-	if cursor != "" {
-		args = append(args, cursor)
-		fmt.Fprintf(&sql, " AND id < $%d::text::uuid", len(args))
-	}
-	fmt.Fprintf(&sql, " ORDER BY id DESC LIMIT %d", limit+1)
-	err = s.read(ctx, "listing revocation jobs", func(ctx context.Context, db querier) error {
-		rows, err := db.Query(ctx, sql.String(), args...)
-		if err != nil {
-			return err
-		}
-		page, err = pgx.CollectRows(rows, scanJob)
-		return err
-	})
-	if sqlState(err) == "22P02" {
-		return nil, "", &ca.InvalidError{Field: "cursor", Message: "this cursor did not come from a page", Hint: "start from the first page"}
-	}
-	if err == nil && len(page) > limit {
-		page = page[:limit]
-		next = page[limit-1].ID
-	}
-	return page, next, err
+	return jobs.page(ctx, s, namespace, cursor, limit)
 }
 
 // VoteOnRevocation records what a person says to a job that waits.

@@ -71,59 +71,50 @@ const serialSlack = time.Hour
 
 // selectionQuery is chosen for a selection. Args begin with the moment and with first, which the caller's statement uses.
 func selectionQuery(s ca.Selection, wish issuance.Reason, now time.Time, first ...any) (sql string, args []any) {
-	var b strings.Builder
+	b := statement{args: append([]any{now}, first...)}
 	fmt.Fprintf(&b, chosenBegin, changedBy(wish))
-	args = append([]any{now}, first...)
-	where := func(condition string, values ...any) {
-		b.WriteString(" AND ")
-		for _, v := range values {
-			args = append(args, v)
-			condition = strings.Replace(condition, "?", fmt.Sprintf("$%d", len(args)), 1)
-		}
-		b.WriteString(condition)
-	}
 	if s.Namespace != access.AllNamespaces {
-		where("c.namespace = ?", s.Namespace)
+		b.where("c.namespace = ?", s.Namespace)
 	}
 	if len(s.Serials) > 0 {
-		where("c.serial = ANY (?::bytea[])", s.Serials)
+		b.where("c.serial = ANY (?::bytea[])", s.Serials)
 	}
 	if len(s.Certificates) > 0 {
 		serials := make([][]byte, 0, len(s.Certificates))
 		for _, der := range s.Certificates {
 			serials = append(serials, serialOf(der))
 		}
-		where("c.serial = ANY (?::bytea[]) AND c.der = ANY (?::bytea[])", serials, s.Certificates)
+		b.where("c.serial = ANY (?::bytea[]) AND c.der = ANY (?::bytea[])", serials, s.Certificates)
 	}
 	if len(s.Keys) > 0 {
-		where("c.spki_sha256 = ANY (?::bytea[])", octets(s.Keys))
+		b.where("c.spki_sha256 = ANY (?::bytea[])", octets(s.Keys))
 	}
 	if len(s.Names) > 0 {
 		names := make([]string, len(s.Names))
 		for i, name := range s.Names {
 			names[i] = strings.ToLower(name)
 		}
-		where("EXISTS (SELECT FROM unnest(c.names) AS n WHERE lower(n) = ANY (?::text[]))", names)
+		b.where("EXISTS (SELECT FROM unnest(c.names) AS n WHERE lower(n) = ANY (?::text[]))", names)
 	}
 	if s.Requester != "" {
-		where("EXISTS (SELECT FROM requests AS q WHERE q.id = c.request_id AND q.actor_id = ?)", s.Requester)
+		b.where("EXISTS (SELECT FROM requests AS q WHERE q.id = c.request_id AND q.actor_id = ?)", s.Requester)
 	}
 	if s.Profile != "" {
-		where("c.profile = ?", s.Profile)
+		b.where("c.profile = ?", s.Profile)
 	}
 	if s.Issuer != "" {
-		where("c.issuer = ?", s.Issuer)
+		b.where("c.issuer = ?", s.Issuer)
 	}
 	if !s.IssuedFrom.IsZero() {
 		low, _ := issuance.SerialBounds(s.IssuedFrom.Add(-serialSlack), s.IssuedFrom)
-		where("c.issued_at >= ? AND c.serial >= ?", s.IssuedFrom, low[:])
+		b.where("c.issued_at >= ? AND c.serial >= ?", s.IssuedFrom, low[:])
 	}
 	if !s.IssuedUntil.IsZero() {
 		_, high := issuance.SerialBounds(s.IssuedUntil, s.IssuedUntil.Add(serialSlack))
-		where("c.issued_at < ? AND c.serial < ?", s.IssuedUntil, high[:])
+		b.where("c.issued_at < ? AND c.serial < ?", s.IssuedUntil, high[:])
 	}
 	b.WriteString(chosenEnd)
-	return b.String(), args
+	return b.String(), b.args
 }
 
 // RevocationOutlook tells what a selection means.

@@ -5,12 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/chancery-ca/chancery/access"
 	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/ca"
 	"github.com/chancery-ca/chancery/policies"
@@ -189,7 +187,7 @@ func (s *Store) WaitingRequest(ctx context.Context, id string) (w ca.WaitingRequ
 		w.Approvals, err = pgx.CollectRows(rows, scanApproval)
 		return err
 	})
-	if errors.Is(err, pgx.ErrNoRows) || sqlState(err) == "22P02" { // not a UUID
+	if isNothing(err) {
 		return w, fmt.Errorf("request %q: %w", id, ca.ErrNotFound)
 	}
 	return w, err
@@ -231,7 +229,7 @@ var waitingConditions = map[string]string{
 	ca.StatusRefused:  `w.outcome = 'refused'`,
 }
 
-// WaitingRequests pages through requests that need, or needed, approval, newest first: their IDs begin with their time.
+// WaitingRequests pages through requests that need, or needed, approval, newest first.
 func (s *Store) WaitingRequests(ctx context.Context, f ca.WaitingFilter) (page []ca.WaitingRequest, next string, err error) {
 	condition, ok := waitingConditions[f.Status]
 	if !ok {
@@ -239,37 +237,11 @@ func (s *Store) WaitingRequests(ctx context.Context, f ca.WaitingFilter) (page [
 			Field: "status", Message: "there is no such status", Hint: "use waiting, issuing, issued, rejected, expired or refused",
 		}
 	}
-	if f.Limit < 1 || f.Limit > maxListed {
-		return nil, "", &ca.InvalidError{Field: "limit", Message: fmt.Sprintf("a page has 1 to %d requests", maxListed), Hint: "leave it out"}
+	requests := byID[ca.WaitingRequest]{
+		what: "requests", selected: selectWaiting + condition, id: "w.request_id", namespace: "w.namespace", scan: scanWaiting,
+		idOf: func(w ca.WaitingRequest) string { return w.ID },
 	}
-	var sql strings.Builder
-	sql.WriteString(selectWaiting + condition)
-	args := []any{}
-	if f.Namespace != access.AllNamespaces {
-		args = append(args, f.Namespace)
-		fmt.Fprintf(&sql, " AND w.namespace = $%d", len(args))
-	}
-	if f.Cursor != "" {
-		args = append(args, f.Cursor)
-		fmt.Fprintf(&sql, " AND w.request_id < $%d::text::uuid", len(args))
-	}
-	fmt.Fprintf(&sql, " ORDER BY w.request_id DESC LIMIT %d", f.Limit+1)
-	err = s.read(ctx, "listing requests that wait", func(ctx context.Context, db querier) error {
-		rows, err := db.Query(ctx, sql.String(), args...)
-		if err != nil {
-			return err
-		}
-		page, err = pgx.CollectRows(rows, scanWaiting)
-		return err
-	})
-	if sqlState(err) == "22P02" {
-		return nil, "", &ca.InvalidError{Field: "cursor", Message: "this cursor did not come from a page", Hint: "start from the first page"}
-	}
-	if err == nil && len(page) > f.Limit {
-		page = page[:f.Limit]
-		next = page[f.Limit-1].ID
-	}
-	return page, next, err
+	return requests.page(ctx, s, f.Namespace, f.Cursor, f.Limit)
 }
 
 // OverdueRequests are requests whose time to wait has run out by the database's clock.
