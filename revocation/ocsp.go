@@ -80,17 +80,23 @@ func (r *run) status(a Authority, url string, serial *big.Int) (*ocsp.Response, 
 	if err != nil {
 		return nil, err
 	}
-	answer, err := ocsp.ParseResponseForCert(data, asked, a.Certificate)
+	return ReadOCSP(data, asked, a.Certificate, r.Now(), time.Minute)
+}
+
+// ReadOCSP reads the answer of a responder as a client must (RFC 6960, section 3.2): it is about the certificate, signed by the issuer or by
+// a responder whom the issuer made one (OCSPSigning; the library that reads it does not look), and holds now. ahead is how far the
+// responder's clock may be ahead.
+func ReadOCSP(data []byte, certificate, issuer *x509.Certificate, now time.Time, ahead time.Duration) (*ocsp.Response, error) {
+	answer, err := ocsp.ParseResponseForCert(data, certificate, issuer)
 	if err != nil {
 		return nil, err
 	}
-	now := r.Now()
 	switch {
 	case answer.Certificate != nil && !slices.Contains(answer.Certificate.ExtKeyUsage, x509.ExtKeyUsageOCSPSigning):
 		return nil, errors.New("the answer is signed by a certificate that is no responder's")
-	case answer.ThisUpdate.After(now.Add(time.Minute)):
-		return nil, fmt.Errorf("the answer is of the future, %s", answer.ThisUpdate.Format(time.RFC3339))
-	case !answer.NextUpdate.IsZero() && now.After(answer.NextUpdate):
+	case answer.ThisUpdate.After(now.Add(ahead)):
+		return nil, fmt.Errorf("the answer is of the future, %s; check the clock", answer.ThisUpdate.Format(time.RFC3339))
+	case !answer.NextUpdate.IsZero() && !answer.NextUpdate.After(now):
 		return nil, fmt.Errorf("the answer has run out, at %s", answer.NextUpdate.Format(time.RFC3339))
 	}
 	return answer, nil

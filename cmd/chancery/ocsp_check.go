@@ -17,6 +17,7 @@ import (
 	"golang.org/x/crypto/ocsp"
 
 	"github.com/chancery-ca/chancery/issuance"
+	"github.com/chancery-ca/chancery/revocation"
 )
 
 // maxOCSPResponse is the longest OCSP response that is read, in octets.
@@ -116,15 +117,12 @@ func (a *app) askOCSP(ctx context.Context, certificate, issuer *x509.Certificate
 	if err != nil {
 		return ocspResult{}, fmt.Errorf("asking %s: %w", url, err)
 	}
-	response, err := ocsp.ParseResponseForCert(der, certificate, issuer)
+	response, err := revocation.ReadOCSP(der, certificate, issuer, a.Now(), 5*time.Minute)
+	if err == nil && response.NextUpdate.IsZero() {
+		err = errors.New("it does not say until when it holds")
+	}
 	if err != nil {
 		return ocspResult{}, fmt.Errorf("reading the answer of %s: %w", url, err)
-	}
-	switch now := a.Now(); {
-	case response.ThisUpdate.After(now.Add(5 * time.Minute)):
-		return ocspResult{}, fmt.Errorf("the answer of %s is of the future, of %s; check the clock", url, response.ThisUpdate.Format(time.RFC3339))
-	case !response.NextUpdate.After(now):
-		return ocspResult{}, fmt.Errorf("the answer of %s held until %s alone", url, response.NextUpdate.Format(time.RFC3339))
 	}
 	return newOCSPResult(url, certificate, response), nil
 }
