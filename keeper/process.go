@@ -114,22 +114,31 @@ func ending(err, waited error) error {
 
 // spawn starts a worker with one end of a socket pair as its file descriptor 3.
 func spawn(cmd *exec.Cmd) (*process, error) {
-	pair, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_SEQPACKET|syscall.SOCK_CLOEXEC, 0)
+	conn, err := startWith(cmd, syscall.SOCK_SEQPACKET)
 	if err != nil {
-		return nil, fmt.Errorf("a socket for the worker: %w", err)
+		return nil, fmt.Errorf("starting the worker: %w", err)
 	}
-	ours, theirs := os.NewFile(uintptr(pair[0]), "worker"), os.NewFile(uintptr(pair[1]), "keeper")
+	return &process{conn: conn, cmd: cmd, calls: map[uint64]*call{}, ended: make(chan struct{})}, nil
+}
+
+// startWith starts a command that inherits the given files and, after them, one end of a new pair of sockets. The other end is returned.
+func startWith(cmd *exec.Cmd, kind int, inherits ...*os.File) (*net.UnixConn, error) {
+	pair, err := syscall.Socketpair(syscall.AF_UNIX, kind|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("a pair of sockets: %w", err)
+	}
+	ours, theirs := os.NewFile(uintptr(pair[0]), "ours"), os.NewFile(uintptr(pair[1]), "theirs")
 	defer ours.Close()
 	defer theirs.Close()
 	conn, err := net.FileConn(ours)
 	if err != nil {
-		return nil, fmt.Errorf("a socket for the worker: %w", err)
+		return nil, fmt.Errorf("a pair of sockets: %w", err)
 	}
-	cmd.ExtraFiles = []*os.File{theirs}
+	cmd.ExtraFiles = append(inherits, theirs)
 	if err := cmd.Start(); err != nil {
-		return nil, errors.Join(fmt.Errorf("starting the worker: %w", err), conn.Close())
+		return nil, errors.Join(err, conn.Close())
 	}
-	return &process{conn: conn.(*net.UnixConn), cmd: cmd, calls: map[uint64]*call{}, ended: make(chan struct{})}, nil
+	return conn.(*net.UnixConn), nil
 }
 
 // begin tells the worker what to open, and waits until it has.

@@ -119,31 +119,20 @@ func (s *supervisor) one(ctx context.Context) error {
 
 // spawn starts a holder and tells it what it must know.
 func (s *supervisor) spawn(cmd *exec.Cmd) (*net.UnixConn, error) {
-	pair, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, err
-	}
-	mine, theirs := os.NewFile(uintptr(pair[0]), "holder"), os.NewFile(uintptr(pair[1]), "supervisor")
-	defer mine.Close()
-	defer theirs.Close()
 	listener, err := s.listener.File()
 	if err != nil {
 		return nil, err
 	}
 	defer listener.Close()
-	conn, err := net.FileConn(mine)
+	conn, err := startWith(cmd, syscall.SOCK_STREAM, listener)
 	if err != nil {
 		return nil, err
-	}
-	cmd.ExtraFiles = []*os.File{listener, theirs}
-	if err := cmd.Start(); err != nil {
-		return nil, errors.Join(err, conn.Close())
 	}
 	// The socket's buffer holds it: nobody need be there to read it.
 	if err := json.NewEncoder(conn).Encode(told{AwaitsPerson: s.awaits}); err != nil {
 		return nil, errors.Join(err, conn.Close(), cmd.Process.Kill(), cmd.Wait())
 	}
-	return conn.(*net.UnixConn), nil
+	return conn, nil
 }
 
 // listen hears what a holder says until it says nothing more.

@@ -13,10 +13,11 @@ import (
 //
 //	length  4 octets, big-endian: of all that follows
 //	type    1 octet
-//	request 8 octets: chosen by who asks, repeated in the answer; answers come in any order
+//	request 8 octets: chosen by who asks, repeated in the answer
 //	body    the rest
 //
-// Between keeper and worker each frame is one message of a SOCK_SEQPACKET socket, so that several threads can read and write it.
+// A client has one request at a time on a connection, and as many connections as it has requests at once. A worker has many at a time, and
+// answers in any order: there each frame is one message of a SOCK_SEQPACKET socket, so that several threads can read and write it.
 //
 // A connection begins with a hello from each side, which names the protocol and its version. Whoever receives what it does not understand
 // closes the connection.
