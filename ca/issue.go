@@ -292,6 +292,9 @@ func (c *CA) decide(ctx context.Context, o Order, a *Authority, q inquiry) (Requ
 	if err != nil {
 		return Request{}, nil, err
 	}
+	if err := c.clock.check(); err != nil { // it may have jumped just before it was read: a decision by a wrong time is none
+		return Request{}, nil, fmt.Errorf("deciding: %w", err)
+	}
 	roles := make([]string, len(o.Actor.Roles))
 	for i, r := range o.Actor.Roles {
 		roles[i] = string(r)
