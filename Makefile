@@ -89,7 +89,7 @@ fuzz: packages ## fuzz every fuzz target of every package, one after the other; 
 faults: ## have clients served while things go wrong, each of docs/faults.md COUNT=1 times, FAULT="disk full" alone; bin/faults.md has the table
 	@scripts/install-packages --test
 	@mkdir -p bin && rm -f bin/faults.jsonl
-	@CHANCERY_FAULT_RESULTS=$(CURDIR)/bin/faults.jsonl go test -race -run '$(if $(FAULT),TestFaults/^$(FAULT)$$,Kill|Fault)' -count $(COUNT) \
+	@CHANCERY_FAULT_RESULTS=$(CURDIR)/bin/faults.jsonl go test -race -run '$(if $(FAULT),TestFaults//^$(FAULT)$$,Kill|Fault)' -count $(COUNT) -parallel 4 \
 		-timeout $$((10 + 8 * $(COUNT)))m -v ./cmd/chancery; failed=$$?; \
 		[ ! -s bin/faults.jsonl ] || scripts/fault-table bin/faults.jsonl | tee bin/faults.md; exit $$failed
 

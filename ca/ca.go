@@ -35,7 +35,7 @@ type CA struct {
 	rates         *rates
 	replica       Replica
 	about         About
-	now           func() time.Time
+	now           func() time.Time // by the database's clock, as near as it is known
 	random        io.Reader
 	newID         func() string
 	log           *slog.Logger
@@ -113,10 +113,11 @@ func New(cfg Config) (*CA, error) {
 	c := &CA{
 		store: cfg.Store, authorities: map[string]*Authority{}, first: cfg.Authorities[0], plan: cfg.PolicyPlan,
 		keyLists: cfg.KeyLists, caa: cfg.CAA, transparency: cfg.Transparency,
-		rates: newRates(), replica: cfg.Replica, about: cfg.About, now: cfg.Now, random: cfg.Random, newID: cfg.NewID, log: cfg.Log, metrics: cfg.Metrics,
+		rates: newRates(), replica: cfg.Replica, about: cfg.About, random: cfg.Random, newID: cfg.NewID, log: cfg.Log, metrics: cfg.Metrics,
 		publications: newPublications(), bulk: cfg.Revocations, jobs: newBell(), lags: newLags(), directory: newDirectory(),
 		clock: &clock{now: cfg.Now, max: cfg.MaxSkew}, mirrors: newMirrorings(cfg.Mirrors),
 	}
+	c.now = c.clock.right
 	if err := checkTransparency(cfg.Policies, cfg.Transparency); err != nil {
 		return nil, err
 	}

@@ -22,8 +22,8 @@ func (e *SkewError) Error() string {
 
 func (e *SkewError) Unwrap() error { return ErrUnavailable }
 
-// clock judges the service's clock by the database's, which all replicas share. Between two looks a jump is seen without asking: by how
-// much the time on the clock went on, and how much time passed.
+// clock judges this machine's clock by the database's, which all replicas share, and puts it right. Between two looks a jump is seen
+// without asking: by how much the time on the clock went on, and how much time passed.
 type clock struct {
 	now func() time.Time
 	max time.Duration // 0: not judged
@@ -81,3 +81,15 @@ func (c *clock) check() error {
 
 // CheckClock holds this machine's clock against the database's: *SkewError where they differ by more than is allowed.
 func (c *CA) CheckClock(ctx context.Context) error { return c.clock.look(ctx, c.store.ServerTime) }
+
+// right is the time by the database's clock, as near as it is known: what a replica says of when something happened must not depend on
+// which replica it is. A revocation from a clock that is ahead could not be put on a CRL of now, and an authority made a moment ago would
+// not be in force by one that is behind. Before the first look, and where the clock is not judged, it is this machine's time.
+func (c *clock) right() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.passed == nil {
+		return c.now()
+	}
+	return c.at.Add(c.passed() - c.skew)
+}

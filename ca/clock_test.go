@@ -40,6 +40,9 @@ func TestClock(t *testing.T) {
 			judge("the look", watch.look(t.Context(), func(context.Context) (time.Time, error) { return time.Now(), nil }), c.look)
 			off += c.jump
 			judge("after the jump", watch.check(), c.late)
+			if wrong := time.Until(watch.right()).Abs(); wrong > time.Second {
+				t.Errorf("put right, the clock is still %s off", wrong)
+			}
 		})
 	}
 }

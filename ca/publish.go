@@ -176,10 +176,15 @@ const readBatch = 10_000
 func (c *CA) readList(ctx context.Context, ask CRLAsk, kept *keptList) error {
 	ctx, cancel := context.WithTimeout(ctx, publishDeadline)
 	defer cancel()
+	// No entry may be later than the CRL, which is dated by the database: one revoked on a machine whose clock is ahead is.
+	now, err := c.store.ServerTime(ctx)
+	if err != nil {
+		return fmt.Errorf("asking for the time: %w", err)
+	}
 	var list issuance.Revoked
 	batch := make([]issuance.RevokedEntry, 0, readBatch)
 	flush := func() error {
-		err := list.Apply(c.now(), batch)
+		err := list.Apply(now, batch)
 		batch = batch[:0]
 		return err
 	}

@@ -173,6 +173,8 @@ func (h *harness) judgeTimes(t *testing.T) {
 	h.none(t, "this serial was made by a clock that is wrong", `SELECT encode(serial, 'hex') FROM certificates AS c
 		JOIN audit_leaves AS l ON l.id = c.event_id
 		WHERE abs(extract(epoch FROM l.written_at) - ('x' || encode(substring(c.serial FROM 2 FOR 6), 'hex'))::bit(48)::bigint / 1000) > 60`)
+	h.none(t, "this revocation is dated by a clock that is wrong", `SELECT encode(serial, 'hex') FROM revocations AS r
+		JOIN audit_leaves AS l ON l.id = r.event_id WHERE abs(extract(epoch FROM l.written_at - r.at)) > 60`)
 }
 
 func count(all ...bool) (n int) {

@@ -34,22 +34,25 @@ const (
 	unknown                       // 404 for what was lost
 )
 
-// faults is the table.
-func faults() (all []fault) {
-	for _, some := range [][]fault{kills(), databaseFaults(), keyFaults(), replicaFaults()} {
-		all = append(all, some...)
-	}
-	return all
+// faults are the tables of what goes wrong, by where.
+func faults() map[string][]fault {
+	return map[string][]fault{"process": kills(), "database": databaseFaults(), "key": keyFaults(), "replica": replicaFaults()}
 }
 
 // TestFaults serves clients from two replicas on one database, one fault after the other. While it lasts, clients see nothing worse than it
-// permits, and those who verify are served; when it ends, all is as before within five seconds; and then the invariants hold.
+// permits, and those who verify are served; when it ends, all is as before within five seconds; and then the invariants hold. The tables
+// have nothing in common but the machine, and are played beside each other: most of a fault is waiting.
 func TestFaults(t *testing.T) {
-	h := newHarness(t)
-	for _, f := range faults() {
-		t.Run(f.name, func(t *testing.T) { h.play(t, f) })
+	for table, faults := range faults() {
+		t.Run(table, func(t *testing.T) {
+			t.Parallel()
+			h := newHarness(t)
+			for _, f := range faults {
+				t.Run(f.name, func(t *testing.T) { h.play(t, f) })
+			}
+			t.Run("started anew", h.startAnew)
+		})
 	}
-	t.Run("started anew", h.startAnew)
 }
 
 // play is the life of a fault.
