@@ -94,6 +94,52 @@ func TestListPagesNewestFirst(t *testing.T) {
 	}
 }
 
+// However few certificates a filter wants, a page ends: it may be empty and have a next one. All pages together are what one without bounds
+// would be.
+func TestListReachesOnlySoFar(t *testing.T) {
+	f := setUp(t)
+	ctx := context.Background()
+	var rare []issuance.Serial
+	const all, reach = 17, 4
+	for n := range all {
+		i := newIntent(t, alpha)
+		i.Serial = newSerial(t, time.Now().Add(-time.Duration(n)*24*time.Hour*5)) // over more than one partition
+		if err := f.RecordIntent(ctx, i); err != nil {
+			t.Fatal(err)
+		}
+		c := f.finish(i, func(c *ca.NewCertificate) {
+			if n == 2 || n == 3 || n == 15 {
+				c.Names = []string{"rare.example"}
+			}
+		})
+		if n == 2 || n == 3 || n == 15 {
+			rare = append(rare, c.Serial)
+		}
+	}
+	f.SetListReach(reach)
+	for _, limit := range []int{1, 2, 100} {
+		var got []issuance.Serial
+		pages, empty := 0, 0
+		filter := ca.Filter{Namespace: "web", Query: "rare.example", Limit: limit, Now: time.Now()}
+		for more := true; more; pages++ {
+			page, err := f.List(ctx, filter)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, c := range page.Certificates {
+				got = append(got, c.Serial)
+			}
+			if len(page.Certificates) == 0 && page.Next != "" {
+				empty++
+			}
+			filter.Cursor, more = page.Next, page.Next != ""
+		}
+		if !reflect.DeepEqual(got, rare) || empty == 0 || pages > all/reach+1+len(rare) {
+			t.Errorf("pages of %d: %d pages, %d of them empty, gave %v, want %v", limit, pages, empty, got, rare)
+		}
+	}
+}
+
 func TestListFilters(t *testing.T) {
 	f := setUp(t)
 	ctx := context.Background()

@@ -51,4 +51,7 @@ func StatementsBySerial() map[string]Statement {
 }
 
 // ListQuery is the statement of a page.
-func ListQuery(f ca.Filter) (sql string, args []any, err error) { return listQuery(f) }
+func ListQuery(f ca.Filter) (sql string, args []any, err error) { return listQuery(f, nil) }
+
+// SetListReach has pages look through fewer certificates than usual.
+func (s *Store) SetListReach(n int) { s.listReach = n }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"strings"
 	"unicode/utf8"
@@ -16,6 +17,9 @@ import (
 
 const (
 	maxListed = 500
+
+	// listReach is how many certificates of a namespace one page looks through for what a filter wants.
+	listReach = 50_000
 
 	// listCertificates is followed by the conditions of the filter and by listOrder. Newest first is the order of serials, which begin
 	// with their time, and the order of two indexes: of the primary key, and of certificates_namespace.
@@ -40,14 +44,24 @@ var statusConditions = map[string]string{
 	"on-hold": `r.reason = 6`,
 }
 
-// List pages through certificates, newest first.
+// List pages through certificates, newest first. A page looks through no more than some: one that is not full, or empty, and has a next one,
+// has come to the end of its reach and not of the certificates.
 func (s *Store) List(ctx context.Context, f ca.Filter) (page ca.Page, err error) {
-	sql, args, err := listQuery(f)
+	selected, args, err := listQuery(f, nil)
 	if err != nil {
 		return ca.Page{}, err
 	}
+	var reach *cursor
 	err = s.read(ctx, "listing certificates", func(ctx context.Context, db querier) error {
-		rows, err := db.Query(ctx, sql, args...)
+		if mayBeRare(f) {
+			if reach, err = reachOf(ctx, db, f, s.listReach); err != nil {
+				return err
+			}
+			if selected, args, err = listQuery(f, reach); err != nil {
+				return err
+			}
+		}
+		rows, err := db.Query(ctx, selected, args...)
 		if err != nil {
 			return err
 		}
@@ -57,16 +71,59 @@ func (s *Store) List(ctx context.Context, f ca.Filter) (page ca.Page, err error)
 	if err != nil {
 		return ca.Page{}, err
 	}
-	if len(page.Certificates) > f.Limit {
+	switch {
+	case len(page.Certificates) > f.Limit:
 		page.Certificates = page.Certificates[:f.Limit]
 		last := page.Certificates[f.Limit-1]
 		page.Next = cursor{serial: last.Serial[:], issuer: last.Issuer}.String()
+	case reach != nil:
+		page.Next = reach.String()
 	}
 	return page, nil
 }
 
-// listQuery has one more row than asked for be read, to know whether there is a next page.
-func listQuery(f ca.Filter) (sql string, args []any, err error) {
+// mayBeRare tells whether few certificates of a namespace may be what a filter wants, so that looking for them could take long.
+func mayBeRare(f ca.Filter) bool {
+	return f.Query != "" || f.Profile != "" || f.Issuer != "" || f.Status != "" || !f.ExpiresBefore.IsZero()
+}
+
+// reachOf is the last certificate that a page looks at; nil: it looks at all that are left. The index alone is read for it.
+func reachOf(ctx context.Context, db querier, f ca.Filter, reach int) (*cursor, error) {
+	var b statement
+	b.WriteString("SELECT c.serial, c.issuer FROM certificates AS c WHERE true")
+	if err := whereToList(&b, f); err != nil {
+		return nil, err
+	}
+	fmt.Fprintf(&b, "%s1 OFFSET %d", listOrder, reach-1)
+	var last cursor
+	err := db.QueryRow(ctx, b.String(), b.args...).Scan(&last.serial, &last.issuer)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("looking how far a page reaches: %w", err)
+	}
+	return &last, nil
+}
+
+// whereToList adds the conditions that an index answers: whose certificates, and after which.
+func whereToList(b *statement, f ca.Filter) error {
+	if f.Namespace != access.AllNamespaces {
+		b.where("c.namespace = ?", f.Namespace)
+	}
+	if f.Cursor != "" {
+		after, err := parseCursor(f.Cursor)
+		if err != nil {
+			return err
+		}
+		// The first says nothing that the second does not, but it is what keeps later months from being looked at.
+		b.where("c.serial <= ? AND (c.serial, c.issuer) < (?, ?)", after.serial, after.serial, after.issuer)
+	}
+	return nil
+}
+
+// listQuery has one more row than asked for be read, to know whether there is a next page, and none beyond the reach.
+func listQuery(f ca.Filter, reach *cursor) (sql string, args []any, err error) {
 	if f.Limit < 1 || f.Limit > maxListed {
 		return "", nil, &ca.InvalidError{Field: "limit", Message: fmt.Sprintf("a page has 1 to %d certificates", maxListed), Hint: "leave it out"}
 	}
@@ -85,9 +142,6 @@ func listQuery(f ca.Filter) (sql string, args []any, err error) {
 	} else {
 		b.where(status)
 	}
-	if f.Namespace != access.AllNamespaces {
-		b.where("c.namespace = ?", f.Namespace)
-	}
 	if f.Profile != "" {
 		b.where("c.profile = ?", f.Profile)
 	}
@@ -100,13 +154,11 @@ func listQuery(f ca.Filter) (sql string, args []any, err error) {
 	if !f.ExpiresBefore.IsZero() {
 		b.where("(c.not_after < ?) IS TRUE", f.ExpiresBefore)
 	}
-	if f.Cursor != "" {
-		after, err := parseCursor(f.Cursor)
-		if err != nil {
-			return "", nil, err
-		}
-		// The first says nothing that the second does not, but it is what keeps later months from being looked at.
-		b.where("c.serial <= ? AND (c.serial, c.issuer) < (?, ?)", after.serial, after.serial, after.issuer)
+	if err := whereToList(&b, f); err != nil {
+		return "", nil, err
+	}
+	if reach != nil {
+		b.where("c.serial >= ? AND (c.serial, c.issuer) >= (?, ?)", reach.serial, reach.serial, reach.issuer)
 	}
 	fmt.Fprintf(&b, "%s%d", listOrder, f.Limit+1)
 	return b.String(), b.args, nil

@@ -46,6 +46,8 @@ type Store struct {
 	log     *slog.Logger
 	covered atomic.Pointer[span] // the months that are known to have partitions
 
+	listReach int // see listReach
+
 	// Calls that come at the same time are worked on together.
 	issuances   *group[issuanceItem, struct{}]
 	compromised *group[[32]byte, bool]
@@ -65,7 +67,7 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	if err != nil {
 		return nil, describe("opening the database", err)
 	}
-	s := &Store{pool: pool, log: c.Log}
+	s := &Store{pool: pool, log: c.Log, listReach: listReach}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}

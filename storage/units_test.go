@@ -183,11 +183,11 @@ func TestListRefusesWhatMakesNoSense(t *testing.T) {
 		"cursor": {Limit: 1, Cursor: "x"},
 	} {
 		var invalid *ca.InvalidError
-		if _, _, err := listQuery(f); !errors.As(err, &invalid) || invalid.Field != field {
+		if _, _, err := listQuery(f, nil); !errors.As(err, &invalid) || invalid.Field != field {
 			t.Errorf("%+v: %v", f, err)
 		}
 	}
-	if _, _, err := listQuery(ca.Filter{Limit: 0}); err == nil {
+	if _, _, err := listQuery(ca.Filter{Limit: 0}, nil); err == nil {
 		t.Error("a page of none was accepted")
 	}
 }
@@ -198,8 +198,8 @@ func TestListBindsEveryValue(t *testing.T) {
 	sql, args, err := listQuery(ca.Filter{
 		Namespace: evil, Query: evil, Profile: evil, Issuer: evil, Limit: 1,
 		Cursor: cursor{serial: make([]byte, serialLength), issuer: evil}.String(),
-	})
-	if err != nil || strings.Contains(sql, "DROP") || strings.Contains(sql, "?") || len(args) != 7 {
+	}, &cursor{serial: make([]byte, serialLength), issuer: evil})
+	if err != nil || strings.Contains(sql, "DROP") || strings.Contains(sql, "?") || len(args) != 10 {
 		t.Errorf("%s %v %v", sql, args, err)
 	}
 }
