@@ -59,6 +59,7 @@ const (
 	ServiceStarted      Kind = "service.started"      // a replica began to serve
 	ServiceStopped      Kind = "service.stopped"      // a replica stopped in good order
 	ArchiveMade         Kind = "archive.made"         // a month of certificates left the database for a file
+	LogKeyAdded         Kind = "log.key_added"        // a key began to sign the checkpoints of this log
 )
 
 // Event is what happened. Data holds strings alone, so that its canonical form is beyond doubt; numbers are written in decimal,
