@@ -1,19 +1,16 @@
 package audit
 
-import "crypto/sha256"
-
-// hash is a node of the tree (RFC 6962, section 2.1).
-type hash = [sha256.Size]byte
+import (
+	"crypto/sha256"
+	"fmt"
+)
 
 // node is a whole subtree: the leaves [index<<level, (index+1)<<level).
 type node struct {
 	level int
 	index int64
-	hash  hash
+	hash  Hash
 }
-
-// tileHeight is how many levels of the tree a tile has.
-const tileHeight = 8
 
 // span is the least number of whole subtrees that a run of leaves consists of, from left to right. Of a run from 0 on it gives the root.
 type span []node
@@ -24,7 +21,7 @@ func (s span) push(n node, whole func(node)) span {
 	for n.index&1 == 1 && len(s) > 0 && s[len(s)-1].level == n.level {
 		n = node{level: n.level + 1, index: n.index >> 1, hash: nodeHash(s[len(s)-1].hash, n.hash)}
 		s = s[:len(s)-1]
-		if whole != nil && n.level%tileHeight == 0 {
+		if whole != nil && n.level%TileHeight == 0 {
 			whole(n)
 		}
 	}
@@ -32,7 +29,7 @@ func (s span) push(n node, whole func(node)) span {
 }
 
 // root is the root of the tree whose leaves are those of the spans, which follow each other from 0 on.
-func root(left, right span) (h hash) {
+func root(left, right span) (h Hash) {
 	all := make(span, 0, len(left)+len(right))
 	for _, s := range []span{left, right} {
 		for _, n := range s {
@@ -60,7 +57,29 @@ func frontier(size int64) (nodes span) {
 	return nodes
 }
 
-func nodeHash(left, right hash) hash {
+// StartAt is the start after size leaves, by hashes of a keeper's tree: hashes gives the roots of the runs [from, to) of 256^level leaves each.
+func StartAt(size int64, hashes func(level int, from, to int64) ([]Hash, error)) (Start, error) {
+	s := Start{Size: size}
+	for _, n := range frontier(size) {
+		level, below := n.level/TileHeight, n.level%TileHeight
+		from, to := n.index<<below, (n.index+1)<<below
+		parts, err := hashes(level, from, to)
+		if err != nil {
+			return Start{}, err
+		}
+		if int64(len(parts)) != to-from {
+			return Start{}, fmt.Errorf("audit: the tree has %d of %d hashes below the leaf %d", len(parts), to-from, (n.index+1)<<n.level)
+		}
+		var whole span
+		for i, h := range parts {
+			whole = whole.push(node{index: int64(i), hash: h}, nil)
+		}
+		s.Frontier = append(s.Frontier, whole[0].hash)
+	}
+	return s, nil
+}
+
+func nodeHash(left, right Hash) Hash {
 	var b [1 + 2*sha256.Size]byte
 	b[0] = 1
 	copy(b[1:], left[:])

@@ -2,7 +2,6 @@ package audit
 
 import (
 	"cmp"
-	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"slices"
@@ -53,11 +52,12 @@ const maxFindings = 1000
 // Report is what a verification has found.
 type Report struct {
 	From, Size  int64 // leaves [From, Size) were read
-	Root        [sha256.Size]byte
-	Checkpoints int   // that were met
-	Covered     int64 // by the greatest of them
-	Unjudged    int   // checkpoints that cannot be held against the history, because something before them is missing
-	Older       int   // checkpoints kept outside that are smaller than the start, and so were not held against anything
+	Root        Hash
+	Checkpoints int    // that were met
+	Covered     int64  // by the greatest of them
+	Newest      []byte // the greatest of them, a signed note; nil: there is none
+	Unjudged    int    // checkpoints that cannot be held against the history, because something before them is missing
+	Older       int    // checkpoints kept outside that are smaller than the start, and so were not held against anything
 	Kinds       map[Kind]int64
 	Findings    []Finding // in the order of their places, at most 1,000
 	Bad         int64     // how many there are

@@ -2,7 +2,6 @@ package audit
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"hash/maphash"
@@ -26,13 +25,6 @@ type Note struct {
 	Size  int64  // what the keeper's columns say; 0: there are none
 }
 
-// Subtree is what the keeper's tree has for the nth run of 256^level leaves.
-type Subtree struct {
-	Level int
-	N     int64
-	Hash  []byte
-}
-
 // Batch is a run of places.
 type Batch struct {
 	Number      int   // of the batch, from 0 on
@@ -52,20 +44,14 @@ type Source interface {
 // BatchSize is how many leaves batches have that are handed out fastest.
 const BatchSize = 4096
 
-// Root is what a checkpoint signs.
-type Root struct {
-	Size int64
-	Hash [sha256.Size]byte
-}
-
 // Start is where a verification begins that relies on an earlier checkpoint. The zero value begins with the first leaf.
 type Start struct {
 	Size     int64
-	Frontier [][sha256.Size]byte // roots of the whole subtrees of the first Size leaves, from left to right
+	Frontier []Hash // roots of the whole subtrees of the first Size leaves, from left to right
 }
 
 // Root is the root of the leaves before the start.
-func (s Start) Root() ([sha256.Size]byte, error) {
+func (s Start) Root() (Hash, error) {
 	nodes, err := s.span()
 	return root(nil, nodes), err
 }
@@ -84,7 +70,7 @@ func (s Start) span() (span, error) {
 // Verification says what a history is held against.
 type Verification struct {
 	// Open reads a signed checkpoint of this log; it refuses any that the log's key did not sign.
-	Open func(note []byte) (Root, error)
+	Open func(note []byte) (Checkpoint, error)
 	// Kept are checkpoints that were kept outside: the history must extend each of them.
 	Kept     []Note
 	Start    Start
@@ -139,10 +125,10 @@ func Verify(ctx context.Context, source Source, v Verification) (*Report, error)
 
 // opened is a signed checkpoint.
 type opened struct {
-	Root
-	where string
+	Checkpoint
+	note Note
 }
 
 func (o opened) String() string {
-	return fmt.Sprintf("the checkpoint of size %d (%s)", o.Size, o.where)
+	return fmt.Sprintf("the checkpoint of size %d (%s)", o.Size, o.note.Where)
 }

@@ -1,7 +1,6 @@
 package audit
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"crypto/sha256"
@@ -20,7 +19,8 @@ type checked struct {
 	keptBroken   bool // a place has no hash
 	readBroken   bool // a place has no leaf
 	at           []moment
-	beyond       []opened
+	early        []opened // checkpoints of sizes before the batch
+	beyond       []opened // and after it
 	failed       []Finding
 	mismatches   []mismatch
 	subtrees     treeHashes // those that the batch's own leaves do not make up
@@ -37,7 +37,7 @@ type moment struct {
 
 type mismatch struct {
 	index      int64
-	kept, read hash
+	kept, read Hash
 }
 
 type worker struct {
@@ -71,7 +71,7 @@ type workroom struct {
 	prefixed []byte
 }
 
-func (r *workroom) leafHash(leaf []byte) hash {
+func (r *workroom) leafHash(leaf []byte) Hash {
 	r.prefixed = append(append(r.prefixed[:0], 0), leaf...)
 	return sha256.Sum256(r.prefixed)
 }
@@ -86,6 +86,10 @@ func (w *worker) check(b Batch, room *workroom) *checked {
 		}
 	}
 	slices.SortStableFunc(checkpoints, bySize)
+	for len(checkpoints) > 0 && checkpoints[0].Size <= b.From {
+		r.early = append(r.early, checkpoints[0])
+		checkpoints = checkpoints[1:]
+	}
 	stored := stored(b.Subtrees)
 	whole := func(n node) { r.failed = append(r.failed, stored.hold(n)...) }
 	entries := b.Entries
@@ -113,7 +117,7 @@ func bySize(a, b opened) int { return cmp.Compare(a.Size, b.Size) }
 
 // place looks at one place of the history.
 func (w *worker) place(r *checked, index int64, e Entry, room *workroom, whole func(node)) {
-	var kept, read hash
+	var kept, read Hash
 	copy(kept[:], e.Hash)
 	hasHash := len(e.Hash) == len(kept)
 	if e.Index < 0 || e.Leaf == nil {
@@ -155,19 +159,21 @@ func (w *worker) leaf(r *checked, index int64, e Entry, room *workroom, logged b
 		return
 	}
 	r.kinds[Kind(s.kind)]++
-	r.fingerprints = append(r.fingerprints, maphash.Bytes(w.seed, s.id))
+	if logged {
+		r.fingerprints = append(r.fingerprints, maphash.Bytes(w.seed, s.id))
+	}
 	if logged && e.ID != "" && (e.ID != string(s.id) || string(e.Kind) != string(s.kind)) {
 		r.found(Mislabelled, index, "the row says %s %s, and its leaf %s %s", e.Kind, e.ID, s.kind, s.id)
 	}
 }
 
 // treeHashes are the keeper's roots of subtrees, by level in the tree and number.
-type treeHashes map[[2]int64][]byte
+type treeHashes map[[2]int64]Hash
 
 func stored(all []Subtree) treeHashes {
 	t := make(treeHashes, len(all))
 	for _, s := range all {
-		t[[2]int64{int64(tileHeight * s.Level), s.N}] = s.Hash
+		t[[2]int64{int64(TileHeight * s.Level), s.N}] = s.Hash
 	}
 	return t
 }
@@ -177,7 +183,7 @@ func (t treeHashes) hold(n node) []Finding {
 	at := [2]int64{int64(n.level), n.index}
 	kept, told := t[at]
 	delete(t, at)
-	if !told || bytes.Equal(kept, n.hash[:]) {
+	if !told || kept == n.hash {
 		return nil
 	}
 	from, until := n.index<<n.level, (n.index+1)<<n.level
@@ -194,17 +200,17 @@ func (r *checked) found(kind Fault, index int64, format string, args ...any) {
 // openAll reads checkpoints, and tells of those that are none of this log.
 func (w *worker) openAll(notes []Note) (all []opened, failed []Finding) {
 	for _, n := range notes {
-		root, err := w.Open(n.Text)
+		c, err := w.Open(n.Text)
 		switch {
 		case err != nil:
 			at := max(n.Size-1, 0)
 			failed = append(failed, Finding{Kind: Forged, Index: at, Until: at + 1, What: fmt.Sprintf("the checkpoint of size %d (%s) is not the log's: %v", n.Size, n.Where, err)})
-		case n.Size != 0 && n.Size != root.Size:
-			at := max(root.Size-1, 0)
-			failed = append(failed, Finding{Kind: Mislabelled, Index: at, Until: at + 1, What: fmt.Sprintf("the row of the checkpoint of size %d says %d", root.Size, n.Size)})
-			all = append(all, opened{root, n.Where})
+		case n.Size != 0 && n.Size != c.Size:
+			at := max(c.Size-1, 0)
+			failed = append(failed, Finding{Kind: Mislabelled, Index: at, Until: at + 1, What: fmt.Sprintf("the row of the checkpoint of size %d says %d", c.Size, n.Size)})
+			all = append(all, opened{c, n})
 		default:
-			all = append(all, opened{root, n.Where})
+			all = append(all, opened{c, n})
 		}
 	}
 	return all, failed

@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -41,11 +42,22 @@ func (c *collector) take(r *checked) {
 }
 
 func (c *collector) add(r *checked) {
+	for _, o := range r.early {
+		switch {
+		case o.Size != c.report.From || r.number > 0:
+			at := max(o.Size-1, 0)
+			r.found(Mislabelled, at, "%v stands among later entries", o)
+		case root(nil, c.begun) == o.Root:
+			c.good = append(c.good, o)
+		default:
+			c.bad = append(c.bad, o)
+		}
+	}
 	for _, m := range r.at {
 		switch {
-		case !c.keptBroken && !m.keptBroken && root(c.kept, m.kept) == m.Hash:
+		case !c.keptBroken && !m.keptBroken && root(c.kept, m.kept) == m.Root:
 			c.good = append(c.good, m.opened)
-		case !c.readBroken && !m.readBroken && root(c.read, m.read) == m.Hash:
+		case !c.readBroken && !m.readBroken && root(c.read, m.read) == m.Root:
 			c.goodRead = append(c.goodRead, m.opened)
 		case (c.keptBroken || m.keptBroken) && (c.readBroken || m.readBroken):
 			c.unjudged = append(c.unjudged, m.opened)
@@ -86,7 +98,9 @@ func (c *collector) conclude(outside []opened) {
 	c.report.Root = root(nil, c.kept)
 	covered, coveredRead := int64(0), int64(0)
 	for _, o := range c.good {
-		covered = max(covered, o.Size)
+		if o.Size >= covered {
+			covered, c.report.Newest = o.Size, o.note.Text
+		}
 	}
 	for _, o := range c.goodRead {
 		coveredRead = max(coveredRead, o.Size)
@@ -110,7 +124,7 @@ func (c *collector) judgeOutside(outside []opened) {
 		case o.Size > c.report.From:
 		case o.Size < c.report.From:
 			c.report.Older++
-		case root(nil, c.begun) == o.Hash:
+		case root(nil, c.begun) == o.Root:
 			c.good = append(c.good, o)
 		default:
 			c.bad = append(c.bad, o)
@@ -137,7 +151,7 @@ func (c *collector) narrowed(from, until int64) (int64, int64) {
 }
 
 func (c *collector) judgeMismatches(covered, coveredRead int64) {
-	places := make(map[hash]int64, len(c.mismatches))
+	places := make(map[Hash]int64, len(c.mismatches))
 	for _, m := range c.mismatches {
 		places[m.kept] = m.index
 	}
@@ -179,7 +193,7 @@ func (c *collector) judgeCheckpoints(covered int64) {
 				"%v and %v are both signed, and no history has both: the log has shown two, which part between %d and %d", o, met[i], from, o.Size-1)})
 		case !told:
 			told = true // those after it are missed for the same reason
-			from, until := c.narrowed(max(before(met, o.Size), c.report.From), o.Size)
+			from, until := c.narrowed(max(before(met, o.Size), min(c.report.From, o.Size-1)), o.Size)
 			c.report.Add(Finding{Kind: WrongRoot, Index: from, Until: until, What: fmt.Sprintf(
 				"%v signs another history: an entry from %d to %d was changed together with its hash, or the log has shown two histories", o, from, until-1)})
 		default:
@@ -220,6 +234,7 @@ func (c *collector) duplicates(ctx context.Context, source Source, seed maphash.
 		return err
 	}
 	places := map[string][]int64{}
+	var room workroom
 	for {
 		b, err := source.Next(ctx)
 		if errors.Is(err, io.EOF) {
@@ -230,8 +245,8 @@ func (c *collector) duplicates(ctx context.Context, source Source, seed maphash.
 		}
 		for _, e := range b.Entries {
 			s, err := scan(e.Leaf, nil)
-			if err != nil {
-				continue
+			if h := room.leafHash(e.Leaf); err != nil || (e.Hash != nil && !bytes.Equal(e.Hash, h[:])) {
+				continue // told by itself
 			}
 			if _, suspected := twice[maphash.Bytes(seed, s.id)]; suspected {
 				places[string(s.id)] = append(places[string(s.id)], e.Index)

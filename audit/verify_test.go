@@ -75,25 +75,25 @@ func eventLeaf(n int) Leaf {
 	return leaf
 }
 
-// sign makes what stands for a signed checkpoint here, and open reads it.
-func sign(size int64, root hash) []byte { return fmt.Appendf(nil, "signed %d %x", size, root) }
+// fakeNote makes what stands for a signed checkpoint here, and open reads it.
+func fakeNote(size int64, root Hash) []byte { return fmt.Appendf(nil, "signed %d %x", size, root[:]) }
 
-func open(text []byte) (Root, error) {
+func open(text []byte) (Checkpoint, error) {
 	parts := strings.Fields(string(text))
 	if len(parts) != 3 || parts[0] != "signed" {
-		return Root{}, errors.New("the signature is not of the log's key")
+		return Checkpoint{}, errors.New("the signature is not of the log's key")
 	}
 	size, err := strconv.ParseInt(parts[1], 10, 64)
 	if err != nil {
-		return Root{}, err
+		return Checkpoint{}, err
 	}
-	r := Root{Size: size}
-	_, err = hex.Decode(r.Hash[:], []byte(parts[2]))
+	r := Checkpoint{Size: size}
+	_, err = hex.Decode(r.Root[:], []byte(parts[2]))
 	return r, err
 }
 
-// rootOf is the root by the definition of RFC 6962, section 2.1.
-func rootOf(leaves [][]byte) hash {
+// rootByDefinition is the root by the definition of RFC 6962, section 2.1.
+func rootByDefinition(leaves [][]byte) Hash {
 	switch n := len(leaves); n {
 	case 0:
 		return sha256.Sum256(nil)
@@ -104,7 +104,7 @@ func rootOf(leaves [][]byte) hash {
 		for 2*k < n {
 			k *= 2
 		}
-		left, right := rootOf(leaves[:k]), rootOf(leaves[k:])
+		left, right := rootByDefinition(leaves[:k]), rootByDefinition(leaves[k:])
 		return sha256.Sum256(append(append([]byte{1}, left[:]...), right[:]...))
 	}
 }
@@ -120,11 +120,11 @@ func newMemory(n int, batch int64, checkpoints ...int) *memory {
 		h := sha256.Sum256(append([]byte{0}, leaf.Bytes()...))
 		m.entries = append(m.entries, Entry{Index: int64(i), Leaf: leaf.Bytes(), Hash: h[:], ID: leaf.ID(), Kind: leaf.Kind()})
 		nodes = nodes.push(node{index: int64(i), hash: h}, func(x node) {
-			m.subtrees = append(m.subtrees, Subtree{Level: x.level / 8, N: x.index, Hash: bytes.Clone(x.hash[:])})
+			m.subtrees = append(m.subtrees, Subtree{Level: x.level / 8, N: x.index, Hash: x.hash})
 		})
 	}
 	for _, size := range checkpoints {
-		m.checkpoints = append(m.checkpoints, Note{Text: sign(int64(size), rootOf(leaves[:size])), Where: "kept", Size: int64(size)})
+		m.checkpoints = append(m.checkpoints, Note{Text: fakeNote(int64(size), rootByDefinition(leaves[:size])), Where: "kept", Size: int64(size)})
 	}
 	return m
 }
@@ -157,7 +157,7 @@ func TestSoundHistory(t *testing.T) {
 		for i := range leaves {
 			leaves[i] = m.entries[i].Leaf
 		}
-		if r.Root != rootOf(leaves) {
+		if r.Root != rootByDefinition(leaves) {
 			t.Errorf("%d leaves have the root %x", n, r.Root)
 		}
 	}
@@ -206,15 +206,15 @@ func TestTampering(t *testing.T) {
 		}, Moved, 800, 801},
 		"truncation": {func(m *memory) { m.size, m.entries = 1399, m.entries[:1399] }, Truncated, 1399, 1400},
 		"columns":    {func(m *memory) { m.entries[800].Kind = AccessDenied }, Mislabelled, 800, 801},
-		"a subtree":  {func(m *memory) { m.subtrees[1].Hash = make([]byte, 32) }, WrongTree, 256, 512},
+		"a subtree":  {func(m *memory) { m.subtrees[1].Hash = Hash{} }, WrongTree, 256, 512},
 		"a forged checkpoint": {func(m *memory) {
 			m.checkpoints = append(m.checkpoints, Note{Text: []byte("unsigned 9 00"), Size: 1200})
 		}, Forged, 1199, 1200},
 		"a split view": {func(m *memory) {
-			m.checkpoints = append(m.checkpoints, Note{Text: sign(700, hash{1}), Size: 700})
+			m.checkpoints = append(m.checkpoints, Note{Text: fakeNote(700, Hash{1}), Size: 700})
 		}, SplitView, 100, 700},
 		"a split view at the end": {func(m *memory) {
-			m.checkpoints = append(m.checkpoints, Note{Text: sign(1400, hash{1}), Size: 1400})
+			m.checkpoints = append(m.checkpoints, Note{Text: fakeNote(1400, Hash{1}), Size: 1400})
 		}, SplitView, 1100, 1400},
 		"a leaf that is logged twice": {func(m *memory) {
 			*m = *newMemory(n, 512)
@@ -261,7 +261,7 @@ func TestACheckpointKeptOutside(t *testing.T) {
 		for i := range leaves {
 			leaves[i] = m.entries[i].Leaf
 		}
-		m.checkpoints = []Note{{Text: sign(n, rootOf(leaves)), Where: "kept", Size: n}}
+		m.checkpoints = []Note{{Text: fakeNote(n, rootByDefinition(leaves)), Where: "kept", Size: n}}
 		wantFirst(t, verify(t, m, Verification{Kept: kept}), SplitView, 600, 1000)
 	})
 }
@@ -275,7 +275,7 @@ func TestSinceACheckpoint(t *testing.T) {
 		m := newMemory(n, 512, later)
 		var nodes span
 		for _, e := range m.entries[:since] {
-			nodes = nodes.push(node{index: e.Index, hash: hash(e.Hash)}, nil)
+			nodes = nodes.push(node{index: e.Index, hash: Hash(e.Hash)}, nil)
 		}
 		start := Start{Size: int64(since)}
 		for _, x := range nodes {
@@ -285,12 +285,12 @@ func TestSinceACheckpoint(t *testing.T) {
 		for i := range leaves {
 			leaves[i] = m.entries[i].Leaf
 		}
-		if got, err := start.Root(); err != nil || got != rootOf(leaves) {
+		if got, err := start.Root(); err != nil || got != rootByDefinition(leaves) {
 			t.Fatalf("the start has the root %x, %v", got, err)
 		}
 		m.entries = m.entries[since:]
 		m.from, m.start = int64(since), int64(since)
-		r, err := Verify(context.Background(), m, Verification{Open: open, Start: start, Workers: 2, Kept: []Note{{Text: sign(int64(since), rootOf(leaves))}}})
+		r, err := Verify(context.Background(), m, Verification{Open: open, Start: start, Workers: 2, Kept: []Note{{Text: fakeNote(int64(since), rootByDefinition(leaves))}}})
 		if err != nil || !r.Sound() || r.From != int64(since) || r.Size != n || r.Checkpoints == 0 {
 			t.Fatalf("since %d: %+v, %v", since, r, err)
 		}
@@ -346,7 +346,7 @@ func BenchmarkVerify(b *testing.B) {
 	const n = 1 << 17
 	m := newMemory(n, BatchSize)
 	for size := 2000; size <= n; size += 2000 {
-		m.checkpoints = append(m.checkpoints, Note{Text: sign(int64(size), hash{}), Size: int64(size)})
+		m.checkpoints = append(m.checkpoints, Note{Text: fakeNote(int64(size), Hash{}), Size: int64(size)})
 	}
 	for _, workers := range []int{1, runtime.GOMAXPROCS(0)} {
 		b.Run(fmt.Sprintf("workers=%d", workers), func(b *testing.B) {
