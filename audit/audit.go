@@ -60,6 +60,7 @@ const (
 	ServiceStopped      Kind = "service.stopped"      // a replica stopped in good order
 	ArchiveMade         Kind = "archive.made"         // a month of certificates left the database for a file
 	LogKeyAdded         Kind = "log.key_added"        // a key began to sign the checkpoints of this log
+	LogSearched         Kind = "log.searched"         // somebody searched the audit log
 )
 
 // Event is what happened. Data holds strings alone, so that its canonical form is beyond doubt; numbers are written in decimal,
