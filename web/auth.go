@@ -60,6 +60,7 @@ var permissions = map[string]access.Action{
 	"GET /api/v1/audit/entries":                        access.ReadAudit,
 	"GET /api/v1/audit/proof":                          access.ReadAudit,
 	"GET /api/v1/audit/receipt/{event}":                access.ReadReceipt,
+	"GET /api/v1/audit/events":                         access.ReadAudit,
 	"GET /api/v1/audit/log/checkpoint":                 access.ReadAudit,
 	"GET /api/v1/audit/log/tile/{path}":                access.ReadAudit,
 }

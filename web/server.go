@@ -57,6 +57,7 @@ type Authority interface {
 	CurrentDelta(ctx context.Context, authority, scope string) (ca.CRLRecord, error)
 	PublishNow(ctx context.Context, actor access.Actor, authority, scope string) ([]ca.CRLState, error)
 	Log
+	Events
 	Ready(ctx context.Context) error
 }
 
@@ -173,7 +174,7 @@ func (s *Server) routeAPI(inFlight int) error {
 		s.routeRequests, s.routeRequest, s.routeApprove, s.routeReject,
 		s.routeNamespaces, s.routeNamespace, s.routeSetNamespace, s.routeRemoveNamespace, s.routeProfiles, s.routeProfile, s.routeEvaluate,
 		s.routePolicies, s.routePolicySet, s.routeChangePolicies, s.routeReloadPolicies, s.routeApprovePolicies, s.routeRejectPolicies,
-		s.routeAuthorities, s.routeAuthority, s.routePublishCRL, s.routeAudit,
+		s.routeAuthorities, s.routeAuthority, s.routePublishCRL, s.routeAudit, s.routeEvents,
 	} {
 		if err := register(api); err != nil {
 			return err

@@ -35,6 +35,7 @@ var noon = time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
 type office struct {
 	mu       sync.Mutex
 	orders   []ca.Order
+	searched ca.EventFilter
 	revokes  []ca.RevokeOrder
 	filters  []ca.Filter
 	outcome  ca.Outcome
@@ -98,6 +99,16 @@ func (o *office) Revoke(_ context.Context, order ca.RevokeOrder) (ca.Revocation,
 
 func (o *office) Checkpoint(_ context.Context, a access.Actor, cosigned int) ([]byte, error) {
 	return fmt.Appendf(nil, "checkpoint with %d\n", cosigned), o.asked(a, access.ReadAudit, a.Namespace)
+}
+
+func (o *office) SearchEvents(_ context.Context, a access.Actor, f ca.EventFilter) (ca.EventPage, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.searched = f
+	return ca.EventPage{
+		Events: []ca.LoggedEvent{{Event: audit.Event{ID: "e-1", Kind: audit.AccessDenied, Time: noon, Actor: "t-1", Data: map[string]string{"x": "y"}}, Index: 5}, {Index: -1}},
+		Next:   "more",
+	}, o.asked(a, access.ReadAudit, a.Namespace)
 }
 
 func (o *office) Cosign(_ context.Context, a access.Actor, signed []byte) ([]string, error) {
