@@ -42,6 +42,7 @@ const (
 	ReadPolicy        Action = "policy.read"      // the files of policies, their history, proposals
 	ChangePolicy      Action = "policy.change"    // have other policies rule, or propose them
 	ApprovePolicy     Action = "policy.approve"   // decide on a proposal
+	OpenSession       Action = "session.open"     // sign in to the console
 )
 
 // AllNamespaces is the namespace of actors and resources that belong to no single team.

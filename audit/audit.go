@@ -57,6 +57,8 @@ const (
 	ServiceStarted      Kind = "service.started"      // a replica began to serve
 	ServiceStopped      Kind = "service.stopped"      // a replica stopped in good order
 	ArchiveMade         Kind = "archive.made"         // a month of certificates left the database for a file
+	SessionOpened       Kind = "session.opened"       // a person signed in to the console
+	SessionEnded        Kind = "session.ended"        // a person signed out of it
 )
 
 // Event is what happened. Data holds strings alone, so that its canonical form is beyond doubt; numbers are written in decimal,
