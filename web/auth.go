@@ -1,16 +1,6 @@
 package web
 
-import (
-	"errors"
-	"net/http"
-	"strings"
-
-	"github.com/danielgtaylor/huma/v2"
-	"github.com/danielgtaylor/huma/v2/adapters/humachi"
-
-	"github.com/chancery-ca/chancery/access"
-	"github.com/chancery-ca/chancery/ca"
-)
+import "github.com/chancery-ca/chancery/access"
 
 // public marks a route that needs no credentials.
 const public access.Action = ""
@@ -54,51 +44,4 @@ var permissions = map[string]access.Action{
 	"POST /api/v1/policies/reload":                     access.ChangePolicy,
 	"POST /api/v1/policies/proposals/{id}/approve":     access.ApprovePolicy,
 	"POST /api/v1/policies/proposals/{id}/reject":      access.ApprovePolicy,
-}
-
-// authenticate finds out who calls. Without an actor nothing behind it is reached.
-func (s *Server) authenticate(ctx huma.Context, next func(huma.Context)) {
-	r, w := humachi.Unwrap(ctx)
-	if action, listed := permissions[ctx.Operation().Method+" "+ctx.Operation().Path]; listed && action == public {
-		next(ctx)
-		return
-	}
-	token, ok := bearer(r)
-	if !ok {
-		writeProblem(w, r, unauthenticated(`Bearer realm="chancery"`, "send an API token as Authorization: Bearer"))
-		return
-	}
-	actor, err := s.actor(r, token)
-	switch {
-	case errors.Is(err, ca.ErrNotFound), errors.Is(err, access.ErrNotAToken):
-		challenge := `Bearer realm="chancery", error="invalid_token"`
-		writeProblem(w, r, unauthenticated(challenge, "the API token is unknown, has expired or was withdrawn"))
-	case err != nil:
-		writeProblem(w, r, s.problem(r.Context(), err))
-	default:
-		exchangeOf(r.Context()).actor = actor
-		next(ctx)
-	}
-}
-
-func (s *Server) actor(r *http.Request, token string) (access.Actor, error) {
-	digest, err := access.TokenDigest(token)
-	if err != nil {
-		return access.Actor{}, err
-	}
-	return s.tokens.ActorByToken(r.Context(), digest)
-}
-
-// bearer reads the one Authorization header (RFC 6750, section 2.1). Several are none: which of them counts must not be a matter of taste.
-func bearer(r *http.Request) (token string, ok bool) {
-	values := r.Header.Values("Authorization")
-	if len(values) != 1 {
-		return "", false
-	}
-	scheme, token, ok := strings.Cut(values[0], " ")
-	return strings.TrimSpace(token), ok && strings.EqualFold(scheme, "Bearer")
-}
-
-func unauthenticated(challenge, detail string) *Problem {
-	return newProblem(kindUnauthenticated, detail).with("WWW-Authenticate", challenge)
 }

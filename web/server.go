@@ -80,8 +80,11 @@ const (
 
 // Config is what a Server is made of. Every field that has no default is required.
 type Config struct {
-	CA        Authority
-	Tokens    Tokens
+	CA     Authority
+	Tokens Tokens
+	// Bearers know tokens of other kinds in the Authorization header, Ambient what comes without one. Both may be empty.
+	Bearers, Ambient []Authenticator
+
 	Log       *slog.Logger
 	Now       func() time.Time
 	NewID     func() string // makes request IDs: unique, no secrets
@@ -95,7 +98,6 @@ type Config struct {
 // Server is the surface: three handlers for three listeners.
 type Server struct {
 	ca      Authority
-	tokens  Tokens
 	log     *slog.Logger
 	now     func() time.Time
 	newID   func() string
@@ -105,6 +107,8 @@ type Server struct {
 	rates   *rates
 	shares  *shares
 	batches chan struct{} // one for each batch that is worked on
+
+	bearers, ambient []Authenticator
 
 	inFlight int // requests worked on at once, by each listener and of OCSP
 
@@ -120,7 +124,8 @@ func New(cfg Config) (*Server, error) {
 		return nil, errors.New("web: the configuration lacks an authority, tokens, log, clock, identifiers or metrics")
 	}
 	s := &Server{
-		ca: cfg.CA, tokens: cfg.Tokens, log: cfg.Log, now: cfg.Now, newID: cfg.NewID, metrics: cfg.Metrics, version: cfg.Version,
+		ca: cfg.CA, log: cfg.Log, now: cfg.Now, newID: cfg.NewID, metrics: cfg.Metrics, version: cfg.Version,
+		bearers: append([]Authenticator{tokenAuthenticator{cfg.Tokens}}, cfg.Bearers...), ambient: cfg.Ambient,
 		maxBody: cfg.MaxBody, rates: newRates(cfg.RateLimit, cfg.Now), batches: make(chan struct{}, batchesAtOnce),
 	}
 	if s.maxBody == 0 {
