@@ -10,11 +10,12 @@ var allowed = map[Role][]Action{
 		ReadRevocation, ApproveRevocation, OpenSession,
 	},
 	Revoker: {ReadCertificate, RevokeCertificate, ReadRevocation, ReadProfile, ReadAuthority, PublishCRL, OpenSession},
-	Auditor: {ReadCertificate, ReadRevocation, ReadProfile, ReadAuthority, ReadRequest, ReadNamespace, ReadPolicy, OpenSession},
+	Auditor: {ReadCertificate, ReadRevocation, ReadProfile, ReadAuthority, ReadRequest, ReadNamespace, ReadPolicy, ReadToken, OpenSession},
 	Operator: {
-		ReadCertificate, ReadRevocation, ReadProfile, ReadAuthority, ReadRequest, ReadNamespace, ChangeNamespace, ReadPolicy, ChangePolicy,
-		PublishCRL, OpenSession,
+		ReadCertificate, ReadRevocation, ReadProfile, ReadAuthority, ReadRequest, ReadNamespace, ChangeNamespace, ReadPolicy,
+		PublishCRL, ReadToken, ManageToken, OpenSession,
 	},
+	PolicyAdmin: {ReadCertificate, ReadProfile, EvaluateProfile, ReadAuthority, ReadNamespace, ReadPolicy, ChangePolicy, OpenSession},
 }
 
 // shared are the actions that a member of one namespace may do to what belongs to the whole authority. Certificates are not among
@@ -25,6 +26,16 @@ var shared = []Action{ReadProfile, EvaluateProfile, ReadAuthority, ReadPolicy, P
 type Grant struct {
 	Role    Role
 	Actions []Action
+}
+
+// Holders are the roles that may do an action, in the order of Roles.
+func Holders(act Action) (holders []Role) {
+	for _, r := range Roles() {
+		if slices.Contains(allowed[r], act) {
+			holders = append(holders, r)
+		}
+	}
+	return holders
 }
 
 // Table is who may do what, in the order of Roles. The caller may keep and change it.

@@ -331,7 +331,7 @@ func newSurface(t testing.TB, change ...func(*Config)) *surface {
 		}
 		s.tokens[role] = token
 		namespace := "dev"
-		if role == access.Operator || role == access.Approver { // policies belong to the whole authority
+		if role == access.Operator || role == access.Approver || role == access.PolicyAdmin { // policies belong to the whole authority
 			namespace = access.AllNamespaces
 		}
 		s.ring.actors[digest] = access.Actor{ID: "actor-" + string(role), Namespace: namespace, Roles: []access.Role{role}}

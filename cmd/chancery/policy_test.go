@@ -81,7 +81,7 @@ func TestPoliciesAreReloaded(t *testing.T) {
 	shippedIn(t, dir)
 	s.policies = fmt.Sprintf("{directory: %q}", dir)
 	one, two := s.start("one", s.token.Module), s.start("two", s.token.Module)
-	operator := one.clientOf(s.tokens[access.Operator])
+	operator := one.clientOf(s.tokens[access.PolicyAdmin])
 	ctx := t.Context()
 	before := one.ruling(t)
 
@@ -126,7 +126,7 @@ func TestPoliciesAreReloaded(t *testing.T) {
 		t.Errorf("reloading the same: %+v, %v", change, err)
 	}
 	edit(t, profile, "Since the signal. ", "Since the call. ")
-	change, err := two.clientOf(s.tokens[access.Operator]).ReloadPolicies(ctx, "a better description")
+	change, err := two.clientOf(s.tokens[access.PolicyAdmin]).ReloadPolicies(ctx, "a better description")
 	if err != nil || change.State != "activated" || change.Activation.Number != 3 {
 		t.Fatalf("reloading: %+v, %v", change, err)
 	}
@@ -196,7 +196,7 @@ func TestPoliciesNeedApprovals(t *testing.T) {
 	one := s.start("one", s.token.Module)
 	ctx := t.Context()
 	before := one.ruling(t)
-	olga := one.clientOf(s.approverToken("Olga", access.Operator, access.Approver))
+	olga := one.clientOf(s.approverToken("Olga", access.PolicyAdmin, access.Approver))
 	ann, bob := one.clientOf(s.approverToken("Ann", access.Approver)), one.clientOf(s.approverToken("Bob", access.Approver))
 	annToo := one.clientOf(s.approverToken("Ann", access.Approver))
 	status := func(err error) int {
