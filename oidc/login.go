@@ -117,11 +117,11 @@ func (l *Login) Finish(ctx context.Context, a Attempt, answer url.Values) (acces
 		return access.Actor{}, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	raw, _ := tokens.Extra("id_token").(string)
-	identity, err := l.provider.verify(ctx, raw, loginTypes, func(c claims) error { return l.isOurs(a, c) })
+	facts, err := l.provider.verify(ctx, raw, loginTypes, func(c claims) error { return l.isOurs(a, c) })
 	if err != nil {
 		return access.Actor{}, err
 	}
-	return l.providers.rules(identity)
+	return l.providers.actor(facts)
 }
 
 // isOurs judges an ID token by whom and what it was made for (OpenID Connect Core 1.0, section 3.1.3.7).

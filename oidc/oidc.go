@@ -7,6 +7,7 @@
 package oidc
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -69,22 +70,10 @@ func CheckURL(issuer string) error {
 	return nil
 }
 
-// Identity is somebody whom a provider has vouched for.
-type Identity struct {
-	Issuer  string
-	Subject string
-	// Claims are all claims of the token, by name; what lies in an object is named with its path, as in realm_access.roles. Numbers
-	// and truth values are texts.
-	Claims map[string][]string
-}
-
-// Rules make an actor of an identity. *access.Unauthenticated: nobody whom the rules know.
-type Rules func(Identity) (access.Actor, error)
-
 // Config is what Providers are made of.
 type Config struct {
 	Issuers []Issuer
-	Rules   Rules
+	Rules   access.Rules // that make actors of identities; those of other means are passed over
 	Log     *slog.Logger
 	Now     func() time.Time
 }
@@ -93,14 +82,14 @@ type Config struct {
 // again now and then, so that a service starts while they are away.
 type Providers struct {
 	byURL map[string]*provider
-	rules Rules
+	rules access.Rules
 	stop  context.CancelFunc
 }
 
 // New makes Providers. Its errors are those of the configuration; no provider is asked yet.
 func New(cfg Config) (*Providers, error) {
-	if cfg.Rules == nil || cfg.Log == nil || cfg.Now == nil {
-		return nil, errors.New("oidc: the configuration lacks rules, log or clock")
+	if cfg.Log == nil || cfg.Now == nil {
+		return nil, errors.New("oidc: the configuration lacks a log or a clock")
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	ps := &Providers{byURL: map[string]*provider{}, rules: cfg.Rules, stop: stop}
@@ -124,4 +113,25 @@ func (ps *Providers) Close() {
 	for _, p := range ps.byURL {
 		p.asking.Wait()
 	}
+}
+
+// actor is who the rules say that the holder of verified claims is.
+func (ps *Providers) actor(claims map[string][]string) (access.Actor, error) {
+	evidence := access.Evidence{
+		Means: access.ByOIDC, Subject: only(claims["iss"]) + " " + only(claims["sub"]), Facts: claims,
+		Name: cmp.Or(only(claims["name"]), only(claims["preferred_username"]), only(claims["email"]), only(claims["sub"])),
+	}
+	actor, known := ps.rules.Identify(evidence)
+	if !known {
+		return access.Actor{}, &access.Unauthenticated{Detail: "your provider knows you, but no rule of this service's configuration says who you are here"}
+	}
+	return actor, nil
+}
+
+// only is the one value of a claim, or nothing.
+func only(values []string) string {
+	if len(values) != 1 {
+		return ""
+	}
+	return values[0]
 }

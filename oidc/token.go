@@ -89,7 +89,7 @@ func (ps *Providers) Bearer(ctx context.Context, token string) (access.Actor, er
 	if err != nil {
 		return access.Actor{}, err
 	}
-	identity, err := p.verify(ctx, token, bearerTypes, func(c claims) error {
+	facts, err := p.verify(ctx, token, bearerTypes, func(c claims) error {
 		if !slices.ContainsFunc(c.Audience, func(a string) bool { return slices.Contains(p.issuer.Audiences, a) }) {
 			return refuse("it is meant for another audience")
 		}
@@ -98,7 +98,7 @@ func (ps *Providers) Bearer(ctx context.Context, token string) (access.Actor, er
 	if err != nil {
 		return access.Actor{}, err
 	}
-	return ps.rules(identity)
+	return ps.actor(facts)
 }
 
 // issuerOf finds the provider that a token says it is of. Nothing about the token is believed yet.
@@ -125,10 +125,10 @@ func (ps *Providers) issuerOf(token string) (*provider, error) {
 	return p, nil
 }
 
-// verify checks a token's signature, issuer and time, and then what else the caller asks of its claims.
-func (p *provider) verify(ctx context.Context, token string, types []string, accept func(claims) error) (Identity, error) {
+// verify checks a token's signature, issuer and time, and then what else the caller asks of its claims. It returns all of them.
+func (p *provider) verify(ctx context.Context, token string, types []string, accept func(claims) error) (map[string][]string, error) {
 	if len(token) > maxToken {
-		return Identity{}, refuse("it is too long")
+		return nil, refuse("it is too long")
 	}
 	allowed := make([]jose.SignatureAlgorithm, len(p.issuer.Algorithms))
 	for i, name := range p.issuer.Algorithms {
@@ -136,45 +136,45 @@ func (p *provider) verify(ctx context.Context, token string, types []string, acc
 	}
 	jws, err := jose.ParseSignedCompact(token, allowed)
 	if err != nil {
-		return Identity{}, refuse("its signature is none of %s", strings.Join(p.issuer.Algorithms, ", "))
+		return nil, refuse("its signature is none of %s", strings.Join(p.issuer.Algorithms, ", "))
 	}
 	header := jws.Signatures[0].Header
 	kind, _ := header.ExtraHeaders[jose.HeaderType].(string)
 	if !slices.Contains(types, strings.ToLower(kind)) {
-		return Identity{}, refuse("a token of the type %q has no place here", kind)
+		return nil, refuse("a token of the type %q has no place here", kind)
 	}
 	key, err := p.key(ctx, header.KeyID)
 	if errors.Is(err, errUnknownKey) {
-		return Identity{}, refuse("its issuer has no such key")
+		return nil, refuse("its issuer has no such key")
 	}
 	if err != nil {
-		return Identity{}, err
+		return nil, err
 	}
 	if key.Algorithm != "" && key.Algorithm != header.Algorithm {
-		return Identity{}, refuse("its key is not for %s", header.Algorithm)
+		return nil, refuse("its key is not for %s", header.Algorithm)
 	}
 	verifier := gooidc.NewVerifier(p.issuer.URL, &gooidc.StaticKeySet{PublicKeys: []crypto.PublicKey{key.Key}}, &gooidc.Config{
 		SupportedSigningAlgs: p.issuer.Algorithms, SkipClientIDCheck: true, SkipExpiryCheck: true, // both are judged below
 	})
 	verified, err := verifier.Verify(ctx, token)
 	if err != nil {
-		return Identity{}, refuse("its signature does not verify, or its issuer is another")
+		return nil, refuse("its signature does not verify, or its issuer is another")
 	}
 	var c claims
 	var all map[string]any
 	if err := errors.Join(verified.Claims(&c), verified.Claims(&all)); err != nil {
-		return Identity{}, refuse("its claims cannot be read")
+		return nil, refuse("its claims cannot be read")
 	}
 	if err := p.inTime(c); err != nil {
-		return Identity{}, err
+		return nil, err
 	}
 	if c.Subject == "" || len(c.Subject) > 255 {
-		return Identity{}, refuse("it names no subject")
+		return nil, refuse("it names no subject")
 	}
 	if err := accept(c); err != nil {
-		return Identity{}, err
+		return nil, err
 	}
-	return Identity{Issuer: c.Issuer, Subject: c.Subject, Claims: flatten(all)}, nil
+	return flatten(all), nil
 }
 
 // inTime judges exp, which must be there, nbf and iat.
@@ -223,7 +223,9 @@ func flatten(all map[string]any) map[string][]string {
 			}
 		case map[string]any:
 			for inner, one := range v {
-				walk(name+"."+inner, one, depth+1)
+				if _, taken := all[name+"."+inner]; !taken { // a claim of that very name is another thing
+					walk(name+"."+inner, one, depth+1)
+				}
 			}
 		}
 	}

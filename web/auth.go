@@ -35,6 +35,7 @@ var permissions = map[string]access.Action{
 	"GET /api/v1/authorities":                          access.ReadAuthority,
 	"GET /api/v1/authorities/{name}":                   access.ReadAuthority,
 	"POST /api/v1/authorities/{name}/crl":              access.PublishCRL,
+	"POST /api/v1/console/logins":                      access.OpenSession,
 	"GET /api/v1/openapi.json":                         public,
 	"GET /api/v1/docs":                                 public,
 	"GET /api/v1/docs/{file}":                          public,

@@ -43,6 +43,7 @@ func requests(t *testing.T) map[string]ask {
 		"GET /api/v1/authorities":                      {path: "/api/v1/authorities"},
 		"GET /api/v1/authorities/{name}":               {path: "/api/v1/authorities/root"},
 		"POST /api/v1/authorities/{name}/crl":          ask{path: "/api/v1/authorities/issuing-1/crl"}.json(CRLRequest{}),
+		"POST /api/v1/console/logins":                  ask{path: "/api/v1/console/logins"}.json(struct{}{}),
 		"GET /api/v1/policies":                         {path: "/api/v1/policies"},
 		"GET /api/v1/policies/{digest}":                {path: "/api/v1/policies/ruling"},
 		"POST /api/v1/policies":                        ask{path: "/api/v1/policies"}.json(ChangePoliciesRequest{Files: map[string]string{"plain.yaml": plainProfile}}),

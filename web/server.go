@@ -55,6 +55,7 @@ type Authority interface {
 	OCSP(ctx context.Context, authority string, request []byte) (*ca.OCSPResponse, error)
 	CurrentDelta(ctx context.Context, authority, scope string) (ca.CRLRecord, error)
 	PublishNow(ctx context.Context, actor access.Actor, authority, scope string) ([]ca.CRLState, error)
+	OfferLogin(ctx context.Context, actor access.Actor, login [32]byte) (expires time.Time, err error)
 	Ready(ctx context.Context) error
 }
 
@@ -93,6 +94,9 @@ type Config struct {
 	MaxBody   int64     // octets; 0: DefaultMaxBody
 	InFlight  int       // 0: DefaultInFlight
 	RateLimit RateLimit // the zero value: no limit
+
+	Pages   Pages  // nil: there are none
+	PageURL string // where browsers reach the service, without a path; needed with Pages
 }
 
 // Server is the surface: three handlers for three listeners.
@@ -116,6 +120,9 @@ type Server struct {
 	api          *chi.Mux
 	distribution *chi.Mux
 	operations   *chi.Mux
+
+	pages   http.Handler // the API with the pages beside it; nil: there are none
+	pageURL string
 }
 
 // New makes a Server of a configuration. Its only error is a configuration that lacks something.
@@ -139,13 +146,21 @@ func New(cfg Config) (*Server, error) {
 	if err := s.routeAPI(inFlight); err != nil {
 		return nil, err
 	}
+	if cfg.Pages != nil {
+		s.pageURL, s.pages = cfg.PageURL, s.withPages(cfg.Pages, inFlight)
+	}
 	s.routeDistribution(inFlight)
 	s.routeOperations()
 	return s, nil
 }
 
-// API is the REST API, for the TLS listener.
-func (s *Server) API() http.Handler { return s.api }
+// API is the REST API and, where there are any, the pages, for the TLS listener.
+func (s *Server) API() http.Handler {
+	if s.pages == nil {
+		return s.api
+	}
+	return s.pages
+}
 
 // Distribution serves certificates, chains, CRLs and OCSP answers to everybody, for the plain HTTP listener.
 func (s *Server) Distribution() http.Handler { return s.withOCSP(s.distribution, s.inFlight) }
@@ -163,7 +178,7 @@ func (s *Server) routeAPI(inFlight int) error {
 		s.routeRequests, s.routeRequest, s.routeApprove, s.routeReject,
 		s.routeNamespaces, s.routeNamespace, s.routeSetNamespace, s.routeRemoveNamespace, s.routeProfiles, s.routeProfile, s.routeEvaluate,
 		s.routePolicies, s.routePolicySet, s.routeChangePolicies, s.routeReloadPolicies, s.routeApprovePolicies, s.routeRejectPolicies,
-		s.routeAuthorities, s.routeAuthority, s.routePublishCRL,
+		s.routeAuthorities, s.routeAuthority, s.routePublishCRL, s.routeOfferLogin,
 	} {
 		if err := register(api); err != nil {
 			return err

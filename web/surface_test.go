@@ -52,6 +52,7 @@ type office struct {
 	asks     [][]byte         // OCSP requests
 	answer   *ca.OCSPResponse // to all of them
 	err      error            // what every verb returns, once access has been asked
+	logins   [][32]byte
 	bulk     bulk
 	busy     func()
 }
@@ -286,6 +287,11 @@ func (o *office) CurrentDelta(_ context.Context, name, scope string) (ca.CRLReco
 	return o.delta, o.err
 }
 
+func (o *office) OfferLogin(_ context.Context, a access.Actor, login [32]byte) (time.Time, error) {
+	o.logins = append(o.logins, login)
+	return noon.Add(ca.LoginLife), o.asked(a, access.OpenSession, a.Namespace)
+}
+
 func (o *office) Ready(context.Context) error { return o.err }
 
 // ring is the tokens that these tests know.
@@ -346,7 +352,7 @@ func newSurface(t testing.TB, change ...func(*Config)) *surface {
 			serial++
 			return fmt.Sprintf("request-%d", serial)
 		},
-		Metrics: NewMetrics(set.Names()), Version: "1.2.3",
+		Metrics: NewMetrics(set.Names()), Version: "1.2.3", Pages: &onePage{}, PageURL: "https://ca.dev.example",
 	}
 	for _, c := range change {
 		c(&cfg)
@@ -355,6 +361,20 @@ func newSurface(t testing.TB, change ...func(*Config)) *surface {
 		t.Fatal(err)
 	}
 	return s
+}
+
+// onePage stands where the console is.
+type onePage struct{ desk Desk }
+
+func (p *onePage) Routes(d Desk) http.Handler {
+	p.desk = d
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if problem := d.Admit(r.Context(), access.Actor{ID: "reader"}); problem != nil {
+			w.WriteHeader(problem.Status)
+			return
+		}
+		fmt.Fprint(w, "a page")
+	})
 }
 
 type lockedWriter struct {
