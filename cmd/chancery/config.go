@@ -61,6 +61,10 @@ type Config struct {
 	Transparency TransparencyConfig `yaml:"transparency" envPrefix:"TRANSPARENCY_"`
 	// Archive says what becomes of months whose certificates have all ended.
 	Archive ArchiveConfig `yaml:"archive" envPrefix:"ARCHIVE_"`
+	// OIDC are the OpenID Connect providers whose word is taken for who somebody is.
+	OIDC []OIDCConfig `yaml:"oidc"`
+	// Console is about the pages for people.
+	Console ConsoleConfig `yaml:"console" envPrefix:"CONSOLE_"`
 	// Log is about the log on standard error.
 	Log LogConfig `yaml:"log" envPrefix:"LOG_"`
 }
@@ -195,6 +199,7 @@ func defaultConfig() Config {
 		TLS:        TLSConfig{Names: []string{"localhost", "127.0.0.1", "::1"}},
 		Limits:     LimitsConfig{Body: "1MiB"},
 		Archive:    ArchiveConfig{After: defaultArchiveAfter},
+		Console:    defaultConsole(),
 		Log:        LogConfig{Level: "info", Format: "json"},
 	}
 }
@@ -250,6 +255,7 @@ func (c *Config) resolvePaths(dir string) {
 			c.OCSP[i].PublicKey = filepath.Join(dir, o.PublicKey)
 		}
 	}
+	c.resolveConsolePaths(dir)
 	c.HSM.resolvePaths(dir)
 	c.Transparency.resolvePaths(dir)
 	c.CRLs.resolvePaths(dir)
@@ -294,6 +300,7 @@ func (c *Config) validate(doc *strictyaml.Document) {
 		}
 	}
 	c.validateOCSP(doc)
+	c.validateOIDC(doc)
 	c.CAA.validate(doc)
 	validateNamespaces(doc, c.Namespaces)
 	for field, address := range map[string]string{"listen.api": c.Listen.API, "listen.distribution": c.Listen.Distribution, "listen.operations": c.Listen.Operations} {

@@ -24,6 +24,7 @@ import (
 	"github.com/chancery-ca/chancery/blocklist"
 	"github.com/chancery-ca/chancery/ca"
 	"github.com/chancery-ca/chancery/issuance"
+	"github.com/chancery-ca/chancery/oidc"
 	"github.com/chancery-ca/chancery/policies"
 	"github.com/chancery-ca/chancery/storage"
 	"github.com/chancery-ca/chancery/web"
@@ -102,7 +103,10 @@ type service struct {
 	web     *web.Server
 	metrics *web.Metrics
 	replica ca.Replica
-	tls     atomic.Pointer[tls.Certificate]
+
+	providers *oidc.Providers
+
+	tls atomic.Pointer[tls.Certificate]
 }
 
 // serve opens everything, settles what an earlier run left open, and serves until the context ends. Then it takes no new requests, ends
@@ -280,8 +284,15 @@ func (a *app) open(ctx context.Context, cfg Config) (_ *service, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := s.openProviders(nil); err != nil {
+		return nil, err
+	}
+	pages, err := s.openConsole()
+	if err != nil {
+		return nil, err
+	}
 	s.web, err = web.New(web.Config{
-		CA: s.ca, Tokens: s.store, Log: s.log, Now: a.Now, NewID: newID, MaxBody: body, RateLimit: cfg.Limits.rateLimit(),
+		CA: s.ca, Tokens: s.store, Bearers: []web.Authenticator{bearers{s.providers}}, Pages: pages, PageURL: cfg.Console.URL, Log: s.log, Now: a.Now, NewID: newID, MaxBody: body, RateLimit: cfg.Limits.rateLimit(),
 		Metrics: metrics, Version: version(),
 	})
 	return s, err
@@ -346,6 +357,9 @@ func (s *service) openAuthority(ctx context.Context, record ca.AuthorityRecord) 
 
 func (s *service) close() error {
 	var err error
+	if s.providers != nil {
+		s.providers.Close()
+	}
 	if s.keys != nil {
 		err = s.keys.Close()
 	}
