@@ -4,6 +4,7 @@ package access
 type Unauthenticated struct {
 	Detail    string // for people: what is wrong, without telling more about credentials than their holder knows
 	Challenge string // the WWW-Authenticate header (RFC 9110, section 11.6.1); empty: none
+	Shown     bool   // credentials were shown: it counts as an attempt at guessing
 	Cause     error  // for the log
 }
 

@@ -57,6 +57,10 @@ const (
 	ServiceStarted      Kind = "service.started"      // a replica began to serve
 	ServiceStopped      Kind = "service.stopped"      // a replica stopped in good order
 	ArchiveMade         Kind = "archive.made"         // a month of certificates left the database for a file
+	TokenRotated        Kind = "token.rotated"        // an API token got a successor, and ends with the overlap
+	IdentityUsed        Kind = "identity.used"        // an actor called, for the first time in an hour on this replica
+	GlassBroken         Kind = "glass.broken"         // a local administrator came in by a rule for emergencies, and says why
+	GuessingSeen        Kind = "guessing.seen"        // credentials that are not good came from one address again and again
 	SessionOpened       Kind = "session.opened"       // a person signed in to the console
 	SessionEnded        Kind = "session.ended"        // a person signed out of it
 )

@@ -49,10 +49,12 @@ type CA struct {
 	clock         *clock
 	ocsp          *ocsp
 	mirrors       []*mirroring
+	tokenLife     time.Duration
+	visits        *visits
 }
 
-// Config is what a CA is made of. Every field but About, PolicyPlan, Revocations, KeyLists, CAA, Metrics, Transparency, OCSP, Lists and Mirrors
-// is required.
+// Config is what a CA is made of. Every field but About, PolicyPlan, Revocations, KeyLists, CAA, Metrics, Transparency, OCSP, Lists, Mirrors and
+// TokenLife is required.
 type Config struct {
 	Store       Store
 	Authorities []*Authority  // the first is the default issuer
@@ -78,6 +80,8 @@ type Config struct {
 	Lists map[string]CRLLists
 	// Mirrors are where CRLs are put besides being served, by the names under which the log speaks of them. Run puts them there.
 	Mirrors map[string]CRLMirror
+	// TokenLife is how long an API token lasts at most that is made over the API; 0: MaxTokenLife.
+	TokenLife time.Duration
 }
 
 // Metrics counts what the authority does. A nil Metrics counts nothing.
@@ -116,6 +120,7 @@ func New(cfg Config) (*CA, error) {
 		rates: newRates(), replica: cfg.Replica, about: cfg.About, now: cfg.Now, random: cfg.Random, newID: cfg.NewID, log: cfg.Log, metrics: cfg.Metrics,
 		publications: newPublications(), bulk: cfg.Revocations, jobs: newBell(), lags: newLags(), directory: newDirectory(),
 		clock: &clock{now: cfg.Now, max: cfg.MaxSkew}, mirrors: newMirrorings(cfg.Mirrors),
+		tokenLife: cfg.TokenLife, visits: newVisits(),
 	}
 	if err := checkTransparency(cfg.Policies, cfg.Transparency); err != nil {
 		return nil, err

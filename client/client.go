@@ -143,6 +143,7 @@ type call struct {
 	body   any // sent as JSON; nil: none
 	accept string
 	key    string // of idempotency; empty: none
+	once   bool   // repeating it is not the same as asking once
 }
 
 // reply is an answer that was a success.

@@ -270,7 +270,7 @@ func TestAWithdrawnKeyIsForgotten(t *testing.T) {
 func TestKeysComeOverTLS(t *testing.T) {
 	issuer, ps, c := setUp(t)
 	plain := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		_ = json.NewEncoder(w).Encode(map[string]any{"keys": []any{issuer.Key(1).Public()}})
+		_ = json.NewEncoder(w).Encode(map[string]any{"keys": []any{&jose.JSONWebKey{Key: oidctest.PublicOf(issuer.Key(1)), KeyID: "key-1"}}})
 	}))
 	defer plain.Close()
 	issuer.Say("jwks_uri", plain.URL)

@@ -65,6 +65,8 @@ func TestTheServiceCannotChangeFacts(t *testing.T) {
 		"UPDATE reservations SET until = now()",
 		"UPDATE api_tokens SET sha256 = sha256",
 		"UPDATE api_tokens SET roles = '{operator}'",
+		"UPDATE api_tokens SET networks = '{}'",
+		"UPDATE api_tokens SET expires_at = NULL",
 		"DELETE FROM api_tokens",
 		"UPDATE console_sessions SET actor = '{}'",
 		"UPDATE console_sessions SET expires_at = 'infinity'",

@@ -45,4 +45,9 @@ var permissions = map[string]access.Action{
 	"POST /api/v1/policies/reload":                     access.ChangePolicy,
 	"POST /api/v1/policies/proposals/{id}/approve":     access.ApprovePolicy,
 	"POST /api/v1/policies/proposals/{id}/reject":      access.ApprovePolicy,
+	"GET /api/v1/tokens":                               access.ReadToken,
+	"GET /api/v1/tokens/{id}":                          access.ReadToken,
+	"POST /api/v1/tokens":                              access.ManageToken,
+	"POST /api/v1/tokens/{id}/rotate":                  access.ManageToken,
+	"POST /api/v1/tokens/{id}/revoke":                  access.ManageToken,
 }

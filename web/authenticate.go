@@ -31,16 +31,32 @@ func (s *Server) authenticate(ctx huma.Context, next func(huma.Context)) {
 		return
 	}
 	actor, err := s.whoCalls(r)
+	if err == nil {
+		err = s.admit(r, actor)
+	}
 	var refused *access.Unauthenticated
 	switch {
 	case errors.As(err, &refused):
-		writeProblem(w, r, unauthenticated(refused))
+		s.refuse(w, r, refused)
 	case err != nil:
 		writeProblem(w, r, s.problem(r.Context(), err))
 	default:
 		exchangeOf(r.Context()).actor = actor
 		next(ctx)
 	}
+}
+
+// admit holds that a credential is used from where it may be, and has the visit recorded. A credential that is used from elsewhere was
+// stolen or lost: whoever has it is told no more than who guesses, and the audit log is told which it was.
+func (s *Server) admit(r *http.Request, actor access.Actor) error {
+	from := exchangeOf(r.Context()).from
+	if !actor.Scope.MayComeFrom(from) {
+		if err := s.ca.Strayed(r.Context(), actor, neighbourhood(from)); err != nil {
+			return err
+		}
+		return badToken()
+	}
+	return s.ca.Visit(r.Context(), actor, from)
 }
 
 // whoCalls asks one authenticator after the other. A request with several Authorization headers, or with one that nobody knows, is
@@ -110,7 +126,7 @@ func noCredentials() error {
 
 // badToken is the one answer to every token that is not good, so that the answer tells nothing about it.
 func badToken() error {
-	return &access.Unauthenticated{Challenge: challengeBad, Detail: "the token is unknown, has expired or was withdrawn"}
+	return &access.Unauthenticated{Challenge: challengeBad, Shown: true, Detail: "the token is unknown, has expired or was withdrawn"}
 }
 
 func unauthenticated(refused *access.Unauthenticated) *Problem {

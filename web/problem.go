@@ -142,6 +142,7 @@ var outcomes = []struct {
 	{ca.ErrProposalClosed, kindConflict, 0},
 	{ca.ErrVotedAlready, kindConflict, 0},
 	{ca.ErrPoliciesMoved, kindConflict, shortly},
+	{ca.ErrTokenEnded, kindConflict, 0},
 	{ca.ErrNotByToken, kindConflict, 0},
 	{ca.ErrUnavailable, kindUnavailable, shortly},
 }

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -28,6 +29,7 @@ type Authority interface {
 	Evaluate(ctx context.Context, o ca.Order) (*policies.Decision, error)
 	Revoke(ctx context.Context, o ca.RevokeOrder) (ca.Revocation, error)
 	Revocations
+	Credentials
 	Requests(ctx context.Context, actor access.Actor, f ca.WaitingFilter) (page []ca.WaitingRequest, next string, err error)
 	Request(ctx context.Context, actor access.Actor, id string) (ca.RequestState, error)
 	Approve(ctx context.Context, o ca.ApproveOrder) (ca.RequestState, error)
@@ -67,6 +69,18 @@ type Tokens interface {
 	ActorByToken(ctx context.Context, digest [32]byte) (access.Actor, error)
 }
 
+// Credentials is what the surface asks of the authority about credentials and their use.
+type Credentials interface {
+	APITokens(ctx context.Context, actor access.Actor) ([]ca.APIToken, error)
+	APIToken(ctx context.Context, actor access.Actor, id string) (ca.APIToken, error)
+	CreateToken(ctx context.Context, actor access.Actor, n ca.NewAPIToken) (t ca.APIToken, text string, err error)
+	RotateToken(ctx context.Context, actor access.Actor, r ca.Rotation) (t ca.APIToken, text string, err error)
+	RevokeToken(ctx context.Context, actor access.Actor, id string) (ca.APIToken, error)
+	Visit(ctx context.Context, actor access.Actor, from netip.Addr) error
+	Strayed(ctx context.Context, actor access.Actor, from netip.Prefix) error
+	Guessing(ctx context.Context, from netip.Prefix, failures int) error
+}
+
 // Limits of the surface.
 const (
 	DefaultMaxBody  = 1 << 20 // octets of a request's body
@@ -85,6 +99,8 @@ type Config struct {
 	Tokens Tokens
 	// Bearers know tokens of other kinds in the Authorization header, Ambient what comes without one. Both may be empty.
 	Bearers, Ambient []Authenticator
+	// ClientAddr tells where a caller is, through proxies that are trusted. Nil: where the connection comes from.
+	ClientAddr func(*http.Request) netip.Addr
 
 	Log       *slog.Logger
 	Now       func() time.Time
@@ -113,6 +129,8 @@ type Server struct {
 	batches chan struct{} // one for each batch that is worked on
 
 	bearers, ambient []Authenticator
+	clientAddr       func(*http.Request) netip.Addr
+	guessing         *guessing
 
 	inFlight int // requests worked on at once, by each listener and of OCSP
 
@@ -133,7 +151,11 @@ func New(cfg Config) (*Server, error) {
 	s := &Server{
 		ca: cfg.CA, log: cfg.Log, now: cfg.Now, newID: cfg.NewID, metrics: cfg.Metrics, version: cfg.Version,
 		bearers: append([]Authenticator{tokenAuthenticator{cfg.Tokens}}, cfg.Bearers...), ambient: cfg.Ambient,
+		clientAddr: cfg.ClientAddr, guessing: newGuessing(cfg.Now),
 		maxBody: cfg.MaxBody, rates: newRates(cfg.RateLimit, cfg.Now), batches: make(chan struct{}, batchesAtOnce),
+	}
+	if s.clientAddr == nil {
+		s.clientAddr = remoteAddr
 	}
 	if s.maxBody == 0 {
 		s.maxBody = DefaultMaxBody
@@ -178,7 +200,9 @@ func (s *Server) routeAPI(inFlight int) error {
 		s.routeRequests, s.routeRequest, s.routeApprove, s.routeReject,
 		s.routeNamespaces, s.routeNamespace, s.routeSetNamespace, s.routeRemoveNamespace, s.routeProfiles, s.routeProfile, s.routeEvaluate,
 		s.routePolicies, s.routePolicySet, s.routeChangePolicies, s.routeReloadPolicies, s.routeApprovePolicies, s.routeRejectPolicies,
-		s.routeAuthorities, s.routeAuthority, s.routePublishCRL, s.routeOfferLogin,
+		s.routeAuthorities, s.routeAuthority, s.routePublishCRL,
+		s.routeTokens, s.routeToken, s.routeCreateToken, s.routeRotateToken, s.routeRevokeToken,
+		s.routeOfferLogin,
 	} {
 		if err := register(api); err != nil {
 			return err
@@ -221,6 +245,15 @@ func TLSConfig(certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error))
 		NextProtos:             []string{"h2", "http/1.1"},
 		SessionTicketsDisabled: true,
 	}
+}
+
+// remoteAddr is where the connection comes from; the zero value for a Unix socket.
+func remoteAddr(r *http.Request) netip.Addr {
+	at, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return netip.Addr{}
+	}
+	return at.Addr().Unmap()
 }
 
 // pattern is a path of the API, version and all.

@@ -55,6 +55,13 @@ type office struct {
 	logins   [][32]byte
 	bulk     bulk
 	busy     func()
+
+	token             ca.APIToken
+	made              []ca.NewAPIToken
+	rotated           []ca.Rotation
+	visits            []string
+	strayed, guessers []string
+	closed            error // what keeps visits from being recorded
 }
 
 func (o *office) asked(a access.Actor, act access.Action, namespace string) error {
@@ -292,6 +299,45 @@ func (o *office) OfferLogin(_ context.Context, a access.Actor, login [32]byte) (
 	return noon.Add(ca.LoginLife), o.asked(a, access.OpenSession, a.Namespace)
 }
 
+func (o *office) APITokens(_ context.Context, a access.Actor) ([]ca.APIToken, error) {
+	return []ca.APIToken{o.token}, o.asked(a, access.ReadToken, a.Namespace)
+}
+
+func (o *office) APIToken(_ context.Context, a access.Actor, _ string) (ca.APIToken, error) {
+	return o.token, o.asked(a, access.ReadToken, a.Namespace)
+}
+
+func (o *office) CreateToken(_ context.Context, a access.Actor, n ca.NewAPIToken) (ca.APIToken, string, error) {
+	o.made = append(o.made, n)
+	return o.token, "chancery_secret", o.asked(a, access.ManageToken, a.Namespace)
+}
+
+func (o *office) RotateToken(_ context.Context, a access.Actor, r ca.Rotation) (ca.APIToken, string, error) {
+	o.rotated = append(o.rotated, r)
+	return o.token, "chancery_secret", o.asked(a, access.ManageToken, a.Namespace)
+}
+
+func (o *office) RevokeToken(_ context.Context, a access.Actor, _ string) (ca.APIToken, error) {
+	return o.token, o.asked(a, access.ManageToken, a.Namespace)
+}
+
+func (o *office) Visit(_ context.Context, a access.Actor, from netip.Addr) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.visits = append(o.visits, a.ID+" "+from.String())
+	return o.closed
+}
+
+func (o *office) Strayed(_ context.Context, a access.Actor, from netip.Prefix) error {
+	o.strayed = append(o.strayed, a.ID+" "+from.String())
+	return o.closed
+}
+
+func (o *office) Guessing(_ context.Context, from netip.Prefix, _ int) error {
+	o.guessers = append(o.guessers, from.String())
+	return nil
+}
+
 func (o *office) Ready(context.Context) error { return o.err }
 
 // ring is the tokens that these tests know.
@@ -449,6 +495,11 @@ func newOffice(t testing.TB) *office {
 		Version: 3, Source: ca.SourceAPI, Actor: "operator-1", At: noon, EventID: "e-4",
 	}}
 	return &office{
+		token: ca.APIToken{
+			ID: "t-1", Name: "ci", Person: "ada", Namespace: "dev", Roles: []access.Role{access.Requester}, CreatedAt: noon.Add(-time.Hour), CreatedBy: "operator-1",
+			ExpiresAt: noon.Add(time.Hour), RetiresAt: noon.Add(time.Minute), Replaces: "t-0", LastUsedAt: noon, LastUsedFrom: netip.MustParseAddr("10.0.0.7"),
+			Scope: access.Scope{Profiles: []string{"tls-server"}, Networks: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}},
+		},
 		waits: waits, spaces: spaces,
 		outcome: ca.Outcome{Certificate: stored, Chain: [][]byte{leaf, issuing}}, found: stored,
 		page: ca.Page{Certificates: []ca.Certificate{stored}, Next: "more"},

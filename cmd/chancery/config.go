@@ -174,8 +174,10 @@ type TLSConfig struct {
 type LimitsConfig struct {
 	// Body is the largest request body: octets, or with KiB or MiB. Default: 1MiB.
 	Body string `yaml:"body" env:"BODY"`
-	// RequestsPerSecond bounds each API token; 0 means no bound.
+	// RequestsPerSecond bounds each credential: API token, client certificate, person; 0 means no bound.
 	RequestsPerSecond int `yaml:"requests_per_second" env:"REQUESTS_PER_SECOND"`
+	// TokenLife is how long an API token lasts at most: 1h to 10y. Default: 366d.
+	TokenLife strictyaml.Duration `yaml:"token_life" env:"TOKEN_LIFE"`
 }
 
 // LogConfig is about the log on standard error.
@@ -197,7 +199,7 @@ func defaultConfig() Config {
 		CAA:        CAAConfig{Timeout: "10s"},
 		CRLs:       CRLsConfig{S3: S3Config{Region: defaultRegion}},
 		TLS:        TLSConfig{Names: []string{"localhost", "127.0.0.1", "::1"}},
-		Limits:     LimitsConfig{Body: "1MiB"},
+		Limits:     LimitsConfig{Body: "1MiB", TokenLife: strictyaml.Duration(ca.MaxTokenLife)},
 		Archive:    ArchiveConfig{After: defaultArchiveAfter},
 		Console:    defaultConsole(),
 		Log:        LogConfig{Level: "info", Format: "json"},
@@ -318,6 +320,9 @@ func (c *Config) validate(doc *strictyaml.Document) {
 		doc.Refuse("limits.body", "write for example 1MiB", "%v", err)
 	}
 	within("limits.requests_per_second", c.Limits.RequestsPerSecond, 0, 1_000_000)
+	if life := c.Limits.tokenLife(); life < time.Hour || life > 3660*24*time.Hour {
+		doc.Refuse("limits.token_life", "leave it out for 366d", "%s is not between 1h and 10y", c.Limits.TokenLife)
+	}
 	if _, err := c.Log.level(); err != nil {
 		doc.Refuse("log.level", "use debug, info, warn or error", "%q is not a level", c.Log.Level)
 	}
@@ -433,6 +438,8 @@ func (l LimitsConfig) bodyOctets() (int64, error) {
 func (l LimitsConfig) rateLimit() web.RateLimit {
 	return web.RateLimit{PerSecond: float64(l.RequestsPerSecond), Burst: 2 * l.RequestsPerSecond}
 }
+
+func (l LimitsConfig) tokenLife() time.Duration { return time.Duration(l.TokenLife) }
 
 func (l LogConfig) level() (level slog.Level, err error) {
 	err = level.UnmarshalText([]byte(l.Level))

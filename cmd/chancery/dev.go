@@ -435,9 +435,8 @@ func (a *app) devTokens(ctx context.Context, d *devFile, store *storage.Store) e
 		if role == access.Requester {
 			namespace = devNamespace
 		}
-		token, err := a.createToken(ctx, store, storage.Token{
-			ID: newID(), Name: "dev " + string(role), Person: "dev " + string(role), Namespace: namespace, Roles: []access.Role{role},
-			CreatedAt: a.Now(), ExpiresAt: a.Now().Add(10 * 365 * 24 * time.Hour),
+		token, err := a.createToken(ctx, store, ca.NewAPIToken{
+			Name: "dev " + string(role), Namespace: namespace, Roles: []access.Role{role}, Life: 10 * 365 * 24 * time.Hour,
 		}, "dev")
 		if err != nil {
 			return err

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/chancery-ca/chancery/access"
+	"github.com/chancery-ca/chancery/ca"
 	"github.com/chancery-ca/chancery/client"
 	"github.com/chancery-ca/chancery/policies"
 	"github.com/chancery-ca/chancery/storage"
@@ -178,8 +179,8 @@ func (s *stack) approverToken(person string, roles ...access.Role) string {
 		s.t.Fatal(err)
 	}
 	defer store.Close()
-	token, err := s.app.createToken(s.t.Context(), store, storage.Token{
-		ID: newID(), Name: person, Person: person, Namespace: access.AllNamespaces, Roles: roles, CreatedAt: time.Now(),
+	token, err := s.app.createToken(s.t.Context(), store, ca.NewAPIToken{
+		Name: person, Person: person, Namespace: access.AllNamespaces, Roles: roles,
 	}, "test")
 	if err != nil {
 		s.t.Fatal(err)
