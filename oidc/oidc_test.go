@@ -387,4 +387,6 @@ func FuzzBearer(f *testing.F) {
 // nowhere is a network on which nobody is.
 type nowhere struct{}
 
-func (nowhere) RoundTrip(*http.Request) (*http.Response, error) { return nil, errors.New("nobody is there") }
+func (nowhere) RoundTrip(*http.Request) (*http.Response, error) {
+	return nil, errors.New("nobody is there")
+}

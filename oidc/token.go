@@ -21,7 +21,7 @@ import (
 // refuse says why a token is not good. Whoever holds a token can read it, so that the reason tells nothing new.
 func refuse(format string, args ...any) error {
 	return &access.Unauthenticated{
-		Detail: "the token is not good: " + fmt.Sprintf(format, args...), Challenge: `Bearer realm="chancery", error="invalid_token"`,
+		Detail: "the token is not good: " + fmt.Sprintf(format, args...), Challenge: `Bearer realm="chancery", error="invalid_token"`, Shown: true,
 	}
 }
 

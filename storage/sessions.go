@@ -21,7 +21,9 @@ const (
 
 	selectSameSession = `SELECT EXISTS (SELECT FROM console_sessions WHERE id = $1::text::uuid)`
 
-	goodToken = `EXISTS (SELECT FROM api_tokens t WHERE t.id = token_id AND t.revoked_at IS NULL AND (t.expires_at IS NULL OR t.expires_at > now()))`
+	goodToken = `EXISTS (
+		SELECT FROM api_tokens t
+		WHERE t.id = token_id AND t.revoked_at IS NULL AND (t.expires_at IS NULL OR t.expires_at > now()) AND (t.retires_at IS NULL OR t.retires_at > now()))`
 
 	selectSession = `
 	SELECT id::text, actor::text, method, provider, coalesce(token_id, ''), idle, opened_at, expires_at, seen_at < now() - least(idle / 4, interval '1 minute')

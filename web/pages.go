@@ -2,6 +2,7 @@ package web
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"strings"
 
@@ -19,8 +20,9 @@ type Pages interface {
 
 // Desk is what the surface does for pages, as it does for the API.
 type Desk interface {
-	// Admit notes for the log who acts. It returns a problem when the actor asks too fast.
-	Admit(ctx context.Context, actor access.Actor) *Problem
+	// Admit notes who acts, as the API does for its callers. It returns a problem when the actor may not come from there, asks too fast, or
+	// cannot be recorded.
+	Admit(r *http.Request, actor access.Actor) *Problem
 	// Problem turns an error of the authority into what the caller may know of it. The rest goes into the log.
 	Problem(ctx context.Context, err error) *Problem
 	// NotFound is the problem of what is not there, or not for this caller to see.
@@ -30,8 +32,15 @@ type Desk interface {
 // desk is the Desk of a server.
 type desk struct{ s *Server }
 
-func (d desk) Admit(ctx context.Context, actor access.Actor) *Problem {
-	exchangeOf(ctx).actor = actor
+func (d desk) Admit(r *http.Request, actor access.Actor) *Problem {
+	exchangeOf(r.Context()).actor = actor
+	var refused *access.Unauthenticated
+	switch err := d.s.admit(r, actor); {
+	case errors.As(err, &refused):
+		return unauthenticated(refused)
+	case err != nil:
+		return d.s.problem(r.Context(), err)
+	}
 	if wait := d.s.rates.wait(actor.ID); wait > 0 {
 		return newProblem(kindTooMany, "slow down").retryAfter(wait)
 	}

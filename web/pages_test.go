@@ -4,12 +4,15 @@ import (
 	"crypto/sha256"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/chancery-ca/chancery/access"
+	"github.com/chancery-ca/chancery/ca"
 )
 
 func visit(s *surface, path string) *httptest.ResponseRecorder {
@@ -36,6 +39,9 @@ func TestPagesAreBesideTheAPI(t *testing.T) {
 			t.Errorf("%s lacks a header: %v", path, w.Header())
 		}
 	}
+	if !slices.Contains(s.office.visits, "reader 192.0.2.1") {
+		t.Errorf("the visit is not on record: %v", s.office.visits)
+	}
 	if log := s.log.String(); !strings.Contains(log, "actor=reader") || !strings.Contains(log, "route=/console/*") {
 		t.Errorf("the log does not tell who looked at what: %s", log)
 	}
@@ -48,6 +54,20 @@ func TestPagesAreLimitedAsTheAPIIs(t *testing.T) {
 	s := newSurface(t, func(c *Config) { c.RateLimit = RateLimit{PerSecond: 1, Burst: 1} })
 	if first, second := visit(s, "/console/").Code, visit(s, "/console/").Code; first != http.StatusOK || second != http.StatusTooManyRequests {
 		t.Errorf("answers %d, then %d", first, second)
+	}
+}
+
+func TestPagesAreForWhoMayComeFromThere(t *testing.T) {
+	s := newSurface(t)
+	s.office.closed = ca.ErrUnavailable
+	if w := visit(s, "/console/"); w.Code != http.StatusServiceUnavailable {
+		t.Errorf("a visit that cannot be recorded: %d", w.Code)
+	}
+	elsewhere := newSurface(t, func(c *Config) {
+		c.Pages = &onePage{scope: access.Scope{Networks: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}}
+	})
+	if w := visit(elsewhere, "/console/"); w.Code != http.StatusUnauthorized || len(elsewhere.office.strayed) != 1 {
+		t.Errorf("a session from elsewhere: %d, on record: %v", w.Code, elsewhere.office.strayed)
 	}
 }
 

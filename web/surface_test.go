@@ -410,12 +410,11 @@ func newSurface(t testing.TB, change ...func(*Config)) *surface {
 }
 
 // onePage stands where the console is.
-type onePage struct{ desk Desk }
+type onePage struct{ scope access.Scope }
 
 func (p *onePage) Routes(d Desk) http.Handler {
-	p.desk = d
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if problem := d.Admit(r.Context(), access.Actor{ID: "reader"}); problem != nil {
+		if problem := d.Admit(r, access.Actor{ID: "reader", Scope: p.scope}); problem != nil {
 			w.WriteHeader(problem.Status)
 			return
 		}

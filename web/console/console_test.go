@@ -138,7 +138,7 @@ func (o *office) EndSession(_ context.Context, s ca.Session, everywhere bool) er
 // desk answers as the surface's does, in few words.
 type desk struct{ admitted []string }
 
-func (d *desk) Admit(_ context.Context, a access.Actor) *web.Problem {
+func (d *desk) Admit(_ *http.Request, a access.Actor) *web.Problem {
 	d.admitted = append(d.admitted, a.ID)
 	return nil
 }

@@ -56,7 +56,7 @@ func (v *visits) in(page func(http.ResponseWriter, *http.Request, *visit)) http.
 			v.problem(w, r, nil, v.desk.Problem(r.Context(), err))
 			return
 		}
-		if p := v.desk.Admit(r.Context(), visit.person()); p != nil {
+		if p := v.desk.Admit(r, visit.person()); p != nil {
 			v.problem(w, r, visit, p)
 			return
 		}
