@@ -42,6 +42,7 @@ var mayImport = map[string][]string{
 	"hsm/probe":            {"hsm", "hsm/internal/direct"},
 	"hsm/sealed":           {},
 	"hsm/usage":            {"hsm", "strictyaml"},
+	"identity":             {"access"},
 	"issuance":             {"policies"},
 	"keeper":               {"hsm"},
 	"migrations":           {},

@@ -30,7 +30,11 @@ func (s *Server) authenticate(ctx huma.Context, next func(huma.Context)) {
 		next(ctx)
 		return
 	}
-	actor, err := s.whoCalls(r)
+	var actor access.Actor
+	err := s.gate(r)
+	if err == nil {
+		actor, err = s.whoCalls(r)
+	}
 	if err == nil {
 		err = s.admit(r, actor)
 	}

@@ -99,6 +99,9 @@ type Config struct {
 	Tokens Tokens
 	// Bearers know tokens of other kinds in the Authorization header, Ambient what comes without one. Both may be empty.
 	Bearers, Ambient []Authenticator
+	// Gate is asked first of every request that needs credentials: *access.Unauthenticated for one that gets no further, whatever else it
+	// carries. Nil: there is no gate.
+	Gate func(*http.Request) error
 	// ClientAddr tells where a caller is, through proxies that are trusted. Nil: where the connection comes from.
 	ClientAddr func(*http.Request) netip.Addr
 
@@ -129,6 +132,7 @@ type Server struct {
 	batches chan struct{} // one for each batch that is worked on
 
 	bearers, ambient []Authenticator
+	gate             func(*http.Request) error
 	clientAddr       func(*http.Request) netip.Addr
 	guessing         *guessing
 
@@ -151,8 +155,11 @@ func New(cfg Config) (*Server, error) {
 	s := &Server{
 		ca: cfg.CA, log: cfg.Log, now: cfg.Now, newID: cfg.NewID, metrics: cfg.Metrics, version: cfg.Version,
 		bearers: append([]Authenticator{tokenAuthenticator{cfg.Tokens}}, cfg.Bearers...), ambient: cfg.Ambient,
-		clientAddr: cfg.ClientAddr, guessing: newGuessing(cfg.Now),
+		gate: cfg.Gate, clientAddr: cfg.ClientAddr, guessing: newGuessing(cfg.Now),
 		maxBody: cfg.MaxBody, rates: newRates(cfg.RateLimit, cfg.Now), batches: make(chan struct{}, batchesAtOnce),
+	}
+	if s.gate == nil {
+		s.gate = func(*http.Request) error { return nil }
 	}
 	if s.clientAddr == nil {
 		s.clientAddr = remoteAddr

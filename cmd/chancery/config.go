@@ -51,6 +51,12 @@ type Config struct {
 	Listen ListenConfig `yaml:"listen" envPrefix:"LISTEN_"`
 	// TLS is about the API's own certificate.
 	TLS TLSConfig `yaml:"tls" envPrefix:"TLS_"`
+	// Identities are the rules by which callers come in without an API token; the first that fits counts.
+	Identities []IdentityConfig `yaml:"identities"`
+	// Clients says which client certificates are looked at.
+	Clients ClientsConfig `yaml:"clients" envPrefix:"CLIENTS_"`
+	// Proxies names the proxies whose headers count.
+	Proxies ProxiesConfig `yaml:"proxies" envPrefix:"PROXIES_"`
 	// Limits bound what a caller can ask for.
 	Limits LimitsConfig `yaml:"limits" envPrefix:"LIMITS_"`
 	// Revocation says how many certificates are revoked by one order.
@@ -162,6 +168,8 @@ type ListenConfig struct {
 	Distribution string `yaml:"distribution" env:"DISTRIBUTION"`
 	// Operations is for health and metrics; keep it on loopback. Default: 127.0.0.1:8081.
 	Operations string `yaml:"operations" env:"OPERATIONS"`
+	// Local is the path of a Unix socket for callers of this machine, whom identities let in by their user. Default: none.
+	Local string `yaml:"local" env:"LOCAL"`
 }
 
 // TLSConfig is about the API's own certificate, which the default authority issues at start and renews.
@@ -196,6 +204,7 @@ func defaultConfig() Config {
 		Database:   DatabaseConfig{MaxConnections: 16, MaxClockSkew: strictyaml.Duration(30 * time.Second)},
 		HSM:        KeysConfig{Isolation: isolationNone, HSMConfig: HSMConfig{Sessions: 8}},
 		Listen:     ListenConfig{API: "127.0.0.1:8443", Distribution: "127.0.0.1:8080", Operations: "127.0.0.1:8081"},
+		Clients:    ClientsConfig{Mode: clientsOff},
 		CAA:        CAAConfig{Timeout: "10s"},
 		CRLs:       CRLsConfig{S3: S3Config{Region: defaultRegion}},
 		TLS:        TLSConfig{Names: []string{"localhost", "127.0.0.1", "::1"}},
@@ -261,6 +270,7 @@ func (c *Config) resolvePaths(dir string) {
 	c.HSM.resolvePaths(dir)
 	c.Transparency.resolvePaths(dir)
 	c.CRLs.resolvePaths(dir)
+	c.resolveIdentityPaths(dir)
 	for i := range c.Tokens {
 		c.Tokens[i].resolvePaths(dir)
 	}
@@ -310,6 +320,7 @@ func (c *Config) validate(doc *strictyaml.Document) {
 			doc.Refuse(field, "write host:port, for example 127.0.0.1:8443", "%q is not an address", address)
 		}
 	}
+	c.validateIdentities(doc)
 	c.Transparency.validate(doc)
 	c.CRLs.validate(doc, c.Authorities)
 	c.Archive.validate(doc)

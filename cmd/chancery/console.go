@@ -19,7 +19,7 @@ import (
 )
 
 // openProviders makes the identity providers of the configuration. None is asked yet: the service starts while they are away.
-func (s *service) openProviders(rules access.Rules) error {
+func (s *service) openProviders() error {
 	var issuers []oidc.Issuer
 	for _, o := range s.cfg.OIDC {
 		issuer, err := o.issuer()
@@ -29,7 +29,7 @@ func (s *service) openProviders(rules access.Rules) error {
 		issuers = append(issuers, issuer)
 	}
 	var err error
-	s.providers, err = oidc.New(oidc.Config{Issuers: issuers, Rules: rules, Log: s.log, Now: s.env.Now})
+	s.providers, err = oidc.New(oidc.Config{Issuers: issuers, Rules: s.cfg.rules(), Log: s.log, Now: s.env.Now})
 	return err
 }
 
