@@ -58,7 +58,12 @@ func (q *queueStack) serveHere(name string, more func(api string) string) *here 
 			t.Errorf("replica %s: %v\n%s", name, err, h.log)
 		}
 	}
-	t.Cleanup(h.stop)
+	t.Cleanup(func() {
+		h.stop()
+		if t.Failed() {
+			t.Log(h.log)
+		}
+	})
 	return h
 }
 
@@ -150,10 +155,10 @@ identities:
 
 // consoleConfig is the configuration of a console at a provider, for a person who approves and revokes.
 func consoleConfig(provider *oidctest.Provider, ca, secret, api string) string {
-	return fmt.Sprintf(`oidc: [{issuer: %q, ca_file: %q}]
-console: {url: %q, login: {issuer: %[1]q, client_id: %q, client_secret_file: %q}}
+	return fmt.Sprintf(`oidc: [{issuer: %[1]q, ca_file: %[2]q}]
+console: {url: %[3]q, login: {issuer: %[1]q, client_id: %[4]q, client_secret_file: %[5]q}}
 identities:
-  - {name: on call, oidc: {iss: [%[1]q], groups: [%s]}, namespace: "*", roles: [approver, revoker], person: "${email}", groups: groups}
+  - {name: on call, oidc: {iss: [%[1]q], groups: [%[6]s]}, namespace: "*", roles: [approver, revoker], person: "${email}", groups: groups}
 `, provider.URL, ca, api, oidctest.ClientID, secret, oidctest.Group)
 }
 
@@ -174,7 +179,8 @@ func TestTheConsoleInABrowser(t *testing.T) {
 		ca, first = trust(t, provider.Client, provider.URL), api
 		return consoleConfig(provider, ca, secret, api)
 	})
-	beta := q.serveHere("beta", func(string) string { return consoleConfig(provider, ca, secret, first) })
+	q.more = consoleConfig(provider, ca, secret, first)
+	beta := q.start("beta")
 
 	requester := q.tokens[access.Requester]
 	waits := q.want(alpha.call(http.MethodPost, "/api/v1/certificates", requester, map[string]string{

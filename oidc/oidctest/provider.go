@@ -64,9 +64,9 @@ func NewProvider(t testing.TB, redirect, signedOut string) *Provider {
 	return &Provider{URL: server.URL, Client: server.Client(), server: server}
 }
 
-var loginPage = template.Must(template.New("").Parse(`<!doctype html><html lang="en"><title>Identity provider</title>
+var loginPage = template.Must(template.New("").Parse(`<!doctype html><html lang="en"><title>Identity provider</title><link rel="icon" href="data:,">
 <form method="post" action="/login/username"><input type="hidden" name="id" value="{{.}}">
-<label>Name <input name="username"></label> <label>Password <input name="password" type="password"></label> <button>Sign in</button></form>`))
+<label>Name <input name="username" id="username" autocomplete="username"></label> <label>Password <input name="password" id="password" type="password" autocomplete="current-password"></label> <button>Sign in</button></form>`))
 
 func showLogin(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
