@@ -77,6 +77,12 @@ func (c *Config) validateOIDC(doc *strictyaml.Document) {
 			doc.Refuse(field+".audiences", "name what the provider writes into aud for this service", "an audience is empty")
 		}
 	}
+	for i, one := range c.Identities {
+		if one.OIDC != nil && len(c.OIDC) > 1 && len(one.OIDC["iss"]) == 0 {
+			doc.Refuse(fmt.Sprintf("identities[%d].oidc", i), "match iss too: each provider has its own idea of a group's name",
+				"with several providers, whoever runs one of them could let people in who are meant to come from another")
+		}
+	}
 	c.Console.validate(doc, c.OIDC)
 }
 

@@ -33,6 +33,7 @@ func readPages() (pages, error) {
 	frame, err := template.New("frame.html").Funcs(template.FuncMap{
 		"time": func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") },
 		"date": func(t time.Time) string { return t.UTC().Format(time.DateOnly) },
+		"span": func(d time.Duration) string { return strings.TrimSuffix(d.Round(time.Minute).String(), "0s") },
 		"hex":  hex.EncodeToString,
 		"join": func(all []string) string { return strings.Join(all, ", ") },
 	}).ParseFS(files, "pages/frame.html")
