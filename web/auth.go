@@ -1,6 +1,12 @@
 package web
 
-import "github.com/chancery-ca/chancery/access"
+import (
+	"cmp"
+	"slices"
+	"strings"
+
+	"github.com/chancery-ca/chancery/access"
+)
 
 // public marks a route that needs no credentials.
 const public access.Action = ""
@@ -50,4 +56,23 @@ var permissions = map[string]access.Action{
 	"POST /api/v1/tokens":                              access.ManageToken,
 	"POST /api/v1/tokens/{id}/rotate":                  access.ManageToken,
 	"POST /api/v1/tokens/{id}/revoke":                  access.ManageToken,
+}
+
+// Permission is one row of the table: a route of the API, and what whoever calls it must be allowed to do.
+type Permission struct {
+	Method, Path string        // the path with the version, its variable parts in braces
+	Action       access.Action // empty: everybody may, without credentials
+}
+
+// Permissions is the table, by path and method. The caller may keep and change it.
+func Permissions() []Permission {
+	table := make([]Permission, 0, len(permissions))
+	for route, action := range permissions {
+		method, path, _ := strings.Cut(route, " ")
+		table = append(table, Permission{Method: method, Path: path, Action: action})
+	}
+	slices.SortFunc(table, func(a, b Permission) int {
+		return cmp.Or(strings.Compare(a.Path, b.Path), strings.Compare(a.Method, b.Method))
+	})
+	return table
 }
