@@ -4,19 +4,23 @@ import "slices"
 
 // allowed is the table of who may do what. What does not stand here is refused.
 var allowed = map[Role][]Action{
-	Requester: {IssueCertificate, ReadCertificate, ReadProfile, EvaluateProfile, ReadAuthority, ReadRequest, ReadNamespace, ReadReceipt},
+	Requester: {
+		IssueCertificate, ReadCertificate, ReadProfile, EvaluateProfile, ReadAuthority, ReadRequest, ReadNamespace, ReadReceipt, OpenSession,
+	},
 	Approver: {
 		ReadCertificate, ReadProfile, ReadAuthority, ReadRequest, ApproveRequest, ReadNamespace, ReadPolicy, ApprovePolicy,
-		ReadRevocation, ApproveRevocation, ReadReceipt,
+		ReadRevocation, ApproveRevocation, ReadReceipt, OpenSession,
 	},
-	Revoker: {ReadCertificate, RevokeCertificate, ReadRevocation, ReadProfile, ReadAuthority, PublishCRL, ReadReceipt},
+	Revoker: {ReadCertificate, RevokeCertificate, ReadRevocation, ReadProfile, ReadAuthority, PublishCRL, ReadReceipt, OpenSession},
 	Auditor: {
-		ReadCertificate, ReadRevocation, ReadProfile, ReadAuthority, ReadRequest, ReadNamespace, ReadPolicy, ReadAudit, ReadReceipt,
+		ReadCertificate, ReadRevocation, ReadProfile, ReadAuthority, ReadRequest, ReadNamespace, ReadPolicy, ReadToken, ReadAudit, ReadReceipt,
+		OpenSession,
 	},
 	Operator: {
-		ReadCertificate, ReadRevocation, ReadProfile, ReadAuthority, ReadRequest, ReadNamespace, ChangeNamespace, ReadPolicy, ChangePolicy,
-		PublishCRL, ReadReceipt,
+		ReadCertificate, ReadRevocation, ReadProfile, ReadAuthority, ReadRequest, ReadNamespace, ChangeNamespace, ReadPolicy,
+		PublishCRL, ReadToken, ManageToken, ReadReceipt, OpenSession,
 	},
+	PolicyAdmin: {ReadCertificate, ReadProfile, EvaluateProfile, ReadAuthority, ReadNamespace, ReadPolicy, ChangePolicy, ReadReceipt, OpenSession},
 }
 
 // shared are the actions that a member of one namespace may do to what belongs to the whole authority. Certificates are not among
@@ -27,6 +31,16 @@ var shared = []Action{ReadProfile, EvaluateProfile, ReadAuthority, ReadPolicy, P
 type Grant struct {
 	Role    Role
 	Actions []Action
+}
+
+// Holders are the roles that may do an action, in the order of Roles.
+func Holders(act Action) (holders []Role) {
+	for _, r := range Roles() {
+		if slices.Contains(allowed[r], act) {
+			holders = append(holders, r)
+		}
+	}
+	return holders
 }
 
 // Table is who may do what, in the order of Roles. The caller may keep and change it.

@@ -61,6 +61,12 @@ const (
 	ArchiveMade         Kind = "archive.made"         // a month of certificates left the database for a file
 	LogKeyAdded         Kind = "log.key_added"        // a key began to sign the checkpoints of this log
 	LogSearched         Kind = "log.searched"         // somebody searched the audit log
+	TokenRotated        Kind = "token.rotated"        // an API token got a successor, and ends with the overlap
+	IdentityUsed        Kind = "identity.used"        // an actor called, for the first time in an hour on this replica
+	GlassBroken         Kind = "glass.broken"         // a local administrator came in by a rule for emergencies, and says why
+	GuessingSeen        Kind = "guessing.seen"        // credentials that are not good came from one address again and again
+	SessionOpened       Kind = "session.opened"       // a person signed in to the console
+	SessionEnded        Kind = "session.ended"        // a person signed out of it
 )
 
 // Event is what happened. Data holds strings alone, so that its canonical form is beyond doubt; numbers are written in decimal,

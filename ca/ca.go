@@ -50,11 +50,12 @@ type CA struct {
 	ocsp          *ocsp
 	mirrors       []*mirroring
 	logPlan       LogPlan
+	tokenLife     time.Duration
+	visits        *visits
 }
 
-// Config is what a CA is made of. Every field but About, PolicyPlan, Revocations, KeyLists, CAA, Metrics, Transparency, OCSP, Lists, Mirrors and
-// AuditLog
-// is required.
+// Config is what a CA is made of. Every field but About, PolicyPlan, Revocations, KeyLists, CAA, Metrics, Transparency, OCSP, Lists, Mirrors,
+// AuditLog and TokenLife is required.
 type Config struct {
 	Store       Store
 	Authorities []*Authority  // the first is the default issuer
@@ -82,6 +83,8 @@ type Config struct {
 	Mirrors map[string]CRLMirror
 	// AuditLog says who signs the checkpoints of the audit log.
 	AuditLog LogPlan
+	// TokenLife is how long an API token lasts at most that is made over the API; 0: MaxTokenLife.
+	TokenLife time.Duration
 }
 
 // Metrics counts what the authority does. A nil Metrics counts nothing.
@@ -121,7 +124,8 @@ func New(cfg Config) (*CA, error) {
 		rates: newRates(), replica: cfg.Replica, about: cfg.About, random: cfg.Random, newID: cfg.NewID, log: cfg.Log, metrics: cfg.Metrics,
 		publications: newPublications(), bulk: cfg.Revocations, jobs: newBell(), lags: newLags(), directory: newDirectory(),
 		clock: &clock{now: cfg.Now, max: cfg.MaxSkew}, mirrors: newMirrorings(cfg.Mirrors),
-		logPlan: cfg.AuditLog,
+		logPlan:   cfg.AuditLog,
+		tokenLife: cfg.TokenLife, visits: newVisits(),
 	}
 	c.now = c.clock.right
 	if err := checkTransparency(cfg.Policies, cfg.Transparency); err != nil {

@@ -31,6 +31,8 @@ type Store interface {
 	OCSPStore
 	LogStore
 	EventStore
+	TokenStore
+	SessionStore
 	// RecordEvents commits leaves that go with no other change, such as refusals of access.
 	RecordEvents(ctx context.Context, leaves ...audit.Leaf) error
 	// Ping tells whether something can be made durable now.

@@ -144,6 +144,8 @@ var outcomes = []struct {
 	{ca.ErrVotedAlready, kindConflict, 0},
 	{ca.ErrPoliciesMoved, kindConflict, shortly},
 	{ca.ErrNotLogged, kindNotLogged, shortly},
+	{ca.ErrTokenEnded, kindConflict, 0},
+	{ca.ErrNotByToken, kindConflict, 0},
 	{ca.ErrUnavailable, kindUnavailable, shortly},
 }
 

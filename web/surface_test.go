@@ -54,8 +54,16 @@ type office struct {
 	asks     [][]byte         // OCSP requests
 	answer   *ca.OCSPResponse // to all of them
 	err      error            // what every verb returns, once access has been asked
+	logins   [][32]byte
 	bulk     bulk
 	busy     func()
+
+	token             ca.APIToken
+	made              []ca.NewAPIToken
+	rotated           []ca.Rotation
+	visits            []string
+	strayed, guessers []string
+	closed            error // what keeps visits from being recorded
 }
 
 func (o *office) asked(a access.Actor, act access.Action, namespace string) error {
@@ -330,6 +338,50 @@ func (o *office) CurrentDelta(_ context.Context, name, scope string) (ca.CRLReco
 	return o.delta, o.err
 }
 
+func (o *office) OfferLogin(_ context.Context, a access.Actor, login [32]byte) (time.Time, error) {
+	o.logins = append(o.logins, login)
+	return noon.Add(ca.LoginLife), o.asked(a, access.OpenSession, a.Namespace)
+}
+
+func (o *office) APITokens(_ context.Context, a access.Actor) ([]ca.APIToken, error) {
+	return []ca.APIToken{o.token}, o.asked(a, access.ReadToken, a.Namespace)
+}
+
+func (o *office) APIToken(_ context.Context, a access.Actor, _ string) (ca.APIToken, error) {
+	return o.token, o.asked(a, access.ReadToken, a.Namespace)
+}
+
+func (o *office) CreateToken(_ context.Context, a access.Actor, n ca.NewAPIToken) (ca.APIToken, string, error) {
+	o.made = append(o.made, n)
+	return o.token, "chancery_secret", o.asked(a, access.ManageToken, a.Namespace)
+}
+
+func (o *office) RotateToken(_ context.Context, a access.Actor, r ca.Rotation) (ca.APIToken, string, error) {
+	o.rotated = append(o.rotated, r)
+	return o.token, "chancery_secret", o.asked(a, access.ManageToken, a.Namespace)
+}
+
+func (o *office) RevokeToken(_ context.Context, a access.Actor, _ string) (ca.APIToken, error) {
+	return o.token, o.asked(a, access.ManageToken, a.Namespace)
+}
+
+func (o *office) Visit(_ context.Context, a access.Actor, from netip.Addr) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.visits = append(o.visits, a.ID+" "+from.String())
+	return o.closed
+}
+
+func (o *office) Strayed(_ context.Context, a access.Actor, from netip.Prefix) error {
+	o.strayed = append(o.strayed, a.ID+" "+from.String())
+	return o.closed
+}
+
+func (o *office) Guessing(_ context.Context, from netip.Prefix, _ int) error {
+	o.guessers = append(o.guessers, from.String())
+	return nil
+}
+
 func (o *office) Ready(context.Context) error { return o.err }
 
 // ring is the tokens that these tests know.
@@ -375,7 +427,7 @@ func newSurface(t testing.TB, change ...func(*Config)) *surface {
 		}
 		s.tokens[role] = token
 		namespace := "dev"
-		if role == access.Operator || role == access.Approver { // policies belong to the whole authority
+		if role == access.Operator || role == access.Approver || role == access.PolicyAdmin { // policies belong to the whole authority
 			namespace = access.AllNamespaces
 		}
 		s.ring.actors[digest] = access.Actor{ID: "actor-" + string(role), Namespace: namespace, Roles: []access.Role{role}}
@@ -390,7 +442,7 @@ func newSurface(t testing.TB, change ...func(*Config)) *surface {
 			serial++
 			return fmt.Sprintf("request-%d", serial)
 		},
-		Metrics: NewMetrics(set.Names()), Version: "1.2.3",
+		Metrics: NewMetrics(set.Names()), Version: "1.2.3", Pages: &onePage{}, PageURL: "https://ca.dev.example",
 	}
 	for _, c := range change {
 		c(&cfg)
@@ -399,6 +451,19 @@ func newSurface(t testing.TB, change ...func(*Config)) *surface {
 		t.Fatal(err)
 	}
 	return s
+}
+
+// onePage stands where the console is.
+type onePage struct{ scope access.Scope }
+
+func (p *onePage) Routes(d Desk) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if problem := d.Admit(r, access.Actor{ID: "reader", Scope: p.scope}); problem != nil {
+			w.WriteHeader(problem.Status)
+			return
+		}
+		fmt.Fprint(w, "a page")
+	})
 }
 
 type lockedWriter struct {
@@ -473,6 +538,11 @@ func newOffice(t testing.TB) *office {
 		Version: 3, Source: ca.SourceAPI, Actor: "operator-1", At: noon, EventID: "e-4",
 	}}
 	return &office{
+		token: ca.APIToken{
+			ID: "t-1", Name: "ci", Person: "ada", Namespace: "dev", Roles: []access.Role{access.Requester}, CreatedAt: noon.Add(-time.Hour), CreatedBy: "operator-1",
+			ExpiresAt: noon.Add(time.Hour), RetiresAt: noon.Add(time.Minute), Replaces: "t-0", LastUsedAt: noon, LastUsedFrom: netip.MustParseAddr("10.0.0.7"),
+			Scope: access.Scope{Profiles: []string{"tls-server"}, Networks: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}},
+		},
 		waits: waits, spaces: spaces,
 		outcome: ca.Outcome{Certificate: stored, Chain: [][]byte{leaf, issuing}}, found: stored,
 		page: ca.Page{Certificates: []ca.Certificate{stored}, Next: "more"},

@@ -22,6 +22,7 @@ import (
 	"github.com/chancery-ca/chancery/access"
 	"github.com/chancery-ca/chancery/ca"
 	"github.com/chancery-ca/chancery/ceremony"
+	"github.com/chancery-ca/chancery/client"
 	"github.com/chancery-ca/chancery/hsm"
 	"github.com/chancery-ca/chancery/storage"
 	"github.com/chancery-ca/chancery/storage/postgres"
@@ -34,6 +35,8 @@ const (
 	devLabel     = "chancery-dev"
 
 	devResponderLabel = devIssuer + "-ocsp"
+
+	devConsoleRole = access.Revoker // whom the link to the console signs in: a first certificate is looked at, and revoked
 )
 
 type devOptions struct {
@@ -150,7 +153,7 @@ func (a *app) dev(ctx context.Context, o devOptions) (err error) {
 	}
 	err = service.serve(ctx, cfg, listeners, nil, func() {
 		if !o.once {
-			a.greet(home, d)
+			a.greet(ctx, home, d)
 			played <- nil
 			return
 		}
@@ -227,6 +230,7 @@ func (d devFile) config(cluster postgres.Cluster, home string, o devOptions) Con
 			c.TLS.Names = append(c.TLS.Names, host)
 		}
 	}
+	c.Console.URL = d.API
 	c.Log = LogConfig{Level: "info", Format: "json"}
 	if o.verbose {
 		c.Log.Format = "text"
@@ -431,9 +435,8 @@ func (a *app) devTokens(ctx context.Context, d *devFile, store *storage.Store) e
 		if role == access.Requester {
 			namespace = devNamespace
 		}
-		token, err := a.createToken(ctx, store, storage.Token{
-			ID: newID(), Name: "dev " + string(role), Person: "dev " + string(role), Namespace: namespace, Roles: []access.Role{role},
-			CreatedAt: a.Now(), ExpiresAt: a.Now().Add(10 * 365 * 24 * time.Hour),
+		token, err := a.createToken(ctx, store, ca.NewAPIToken{
+			Name: "dev " + string(role), Namespace: namespace, Roles: []access.Role{role}, Life: 10 * 365 * 24 * time.Hour,
 		}, "dev")
 		if err != nil {
 			return err
@@ -444,18 +447,21 @@ func (a *app) devTokens(ctx context.Context, d *devFile, store *storage.Store) e
 }
 
 // greet prints how to use what is running.
-func (a *app) greet(home string, d devFile) {
+func (a *app) greet(ctx context.Context, home string, d devFile) {
+	page := a.devConsole(ctx, d)
 	_ = a.print(d, func(w io.Writer) {
 		fmt.Fprintf(w, `
 Chancery is running. Stop it with Ctrl-C; start it again and it finds everything as it was.
 
+  console        %s
+                 (the link opens it once, as %s; another: chancery console login --as ROLE)
   API            %s/api/v1        (reference: %s/api/v1/docs)
   distribution   %s
   health         %s/readyz
   everything     %s
 
 API tokens, one for each role:
-`, d.API, d.API, d.Distribution, d.Operations, filepath.Join(home, "dev.json"))
+`, page, devConsoleRole, d.API, d.API, d.Distribution, d.Operations, filepath.Join(home, "dev.json"))
 		for _, role := range access.Roles() {
 			fmt.Fprintf(w, "  %-11s %s\n", role, d.Tokens[string(role)])
 		}
@@ -477,4 +483,19 @@ or, without openssl and curl:
 
 `, d.CABundle, d.Tokens[string(access.Requester)], d.API, d.Distribution, d.Issuer)
 	})
+}
+
+// devConsole is a link to the console, or the page that says how to get one.
+func (a *app) devConsole(ctx context.Context, d devFile) string {
+	page := d.API + "/console/login"
+	c, err := client.New(client.Config{BaseURL: d.API, Token: d.Tokens[string(devConsoleRole)], CAFile: d.CABundle})
+	if err != nil {
+		return page
+	}
+	defer c.Close()
+	link, err := c.ConsoleLogin(ctx)
+	if err != nil {
+		return page
+	}
+	return link.URL
 }

@@ -7,20 +7,14 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"os/user"
-	"slices"
-	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/chancery-ca/chancery/access"
-	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/ca"
 	"github.com/chancery-ca/chancery/ceremony"
 	"github.com/chancery-ca/chancery/storage"
-	"github.com/chancery-ca/chancery/strictyaml"
 )
 
 func (a *app) migrateCommand() *cobra.Command {
@@ -88,14 +82,6 @@ func (a *app) withStore(ctx context.Context, path string, do func(cfg Config, st
 
 func (a *app) registrar(store ca.Store) ca.Registrar {
 	return ca.Registrar{Store: store, Now: a.Now, NewID: newID, Actor: operator()}
-}
-
-// operator is who is at the keyboard, for the audit log.
-func operator() string {
-	if u, err := user.Current(); err == nil {
-		return "local:" + u.Username
-	}
-	return "local:unknown"
 }
 
 func (a *app) authorityCommand() *cobra.Command {
@@ -234,102 +220,6 @@ func (a *app) crlCommand() *cobra.Command {
 	_ = add.MarkFlagRequired("authority")
 	cmd.AddCommand(add, a.crlPublishCommand())
 	return cmd
-}
-
-func (a *app) tokenCommand() *cobra.Command {
-	var path, name, person, namespace, roles, expires string
-	cmd := &cobra.Command{Use: "token", Short: "Create API tokens"}
-	create := &cobra.Command{
-		Use:   "create --name NAME --role ROLE[,ROLE] --namespace NAMESPACE",
-		Short: "Create an API token; it is shown once",
-		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			spec := storage.Token{ID: newID(), Name: name, Person: person, Namespace: namespace, CreatedAt: a.Now()}
-			for _, r := range strings.Split(roles, ",") {
-				role, err := access.ParseRole(strings.TrimSpace(r))
-				if err != nil {
-					return misuse{fmt.Errorf("--role: %w", err)}
-				}
-				spec.Roles = append(spec.Roles, role)
-			}
-			if expires != "" {
-				life, err := strictyaml.ParseDuration(expires)
-				if err != nil {
-					return misuse{fmt.Errorf("--expires: %w", err)}
-				}
-				spec.ExpiresAt = a.Now().Add(life)
-			}
-			if spec.Person == "" {
-				spec.Person = name
-			}
-			return a.withStore(cmd.Context(), path, func(cfg Config, store *storage.Store) error {
-				known, err := namespaceKnown(cmd.Context(), cfg, store, namespace)
-				if err != nil {
-					return err
-				}
-				if !known {
-					return misuse{fmt.Errorf("--namespace: %q is not in the configuration, nor was it set", namespace)}
-				}
-				token, err := a.createToken(cmd.Context(), store, spec, operator())
-				if err != nil {
-					return err
-				}
-				result := struct {
-					ID    string `json:"id"`
-					Token string `json:"token"`
-				}{spec.ID, token}
-				return a.print(result, func(w io.Writer) {
-					fmt.Fprintf(a.Stderr, "Token %s for %s. It is shown this once; keep it like a password.\n", spec.ID, name)
-					fmt.Fprintln(w, token)
-				})
-			})
-		},
-	}
-	configFlag(create, &path)
-	create.Flags().StringVar(&name, "name", "", "what the token is for")
-	create.Flags().StringVar(&person, "person", "", "who stands behind it (default: the name)")
-	create.Flags().StringVar(&namespace, "namespace", "", "the namespace it acts in, or * for all")
-	create.Flags().StringVar(&roles, "role", "", "requester, approver, revoker, auditor, operator; several with commas")
-	create.Flags().StringVar(&expires, "expires", "90d", "how long it lasts")
-	for _, required := range []string{"name", "namespace", "role"} {
-		_ = create.MarkFlagRequired(required)
-	}
-	cmd.AddCommand(create)
-	return cmd
-}
-
-// namespaceKnown tells whether a token can be for a namespace: one of the configuration, or one that was set while the service ran.
-func namespaceKnown(ctx context.Context, cfg Config, store *storage.Store, name string) (bool, error) {
-	if _, known := cfg.namespaces()[name]; known || name == access.AllNamespaces {
-		return true, nil
-	}
-	all, err := store.Namespaces(ctx)
-	if err != nil {
-		return false, fmt.Errorf("reading the namespaces: %w", err)
-	}
-	return slices.ContainsFunc(all, func(v ca.NamespaceVersion) bool { return v.Name == name && !v.Removed }), nil
-}
-
-// createToken makes a token and records its digest.
-func (a *app) createToken(ctx context.Context, store *storage.Store, spec storage.Token, by string) (string, error) {
-	token, digest, err := access.NewToken(a.Random)
-	if err != nil {
-		return "", err
-	}
-	roles := make([]string, len(spec.Roles))
-	for i, r := range spec.Roles {
-		roles[i] = string(r)
-	}
-	leaf, err := audit.New(audit.Event{ID: newID(), Kind: audit.TokenCreated, Time: a.Now(), Actor: by, Namespace: spec.Namespace, Data: map[string]string{
-		"token": spec.ID, "name": spec.Name, "person": spec.Person, "roles": strings.Join(roles, ","),
-	}})
-	if err != nil {
-		return "", err
-	}
-	if err := store.CreateToken(ctx, spec, digest, leaf); err != nil {
-		return "", fmt.Errorf("recording the token: %w", err)
-	}
-	return token, nil
 }
 
 // confirm asks on the terminal; it refuses where there is none, unless yes says so already.

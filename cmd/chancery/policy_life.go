@@ -28,7 +28,7 @@ approvals are needed. With a single problem nothing changes, and every problem i
 		Args: cobra.NoArgs,
 	}
 	cmd.Flags().StringVar(&comment, "comment", "", "why, for those who decide and for the audit log")
-	return a.overAPI(cmd, access.Operator, func(ctx context.Context, c *client.Client, _ []string) error {
+	return a.overAPI(cmd, access.PolicyAdmin, func(ctx context.Context, c *client.Client, _ []string) error {
 		change, err := c.ReloadPolicies(ctx, comment)
 		return a.printChange(change, err)
 	})
@@ -44,7 +44,7 @@ func (a *app) policyActivateCommand() *cobra.Command {
 	cmd.Flags().StringVar(&dir, "policies", "", "directory of profiles: the whole set")
 	cmd.Flags().StringVar(&comment, "comment", "", "why, for those who decide and for the audit log")
 	_ = cmd.MarkFlagRequired("policies")
-	return a.overAPI(cmd, access.Operator, func(ctx context.Context, c *client.Client, _ []string) error {
+	return a.overAPI(cmd, access.PolicyAdmin, func(ctx context.Context, c *client.Client, _ []string) error {
 		set, err := loadPolicies(PoliciesConfig{Directory: dir})
 		if err != nil {
 			return err

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/chancery-ca/chancery/access"
+	"github.com/chancery-ca/chancery/ca"
 	"github.com/chancery-ca/chancery/client"
 	"github.com/chancery-ca/chancery/policies"
 	"github.com/chancery-ca/chancery/storage"
@@ -81,7 +82,7 @@ func TestPoliciesAreReloaded(t *testing.T) {
 	shippedIn(t, dir)
 	s.policies = fmt.Sprintf("{directory: %q}", dir)
 	one, two := s.start("one", s.token.Module), s.start("two", s.token.Module)
-	operator := one.clientOf(s.tokens[access.Operator])
+	operator := one.clientOf(s.tokens[access.PolicyAdmin])
 	ctx := t.Context()
 	before := one.ruling(t)
 
@@ -126,7 +127,7 @@ func TestPoliciesAreReloaded(t *testing.T) {
 		t.Errorf("reloading the same: %+v, %v", change, err)
 	}
 	edit(t, profile, "Since the signal. ", "Since the call. ")
-	change, err := two.clientOf(s.tokens[access.Operator]).ReloadPolicies(ctx, "a better description")
+	change, err := two.clientOf(s.tokens[access.PolicyAdmin]).ReloadPolicies(ctx, "a better description")
 	if err != nil || change.State != "activated" || change.Activation.Number != 3 {
 		t.Fatalf("reloading: %+v, %v", change, err)
 	}
@@ -178,8 +179,8 @@ func (s *stack) approverToken(person string, roles ...access.Role) string {
 		s.t.Fatal(err)
 	}
 	defer store.Close()
-	token, err := s.app.createToken(s.t.Context(), store, storage.Token{
-		ID: newID(), Name: person, Person: person, Namespace: access.AllNamespaces, Roles: roles, CreatedAt: time.Now(),
+	token, err := s.app.createToken(s.t.Context(), store, ca.NewAPIToken{
+		Name: person, Person: person, Namespace: access.AllNamespaces, Roles: roles,
 	}, "test")
 	if err != nil {
 		s.t.Fatal(err)
@@ -196,7 +197,7 @@ func TestPoliciesNeedApprovals(t *testing.T) {
 	one := s.start("one", s.token.Module)
 	ctx := t.Context()
 	before := one.ruling(t)
-	olga := one.clientOf(s.approverToken("Olga", access.Operator, access.Approver))
+	olga := one.clientOf(s.approverToken("Olga", access.PolicyAdmin, access.Approver))
 	ann, bob := one.clientOf(s.approverToken("Ann", access.Approver)), one.clientOf(s.approverToken("Bob", access.Approver))
 	annToo := one.clientOf(s.approverToken("Ann", access.Approver))
 	status := func(err error) int {
