@@ -57,6 +57,13 @@ const (
 	ServiceStarted      Kind = "service.started"      // a replica began to serve
 	ServiceStopped      Kind = "service.stopped"      // a replica stopped in good order
 	ArchiveMade         Kind = "archive.made"         // a month of certificates left the database for a file
+	RequestExpiring     Kind = "request.expiring"     // a request has waited for long, and will soon wait no more
+	ApproverKeyAdded    Kind = "approver-key.added"   // the key of a person who approves was registered
+	ApproverKeyEnded    Kind = "approver-key.ended"   // it counts no more
+	OrderPlaced         Kind = "order.placed"         // something that cannot be undone is to be done, and waits for approvals
+	OrderApproved       Kind = "order.approved"       // a person agreed to it
+	OrderRejected       Kind = "order.rejected"       // a person ended it
+	OrderUsed           Kind = "order.used"           // it was begun to be carried out
 )
 
 // Event is what happened. Data holds strings alone, so that its canonical form is beyond doubt; numbers are written in decimal,
