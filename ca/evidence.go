@@ -148,9 +148,9 @@ func (j RevocationJob) statement(person string, approves bool) approval.Statemen
 
 func (j RevocationJob) binding() string { return fmt.Sprintf("sha256:%x", j.Digest) }
 
-// statementText is the text of the statement by which a person would approve; empty where there is none to sign.
-func statementText(s approval.Statement) string {
-	if s.Person == "" || s.Binding == "" {
+// statementText is the text of the statement by which a person would approve what another asked for; empty where there is none to sign.
+func statementText(s approval.Statement, asked string) string {
+	if s.Person == "" || s.Person == asked || s.Binding == "" {
 		return ""
 	}
 	text, err := s.Text()
@@ -160,17 +160,17 @@ func statementText(s approval.Statement) string {
 	return string(text)
 }
 
-// Statement is the text that a person signs to approve the request, when it waits.
+// Statement is the text that a person signs to approve the request, when it waits. There is none for whoever asked.
 func (s RequestState) Statement(person string) string {
-	return statementText(s.statement(person, true))
+	return statementText(s.statement(person, true), s.Actor.Person)
 }
 
-// Statement is the text that a person signs to approve the proposal.
+// Statement is the text that a person signs to approve the proposal. There is none for whoever made it.
 func (p PolicyProposal) Statement(person string) string {
-	return statementText(p.statement(person, true))
+	return statementText(p.statement(person, true), p.Person)
 }
 
-// Statement is the text that a person signs to approve the revocation.
+// Statement is the text that a person signs to approve the revocation. There is none for whoever ordered it.
 func (j RevocationJob) Statement(person string) string {
-	return statementText(j.statement(person, true))
+	return statementText(j.statement(person, true), j.Actor.Person)
 }

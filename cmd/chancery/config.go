@@ -97,12 +97,16 @@ type PoliciesConfig struct {
 type ActivationConfig struct {
 	// Approvals is how many approvers, besides whoever proposes, must agree: 0 to 10. Default: 0, what is reloaded rules at once.
 	Approvals int `yaml:"approvals" env:"APPROVALS"`
+	// Signed asks that each approval be signed by the approver's own key (chancery approver key add).
+	Signed bool `yaml:"signed" env:"SIGNED"`
 }
 
 // RevocationConfig says how many certificates are revoked by one order. All replicas must have the same.
 type RevocationConfig struct {
 	// ApproveAbove is how many certificates one person may revoke by one order: for more, another must approve. Default: 0, any number.
 	ApproveAbove int `yaml:"approve_above" env:"APPROVE_ABOVE"`
+	// Signed asks that each approval be signed by the approver's own key (chancery approver key add).
+	Signed bool `yaml:"signed" env:"SIGNED"`
 	// LotsPerSecond bounds how fast such an order is carried out, in lots of 500 certificates: 1 to 1000. Unless keys are compromised, it
 	// also rests after each lot for as long as that took, so that issuance has half of the database's time at least. Default: 10.
 	LotsPerSecond int `yaml:"lots_per_second" env:"LOTS_PER_SECOND"`

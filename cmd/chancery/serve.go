@@ -268,9 +268,10 @@ func (a *app) open(ctx context.Context, cfg Config) (_ *service, err error) {
 		Store: store, Authorities: authorities, Policies: set, KeyLists: s.lists, CAA: caaRecords, Namespaces: cfg.namespaces(),
 		MaxSkew: time.Duration(cfg.Database.MaxClockSkew), Replica: s.replica, About: ca.About{Version: version(), Host: hostName()}, Now: a.Now,
 		Random: a.Random, NewID: newID, Log: s.log, Metrics: metrics, Transparency: timestamps, OCSP: responders,
-		Revocations: ca.RevocationPlan{ApproveAbove: cfg.Revocation.ApproveAbove, LotsPerSecond: float64(cfg.Revocation.LotsPerSecond)},
+		Revocations: ca.RevocationPlan{ApproveAbove: cfg.Revocation.ApproveAbove, Signed: cfg.Revocation.Signed, LotsPerSecond: float64(cfg.Revocation.LotsPerSecond)},
 		PolicyPlan: ca.PolicyPlan{
 			Read: func() (*policies.Set, error) { return loadPolicies(cfg.Policies) }, Approvals: cfg.Policies.Activation.Approvals,
+			Signed: cfg.Policies.Activation.Signed,
 		},
 	})
 	if err != nil {
