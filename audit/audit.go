@@ -57,9 +57,10 @@ const (
 	ServiceStarted      Kind = "service.started"      // a replica began to serve
 	ServiceStopped      Kind = "service.stopped"      // a replica stopped in good order
 	ArchiveMade         Kind = "archive.made"         // a month of certificates left the database for a file
+	LogKeyAdded         Kind = "log.key_added"        // a key began to sign the checkpoints of this log
 	RequestExpiring     Kind = "request.expiring"     // a request has waited for long, and will soon wait no more
-	ApproverKeyAdded    Kind = "approver-key.added"   // the key of a person who approves was registered
-	ApproverKeyEnded    Kind = "approver-key.ended"   // it counts no more
+	ApproverKeyAdded    Kind = "approver.key_added"   // the key of a person who approves was registered
+	ApproverKeyEnded    Kind = "approver.key_ended"   // it counts no more
 	OrderPlaced         Kind = "order.placed"         // something that cannot be undone is to be done, and waits for approvals
 	OrderApproved       Kind = "order.approved"       // a person agreed to it
 	OrderRejected       Kind = "order.rejected"       // a person ended it
