@@ -61,6 +61,8 @@ type Config struct {
 	Transparency TransparencyConfig `yaml:"transparency" envPrefix:"TRANSPARENCY_"`
 	// Archive says what becomes of months whose certificates have all ended.
 	Archive ArchiveConfig `yaml:"archive" envPrefix:"ARCHIVE_"`
+	// Delivery says who gets the audit log, and who is told of what waits.
+	Delivery DeliveryConfig `yaml:"delivery" envPrefix:"DELIVERY_"`
 	// Log is about the log on standard error.
 	Log LogConfig `yaml:"log" envPrefix:"LOG_"`
 }
@@ -199,6 +201,7 @@ func defaultConfig() Config {
 		TLS:        TLSConfig{Names: []string{"localhost", "127.0.0.1", "::1"}},
 		Limits:     LimitsConfig{Body: "1MiB"},
 		Archive:    ArchiveConfig{After: defaultArchiveAfter},
+		Delivery:   DeliveryConfig{Expiring: strictyaml.Duration(defaultExpiring), GiveUp: strictyaml.Duration(defaultGiveUp)},
 		Log:        LogConfig{Level: "info", Format: "json"},
 	}
 }
@@ -257,6 +260,7 @@ func (c *Config) resolvePaths(dir string) {
 	c.HSM.resolvePaths(dir)
 	c.Transparency.resolvePaths(dir)
 	c.CRLs.resolvePaths(dir)
+	c.Delivery.resolvePaths(dir)
 	for i := range c.Tokens {
 		c.Tokens[i].resolvePaths(dir)
 	}
@@ -308,6 +312,7 @@ func (c *Config) validate(doc *strictyaml.Document) {
 	c.Transparency.validate(doc)
 	c.CRLs.validate(doc, c.Authorities)
 	c.Archive.validate(doc)
+	c.Delivery.validate(doc)
 	if len(c.TLS.Names) == 0 {
 		doc.Refuse("tls.names", "name what clients connect to", "at least one DNS name or IP address is needed")
 	}

@@ -23,6 +23,7 @@ import (
 	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/blocklist"
 	"github.com/chancery-ca/chancery/ca"
+	"github.com/chancery-ca/chancery/delivery"
 	"github.com/chancery-ca/chancery/issuance"
 	"github.com/chancery-ca/chancery/policies"
 	"github.com/chancery-ca/chancery/storage"
@@ -92,17 +93,18 @@ func (l listeners) close() {
 
 // service is everything that serves, opened.
 type service struct {
-	cfg     Config
-	env     Env
-	log     *slog.Logger
-	store   *storage.Store
-	keys    keyring
-	lists   *blocklist.Lists
-	ca      *ca.CA
-	web     *web.Server
-	metrics *web.Metrics
-	replica ca.Replica
-	tls     atomic.Pointer[tls.Certificate]
+	cfg        Config
+	env        Env
+	log        *slog.Logger
+	store      *storage.Store
+	keys       keyring
+	lists      *blocklist.Lists
+	ca         *ca.CA
+	web        *web.Server
+	metrics    *web.Metrics
+	replica    ca.Replica
+	tls        atomic.Pointer[tls.Certificate]
+	deliveries []delivery.Delivery
 }
 
 // serve opens everything, settles what an earlier run left open, and serves until the context ends. Then it takes no new requests, ends
@@ -156,6 +158,7 @@ func (a *app) serve(ctx context.Context, cfg Config, l listeners, hangups <-chan
 	ran := make(chan error, 1)
 	background.Go(func() error { ran <- s.ca.Run(loops, s.chores()...); return nil })
 	background.Go(func() error { s.reloadAt(loops, hangups); return nil })
+	background.Go(func() error { s.deliver(loops); return nil })
 	defer func() { stopLoops(); err = errors.Join(err, background.Wait()) }()
 
 	tlsConfig := web.TLSConfig(func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return s.tls.Load(), nil })
@@ -224,6 +227,9 @@ func (a *app) open(ctx context.Context, cfg Config) (_ *service, err error) {
 	}
 	set, err := loadPolicies(cfg.Policies)
 	if err != nil {
+		return nil, err
+	}
+	if s.deliveries, err = cfg.Delivery.deliveries(a.Now); err != nil {
 		return nil, err
 	}
 	caaRecords, err := cfg.CAA.open(set)
