@@ -67,6 +67,13 @@ const (
 	GuessingSeen        Kind = "guessing.seen"        // credentials that are not good came from one address again and again
 	SessionOpened       Kind = "session.opened"       // a person signed in to the console
 	SessionEnded        Kind = "session.ended"        // a person signed out of it
+	RequestExpiring     Kind = "request.expiring"     // a request has waited for long, and will soon wait no more
+	ApproverKeyAdded    Kind = "approver.key_added"   // the key of a person who approves was registered
+	ApproverKeyEnded    Kind = "approver.key_ended"   // it counts no more
+	OrderPlaced         Kind = "order.placed"         // something that cannot be undone is to be done, and waits for approvals
+	OrderApproved       Kind = "order.approved"       // a person agreed to it
+	OrderRejected       Kind = "order.rejected"       // a person ended it
+	OrderUsed           Kind = "order.used"           // it was begun to be carried out
 )
 
 // Event is what happened. Data holds strings alone, so that its canonical form is beyond doubt; numbers are written in decimal,

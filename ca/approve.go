@@ -51,7 +51,8 @@ type ApprovalRecord struct {
 	policies.Approval
 	Approved bool
 	Comment  string
-	EventID  string // of its leaf
+	EventID  string    // of its leaf
+	Evidence *Evidence // nil: it is not signed
 }
 
 // RequestState is a waiting request with what it still needs under the policies that hold now. Need is 0 where it waits no more.
@@ -59,7 +60,9 @@ type RequestState struct {
 	WaitingRequest
 	Need, Have int
 	Groups     []string             // of which an approver must be in one; empty: any approver
+	Signed     bool                 // each must sign with the own key
 	Binding    string               // names what an approval given now would be for
+	Policies   string               // digest of those that decided now
 	Reasons    []policies.Violation // what asks for approval
 	Decision   *policies.Decision   // nil where it waits no more
 }
@@ -170,6 +173,7 @@ func (c *CA) judge(ctx context.Context, w WaitingRequest) (RequestState, Request
 	var needed *policies.ApprovalNeeded
 	if _, err := decision.Grant(w.approvals()...); errors.As(err, &needed) {
 		state.Need, state.Have, state.Groups, state.Binding, state.Reasons = needed.Need, needed.Have, needed.Groups, needed.Binding, needed.Reasons
+		state.Signed, state.Policies = needed.Signed, request.PolicyDigest
 	}
 	return state, request, nil
 }
@@ -190,13 +194,16 @@ type ApproveOrder struct {
 	Request string
 	Binding string // as Request gave it; when the policies have changed since, the approval is turned down. Empty: whatever holds now
 	Comment string
+	// Signature, in PEM, is by the actor's own key over the statement that goes with the word: RequestState.Statement for an approval, the same
+	// with the other decision for a rejection. Needed where the state says so.
+	Signature []byte
 }
 
 // Approve adds an approval to a request, and with the last one that it needs issues the certificate. The policies are asked anew: under
 // changed ones earlier approvals no longer count, and what they now refuse ends as refused. Approving again is harmless, and takes up an
 // issuance that failed.
 //
-// It returns ErrNotFound, ErrDecided, ErrOwnRequest, ErrApprovalIdle, ErrBindingChanged, *policies.Refusal, *ExhaustedError, *InvalidError,
+// It returns ErrNotFound, ErrDecided, ErrOwnRequest, ErrApprovalIdle, ErrBindingChanged, ErrUnsigned, ErrSignature, *policies.Refusal, *ExhaustedError, *InvalidError,
 // *access.Denied, or an error wrapping ErrUnavailable. The approval, once recorded, stays whatever becomes of the issuance.
 func (c *CA) Approve(ctx context.Context, o ApproveOrder) (RequestState, error) {
 	w, err := c.findOpen(ctx, o)
@@ -273,7 +280,14 @@ func (c *CA) findOpen(ctx context.Context, o ApproveOrder) (WaitingRequest, erro
 
 // addApproval records the actor's approval, if it counts and is not on record.
 func (c *CA) addApproval(ctx context.Context, o ApproveOrder, state RequestState) error {
+	evidence, err := c.evidence(ctx, state.statement(o.Actor.Person, true), o.Signature, false)
+	if err != nil {
+		return err
+	}
 	approval := policies.Approval{Person: o.Actor.Person, Actor: o.Actor.ID, Groups: o.Actor.Groups, At: c.now(), Binding: state.Binding}
+	if evidence != nil {
+		approval.Key = evidence.Key.Fingerprint()
+	}
 	var still *policies.ApprovalNeeded
 	if _, err := state.Decision.Grant(append(state.approvals(), approval)...); errors.As(err, &still) && still.Have <= state.Have {
 		for _, a := range state.Approvals {
@@ -281,17 +295,22 @@ func (c *CA) addApproval(ctx context.Context, o ApproveOrder, state RequestState
 				return nil
 			}
 		}
+		if state.Signed && evidence == nil {
+			return ErrUnsigned
+		}
 		return ErrApprovalIdle
 	}
-	record := ApprovalRecord{Approval: approval, Approved: true, Comment: o.Comment, EventID: c.newID()}
+	record := ApprovalRecord{Approval: approval, Approved: true, Comment: o.Comment, EventID: c.newID(), Evidence: evidence}
 	return c.recordWord(ctx, audit.RequestApproved, o, state.WaitingRequest, record)
 }
 
 func (c *CA) recordWord(ctx context.Context, kind audit.Kind, o ApproveOrder, w WaitingRequest, a ApprovalRecord) error {
-	leaf, err := c.leafWithID(a.EventID, kind, o.Actor.ID, w.Namespace, a.At, map[string]string{
+	data := map[string]string{
 		"request": w.ID, "person": a.Person, "binding": a.Binding, "profile": w.Profile, "csr_sha256": hexSHA256(w.CSR),
 		"comment_sha256": hexSHA256([]byte(a.Comment)),
-	})
+	}
+	a.Evidence.tell(data)
+	leaf, err := c.leafWithID(a.EventID, kind, o.Actor.ID, w.Namespace, a.At, data)
 	if err != nil {
 		return err
 	}
@@ -362,9 +381,13 @@ func (c *CA) Reject(ctx context.Context, o ApproveOrder) (RequestState, error) {
 	case o.Actor.Person == "":
 		return RequestState{}, ErrOwnRequest
 	}
+	evidence, err := c.rejectionEvidence(ctx, o, w)
+	if err != nil {
+		return RequestState{}, err
+	}
 	record := ApprovalRecord{
 		Approval: policies.Approval{Person: o.Actor.Person, Actor: o.Actor.ID, Groups: o.Actor.Groups, At: c.now(), Binding: o.Binding},
-		Comment:  o.Comment, EventID: c.newID(),
+		Comment:  o.Comment, EventID: c.newID(), Evidence: evidence,
 	}
 	if err := c.recordWord(ctx, audit.RequestRejected, o, w, record); err != nil {
 		return RequestState{}, err
@@ -375,6 +398,18 @@ func (c *CA) Reject(ctx context.Context, o ApproveOrder) (RequestState, error) {
 		return RequestState{}, fmt.Errorf("reading the request: %w", err)
 	}
 	return RequestState{WaitingRequest: w}, nil
+}
+
+// rejectionEvidence verifies the signature of a rejection, which nobody needs to give: what it is over is what an approval would be.
+func (c *CA) rejectionEvidence(ctx context.Context, o ApproveOrder, w WaitingRequest) (*Evidence, error) {
+	if len(o.Signature) == 0 {
+		return nil, nil
+	}
+	state, _, err := c.judge(ctx, w)
+	if err != nil {
+		return nil, err
+	}
+	return c.evidence(ctx, state.statement(o.Actor.Person, false), o.Signature, true)
 }
 
 // ExpireWaiting ends the waiting of requests whose time has run out. Any number of replicas may do it at once.

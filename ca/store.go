@@ -24,6 +24,7 @@ type Store interface {
 	RevocationFeed
 	NamespaceStore
 	ApprovalStore
+	EvidenceStore
 	PolicyStore
 	ReplicaStore
 	LeaseStore

@@ -113,6 +113,7 @@ var factTables = []string{
 	"authorities", "requests", "certificates", "orphans", "imported_certificates", "revocations", "compromised_keys",
 	"crl_intents", "crls", "crl_deltas", "audit_leaves", "namespaces", "approvals", "policy_sets", "policy_proposals", "policy_votes", "policy_activations",
 	"revocation_lots", "revocation_votes", "audit_checkpoints", "audit_cosignatures", "audit_keys",
+	"approver_keys", "approver_key_ends", "approval_evidence", "orders", "order_votes", "order_uses",
 }
 
 // guardedTables are facts, and working tables, that only functions of the database write to.

@@ -17,6 +17,7 @@ var facts = []string{
 	"authorities", "requests", "certificates", "orphans", "imported_certificates", "revocations", "compromised_keys",
 	"crl_intents", "crls", "crl_deltas", "audit_leaves", "namespaces", "approvals", "policy_sets", "policy_proposals", "policy_votes", "policy_activations",
 	"revocation_lots", "revocation_votes", "audit_checkpoints", "audit_cosignatures", "audit_keys",
+	"approver_keys", "approver_key_ends", "approval_evidence", "orders", "order_votes", "order_uses",
 }
 
 func sqlState(err error) string {
@@ -44,6 +45,7 @@ func TestTheServiceCannotChangeFacts(t *testing.T) {
 		"policy_sets": "digest", "policy_proposals": "digest", "policy_votes": "person", "policy_activations": "digest",
 		"authorities": "name", "namespaces": "name", "approvals": "person", "revocation_lots": "job", "revocation_votes": "person", "audit_leaves": "kind", partition: "issuer",
 		"audit_checkpoints": "size", "audit_cosignatures": "size", "audit_keys": "verifier",
+		"approver_keys": "person", "approver_key_ends": "why", "approval_evidence": "person", "orders": "person", "order_votes": "person", "order_uses": "actor",
 	}
 
 	var forbidden []string

@@ -40,6 +40,7 @@ type Metrics struct {
 	leads      *prometheus.GaugeVec
 	logs       logMetrics
 	ocsp       ocspMetrics
+	delivery   deliveryMetrics
 	audit      auditMetrics
 	strangers  *prometheus.CounterVec
 	covered    prometheus.Gauge
@@ -90,6 +91,7 @@ func NewMetrics(profiles []string) *Metrics {
 		hsm:        operations,
 		logs:       newLogMetrics(registry),
 		ocsp:       newOCSPMetrics(registry),
+		delivery:   newDeliveryMetrics(registry),
 		audit:      newAuditMetrics(registry),
 		profiles:   profiles,
 		issued:     count("certificates_issued_total", "Certificates issued.", "authority", "profile"),

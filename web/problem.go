@@ -77,6 +77,7 @@ var (
 	kindKeyBusy         = kind{"idempotency-key-busy", http.StatusConflict, "The first request with this idempotency key is being worked on"}
 	kindTooLarge        = kind{"too-large", http.StatusRequestEntityTooLarge, "The request is too large"}
 	kindMediaType       = kind{"unsupported-media-type", http.StatusUnsupportedMediaType, "The media type is not read here"}
+	kindUnsigned        = kind{"signature-needed", http.StatusForbidden, "A signature by the approver's own key is needed"}
 	kindRefused         = kind{"refused", http.StatusUnprocessableEntity, "The policies refuse the request"}
 	kindBadPolicies     = kind{"unsound-policies", http.StatusUnprocessableEntity, "The policies cannot be loaded"}
 	kindTooMany         = kind{"too-many-requests", http.StatusTooManyRequests, "Too many requests"}
@@ -135,6 +136,8 @@ var outcomes = []struct {
 	{ca.ErrDecided, kindConflict, 0},
 	{ca.ErrBindingChanged, kindConflict, 0},
 	{ca.ErrOwnRequest, kindDenied, 0},
+	{ca.ErrUnsigned, kindUnsigned, 0},
+	{ca.ErrSignature, kindUnsigned, 0},
 	{ca.ErrApprovalIdle, kindDenied, 0},
 	{ca.ErrOfFile, kindConflict, 0},
 	{ca.ErrChanged, kindConflict, 0},

@@ -71,6 +71,8 @@ type Config struct {
 	OIDC []OIDCConfig `yaml:"oidc"`
 	// Console is about the pages for people.
 	Console ConsoleConfig `yaml:"console" envPrefix:"CONSOLE_"`
+	// Delivery says who gets the audit log, and who is told of what waits.
+	Delivery DeliveryConfig `yaml:"delivery" envPrefix:"DELIVERY_"`
 	// Log is about the log on standard error.
 	Log LogConfig `yaml:"log" envPrefix:"LOG_"`
 }
@@ -107,12 +109,16 @@ type PoliciesConfig struct {
 type ActivationConfig struct {
 	// Approvals is how many approvers, besides whoever proposes, must agree: 0 to 10. Default: 0, what is reloaded rules at once.
 	Approvals int `yaml:"approvals" env:"APPROVALS"`
+	// Signed asks that each approval be signed by the approver's own key (chancery approver key add).
+	Signed bool `yaml:"signed" env:"SIGNED"`
 }
 
 // RevocationConfig says how many certificates are revoked by one order. All replicas must have the same.
 type RevocationConfig struct {
 	// ApproveAbove is how many certificates one person may revoke by one order: for more, another must approve. Default: 0, any number.
 	ApproveAbove int `yaml:"approve_above" env:"APPROVE_ABOVE"`
+	// Signed asks that each approval be signed by the approver's own key (chancery approver key add).
+	Signed bool `yaml:"signed" env:"SIGNED"`
 	// LotsPerSecond bounds how fast such an order is carried out, in lots of 500 certificates: 1 to 1000. Unless keys are compromised, it
 	// also rests after each lot for as long as that took, so that issuance has half of the database's time at least. Default: 10.
 	LotsPerSecond int `yaml:"lots_per_second" env:"LOTS_PER_SECOND"`
@@ -211,6 +217,7 @@ func defaultConfig() Config {
 		Limits:     LimitsConfig{Body: "1MiB", TokenLife: strictyaml.Duration(ca.MaxTokenLife)},
 		Archive:    ArchiveConfig{After: defaultArchiveAfter},
 		Console:    defaultConsole(),
+		Delivery:   DeliveryConfig{Expiring: strictyaml.Duration(defaultExpiring), GiveUp: strictyaml.Duration(defaultGiveUp)},
 		Log:        LogConfig{Level: "info", Format: "json"},
 	}
 }
@@ -271,6 +278,7 @@ func (c *Config) resolvePaths(dir string) {
 	c.Transparency.resolvePaths(dir)
 	c.CRLs.resolvePaths(dir)
 	c.resolveIdentityPaths(dir)
+	c.Delivery.resolvePaths(dir)
 	for i := range c.Tokens {
 		c.Tokens[i].resolvePaths(dir)
 	}
@@ -324,6 +332,7 @@ func (c *Config) validate(doc *strictyaml.Document) {
 	c.Transparency.validate(doc)
 	c.CRLs.validate(doc, c.Authorities)
 	c.Archive.validate(doc)
+	c.Delivery.validate(doc)
 	if len(c.TLS.Names) == 0 {
 		doc.Refuse("tls.names", "name what clients connect to", "at least one DNS name or IP address is needed")
 	}

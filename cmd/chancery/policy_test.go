@@ -218,34 +218,34 @@ func TestPoliciesNeedApprovals(t *testing.T) {
 	}
 
 	rival, p := propose("First."), propose("Second.")
-	if _, err := olga.ApprovePolicies(ctx, p.ID, ""); status(err) != http.StatusForbidden {
+	if _, err := olga.ApprovePolicies(ctx, p.ID, client.PolicyWord{Comment: ""}); status(err) != http.StatusForbidden {
 		t.Errorf("her own proposal: %v", err)
 	}
-	if got, err := ann.ApprovePolicies(ctx, p.ID, "read it"); err != nil || got.State != "open" || len(got.Votes) != 1 {
+	if got, err := ann.ApprovePolicies(ctx, p.ID, client.PolicyWord{Comment: "read it"}); err != nil || got.State != "open" || len(got.Votes) != 1 {
 		t.Fatalf("the first approval: %+v, %v", got, err)
 	}
-	if _, err := annToo.ApprovePolicies(ctx, p.ID, ""); status(err) != http.StatusConflict {
+	if _, err := annToo.ApprovePolicies(ctx, p.ID, client.PolicyWord{Comment: ""}); status(err) != http.StatusConflict {
 		t.Errorf("the same person with another token: %v", err)
 	}
 	if one.ruling(t) != before {
 		t.Error("one approval of two is enough")
 	}
-	if got, err := bob.ApprovePolicies(ctx, p.ID, ""); err != nil || got.State != "activated" {
+	if got, err := bob.ApprovePolicies(ctx, p.ID, client.PolicyWord{Comment: ""}); err != nil || got.State != "activated" {
 		t.Fatalf("the second approval: %+v, %v", got, err)
 	}
 	if one.ruling(t) != p.Digest {
 		t.Error("what two approved does not rule")
 	}
 	// What was proposed in place of the set before is void.
-	if _, err := ann.ApprovePolicies(ctx, rival.ID, ""); status(err) != http.StatusConflict {
+	if _, err := ann.ApprovePolicies(ctx, rival.ID, client.PolicyWord{Comment: ""}); status(err) != http.StatusConflict {
 		t.Errorf("a proposal that was overtaken: %v", err)
 	}
 	before = p.Digest
 	p = propose("Third.")
-	if got, err := bob.RejectPolicies(ctx, p.ID, "too late in the year"); err != nil || got.State != "rejected" {
+	if got, err := bob.RejectPolicies(ctx, p.ID, client.PolicyWord{Comment: "too late in the year"}); err != nil || got.State != "rejected" {
 		t.Errorf("rejecting: %+v, %v", got, err)
 	}
-	if _, err := ann.ApprovePolicies(ctx, p.ID, ""); status(err) != http.StatusConflict {
+	if _, err := ann.ApprovePolicies(ctx, p.ID, client.PolicyWord{Comment: ""}); status(err) != http.StatusConflict {
 		t.Errorf("a rejected proposal: %v", err)
 	}
 

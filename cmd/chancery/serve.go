@@ -24,6 +24,7 @@ import (
 	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/blocklist"
 	"github.com/chancery-ca/chancery/ca"
+	"github.com/chancery-ca/chancery/delivery"
 	"github.com/chancery-ca/chancery/identity"
 	"github.com/chancery-ca/chancery/issuance"
 	"github.com/chancery-ca/chancery/oidc"
@@ -142,6 +143,8 @@ type service struct {
 	crls    []*identity.Lists      // of others, about their certificates
 
 	providers *oidc.Providers
+
+	deliveries []delivery.Delivery
 }
 
 // serve opens everything, settles what an earlier run left open, and serves until the context ends. Then it takes no new requests, ends
@@ -195,6 +198,7 @@ func (a *app) serve(ctx context.Context, cfg Config, l listeners, hangups <-chan
 	ran := make(chan error, 1)
 	background.Go(func() error { ran <- s.ca.Run(loops, s.chores()...); return nil })
 	background.Go(func() error { s.reloadAt(loops, hangups); return nil })
+	background.Go(func() error { s.deliver(loops); return nil })
 	defer func() { stopLoops(); err = errors.Join(err, background.Wait()) }()
 
 	tlsConfig := web.TLSConfig(func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return s.tls.Load(), nil })
@@ -271,6 +275,9 @@ func (a *app) open(ctx context.Context, cfg Config) (_ *service, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if s.deliveries, err = cfg.Delivery.deliveries(a.Now); err != nil {
+		return nil, err
+	}
 	caaRecords, err := cfg.CAA.open(set)
 	if err != nil {
 		return nil, err
@@ -314,9 +321,10 @@ func (a *app) open(ctx context.Context, cfg Config) (_ *service, err error) {
 		MaxSkew: time.Duration(cfg.Database.MaxClockSkew), Replica: s.replica, About: ca.About{Version: version(), Host: hostName()}, Now: a.Now,
 		Random: a.Random, NewID: newID, Log: s.log, Metrics: metrics, Transparency: timestamps, OCSP: responders,
 		TokenLife:   cfg.Limits.tokenLife(),
-		Revocations: ca.RevocationPlan{ApproveAbove: cfg.Revocation.ApproveAbove, LotsPerSecond: float64(cfg.Revocation.LotsPerSecond)},
+		Revocations: ca.RevocationPlan{ApproveAbove: cfg.Revocation.ApproveAbove, Signed: cfg.Revocation.Signed, LotsPerSecond: float64(cfg.Revocation.LotsPerSecond)},
 		PolicyPlan: ca.PolicyPlan{
 			Read: func() (*policies.Set, error) { return loadPolicies(cfg.Policies) }, Approvals: cfg.Policies.Activation.Approvals,
+			Signed: cfg.Policies.Activation.Signed,
 		},
 	})
 	if err != nil {
