@@ -134,7 +134,7 @@ itself, and only after writing it to its journal. The service that faces the net
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.keeper(cmd.Context(), path) },
 	}
 	cmd.Flags().StringVarP(&path, "config", "c", "keeper.yaml", "configuration file")
-	cmd.AddCommand(a.holdCommand(), a.workerCommand(), a.keeperKeysCommand(), a.verifyJournalCommand())
+	cmd.AddCommand(a.holdCommand(), a.workerCommand(), a.keeperKeysCommand(), a.verifyJournalCommand(), a.exportJournalCommand())
 	return cmd
 }
 
