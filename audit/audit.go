@@ -57,6 +57,8 @@ const (
 	ServiceStarted      Kind = "service.started"      // a replica began to serve
 	ServiceStopped      Kind = "service.stopped"      // a replica stopped in good order
 	ArchiveMade         Kind = "archive.made"         // a month of certificates left the database for a file
+	ReconcileAlarm      Kind = "reconcile.alarm"      // a signature, a record of one, or a keeper's journal, does not agree with the others
+	ReconcileDone       Kind = "reconcile.done"       // signatures were accounted for: how many, up to which entry of each journal
 )
 
 // Event is what happened. Data holds strings alone, so that its canonical form is beyond doubt; numbers are written in decimal,
