@@ -442,6 +442,9 @@ func (r *journalReading) entry(j *reconciledJournal, number int, e keeper.Journa
 
 // next is where the next run goes on.
 func (r *journalReading) next(until time.Time) reconcileState {
+	if until.Before(r.state.Until) {
+		until = r.state.Until
+	}
 	state := reconcileState{Version: reconcileStateVersion, Until: until, Journals: map[string]reconciledJournal{}}
 	for _, j := range r.report.Journals {
 		j.Results = nil
