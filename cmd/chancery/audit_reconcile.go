@@ -80,7 +80,11 @@ that something old was erased. Without a journal only the database is held again
 			if err != nil {
 				return misuse{fmt.Errorf("--grace: %w", err)}
 			}
-			return a.withStore(cmd.Context(), o.config, func(cfg Config, store *storage.Store) error {
+			role := storage.ServiceRole
+			if o.quiet {
+				role = storage.AuditorRole
+			}
+			return a.withStoreAs(cmd.Context(), o.config, role, func(cfg Config, store *storage.Store) error {
 				if o.archives == "" {
 					o.archives = cfg.Archive.Directory
 				}
@@ -105,7 +109,7 @@ that something old was erased. Without a journal only the database is held again
 	cmd.Flags().StringVar(&o.archives, "archives", "", "directory of the archives; without it, that of the configuration")
 	cmd.Flags().StringVar(&o.state, "state", "", "file that says where the last run ended; made when there is none")
 	cmd.Flags().StringVar(&o.grace, "grace", "5m", "how old a record must be for its signature to be missed: longer than a journal's copy is behind")
-	cmd.Flags().BoolVar(&o.quiet, "no-events", false, "write nothing into the audit log")
+	cmd.Flags().BoolVar(&o.quiet, "no-events", false, "write nothing into the audit log: the database is used as chancery_auditor, which can only read")
 	return cmd
 }
 
