@@ -16,6 +16,7 @@ var assembled = map[string]string{
 	`"SET ROLE " + pgx.Identifier{…}.Sanitize()`:                                      "roles cannot be arguments; the name is quoted",
 	`"GRANT " + pgx.Identifier{…}.Sanitize() + " TO " + pgx.Identifier{…}.Sanitize()`: "roles cannot be arguments; the names are quoted",
 	`sql + outlook + " FROM chosen"`:                                                  "sql is selectionQuery's",
+	`selectWaiting + condition`:                                                       "condition is one of two constants",
 	`sql + frozen`:                                                                    "sql is selectionQuery's",
 	`fmt.Fprintf(&b, "%s%d", listOrder, f.Limit + 1)`:                                 "a constant, and a number",
 	`fmt.Fprintf(&b, chosenBegin, changedBy(wish))`:                                   "changedBy is one of three constants",
