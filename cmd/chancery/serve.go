@@ -81,7 +81,7 @@ func listen(c ListenConfig) (l listeners, err error) {
 			l.close()
 			return listeners{}, fmt.Errorf("listening for %s: %w; is another chancery running here? choose another address", one.flag, err)
 		}
-		*one.to = bound
+		*one.to = web.LimitConnections(bound, web.MaxConnections)
 	}
 	return l, nil
 }
