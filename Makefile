@@ -65,10 +65,11 @@ format: ## write every Go file in gofumpt's format
 units: ## check the systemd units, where systemd is installed
 	@scripts/check-units
 
-lint: check units ## gofumpt, vet, staticcheck, govulncheck, the systemd units
+lint: check units ## gofumpt, vet, staticcheck, gosec, govulncheck, the systemd units
 	@unformatted=$$($(GO_FILES) | xargs $(TOOL) gofumpt -l) && \
 		if [ "$$unformatted" ]; then echo "not in gofumpt's format (make format):"; echo "$$unformatted"; exit 1; fi
 	$(TOOL) staticcheck ./...
+	scripts/gosec
 	scripts/vulnerabilities
 
 bench: packages ## measure the rooms, then issuance end to end with 1, 8 and 32 clients; BENCHTIME=2s

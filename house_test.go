@@ -54,8 +54,11 @@ var mayImport = map[string][]string{
 	"policies":             {"access", "csr", "strictyaml"},
 	"policies/analysis":    {"policies"},
 	"policies/trial":       {"access", "csr", "policies", "strictyaml"},
+	"reconcile":            {},
 	"revocation":           {},
-	"storage":              {"access", "approval", "archive", "audit", "ca", "csr", "issuance", "migrations", "policies", "storage/postgres"},
+	"storage": {
+		"access", "approval", "archive", "audit", "ca", "csr", "issuance", "migrations", "policies", "reconcile", "storage/postgres",
+	},
 	"storage/postgres":     {},
 	"storage/storagetest":  {"storage", "storage/postgres"},
 	"strictyaml":           {},

@@ -74,6 +74,8 @@ const (
 	OrderApproved       Kind = "order.approved"       // a person agreed to it
 	OrderRejected       Kind = "order.rejected"       // a person ended it
 	OrderUsed           Kind = "order.used"           // it was begun to be carried out
+	ReconcileAlarm      Kind = "reconcile.alarm"      // a signature, a record of one, or a keeper's journal, does not agree with the others
+	ReconcileDone       Kind = "reconcile.done"       // signatures were accounted for: how many, up to which entry of each journal
 )
 
 // Event is what happened. Data holds strings alone, so that its canonical form is beyond doubt; numbers are written in decimal,

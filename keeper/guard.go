@@ -54,6 +54,15 @@ type reading struct {
 	detail string // the serial number, the CRL number, the size of the tree
 	list   list   // of a CRL
 	size   uint64 // of a checkpoint's tree
+	status string // in an OCSP answer
+}
+
+// scope is what the journal says of the reading beside its detail.
+func (r reading) scope() string {
+	if r.kind == kindOCSP {
+		return r.status
+	}
+	return r.list.scope
 }
 
 // read parses the bytes and holds them against the policy. It changes nothing.
@@ -81,7 +90,7 @@ func (k *key) read(message []byte, now time.Time) (reading, error) {
 		}
 	case inner.PeekASN1Tag(der.Tag(1).ContextSpecific().Constructed()), inner.PeekASN1Tag(der.Tag(2).ContextSpecific().Constructed()):
 		r.kind = kindOCSP
-		r.detail, err = k.ocsp(inner, now)
+		r.detail, r.status, err = k.ocsp(inner, now)
 	default:
 		err = refuse("it is nothing that a key here signs")
 	}

@@ -469,7 +469,7 @@ func (c *client) sign(body []byte) (signature []byte, failure, err error) {
 	}
 	e.Key = h.key.Name
 	r, refused := h.guard.admit(request.message, request.hash, now)
-	e.Kind, e.Detail, e.Scope = r.kind, r.detail, r.list.scope
+	e.Kind, e.Detail, e.Scope = r.kind, r.detail, r.scope()
 	if refused != nil {
 		failure, err = c.refuse(e, fmt.Errorf("%w: key %q: %w", ErrRefused, h.key.Name, refused), now)
 		return nil, failure, err

@@ -34,6 +34,7 @@ const (
 
 	frameAnswer byte = 0x80 // what was asked for
 	frameError  byte = 0x81 // a code, and words
+	frameLogin  byte = 0x82 // of a worker, unasked: it has logged in, or has tried to
 )
 
 const (

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -129,6 +130,22 @@ const excessivePrivileges = `
 const missingPrivileges = `
 	SELECT t FROM unnest($1::text[]) AS t
 	WHERE NOT (has_table_privilege(t, 'SELECT') AND has_table_privilege(t, 'INSERT'))`
+
+// checkReader refuses a role that could change what it is to read.
+func checkReader(ctx context.Context, conn *pgx.Conn) error {
+	rows, err := conn.Query(ctx, inventingPrivileges, slices.Concat(factTables, archiveTables))
+	if err != nil {
+		return describe("checking the privileges of the role", err)
+	}
+	tables, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return describe("checking the privileges of the role", err)
+	}
+	if len(tables) > 0 {
+		return fmt.Errorf("%w: who reads as %s could change facts in %s", ErrPrivileges, AuditorRole, strings.Join(tables, ", "))
+	}
+	return nil
+}
 
 func checkPrivileges(ctx context.Context, conn *pgx.Conn) error {
 	for _, c := range []struct {

@@ -11,6 +11,6 @@ func (a *app) auditCommand() *cobra.Command {
 Each event is a leaf of a Merkle tree whose checkpoints a key in the HSM signs, so that nobody can rewrite history unseen. docs/audit.md tells
 what stands in it and how to work with it.`,
 	}
-	cmd.AddCommand(a.auditVerifyCommand(), a.auditExportCommand(), a.auditSearchCommand(), a.auditWatchCommand())
+	cmd.AddCommand(a.auditVerifyCommand(), a.auditExportCommand(), a.auditSearchCommand(), a.auditWatchCommand(), a.reconcileCommand())
 	return cmd
 }

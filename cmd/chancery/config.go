@@ -232,11 +232,15 @@ func hostName() string {
 
 // loadConfig reads, overrides and validates a configuration as a whole. Its errors name file and line of everything that is wrong.
 func loadConfig(path string, environ []string) (Config, error) {
-	data, err := os.ReadFile(path)
+	data, unfit, err := readOwn(path)
 	if err != nil {
 		return Config{}, fmt.Errorf("reading the configuration: %w", err)
 	}
-	return parseConfig(path, data, environ)
+	c, err := parseConfig(path, data, environ)
+	if err == nil && unfit != nil && holdsPassword(c.Database.URL) && strings.Contains(string(data), c.Database.URL) { // else it came from the environment
+		return Config{}, fmt.Errorf("reading the configuration: %w", unfit)
+	}
+	return c, err
 }
 
 func parseConfig(path string, data []byte, environ []string) (Config, error) {
@@ -429,11 +433,15 @@ func (d DatabaseConfig) databaseURL() (string, error) {
 	if d.URL != "" {
 		return d.URL, nil
 	}
-	data, err := os.ReadFile(d.URLFile)
+	data, unfit, err := readOwn(d.URLFile)
 	if err != nil {
 		return "", fmt.Errorf("reading the database URL: %w", err)
 	}
-	return strings.TrimSpace(string(data)), nil
+	url := strings.TrimSpace(string(data))
+	if unfit != nil && holdsPassword(url) {
+		return "", fmt.Errorf("reading the database URL: %w", unfit)
+	}
+	return url, nil
 }
 
 var bodySize = regexp.MustCompile(`^([0-9]{1,9})(|KiB|MiB)$`)

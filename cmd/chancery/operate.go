@@ -18,7 +18,7 @@ import (
 )
 
 func (a *app) migrateCommand() *cobra.Command {
-	var path, urlFile, login string
+	var path, urlFile, login, auditor string
 	cmd := &cobra.Command{
 		Use:   "migrate",
 		Short: "Bring the database's schema up to this version",
@@ -49,6 +49,11 @@ Running it again does nothing.`,
 					return err
 				}
 			}
+			if auditor != "" {
+				if err := storage.GrantAuditor(cmd.Context(), url, auditor); err != nil {
+					return err
+				}
+			}
 			result := struct {
 				Applied []string `json:"applied"`
 			}{append([]string{}, applied...)}
@@ -63,16 +68,22 @@ Running it again does nothing.`,
 	configFlag(cmd, &path)
 	cmd.Flags().StringVar(&urlFile, "database-url-file", "", "file with the URL of the database's owner, instead of the configuration's")
 	cmd.Flags().StringVar(&login, "service-login", "", "database login of the service, to be given the service's rights and no more")
+	cmd.Flags().StringVar(&auditor, "auditor-login", "", "database login of an auditor, to be able to read what is on record and to change nothing")
 	return cmd
 }
 
 // withStore opens the store of a configuration for one command.
 func (a *app) withStore(ctx context.Context, path string, do func(cfg Config, store *storage.Store) error) error {
+	return a.withStoreAs(ctx, path, storage.ServiceRole, do)
+}
+
+// withStoreAs opens it to work as a role.
+func (a *app) withStoreAs(ctx context.Context, path, role string, do func(cfg Config, store *storage.Store) error) error {
 	cfg, err := loadConfig(path, a.Environ)
 	if err != nil {
 		return err
 	}
-	store, err := openStore(ctx, cfg, slog.New(slog.DiscardHandler))
+	store, err := openStore(ctx, cfg, slog.New(slog.DiscardHandler), func(c *storage.Config) { c.Role = role })
 	if err != nil {
 		return err
 	}

@@ -57,6 +57,10 @@ func (a *app) serveCommand() *cobra.Command {
 			hangups := make(chan os.Signal, 1)
 			signal.Notify(hangups, syscall.SIGHUP)
 			defer signal.Stop(hangups)
+			if err := keepOutOfCores(); err != nil {
+				listeners.close()
+				return err
+			}
 			return a.serve(cmd.Context(), cfg, listeners, hangups, func() {})
 		},
 	}
@@ -85,7 +89,7 @@ func listen(c ListenConfig) (l listeners, err error) {
 			l.close()
 			return listeners{}, fmt.Errorf("listening for %s: %w; is another chancery running here? choose another address", one.flag, err)
 		}
-		*one.to = bound
+		*one.to = web.LimitConnections(bound, web.MaxConnections)
 	}
 	if c.Local != "" {
 		if l.local, err = listenLocal(c.Local); err != nil {
