@@ -133,7 +133,7 @@ const missingPrivileges = `
 
 // checkReader refuses a role that could change what it is to read.
 func checkReader(ctx context.Context, conn *pgx.Conn) error {
-	rows, err := conn.Query(ctx, inventingPrivileges, slices.Concat(factTables, archiveTables))
+	rows, err := conn.Query(ctx, inventingPrivileges, slices.Concat(factTables, guardedTables))
 	if err != nil {
 		return describe("checking the privileges of the role", err)
 	}
