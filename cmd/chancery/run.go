@@ -136,7 +136,7 @@ then:         chancery request      a certificate for a CSR, or for a new key`,
 		"service": {a.devCommand(), a.serveCommand(), a.keeperCommand(), a.migrateCommand(), a.healthCommand()},
 		"operate": {
 			a.hsmCommand(), a.ceremonyCommand(), a.authorityCommand(), a.namespaceCommand(), a.policyCommand(), a.crlCommand(), a.tokenCommand(),
-			a.issuanceCommand(), a.replicasCommand(), a.archiveCommand(),
+			a.issuanceCommand(), a.replicasCommand(), a.archiveCommand(), a.auditCommand(),
 		},
 		"client": {
 			a.requestCommand(), a.getCommand(), a.listCommand(), a.revokeCommand(), a.revocationCommand(), a.requestsCommand(), a.approveCommand(), a.rejectCommand(),
