@@ -23,7 +23,7 @@ const (
 // reading changes nothing, revoking again changes nothing, and an order for a certificate has an idempotency key; but for those that say that
 // they are asked once.
 func (c *Client) do(ctx context.Context, r call) (reply, error) {
-	var body []byte
+	body := r.text
 	if r.body != nil {
 		var err error
 		if body, err = json.Marshal(r.body); err != nil {
@@ -58,6 +58,8 @@ func retryable(ctx context.Context, err error) bool {
 			return true
 		case http.StatusConflict:
 			return problem.Type == TypeKeyBusy
+		case http.StatusNotFound:
+			return problem.Type == TypeNotLogged
 		}
 		return false
 	}

@@ -12,5 +12,6 @@ Each event is a leaf of a Merkle tree whose checkpoints a key in the HSM signs, 
 what stands in it and how to work with it.`,
 	}
 	cmd.AddCommand(a.auditVerifyCommand(), a.auditExportCommand(), a.auditSearchCommand(), a.auditWatchCommand(), a.reconcileCommand())
+	cmd.AddCommand(a.auditLogCommands()...)
 	return cmd
 }

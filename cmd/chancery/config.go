@@ -73,6 +73,8 @@ type Config struct {
 	Console ConsoleConfig `yaml:"console" envPrefix:"CONSOLE_"`
 	// Delivery says who gets the audit log, and who is told of what waits.
 	Delivery DeliveryConfig `yaml:"delivery" envPrefix:"DELIVERY_"`
+	// Audit says who signs the checkpoints of the audit log, and who witnesses them.
+	Audit AuditConfig `yaml:"audit" envPrefix:"AUDIT_"`
 	// Log is about the log on standard error.
 	Log LogConfig `yaml:"log" envPrefix:"LOG_"`
 }
@@ -283,6 +285,7 @@ func (c *Config) resolvePaths(dir string) {
 	c.CRLs.resolvePaths(dir)
 	c.resolveIdentityPaths(dir)
 	c.Delivery.resolvePaths(dir)
+	c.Audit.resolvePaths(dir)
 	for i := range c.Tokens {
 		c.Tokens[i].resolvePaths(dir)
 	}
@@ -325,6 +328,7 @@ func (c *Config) validate(doc *strictyaml.Document) {
 	}
 	c.validateOCSP(doc)
 	c.validateOIDC(doc)
+	c.validateAudit(doc)
 	c.CAA.validate(doc)
 	validateNamespaces(doc, c.Namespaces)
 	for field, address := range map[string]string{"listen.api": c.Listen.API, "listen.distribution": c.Listen.Distribution, "listen.operations": c.Listen.Operations} {
