@@ -23,7 +23,7 @@ type AuditConfig struct {
 	Origin string `yaml:"origin" env:"ORIGIN"`
 	// Key is the log's key. Default: none; events get their places in the log, and no checkpoint is signed.
 	Key LogKeyConfig `yaml:"key" envPrefix:"KEY_"`
-	// CheckpointEvery is how far checkpoints are apart while events come in, 200ms to 1h. Default: 2s.
+	// CheckpointEvery is how far checkpoints are apart while events come in, 1s to 1h. Default: 2s.
 	CheckpointEvery strictyaml.Duration `yaml:"checkpoint_every" env:"CHECKPOINT_EVERY"`
 	// EarlierKeys are the verifier keys that signed before Key did.
 	EarlierKeys []string `yaml:"earlier_keys"`
@@ -67,8 +67,8 @@ func (c *Config) validateAudit(doc *strictyaml.Document) {
 			doc.Refuse("audit.key.token", "name one of tokens", "%q is none of the tokens", a.Key.Token)
 		}
 	}
-	if every := time.Duration(a.every()); every < 200*time.Millisecond || every > time.Hour {
-		doc.Refuse("audit.checkpoint_every", "leave it out for 2s", "%s is not between 200ms and 1h", every)
+	if every := time.Duration(a.every()); every < time.Second || every > time.Hour {
+		doc.Refuse("audit.checkpoint_every", "leave it out for 2s", "%s is not between 1s and 1h", every)
 	}
 	for list, keys := range map[string][]string{"earlier_keys": a.EarlierKeys, "witnesses": a.Witnesses} {
 		for i, key := range keys {
@@ -156,6 +156,9 @@ func (s *service) openLog(ctx context.Context) (ca.LogPlan, error) {
 	key, err := s.keys.signer(ctx, *record, public)
 	if err != nil {
 		return plan, fmt.Errorf("opening the key of the audit log: %w", err)
+	}
+	if s.env.WrapKey != nil {
+		key = s.env.WrapKey("", key)
 	}
 	signer, ok := key.(crypto.MessageSigner)
 	if !ok {
