@@ -76,6 +76,7 @@ const (
 	OrderUsed           Kind = "order.used"           // it was begun to be carried out
 	ReconcileAlarm      Kind = "reconcile.alarm"      // a signature, a record of one, or a keeper's journal, does not agree with the others
 	ReconcileDone       Kind = "reconcile.done"       // signatures were accounted for: how many, up to which entry of each journal
+	PrivateErased       Kind = "private.erased"       // private texts of events were erased
 )
 
 // Event is what happened. Data holds strings alone, so that its canonical form is beyond doubt; numbers are written in decimal,
@@ -91,9 +92,10 @@ type Event struct {
 
 // Leaf is the canonical form of an event. Its zero value is no leaf.
 type Leaf struct {
-	id    string
-	kind  Kind
-	bytes []byte
+	id      string
+	kind    Kind
+	bytes   []byte
+	private []Private
 }
 
 // ID is the event's ID.
@@ -119,7 +121,8 @@ type leafJSON struct {
 const TimeFormat = "2006-01-02T15:04:05.000000Z"
 
 // New makes the leaf of an event. The canonical form is JSON with keys in byte order, no white space, and no escaping but what
-// RFC 8259 requires, which is what encoding/json writes for these types with HTML escaping off.
+// RFC 8259 requires, which is what encoding/json writes for these types with HTML escaping off. Of what names a person, or was written by one,
+// the leaf holds a salted digest: Private.
 func New(e Event) (Leaf, error) {
 	if e.ID == "" || e.Kind == "" || e.Time.IsZero() || e.Actor == "" {
 		return Leaf{}, errors.New("audit: an event needs an ID, a kind, a time and an actor")
@@ -134,6 +137,7 @@ func New(e Event) (Leaf, error) {
 	if err != nil {
 		return Leaf{}, err
 	}
+	e, private := conceal(e)
 	var b strings.Builder
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
@@ -147,7 +151,7 @@ func New(e Event) (Leaf, error) {
 	if len(canonical) > MaxLeaf {
 		return Leaf{}, fmt.Errorf("audit: a leaf of kind %s has %d octets, more than %d", e.Kind, len(canonical), MaxLeaf)
 	}
-	return Leaf{id: e.ID, kind: e.Kind, bytes: canonical}, nil
+	return Leaf{id: e.ID, kind: e.Kind, bytes: canonical, private: private}, nil
 }
 
 // readable replaces what is not UTF-8 by U+FFFD. JSON cannot hold it, and an event must not get lost because its caller sent such text.

@@ -307,7 +307,7 @@ func (c *CA) addApproval(ctx context.Context, o ApproveOrder, state RequestState
 func (c *CA) recordWord(ctx context.Context, kind audit.Kind, o ApproveOrder, w WaitingRequest, a ApprovalRecord) error {
 	data := map[string]string{
 		"request": w.ID, "person": a.Person, "binding": a.Binding, "profile": w.Profile, "csr_sha256": hexSHA256(w.CSR),
-		"comment_sha256": hexSHA256([]byte(a.Comment)),
+		"comment": a.Comment,
 	}
 	a.Evidence.tell(data)
 	leaf, err := c.leafWithID(a.EventID, kind, o.Actor.ID, w.Namespace, a.At, data)

@@ -328,7 +328,7 @@ func (c *CA) readyJob(j *RevocationJob) ([]audit.Leaf, error) {
 		j.Needs = 1
 	}
 	data := map[string]string{
-		"job": j.ID, "reason": j.Reason.String(), "comment_sha256": hexSHA256([]byte(j.Comment)), "person": j.Actor.Person,
+		"job": j.ID, "reason": j.Reason.String(), "comment": j.Comment, "person": j.Actor.Person,
 		"certificates": strconv.Itoa(j.Total), "certificates_sha256": hex.EncodeToString(j.Digest[:]), "needs": strconv.Itoa(j.Needs),
 	}
 	for name, value := range j.Selection {
@@ -429,7 +429,7 @@ func (c *CA) DecideOnRevocation(ctx context.Context, actor access.Actor, d Revoc
 		kind = audit.RevocationApproved
 	}
 	data := map[string]string{
-		"job": j.ID, "person": v.Person, "certificates_sha256": hex.EncodeToString(j.Digest[:]), "comment_sha256": hexSHA256([]byte(d.Comment)),
+		"job": j.ID, "person": v.Person, "certificates_sha256": hex.EncodeToString(j.Digest[:]), "comment": d.Comment,
 	}
 	evidence.tell(data)
 	leaf, err := c.leafWithID(v.EventID, kind, actor.ID, j.Namespace, v.At, data)

@@ -12,8 +12,11 @@ import (
 	"time"
 )
 
-// followPause is how often a log that has nothing new is asked. Events get their places within a second.
-const followPause = time.Second
+// A log that has nothing new is asked again after a pause: events get their places within a second.
+const (
+	followPause = time.Second
+	followPage  = 1000
+)
 
 // Follow are the events of the log from an index on, in the order of their places, each once, and then those that come. It ends with the
 // context, or with an error that waiting does not mend: a service that is away, or busy, is asked again until it is back.
@@ -47,18 +50,12 @@ func (c *Client) Follow(ctx context.Context, from int64) iter.Seq2[Event, error]
 
 // entries are the next events of the log.
 func (c *Client) entries(ctx context.Context, from int64) ([]Event, error) {
-	var page struct {
-		Entries []struct {
-			Index int64  `json:"index"`
-			Leaf  string `json:"leaf"`
-		} `json:"entries"`
-	}
-	query := given(map[string]string{"from": strconv.FormatInt(from, 10)})
-	if _, err := c.json(ctx, call{method: http.MethodGet, path: []string{"audit", "entries"}, query: query}, &page); err != nil {
+	page, err := c.LogEntries(ctx, from, from+followPage)
+	if err != nil {
 		return nil, err
 	}
-	all := make([]Event, len(page.Entries))
-	for i, entry := range page.Entries {
+	all := make([]Event, len(page))
+	for i, entry := range page {
 		if err := json.Unmarshal([]byte(entry.Leaf), &all[i]); err != nil {
 			return nil, fmt.Errorf("reading the event of index %d: %w", entry.Index, err)
 		}
@@ -69,7 +66,7 @@ func (c *Client) entries(ctx context.Context, from int64) ([]Event, error) {
 
 // LogSize is the size of the newest signed checkpoint of the audit log; 0 when there is none. Its signature is not verified.
 func (c *Client) LogSize(ctx context.Context) (int64, error) {
-	answer, err := c.do(ctx, call{method: http.MethodGet, path: []string{"audit", "checkpoint"}, accept: "text/plain"})
+	note, err := c.Checkpoint(ctx, 0)
 	var problem *Problem
 	if errors.As(err, &problem) && problem.Status == http.StatusNotFound {
 		return 0, nil
@@ -77,7 +74,7 @@ func (c *Client) LogSize(ctx context.Context) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	lines := strings.SplitN(string(answer.body), "\n", 3)
+	lines := strings.SplitN(string(note), "\n", 3)
 	if len(lines) < 3 {
 		return 0, errors.New("reading a checkpoint: it has no size")
 	}

@@ -28,6 +28,13 @@ const (
 		AND NOT EXISTS (SELECT FROM audit_backlog AS b WHERE page.id > b.after AND page.id <= b.until)
 	FROM page ORDER BY id`
 
+	selectPrivateRows = `
+	SELECT p.event_id::text, p.field, encode(p.salt, 'hex'), p.value, coalesce(s.index, -1), l.leaf
+	FROM (
+		SELECT event_id, field, salt, value FROM audit_private WHERE (event_id, field) > ($1::text::uuid, $2) ORDER BY event_id, field LIMIT $3
+	) AS p LEFT JOIN audit_leaves AS l ON l.id = p.event_id LEFT JOIN audit_sequence AS s ON s.id = p.event_id
+	ORDER BY p.event_id, p.field`
+
 	selectCertificateRows = `
 	SELECT c.serial, c.issuer, c.kind, sha256(c.der), c.event_id::text, coalesce(s.index, -1), l.leaf
 	FROM (
@@ -86,6 +93,7 @@ func (h *History) HoldRows(ctx context.Context, found func(audit.Finding), done 
 		run   func(context.Context) error
 	}{
 		{"looking for leaves outside the log", r.leaves},
+		{"holding private texts against their digests", r.private},
 		{"holding certificates against their events", r.certificates},
 		{"holding revocations against their events", r.revocations},
 		{"holding events against their rows", r.events},
@@ -126,6 +134,36 @@ func (r *rowsCheck) leaves(ctx context.Context) error {
 		if _, err := pgx.ForEachRow(rows, []any{&after, &kind, &outside}, func() error {
 			if n++; outside {
 				r.tell(audit.Unsequenced, -1, "the event %s, %s, is neither in the log nor on its way to it", uuidText(after[:]), kind)
+			}
+			return nil
+		}); err != nil {
+			return err
+		}
+		if r.saw(n); n < rowsPage {
+			return nil
+		}
+	}
+}
+
+func (r *rowsCheck) private(ctx context.Context) error {
+	event, field := "00000000-0000-0000-0000-000000000000", ""
+	var salt, value string
+	var leaf []byte
+	var index int64
+	for {
+		rows, err := r.h.pool.Query(ctx, selectPrivateRows, event, field, rowsPage)
+		if err != nil {
+			return err
+		}
+		n := 0
+		if _, err := pgx.ForEachRow(rows, []any{&event, &field, &salt, &value, &index, &leaf}, func() error {
+			n++
+			e, err := audit.Parse(leaf)
+			if err != nil && leaf != nil {
+				return nil // told by the verification of the log
+			}
+			if !(privateText{field, salt, value}).in(e) {
+				r.tell(audit.Mislabelled, index, "the text kept as %s of the event %s is not the one that was logged", field, event)
 			}
 			return nil
 		}); err != nil {

@@ -3,6 +3,7 @@ package storage
 import (
 	"bytes"
 	"context"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -33,7 +34,7 @@ const (
 	), judged AS (
 		SELECT w.id, w.leaf, (true%[2]s) AS fits, row_number() OVER (ORDER BY w.id DESC) AS place, count(*) OVER () AS walked FROM walked AS w
 	)
-	SELECT j.id::text, j.leaf, coalesce(s.index, -1), j.fits, j.walked
+	SELECT j.id::text, j.leaf, coalesce(s.index, -1), j.fits, j.walked, ` + privateOf + ` = j.id)
 	FROM judged AS j LEFT JOIN audit_sequence AS s ON s.id = j.id
 	WHERE j.fits OR j.place = j.walked ORDER BY j.id DESC LIMIT $4`
 
@@ -47,9 +48,12 @@ const (
 	), walked AS (
 		SELECT l.id, l.leaf FROM named AS n JOIN audit_leaves AS l ON l.id = n.id WHERE l.id < $1::text::uuid AND l.id >= $2::text::uuid%[1]s
 	)
-	SELECT w.id::text, w.leaf, coalesce(s.index, -1), true, 0::bigint
+	SELECT w.id::text, w.leaf, coalesce(s.index, -1), true, 0::bigint, ` + privateOf + ` = w.id)
 	FROM walked AS w LEFT JOIN audit_sequence AS s ON s.id = w.id
 	WHERE true%[2]s ORDER BY w.id DESC LIMIT $4`
+
+	// privateOf are the private texts of an event, as far as they have not been erased.
+	privateOf = `(SELECT json_agg(json_build_object('field', p.field, 'salt', encode(p.salt, 'hex'), 'value', p.value)) FROM audit_private AS p WHERE p.event_id`
 
 	// frequentKinds are those of every issuance. All others share an index.
 	frequentKinds = ` AND l.kind NOT IN ('certificate.intended', 'certificate.issued', 'key.signed')`
@@ -73,13 +77,19 @@ func (s *Store) SearchEvents(ctx context.Context, f ca.EventFilter) (page ca.Eve
 		var leaf []byte
 		var index int64
 		var fits bool
-		_, err = pgx.ForEachRow(rows, []any{&last, &leaf, &index, &fits, &walked}, func() error {
+		var private []privateText
+		_, err = pgx.ForEachRow(rows, []any{&last, &leaf, &index, &fits, &walked, &private}, func() error {
 			if !fits {
 				return nil
 			}
 			e, err := audit.Parse(leaf)
 			if err != nil {
 				return fmt.Errorf("event %s: %w", last, err)
+			}
+			for _, p := range private {
+				if p.in(e) {
+					e.Data[p.Field] = p.Value
+				}
 			}
 			page.Events = append(page.Events, ca.LoggedEvent{Event: e, Index: index})
 			return nil
@@ -161,9 +171,25 @@ func searchStatement(f ca.EventFilter) (sql string, args []any, err error) {
 		if err != nil {
 			return "", nil, err
 		}
-		fit.where("strpos(lower(convert_from(w.leaf, 'UTF8')), lower(?)) > 0", strings.Trim(value, `"`))
+		fit.where("(strpos(lower(convert_from(w.leaf, 'UTF8')), lower(?)) > 0 OR EXISTS ("+
+			"SELECT FROM audit_private AS p WHERE p.event_id = w.id AND strpos(lower(p.value), lower(?)) > 0))",
+			strings.TrimSuffix(strings.TrimPrefix(value, `"`), `"`), f.Text)
 	}
 	return fmt.Sprintf(form, walk.String(), fit.String()), fit.args, nil
+}
+
+// privateText is a private text of an event as it is kept.
+type privateText struct {
+	Field string `json:"field"`
+	Salt  string `json:"salt"`
+	Value string `json:"value"`
+}
+
+// in tells whether the text is the one that was logged with an event.
+func (p privateText) in(e audit.Event) bool {
+	one := audit.Private{Event: e.ID, Field: p.Field, Value: p.Value}
+	n, err := hex.Decode(one.Salt[:], []byte(p.Salt))
+	return err == nil && n == len(one.Salt) && one.In(e)
 }
 
 // inLeaf is a text as it stands in a leaf.

@@ -113,7 +113,7 @@ func judgeDurability(version int, fsync, fullPageWrites, commit, standbys string
 var factTables = []string{
 	"authorities", "requests", "certificates", "orphans", "imported_certificates", "revocations", "compromised_keys",
 	"crl_intents", "crls", "crl_deltas", "audit_leaves", "namespaces", "approvals", "policy_sets", "policy_proposals", "policy_votes", "policy_activations",
-	"revocation_lots", "revocation_votes", "audit_checkpoints", "audit_cosignatures", "audit_keys",
+	"revocation_lots", "revocation_votes", "audit_checkpoints", "audit_cosignatures", "audit_keys", "audit_private",
 	"approver_keys", "approver_key_ends", "approval_evidence", "orders", "order_votes", "order_uses",
 }
 

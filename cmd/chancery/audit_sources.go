@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/chancery-ca/chancery/audit"
+	"github.com/chancery-ca/chancery/client"
 	"github.com/chancery-ca/chancery/storage"
 )
 
@@ -28,20 +29,25 @@ func (f *historyFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.urlFile, "database", "", "file that holds the URL of the database, for a login that may read and no more")
 }
 
-// open opens the log in the database.
-func (f historyFlags) open(ctx context.Context, a *app) (*storage.History, error) {
+// url is the database's.
+func (f historyFlags) url(a *app) (string, error) {
 	if f.urlFile != "" {
 		url, err := os.ReadFile(f.urlFile)
 		if err != nil {
-			return nil, fmt.Errorf("reading the database's URL: %w", err)
+			return "", fmt.Errorf("reading the database's URL: %w", err)
 		}
-		return storage.OpenHistory(ctx, strings.TrimSpace(string(url)), f.workers)
+		return strings.TrimSpace(string(url)), nil
 	}
 	cfg, err := loadConfig(f.config, a.Environ)
 	if err != nil {
-		return nil, err
+		return "", err
 	}
-	url, err := cfg.Database.databaseURL()
+	return cfg.Database.databaseURL()
+}
+
+// open opens the log in the database.
+func (f historyFlags) open(ctx context.Context, a *app) (*storage.History, error) {
+	url, err := f.url(a)
 	if err != nil {
 		return nil, err
 	}
@@ -192,4 +198,64 @@ func (x *exportFiles) Close() error {
 	err := x.file.Close()
 	x.file = nil
 	return err
+}
+
+// serviceHistory is the log as the service gives it to its auditors, up to its newest checkpoint.
+type serviceHistory struct {
+	client *client.Client
+	note   []byte
+	size   int64
+
+	mu     sync.Mutex
+	from   int64
+	number int
+}
+
+// openService asks the service for its newest checkpoint.
+func openService(ctx context.Context, c *client.Client) (*serviceHistory, error) {
+	h := &serviceHistory{client: c}
+	var err error
+	if h.note, err = c.Checkpoint(ctx, 0); err != nil {
+		return nil, err
+	}
+	at, err := audit.ReadCheckpoint(h.note)
+	h.size = at.Size
+	return h, err
+}
+
+// Again begins anew.
+func (h *serviceHistory) Again(context.Context) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.from, h.number = 0, 0
+	return nil
+}
+
+// Next asks for the next run of entries.
+func (h *serviceHistory) Next(ctx context.Context) (audit.Batch, error) {
+	h.mu.Lock()
+	if h.from >= h.size && h.number > 0 {
+		h.mu.Unlock()
+		return audit.Batch{}, io.EOF
+	}
+	b := audit.Batch{Number: h.number, From: h.from, To: min(h.from+audit.BatchSize, h.size)}
+	h.number, h.from = h.number+1, b.To
+	h.mu.Unlock()
+	for next := b.From; next < b.To; {
+		page, err := h.client.LogEntries(ctx, next, b.To)
+		if err != nil {
+			return b, err
+		}
+		if len(page) == 0 {
+			break // what is missing is found
+		}
+		for _, e := range page {
+			b.Entries = append(b.Entries, audit.Entry{Index: e.Index, Leaf: []byte(e.Leaf)})
+		}
+		next = page[len(page)-1].Index + 1
+	}
+	if b.To == h.size {
+		b.Checkpoints = []audit.Note{{Text: h.note, Where: "of the service"}}
+	}
+	return b, nil
 }

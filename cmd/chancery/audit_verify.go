@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/chancery-ca/chancery/access"
 	"github.com/chancery-ca/chancery/audit"
 )
 
@@ -21,7 +22,8 @@ type auditVerifyFlags struct {
 	historyFlags
 	keys, checkpoints []string
 	since, save       string
-	rows              bool
+	rows, service     bool
+	api               apiFlags
 	waiting           time.Duration
 }
 
@@ -33,7 +35,7 @@ func (a *app) auditVerifyCommand() *cobra.Command {
 		Long: `Verify the whole history: every leaf against the tree, the tree against every signed checkpoint, each event once, and nothing missing.
 
 Without arguments the log in the database is read; any login with the role chancery_auditor will do (--database). With arguments exports are
-read, or directories of them, and nothing else is needed. --checkpoint names checkpoints that were kept outside: the history must extend each
+read, or directories of them, and nothing else is needed. With --service the service is asked, as its auditor. --checkpoint names checkpoints that were kept outside: the history must extend each
 of them, which is how a rewritten, forked or shortened log is found whoever did it. --since verifies only what came after one, and --save
 keeps the newest one for the next time:
 
@@ -43,6 +45,8 @@ The exit code is 1 when something is wrong. The first line then names the first 
 		RunE: func(cmd *cobra.Command, exports []string) error { return a.auditVerify(cmd.Context(), f, exports) },
 	}
 	f.add(cmd)
+	f.api.add(cmd)
+	cmd.Flags().BoolVar(&f.service, "service", false, "read the log from the service, as its auditor, up to the newest checkpoint")
 	cmd.Flags().StringArrayVar(&f.keys, "key", nil, "verifier key of the log, or a file of such keys; without it the source's own word is taken for it")
 	cmd.Flags().StringArrayVar(&f.checkpoints, "checkpoint", nil, "file of a signed checkpoint that the history must extend")
 	cmd.Flags().StringVar(&f.since, "since", "", "file of a signed checkpoint: verify what came after it, and that it was extended")
@@ -54,8 +58,11 @@ The exit code is 1 when something is wrong. The first line then names the first 
 }
 
 func (a *app) auditVerify(ctx context.Context, f auditVerifyFlags, exports []string) error {
-	if len(exports) > 0 && f.rows {
-		return misuse{errors.New("--rows holds the database against its log: it does not go with exports")}
+	if (len(exports) > 0 || f.service) && f.rows {
+		return misuse{errors.New("--rows holds the database against its log: it goes neither with exports nor with --service")}
+	}
+	if len(exports) > 0 && f.service {
+		return misuse{errors.New("--service reads the log from the service: it does not go with exports")}
 	}
 	v := audit.Verification{Workers: f.workers}
 	paths := slices.Clone(f.checkpoints)
@@ -102,7 +109,10 @@ func (a *app) auditVerify(ctx context.Context, f auditVerifyFlags, exports []str
 
 // readHistory verifies the source that was asked for.
 func (a *app) readHistory(ctx context.Context, f auditVerifyFlags, exports []string, keys []*audit.Verifier, v audit.Verification) (*shownHistory, *audit.Report, error) {
-	if len(exports) == 0 {
+	switch {
+	case f.service:
+		return a.readService(ctx, f, keys, v)
+	case len(exports) == 0:
 		return a.readDatabase(ctx, f, keys, v)
 	}
 	x, err := openExports(exports)
@@ -123,6 +133,28 @@ func (a *app) readHistory(ctx context.Context, f auditVerifyFlags, exports []str
 		report.Add(audit.Finding{Kind: audit.WrongRoot, Index: report.From, Until: report.Size, What: "the export says at its end that its root is " + x.End.Root})
 	}
 	return shown, report, nil
+}
+
+func (a *app) readService(ctx context.Context, f auditVerifyFlags, keys []*audit.Verifier, v audit.Verification) (*shownHistory, *audit.Report, error) {
+	c, err := a.connect(f.api, access.Auditor)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer c.Close()
+	known, err := c.LogKeys(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	shown := &shownHistory{Source: "service"}
+	if v.Open, err = a.opener(shown, keys, "the service", known); err != nil {
+		return nil, nil, err
+	}
+	h, err := openService(ctx, c)
+	if err != nil {
+		return nil, nil, err
+	}
+	report, err := a.verified(ctx, shown, h, v, h.size)
+	return shown, report, err
 }
 
 func (a *app) readDatabase(ctx context.Context, f auditVerifyFlags, keys []*audit.Verifier, v audit.Verification) (*shownHistory, *audit.Report, error) {
