@@ -278,6 +278,17 @@ identities:
 		if _, err := c.Tokens(t.Context()); err != nil {
 			t.Errorf("a local caller: %v", err)
 		}
+		two.stop()
+		owner, err := pgx.Connect(t.Context(), s.database.OwnerURL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer owner.Close(context.Background())
+		var from string
+		err = owner.QueryRow(t.Context(), `SELECT last_used_from FROM api_tokens WHERE name = 'dev auditor' AND last_used_at > now() - interval '1 hour'`).Scan(&from)
+		if err != nil || from != "127.0.0.1" {
+			t.Errorf("the last use of a token is %q, %v", from, err)
+		}
 	})
 }
 
