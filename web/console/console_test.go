@@ -88,8 +88,10 @@ func (o *office) Reject(ctx context.Context, order ca.ApproveOrder) (ca.RequestS
 func (o *office) Authorities(_ context.Context, a access.Actor) ([]ca.AuthorityState, error) {
 	return []ca.AuthorityState{
 		{AuthorityRecord: ca.AuthorityRecord{Name: nasty, CRLURL: "javascript:alert(1)"}},
-		{AuthorityRecord: ca.AuthorityRecord{Name: "issuing-1", Parent: "root-1", Online: true, CRLURL: "http://ca.dev.example/crl"}, Signing: true,
-			Current: &ca.CRLRecord{Number: big.NewInt(7), ThisUpdate: noon.Add(-2 * time.Hour), NextUpdate: noon.Add(-time.Hour)}},
+		{
+			AuthorityRecord: ca.AuthorityRecord{Name: "issuing-1", Parent: "root-1", Online: true, CRLURL: "http://ca.dev.example/crl"}, Signing: true,
+			Current: &ca.CRLRecord{Number: big.NewInt(7), ThisUpdate: noon.Add(-2 * time.Hour), NextUpdate: noon.Add(-time.Hour)},
+		},
 	}, o.asked(a, access.ReadAuthority)
 }
 
