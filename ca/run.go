@@ -52,6 +52,9 @@ func (c *CA) Run(ctx context.Context, more ...Chore) error {
 	c.every(working, publishEvery, c.publications.wake, func() { c.PublishDue(working) })
 	others.Wait()
 	c.ocsp.work.Wait()
+	if err := c.recordUses(context.WithoutCancel(ctx)); err != nil {
+		c.log.WarnContext(ctx, "when API tokens were last used is not on record", "error", err)
+	}
 	leave()
 	err := <-stayed
 	if err == nil {

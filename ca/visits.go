@@ -61,7 +61,7 @@ func (c *CA) Visit(ctx context.Context, actor access.Actor, from netip.Addr) err
 	kind, data := audit.IdentityUsed, map[string]string{"means": means, "person": actor.Person, "roles": joinRoles(actor.Roles)}
 	switch {
 	case actor.Emergency != "":
-		kind, data["reason"] = audit.GlassBroken, actor.Emergency
+		kind, data["comment"] = audit.GlassBroken, actor.Emergency
 		c.log.WarnContext(ctx, "the glass is broken: a local administrator acts by a rule for emergencies", "actor", actor.ID, "name", actor.Name,
 			"reason", actor.Emergency, "roles", joinRoles(actor.Roles))
 	case !c.visits.isNew(actor.ID, now):

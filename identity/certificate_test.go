@@ -30,12 +30,12 @@ var noon = time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
 
 // office is an authority of these tests.
 type office struct {
-	t           *testing.T
+	t           testing.TB
 	certificate *x509.Certificate
 	key         *ecdsa.PrivateKey
 }
 
-func newOffice(t *testing.T, name string, parent *office) *office {
+func newOffice(t testing.TB, name string, parent *office) *office {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -396,4 +396,31 @@ func FuzzParseList(f *testing.F) {
 			t.Fatal("a list without an end was read")
 		}
 	})
+}
+
+// BenchmarkAuthenticate is what a request costs whose caller comes by a certificate, without the look-up in the database.
+func BenchmarkAuthenticate(b *testing.B) {
+	issuing := newOffice(b, "Issuing", nil)
+	leaf := issuing.issue()
+	for _, known := range []bool{true, false} {
+		name := "known"
+		if !known {
+			name = "verified anew"
+		}
+		b.Run(name, func(b *testing.B) {
+			c := &Certificates{
+				Anchors: []Anchor{{Name: "issuing-1", Own: true, Certificates: []*x509.Certificate{issuing.certificate}}}, Rules: rules,
+				Registry: &record{issued: Issued{DER: leaf.Raw, Namespace: "web", Profile: "tls-client"}}, Now: func() time.Time { return noon },
+			}
+			r := showing(leaf)
+			for b.Loop() {
+				if !known {
+					c.verified = nil
+				}
+				if _, found, err := c.Authenticate(r); !found || err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
 }

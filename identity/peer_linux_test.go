@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"context"
 	"errors"
 	"net"
 	"net/http"
@@ -43,7 +44,9 @@ func TestWhoIsAtTheOtherEnd(t *testing.T) {
 	defer func() { _ = server.Close(); <-done }()
 	call := func(header ...string) outcome {
 		t.Helper()
-		client := http.Client{Transport: &http.Transport{Dial: func(string, string) (net.Conn, error) { return net.Dial("unix", path) }}}
+		client := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", path)
+		}}}
 		defer client.CloseIdleConnections()
 		r, err := http.NewRequest(http.MethodGet, "http://local/", nil)
 		if err != nil {
