@@ -36,7 +36,7 @@ func (s *Server) offerLogin(ctx context.Context, _ *struct{}) (*loginAnswer, err
 		return nil, err
 	}
 	if s.pages == nil {
-		return nil, newProblem(kindNotFound, "this service has no console")
+		return nil, newProblem(kindNotFound, "this service has no console: set console.url in its configuration")
 	}
 	code := rand.Text() // at least 128 bits
 	expires, err := s.ca.OfferLogin(ctx, e.actor, sha256.Sum256([]byte(code)))

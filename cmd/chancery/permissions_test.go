@@ -46,6 +46,7 @@ type matrix struct {
 
 func newMatrix(t *testing.T) *matrix {
 	m := &matrix{queueStack: newQueueStack(t), tokens: map[[2]string]client.Token{}}
+	m.more = `console: {url: "https://localhost:1"}` + "\n" // of which no page is opened here
 	m.replica = m.start("one")
 	operator := m.replica.clientOf(m.stack.tokens[access.Operator])
 	if _, err := operator.SetNamespace(t.Context(), "other", client.NamespaceSpec{DNS: []string{"other.example"}}, -1); err != nil {
@@ -135,6 +136,7 @@ func (m *matrix) probes() map[string]asking {
 		"GET /api/v1/authorities":                          {api + "/authorities", "", ofAll},
 		"GET /api/v1/authorities/{name}":                   {api + "/authorities/" + devIssuer, "", ofAll},
 		"POST /api/v1/authorities/{name}/crl":              {api + "/authorities/" + devIssuer + "/crl", `{}`, ofAll},
+		"POST /api/v1/console/logins":                      {api + "/console/logins", `{}`, own},
 		"GET /api/v1/openapi.json":                         {api + "/openapi.json", "", nobody},
 		"GET /api/v1/docs":                                 {api + "/docs", "", nobody},
 		"GET /api/v1/docs/{file}":                          {api + "/docs/init.js", "", nobody},

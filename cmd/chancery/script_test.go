@@ -48,6 +48,7 @@ func TestScripts(t *testing.T) { playScripts(t, scripts) }
 func playScripts(t *testing.T, dir string) {
 	t.Helper()
 	shared := newStack(t, storagetest.New(t), false)
+	shared.more += `console: {url: "https://ca.dev.example"}` + "\n"
 	service := shared.start("scripts", shared.token.Module)
 	tokens := t.TempDir()
 	for role, token := range shared.tokens {

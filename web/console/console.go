@@ -52,7 +52,7 @@ type Provider interface {
 
 var _ Provider = (*oidc.Login)(nil)
 
-// Path of the page that a provider sends browsers back to.
+// Callback is the path of the page that a provider sends browsers back to.
 const Callback = "/console/callback"
 
 // Config is what a Console is made of.
