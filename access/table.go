@@ -8,14 +8,17 @@ var allowed = map[Role][]Action{
 	Approver: {
 		ReadCertificate, ReadProfile, ReadAuthority, ReadRequest, ApproveRequest, ReadNamespace, ReadPolicy, ApprovePolicy,
 		ReadRevocation, ApproveRevocation, ReadReceipt,
+		ReadOrder, ApproveOrder,
 	},
 	Revoker: {ReadCertificate, RevokeCertificate, ReadRevocation, ReadProfile, ReadAuthority, PublishCRL, ReadReceipt},
 	Auditor: {
 		ReadCertificate, ReadRevocation, ReadProfile, ReadAuthority, ReadRequest, ReadNamespace, ReadPolicy, ReadAudit, ReadReceipt,
+		ReadOrder,
 	},
 	Operator: {
 		ReadCertificate, ReadRevocation, ReadProfile, ReadAuthority, ReadRequest, ReadNamespace, ChangeNamespace, ReadPolicy, ChangePolicy,
 		PublishCRL, ReadReceipt,
+		ReadOrder,
 	},
 }
 

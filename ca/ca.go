@@ -49,6 +49,7 @@ type CA struct {
 	clock         *clock
 	ocsp          *ocsp
 	mirrors       []*mirroring
+	expiring      time.Duration
 	logPlan       LogPlan
 }
 
@@ -80,6 +81,8 @@ type Config struct {
 	Lists map[string]CRLLists
 	// Mirrors are where CRLs are put besides being served, by the names under which the log speaks of them. Run puts them there.
 	Mirrors map[string]CRLMirror
+	// Expiring is how long before its end an event tells of a request that waits; 0: none does.
+	Expiring time.Duration
 	// AuditLog says who signs the checkpoints of the audit log.
 	AuditLog LogPlan
 }
@@ -120,7 +123,7 @@ func New(cfg Config) (*CA, error) {
 		keyLists: cfg.KeyLists, caa: cfg.CAA, transparency: cfg.Transparency,
 		rates: newRates(), replica: cfg.Replica, about: cfg.About, now: cfg.Now, random: cfg.Random, newID: cfg.NewID, log: cfg.Log, metrics: cfg.Metrics,
 		publications: newPublications(), bulk: cfg.Revocations, jobs: newBell(), lags: newLags(), directory: newDirectory(),
-		clock: &clock{now: cfg.Now, max: cfg.MaxSkew}, mirrors: newMirrorings(cfg.Mirrors),
+		clock: &clock{now: cfg.Now, max: cfg.MaxSkew}, mirrors: newMirrorings(cfg.Mirrors), expiring: cfg.Expiring,
 		logPlan: cfg.AuditLog,
 	}
 	if err := checkTransparency(cfg.Policies, cfg.Transparency); err != nil {

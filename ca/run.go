@@ -30,6 +30,7 @@ func (c *CA) Run(ctx context.Context, more ...Chore) error {
 		{followEvery, slog.LevelError, "following the policies that rule failed; trying again", true, c.FollowPolicies},
 		{renewResponders, slog.LevelError, "renewing an OCSP responder's certificate failed; trying again", false, c.RenewResponders},
 		{expireEvery, slog.LevelError, lookingAfterFailed, false, c.ExpireWaiting},
+		{resumeEvery, slog.LevelWarn, "telling which requests expire failed; trying again", true, c.TellExpiring},
 		{resumeEvery, slog.LevelError, lookingAfterFailed, false, c.ResumeApproved},
 		c.watchLog(),
 	}, more...) {

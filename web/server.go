@@ -49,6 +49,9 @@ type Authority interface {
 	ReloadPolicies(ctx context.Context, actor access.Actor, comment string) (ca.PolicyChange, error)
 	ChangePolicies(ctx context.Context, actor access.Actor, files []policies.File, comment string) (ca.PolicyChange, error)
 	DecideOnPolicies(ctx context.Context, actor access.Actor, d ca.PolicyDecision) (ca.PolicyProposal, error)
+	Orders(ctx context.Context, actor access.Actor) ([]ca.ActOrder, error)
+	Order(ctx context.Context, actor access.Actor, id string) (ca.ActOrder, error)
+	DecideOnOrder(ctx context.Context, actor access.Actor, d ca.OrderDecision) (ca.ActOrder, error)
 	Authorities(ctx context.Context, actor access.Actor) ([]ca.AuthorityState, error)
 	PublicAuthorities(ctx context.Context) ([]ca.AuthorityRecord, error)
 	PublicAuthority(ctx context.Context, name string) (ca.AuthorityRecord, error)
@@ -174,6 +177,7 @@ func (s *Server) routeAPI(inFlight int) error {
 		s.routeNamespaces, s.routeNamespace, s.routeSetNamespace, s.routeRemoveNamespace, s.routeProfiles, s.routeProfile, s.routeEvaluate,
 		s.routePolicies, s.routePolicySet, s.routeChangePolicies, s.routeReloadPolicies, s.routeApprovePolicies, s.routeRejectPolicies,
 		s.routeAuthorities, s.routeAuthority, s.routePublishCRL, s.routeAudit,
+		s.routeOrders, s.routeOrder, s.routeApproveOrder, s.routeRejectOrder,
 	} {
 		if err := register(api); err != nil {
 			return err

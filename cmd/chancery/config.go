@@ -61,6 +61,8 @@ type Config struct {
 	Transparency TransparencyConfig `yaml:"transparency" envPrefix:"TRANSPARENCY_"`
 	// Archive says what becomes of months whose certificates have all ended.
 	Archive ArchiveConfig `yaml:"archive" envPrefix:"ARCHIVE_"`
+	// Orders says what others must approve, of what cannot be undone.
+	Orders OrdersConfig `yaml:"orders" envPrefix:"ORDERS_"`
 	// Delivery says who gets the audit log, and who is told of what waits.
 	Delivery DeliveryConfig `yaml:"delivery" envPrefix:"DELIVERY_"`
 	// Log is about the log on standard error.
@@ -313,6 +315,7 @@ func (c *Config) validate(doc *strictyaml.Document) {
 	c.CRLs.validate(doc, c.Authorities)
 	c.Archive.validate(doc)
 	c.Delivery.validate(doc)
+	c.Orders.validate(doc)
 	if len(c.TLS.Names) == 0 {
 		doc.Refuse("tls.names", "name what clients connect to", "at least one DNS name or IP address is needed")
 	}
