@@ -45,6 +45,8 @@ const (
 	ReadPolicy        Action = "policy.read"      // the files of policies, their history, proposals
 	ChangePolicy      Action = "policy.change"    // have other policies rule, or propose them
 	ApprovePolicy     Action = "policy.approve"   // decide on a proposal
+	ReadOrder         Action = "order.read"       // orders for what cannot be undone
+	ApproveOrder      Action = "order.approve"    // decide on one
 	ReadAudit         Action = "audit.read"       // the whole log: entries, tiles, proofs, checkpoints
 	ReadReceipt       Action = "receipt.read"     // that an event of the own namespace was logged
 	ReadToken         Action = "token.read"       // whose API tokens there are, never the tokens themselves

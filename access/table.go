@@ -9,16 +9,16 @@ var allowed = map[Role][]Action{
 	},
 	Approver: {
 		ReadCertificate, ReadProfile, ReadAuthority, ReadRequest, ApproveRequest, ReadNamespace, ReadPolicy, ApprovePolicy,
-		ReadRevocation, ApproveRevocation, ReadReceipt, OpenSession,
+		ReadRevocation, ApproveRevocation, ReadOrder, ApproveOrder, ReadReceipt, OpenSession,
 	},
 	Revoker: {ReadCertificate, RevokeCertificate, ReadRevocation, ReadProfile, ReadAuthority, PublishCRL, ReadReceipt, OpenSession},
 	Auditor: {
 		ReadCertificate, ReadRevocation, ReadProfile, ReadAuthority, ReadRequest, ReadNamespace, ReadPolicy, ReadToken, ReadAudit, ReadReceipt,
-		OpenSession,
+		ReadOrder, OpenSession,
 	},
 	Operator: {
 		ReadCertificate, ReadRevocation, ReadProfile, ReadAuthority, ReadRequest, ReadNamespace, ChangeNamespace, ReadPolicy,
-		PublishCRL, ReadToken, ManageToken, ReadReceipt, OpenSession,
+		PublishCRL, ReadToken, ManageToken, ReadOrder, ReadReceipt, OpenSession,
 	},
 	PolicyAdmin: {ReadCertificate, ReadProfile, EvaluateProfile, ReadAuthority, ReadNamespace, ReadPolicy, ChangePolicy, ReadReceipt, OpenSession},
 }

@@ -91,8 +91,19 @@ type ApprovalStore interface {
 	WaitingRequests(ctx context.Context, f WaitingFilter) (page []WaitingRequest, next string, err error)
 	// OverdueRequests are at most max requests whose time to wait has run out by the database's clock.
 	OverdueRequests(ctx context.Context, max int) ([]string, error)
+	// ExpiringRequests are at most max requests that wait, have waited for three quarters of their time at least, end within a span, and of
+	// which no event says so yet.
+	ExpiringRequests(ctx context.Context, within time.Duration, max int) ([]ExpiringRequest, error)
 	// ApprovedRequests are at most max requests that wait although somebody approved them at least an age ago.
 	ApprovedRequests(ctx context.Context, age time.Duration, max int) ([]string, error)
+}
+
+// ExpiringRequest is a request that will soon wait no more. Event and moment of telling so come of the request alone: all replicas tell the same.
+type ExpiringRequest struct {
+	ID, Namespace, Profile string
+	ExpiresAt              time.Time
+	EventID                string
+	At                     time.Time // since when it is to be told
 }
 
 // await records a request that needs approval.
@@ -440,6 +451,31 @@ func (c *CA) ResumeApproved(ctx context.Context) error {
 	for _, id := range approved {
 		if err := c.resume(ctx, id); err != nil {
 			c.log.WarnContext(ctx, "an approved request could not be issued; trying again", "request", id, "error", err)
+		}
+	}
+	return nil
+}
+
+// TellExpiring records of each request that will soon wait no more that it will, once, for those who are notified. Any number of replicas may
+// do it at once: they record the same.
+func (c *CA) TellExpiring(ctx context.Context) error {
+	if c.expiring == 0 {
+		return nil
+	}
+	soon, err := c.store.ExpiringRequests(ctx, c.expiring, tendBatch)
+	if err != nil {
+		return fmt.Errorf("looking for requests that expire: %w", err)
+	}
+	for _, r := range soon {
+		leaf, err := audit.New(audit.Event{
+			ID: r.EventID, Kind: audit.RequestExpiring, Time: r.At, Actor: "system", Namespace: r.Namespace,
+			Data: map[string]string{"request": r.ID, "profile": r.Profile, "expires": r.ExpiresAt.UTC().Format(time.RFC3339)},
+		})
+		if err != nil {
+			return fmt.Errorf("recording that request %s expires: %w", r.ID, err)
+		}
+		if err := c.store.RecordEvents(ctx, leaf); err != nil {
+			return fmt.Errorf("recording that request %s expires: %w", r.ID, err)
 		}
 	}
 	return nil

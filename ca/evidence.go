@@ -124,7 +124,9 @@ func (s RequestState) statement(person string, approves bool) approval.Statement
 	return approval.Statement{
 		Kind: approval.KindRequest, ID: s.ID, Approves: approves, Person: person, Expires: s.ExpiresAt, Binding: s.Binding,
 		Facts: []approval.Fact{
-			{Name: "csr_sha256", Value: hexSHA256(s.CSR)}, {Name: "policies", Value: s.Policies}, {Name: "profile", Value: s.Profile},
+			{Name: "csr_sha256", Value: hexSHA256(s.CSR)},
+			{Name: "policies", Value: s.Policies},
+			{Name: "profile", Value: s.Profile},
 			{Name: "issuer", Value: s.Issuer},
 		},
 	}

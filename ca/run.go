@@ -31,6 +31,7 @@ func (c *CA) Run(ctx context.Context, more ...Chore) error {
 		{renewResponders, slog.LevelError, "renewing an OCSP responder's certificate failed; trying again", false, c.RenewResponders},
 		{expireEvery, slog.LevelError, lookingAfterFailed, false, c.ExpireWaiting},
 		{useEvery, slog.LevelWarn, "recording when API tokens were used failed; trying again", true, c.recordUses},
+		{resumeEvery, slog.LevelWarn, "telling which requests expire failed; trying again", true, c.TellExpiring},
 		{resumeEvery, slog.LevelError, lookingAfterFailed, false, c.ResumeApproved},
 		c.watchLog(),
 	}, more...) {

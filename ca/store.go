@@ -25,6 +25,7 @@ type Store interface {
 	NamespaceStore
 	ApprovalStore
 	EvidenceStore
+	OrderStore
 	PolicyStore
 	ReplicaStore
 	LeaseStore

@@ -47,9 +47,7 @@ func (m *Mail) Send(ctx context.Context, entries []Entry) error {
 			return fmt.Errorf("sending mail: %w", err)
 		}
 	}
-	if err := client.Quit(); err != nil {
-		return nil //nolint:nilerr // the server has taken the messages; how it says goodbye matters to nobody
-	}
+	_ = client.Quit() // the server has taken the messages; how it says goodbye matters to nobody
 	return nil
 }
 
@@ -123,17 +121,31 @@ func (m *Mail) send(client *smtp.Client, e Entry) error {
 
 // subjects say in words what happened.
 var subjects = map[string]string{
-	"request.waiting": "a request waits for approval", "request.approved": "a request was approved by one person", "request.rejected": "a request was rejected",
-	"request.expired": "a request expired undecided", "request.expiring": "a request is about to expire", "request.refused": "the policies refused a request",
-	"revocation.ordered": "certificates are to be revoked", "revocation.approved": "a revocation was approved", "revocation.rejected": "a revocation was rejected",
-	"policy.proposed": "other policies are proposed", "policy.approved": "proposed policies were approved by one person", "policy.rejected": "proposed policies were rejected",
-	"policy.activated": "other policies rule", "order.placed": "an order waits for approval", "order.approved": "an order was approved by one person",
-	"order.rejected": "an order was rejected", "order.used": "an order is carried out",
+	"request.waiting":     "a request waits for approval",
+	"request.approved":    "a request was approved by one person",
+	"request.rejected":    "a request was rejected",
+	"request.expired":     "a request expired undecided",
+	"request.expiring":    "a request is about to expire",
+	"request.refused":     "the policies refused a request",
+	"revocation.ordered":  "certificates are to be revoked",
+	"revocation.approved": "a revocation was approved",
+	"revocation.rejected": "a revocation was rejected",
+	"policy.proposed":     "other policies are proposed",
+	"policy.approved":     "proposed policies were approved by one person",
+	"policy.rejected":     "proposed policies were rejected",
+	"policy.activated":    "other policies rule",
+	"order.placed":        "an order waits for approval",
+	"order.approved":      "an order was approved by one person",
+	"order.rejected":      "an order was rejected",
+	"order.used":          "an order is carried out",
 }
 
 // look says which command shows more, by the name under which the event has the identifier.
 var look = map[string]string{
-	"request": "chancery requests %s", "job": "chancery revocation show %s", "proposal": "chancery policy history    (proposal %s)", "order": "chancery order show %s",
+	"request":  "chancery requests %s",
+	"job":      "chancery revocation show %s",
+	"proposal": "chancery policy history    (proposal %s)",
+	"order":    "chancery order show %s",
 }
 
 func (m *Mail) message(e Entry) ([]byte, error) {
@@ -161,7 +173,8 @@ func (m *Mail) message(e Entry) ([]byte, error) {
 	}
 	b.WriteString("\r\n")
 	body := quotedprintable.NewWriter(&b)
-	fmt.Fprintf(body, "%s\n\n%-12s %s\n%-12s %s\n", strings.TrimPrefix(subject, "Chancery: "), "at", e.Event.Time.UTC().Format(time.RFC3339), "event", e.Event.ID)
+	fmt.Fprintf(body, "%s\n\n%-12s %s\n", strings.TrimPrefix(subject, "Chancery: "), "at", e.Event.Time.UTC().Format(time.RFC3339))
+	fmt.Fprintf(body, "%-12s %s\n", "event", e.Event.ID)
 	if e.Event.Namespace != "" {
 		fmt.Fprintf(body, "%-12s %s\n", "namespace", e.Event.Namespace)
 	}

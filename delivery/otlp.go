@@ -101,7 +101,8 @@ func (o *OTLP) encode(entries []Entry) ([]byte, error) {
 			Time: strconv.FormatInt(e.Event.Time.UnixNano(), 10), Observed: observed, Severity: info, Text: "INFO", Body: otlpValue{String: &leaf},
 			Name: string(e.Event.Kind),
 			Attributes: []otlpAttribute{
-				{"chancery.audit.index", otlpValue{Int: &index}}, otlpText("chancery.audit.event", e.Event.ID), otlpText("chancery.audit.kind", string(e.Event.Kind)),
+				{"chancery.audit.index", otlpValue{Int: &index}},
+				otlpText("chancery.audit.event", e.Event.ID), otlpText("chancery.audit.kind", string(e.Event.Kind)),
 				otlpText("chancery.audit.actor", e.Event.Actor), otlpText("chancery.audit.namespace", e.Event.Namespace),
 			},
 		}

@@ -294,7 +294,6 @@ type hook struct {
 	ids    []string
 	bodies [][]byte
 	refuse func(n int) int // status; 0: 204
-	header http.Header
 }
 
 func (h *hook) ServeHTTP(w http.ResponseWriter, r *http.Request) {

@@ -102,6 +102,16 @@ const (
 	selectOverdue = `
 	SELECT request_id::text FROM waiting_requests WHERE outcome = '' AND serial IS NULL AND expires_at <= now() ORDER BY expires_at LIMIT $1`
 
+	selectExpiring = `
+	SELECT w.request_id::text, w.namespace, w.profile, w.expires_at, e.id::text, w.expires_at - e.before
+	FROM waiting_requests AS w
+	CROSS JOIN LATERAL (
+		SELECT md5('request.expiring ' || w.request_id::text)::uuid AS id, least($1::interval, (w.expires_at - w.asked_at) / 4) AS before
+	) AS e
+	WHERE w.outcome = '' AND w.serial IS NULL AND w.expires_at > now() AND w.expires_at <= now() + $1::interval
+		AND w.expires_at - e.before <= now() AND NOT EXISTS (SELECT FROM audit_leaves AS l WHERE l.id = e.id)
+	ORDER BY w.expires_at LIMIT $2`
+
 	selectApproved = `
 	SELECT w.request_id::text FROM waiting_requests AS w
 	WHERE w.outcome = '' AND w.serial IS NULL AND w.expires_at > now()
@@ -262,6 +272,19 @@ func (s *Store) WaitingRequests(ctx context.Context, f ca.WaitingFilter) (page [
 // OverdueRequests are requests whose time to wait has run out by the database's clock.
 func (s *Store) OverdueRequests(ctx context.Context, max int) ([]string, error) {
 	return s.requestIDs(ctx, "looking for overdue requests", selectOverdue, max)
+}
+
+// ExpiringRequests are requests that will soon wait no more, and of which no event says so yet.
+func (s *Store) ExpiringRequests(ctx context.Context, within time.Duration, max int) (all []ca.ExpiringRequest, err error) {
+	err = s.read(ctx, "looking for requests that expire", func(ctx context.Context, db querier) error {
+		rows, err := db.Query(ctx, selectExpiring, within, max)
+		if err != nil {
+			return err
+		}
+		all, err = pgx.CollectRows(rows, pgx.RowToStructByPos[ca.ExpiringRequest])
+		return err
+	})
+	return all, err
 }
 
 // ApprovedRequests are requests that wait although somebody approved them at least an age ago.

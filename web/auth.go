@@ -51,6 +51,10 @@ var permissions = map[string]access.Action{
 	"POST /api/v1/policies/reload":                     access.ChangePolicy,
 	"POST /api/v1/policies/proposals/{id}/approve":     access.ApprovePolicy,
 	"POST /api/v1/policies/proposals/{id}/reject":      access.ApprovePolicy,
+	"GET /api/v1/orders":                               access.ReadOrder,
+	"GET /api/v1/orders/{id}":                          access.ReadOrder,
+	"POST /api/v1/orders/{id}/approve":                 access.ApproveOrder,
+	"POST /api/v1/orders/{id}/reject":                  access.ApproveOrder,
 	"GET /api/v1/audit/checkpoint":                     access.ReadAudit,
 	"POST /api/v1/audit/checkpoint":                    access.ReadAudit, // what counts is the signature of a witness
 	"GET /api/v1/audit/keys":                           access.ReadAudit,

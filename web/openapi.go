@@ -36,6 +36,7 @@ func (s *Server) newOpenAPI(router chi.Router) huma.API {
 				{Name: tagNamespaces, Description: "Namespaces: what teams own and may use, with quotas and rates"},
 				{Name: tagProfiles, Description: "Profiles: what can be asked for, and what would come of it"},
 				{Name: tagPolicies, Description: "Policies: which rule, which ruled, and how others come to rule"},
+				{Name: tagOrders, Description: "Orders for what cannot be undone, which persons approve"},
 				{Name: tagAuthorities, Description: "Authorities: the hierarchy, its keys and its CRLs"},
 				{Name: tagAudit, Description: "The audit log: events, checkpoints, proofs and receipts"},
 				{Name: tagTokens, Description: "API tokens: create, rotate, withdraw, and see when they were last used"},
@@ -63,6 +64,7 @@ const (
 	tagProfiles     = "profiles"
 	tagAuthorities  = "authorities"
 	tagPolicies     = "policies"
+	tagOrders       = "orders"
 	tagAudit        = "audit"
 	tagTokens       = "tokens"
 	tagConsole      = "console"

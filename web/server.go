@@ -51,6 +51,9 @@ type Authority interface {
 	ReloadPolicies(ctx context.Context, actor access.Actor, comment string) (ca.PolicyChange, error)
 	ChangePolicies(ctx context.Context, actor access.Actor, files []policies.File, comment string) (ca.PolicyChange, error)
 	DecideOnPolicies(ctx context.Context, actor access.Actor, d ca.PolicyDecision) (ca.PolicyProposal, error)
+	Orders(ctx context.Context, actor access.Actor) ([]ca.ActOrder, error)
+	Order(ctx context.Context, actor access.Actor, id string) (ca.ActOrder, error)
+	DecideOnOrder(ctx context.Context, actor access.Actor, d ca.OrderDecision) (ca.ActOrder, error)
 	Authorities(ctx context.Context, actor access.Actor) ([]ca.AuthorityState, error)
 	PublicAuthorities(ctx context.Context) ([]ca.AuthorityRecord, error)
 	PublicAuthority(ctx context.Context, name string) (ca.AuthorityRecord, error)
@@ -226,6 +229,7 @@ func (s *Server) routeAPI(inFlight int) error {
 		s.routeAuthorities, s.routeAuthority, s.routePublishCRL, s.routeAudit, s.routeEvents,
 		s.routeTokens, s.routeToken, s.routeCreateToken, s.routeRotateToken, s.routeRevokeToken,
 		s.routeOfferLogin,
+		s.routeOrders, s.routeOrder, s.routeApproveOrder, s.routeRejectOrder,
 	} {
 		if err := register(api); err != nil {
 			return err

@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"github.com/chancery-ca/chancery/access"
+	"github.com/chancery-ca/chancery/approval"
 	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/ca"
 	"github.com/chancery-ca/chancery/policies"
@@ -269,6 +270,27 @@ func (o *office) DecideOnPolicies(_ context.Context, a access.Actor, d ca.Policy
 	p.Votes = append(p.Votes, ca.PolicyVote{Person: "Bob", Approves: d.Approves, Comment: d.Comment, At: noon})
 	p.Activated = d.Approves
 	return p, o.asked(a, access.ApprovePolicy, access.AllNamespaces)
+}
+
+func (o *office) order() ca.ActOrder {
+	return ca.ActOrder{
+		ID: "o-1", Kind: ca.OrderDestroyKey, Facts: []approval.Fact{{Name: "key_label", Value: "old"}}, Binding: "sha256:aa", Needs: 1, Actor: "local:root",
+		Person: "local:root", At: noon, ExpiresAt: noon.Add(time.Hour),
+	}
+}
+
+func (o *office) Orders(_ context.Context, a access.Actor) ([]ca.ActOrder, error) {
+	return []ca.ActOrder{o.order()}, o.asked(a, access.ReadOrder, access.AllNamespaces)
+}
+
+func (o *office) Order(_ context.Context, a access.Actor, _ string) (ca.ActOrder, error) {
+	return o.order(), o.asked(a, access.ReadOrder, access.AllNamespaces)
+}
+
+func (o *office) DecideOnOrder(_ context.Context, a access.Actor, d ca.OrderDecision) (ca.ActOrder, error) {
+	order := o.order()
+	order.Votes = append(order.Votes, ca.OrderVote{Person: "Bob", Approves: d.Approves, Comment: d.Comment, At: noon})
+	return order, o.asked(a, access.ApproveOrder, access.AllNamespaces)
 }
 
 func (o *office) PublishNow(_ context.Context, a access.Actor, authority, scope string) ([]ca.CRLState, error) {

@@ -74,7 +74,7 @@ func (a *app) approvalStatementCommand() *cobra.Command {
   chancery approve ID --signature statement.sig`,
 		Args: cobra.ExactArgs(1),
 	}
-	cmd.Flags().StringVar(&kind, "kind", approval.KindRequest, "what ID is of: request, policies or revocation")
+	cmd.Flags().StringVar(&kind, "kind", approval.KindRequest, "what ID is of: request, policies, revocation or order")
 	cmd.Flags().BoolVar(&rejects, "reject", false, "the statement of a rejection")
 	return a.overAPI(cmd, access.Approver, func(ctx context.Context, c *client.Client, args []string) error {
 		of, err := findDecided(ctx, c, kind, args[0])
@@ -112,8 +112,14 @@ func findDecided(ctx context.Context, c *client.Client, kind, id string) (decide
 			return decidedOn{}, err
 		}
 		return jobDecided(j), nil
+	case approval.KindOrder:
+		o, err := c.Order(ctx, id)
+		if err != nil {
+			return decidedOn{}, err
+		}
+		return orderDecided(o), nil
 	}
-	return decidedOn{}, misuse{fmt.Errorf("--kind %q: use request, policies or revocation", kind)}
+	return decidedOn{}, misuse{fmt.Errorf("--kind %q: use request, policies, revocation or order", kind)}
 }
 
 // verifiedWord is a signed word that was verified offline.

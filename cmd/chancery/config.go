@@ -71,6 +71,8 @@ type Config struct {
 	OIDC []OIDCConfig `yaml:"oidc"`
 	// Console is about the pages for people.
 	Console ConsoleConfig `yaml:"console" envPrefix:"CONSOLE_"`
+	// Orders says what others must approve, of what cannot be undone.
+	Orders OrdersConfig `yaml:"orders" envPrefix:"ORDERS_"`
 	// Delivery says who gets the audit log, and who is told of what waits.
 	Delivery DeliveryConfig `yaml:"delivery" envPrefix:"DELIVERY_"`
 	// Audit says who signs the checkpoints of the audit log, and who witnesses them.
@@ -341,6 +343,7 @@ func (c *Config) validate(doc *strictyaml.Document) {
 	c.CRLs.validate(doc, c.Authorities)
 	c.Archive.validate(doc)
 	c.Delivery.validate(doc)
+	c.Orders.validate(doc)
 	if len(c.TLS.Names) == 0 {
 		doc.Refuse("tls.names", "name what clients connect to", "at least one DNS name or IP address is needed")
 	}

@@ -96,21 +96,27 @@ func (a *app) registrar(store ca.Store) ca.Registrar {
 }
 
 func (a *app) authorityCommand() *cobra.Command {
-	var path string
+	var path, order string
 	cmd := &cobra.Command{Use: "authority", Short: "Add, list and revoke authorities"}
 	add := &cobra.Command{
 		Use:   "add BUNDLE.authority.json...",
 		Short: "Register authorities that a ceremony made",
 		Args:  cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, bundles []string) error {
-			return a.withStore(cmd.Context(), path, func(_ Config, store *storage.Store) error {
+			return a.withStore(cmd.Context(), path, func(cfg Config, store *storage.Store) error {
 				var added []authorityJSON
+				var records []ca.AuthorityRecord
 				for _, file := range bundles {
 					bundle, err := ceremony.ReadBundle(file)
 					if err != nil {
 						return err
 					}
-					record := authorityRecord(bundle)
+					records = append(records, authorityRecord(bundle))
+				}
+				if err := a.addUnderOrder(cmd.Context(), cfg, store, records, order); err != nil {
+					return err
+				}
+				for _, record := range records {
 					if err := a.registrar(store).AddAuthority(cmd.Context(), record); err != nil {
 						return err
 					}
@@ -143,6 +149,7 @@ func (a *app) authorityCommand() *cobra.Command {
 		},
 	}
 	configFlag(add, &path)
+	add.Flags().StringVar(&order, "order", "", "the order that others have approved (orders.add_authority in the configuration)")
 	configFlag(list, &path)
 	cmd.AddCommand(add, list, a.authorityRevokeCommand())
 	return cmd

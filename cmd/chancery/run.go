@@ -140,7 +140,7 @@ then:         chancery request      a certificate for a CSR, or for a new key`,
 		},
 		"client": {
 			a.requestCommand(), a.getCommand(), a.listCommand(), a.revokeCommand(), a.revocationCommand(), a.requestsCommand(), a.approveCommand(), a.rejectCommand(),
-			a.ctCommand(), a.ocspCommand(), a.consoleCommand(), a.approvalCommand(),
+			a.ctCommand(), a.ocspCommand(), a.consoleCommand(), a.approvalCommand(), a.orderCommand(),
 		},
 	} {
 		for _, c := range commands {

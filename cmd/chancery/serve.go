@@ -327,7 +327,7 @@ func (a *app) open(ctx context.Context, cfg Config) (_ *service, err error) {
 		return nil, err
 	}
 	s.ca, err = ca.New(ca.Config{
-		Lists: cfg.CRLs.lists(), Mirrors: mirrors, AuditLog: logPlan,
+		Lists: cfg.CRLs.lists(), Mirrors: mirrors, AuditLog: logPlan, Expiring: time.Duration(cfg.Delivery.Expiring),
 		Store: store, Authorities: authorities, Policies: set, KeyLists: s.lists, CAA: caaRecords, Namespaces: cfg.namespaces(),
 		MaxSkew: time.Duration(cfg.Database.MaxClockSkew), Replica: s.replica, About: ca.About{Version: version(), Host: hostName()}, Now: a.Now,
 		Random: a.Random, NewID: newID, Log: s.log, Metrics: metrics, Transparency: timestamps, OCSP: responders,
