@@ -343,7 +343,7 @@ func TestGuardReadsCheckpoints(t *testing.T) {
 		{"ca.example/log\n10\n" + hash + "\n", false},
 		{"ca.example/log\n10\n" + hash + "\n", false},
 		{"ca.example/log\n10\n" + strings.Replace(hash, "4", "5", 1) + "\n", true}, // another of the same size
-		{"ca.example/log\n9\n" + hash + "\n", true},                               // smaller
+		{"ca.example/log\n9\n" + hash + "\n", true},                                // smaller
 		{"ca.example/log\n011\n" + hash + "\n", true},
 		{"ca.example/log\n11\n" + hash, true},
 		{"ca.example/log\n11\n" + hash + "\nmore\n", true},
