@@ -42,6 +42,8 @@ const (
 	ReadPolicy        Action = "policy.read"      // the files of policies, their history, proposals
 	ChangePolicy      Action = "policy.change"    // have other policies rule, or propose them
 	ApprovePolicy     Action = "policy.approve"   // decide on a proposal
+	ReadAudit         Action = "audit.read"       // the whole log: entries, tiles, proofs, checkpoints
+	ReadReceipt       Action = "receipt.read"     // that an event of the own namespace was logged
 )
 
 // AllNamespaces is the namespace of actors and resources that belong to no single team.

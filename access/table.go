@@ -4,16 +4,18 @@ import "slices"
 
 // allowed is the table of who may do what. What does not stand here is refused.
 var allowed = map[Role][]Action{
-	Requester: {IssueCertificate, ReadCertificate, ReadProfile, EvaluateProfile, ReadAuthority, ReadRequest, ReadNamespace},
+	Requester: {IssueCertificate, ReadCertificate, ReadProfile, EvaluateProfile, ReadAuthority, ReadRequest, ReadNamespace, ReadReceipt},
 	Approver: {
 		ReadCertificate, ReadProfile, ReadAuthority, ReadRequest, ApproveRequest, ReadNamespace, ReadPolicy, ApprovePolicy,
-		ReadRevocation, ApproveRevocation,
+		ReadRevocation, ApproveRevocation, ReadReceipt,
 	},
-	Revoker: {ReadCertificate, RevokeCertificate, ReadRevocation, ReadProfile, ReadAuthority, PublishCRL},
-	Auditor: {ReadCertificate, ReadRevocation, ReadProfile, ReadAuthority, ReadRequest, ReadNamespace, ReadPolicy},
+	Revoker: {ReadCertificate, RevokeCertificate, ReadRevocation, ReadProfile, ReadAuthority, PublishCRL, ReadReceipt},
+	Auditor: {
+		ReadCertificate, ReadRevocation, ReadProfile, ReadAuthority, ReadRequest, ReadNamespace, ReadPolicy, ReadAudit, ReadReceipt,
+	},
 	Operator: {
 		ReadCertificate, ReadRevocation, ReadProfile, ReadAuthority, ReadRequest, ReadNamespace, ChangeNamespace, ReadPolicy, ChangePolicy,
-		PublishCRL,
+		PublishCRL, ReadReceipt,
 	},
 }
 

@@ -57,6 +57,7 @@ const (
 	ServiceStarted      Kind = "service.started"      // a replica began to serve
 	ServiceStopped      Kind = "service.stopped"      // a replica stopped in good order
 	ArchiveMade         Kind = "archive.made"         // a month of certificates left the database for a file
+	LogKeyAdded         Kind = "log.key_added"        // a key began to sign the checkpoints of this log
 	ReconcileAlarm      Kind = "reconcile.alarm"      // a signature, a record of one, or a keeper's journal, does not agree with the others
 	ReconcileDone       Kind = "reconcile.done"       // signatures were accounted for: how many, up to which entry of each journal
 )

@@ -49,9 +49,11 @@ type CA struct {
 	clock         *clock
 	ocsp          *ocsp
 	mirrors       []*mirroring
+	logPlan       LogPlan
 }
 
-// Config is what a CA is made of. Every field but About, PolicyPlan, Revocations, KeyLists, CAA, Metrics, Transparency, OCSP, Lists and Mirrors
+// Config is what a CA is made of. Every field but About, PolicyPlan, Revocations, KeyLists, CAA, Metrics, Transparency, OCSP, Lists, Mirrors and
+// AuditLog
 // is required.
 type Config struct {
 	Store       Store
@@ -78,6 +80,8 @@ type Config struct {
 	Lists map[string]CRLLists
 	// Mirrors are where CRLs are put besides being served, by the names under which the log speaks of them. Run puts them there.
 	Mirrors map[string]CRLMirror
+	// AuditLog says who signs the checkpoints of the audit log.
+	AuditLog LogPlan
 }
 
 // Metrics counts what the authority does. A nil Metrics counts nothing.
@@ -97,6 +101,7 @@ type Metrics interface {
 	Limited(profile, by string)      // a request was turned away by a rate or a reservation
 	LookedUpCAA(failures int, took time.Duration)
 	Leads(replica, duty string, since time.Time) // the zero time: it does not, or no more
+	Log(LogState)                                // how the audit log is doing; told again and again
 	OCSPMetrics
 }
 
@@ -116,6 +121,7 @@ func New(cfg Config) (*CA, error) {
 		rates: newRates(), replica: cfg.Replica, about: cfg.About, now: cfg.Now, random: cfg.Random, newID: cfg.NewID, log: cfg.Log, metrics: cfg.Metrics,
 		publications: newPublications(), bulk: cfg.Revocations, jobs: newBell(), lags: newLags(), directory: newDirectory(),
 		clock: &clock{now: cfg.Now, max: cfg.MaxSkew}, mirrors: newMirrorings(cfg.Mirrors),
+		logPlan: cfg.AuditLog,
 	}
 	if err := checkTransparency(cfg.Policies, cfg.Transparency); err != nil {
 		return nil, err

@@ -31,6 +31,7 @@ func (c *CA) Run(ctx context.Context, more ...Chore) error {
 		{renewResponders, slog.LevelError, "renewing an OCSP responder's certificate failed; trying again", false, c.RenewResponders},
 		{expireEvery, slog.LevelError, lookingAfterFailed, false, c.ExpireWaiting},
 		{resumeEvery, slog.LevelError, lookingAfterFailed, false, c.ResumeApproved},
+		c.watchLog(),
 	}, more...) {
 		others.Go(func() { c.see(working, d) })
 	}
@@ -38,6 +39,7 @@ func (c *CA) Run(ctx context.Context, more ...Chore) error {
 		c.seeWoken(working, c.jobs, Chore{jobsEvery, slog.LevelError, "revoking many certificates failed; trying again", true, c.RunRevocations})
 	})
 	others.Go(func() { c.Lead(working, Upkeep, c.keepUp) })
+	others.Go(func() { c.Lead(working, Sequencing, c.sequence) })
 	others.Go(func() { c.followRevocations(working) })
 	others.Go(func() {
 		c.store.WatchRevocations(working, func() {

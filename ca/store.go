@@ -29,6 +29,7 @@ type Store interface {
 	LeaseStore
 	UpkeepStore
 	OCSPStore
+	LogStore
 	// RecordEvents commits leaves that go with no other change, such as refusals of access.
 	RecordEvents(ctx context.Context, leaves ...audit.Leaf) error
 	// Ping tells whether something can be made durable now.

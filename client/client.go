@@ -135,12 +135,15 @@ func loopback(host string) bool {
 	return host == "localhost" || (err == nil && ip.IsLoopback())
 }
 
+const typeText = "text/plain"
+
 // call is one request of the API.
 type call struct {
 	method string
 	path   []string // under /api/v1; each element is escaped
 	query  url.Values
-	body   any // sent as JSON; nil: none
+	body   any    // sent as JSON; nil: none
+	text   []byte // sent as text in place of a body; nil: none
 	accept string
 	key    string // of idempotency; empty: none
 }
@@ -188,8 +191,11 @@ func (c *Client) once(ctx context.Context, r call, body []byte) (reply, error) {
 		return reply{}, fmt.Errorf("making a request: %w", err)
 	}
 	c.mark(request, r.accept)
-	if r.body != nil {
+	switch {
+	case r.body != nil:
 		request.Header.Set("Content-Type", "application/json")
+	case r.text != nil:
+		request.Header.Set("Content-Type", typeText)
 	}
 	if r.key != "" {
 		request.Header.Set("Idempotency-Key", r.key)

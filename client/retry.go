@@ -22,7 +22,7 @@ const (
 // do sends a request until it is answered for good, the attempts are used up, or the context ends. Every call of the API may be repeated:
 // reading changes nothing, revoking again changes nothing, and an order for a certificate has an idempotency key.
 func (c *Client) do(ctx context.Context, r call) (reply, error) {
-	var body []byte
+	body := r.text
 	if r.body != nil {
 		var err error
 		if body, err = json.Marshal(r.body); err != nil {
@@ -57,6 +57,8 @@ func retryable(ctx context.Context, err error) bool {
 			return true
 		case http.StatusConflict:
 			return problem.Type == TypeKeyBusy
+		case http.StatusNotFound:
+			return problem.Type == TypeNotLogged
 		}
 		return false
 	}

@@ -334,8 +334,8 @@ func (e *entry) remember(m map[string]memory) {
 		}
 		of.Numbers = numbers
 	case kindCheckpoint:
-		if size, err := strconv.ParseUint(e.Detail, 10, 64); err == nil {
-			of.Size = max(of.Size, size)
+		if size, err := strconv.ParseUint(e.Detail, 10, 64); err == nil && size >= of.Size {
+			of.Size, of.Text = size, e.SHA256
 		}
 	}
 	m[e.Key] = of

@@ -9,13 +9,14 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/issuance"
 )
 
 var facts = []string{
 	"authorities", "requests", "certificates", "orphans", "imported_certificates", "revocations", "compromised_keys",
 	"crl_intents", "crls", "crl_deltas", "audit_leaves", "namespaces", "approvals", "policy_sets", "policy_proposals", "policy_votes", "policy_activations",
-	"revocation_lots", "revocation_votes",
+	"revocation_lots", "revocation_votes", "audit_checkpoints", "audit_cosignatures", "audit_keys",
 }
 
 func sqlState(err error) string {
@@ -42,6 +43,7 @@ func TestTheServiceCannotChangeFacts(t *testing.T) {
 	column := map[string]string{
 		"policy_sets": "digest", "policy_proposals": "digest", "policy_votes": "person", "policy_activations": "digest",
 		"authorities": "name", "namespaces": "name", "approvals": "person", "revocation_lots": "job", "revocation_votes": "person", "audit_leaves": "kind", partition: "issuer",
+		"audit_checkpoints": "size", "audit_cosignatures": "size", "audit_keys": "verifier",
 	}
 
 	var forbidden []string
@@ -77,6 +79,16 @@ func TestTheServiceCannotChangeFacts(t *testing.T) {
 		"UPDATE goose_db_version SET version_id = 0",
 		"SELECT serial_bound(now())",
 		"CREATE ROLE another",
+		"INSERT INTO audit_sequence VALUES (0, gen_random_uuid(), '')",
+		"UPDATE audit_sequence SET hash = hash",
+		"DELETE FROM audit_sequence",
+		"INSERT INTO audit_subtrees VALUES (1, 0, '')",
+		"DELETE FROM audit_subtrees",
+		"INSERT INTO audit_unsequenced (ids) VALUES ('{}')",
+		"UPDATE audit_unsequenced SET ids = ids",
+		"DELETE FROM audit_unsequenced", // a leaf could be kept out of the log
+		"DELETE FROM audit_backlog",
+		"UPDATE audit_backlog SET after = until",
 	)
 	for _, role := range []string{"chancery_service", "chancery_app"} {
 		conn := connect(t, f.db.URL)
@@ -99,10 +111,17 @@ func TestTheOwnerCannotChangeFactsByMistake(t *testing.T) {
 	r := f.revoke(c, issuance.KeyCompromise, 0)
 	f.addAuthority("issuing-1")
 	f.publish(f.claim("issuing-1"), time.Now())
+	sequencing := f.sequencer(alpha)
+	sequencing.all()
+	checkpoint := audit.Checkpoint{Origin: "x", Size: sequencing.tree.Size()}
+	if err := f.RecordCheckpoint(ctx, sequencing.term, checkpoint, []byte("note")); err != nil {
+		t.Fatal(err)
+	}
 	for _, sql := range []string{
 		"UPDATE certificates SET der = ''", "DELETE FROM certificates", "TRUNCATE certificates",
 		"DELETE FROM certificates_" + c.Serial.Time().Format("2006_01"),
 		"UPDATE audit_leaves SET leaf = ''", "DELETE FROM audit_leaves", "TRUNCATE audit_leaves",
+		"UPDATE audit_sequence SET hash = hash", "DELETE FROM audit_sequence", "TRUNCATE audit_subtrees", "DELETE FROM audit_checkpoints",
 		"UPDATE revocations SET reason = 0", "DELETE FROM revocations", "DELETE FROM requests", "DELETE FROM compromised_keys",
 		"DELETE FROM authorities", "UPDATE crls SET der = ''", "DELETE FROM crl_intents",
 		"UPDATE crl_scopes SET last_number = last_number - 1", "UPDATE crl_scopes SET fence = fence - 1",

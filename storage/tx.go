@@ -180,7 +180,7 @@ func isBroken(err error) bool {
 func isOurs(err error) bool {
 	for _, ours := range []error{
 		ca.ErrNotFound, ca.ErrIntentLost, ca.ErrFenced, ca.ErrExists, ca.ErrKeyCompromised, ca.ErrIdempotencyMismatch, ca.ErrIdempotencyBusy,
-		ca.ErrDecided, ca.ErrProposalClosed, ca.ErrStalePosition, ErrSchema, ErrPrivileges, pgx.ErrNoRows, pgx.ErrTxCommitRollback, errKeyTaken,
+		ca.ErrDecided, ca.ErrProposalClosed, ca.ErrStalePosition, ca.ErrNotLogged, ca.ErrLogMoved, ErrSchema, ErrPrivileges, pgx.ErrNoRows, pgx.ErrTxCommitRollback, errKeyTaken,
 		errNotArchivable,
 	} {
 		if errors.Is(err, ours) {

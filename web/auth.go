@@ -54,6 +54,14 @@ var permissions = map[string]access.Action{
 	"POST /api/v1/policies/reload":                     access.ChangePolicy,
 	"POST /api/v1/policies/proposals/{id}/approve":     access.ApprovePolicy,
 	"POST /api/v1/policies/proposals/{id}/reject":      access.ApprovePolicy,
+	"GET /api/v1/audit/checkpoint":                     access.ReadAudit,
+	"POST /api/v1/audit/checkpoint":                    access.ReadAudit, // what counts is the signature of a witness
+	"GET /api/v1/audit/keys":                           access.ReadAudit,
+	"GET /api/v1/audit/entries":                        access.ReadAudit,
+	"GET /api/v1/audit/proof":                          access.ReadAudit,
+	"GET /api/v1/audit/receipt/{event}":                access.ReadReceipt,
+	"GET /api/v1/audit/log/checkpoint":                 access.ReadAudit,
+	"GET /api/v1/audit/log/tile/{path}":                access.ReadAudit,
 }
 
 // authenticate finds out who calls. Without an actor nothing behind it is reached.

@@ -49,6 +49,14 @@ func requests(t *testing.T) map[string]ask {
 		"POST /api/v1/policies/reload":                 ask{path: "/api/v1/policies/reload"}.json(CommentRequest{}),
 		"POST /api/v1/policies/proposals/{id}/approve": ask{path: "/api/v1/policies/proposals/p-1/approve"}.json(CommentRequest{}),
 		"POST /api/v1/policies/proposals/{id}/reject":  ask{path: "/api/v1/policies/proposals/p-1/reject"}.json(CommentRequest{}),
+		"GET /api/v1/audit/checkpoint":                 {path: "/api/v1/audit/checkpoint?witnesses=2"},
+		"POST /api/v1/audit/checkpoint":                ask{path: "/api/v1/audit/checkpoint"}.text("cosigned"),
+		"GET /api/v1/audit/keys":                       {path: "/api/v1/audit/keys"},
+		"GET /api/v1/audit/entries":                    {path: "/api/v1/audit/entries?from=7"},
+		"GET /api/v1/audit/proof":                      {path: "/api/v1/audit/proof?index=3"},
+		"GET /api/v1/audit/receipt/{event}":            {path: "/api/v1/audit/receipt/01a20af2-5b26-7d22-bed4-c7eda86fc4ae"},
+		"GET /api/v1/audit/log/checkpoint":             {path: "/api/v1/audit/log/checkpoint"},
+		"GET /api/v1/audit/log/tile/{path}":            {path: "/api/v1/audit/log/tile/0/x001/234.p/5"},
 	}
 }
 

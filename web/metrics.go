@@ -40,6 +40,7 @@ type Metrics struct {
 	leads      *prometheus.GaugeVec
 	logs       logMetrics
 	ocsp       ocspMetrics
+	audit      auditMetrics
 	covered    prometheus.Gauge
 	archived   prometheus.Counter
 }
@@ -88,6 +89,7 @@ func NewMetrics(profiles []string) *Metrics {
 		hsm:        operations,
 		logs:       newLogMetrics(registry),
 		ocsp:       newOCSPMetrics(registry),
+		audit:      newAuditMetrics(registry),
 		profiles:   profiles,
 		issued:     count("certificates_issued_total", "Certificates issued.", "authority", "profile"),
 		issuance:   seconds("issuance_duration_seconds", "From an order to its certificate.", "authority", "profile"),

@@ -36,6 +36,7 @@ func (s *Server) newOpenAPI(router chi.Router) huma.API {
 				{Name: tagProfiles, Description: "Profiles: what can be asked for, and what would come of it"},
 				{Name: tagPolicies, Description: "Policies: which rule, which ruled, and how others come to rule"},
 				{Name: tagAuthorities, Description: "Authorities: the hierarchy, its keys and its CRLs"},
+				{Name: tagAudit, Description: "The audit log: events, checkpoints, proofs and receipts"},
 			},
 			Components: &huma.Components{
 				Schemas: huma.NewMapRegistry("#/components/schemas/", huma.DefaultSchemaNamer),
@@ -58,6 +59,7 @@ const (
 	tagProfiles     = "profiles"
 	tagAuthorities  = "authorities"
 	tagPolicies     = "policies"
+	tagAudit        = "audit"
 )
 
 // foreignErrors turns errors that huma itself makes into problems. What it would echo of the request is left out.

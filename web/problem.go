@@ -66,6 +66,7 @@ var (
 	kindUnauthenticated = kind{"unauthenticated", http.StatusUnauthorized, "Credentials are needed"}
 	kindDenied          = kind{"denied", http.StatusForbidden, "The role does not allow this"}
 	kindNotFound        = kind{"not-found", http.StatusNotFound, "There is no such thing"}
+	kindNotLogged       = kind{"not-logged-yet", http.StatusNotFound, "The audit log does not cover it yet"}
 	kindMethod          = kind{"method-not-allowed", http.StatusMethodNotAllowed, "The method is not allowed here"}
 	kindNotAcceptable   = kind{"not-acceptable", http.StatusNotAcceptable, "No acceptable media type"}
 	kindArchived        = kind{"archived", http.StatusGone, "The certificate has ended and is archived"}
@@ -142,6 +143,7 @@ var outcomes = []struct {
 	{ca.ErrProposalClosed, kindConflict, 0},
 	{ca.ErrVotedAlready, kindConflict, 0},
 	{ca.ErrPoliciesMoved, kindConflict, shortly},
+	{ca.ErrNotLogged, kindNotLogged, shortly},
 	{ca.ErrUnavailable, kindUnavailable, shortly},
 }
 

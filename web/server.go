@@ -18,6 +18,7 @@ import (
 	"github.com/go-chi/chi/v5"
 
 	"github.com/chancery-ca/chancery/access"
+	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/ca"
 	"github.com/chancery-ca/chancery/policies"
 )
@@ -55,7 +56,20 @@ type Authority interface {
 	OCSP(ctx context.Context, authority string, request []byte) (*ca.OCSPResponse, error)
 	CurrentDelta(ctx context.Context, authority, scope string) (ca.CRLRecord, error)
 	PublishNow(ctx context.Context, actor access.Actor, authority, scope string) ([]ca.CRLState, error)
+	Log
 	Ready(ctx context.Context) error
+}
+
+// Log is what the surface asks of the audit log.
+type Log interface {
+	Checkpoint(ctx context.Context, actor access.Actor, cosigned int) ([]byte, error)
+	Cosign(ctx context.Context, actor access.Actor, signed []byte) (witnesses []string, err error)
+	LogKeys(ctx context.Context, actor access.Actor) ([]string, error)
+	AuditEntries(ctx context.Context, actor access.Actor, from, to int64) ([]ca.AuditEntry, error)
+	ProveInclusion(ctx context.Context, actor access.Actor, index, size int64) (ca.LogProof, error)
+	ProveConsistency(ctx context.Context, actor access.Actor, from, to int64) (ca.LogProof, error)
+	Receipt(ctx context.Context, actor access.Actor, event string, cosigned int) (audit.Receipt, error)
+	Tile(ctx context.Context, actor access.Actor, t audit.Tile) ([]byte, error)
 }
 
 var _ Authority = (*ca.CA)(nil)
@@ -150,6 +164,7 @@ func (s *Server) Operations() http.Handler { return s.operations }
 
 func (s *Server) routeAPI(inFlight int) error {
 	s.api = s.newRouter(inFlight, apiHeaders)
+	s.api.Use(foldTilePath)
 	api := s.newOpenAPI(s.api)
 	api.UseMiddleware(s.authenticate, s.limitShare, s.limitRate, s.checkQuery, s.negotiateAnswer, s.readBody)
 	for _, register := range []func(huma.API) error{
@@ -158,7 +173,7 @@ func (s *Server) routeAPI(inFlight int) error {
 		s.routeRequests, s.routeRequest, s.routeApprove, s.routeReject,
 		s.routeNamespaces, s.routeNamespace, s.routeSetNamespace, s.routeRemoveNamespace, s.routeProfiles, s.routeProfile, s.routeEvaluate,
 		s.routePolicies, s.routePolicySet, s.routeChangePolicies, s.routeReloadPolicies, s.routeApprovePolicies, s.routeRejectPolicies,
-		s.routeAuthorities, s.routeAuthority, s.routePublishCRL,
+		s.routeAuthorities, s.routeAuthority, s.routePublishCRL, s.routeAudit,
 	} {
 		if err := register(api); err != nil {
 			return err

@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"github.com/chancery-ca/chancery/access"
+	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/ca"
 	"github.com/chancery-ca/chancery/policies"
 )
@@ -93,6 +94,38 @@ func (o *office) Revoke(_ context.Context, order ca.RevokeOrder) (ca.Revocation,
 	defer o.mu.Unlock()
 	o.revokes = append(o.revokes, order)
 	return o.revoked, o.asked(order.Actor, access.RevokeCertificate, order.Actor.Namespace)
+}
+
+func (o *office) Checkpoint(_ context.Context, a access.Actor, cosigned int) ([]byte, error) {
+	return fmt.Appendf(nil, "checkpoint with %d\n", cosigned), o.asked(a, access.ReadAudit, a.Namespace)
+}
+
+func (o *office) Cosign(_ context.Context, a access.Actor, signed []byte) ([]string, error) {
+	return []string{string(signed)}, o.asked(a, access.ReadAudit, a.Namespace)
+}
+
+func (o *office) LogKeys(_ context.Context, a access.Actor) ([]string, error) {
+	return []string{"log+1+k"}, o.asked(a, access.ReadAudit, a.Namespace)
+}
+
+func (o *office) AuditEntries(_ context.Context, a access.Actor, from, to int64) ([]ca.AuditEntry, error) {
+	return []ca.AuditEntry{{Index: from, Leaf: []byte("first")}, {Index: to, Leaf: []byte("after")}}, o.asked(a, access.ReadAudit, a.Namespace)
+}
+
+func (o *office) ProveInclusion(_ context.Context, a access.Actor, index, size int64) (ca.LogProof, error) {
+	return ca.LogProof{Size: size, Hashes: []audit.Hash{{byte(index)}}, Checkpoint: []byte("note")}, o.asked(a, access.ReadAudit, a.Namespace)
+}
+
+func (o *office) ProveConsistency(_ context.Context, a access.Actor, from, to int64) (ca.LogProof, error) {
+	return ca.LogProof{Size: to, Hashes: []audit.Hash{{byte(from)}, {byte(to)}}, Checkpoint: []byte("note")}, o.asked(a, access.ReadAudit, a.Namespace)
+}
+
+func (o *office) Receipt(_ context.Context, a access.Actor, event string, cosigned int) (audit.Receipt, error) {
+	return audit.Receipt{Leaf: []byte(event), Index: int64(cosigned), Checkpoint: []byte("note")}, o.asked(a, access.ReadReceipt, a.Namespace)
+}
+
+func (o *office) Tile(_ context.Context, a access.Actor, t audit.Tile) ([]byte, error) {
+	return fmt.Appendf(nil, "%d %d %d", t.Level, t.N, t.Width), o.asked(a, access.ReadAudit, a.Namespace)
 }
 
 func (o *office) Requests(_ context.Context, a access.Actor, f ca.WaitingFilter) ([]ca.WaitingRequest, string, error) {

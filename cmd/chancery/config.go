@@ -61,6 +61,8 @@ type Config struct {
 	Transparency TransparencyConfig `yaml:"transparency" envPrefix:"TRANSPARENCY_"`
 	// Archive says what becomes of months whose certificates have all ended.
 	Archive ArchiveConfig `yaml:"archive" envPrefix:"ARCHIVE_"`
+	// Audit says who signs the checkpoints of the audit log, and who witnesses them.
+	Audit AuditConfig `yaml:"audit" envPrefix:"AUDIT_"`
 	// Log is about the log on standard error.
 	Log LogConfig `yaml:"log" envPrefix:"LOG_"`
 }
@@ -257,6 +259,7 @@ func (c *Config) resolvePaths(dir string) {
 	c.HSM.resolvePaths(dir)
 	c.Transparency.resolvePaths(dir)
 	c.CRLs.resolvePaths(dir)
+	c.Audit.resolvePaths(dir)
 	for i := range c.Tokens {
 		c.Tokens[i].resolvePaths(dir)
 	}
@@ -298,6 +301,7 @@ func (c *Config) validate(doc *strictyaml.Document) {
 		}
 	}
 	c.validateOCSP(doc)
+	c.validateAudit(doc)
 	c.CAA.validate(doc)
 	validateNamespaces(doc, c.Namespaces)
 	for field, address := range map[string]string{"listen.api": c.Listen.API, "listen.distribution": c.Listen.Distribution, "listen.operations": c.Listen.Operations} {

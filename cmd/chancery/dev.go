@@ -20,6 +20,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/chancery-ca/chancery/access"
+	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/ca"
 	"github.com/chancery-ca/chancery/ceremony"
 	"github.com/chancery-ca/chancery/hsm"
@@ -34,6 +35,9 @@ const (
 	devLabel     = "chancery-dev"
 
 	devResponderLabel = devIssuer + "-ocsp"
+
+	devLogLabel  = "audit-log"
+	devLogOrigin = "dev.example/audit-log"
 )
 
 type devOptions struct {
@@ -127,6 +131,9 @@ func (a *app) dev(ctx context.Context, o devOptions) (err error) {
 	err = errors.Join(a.devHierarchy(ctx, home, d, cfg, store, operations), a.devTokens(ctx, &d, store))
 	if err == nil {
 		cfg.OCSP, err = a.devResponder(ctx, home, cfg, store, operations)
+	}
+	if err == nil {
+		cfg.Audit, err = a.devLog(ctx, home, cfg, operations)
 	}
 	store.Close()
 	if err != nil {
@@ -331,26 +338,48 @@ func (a *app) devResponder(ctx context.Context, home string, cfg Config, store *
 		return nil, nil
 	}
 	config := []OCSPConfig{{Authority: devIssuer, PublicKey: filepath.Join(home, devResponderLabel+".pem"), Label: devResponderLabel}}
-	if _, err := os.Stat(config[0].PublicKey); err == nil {
-		return config, nil
+	return config, a.devKey(ctx, cfg, hsm.ECDSAP256, devResponderLabel, config[0].PublicKey, observer)
+}
+
+// devLog makes the key of the audit log, once, and says how its checkpoints are signed.
+func (a *app) devLog(ctx context.Context, home string, cfg Config, observer hsm.Observer) (AuditConfig, error) {
+	config := AuditConfig{Origin: devLogOrigin, Key: LogKeyConfig{PublicKey: filepath.Join(home, devLogLabel+".pem"), Label: devLogLabel}}
+	if err := a.devKey(ctx, cfg, hsm.Ed25519, devLogLabel, config.Key.PublicKey, observer); err != nil {
+		return config, err
+	}
+	public, err := readPublicKey(config.Key.PublicKey)
+	if err != nil {
+		return config, err
+	}
+	verifier, err := audit.NewVerifier(config.Origin, public)
+	if err != nil {
+		return config, err
+	}
+	return config, writeFile(filepath.Join(home, devLogLabel+".vkey"), []byte(verifier.String()+"\n"), 0o644)
+}
+
+// devKey makes a key in the token and writes its public half into a file, once.
+func (a *app) devKey(ctx context.Context, cfg Config, algorithm hsm.Algorithm, label, file string, observer hsm.Observer) (err error) {
+	if _, err := os.Stat(file); err == nil {
+		return nil
 	}
 	token, err := a.openToken(ctx, cfg.HSM.HSMConfig, operator(), observer)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer func() { err = errors.Join(err, token.Close()) }()
-	public, err := token.PublicKey(hsm.KeyRef{Label: devResponderLabel}) // of a run that was interrupted here
+	public, err := token.PublicKey(hsm.KeyRef{Label: label}) // of a run that was interrupted here
 	if errors.Is(err, hsm.ErrKeyNotFound) {
-		_, public, err = token.GenerateKey(ctx, hsm.KeySpec{Algorithm: hsm.ECDSAP256, Label: devResponderLabel, Usages: []hsm.Usage{hsm.UseSign}})
+		_, public, err = token.GenerateKey(ctx, hsm.KeySpec{Algorithm: algorithm, Label: label, Usages: []hsm.Usage{hsm.UseSign}})
 	}
 	if err != nil {
-		return nil, fmt.Errorf("making the key of the OCSP responder: %w", err)
+		return fmt.Errorf("making the key %q: %w", label, err)
 	}
 	text, err := publicKeyPEM(public)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return config, writeFile(config[0].PublicKey, text, 0o644)
+	return writeFile(file, text, 0o644)
 }
 
 // devCeremony makes the root and the issuing authority, or reads what an earlier run made.

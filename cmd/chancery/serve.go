@@ -136,6 +136,9 @@ func (a *app) serve(ctx context.Context, cfg Config, l listeners, hangups <-chan
 	if err := s.ca.AdoptPolicies(ctx); err != nil {
 		return err
 	}
+	if err := s.ca.AdoptLogKey(ctx); err != nil {
+		return err
+	}
 	if err := s.ca.AddCRLScopes(ctx); err != nil {
 		return err
 	}
@@ -259,6 +262,10 @@ func (a *app) open(ctx context.Context, cfg Config) (_ *service, err error) {
 	if err != nil {
 		return nil, err
 	}
+	logPlan, err := s.openLog(ctx)
+	if err != nil {
+		return nil, err
+	}
 	var store ca.Store = s.store
 	if a.WrapStore != nil {
 		store = a.WrapStore(store)
@@ -268,7 +275,7 @@ func (a *app) open(ctx context.Context, cfg Config) (_ *service, err error) {
 		return nil, err
 	}
 	s.ca, err = ca.New(ca.Config{
-		Lists: cfg.CRLs.lists(), Mirrors: mirrors,
+		Lists: cfg.CRLs.lists(), Mirrors: mirrors, AuditLog: logPlan,
 		Store: store, Authorities: authorities, Policies: set, KeyLists: s.lists, CAA: caaRecords, Namespaces: cfg.namespaces(),
 		MaxSkew: time.Duration(cfg.Database.MaxClockSkew), Replica: s.replica, About: ca.About{Version: version(), Host: hostName()}, Now: a.Now,
 		Random: a.Random, NewID: newID, Log: s.log, Metrics: metrics, Transparency: timestamps, OCSP: responders,
