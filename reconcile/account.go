@@ -93,9 +93,17 @@ func (a *Account) Record(r Record) error {
 	return a.sides.add(a.scratch)
 }
 
-// Settle judges all that was added, and calls yield with each finding. unissued tells which of some serial numbers were never issued. An error
-// of either ends it.
-func (a *Account) Settle(ctx context.Context, unissued func(ctx context.Context, serials [][]byte) ([][]byte, error), yield func(Finding) error) (Counts, error) {
+// Oracle answers what an account asks while it is settled.
+type Oracle struct {
+	// Unissued tells which of some serial numbers were never issued.
+	Unissued func(ctx context.Context, serials [][]byte) ([][]byte, error)
+	// Truthful tells of the signature of a checkpoint that is not on record whether it says what the log says of that size: then it was signed,
+	// and recording it failed, which takes nothing from anybody. Nil: none is.
+	Truthful func(ctx context.Context, s Signature) (bool, error)
+}
+
+// Settle judges all that was added, and calls yield with each finding. An error of the oracle's or of yield's ends it.
+func (a *Account) Settle(ctx context.Context, ask Oracle, yield func(Finding) error) (Counts, error) {
 	told := func(f Finding) error {
 		a.counts.Findings++
 		return yield(f)
@@ -117,13 +125,13 @@ func (a *Account) Settle(ctx context.Context, unissued func(ctx context.Context,
 			g.add(l.record(digest, Source(tag)))
 			return nil
 		}
-		return a.sign(&g, l.signature(digest), told)
+		return a.sign(ctx, &g, l.signature(digest), ask, told)
 	})
 	if err == nil {
 		err = a.judge(&g, told)
 	}
 	if err == nil {
-		err = a.judgeAnswers(ctx, unissued, told)
+		err = a.judgeAnswers(ctx, ask.Unissued, told)
 	}
 	return a.counts, err
 }
@@ -154,7 +162,7 @@ func (g *group) add(r Record) {
 }
 
 // sign judges one signature.
-func (a *Account) sign(g *group, s Signature, told func(Finding) error) error {
+func (a *Account) sign(ctx context.Context, g *group, s Signature, ask Oracle, told func(Finding) error) error {
 	g.signatures++
 	g.anew = g.anew || !s.Old
 	if g.signatures == 1 {
@@ -164,6 +172,11 @@ func (a *Account) sign(g *group, s Signature, told func(Finding) error) error {
 	case s.Old:
 		return nil
 	case !g.known():
+		if s.Kind == "checkpoint" && ask.Truthful != nil {
+			if truthful, err := ask.Truthful(ctx, s); err != nil || truthful {
+				return err
+			}
+		}
 		return told(a.finding(Unrecorded, g, &s, "the key signed this "+s.Kind+", and nothing on record tells of it"))
 	case g.signatures > 1 && (s.Kind == "certificate" || s.Kind == "crl"):
 		return told(a.finding(Repeated, g, &s, fmt.Sprintf("it was signed before, in entry %d of %s: there may be two of it", g.first.Entry, a.journal(g.first))))

@@ -50,13 +50,16 @@ func settle(t failing, dir string, most int, span Span, signatures []Signature, 
 			t.Fatal(err)
 		}
 	}
-	counts, err := a.Settle(context.Background(), func(_ context.Context, asked [][]byte) (never [][]byte, err error) {
-		for _, s := range asked {
-			if slices.Contains(unissued, fmt.Sprintf("%x", s)) {
-				never = append(never, s)
+	counts, err := a.Settle(context.Background(), Oracle{
+		Unissued: func(_ context.Context, asked [][]byte) (never [][]byte, err error) {
+			for _, s := range asked {
+				if slices.Contains(unissued, fmt.Sprintf("%x", s)) {
+					never = append(never, s)
+				}
 			}
-		}
-		return never, nil
+			return never, nil
+		},
+		Truthful: func(_ context.Context, s Signature) (bool, error) { return s.Detail == "what the log says", nil },
 	}, func(f Finding) error {
 		found = append(found, f)
 		return nil
@@ -108,6 +111,7 @@ func TestWhatIsAFinding(t *testing.T) {
 		{"a CRL whose turn was over", all, []Signature{signature(1, crl)}, records(1, noon, IntentEvent, IntentRow), nil},
 		{"a checkpoint", all, []Signature{signature(1, checkpoint)}, records(1, noon, CheckpointRow), nil},
 		{"a checkpoint signed twice", all, []Signature{signature(1, checkpoint), signature(1, checkpoint, again)}, records(1, noon, CheckpointRow), nil},
+		{"a checkpoint whose recording failed", all, []Signature{signature(1, checkpoint, func(s *Signature) { s.Detail = "what the log says" })}, nil, nil},
 		{"an act of a ceremony by a key of a keeper", all, []Signature{signature(1, crl)}, records(1, noon, OtherRow), nil},
 		{"an act of a ceremony", all, nil, records(1, noon, OtherRow), nil},
 
@@ -151,7 +155,7 @@ func TestWhatIsAFinding(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if counts, err := a.Settle(t.Context(), nil, func(f Finding) error { return errors.New(f.Why) }); err != nil || counts.Agreeing != 1 {
+	if counts, err := a.Settle(t.Context(), Oracle{}, func(f Finding) error { return errors.New(f.Why) }); err != nil || counts.Agreeing != 1 {
 		t.Errorf("without a journal: %+v, %v", counts, err)
 	}
 }
@@ -253,7 +257,7 @@ func BenchmarkSettle(b *testing.B) {
 				}
 			}
 		}
-		counts, err := a.Settle(b.Context(), nil, func(f Finding) error { return errors.New(f.Why) })
+		counts, err := a.Settle(b.Context(), Oracle{}, func(f Finding) error { return errors.New(f.Why) })
 		if err != nil || counts.Agreeing != certificates {
 			b.Fatal(counts, err)
 		}

@@ -35,6 +35,8 @@ const (
 		OR EXISTS (SELECT FROM crl_deltas AS d WHERE d.issuer = i.issuer AND d.scope = i.scope AND d.number = i.number)
 	FROM crl_intents AS i WHERE i.at >= $1`
 
+	selectSignedCheckpoints = `SELECT size::text, at, note FROM audit_checkpoints WHERE at >= $1`
+
 	selectOwnRequests = `SELECT id::text, at, csr FROM requests WHERE id >= $1::text::uuid AND profile = $2 AND csr IS NOT NULL`
 
 	selectUnissued = `
@@ -54,7 +56,7 @@ func (s *Store) SigningRecords(ctx context.Context, since time.Time, yield func(
 			return err
 		}
 		for _, read := range []func(context.Context, pgx.Tx, time.Time, func(reconcile.Record) error) error{
-			signingLeaves, signedCertificates, signedCRLs, ownRequests,
+			signingLeaves, signedCertificates, signedCRLs, signedCheckpoints, ownRequests,
 		} {
 			if err := read(ctx, tx, since, yield); err != nil {
 				return err
@@ -172,6 +174,20 @@ func signedCRLs(ctx context.Context, tx pgx.Tx, since time.Time, yield func(reco
 			return err
 		}
 		r.Source = reconcile.SignedRow
+		return yield(r)
+	})
+}
+
+// signedCheckpoints reads the checkpoints of the audit log. What is signed of a note is its text, which an empty line ends (C2SP signed-note).
+func signedCheckpoints(ctx context.Context, tx pgx.Tx, since time.Time, yield func(reconcile.Record) error) error {
+	return each(ctx, tx, selectSignedCheckpoints, []any{since}, func(rows pgx.Rows) error {
+		var size, note string
+		r := reconcile.Record{Source: reconcile.CheckpointRow}
+		if err := rows.Scan(&size, &r.At, &note); err != nil {
+			return err
+		}
+		text, _, _ := strings.Cut(note, "\n\n")
+		r.Digest, r.Subject = sha256.Sum256([]byte(text+"\n")), "checkpoint of "+size+" entries"
 		return yield(r)
 	})
 }

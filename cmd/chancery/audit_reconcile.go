@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -36,6 +37,7 @@ type reconcileOptions struct {
 	config, archives, state, grace string
 	journals, transcripts, heads   []string
 	quiet                          bool
+	origin                         string // of the audit log, by the configuration
 }
 
 // reconcileReport is what an account came to.
@@ -88,6 +90,7 @@ that something old was erased. Without a journal only the database is held again
 				if o.archives == "" {
 					o.archives = cfg.Archive.Directory
 				}
+				o.origin = cfg.Audit.Origin
 				report, err := a.reconcile(cmd.Context(), store, o, a.Now().UTC().Add(-grace))
 				if err != nil {
 					return err
@@ -160,7 +163,12 @@ func (a *app) reconcile(ctx context.Context, store *storage.Store, o reconcileOp
 	if err := a.addRecords(ctx, store, account, o, earliestRecord(state, reading.oldest)); err != nil {
 		return nil, err
 	}
-	counts, err := account.Settle(ctx, store.Unissued, found)
+	counts, err := account.Settle(ctx, reconcile.Oracle{
+		Unissued: store.Unissued,
+		Truthful: func(ctx context.Context, s reconcile.Signature) (bool, error) {
+			return saysWhatTheLogSays(ctx, store, o.origin, s)
+		},
+	}, found)
 	if err != nil {
 		return nil, err
 	}
@@ -176,6 +184,28 @@ func (a *app) reconcile(ctx context.Context, store *storage.Store, o reconcileOp
 		return report, nil
 	}
 	return report, reading.next(until).write(o.state)
+}
+
+// saysWhatTheLogSays tells whether a signature is over the checkpoint that the log has at its size.
+func saysWhatTheLogSays(ctx context.Context, store *storage.Store, origin string, s reconcile.Signature) (bool, error) {
+	size, err := strconv.ParseInt(s.Detail, 10, 64)
+	if err != nil || size < 1 || origin == "" {
+		return false, nil
+	}
+	has, _, err := store.LogEdge(ctx)
+	if err != nil || size > has {
+		return false, err
+	}
+	edge, err := store.LogHashes(ctx, audit.Edge(size))
+	if err != nil {
+		return false, err
+	}
+	tree, err := audit.TreeFrom(size, edge)
+	if err != nil {
+		return false, err
+	}
+	c := audit.Checkpoint{Origin: origin, Size: size, Root: tree.Root()}
+	return sha256.Sum256([]byte(c.Text())) == s.Digest, nil
 }
 
 // earliestRecord is how far back records are read: far enough for every signature that is judged, and for every record that is.

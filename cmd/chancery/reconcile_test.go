@@ -79,7 +79,8 @@ func (s *stack) asSuperuser(t testing.TB, sql string) {
 func TestReconcile(t *testing.T) {
 	s := newStack(t, storagetest.New(t), false)
 	k := s.startKeeper(s.token.Module)
-	k.alsoAnswers(s.offerOCSP())
+	s.withLog(hsm.Ed25519)
+	k.alsoSigns(s.offerOCSP())
 	r := s.start("accounted", "")
 	for range 3 {
 		revokeOne(t, r)
@@ -108,6 +109,15 @@ func TestReconcile(t *testing.T) {
 	if report.Counts.Signatures != 0 {
 		t.Errorf("%d signatures were judged again", report.Counts.Signatures)
 	}
+
+	// A checkpoint whose recording failed says what the log says, and is none.
+	if n := s.database.Column(t, `SELECT count(*)::text FROM audit_checkpoints`)[0]; n == "0" {
+		t.Error("there are no checkpoints")
+	}
+	lost := s.database.Column(t, `SELECT max(size)::text FROM audit_checkpoints`)[0]
+	s.asSuperuser(t, `DELETE FROM audit_checkpoints WHERE size = `+lost+` RETURNING size::text`)
+	report, code = s.reconcileNow(t, "--journal", journal)
+	wantFindings(t, "a checkpoint whose recording failed", report, code)
 
 	// Whoever has taken over the service has the issuer's key sign, within its policy, what nobody recorded.
 	client := keeper.NewClient(k.path("keeper.sock"), 0)
@@ -186,8 +196,8 @@ func TestReconcile(t *testing.T) {
 	}
 }
 
-// alsoAnswers lets the keeper's issuer have OCSP responders, and a key be one.
-func (k *keeperProcess) alsoAnswers(ref hsm.KeyRef) {
+// alsoSigns lets the keeper's issuer have OCSP responders, a key be one, and another sign the checkpoints of the log.
+func (k *keeperProcess) alsoSigns(ref hsm.KeyRef) {
 	k.s.t.Helper()
 	text, err := os.ReadFile(k.path("keys.yaml"))
 	if err != nil {
@@ -198,7 +208,13 @@ func (k *keeperProcess) alsoAnswers(ref hsm.KeyRef) {
     tokens: [main]
     certificate: %q
     ocsp: {max_validity: 10d, responder: %q}
-`, ref.Label, filepath.Join(k.s.dir, "ceremony", devIssuer+".pem"), filepath.Join(k.s.dir, devResponderLabel+".pem"))
+  - name: log
+    label: %s
+    tokens: [main]
+    public_key: %q
+    checkpoints: {origin: %s}
+`, ref.Label, filepath.Join(k.s.dir, "ceremony", devIssuer+".pem"), filepath.Join(k.s.dir, devResponderLabel+".pem"),
+		devLogLabel, filepath.Join(k.s.dir, devLogLabel+".pem"), devLogOrigin)
 	if err := os.WriteFile(k.path("keys.yaml"), []byte(keys), 0o600); err != nil {
 		k.s.t.Fatal(err)
 	}
