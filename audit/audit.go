@@ -60,7 +60,6 @@ const (
 	ServiceStopped      Kind = "service.stopped"      // a replica stopped in good order
 	ArchiveMade         Kind = "archive.made"         // a month of certificates left the database for a file
 	LogKeyAdded         Kind = "log.key_added"        // a key began to sign the checkpoints of this log
-<<<<<<< HEAD
 	LogSearched         Kind = "log.searched"         // somebody searched the audit log
 	TokenRotated        Kind = "token.rotated"        // an API token got a successor, and ends with the overlap
 	IdentityUsed        Kind = "identity.used"        // an actor called, for the first time in an hour on this replica
@@ -75,19 +74,9 @@ const (
 	OrderApproved       Kind = "order.approved"       // a person agreed to it
 	OrderRejected       Kind = "order.rejected"       // a person ended it
 	OrderUsed           Kind = "order.used"           // it was begun to be carried out
-||||||| merged common ancestors
-||||||||| 7416ffc
-=========
-=======
->>>>>>> wt-reconcile
 	ReconcileAlarm      Kind = "reconcile.alarm"      // a signature, a record of one, or a keeper's journal, does not agree with the others
 	ReconcileDone       Kind = "reconcile.done"       // signatures were accounted for: how many, up to which entry of each journal
-<<<<<<< HEAD
 	PrivateErased       Kind = "private.erased"       // private texts of events were erased
-||||||| merged common ancestors
->>>>>>>>> Temporary merge branch 2
-=======
->>>>>>> wt-reconcile
 )
 
 // Event is what happened. Data holds strings alone, so that its canonical form is beyond doubt; numbers are written in decimal,
