@@ -61,7 +61,7 @@ func (r Registrar) AddApproverKey(ctx context.Context, person, name string, key 
 // EndApproverKey has a key count no more, from now on. Approvals that it signed before stay.
 func (r Registrar) EndApproverKey(ctx context.Context, fingerprint, why string) error {
 	id, at := r.NewID(), r.Now()
-	leaf, err := r.leafWithID(id, audit.ApproverKeyEnded, map[string]string{"key": fingerprint, "why": why})
+	leaf, err := r.leafWithID(id, audit.ApproverKeyEnded, map[string]string{"key": fingerprint, "comment": why})
 	if err != nil {
 		return err
 	}

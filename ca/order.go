@@ -142,7 +142,7 @@ func (r Registrar) PlaceOrder(ctx context.Context, kind string, facts []approval
 		return ActOrder{}, fmt.Errorf("placing an order: %w", err)
 	}
 	data := map[string]string{
-		"order": o.ID, "kind": kind, "binding": o.Binding, "needs": strconv.Itoa(needs), "person": o.Person, "comment_sha256": hexSHA256([]byte(comment)),
+		"order": o.ID, "kind": kind, "binding": o.Binding, "needs": strconv.Itoa(needs), "person": o.Person, "comment": comment,
 		"expires": o.ExpiresAt.UTC().Format(time.RFC3339),
 	}
 	for _, f := range facts {
@@ -258,7 +258,7 @@ func (c *CA) DecideOnOrder(ctx context.Context, actor access.Actor, d OrderDecis
 		kind = audit.OrderApproved
 	}
 	data := map[string]string{
-		"order": o.ID, "kind": o.Kind, "binding": o.Binding, "person": v.Person, "comment_sha256": hexSHA256([]byte(v.Comment)),
+		"order": o.ID, "kind": o.Kind, "binding": o.Binding, "person": v.Person, "comment": v.Comment,
 	}
 	evidence.tell(data)
 	leaf, err := c.leafWithID(v.EventID, kind, actor.ID, access.AllNamespaces, v.At, data)

@@ -92,6 +92,22 @@ func (h *harness) invariants(t *testing.T) {
 		h.none(t, "I6: the audit log lacks this event of "+table, `SELECT event_id::text FROM `+table+` AS x WHERE NOT EXISTS
 			(SELECT FROM audit_leaves AS l WHERE l.id = x.event_id AND (l.kind = $1 OR $1 = ''))`, kind)
 	}
+	documented(t, h.database)
+}
+
+// documented complains of events that say what docs/audit.md does not tell of.
+func documented(t *testing.T, database *storagetest.Database) {
+	t.Helper()
+	kinds := map[string]audit.KindInfo{}
+	for _, k := range audit.Kinds() {
+		kinds[string(k.Kind)] = k
+	}
+	for _, row := range database.Column(t, `SELECT DISTINCT kind || ' ' || jsonb_object_keys(convert_from(leaf, 'UTF8')::jsonb -> 'data') FROM audit_leaves`) {
+		kind, field, _ := strings.Cut(row, " ")
+		if !kinds[kind].Tells(field) {
+			t.Errorf("an event of kind %s has the field %q, of which docs/audit.md does not tell", kind, field)
+		}
+	}
 }
 
 // logged holds the audit log against the leaves: their indexes have no gaps, the tree is theirs, every checkpoint is signed and of a
