@@ -98,6 +98,9 @@ func (h *harness) invariants(t *testing.T) {
 // documented complains of events that say what docs/audit.md does not tell of.
 func documented(t *testing.T, database *storagetest.Database) {
 	t.Helper()
+	if database.Column(t, `SELECT coalesce(to_regclass('audit_leaves')::text, '')`)[0] == "" {
+		return // nothing was ever set up in it
+	}
 	kinds := map[string]audit.KindInfo{}
 	for _, k := range audit.Kinds() {
 		kinds[string(k.Kind)] = k
