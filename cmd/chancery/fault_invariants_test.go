@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/chancery-ca/chancery/audit"
+	"github.com/chancery-ca/chancery/storage/storagetest"
 )
 
 // invariants holds the sources of truth against each other: the database, the audit leaves, what pkcs11-spy saw signed, and every certificate
