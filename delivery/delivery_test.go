@@ -30,7 +30,7 @@ func entry(t testing.TB, index int64, kind audit.Kind) Entry {
 	t.Helper()
 	e := audit.Event{
 		ID: fmt.Sprintf("018f0000-0000-7000-8000-%012d", index), Kind: kind, Time: noon.Add(time.Duration(index) * time.Millisecond), Actor: "a<1>",
-		Namespace: "team-a", Data: map[string]string{"request": fmt.Sprintf("r-%d", index), "name": "Zürich"},
+		Namespace: "team-a", Data: map[string]string{"request": fmt.Sprintf("r-%d", index), "city": "Zürich"},
 	}
 	leaf, err := audit.New(e)
 	if err != nil {

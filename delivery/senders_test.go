@@ -581,7 +581,7 @@ func checkMail(t *testing.T, data string, e Entry) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, words := range []string{"name         Zürich", "To look:    chancery requests r-12", "At:         https://ca.example:8443", "namespace    team-a"} {
+	for _, words := range []string{"city         Zürich", "To look:    chancery requests r-12", "At:         https://ca.example:8443", "namespace    team-a"} {
 		if !strings.Contains(strings.ReplaceAll(string(body), "\r\n", "\n"), words) {
 			t.Errorf("%q is missing in\n%s", words, body)
 		}
