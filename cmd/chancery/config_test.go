@@ -206,6 +206,9 @@ func TestComposeAgreesWithServe(t *testing.T) {
 			t.Errorf("authority %s is configured, and the ceremony does not make it", name)
 		}
 	}
+	if len(plan.Logs) != 1 || plan.Logs[0].Origin != cfg.Audit.Origin || cfg.Audit.Key.PublicKey != "/srv/chancery/"+plan.Logs[0].Name+".key.pem" {
+		t.Errorf("the log %s is configured, and the ceremony makes %+v", cfg.Audit.Origin, plan.Logs)
+	}
 }
 
 // checkComposeKeeper looks that the keeper is a boundary: another user, no network, and nothing of its own in the service's reach.
@@ -230,8 +233,11 @@ func checkComposeKeeper(t *testing.T, cfg Config, kept KeeperConfig, service, ho
 	if err := strictyaml.Decode("keys.yaml", read(t, "../../deploy/keys.yaml"), &keys).Err(); err != nil {
 		t.Error(err)
 	}
-	if len(keys.Keys) != len(cfg.Authorities) || keys.Keys[0].Name != cfg.Authorities[0] {
-		t.Errorf("the keeper's keys are not those of the authorities %v", cfg.Authorities)
+	if len(keys.Keys) != len(cfg.Authorities)+1 || keys.Keys[0].Name != cfg.Authorities[0] {
+		t.Errorf("the keeper's keys are not those of the authorities %v and of the log", cfg.Authorities)
+	}
+	if log := keys.Keys[len(keys.Keys)-1]; log.Checkpoints == nil || log.Checkpoints.Origin != cfg.Audit.Origin {
+		t.Errorf("the keeper's last key does not sign the checkpoints of %s", cfg.Audit.Origin)
 	}
 }
 
