@@ -146,6 +146,19 @@ func (m *matrix) probes() map[string]asking {
 		"POST /api/v1/policies/reload":                     {api + "/policies/reload", `{}`, ofAll},
 		"POST /api/v1/policies/proposals/{id}/approve":     {api + "/policies/proposals/" + newID() + "/approve", `{}`, ofAll},
 		"POST /api/v1/policies/proposals/{id}/reject":      {api + "/policies/proposals/" + newID() + "/reject", `{}`, ofAll},
+		"GET /api/v1/audit/checkpoint":                     {api + "/audit/checkpoint", "", ofAll},
+		"POST /api/v1/audit/checkpoint":                    {api + "/audit/checkpoint", "no note", ofAll},
+		"GET /api/v1/audit/keys":                           {api + "/audit/keys", "", ofAll},
+		"GET /api/v1/audit/entries":                        {api + "/audit/entries?from=0&to=1", "", ofAll},
+		"GET /api/v1/audit/proof":                          {api + "/audit/proof?index=0&size=1", "", ofAll},
+		"GET /api/v1/audit/receipt/{event}":                {api + "/audit/receipt/" + asked.AuditEvent, "", inDev},
+		"GET /api/v1/audit/events":                         {api + "/audit/events", "", own},
+		"GET /api/v1/audit/log/checkpoint":                 {api + "/audit/log/checkpoint", "", ofAll},
+		"GET /api/v1/audit/log/tile/{path}":                {api + "/audit/log/tile/0/000", "", ofAll},
+		"GET /api/v1/orders":                               {api + "/orders", "", ofAll},
+		"GET /api/v1/orders/{id}":                          {api + "/orders/" + newID(), "", ofAll},
+		"POST /api/v1/orders/{id}/approve":                 {api + "/orders/" + newID() + "/approve", `{}`, ofAll},
+		"POST /api/v1/orders/{id}/reject":                  {api + "/orders/" + newID() + "/reject", `{}`, ofAll},
 		"GET /api/v1/tokens":                               {api + "/tokens", "", own},
 		"GET /api/v1/tokens/{id}":                          {api + "/tokens/" + token.ID, "", inDev},
 		"POST /api/v1/tokens":                              {api + "/tokens", `{"name":"new","namespace":"dev","roles":["requester"]}`, inDev},
@@ -162,6 +175,9 @@ func (m *matrix) call(role, namespace, method, path, body string) answer {
 	}
 	if body != "" {
 		header.Set("Content-Type", "application/json")
+	}
+	if body == "no note" {
+		header.Set("Content-Type", "text/plain")
 	}
 	if strings.HasSuffix(path, ":batch") {
 		header.Set("Content-Type", "application/x-ndjson")
