@@ -492,7 +492,7 @@ Chancery is running. Stop it with Ctrl-C; start it again and it finds everything
 API tokens, one for each role:
 `, page, devConsoleRole, d.API, d.API, d.Distribution, d.Operations, filepath.Join(home, "dev.json"))
 		for _, role := range access.Roles() {
-			fmt.Fprintf(w, "  %-11s %s\n", role, d.Tokens[string(role)])
+			fmt.Fprintf(w, "  %-12s %s\n", role, d.Tokens[string(role)])
 		}
 		fmt.Fprintf(w, `
 A first certificate. Paste this:
