@@ -46,17 +46,21 @@ func isPrivate(kind Kind, field string) bool {
 // used twice, or known, would undo what it is for.
 func conceal(e Event) (Event, []Private) {
 	var all []Private
+	cloned := false
 	for _, field := range slices.Sorted(maps.Keys(e.Data)) {
 		value := e.Data[field]
-		if value == "" || !isPrivate(e.Kind, field) {
+		if !isPrivate(e.Kind, field) {
 			continue
+		}
+		if !cloned {
+			e.Data, cloned = maps.Clone(e.Data), true // the caller's own stays as it is
+		}
+		delete(e.Data, field)
+		if value == "" {
+			continue // what nobody wrote needs no digest
 		}
 		p := Private{Event: e.ID, Field: field, Value: value}
 		_, _ = rand.Read(p.Salt[:]) // never fails
-		if all == nil {
-			e.Data = maps.Clone(e.Data) // the caller's own stays as it is
-		}
-		delete(e.Data, field)
 		e.Data[field+Salted] = p.Digest()
 		all = append(all, p)
 	}

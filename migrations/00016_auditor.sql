@@ -37,7 +37,8 @@ GRANT USAGE ON SCHEMA public TO chancery_auditor;
 GRANT SELECT ON goose_db_version, schema_compatibility, authorities, requests, certificates, orphans, imported_certificates, revocations,
     compromised_keys, crl_intents, crls, crl_deltas, audit_leaves, issued, intents, crl_scopes, crl_pending, namespaces, approvals,
     waiting_requests, policy_sets, policy_proposals, policy_votes, policy_activations, revocation_jobs, revocation_lots, revocation_votes,
-    replicas, leases, archives, archived_keys TO chancery_auditor;
+    replicas, leases, archives, archived_keys, approver_keys, approver_key_ends, approval_evidence, orders, order_votes, order_uses
+    TO chancery_auditor;
 
 -- The log itself: its sequence, its tree, its checkpoints, under whichever names they have.
 -- +goose StatementBegin

@@ -24,6 +24,7 @@ GRANT SELECT ON audit_leaves, audit_sequence, audit_subtrees, audit_checkpoints,
 
 -- Searches for what happens seldom need not look at what every issuance says. Issuing does not write to this index. It is made beside whoever
 -- is adding leaves; one that was not finished is made anew.
+-- replaces audit_leaves_seldom: one of this name was begun here and not finished
 DROP INDEX CONCURRENTLY IF EXISTS audit_leaves_seldom;
 CREATE INDEX CONCURRENTLY audit_leaves_seldom ON audit_leaves (kind, id)
     WHERE kind NOT IN ('certificate.intended', 'certificate.issued', 'key.signed');

@@ -149,7 +149,7 @@ func TestPoliciesAreReloaded(t *testing.T) {
 		t.Errorf("what ruled at first is %v, %v", old, err)
 	}
 	leaves := s.database.Column(t, `SELECT convert_from(leaf, 'UTF8') FROM audit_leaves WHERE kind = 'policy.activated' ORDER BY written_at`)
-	if len(leaves) != 3 || !strings.Contains(leaves[2], "a better description") || !strings.Contains(leaves[2], change.Digest) {
+	if len(leaves) != 3 || !strings.Contains(leaves[2], "comment_salted") || !strings.Contains(leaves[2], change.Digest) {
 		t.Errorf("the audit log says %q", leaves)
 	}
 
