@@ -199,7 +199,11 @@ func Cosign(signed []byte, name string, key ed25519.PrivateKey, at time.Time) ([
 	if err != nil {
 		return nil, err
 	}
-	line := cosignature(w, uint64(at.Unix()), ed25519.Sign(key, cosigned(uint64(at.Unix()), text)))
+	seconds := at.Unix()
+	if seconds < 0 {
+		return nil, fmt.Errorf("audit: a witness does not sign at %s, before 1970", at)
+	}
+	line := cosignature(w, uint64(seconds), ed25519.Sign(key, cosigned(uint64(seconds), text)))
 	return append(append([]byte{}, signed...), line...), nil
 }
 

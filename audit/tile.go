@@ -54,7 +54,7 @@ func (t Tile) In(size int64) bool { return t.Range().To <= size>>(max(t.Level, 0
 // TileData is the content of a tile of hashes.
 func TileData(hashes []Hash) []byte { return tileData(hashes) }
 
-// AppendEntry adds a leaf to a bundle of entries: its length in two octets, and the leaf.
+// AppendEntry adds a leaf to a bundle of entries: its length in two octets, and the leaf, of at most MaxLeaf octets.
 func AppendEntry(bundle, leaf []byte) []byte {
 	return append(binary.BigEndian.AppendUint16(bundle, uint16(len(leaf))), leaf...)
 }

@@ -347,6 +347,9 @@ func TestCheckpointsAreOpened(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if _, err := Cosign(signed, witness.Name(), witnessKey, time.Unix(-1, 0)); err == nil {
+			t.Errorf("%s: a witness signed before 1970", name)
+		}
 		c, signatures, err := OpenCheckpoint(cosigned, again, witness)
 		if err != nil || c != k.at(5) || len(signatures) != 2 || signatures[0].By != again || signatures[1].By != witness || !signatures[1].At.Equal(at) ||
 			string(signed)+signatures[1].Line != string(cosigned) {

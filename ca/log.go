@@ -145,7 +145,7 @@ func (c *CA) Tile(ctx context.Context, actor access.Actor, t audit.Tile) ([]byte
 	var bundle []byte
 	next := r.From
 	for _, e := range entries {
-		if e.Index == next && e.Leaf != nil {
+		if e.Index == next && e.Leaf != nil && len(e.Leaf) <= audit.MaxLeaf {
 			bundle, next = audit.AppendEntry(bundle, e.Leaf), next+1
 		}
 	}

@@ -32,11 +32,7 @@ func (f *historyFlags) add(cmd *cobra.Command) {
 // url is the database's.
 func (f historyFlags) url(a *app) (string, error) {
 	if f.urlFile != "" {
-		url, err := os.ReadFile(f.urlFile)
-		if err != nil {
-			return "", fmt.Errorf("reading the database's URL: %w", err)
-		}
-		return strings.TrimSpace(string(url)), nil
+		return DatabaseConfig{URLFile: f.urlFile}.databaseURL()
 	}
 	cfg, err := loadConfig(f.config, a.Environ)
 	if err != nil {

@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/chancery-ca/chancery/oidc"
@@ -146,8 +145,5 @@ func (l LoginConfig) secret() func() (string, error) {
 	if l.ClientSecretFile == "" {
 		return nil
 	}
-	return func() (string, error) {
-		text, err := os.ReadFile(l.ClientSecretFile)
-		return strings.TrimSpace(string(text)), err
-	}
+	return func() (string, error) { return readSecret(l.ClientSecretFile) }
 }

@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/chancery-ca/chancery/delivery"
@@ -348,18 +347,6 @@ func (t ReceiverTLSConfig) config() (*tls.Config, error) {
 	return c, nil
 }
 
-// readSecretLine reads a file that holds one secret.
-func readSecretLine(name string) (string, error) {
-	if name == "" {
-		return "", nil
-	}
-	data, err := os.ReadFile(name)
-	if err != nil {
-		return "", fmt.Errorf("reading a secret: %w", err)
-	}
-	return strings.TrimSpace(string(data)), nil
-}
-
 // deliveries are the configured receivers, each with the way to it. What they need of files is read now, so that it is missed at the start.
 func (c *DeliveryConfig) deliveries(now func() time.Time) (all []delivery.Delivery, err error) {
 	for _, r := range c.Receivers {
@@ -408,11 +395,11 @@ func (r *ReceiverConfig) open(c *DeliveryConfig, now func() time.Time, single bo
 		if err != nil {
 			return nil, err
 		}
-		data, err := os.ReadFile(r.Webhook.SecretFile)
+		text, err := readSecret(r.Webhook.SecretFile)
 		if err != nil {
-			return nil, fmt.Errorf("reading the secret: %w", err)
+			return nil, err
 		}
-		secrets, err := delivery.ParseSecrets(data)
+		secrets, err := delivery.ParseSecrets([]byte(text))
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", r.Webhook.SecretFile, err)
 		}
@@ -424,12 +411,12 @@ func (r *ReceiverConfig) open(c *DeliveryConfig, now func() time.Time, single bo
 		if err != nil {
 			return nil, err
 		}
-		authorization, err := readSecretLine(r.OTLP.AuthorizationFile)
-		if err != nil {
-			return nil, err
-		}
 		header := http.Header{}
-		if authorization != "" {
+		if r.OTLP.AuthorizationFile != "" {
+			authorization, err := readSecret(r.OTLP.AuthorizationFile)
+			if err != nil {
+				return nil, err
+			}
 			header.Set("Authorization", authorization)
 		}
 		return func() delivery.Sender {
@@ -440,9 +427,11 @@ func (r *ReceiverConfig) open(c *DeliveryConfig, now func() time.Time, single bo
 	if err != nil {
 		return nil, err
 	}
-	password, err := readSecretLine(r.Mail.PasswordFile)
-	if err != nil {
-		return nil, err
+	var password string
+	if r.Mail.PasswordFile != "" {
+		if password, err = readSecret(r.Mail.PasswordFile); err != nil {
+			return nil, err
+		}
 	}
 	return func() delivery.Sender {
 		return &delivery.Mail{
