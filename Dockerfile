@@ -24,7 +24,8 @@ RUN apt-get update \
     && groupadd --gid 10001 chancery \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin chancery \
     && install -d -m 0700 -o 10001 -g 10001 /var/lib/chancery /var/lib/chancery/token /var/lib/chancery/ceremony /var/lib/chancery/keeper \
-    && install -d -m 0750 -o 10001 -g 10001 /run/chancery-keeper
+    && install -d -m 0750 -o 10001 -g 10001 /run/chancery-keeper \
+    && install -d -m 0755 -o 10001 -g 10001 /srv/chancery
 COPY deploy/softhsm2.conf /etc/chancery/softhsm2.conf
 COPY --from=build /chancery /usr/local/bin/chancery
 ENV SOFTHSM2_CONF=/etc/chancery/softhsm2.conf

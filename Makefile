@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build dev test test-modules compatibility check units format lint bench bench-scale fuzz faults compose-faults image packages clean FORCE
+.PHONY: help build dev test test-browser test-modules compatibility check units format lint bench bench-scale fuzz faults compose-faults image packages clean FORCE
 
 ARGS         ?=
 FUZZTIME     ?= 60s
@@ -45,6 +45,11 @@ test: ## install what is missing, check format and vet, run every test with the 
 	@$(MAKE) --no-print-directory check
 	go test -race -vet=off -timeout $(TEST_TIMEOUT) ./...
 
+# Without Chromium, make test skips these; here it is installed.
+test-browser: ## install Chromium where it is missing, and sign in to the console, approve and revoke in it
+	@scripts/install-packages --browser
+	CHANCERY_REQUIRE_BROWSER=1 go test -race -vet=off -run InABrowser -v ./cmd/chancery
+
 test-modules: ## run the tests of tokens on other modules: NSS softokn, a software TPM, p11-kit; MODULES="nss tpm"
 	@scripts/install-packages --modules
 	scripts/test-modules $(MODULES)
@@ -65,10 +70,11 @@ format: ## write every Go file in gofumpt's format
 units: ## check the systemd units, where systemd is installed
 	@scripts/check-units
 
-lint: check units ## gofumpt, vet, staticcheck, govulncheck, the systemd units
+lint: check units ## gofumpt, vet, staticcheck, gosec, govulncheck, the systemd units
 	@unformatted=$$($(GO_FILES) | xargs $(TOOL) gofumpt -l) && \
 		if [ "$$unformatted" ]; then echo "not in gofumpt's format (make format):"; echo "$$unformatted"; exit 1; fi
 	$(TOOL) staticcheck ./...
+	scripts/gosec
 	scripts/vulnerabilities
 
 bench: packages ## measure the rooms, then issuance end to end with 1, 8 and 32 clients; BENCHTIME=2s

@@ -6,6 +6,7 @@ package access
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -18,7 +19,9 @@ const (
 	Approver  Role = "approver"  // decides on requests that wait
 	Revoker   Role = "revoker"   // revokes certificates
 	Auditor   Role = "auditor"   // reads everything, changes nothing
-	Operator  Role = "operator"  // runs the service: authorities, health, CRLs, namespaces
+	Operator  Role = "operator"  // runs the service: authorities, health, CRLs, namespaces, API tokens
+
+	PolicyAdmin Role = "policy-admin" // proposes and changes the policies, and asks for nothing under them
 )
 
 // Action is something that can be done to a resource.
@@ -42,6 +45,13 @@ const (
 	ReadPolicy        Action = "policy.read"      // the files of policies, their history, proposals
 	ChangePolicy      Action = "policy.change"    // have other policies rule, or propose them
 	ApprovePolicy     Action = "policy.approve"   // decide on a proposal
+	ReadOrder         Action = "order.read"       // orders for what cannot be undone
+	ApproveOrder      Action = "order.approve"    // decide on one
+	ReadAudit         Action = "audit.read"       // the whole log: entries, tiles, proofs, checkpoints
+	ReadReceipt       Action = "receipt.read"     // that an event of the own namespace was logged
+	ReadToken         Action = "token.read"       // whose API tokens there are, never the tokens themselves
+	ManageToken       Action = "token.manage"     // create, rotate, withdraw
+	OpenSession       Action = "session.open"     // sign in to the console
 )
 
 // AllNamespaces is the namespace of actors and resources that belong to no single team.
@@ -58,6 +68,26 @@ type Actor struct {
 	Groups []string
 	// Attributes are further claims about the person, by name: of an OIDC token or a client certificate; API tokens have none.
 	Attributes map[string][]string
+	// Scope narrows what the credential can be used for, whatever its roles.
+	Scope Scope
+	// Emergency is why the actor broke the glass; empty: it did not.
+	Emergency string
+}
+
+// Scope narrows what a credential can be used for. The zero value narrows nothing.
+type Scope struct {
+	Profiles []string       // the only profiles that it asks for certificates under; empty: every one of the namespace
+	Networks []netip.Prefix // the only addresses that it is used from; empty: every one
+}
+
+// MayUse tells whether certificates may be asked for under a profile.
+func (s Scope) MayUse(profile string) bool {
+	return len(s.Profiles) == 0 || slices.Contains(s.Profiles, profile)
+}
+
+// MayComeFrom tells whether the credential may be used from an address. Where networks are named, an unknown address is in none.
+func (s Scope) MayComeFrom(from netip.Addr) bool {
+	return len(s.Networks) == 0 || slices.ContainsFunc(s.Networks, func(n netip.Prefix) bool { return n.Contains(from.Unmap()) })
 }
 
 // Resource is what an action is done to.
@@ -65,6 +95,7 @@ type Resource struct {
 	Namespace string // the owner; AllNamespaces for what belongs to the whole authority
 	Kind      string // "certificate", "profile", ...: for the refusal's words
 	ID        string
+	Profile   string // under which a certificate is asked for; empty elsewhere
 }
 
 // Namespace is a team's share of the name space: the names that it may have in certificates.

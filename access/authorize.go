@@ -15,6 +15,9 @@ func Authorize(a Actor, act Action, r Resource) error {
 	if a.ID == "" || !slices.ContainsFunc(a.Roles, func(role Role) bool { return slices.Contains(allowed[role], act) }) {
 		return denied
 	}
+	if r.Profile != "" && !a.Scope.MayUse(r.Profile) {
+		return denied
+	}
 	return nil
 }
 

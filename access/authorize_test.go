@@ -11,16 +11,18 @@ import (
 var allActions = []Action{
 	IssueCertificate, ReadCertificate, RevokeCertificate, ReadProfile, EvaluateProfile, ReadAuthority,
 	ReadRequest, ApproveRequest, ReadNamespace, ChangeNamespace, ReadRevocation, ApproveRevocation, PublishCRL,
+	ReadPolicy, ChangePolicy, ApprovePolicy, ReadToken, ManageToken,
 }
 
 // TestAuthorizeTable walks every role and action in the actor's own namespace against the table as people would write it down.
 func TestAuthorizeTable(t *testing.T) {
 	want := map[Role]string{ // one letter an action, in the order of allActions
-		Requester: "yy-yyyy-y----",
-		Approver:  "-y-y-yyyy-yy-",
-		Revoker:   "-yyy-y----y-y",
-		Auditor:   "-y-y-yy-y-y--",
-		Operator:  "-y-y-yy-yyy-y",
+		Requester:   "yy-yyyy-y---------",
+		Approver:    "-y-y-yyyy-yy-y-y--",
+		Revoker:     "-yyy-y----y-y-----",
+		Auditor:     "-y-y-yy-y-y--y--y-",
+		Operator:    "-y-y-yy-yyy-yy--yy",
+		PolicyAdmin: "-y-yyy--y----yy---",
 	}
 	for _, role := range Roles() {
 		for i, action := range allActions {

@@ -3,7 +3,7 @@ package access
 import "fmt"
 
 // Roles are all roles.
-func Roles() []Role { return []Role{Requester, Approver, Revoker, Auditor, Operator} }
+func Roles() []Role { return []Role{Requester, Approver, Revoker, Auditor, Operator, PolicyAdmin} }
 
 // ParseRole reads a role by its exact name.
 func ParseRole(s string) (Role, error) {

@@ -4,17 +4,23 @@ import "slices"
 
 // allowed is the table of who may do what. What does not stand here is refused.
 var allowed = map[Role][]Action{
-	Requester: {IssueCertificate, ReadCertificate, ReadProfile, EvaluateProfile, ReadAuthority, ReadRequest, ReadNamespace},
+	Requester: {
+		IssueCertificate, ReadCertificate, ReadProfile, EvaluateProfile, ReadAuthority, ReadRequest, ReadNamespace, ReadReceipt, OpenSession,
+	},
 	Approver: {
 		ReadCertificate, ReadProfile, ReadAuthority, ReadRequest, ApproveRequest, ReadNamespace, ReadPolicy, ApprovePolicy,
-		ReadRevocation, ApproveRevocation,
+		ReadRevocation, ApproveRevocation, ReadOrder, ApproveOrder, ReadReceipt, OpenSession,
 	},
-	Revoker: {ReadCertificate, RevokeCertificate, ReadRevocation, ReadProfile, ReadAuthority, PublishCRL},
-	Auditor: {ReadCertificate, ReadRevocation, ReadProfile, ReadAuthority, ReadRequest, ReadNamespace, ReadPolicy},
+	Revoker: {ReadCertificate, RevokeCertificate, ReadRevocation, ReadProfile, ReadAuthority, PublishCRL, ReadReceipt, OpenSession},
+	Auditor: {
+		ReadCertificate, ReadRevocation, ReadProfile, ReadAuthority, ReadRequest, ReadNamespace, ReadPolicy, ReadToken, ReadAudit, ReadReceipt,
+		ReadOrder, OpenSession,
+	},
 	Operator: {
-		ReadCertificate, ReadRevocation, ReadProfile, ReadAuthority, ReadRequest, ReadNamespace, ChangeNamespace, ReadPolicy, ChangePolicy,
-		PublishCRL,
+		ReadCertificate, ReadRevocation, ReadProfile, ReadAuthority, ReadRequest, ReadNamespace, ChangeNamespace, ReadPolicy,
+		PublishCRL, ReadToken, ManageToken, ReadOrder, ReadReceipt, OpenSession,
 	},
+	PolicyAdmin: {ReadCertificate, ReadProfile, EvaluateProfile, ReadAuthority, ReadNamespace, ReadPolicy, ChangePolicy, ReadReceipt, OpenSession},
 }
 
 // shared are the actions that a member of one namespace may do to what belongs to the whole authority. Certificates are not among
@@ -25,6 +31,16 @@ var shared = []Action{ReadProfile, EvaluateProfile, ReadAuthority, ReadPolicy, P
 type Grant struct {
 	Role    Role
 	Actions []Action
+}
+
+// Holders are the roles that may do an action, in the order of Roles.
+func Holders(act Action) (holders []Role) {
+	for _, r := range Roles() {
+		if slices.Contains(allowed[r], act) {
+			holders = append(holders, r)
+		}
+	}
+	return holders
 }
 
 // Table is who may do what, in the order of Roles. The caller may keep and change it.

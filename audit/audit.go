@@ -9,8 +9,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // Version is the version of the leaf format, written into every leaf.
@@ -57,6 +59,24 @@ const (
 	ServiceStarted      Kind = "service.started"      // a replica began to serve
 	ServiceStopped      Kind = "service.stopped"      // a replica stopped in good order
 	ArchiveMade         Kind = "archive.made"         // a month of certificates left the database for a file
+	LogKeyAdded         Kind = "log.key_added"        // a key began to sign the checkpoints of this log
+	LogSearched         Kind = "log.searched"         // somebody searched the audit log
+	TokenRotated        Kind = "token.rotated"        // an API token got a successor, and ends with the overlap
+	IdentityUsed        Kind = "identity.used"        // an actor called, for the first time in an hour on this replica
+	GlassBroken         Kind = "glass.broken"         // a local administrator came in by a rule for emergencies, and says why
+	GuessingSeen        Kind = "guessing.seen"        // credentials that are not good came from one address again and again
+	SessionOpened       Kind = "session.opened"       // a person signed in to the console
+	SessionEnded        Kind = "session.ended"        // a person signed out of it
+	RequestExpiring     Kind = "request.expiring"     // a request has waited for long, and will soon wait no more
+	ApproverKeyAdded    Kind = "approver.key_added"   // the key of a person who approves was registered
+	ApproverKeyEnded    Kind = "approver.key_ended"   // it counts no more
+	OrderPlaced         Kind = "order.placed"         // something that cannot be undone is to be done, and waits for approvals
+	OrderApproved       Kind = "order.approved"       // a person agreed to it
+	OrderRejected       Kind = "order.rejected"       // a person ended it
+	OrderUsed           Kind = "order.used"           // it was begun to be carried out
+	ReconcileAlarm      Kind = "reconcile.alarm"      // a signature, a record of one, or a keeper's journal, does not agree with the others
+	ReconcileDone       Kind = "reconcile.done"       // signatures were accounted for: how many, up to which entry of each journal
+	PrivateErased       Kind = "private.erased"       // private texts of events were erased
 )
 
 // Event is what happened. Data holds strings alone, so that its canonical form is beyond doubt; numbers are written in decimal,
@@ -72,9 +92,10 @@ type Event struct {
 
 // Leaf is the canonical form of an event. Its zero value is no leaf.
 type Leaf struct {
-	id    string
-	kind  Kind
-	bytes []byte
+	id      string
+	kind    Kind
+	bytes   []byte
+	private []Private
 }
 
 // ID is the event's ID.
@@ -100,14 +121,23 @@ type leafJSON struct {
 const TimeFormat = "2006-01-02T15:04:05.000000Z"
 
 // New makes the leaf of an event. The canonical form is JSON with keys in byte order, no white space, and no escaping but what
-// RFC 8259 requires, which is what encoding/json writes for these types with HTML escaping off.
+// RFC 8259 requires, which is what encoding/json writes for these types with HTML escaping off. Of what names a person, or was written by one,
+// the leaf holds a salted digest: Private.
 func New(e Event) (Leaf, error) {
 	if e.ID == "" || e.Kind == "" || e.Time.IsZero() || e.Actor == "" {
 		return Leaf{}, errors.New("audit: an event needs an ID, a kind, a time and an actor")
 	}
+	if year := e.Time.UTC().Year(); year < 0 || year > 9999 {
+		return Leaf{}, fmt.Errorf("audit: the year %d of an event of kind %s has not four digits", year, e.Kind)
+	}
 	if e.Data == nil {
 		e.Data = map[string]string{}
 	}
+	e, err := readable(e)
+	if err != nil {
+		return Leaf{}, err
+	}
+	e, private := conceal(e)
 	var b strings.Builder
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
@@ -121,32 +151,32 @@ func New(e Event) (Leaf, error) {
 	if len(canonical) > MaxLeaf {
 		return Leaf{}, fmt.Errorf("audit: a leaf of kind %s has %d octets, more than %d", e.Kind, len(canonical), MaxLeaf)
 	}
-	return Leaf{id: e.ID, kind: e.Kind, bytes: canonical}, nil
+	return Leaf{id: e.ID, kind: e.Kind, bytes: canonical, private: private}, nil
+}
+
+// readable replaces what is not UTF-8 by U+FFFD. JSON cannot hold it, and an event must not get lost because its caller sent such text.
+func readable(e Event) (Event, error) {
+	clean := func(s string) string { return strings.ToValidUTF8(s, "\ufffd") }
+	e.ID, e.Kind, e.Actor, e.Namespace = clean(e.ID), Kind(clean(string(e.Kind))), clean(e.Actor), clean(e.Namespace)
+	data := e.Data
+	for key, value := range e.Data {
+		if !utf8.ValidString(key) {
+			return e, fmt.Errorf("audit: an event of kind %s has a field whose name is not UTF-8", e.Kind)
+		}
+		if !utf8.ValidString(value) {
+			data = maps.Clone(data) // the caller's own stays as it is
+			data[key] = clean(value)
+		}
+	}
+	e.Data = data
+	return e, nil
 }
 
 // Parse reads canonical octets back. It refuses any that New would not have written.
 func Parse(canonical []byte) (Event, error) {
-	if len(canonical) > MaxLeaf {
-		return Event{}, fmt.Errorf("audit: a leaf of %d octets is larger than %d", len(canonical), MaxLeaf)
-	}
-	var j leafJSON
-	if err := json.Unmarshal(canonical, &j); err != nil {
-		return Event{}, fmt.Errorf("audit: reading a leaf: %w", err)
-	}
-	if j.Version != Version {
-		return Event{}, fmt.Errorf("audit: leaf version %d is not known", j.Version)
-	}
-	at, err := time.Parse(TimeFormat, j.Time)
-	if err != nil {
-		return Event{}, fmt.Errorf("audit: reading a leaf's time: %w", err)
-	}
-	e := Event{ID: j.ID, Kind: j.Kind, Time: at, Actor: j.Actor, Namespace: j.Namespace, Data: j.Data}
-	again, err := New(e)
+	s, err := scan(canonical, nil)
 	if err != nil {
 		return Event{}, err
 	}
-	if string(again.bytes) != string(canonical) {
-		return Event{}, errors.New("audit: the leaf is not in canonical form")
-	}
-	return e, nil
+	return s.event(), nil
 }

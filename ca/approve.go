@@ -51,7 +51,8 @@ type ApprovalRecord struct {
 	policies.Approval
 	Approved bool
 	Comment  string
-	EventID  string // of its leaf
+	EventID  string    // of its leaf
+	Evidence *Evidence // nil: it is not signed
 }
 
 // RequestState is a waiting request with what it still needs under the policies that hold now. Need is 0 where it waits no more.
@@ -59,7 +60,9 @@ type RequestState struct {
 	WaitingRequest
 	Need, Have int
 	Groups     []string             // of which an approver must be in one; empty: any approver
+	Signed     bool                 // each must sign with the own key
 	Binding    string               // names what an approval given now would be for
+	Policies   string               // digest of those that decided now
 	Reasons    []policies.Violation // what asks for approval
 	Decision   *policies.Decision   // nil where it waits no more
 }
@@ -88,8 +91,19 @@ type ApprovalStore interface {
 	WaitingRequests(ctx context.Context, f WaitingFilter) (page []WaitingRequest, next string, err error)
 	// OverdueRequests are at most max requests whose time to wait has run out by the database's clock.
 	OverdueRequests(ctx context.Context, max int) ([]string, error)
+	// ExpiringRequests are at most max requests that wait, have waited for three quarters of their time at least, end within a span, and of
+	// which no event says so yet.
+	ExpiringRequests(ctx context.Context, within time.Duration, max int) ([]ExpiringRequest, error)
 	// ApprovedRequests are at most max requests that wait although somebody approved them at least an age ago.
 	ApprovedRequests(ctx context.Context, age time.Duration, max int) ([]string, error)
+}
+
+// ExpiringRequest is a request that will soon wait no more. Event and moment of telling so come of the request alone: all replicas tell the same.
+type ExpiringRequest struct {
+	ID, Namespace, Profile string
+	ExpiresAt              time.Time
+	EventID                string
+	At                     time.Time // since when it is to be told
 }
 
 // await records a request that needs approval.
@@ -170,6 +184,7 @@ func (c *CA) judge(ctx context.Context, w WaitingRequest) (RequestState, Request
 	var needed *policies.ApprovalNeeded
 	if _, err := decision.Grant(w.approvals()...); errors.As(err, &needed) {
 		state.Need, state.Have, state.Groups, state.Binding, state.Reasons = needed.Need, needed.Have, needed.Groups, needed.Binding, needed.Reasons
+		state.Signed, state.Policies = needed.Signed, request.PolicyDigest
 	}
 	return state, request, nil
 }
@@ -190,13 +205,16 @@ type ApproveOrder struct {
 	Request string
 	Binding string // as Request gave it; when the policies have changed since, the approval is turned down. Empty: whatever holds now
 	Comment string
+	// Signature, in PEM, is by the actor's own key over the statement that goes with the word: RequestState.Statement for an approval, the same
+	// with the other decision for a rejection. Needed where the state says so.
+	Signature []byte
 }
 
 // Approve adds an approval to a request, and with the last one that it needs issues the certificate. The policies are asked anew: under
 // changed ones earlier approvals no longer count, and what they now refuse ends as refused. Approving again is harmless, and takes up an
 // issuance that failed.
 //
-// It returns ErrNotFound, ErrDecided, ErrOwnRequest, ErrApprovalIdle, ErrBindingChanged, *policies.Refusal, *ExhaustedError, *InvalidError,
+// It returns ErrNotFound, ErrDecided, ErrOwnRequest, ErrApprovalIdle, ErrBindingChanged, ErrUnsigned, ErrSignature, *policies.Refusal, *ExhaustedError, *InvalidError,
 // *access.Denied, or an error wrapping ErrUnavailable. The approval, once recorded, stays whatever becomes of the issuance.
 func (c *CA) Approve(ctx context.Context, o ApproveOrder) (RequestState, error) {
 	w, err := c.findOpen(ctx, o)
@@ -273,7 +291,14 @@ func (c *CA) findOpen(ctx context.Context, o ApproveOrder) (WaitingRequest, erro
 
 // addApproval records the actor's approval, if it counts and is not on record.
 func (c *CA) addApproval(ctx context.Context, o ApproveOrder, state RequestState) error {
+	evidence, err := c.evidence(ctx, state.statement(o.Actor.Person, true), o.Signature, false)
+	if err != nil {
+		return err
+	}
 	approval := policies.Approval{Person: o.Actor.Person, Actor: o.Actor.ID, Groups: o.Actor.Groups, At: c.now(), Binding: state.Binding}
+	if evidence != nil {
+		approval.Key = evidence.Key.Fingerprint()
+	}
 	var still *policies.ApprovalNeeded
 	if _, err := state.Decision.Grant(append(state.approvals(), approval)...); errors.As(err, &still) && still.Have <= state.Have {
 		for _, a := range state.Approvals {
@@ -281,17 +306,22 @@ func (c *CA) addApproval(ctx context.Context, o ApproveOrder, state RequestState
 				return nil
 			}
 		}
+		if state.Signed && evidence == nil {
+			return ErrUnsigned
+		}
 		return ErrApprovalIdle
 	}
-	record := ApprovalRecord{Approval: approval, Approved: true, Comment: o.Comment, EventID: c.newID()}
+	record := ApprovalRecord{Approval: approval, Approved: true, Comment: o.Comment, EventID: c.newID(), Evidence: evidence}
 	return c.recordWord(ctx, audit.RequestApproved, o, state.WaitingRequest, record)
 }
 
 func (c *CA) recordWord(ctx context.Context, kind audit.Kind, o ApproveOrder, w WaitingRequest, a ApprovalRecord) error {
-	leaf, err := c.leafWithID(a.EventID, kind, o.Actor.ID, w.Namespace, a.At, map[string]string{
+	data := map[string]string{
 		"request": w.ID, "person": a.Person, "binding": a.Binding, "profile": w.Profile, "csr_sha256": hexSHA256(w.CSR),
-		"comment_sha256": hexSHA256([]byte(a.Comment)),
-	})
+		"comment": a.Comment,
+	}
+	a.Evidence.tell(data)
+	leaf, err := c.leafWithID(a.EventID, kind, o.Actor.ID, w.Namespace, a.At, data)
 	if err != nil {
 		return err
 	}
@@ -362,9 +392,13 @@ func (c *CA) Reject(ctx context.Context, o ApproveOrder) (RequestState, error) {
 	case o.Actor.Person == "":
 		return RequestState{}, ErrOwnRequest
 	}
+	evidence, err := c.rejectionEvidence(ctx, o, w)
+	if err != nil {
+		return RequestState{}, err
+	}
 	record := ApprovalRecord{
 		Approval: policies.Approval{Person: o.Actor.Person, Actor: o.Actor.ID, Groups: o.Actor.Groups, At: c.now(), Binding: o.Binding},
-		Comment:  o.Comment, EventID: c.newID(),
+		Comment:  o.Comment, EventID: c.newID(), Evidence: evidence,
 	}
 	if err := c.recordWord(ctx, audit.RequestRejected, o, w, record); err != nil {
 		return RequestState{}, err
@@ -375,6 +409,18 @@ func (c *CA) Reject(ctx context.Context, o ApproveOrder) (RequestState, error) {
 		return RequestState{}, fmt.Errorf("reading the request: %w", err)
 	}
 	return RequestState{WaitingRequest: w}, nil
+}
+
+// rejectionEvidence verifies the signature of a rejection, which nobody needs to give: what it is over is what an approval would be.
+func (c *CA) rejectionEvidence(ctx context.Context, o ApproveOrder, w WaitingRequest) (*Evidence, error) {
+	if len(o.Signature) == 0 {
+		return nil, nil
+	}
+	state, _, err := c.judge(ctx, w)
+	if err != nil {
+		return nil, err
+	}
+	return c.evidence(ctx, state.statement(o.Actor.Person, false), o.Signature, true)
 }
 
 // ExpireWaiting ends the waiting of requests whose time has run out. Any number of replicas may do it at once.
@@ -405,6 +451,31 @@ func (c *CA) ResumeApproved(ctx context.Context) error {
 	for _, id := range approved {
 		if err := c.resume(ctx, id); err != nil {
 			c.log.WarnContext(ctx, "an approved request could not be issued; trying again", "request", id, "error", err)
+		}
+	}
+	return nil
+}
+
+// TellExpiring records of each request that will soon wait no more that it will, once, for those who are notified. Any number of replicas may
+// do it at once: they record the same.
+func (c *CA) TellExpiring(ctx context.Context) error {
+	if c.expiring == 0 {
+		return nil
+	}
+	soon, err := c.store.ExpiringRequests(ctx, c.expiring, tendBatch)
+	if err != nil {
+		return fmt.Errorf("looking for requests that expire: %w", err)
+	}
+	for _, r := range soon {
+		leaf, err := audit.New(audit.Event{
+			ID: r.EventID, Kind: audit.RequestExpiring, Time: r.At, Actor: "system", Namespace: r.Namespace,
+			Data: map[string]string{"request": r.ID, "profile": r.Profile, "expires": r.ExpiresAt.UTC().Format(time.RFC3339)},
+		})
+		if err != nil {
+			return fmt.Errorf("recording that request %s expires: %w", r.ID, err)
+		}
+		if err := c.store.RecordEvents(ctx, leaf); err != nil {
+			return fmt.Errorf("recording that request %s expires: %w", r.ID, err)
 		}
 	}
 	return nil

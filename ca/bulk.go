@@ -31,6 +31,8 @@ const (
 type RevocationPlan struct {
 	// ApproveAbove is how many certificates one person may revoke by one order; for more, another must approve. 0: any number.
 	ApproveAbove int
+	// Signed asks that each approval be signed by the approver's own key.
+	Signed bool
 	// LotsPerSecond bounds how fast a job goes on, in lots of LotSize. Besides, unless keys are compromised, it rests as long as each lot
 	// took, so that issuance has half of the database's time at least. 0: DefaultLotsPerSecond.
 	LotsPerSecond float64
@@ -192,6 +194,8 @@ type RevocationVote struct {
 	Comment   string
 	At        time.Time
 	EventID   string
+	Evidence  *Evidence // nil: it is not signed
+	Signed    bool      // of those before it, count the signed ones alone; not kept
 }
 
 // RevocationItem is a certificate of a job with its state.
@@ -324,7 +328,7 @@ func (c *CA) readyJob(j *RevocationJob) ([]audit.Leaf, error) {
 		j.Needs = 1
 	}
 	data := map[string]string{
-		"job": j.ID, "reason": j.Reason.String(), "comment_sha256": hexSHA256([]byte(j.Comment)), "person": j.Actor.Person,
+		"job": j.ID, "reason": j.Reason.String(), "comment": j.Comment, "person": j.Actor.Person,
 		"certificates": strconv.Itoa(j.Total), "certificates_sha256": hex.EncodeToString(j.Digest[:]), "needs": strconv.Itoa(j.Needs),
 	}
 	for name, value := range j.Selection {
@@ -391,6 +395,8 @@ type RevocationDecision struct {
 	Approves bool
 	Digest   []byte
 	Comment  string
+	// Signature, in PEM, is by the actor's own key over the job's statement. Needed for an approval where the plan says so.
+	Signature []byte
 }
 
 // DecideOnRevocation records what a person says to a job that needs approval: with the last one that is needed it runs; one rejection ends
@@ -410,17 +416,23 @@ func (c *CA) DecideOnRevocation(ctx context.Context, actor access.Actor, d Revoc
 	case len(d.Comment) > maxComment:
 		return RevocationJob{}, longComment()
 	}
+	evidence, err := c.evidence(ctx, j.statement(actor.Person, d.Approves), d.Signature, c.bulk.Signed && d.Approves)
+	if err != nil {
+		return RevocationJob{}, err
+	}
 	v := RevocationVote{
 		Person: actor.Person, Approves: d.Approves, Digest: j.Digest, ActorID: actor.ID, ActorName: actor.Name, Comment: d.Comment, At: c.now(),
-		EventID: c.newID(),
+		EventID: c.newID(), Evidence: evidence, Signed: c.bulk.Signed,
 	}
 	kind := audit.RevocationRejected
 	if d.Approves {
 		kind = audit.RevocationApproved
 	}
-	leaf, err := c.leafWithID(v.EventID, kind, actor.ID, j.Namespace, v.At, map[string]string{
-		"job": j.ID, "person": v.Person, "certificates_sha256": hex.EncodeToString(j.Digest[:]), "comment_sha256": hexSHA256([]byte(d.Comment)),
-	})
+	data := map[string]string{
+		"job": j.ID, "person": v.Person, "certificates_sha256": hex.EncodeToString(j.Digest[:]), "comment": d.Comment,
+	}
+	evidence.tell(data)
+	leaf, err := c.leafWithID(v.EventID, kind, actor.ID, j.Namespace, v.At, data)
 	if err != nil {
 		return RevocationJob{}, err
 	}

@@ -49,10 +49,14 @@ type CA struct {
 	clock         *clock
 	ocsp          *ocsp
 	mirrors       []*mirroring
+	expiring      time.Duration
+	logPlan       LogPlan
+	tokenLife     time.Duration
+	visits        *visits
 }
 
-// Config is what a CA is made of. Every field but About, PolicyPlan, Revocations, KeyLists, CAA, Metrics, Transparency, OCSP, Lists and Mirrors
-// is required.
+// Config is what a CA is made of. Every field but About, PolicyPlan, Revocations, KeyLists, CAA, Metrics, Transparency, OCSP, Lists, Mirrors,
+// Expiring, AuditLog and TokenLife is required.
 type Config struct {
 	Store       Store
 	Authorities []*Authority  // the first is the default issuer
@@ -78,6 +82,12 @@ type Config struct {
 	Lists map[string]CRLLists
 	// Mirrors are where CRLs are put besides being served, by the names under which the log speaks of them. Run puts them there.
 	Mirrors map[string]CRLMirror
+	// Expiring is how long before its end an event tells of a request that waits; 0: none does.
+	Expiring time.Duration
+	// AuditLog says who signs the checkpoints of the audit log.
+	AuditLog LogPlan
+	// TokenLife is how long an API token lasts at most that is made over the API; 0: MaxTokenLife.
+	TokenLife time.Duration
 }
 
 // Metrics counts what the authority does. A nil Metrics counts nothing.
@@ -97,6 +107,7 @@ type Metrics interface {
 	Limited(profile, by string)      // a request was turned away by a rate or a reservation
 	LookedUpCAA(failures int, took time.Duration)
 	Leads(replica, duty string, since time.Time) // the zero time: it does not, or no more
+	Log(LogState)                                // how the audit log is doing; told again and again
 	OCSPMetrics
 }
 
@@ -115,7 +126,9 @@ func New(cfg Config) (*CA, error) {
 		keyLists: cfg.KeyLists, caa: cfg.CAA, transparency: cfg.Transparency,
 		rates: newRates(), replica: cfg.Replica, about: cfg.About, random: cfg.Random, newID: cfg.NewID, log: cfg.Log, metrics: cfg.Metrics,
 		publications: newPublications(), bulk: cfg.Revocations, jobs: newBell(), lags: newLags(), directory: newDirectory(),
-		clock: &clock{now: cfg.Now, max: cfg.MaxSkew}, mirrors: newMirrorings(cfg.Mirrors),
+		clock: &clock{now: cfg.Now, max: cfg.MaxSkew}, mirrors: newMirrorings(cfg.Mirrors), expiring: cfg.Expiring,
+		logPlan:   cfg.AuditLog,
+		tokenLife: cfg.TokenLife, visits: newVisits(),
 	}
 	c.now = c.clock.right
 	if err := checkTransparency(cfg.Policies, cfg.Transparency); err != nil {

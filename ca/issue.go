@@ -91,7 +91,9 @@ func (c *CA) Issue(ctx context.Context, o Order) (Outcome, error) {
 
 func (c *CA) issue(ctx context.Context, o Order) (Outcome, error) {
 	started := c.now()
-	if err := c.authorize(ctx, o.Actor, access.IssueCertificate, access.Resource{Namespace: o.Actor.Namespace, Kind: "certificate"}); err != nil {
+	if err := c.authorize(ctx, o.Actor, access.IssueCertificate, access.Resource{
+		Namespace: o.Actor.Namespace, Kind: "certificate", Profile: o.Profile,
+	}); err != nil {
 		return Outcome{}, err
 	}
 	authority, err := c.authority(o.Issuer)
@@ -250,7 +252,9 @@ func (c *CA) complete(ctx context.Context, authority *Authority, what issuable) 
 
 // Evaluate tells what would be decided, rule by rule. Nothing is recorded, nothing is issued.
 func (c *CA) Evaluate(ctx context.Context, o Order) (*policies.Decision, error) {
-	if err := c.authorize(ctx, o.Actor, access.EvaluateProfile, access.Resource{Namespace: o.Actor.Namespace, Kind: "profile", ID: o.Profile}); err != nil {
+	if err := c.authorize(ctx, o.Actor, access.EvaluateProfile, access.Resource{
+		Namespace: o.Actor.Namespace, Kind: "profile", ID: o.Profile, Profile: o.Profile,
+	}); err != nil {
 		return nil, err
 	}
 	authority, err := c.authority(o.Issuer)

@@ -27,6 +27,8 @@ type PolicyPlan struct {
 	Read func() (*policies.Set, error)
 	// Approvals is how many persons, besides whoever proposes, must approve a set before it rules; 0: none.
 	Approvals int
+	// Signed asks that each approval be signed by the approver's own key.
+	Signed bool
 }
 
 // PolicyStore keeps the life of policies. All of it is facts.
@@ -87,6 +89,8 @@ type PolicyVote struct {
 	Comment   string
 	At        time.Time
 	EventID   string
+	Evidence  *Evidence // nil: it is not signed
+	Signed    bool      // of those before it, count the signed ones alone; not kept
 }
 
 // State is "activated", "rejected", "superseded" (another set rules than the one it was to replace), "expired" or "open".
@@ -320,6 +324,8 @@ type PolicyDecision struct {
 	Proposal string
 	Approves bool
 	Comment  string
+	// Signature, in PEM, is by the actor's own key over the proposal's statement. Needed for an approval where the plan says so.
+	Signature []byte
 }
 
 // DecideOnPolicies records what a person says to a proposal. With the last approval that it needs its set rules; one rejection ends it.
@@ -342,16 +348,21 @@ func (c *CA) DecideOnPolicies(ctx context.Context, actor access.Actor, d PolicyD
 	case p.State(c.now(), now.set.Digest()) != "open":
 		return PolicyProposal{}, fmt.Errorf("it is %s: %w", p.State(c.now(), now.set.Digest()), ErrProposalClosed)
 	}
+	evidence, err := c.evidence(ctx, p.statement(actor.Person, d.Approves), d.Signature, c.plan.Signed && d.Approves)
+	if err != nil {
+		return PolicyProposal{}, err
+	}
 	v := PolicyVote{
 		Person: actor.Person, Approves: d.Approves, ActorID: actor.ID, ActorName: actor.Name, Comment: d.Comment, At: c.now(), EventID: c.newID(),
+		Evidence: evidence, Signed: c.plan.Signed,
 	}
 	kind := audit.PolicyRejected
 	if d.Approves {
 		kind = audit.PolicyApproved
 	}
-	voted, err := c.leafWithID(v.EventID, kind, actor.ID, access.AllNamespaces, v.At, map[string]string{
-		"proposal": p.ID, "policy": p.Digest, "person": v.Person, "comment": v.Comment,
-	})
+	data := map[string]string{"proposal": p.ID, "policy": p.Digest, "person": v.Person, "comment": v.Comment}
+	evidence.tell(data)
+	voted, err := c.leafWithID(v.EventID, kind, actor.ID, access.AllNamespaces, v.At, data)
 	if err != nil {
 		return PolicyProposal{}, err
 	}

@@ -91,6 +91,7 @@ func (noMetrics) Decided(string, string)                                  {}
 func (noMetrics) Limited(string, string)                                  {}
 func (noMetrics) LookedUpCAA(int, time.Duration)                          {}
 func (noMetrics) Leads(string, string, time.Time)                         {}
+func (noMetrics) Log(LogState)                                            {}
 func (noMetrics) OCSPAnswered(string, string, string, time.Duration)      {}
 func (noMetrics) OCSPSigned(string, time.Duration)                        {}
 func (noMetrics) OCSPKept(string, int)                                    {}

@@ -173,7 +173,7 @@ func (c *CA) recordRevocation(ctx context.Context, o RevokeOrder, certificate Ce
 // revocationData is what the audit log is told of a revocation, and as what.
 func revocationData(r Revocation) (audit.Kind, map[string]string) {
 	data := map[string]string{
-		"issuer": r.Issuer, "serial": hex.EncodeToString(r.Serial), "reason": r.Reason.String(), "comment_sha256": hexSHA256([]byte(r.Comment)),
+		"issuer": r.Issuer, "serial": hex.EncodeToString(r.Serial), "reason": r.Reason.String(), "comment": r.Comment,
 	}
 	if !r.InvalidityDate.IsZero() {
 		data["invalidity_date"] = r.InvalidityDate.UTC().Format(time.RFC3339)

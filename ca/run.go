@@ -30,7 +30,10 @@ func (c *CA) Run(ctx context.Context, more ...Chore) error {
 		{followEvery, slog.LevelError, "following the policies that rule failed; trying again", true, c.FollowPolicies},
 		{renewResponders, slog.LevelError, "renewing an OCSP responder's certificate failed; trying again", false, c.RenewResponders},
 		{expireEvery, slog.LevelError, lookingAfterFailed, false, c.ExpireWaiting},
+		{useEvery, slog.LevelWarn, "recording when API tokens were used failed; trying again", true, c.recordUses},
+		{resumeEvery, slog.LevelWarn, "telling which requests expire failed; trying again", true, c.TellExpiring},
 		{resumeEvery, slog.LevelError, lookingAfterFailed, false, c.ResumeApproved},
+		c.watchLog(),
 	}, more...) {
 		others.Go(func() { c.see(working, d) })
 	}
@@ -38,6 +41,7 @@ func (c *CA) Run(ctx context.Context, more ...Chore) error {
 		c.seeWoken(working, c.jobs, Chore{jobsEvery, slog.LevelError, "revoking many certificates failed; trying again", true, c.RunRevocations})
 	})
 	others.Go(func() { c.Lead(working, Upkeep, c.keepUp) })
+	others.Go(func() { c.Lead(working, Sequencing, c.sequence) })
 	others.Go(func() { c.followRevocations(working) })
 	others.Go(func() {
 		c.store.WatchRevocations(working, func() {
@@ -51,6 +55,9 @@ func (c *CA) Run(ctx context.Context, more ...Chore) error {
 	c.every(working, publishEvery, c.publications.wake, func() { c.PublishDue(working) })
 	others.Wait()
 	c.ocsp.work.Wait()
+	if err := c.recordUses(context.WithoutCancel(ctx)); err != nil {
+		c.log.WarnContext(ctx, "when API tokens were last used is not on record", "error", err)
+	}
 	leave()
 	err := <-stayed
 	if err == nil {

@@ -24,11 +24,17 @@ type Store interface {
 	RevocationFeed
 	NamespaceStore
 	ApprovalStore
+	EvidenceStore
+	OrderStore
 	PolicyStore
 	ReplicaStore
 	LeaseStore
 	UpkeepStore
 	OCSPStore
+	LogStore
+	EventStore
+	TokenStore
+	SessionStore
 	// RecordEvents commits leaves that go with no other change, such as refusals of access.
 	RecordEvents(ctx context.Context, leaves ...audit.Leaf) error
 	// Ping tells whether something can be made durable now.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/rsa"
 	"crypto/x509"
 	"errors"
@@ -45,6 +46,8 @@ type place interface {
 	signed(subject string, kind issuance.Kind, der []byte) error
 	// file writes an artefact.
 	file(name string, data []byte) error
+	// tell says something to those present.
+	tell(format string, args ...any)
 	// tokenSerial tells where the keys are.
 	tokenSerial() string
 }
@@ -74,6 +77,11 @@ func (a *act) perform(ctx context.Context) error {
 	for _, planned := range a.plan.order() {
 		if err := a.establish(ctx, planned); err != nil {
 			return fmt.Errorf("authority %s: %w", planned.Name, err)
+		}
+	}
+	for _, planned := range a.plan.Logs {
+		if err := a.equip(ctx, planned); err != nil {
+			return fmt.Errorf("log %s: %w", planned.Name, err)
 		}
 	}
 	for _, planned := range a.plan.CRLs {
@@ -256,6 +264,8 @@ func algorithmOf(public crypto.PublicKey) hsm.Algorithm {
 	switch k := public.(type) {
 	case *ecdsa.PublicKey:
 		return map[string]hsm.Algorithm{"P-256": hsm.ECDSAP256, "P-384": hsm.ECDSAP384}[k.Curve.Params().Name]
+	case ed25519.PublicKey:
+		return hsm.Ed25519
 	case *rsa.PublicKey:
 		return map[int]hsm.Algorithm{2048: hsm.RSA2048, 3072: hsm.RSA3072, 4096: hsm.RSA4096}[k.N.BitLen()]
 	}

@@ -17,6 +17,7 @@ const (
 	chainSuffix       = "-chain.pem"      // its certificate and those above it, the root included
 	crlSuffix         = ".crl"            // DER
 	bundleSuffix      = ".authority.json" // see Bundle
+	keySuffix         = ".key.pem"        // the public half of a log's key
 )
 
 // TranscriptFile is the name of a ceremony's transcript in its output directory.

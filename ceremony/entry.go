@@ -236,7 +236,7 @@ func hexOf(b []byte) string { return hex.EncodeToString(b) }
 
 // subject splits a file's name into whose it is and what it is.
 func (f fileLine) subject() (name, form string) {
-	for _, suffix := range []string{bundleSuffix, chainSuffix, certificateSuffix, pemSuffix, crlSuffix} {
+	for _, suffix := range []string{bundleSuffix, chainSuffix, certificateSuffix, keySuffix, pemSuffix, crlSuffix} {
 		if name, ok := strings.CutSuffix(f.Name, suffix); ok {
 			return name, suffix
 		}

@@ -26,20 +26,20 @@ func survey(t *hsm.Token, p Plan, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	for _, a := range p.Authorities {
-		if a.Key.Existing {
-			signer, err := t.Signer(a.Key.ref(), nil)
+	for _, k := range p.keys() {
+		if k.Existing {
+			signer, err := t.Signer(k.ref(), nil)
 			if err != nil {
 				return err
 			}
-			if err := expect(a.Key, signer.Public()); err != nil {
+			if err := expect(k.Key, signer.Public()); err != nil {
 				return err
 			}
 			continue
 		}
-		for _, k := range present {
-			if k.Label == a.Key.Label || len(a.Key.id) > 0 && string(k.ID) == string(a.Key.id) {
-				return fmt.Errorf("authority %s: %w: %s", a.Name, hsm.ErrKeyExists, k.KeyRef)
+		for _, other := range present {
+			if other.Label == k.Label || len(k.id) > 0 && string(other.ID) == string(k.id) {
+				return fmt.Errorf("%s: %w: %s", k.owner, hsm.ErrKeyExists, other.KeyRef)
 			}
 		}
 	}
@@ -85,6 +85,8 @@ func (h *hall) play(ctx context.Context, a *act) error {
 	reason := perform()
 	return errors.Join(reason, h.record.end(reason))
 }
+
+func (h *hall) tell(format string, args ...any) { h.say(format, args...) }
 
 func (h *hall) tokenSerial() string { return h.token.Info().Serial }
 

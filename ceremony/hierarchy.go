@@ -35,6 +35,13 @@ func (p *Plan) distinct(d *strictyaml.Document) {
 		claim(at+".urls.issuer", "URL", a.URLs.Issuer)
 		claim(at+".urls.ocsp", "URL", a.URLs.OCSP)
 	}
+	for i, l := range p.Logs {
+		at := fmt.Sprintf("logs[%d]", i)
+		claim(at+".name", "name", l.Name)
+		claim(at+".origin", "origin", l.Origin)
+		claim(at+".key.label", "label", l.Key.Label)
+		claim(at+".key.id", "id", l.Key.ID)
+	}
 	issuers := map[string]Issuer{}
 	for i, issuer := range p.Issuers {
 		at := fmt.Sprintf("issuers[%d]", i)

@@ -32,6 +32,9 @@ type Plan struct {
 	Issuers []Issuer `yaml:"issuers"`
 	// CRLs are the CRLs to be made for authorities that exist already.
 	CRLs []CRL `yaml:"crls"`
+	// Logs are audit logs whose keys are to be made. Their public halves are written to <name>.key.pem, and their verifier keys are told to
+	// those present.
+	Logs []Log `yaml:"logs"`
 
 	text []byte // the file as it was read; what the digest is of
 	dir  string // what paths are relative to
@@ -73,6 +76,16 @@ type Authority struct {
 	notBefore, notAfter time.Time // where the plan fixes them
 	permitted, excluded *policies.NameConstraints
 	policies, usages    []asn1.ObjectIdentifier
+}
+
+// Log is an audit log whose key is to be made: a key that signs checkpoints and nothing else.
+type Log struct {
+	// Name is the beginning of its file's name: lower-case letters, digits and inner hyphens, at most 64.
+	Name string `yaml:"name"`
+	// Origin is the log's name, as every checkpoint begins: ca.example.com/audit-log.
+	Origin string `yaml:"origin"`
+	// Key is the log's key pair: ed25519, or ecdsa-p256 where the token has no Ed25519.
+	Key Key `yaml:"key"`
 }
 
 // Issuer is an authority of an earlier ceremony, whose key is in the token.
@@ -250,6 +263,23 @@ func (a Authority) window(now time.Time) (notBefore, notAfter time.Time) {
 	}
 	notBefore = now.UTC().Truncate(time.Second)
 	return notBefore, notBefore.Add(time.Duration(a.Validity) - time.Second)
+}
+
+// owned is a key, and what it is for.
+type owned struct {
+	Key
+	owner string
+}
+
+// keys are the keys that are made, or found, for what the plan makes.
+func (p Plan) keys() (all []owned) {
+	for _, a := range p.Authorities {
+		all = append(all, owned{a.Key, "authority " + a.Name})
+	}
+	for _, l := range p.Logs {
+		all = append(all, owned{l.Key, "log " + l.Name})
+	}
+	return all
 }
 
 func (k Key) ref() hsm.KeyRef { return hsm.KeyRef{Label: k.Label, ID: k.id} }

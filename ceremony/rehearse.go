@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rsa"
 	"crypto/x509"
@@ -94,6 +95,9 @@ func throwAway(a hsm.Algorithm, random io.Reader) (crypto.Signer, error) {
 		return ecdsa.GenerateKey(elliptic.P256(), random)
 	case hsm.ECDSAP384:
 		return ecdsa.GenerateKey(elliptic.P384(), random)
+	case hsm.Ed25519:
+		_, key, err := ed25519.GenerateKey(random)
+		return key, err
 	case hsm.RSA2048:
 		return rsa.GenerateKey(random, 2048)
 	case hsm.RSA3072:
@@ -111,4 +115,5 @@ func (memory) intents(string, string) issuance.Recorder {
 func (memory) input(fileLine) error                       { return nil }
 func (memory) signed(string, issuance.Kind, []byte) error { return nil }
 func (memory) file(string, []byte) error                  { return nil }
+func (memory) tell(string, ...any)                        {}
 func (memory) tokenSerial() string                        { return "rehearsal" }

@@ -106,6 +106,9 @@ func vacant(p Plan) error {
 	for _, c := range p.CRLs {
 		names = append(names, c.Issuer+crlSuffix)
 	}
+	for _, l := range p.Logs {
+		names = append(names, l.Name+keySuffix)
+	}
 	for _, name := range names {
 		path := filepath.Join(p.OutputDir(), name)
 		switch _, err := os.Lstat(path); {

@@ -49,8 +49,8 @@ func (p *Plan) validate(d *strictyaml.Document) {
 	if p.Output == "" || strings.ContainsRune(p.Output, 0) {
 		d.Refuse("output", "name a directory, relative to the plan", "the output directory is missing or malformed")
 	}
-	if len(p.Authorities)+len(p.CRLs) == 0 {
-		d.Refuse("authorities", "list authorities, or crls", "there is nothing to do")
+	if len(p.Authorities)+len(p.CRLs)+len(p.Logs) == 0 {
+		d.Refuse("authorities", "list authorities, crls or logs", "there is nothing to do")
 	}
 	if len(p.Authorities) > maxAuthorities {
 		d.Refuse("authorities", "", "more than %d authorities", maxAuthorities)
@@ -68,6 +68,13 @@ func (p *Plan) validate(d *strictyaml.Document) {
 	}
 	for i := range p.CRLs {
 		p.CRLs[i].validate(d, fmt.Sprintf("crls[%d]", i))
+	}
+	if len(p.Logs) > maxAuthorities {
+		d.Refuse("logs", "", "more than %d logs", maxAuthorities)
+		return
+	}
+	for i := range p.Logs {
+		p.Logs[i].validate(d, fmt.Sprintf("logs[%d]", i))
 	}
 	p.distinct(d)
 	p.hierarchy(d)

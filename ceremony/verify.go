@@ -317,6 +317,10 @@ func (v *verifier) artefact(f *fileLine) error {
 			ders = append(ders, c.DER)
 		}
 		holds = pemOf(ders...)
+	case keySuffix:
+		if k := v.keys[subject]; k != nil {
+			holds = publicPEM(k.SPKI)
+		}
 	default:
 		return fmt.Errorf("the file %s is of no kind that ceremonies write", f.Name)
 	}

@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"io"
 	"mime"
+	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -35,13 +36,16 @@ const (
 
 // Config tells where the service is and who calls.
 type Config struct {
-	BaseURL   string         // such as "https://127.0.0.1:8443"
+	BaseURL   string         // such as "https://127.0.0.1:8443", or "unix:///run/chancery/local.sock" on the service's own machine
 	Token     string         // an API token; empty for what needs none
 	CAFile    string         // PEM bundle of the roots that the service's certificate must lead to; empty: the system's
 	Roots     *x509.CertPool // the same, in memory; CAFile is not read then
-	Timeout   time.Duration  // of one attempt; 0: DefaultTimeout
-	Attempts  int            // at most; 0: DefaultAttempts
-	UserAgent string         // empty: "chancery-client"
+	CertFile  string         // PEM file of a client certificate with its chain, and KeyFile of its key; empty: none
+	KeyFile   string
+	Emergency string        // why the glass is broken, over a Unix socket; empty: it is not
+	Timeout   time.Duration // of one attempt; 0: DefaultTimeout
+	Attempts  int           // at most; 0: DefaultAttempts
+	UserAgent string        // empty: "chancery-client"
 	// HTTPClient replaces the client that would be made. Roots, CAFile and Timeout do not count then.
 	HTTPClient *http.Client
 	// Wait waits between attempts, or returns the context's error. Nil waits on the clock.
@@ -54,6 +58,7 @@ type Config struct {
 type Client struct {
 	base      *url.URL
 	token     string
+	emergency string
 	userAgent string
 	attempts  int
 	http      *http.Client
@@ -63,7 +68,7 @@ type Client struct {
 
 // New makes a client. It reads the bundle of roots and calls nobody.
 func New(cfg Config) (*Client, error) {
-	base, err := url.Parse(cfg.BaseURL)
+	base, socket, err := parseBase(cfg.BaseURL)
 	if err != nil || base.Host == "" || (base.Scheme != "https" && base.Scheme != "http") || base.User != nil || base.RawQuery != "" {
 		return nil, errors.New("client: the base URL is not of the form https://host:port")
 	}
@@ -73,8 +78,11 @@ func New(cfg Config) (*Client, error) {
 	if strings.ContainsFunc(cfg.Token, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return nil, errors.New("client: the token holds characters that no token has, such as a line end")
 	}
+	if cfg.Emergency != "" && socket == "" {
+		return nil, errors.New("client: glass is broken on the service's own machine alone, over a unix:// address")
+	}
 	c := &Client{
-		base: base, token: cfg.Token, userAgent: cfg.UserAgent, attempts: cfg.Attempts, http: cfg.HTTPClient, wait: cfg.Wait, random: cfg.Random,
+		base: base, token: cfg.Token, emergency: cfg.Emergency, userAgent: cfg.UserAgent, attempts: cfg.Attempts, http: cfg.HTTPClient, wait: cfg.Wait, random: cfg.Random,
 	}
 	c.base.Path = strings.TrimSuffix(c.base.Path, "/")
 	if c.userAgent == "" {
@@ -90,12 +98,24 @@ func New(cfg Config) (*Client, error) {
 		c.random = rand.Reader
 	}
 	if c.http == nil {
-		c.http, err = newHTTPClient(cfg)
+		c.http, err = newHTTPClient(cfg, socket)
 	}
 	return c, err
 }
 
-func newHTTPClient(cfg Config) (*http.Client, error) {
+// parseBase reads the address of a service. Over a Unix socket plain HTTP is spoken, to a host whose name says nothing.
+func parseBase(text string) (base *url.URL, socket string, err error) {
+	if path, isSocket := strings.CutPrefix(text, "unix://"); isSocket {
+		if !strings.HasPrefix(path, "/") {
+			return nil, "", errors.New("client: a socket's address is of the form unix:///path")
+		}
+		return &url.URL{Scheme: "http", Host: "localhost"}, path, nil
+	}
+	base, err = url.Parse(text)
+	return base, "", err
+}
+
+func newHTTPClient(cfg Config, socket string) (*http.Client, error) {
 	roots := cfg.Roots
 	if roots == nil && cfg.CAFile != "" {
 		pem, err := os.ReadFile(cfg.CAFile)
@@ -120,6 +140,22 @@ func newHTTPClient(cfg Config) (*http.Client, error) {
 		TLSHandshakeTimeout:   10 * time.Second,
 		ResponseHeaderTimeout: timeout,
 	}
+	if (cfg.CertFile == "") != (cfg.KeyFile == "") {
+		return nil, errors.New("client: a client certificate needs its file and the file of its key")
+	}
+	if cfg.CertFile != "" {
+		pair, err := tls.LoadX509KeyPair(cfg.CertFile, cfg.KeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("client: reading the client certificate: %w", err)
+		}
+		transport.TLSClientConfig.Certificates = []tls.Certificate{pair}
+	}
+	if socket != "" {
+		transport.Proxy = nil
+		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+		}
+	}
 	return &http.Client{
 		Transport: transport, Timeout: timeout,
 		// The API redirects nowhere; following one would take the token along.
@@ -135,14 +171,18 @@ func loopback(host string) bool {
 	return host == "localhost" || (err == nil && ip.IsLoopback())
 }
 
+const typeText = "text/plain"
+
 // call is one request of the API.
 type call struct {
 	method string
 	path   []string // under /api/v1; each element is escaped
 	query  url.Values
-	body   any // sent as JSON; nil: none
+	body   any    // sent as JSON; nil: none
+	text   []byte // sent as text in place of a body; nil: none
 	accept string
 	key    string // of idempotency; empty: none
+	once   bool   // repeating it is not the same as asking once
 }
 
 // reply is an answer that was a success.
@@ -188,8 +228,11 @@ func (c *Client) once(ctx context.Context, r call, body []byte) (reply, error) {
 		return reply{}, fmt.Errorf("making a request: %w", err)
 	}
 	c.mark(request, r.accept)
-	if r.body != nil {
+	switch {
+	case r.body != nil:
 		request.Header.Set("Content-Type", "application/json")
+	case r.text != nil:
+		request.Header.Set("Content-Type", typeText)
 	}
 	if r.key != "" {
 		request.Header.Set("Idempotency-Key", r.key)
@@ -221,6 +264,9 @@ func (c *Client) mark(request *http.Request, accept string) {
 	request.Header.Set("User-Agent", c.userAgent)
 	if c.token != "" {
 		request.Header.Set("Authorization", "Bearer "+c.token)
+	}
+	if c.emergency != "" {
+		request.Header.Set("Chancery-Emergency", c.emergency)
 	}
 }
 

@@ -37,6 +37,7 @@ type PolicyProposal struct {
 	At         time.Time    `json:"at"`
 	ExpiresAt  time.Time    `json:"expires_at"`
 	Votes      []PolicyVote `json:"votes"`
+	Statement  string       `json:"statement,omitempty"` // what the caller signs to approve it, while it is open
 	AuditEvent string       `json:"audit_event"`
 }
 
@@ -47,6 +48,13 @@ type PolicyVote struct {
 	Comment    string    `json:"comment,omitempty"`
 	At         time.Time `json:"at"`
 	AuditEvent string    `json:"audit_event"`
+	Evidence   *Evidence `json:"evidence,omitempty"` // where it is signed
+}
+
+// PolicyWord is what a person says to a proposal.
+type PolicyWord struct {
+	Comment   string `json:"comment,omitempty"`
+	Signature string `json:"signature,omitempty"` // PEM, by the caller's own key over the statement
 }
 
 // PolicySet is a set of policies with its files: contents by name.
@@ -108,18 +116,18 @@ func (c *Client) policyChange(ctx context.Context, r call) (*PolicyChange, error
 }
 
 // ApprovePolicies agrees to a proposal. With the last approval that it needs its set rules.
-func (c *Client) ApprovePolicies(ctx context.Context, proposal, comment string) (*PolicyProposal, error) {
-	return c.decideOnPolicies(ctx, proposal, "approve", comment)
+func (c *Client) ApprovePolicies(ctx context.Context, proposal string, w PolicyWord) (*PolicyProposal, error) {
+	return c.decideOnPolicies(ctx, proposal, "approve", w)
 }
 
 // RejectPolicies ends a proposal.
-func (c *Client) RejectPolicies(ctx context.Context, proposal, comment string) (*PolicyProposal, error) {
-	return c.decideOnPolicies(ctx, proposal, "reject", comment)
+func (c *Client) RejectPolicies(ctx context.Context, proposal string, w PolicyWord) (*PolicyProposal, error) {
+	return c.decideOnPolicies(ctx, proposal, "reject", w)
 }
 
-func (c *Client) decideOnPolicies(ctx context.Context, proposal, verb, comment string) (*PolicyProposal, error) {
+func (c *Client) decideOnPolicies(ctx context.Context, proposal, verb string, w PolicyWord) (*PolicyProposal, error) {
 	p := &PolicyProposal{}
-	r := call{method: http.MethodPost, path: []string{"policies", "proposals", proposal, verb}, body: policyComment{comment}}
+	r := call{method: http.MethodPost, path: []string{"policies", "proposals", proposal, verb}, body: w}
 	if _, err := c.json(ctx, r, p); err != nil {
 		return nil, err
 	}

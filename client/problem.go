@@ -19,6 +19,7 @@ const (
 	TypeKeyBusy     = "urn:chancery:problem:idempotency-key-busy"   // the first request with the key is being worked on
 	TypeQuota       = "urn:chancery:problem:quota-exhausted"        // a quota is used up; RetryAfter says for how long
 	TypeConflict    = "urn:chancery:problem:conflict"               // the state does not allow it: a request that is decided, say
+	TypeNotLogged   = "urn:chancery:problem:not-logged-yet"         // no checkpoint of the audit log covers it yet; in seconds one will
 	TypeUnavailable = "urn:chancery:problem:unavailable"            // later it may work
 )
 

@@ -31,6 +31,9 @@ type WaitingRequest struct {
 	Have          int               `json:"have,omitempty"`
 	Groups        []string          `json:"groups,omitempty"`
 	Binding       string            `json:"binding,omitempty"`
+	Signed        bool              `json:"signed,omitempty"`    // approvals must be signed
+	Policies      string            `json:"policies,omitempty"`  // digest of those that hold now
+	Statement     string            `json:"statement,omitempty"` // what the caller signs to approve it, while it waits
 	Reasons       []Violation       `json:"reasons,omitempty"`
 	Approvals     []Approval        `json:"approvals,omitempty"`
 }
@@ -50,6 +53,15 @@ type Approval struct {
 	Comment    string    `json:"comment,omitempty"`
 	At         time.Time `json:"at"`
 	AuditEvent string    `json:"audit_event"`
+	Evidence   *Evidence `json:"evidence,omitempty"` // where it is signed
+}
+
+// Evidence is a signed word, whole.
+type Evidence struct {
+	Statement string `json:"statement"`
+	Signature string `json:"signature"` // PEM
+	Key       string `json:"key"`       // the approver's public key
+	Digest    string `json:"evidence_sha256"`
 }
 
 // Waiting is the error of a request that has no certificate because it needs approval, or needed it and did not get it. Asking again with
@@ -112,8 +124,9 @@ func (c *Client) WaitingRequest(ctx context.Context, id string) (*WaitingRequest
 
 // Word is what a person says to a request.
 type Word struct {
-	Binding string `json:"binding,omitempty"` // as the request showed it; empty: whatever holds now
-	Comment string `json:"comment,omitempty"`
+	Binding   string `json:"binding,omitempty"` // as the request showed it; empty: whatever holds now
+	Comment   string `json:"comment,omitempty"`
+	Signature string `json:"signature,omitempty"` // PEM, by the caller's own key over the statement
 }
 
 // Approve approves a request; the last approval that is needed issues the certificate. Repeating is harmless.

@@ -20,9 +20,10 @@ const (
 )
 
 // do sends a request until it is answered for good, the attempts are used up, or the context ends. Every call of the API may be repeated:
-// reading changes nothing, revoking again changes nothing, and an order for a certificate has an idempotency key.
+// reading changes nothing, revoking again changes nothing, and an order for a certificate has an idempotency key; but for those that say that
+// they are asked once.
 func (c *Client) do(ctx context.Context, r call) (reply, error) {
-	var body []byte
+	body := r.text
 	if r.body != nil {
 		var err error
 		if body, err = json.Marshal(r.body); err != nil {
@@ -32,7 +33,7 @@ func (c *Client) do(ctx context.Context, r call) (reply, error) {
 	pause := firstPause
 	for attempt := 1; ; attempt++ {
 		answer, err := c.once(ctx, r, body)
-		if err == nil || attempt == c.attempts || !retryable(ctx, err) {
+		if err == nil || attempt == c.attempts || r.once || !retryable(ctx, err) {
 			return answer, err
 		}
 		wait, err2 := c.pauseAfter(err, pause)
@@ -57,6 +58,8 @@ func retryable(ctx context.Context, err error) bool {
 			return true
 		case http.StatusConflict:
 			return problem.Type == TypeKeyBusy
+		case http.StatusNotFound:
+			return problem.Type == TypeNotLogged
 		}
 		return false
 	}

@@ -82,6 +82,7 @@ type RevocationJob struct {
 	Expired        int               `json:"expired"`
 	Refused        int               `json:"refused"`
 	Need           int               `json:"need,omitempty"`
+	Statement      string            `json:"statement,omitempty"` // what the caller signs to approve it, while it waits
 	Approvals      []Vote            `json:"approvals,omitempty"`
 	AuditEvent     string            `json:"audit_event"`
 }
@@ -93,6 +94,7 @@ type Vote struct {
 	Comment    string    `json:"comment,omitempty"`
 	At         time.Time `json:"at"`
 	AuditEvent string    `json:"audit_event"`
+	Evidence   *Evidence `json:"evidence,omitempty"` // where it is signed
 }
 
 // Revocations is what came of an order to revoke many. Job is nil of a dry run.
@@ -148,8 +150,9 @@ func (c *Client) RevocationJobs(ctx context.Context) iter.Seq2[RevocationJob, er
 
 // JobWord is what a person says to a job.
 type JobWord struct {
-	Digest  string `json:"digest,omitempty"` // as the job showed it; empty: whatever it is
-	Comment string `json:"comment,omitempty"`
+	Digest    string `json:"digest,omitempty"` // as the job showed it; empty: whatever it is
+	Comment   string `json:"comment,omitempty"`
+	Signature string `json:"signature,omitempty"` // PEM, by the caller's own key over the statement
 }
 
 // ApproveRevocation approves a job; with the last approval that is needed it begins.

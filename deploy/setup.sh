@@ -13,6 +13,9 @@ label=chancery
 root=root
 issuer=issuing-1
 keeper=/var/lib/chancery/keeper
+# What the service reads of the ceremony: nothing secret is in it.
+public=/srv/chancery
+log=audit-log
 # What is done in the token before the keeper has it.
 journal=$keeper/hsm-journal.jsonl
 
@@ -40,6 +43,9 @@ if ! chancery authority list --config "$config" | grep -q "^$issuer "; then
 fi
 chancery authority list --config "$config"
 
+cp "$ceremony/$log.key.pem" "$public/"
+chmod 0644 "$public/$log.key.pem"
+
 # The keeper reads only what is its own: files that somebody else could change are no policy.
 umask 077
-cp /etc/chancery/keeper.yaml /etc/chancery/keys.yaml "$ceremony/$issuer.pem" "$keeper/"
+cp /etc/chancery/keeper.yaml /etc/chancery/keys.yaml "$ceremony/$issuer.pem" "$ceremony/$log.key.pem" "$keeper/"

@@ -122,7 +122,8 @@ func (s session) publicHalf(private pkcs11.ObjectHandle, exact KeyRef) (crypto.P
 
 // pair is a key pair as found: both halves, and what the token says of the private one.
 type pair struct {
-	key        crypto11.Signer
+	key        crypto11.Signer // nil: an Ed25519 key, which crypto11 does not know
+	public     crypto.PublicKey
 	attributes Attributes
 }
 
@@ -141,6 +142,14 @@ func (s session) pair(ref KeyRef) (pair, error) {
 	if err := s.onePublic(exact); err != nil {
 		return pair{}, err
 	}
+	told, err := s.read(object, pkcs11.CKA_KEY_TYPE)
+	if err != nil {
+		return pair{}, err
+	}
+	if keyType(told[pkcs11.CKA_KEY_TYPE]) == "CKK_EC_EDWARDS" {
+		public, err := s.publicHalf(object, exact)
+		return pair{public: public, attributes: attributes}, err
+	}
 	var label []byte
 	if exact.Label != "" {
 		label = []byte(exact.Label)
@@ -153,7 +162,7 @@ func (s session) pair(ref KeyRef) (pair, error) {
 	case 0:
 		return pair{}, fmt.Errorf("%w: the token holds the private key without its public key", ErrKeyNotFound)
 	case 1:
-		return pair{keys[0], attributes}, s.sameModulus(object, keys[0].Public())
+		return pair{keys[0], keys[0].Public(), attributes}, s.sameModulus(object, keys[0].Public())
 	}
 	return pair{}, ErrAmbiguous
 }

@@ -1,8 +1,10 @@
 package hsm
 
 import (
+	"bytes"
 	"context"
 	"crypto"
+	"crypto/ed25519"
 	"crypto/rsa"
 	_ "crypto/sha256" // the hashes that are signed with
 	_ "crypto/sha512"
@@ -16,7 +18,7 @@ import (
 // Signer is what Token.Signer returns: besides digests it takes whole messages, so that whoever stands between the caller and the
 // key can see what is signed. It is safe for concurrent use. The random source of a call is not used: the token has its own.
 //
-// Hashes are SHA-256, SHA-384 and SHA-512. RSA-PSS takes a salt of an explicit length or rsa.PSSSaltLengthEqualsHash.
+// Hashes are SHA-256, SHA-384 and SHA-512; an Ed25519 key takes none (0), and what it is given is the message. RSA-PSS takes a salt of an explicit length or rsa.PSSSaltLengthEqualsHash.
 type Signer interface {
 	crypto.Signer
 	crypto.MessageSigner
@@ -44,6 +46,7 @@ func (t *Token) signer(ref KeyRef, want crypto.PublicKey, kept func(Attributes) 
 	if err != nil {
 		return nil, err
 	}
+	public := found.public
 	if err := kept(found.attributes); err != nil {
 		return nil, err
 	}
@@ -53,7 +56,6 @@ func (t *Token) signer(ref KeyRef, want crypto.PublicKey, kept func(Attributes) 
 	if found.attributes.AlwaysAuthenticate {
 		return nil, errors.New("the key needs a log-in for each signature (CKA_ALWAYS_AUTHENTICATE), which is not supported")
 	}
-	public := found.key.Public()
 	if want != nil {
 		key, ok := public.(interface{ Equal(crypto.PublicKey) bool })
 		if !ok || !key.Equal(want) {
@@ -61,20 +63,24 @@ func (t *Token) signer(ref KeyRef, want crypto.PublicKey, kept func(Attributes) 
 		}
 	}
 	_, isRSA := public.(*rsa.PublicKey)
-	return &signer{token: t, ref: found.attributes.ref(), key: found.key, rsa: isRSA}, nil
+	return &signer{token: t, ref: found.attributes.ref(), key: found.key, public: public, rsa: isRSA}, nil
 }
 
 type signer struct {
-	token *Token
-	ref   KeyRef
-	key   crypto11.Signer
-	rsa   bool
+	token  *Token
+	ref    KeyRef
+	key    crypto11.Signer // nil: an Ed25519 key, which crypto11 does not know
+	public crypto.PublicKey
+	rsa    bool
 }
 
-func (s *signer) Public() crypto.PublicKey { return s.key.Public() }
+func (s *signer) Public() crypto.PublicKey { return s.public }
 
-// Sign signs a digest that opts.HashFunc() made.
+// Sign signs a digest that opts.HashFunc() made; with Ed25519, a message, and opts.HashFunc() is 0.
 func (s *signer) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+	if s.key == nil {
+		return s.signEdwards(digest, opts)
+	}
 	hash, err := s.hash(opts)
 	if err != nil {
 		return nil, s.wrap(err)
@@ -87,6 +93,9 @@ func (s *signer) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([]byt
 
 // SignMessage hashes the message with opts.HashFunc() and signs the digest.
 func (s *signer) SignMessage(_ io.Reader, message []byte, opts crypto.SignerOpts) ([]byte, error) {
+	if s.key == nil {
+		return s.signEdwards(message, opts)
+	}
 	hash, err := s.hash(opts)
 	if err != nil {
 		return nil, s.wrap(err)
@@ -99,6 +108,17 @@ func (s *signer) SignMessage(_ io.Reader, message []byte, opts crypto.SignerOpts
 		o.digestOf(message)
 	}
 	return s.sign(digest, o, opts)
+}
+
+// signEdwards signs a message with Ed25519, without a context and not pre-hashed (RFC 8032, section 5.1).
+func (s *signer) signEdwards(message []byte, opts crypto.SignerOpts) ([]byte, error) {
+	if opts == nil || opts.HashFunc() != 0 {
+		return nil, s.wrap(errors.New("Ed25519 signs messages, not digests: name no hash"))
+	}
+	if o, ok := opts.(*ed25519.Options); ok && (o == nil || o.Context != "") {
+		return nil, s.wrap(errors.New("Ed25519 signs without a context here"))
+	}
+	return s.token.Sign(context.Background(), s.ref, SignOptions{Scheme: EdDSA}, bytes.NewReader(message))
 }
 
 // hash refuses options with which crypto11 would panic or would sign something else than a digest: an RSA key signs raw octets when it

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/sha256"
@@ -408,5 +409,43 @@ func BenchmarkSignP256(b *testing.B) {
 				b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "signatures/s")
 			})
 		}
+	}
+}
+
+// An Ed25519 key signs messages. Its signer outlives the loss of the token as others do, for it is found in the same way.
+func TestEd25519Signer(t *testing.T) {
+	t.Parallel()
+	fixture := hsmtest.New(t)
+	token := fixture.Open(t)
+	ref, public := generate(t, token, hsm.Ed25519, "log")
+	signer, err := token.Signer(ref, public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	edwards, ok := public.(ed25519.PublicKey)
+	if !ok || !edwards.Equal(signer.Public()) {
+		t.Fatalf("the public key is %v", signer.Public())
+	}
+	message := []byte("a checkpoint")
+	for name, sign := range map[string]func() ([]byte, error){
+		"whole":         func() ([]byte, error) { return signer.SignMessage(nil, message, crypto.Hash(0)) },
+		"as a digest":   func() ([]byte, error) { return signer.Sign(nil, message, crypto.Hash(0)) },
+		"the library's": func() ([]byte, error) { return crypto.SignMessage(signer, rand.Reader, message, &ed25519.Options{}) },
+	} {
+		signature, err := sign()
+		if err != nil || !ed25519.Verify(edwards, message, signature) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for name, opts := range map[string]crypto.SignerOpts{
+		"no options": nil, "a hash": crypto.SHA256, "pre-hashed": &ed25519.Options{Hash: crypto.SHA512}, "a context": &ed25519.Options{Context: "x"},
+	} {
+		if _, err := signer.SignMessage(nil, message, opts); err == nil {
+			t.Errorf("%s: signed", name)
+		}
+	}
+	_, other := generate(t, token, hsm.Ed25519, "other")
+	if _, err := token.Signer(ref, other); !errors.Is(err, hsm.ErrKeyMismatch) {
+		t.Errorf("another public key: %v", err)
 	}
 }

@@ -137,7 +137,7 @@ func (s *signer) SignMessage(_ io.Reader, message []byte, opts crypto.SignerOpts
 	hash, plain := opts.(crypto.Hash)
 	code, known := wireHashes[hash]
 	if !plain || !known {
-		return nil, fmt.Errorf("%w: key %q signs with SHA-256, SHA-384 or SHA-512, and with no further options", ErrRefused, s.name)
+		return nil, fmt.Errorf("%w: key %q signs with SHA-256, SHA-384 or SHA-512, or with no hash (Ed25519), and with no further options", ErrRefused, s.name)
 	}
 	if len(message) > maxMessage {
 		return nil, fmt.Errorf("%w: key %q signs at most %d octets", ErrRefused, s.name, maxMessage)

@@ -3,6 +3,8 @@ package keeper
 import (
 	"bytes"
 	"crypto"
+	"crypto/sha256"
+	"encoding/hex"
 	"math/big"
 	"strconv"
 	"sync"
@@ -25,6 +27,7 @@ type guard struct {
 	count   uint64              // signatures reserved so far
 	numbers map[string]*big.Int // the last CRL number of each scope
 	size    uint64              // of the tree in the last checkpoint
+	text    string              // SHA-256 of that checkpoint, in hexadecimal; empty: not known
 	tokens  float64             // of the bucket that bounds the rate
 	filled  time.Time
 }
@@ -34,10 +37,11 @@ type memory struct {
 	Count   uint64            `json:"count"`
 	Numbers map[string]string `json:"numbers,omitempty"` // by scope, in decimal
 	Size    uint64            `json:"size,omitempty"`
+	Text    string            `json:"text,omitempty"` // SHA-256 of the checkpoint of that size
 }
 
 func newGuard(k *key, m memory) (*guard, error) {
-	g := &guard{key: k, count: m.Count, size: m.Size, numbers: map[string]*big.Int{}}
+	g := &guard{key: k, count: m.Count, size: m.Size, text: m.Text, numbers: map[string]*big.Int{}}
 	for scope, text := range m.Numbers {
 		n, ok := new(big.Int).SetString(text, 10)
 		if !ok {
@@ -54,6 +58,16 @@ type reading struct {
 	detail string // the serial number, the CRL number, the size of the tree
 	list   list   // of a CRL
 	size   uint64 // of a checkpoint's tree
+	text   string // SHA-256 of a checkpoint, in hexadecimal
+	status string // in an OCSP answer
+}
+
+// scope is what the journal says of the reading beside its detail.
+func (r reading) scope() string {
+	if r.kind == kindOCSP {
+		return r.status
+	}
+	return r.list.scope
 }
 
 // read parses the bytes and holds them against the policy. It changes nothing.
@@ -81,7 +95,7 @@ func (k *key) read(message []byte, now time.Time) (reading, error) {
 		}
 	case inner.PeekASN1Tag(der.Tag(1).ContextSpecific().Constructed()), inner.PeekASN1Tag(der.Tag(2).ContextSpecific().Constructed()):
 		r.kind = kindOCSP
-		r.detail, err = k.ocsp(inner, now)
+		r.detail, r.status, err = k.ocsp(inner, now)
 	default:
 		err = refuse("it is nothing that a key here signs")
 	}
@@ -90,11 +104,12 @@ func (k *key) read(message []byte, now time.Time) (reading, error) {
 
 // admit reads the bytes and, if the policy allows them and the limits leave room, counts them. What is counted stays counted even if the
 // signature then fails: a CRL number that may have been signed is not free any more.
-func (g *guard) admit(message []byte, hash crypto.Hash, now time.Time) (reading, error) {
+func (g *guard) admit(message []byte, digest [sha256.Size]byte, hash crypto.Hash, now time.Time) (reading, error) {
 	r, err := g.key.read(message, now)
 	if err != nil {
 		return r, err
 	}
+	r.text = hex.EncodeToString(digest[:])
 	if hash != g.key.algorithm.hash {
 		return r, refuse("the key signs with another hash")
 	}
@@ -131,6 +146,10 @@ func (g *guard) checkProgress(r reading, now time.Time) error {
 	if r.kind == kindCheckpoint && r.size < g.size {
 		return refuse("the tree of %d entries is smaller than the last one, of %d", r.size, g.size)
 	}
+	// The same once more is what a crash before the signature was kept leads to.
+	if r.kind == kindCheckpoint && r.size == g.size && g.text != "" && r.text != g.text {
+		return refuse("another checkpoint of %d entries has been signed", r.size)
+	}
 	return nil
 }
 
@@ -149,7 +168,7 @@ func (g *guard) note(r reading) {
 	case kindCRL:
 		g.numbers[r.list.scope] = r.list.number
 	case kindCheckpoint:
-		g.size = r.size
+		g.size, g.text = r.size, r.text
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha1"
@@ -47,7 +48,7 @@ func guarded(t testing.TB, pathLen int, changes ...func(*KeyPolicy)) (*authority
 }
 
 func (g *guard) ask(message []byte) (reading, error) {
-	return g.admit(message, crypto.SHA256, time.Now())
+	return g.admit(message, sha256.Sum256(message), crypto.SHA256, time.Now())
 }
 
 func TestGuardReadsCertificates(t *testing.T) {
@@ -161,7 +162,7 @@ func TestGuardKnowsItsAuthority(t *testing.T) {
 
 func TestGuardSignsWithTheKeysHashAlone(t *testing.T) {
 	a, g := guarded(t, 0)
-	if _, err := g.admit(a.tbs(t, leaf()), crypto.SHA384, time.Now()); err == nil {
+	if _, err := g.admit(a.tbs(t, leaf()), [32]byte{}, crypto.SHA384, time.Now()); err == nil {
 		t.Error("the bytes say SHA-256, and SHA-384 was signed with")
 	}
 }
@@ -341,7 +342,8 @@ func TestGuardReadsCheckpoints(t *testing.T) {
 	}{
 		{"ca.example/log\n10\n" + hash + "\n", false},
 		{"ca.example/log\n10\n" + hash + "\n", false},
-		{"ca.example/log\n9\n" + hash + "\n", true}, // smaller
+		{"ca.example/log\n10\n" + strings.Replace(hash, "4", "5", 1) + "\n", true}, // another of the same size
+		{"ca.example/log\n9\n" + hash + "\n", true},                                // smaller
 		{"ca.example/log\n011\n" + hash + "\n", true},
 		{"ca.example/log\n11\n" + hash, true},
 		{"ca.example/log\n11\n" + hash + "\nmore\n", true},
@@ -364,12 +366,50 @@ func TestGuardReadsCheckpoints(t *testing.T) {
 	}
 }
 
+func TestAnEd25519KeySignsCheckpointsAlone(t *testing.T) {
+	public, _, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := KeyPolicy{Name: "log", Tokens: []string{"main"}, PublicKey: public, Checkpoints: &CheckpointPolicy{Origin: "ca.example/log"}}
+	p.Ref.Label = "log"
+	k, err := p.ready()
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, err := newGuard(k, memory{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := sha256.Sum256(nil)
+	text := []byte("ca.example/log\n10\n" + base64.StdEncoding.EncodeToString(root[:]) + "\n")
+	if _, err := g.admit(text, sha256.Sum256(text), crypto.SHA256, time.Now()); err == nil {
+		t.Error("it is given a digest")
+	}
+	if _, err := g.admit(text, sha256.Sum256(text), 0, time.Now()); err != nil {
+		t.Error(err)
+	}
+	a, _ := guarded(t, 0)
+	p.PublicKey, p.Certificate, p.CRLs = nil, a.certificate, &CRLPolicy{MaxValidity: time.Hour}
+	edwards := *a.certificate
+	edwards.PublicKey = public
+	p.Certificate = &edwards
+	if _, err := p.ready(); err == nil {
+		t.Error("an Ed25519 key signs CRLs")
+	}
+	p = k.KeyPolicy
+	p.Checkpoints = &CheckpointPolicy{Origin: strings.Repeat("x", maxOrigin+1)}
+	if _, err := p.ready(); err == nil {
+		t.Error("an origin that no message to a worker holds")
+	}
+}
+
 func TestGuardLimits(t *testing.T) {
 	a, g := guarded(t, 0, func(p *KeyPolicy) { p.PerSecond, p.Total = 2, 7 })
 	now := time.Now()
 	signed := 0
 	for i := range 40 { // ten seconds
-		if _, err := g.admit(a.tbs(t, leaf()), crypto.SHA256, now.Add(time.Duration(i)*time.Second/4)); err == nil {
+		if _, err := g.admit(a.tbs(t, leaf()), [32]byte{}, crypto.SHA256, now.Add(time.Duration(i)*time.Second/4)); err == nil {
 			signed++
 		}
 		if i == 5 && signed != 4+2 { // the burst, and what comes in between

@@ -31,7 +31,9 @@ func (t *token) openHere(ctx context.Context, hung func(error)) error {
 	h.since[opening].Store(h.now())
 	var found findings
 	var err error
-	h.opened, found, err = open(ctx, t.HSM, t.keys, t.log)
+	config := t.HSM
+	config.Observer = logins(t.loggedIn)
+	h.opened, found, err = open(ctx, config, t.keys, t.log)
 	h.since[opening].Store(0)
 	if err != nil {
 		return err

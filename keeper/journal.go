@@ -27,10 +27,16 @@ const (
 	resultOpened    = "opened"    // the keeper began to use the journal
 	resultRecovered = "recovered" // a line that a crash had torn was removed
 	resultState     = "state"     // what the guards remember, written down again from time to time
+	resultClosed    = "closed"    // a token went away, or could not be opened
 )
 
-// kindJournal is of the entries that are about the journal itself.
-const kindJournal kind = "journal"
+const (
+	// kindJournal is of the entries that are about the journal itself.
+	kindJournal kind = "journal"
+	// kindToken is of the entries that tell of a token that was opened, which is to say logged in to, or went away. Detail is its name, Scope
+	// its serial number.
+	kindToken kind = "token"
+)
 
 const (
 	stateEvery = 10_000 // entries between two of resultState
@@ -47,8 +53,8 @@ type entry struct {
 	UID    *uint32           `json:"uid,omitempty"` // of the process that asked, as the kernel says
 	Key    string            `json:"key,omitempty"`
 	Kind   kind              `json:"kind"`
-	Detail string            `json:"detail,omitempty"` // serial number, CRL number, size of the tree
-	Scope  string            `json:"scope,omitempty"`  // of a CRL
+	Detail string            `json:"detail,omitempty"` // serial numbers, CRL number, size of the tree; the name of a token
+	Scope  string            `json:"scope,omitempty"`  // of a CRL; of OCSP answers good, revoked or unknown, each
 	SHA256 string            `json:"sha256,omitempty"` // of the bytes that were to be signed
 	Result string            `json:"result"`
 	Why    string            `json:"why,omitempty"`
@@ -311,7 +317,7 @@ func appendEntry(text []byte, e *entry, seq uint64, prev string, now time.Time) 
 
 // remember does to the memory what the entry says. It is the same when an entry is written and when it is read again.
 func (e *entry) remember(m map[string]memory) {
-	if e.Kind == kindJournal || e.Kind == kindHealth || e.Result != resultSigned && e.Result != resultFailed {
+	if e.Kind == kindJournal || e.Kind == kindToken || e.Kind == kindHealth || e.Result != resultSigned && e.Result != resultFailed {
 		return
 	}
 	of := m[e.Key]
@@ -328,8 +334,8 @@ func (e *entry) remember(m map[string]memory) {
 		}
 		of.Numbers = numbers
 	case kindCheckpoint:
-		if size, err := strconv.ParseUint(e.Detail, 10, 64); err == nil {
-			of.Size = max(of.Size, size)
+		if size, err := strconv.ParseUint(e.Detail, 10, 64); err == nil && size >= of.Size {
+			of.Size, of.Text = size, e.SHA256
 		}
 	}
 	m[e.Key] = of
@@ -348,10 +354,15 @@ type chain struct {
 }
 
 func (c *chain) line(line []byte) error {
-	wrong := func(format string, args ...any) error {
-		return fmt.Errorf("entry %d of the journal: %s", c.seq+1, fmt.Sprintf(format, args...))
+	_, err := c.entry(line)
+	return err
+}
+
+// entry checks a line and returns what it says.
+func (c *chain) entry(line []byte) (e entry, err error) {
+	wrong := func(format string, args ...any) (entry, error) {
+		return e, &BrokenJournalError{Entry: c.seq + 1, Why: fmt.Sprintf(format, args...)}
 	}
-	var e entry
 	decoder := json.NewDecoder(bytes.NewReader(line))
 	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(&e); err != nil {
@@ -383,41 +394,5 @@ func (c *chain) line(line []byte) error {
 	if c.results != nil {
 		c.results[e.Result]++
 	}
-	return nil
-}
-
-// JournalReport is what VerifyJournal found in an unbroken journal.
-type JournalReport struct {
-	Entries uint64            `json:"entries"`
-	Head    string            `json:"head"` // SHA-256 over the last line: written down elsewhere, it fixes all that came before
-	Torn    int               `json:"torn"` // octets of a last line that a crash tore, or that is being written
-	Results map[string]uint64 `json:"results"`
-	Seen    bool              `json:"seen"` // an entry has the hash that was asked for
-}
-
-// VerifyJournal reads a journal from its beginning and checks that each entry follows from the one before. That nothing was cut off at the
-// end it cannot know by itself: with known, the head of an earlier verification in hexadecimal, it also checks that this entry is there.
-func VerifyJournal(r io.Reader, known string) (JournalReport, error) {
-	check := chain{memory: map[string]memory{}, results: map[string]uint64{}}
-	report := JournalReport{Head: noHash, Results: check.results, Seen: known == ""}
-	lines := newLineReader(r)
-	for {
-		line, torn, err := lines.next()
-		if errors.Is(err, io.EOF) {
-			report.Torn = torn
-			break
-		}
-		if err != nil {
-			return report, fmt.Errorf("reading the journal: %w", err)
-		}
-		if err := check.line(line); err != nil {
-			return report, err
-		}
-		report.Entries, report.Head = check.seq, check.prev
-		report.Seen = report.Seen || check.prev == known
-	}
-	if !report.Seen {
-		return report, fmt.Errorf("no entry has the hash %s: the journal was cut off or is another one", known)
-	}
-	return report, nil
+	return e, nil
 }

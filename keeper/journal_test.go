@@ -64,7 +64,9 @@ func TestJournalRemembers(t *testing.T) {
 		}
 		addAll(t, j, many...)
 	}
-	addAll(t, j, signedEntry("9"), signedEntry("10"), signedEntry("7"), entry{Key: "log", Kind: kindCheckpoint, Detail: "12", Result: resultFailed},
+	addAll(t, j, signedEntry("9"), signedEntry("10"), signedEntry("7"), entry{Key: "log", Kind: kindCheckpoint, Detail: "12", SHA256: "aa", Result: resultSigned},
+		entry{Key: "log", Kind: kindCheckpoint, Detail: "13", SHA256: "bb", Result: resultFailed},
+		entry{Key: "log", Kind: kindCheckpoint, Detail: "11", SHA256: "cc", Result: resultRefused},
 		entry{Key: "ca", Kind: kindCRL, Detail: "99", Scope: fullScope, Result: resultRefused})
 	closeJournal(t, j)
 	again := openTestJournal(t, path)
@@ -73,7 +75,7 @@ func TestJournalRemembers(t *testing.T) {
 	if got := m["ca"]; got.Count != 11*1000+3 || got.Numbers[fullScope] != "10" {
 		t.Errorf("of the authority's key it remembers %+v", got)
 	}
-	if got := m["log"]; got.Count != 1 || got.Size != 12 {
+	if got := m["log"]; got.Count != 2 || got.Size != 13 || got.Text != "bb" {
 		t.Errorf("of the log's key it remembers %+v", got)
 	}
 	if _, err := openJournal(path, time.Now); err == nil || !strings.Contains(err.Error(), "another keeper") {

@@ -4,13 +4,17 @@ import (
 	"bytes"
 	"encoding/hex"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/crypto/cryptobyte"
 	der "golang.org/x/crypto/cryptobyte/asn1"
 )
 
-const maxNonce = 128 // octets of an OCSP nonce (RFC 9654, section 2.1)
+const (
+	maxNonce   = 128 // octets of an OCSP nonce (RFC 9654, section 2.1)
+	maxAnswers = 256 // in one response
+)
 
 // The hash algorithms of a CertID, as the octets of their identifiers.
 const (
@@ -18,43 +22,46 @@ const (
 	oidSHA256 = "\x60\x86\x48\x01\x65\x03\x04\x02\x01"
 )
 
-// ocsp reads a ResponseData (RFC 6960, section 4.2.1) and holds it against whom the key answers for. It returns the first serial number.
-func (k *key) ocsp(s cryptobyte.String, now time.Time) (string, error) {
+// ocsp reads a ResponseData (RFC 6960, section 4.2.1) and holds it against whom the key answers for. It returns the serial numbers
+// that are answered for, and what is said of each, with commas between them.
+func (k *key) ocsp(s cryptobyte.String, now time.Time) (serials, statuses string, err error) {
 	p := k.OCSP
 	if p == nil {
-		return "", refuse("the key signs no OCSP answers")
+		return "", "", refuse("the key signs no OCSP answers")
 	}
 	if err := k.checkResponder(&s); err != nil {
-		return "", err
+		return "", "", err
 	}
 	producedAt, err := generalized(&s, "producedAt")
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	if producedAt.Sub(now).Abs() > skew {
-		return "", refuse("producedAt is more than 48 hours from now")
+		return "", "", refuse("producedAt is more than 48 hours from now")
 	}
 	answers, err := content(&s, der.SEQUENCE, "the answers")
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	if answers.Empty() {
-		return "", refuse("there are no answers")
+		return "", "", refuse("there are no answers")
 	}
-	var first string
+	var about, said []string
 	for !answers.Empty() {
-		serial, err := k.singleResponse(&answers, now)
+		if len(about) == maxAnswers {
+			return "", "", refuse("there are more than %d answers", maxAnswers)
+		}
+		serial, status, err := k.singleResponse(&answers, now)
+		about, said = append(about, serial), append(said, status)
 		if err != nil {
-			return first, err
-		}
-		if first == "" {
-			first = serial
+			return strings.Join(about, ","), strings.Join(said, ","), err
 		}
 	}
+	serials, statuses = strings.Join(about, ","), strings.Join(said, ",")
 	if s.Empty() {
-		return first, nil
+		return serials, statuses, nil
 	}
-	return first, responseExtensions(s)
+	return serials, statuses, responseExtensions(s)
 }
 
 // checkResponder reads the responderID; a version before it would be the default one, which DER leaves out.
@@ -73,38 +80,38 @@ func (k *key) checkResponder(s *cryptobyte.String) error {
 	return nil
 }
 
-func (k *key) singleResponse(s *cryptobyte.String, now time.Time) (string, error) {
+func (k *key) singleResponse(s *cryptobyte.String, now time.Time) (serial, status string, err error) {
 	single, err := content(s, der.SEQUENCE, "an answer")
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
-	serial, err := k.certID(&single)
+	serial, err = k.certID(&single)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
-	if err := certStatus(&single); err != nil {
-		return serial, err
+	if status, err = certStatus(&single); err != nil {
+		return serial, status, err
 	}
 	thisUpdate, err := generalized(&single, "thisUpdate")
 	if err != nil {
-		return serial, err
+		return serial, status, err
 	}
 	var nextUpdate cryptobyte.String
 	if !single.ReadASN1(&nextUpdate, der.Tag(0).ContextSpecific().Constructed()) {
-		return serial, refuse("an answer has no nextUpdate")
+		return serial, status, refuse("an answer has no nextUpdate")
 	}
 	next, err := generalized(&nextUpdate, "nextUpdate")
 	switch {
 	case err != nil || !nextUpdate.Empty():
-		return serial, refuse("the nextUpdate of an answer cannot be read")
+		return serial, status, refuse("the nextUpdate of an answer cannot be read")
 	case thisUpdate.Sub(now).Abs() > skew:
-		return serial, refuse("thisUpdate is more than 48 hours from now")
+		return serial, status, refuse("thisUpdate is more than 48 hours from now")
 	case !next.After(thisUpdate) || next.Sub(thisUpdate) > k.OCSP.MaxValidity:
-		return serial, refuse("nextUpdate is not after thisUpdate, or later than the policy permits")
+		return serial, status, refuse("nextUpdate is not after thisUpdate, or later than the policy permits")
 	case single.Empty():
-		return serial, nil
+		return serial, status, nil
 	}
-	return serial, archiveCutoff(single)
+	return serial, status, archiveCutoff(single)
 }
 
 // archiveCutoff accepts the extension of an answer that says since when statuses are kept (RFC 6960, section 4.4.4), and nothing else.
@@ -164,33 +171,40 @@ func (k *key) certID(s *cryptobyte.String) (string, error) {
 	return hex.EncodeToString(serial), nil
 }
 
+// What an OCSP answer says of a certificate, as the journal writes it.
+const (
+	statusGood    = "good"
+	statusRevoked = "revoked"
+	statusUnknown = "unknown"
+)
+
 // certStatus reads good, revoked or unknown.
-func certStatus(s *cryptobyte.String) error {
+func certStatus(s *cryptobyte.String) (string, error) {
 	var inner cryptobyte.String
-	for _, tag := range []der.Tag{der.Tag(0).ContextSpecific(), der.Tag(2).ContextSpecific()} {
-		if s.PeekASN1Tag(tag) {
-			if !s.ReadASN1(&inner, tag) || !inner.Empty() {
-				return refuse("the status of an answer cannot be read")
+	for tag, status := range map[der.Tag]string{0: statusGood, 2: statusUnknown} {
+		if s.PeekASN1Tag(tag.ContextSpecific()) {
+			if !s.ReadASN1(&inner, tag.ContextSpecific()) || !inner.Empty() {
+				return "", refuse("the status of an answer cannot be read")
 			}
-			return nil
+			return status, nil
 		}
 	}
 	if !s.ReadASN1(&inner, der.Tag(1).ContextSpecific().Constructed()) {
-		return refuse("the status of an answer cannot be read")
+		return "", refuse("the status of an answer cannot be read")
 	}
 	if _, err := generalized(&inner, "the time of revocation"); err != nil {
-		return err
+		return "", err
 	}
 	if inner.Empty() {
-		return nil
+		return statusRevoked, nil
 	}
 	var explicit cryptobyte.String
 	var reason int
 	if !inner.ReadASN1(&explicit, der.Tag(0).ContextSpecific().Constructed()) || !explicit.ReadASN1Enum(&reason) || !explicit.Empty() ||
 		!inner.Empty() || reason < 0 || reason > 10 || reason == 7 {
-		return refuse("the reason of a revocation cannot be read")
+		return "", refuse("the reason of a revocation cannot be read")
 	}
-	return nil
+	return statusRevoked, nil
 }
 
 // responseExtensions accepts a nonce, and nothing else.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rsa"
 	"crypto/sha1" // as a name of keys (RFC 6960, section 4.2.1), not for signatures
@@ -78,6 +79,9 @@ type CheckpointPolicy struct {
 	Origin string // the first line of the checkpoint
 }
 
+// maxOrigin is the longest origin of checkpoints, in octets: a whole checkpoint goes to a worker in one message.
+const maxOrigin = 255
+
 const minSerial = 8 // octets of a serial that AnySerial accepts: 64 bits of randomness fit
 
 // key is a policy made ready.
@@ -123,8 +127,10 @@ func algorithmOf(public crypto.PublicKey) (algorithm, error) {
 		}
 	case *rsa.PublicKey:
 		return rsaSHA256, nil
+	case ed25519.PublicKey:
+		return algorithm{}, nil // it hashes by itself
 	}
-	return algorithm{}, fmt.Errorf("keys of type %T, or of this curve, are not kept: use ECDSA on P-256 or P-384, or RSA", public)
+	return algorithm{}, fmt.Errorf("keys of type %T, or of this curve, are not kept: use ECDSA on P-256 or P-384, RSA, or Ed25519 for a log", public)
 }
 
 // ready checks a policy and works out what the guard compares with.
@@ -156,6 +162,9 @@ func (p KeyPolicy) prepared() (*key, error) {
 	var err error
 	if k.algorithm, err = algorithmOf(k.public); err != nil {
 		return nil, err
+	}
+	if _, edwards := k.public.(ed25519.PublicKey); edwards && (p.Certificates != nil || p.CRLs != nil || p.OCSP != nil) {
+		return nil, errors.New("an Ed25519 key signs checkpoints alone")
 	}
 	if k.spki, err = x509.MarshalPKIXPublicKey(k.public); err != nil {
 		return nil, fmt.Errorf("encoding the public key: %w", err)
@@ -191,6 +200,8 @@ func (p KeyPolicy) check() error {
 		return errors.New("a responder's key signs OCSP answers alone")
 	case p.OCSP != nil && p.OCSP.Responder != nil && p.OCSP.ResponderKey != nil:
 		return errors.New("a responder is pinned by its certificate or by its key, not by both")
+	case p.Checkpoints != nil && len(p.Checkpoints.Origin) > maxOrigin:
+		return fmt.Errorf("the origin of its checkpoints is longer than %d octets", maxOrigin)
 	case p.Checkpoints != nil && (p.Checkpoints.Origin == "" || bytes.ContainsAny([]byte(p.Checkpoints.Origin), "\n\r")):
 		return errors.New("the origin of its checkpoints is missing, or not one line")
 	case p.PerSecond < 0:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/rsa"
 	"crypto/sha256"
 	"encoding/hex"
@@ -81,13 +82,15 @@ func (h *held) order() []*place {
 	return append(healthy, sick...)
 }
 
-// verifies checks a signature over a digest.
+// verifies checks a signature over a digest; over a message where there is no hash.
 func verifies(public crypto.PublicKey, hash crypto.Hash, digest, signature []byte) bool {
 	switch k := public.(type) {
 	case *ecdsa.PublicKey:
 		return ecdsa.VerifyASN1(k, digest, signature)
 	case *rsa.PublicKey:
 		return rsa.VerifyPKCS1v15(k, hash, digest, signature) == nil
+	case ed25519.PublicKey:
+		return ed25519.Verify(k, digest, signature)
 	}
 	return false
 }
@@ -117,9 +120,8 @@ func (k *Keeper) checkPlace(h *held, p *place) {
 		return
 	}
 	message := healthMessage(random)
-	hash := h.key.algorithm.hash.New()
-	hash.Write(message[:])
-	digest := hash.Sum(nil)
+	sum := sha256.Sum256(message[:])
+	digest := digested(h.key.algorithm.hash, message[:], sum[:])
 	signature, err := p.sign(h.key.algorithm.hash, digest)
 	if err == nil && !verifies(h.key.public, h.key.algorithm.hash, digest, signature) {
 		err = errWrongSignature

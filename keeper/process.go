@@ -89,7 +89,7 @@ func (t *token) openInWorker(ctx context.Context, command func() *exec.Cmd) (err
 	watching, unwatch := context.WithCancelCause(ctx)
 	var watch sync.WaitGroup
 	watch.Go(func() { w.watch(watching, t.CallTimeout, unwatch, kill) })
-	err = w.answers()
+	err = w.answers(t.told)
 	unwatch(nil)
 	watch.Wait()
 	if why := context.Cause(watching); errors.Is(why, errHung) {
@@ -162,7 +162,13 @@ func (t *token) begin(w *process, pin []byte) (findings, error) {
 	if _, err := w.conn.Write(whole); err != nil {
 		return findings{}, fmt.Errorf("telling the worker what to open: %w", err)
 	}
-	f, err := w.next(make([]byte, maxStart))
+	buffer := make([]byte, maxStart)
+	f, err := w.next(buffer)
+	for err == nil && f.kind == frameLogin {
+		if err = t.told(f.body); err == nil {
+			f, err = w.next(buffer)
+		}
+	}
 	switch {
 	case err != nil:
 		return findings{}, fmt.Errorf("waiting for the worker to open the token: %w", err)
@@ -223,13 +229,19 @@ func (w *process) next(buffer []byte) (frame, error) {
 	return parseFrame(buffer[:n])
 }
 
-// answers reads what the worker answers until it ends.
-func (w *process) answers() error {
+// answers reads what the worker answers until it ends. told is given what it tells of log-ins.
+func (w *process) answers(told func([]byte) error) error {
 	buffer := make([]byte, maxAnswer)
 	for {
 		f, err := w.next(buffer)
 		if err != nil {
 			return err
+		}
+		if f.kind == frameLogin {
+			if err := told(f.body); err != nil {
+				return err
+			}
+			continue
 		}
 		w.mu.Lock()
 		c := w.calls[f.request]

@@ -2,6 +2,7 @@ package keeper
 
 import (
 	"context"
+	"crypto"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -468,19 +469,13 @@ func (c *client) sign(body []byte) (signature []byte, failure, err error) {
 		return nil, failure, err
 	}
 	e.Key = h.key.Name
-	r, refused := h.guard.admit(request.message, request.hash, now)
-	e.Kind, e.Detail, e.Scope = r.kind, r.detail, r.list.scope
+	r, refused := h.guard.admit(request.message, digest, request.hash, now)
+	e.Kind, e.Detail, e.Scope = r.kind, r.detail, r.scope()
 	if refused != nil {
 		failure, err = c.refuse(e, fmt.Errorf("%w: key %q: %w", ErrRefused, h.key.Name, refused), now)
 		return nil, failure, err
 	}
-	toSign := digest[:]
-	if request.hash.Size() != len(digest) {
-		hash := request.hash.New()
-		hash.Write(request.message)
-		toSign = hash.Sum(nil)
-	}
-	signature, failure = h.sign(request.hash, toSign)
+	signature, failure = h.sign(request.hash, digested(request.hash, request.message, digest[:]))
 	e.Result = resultSigned
 	if failure != nil {
 		e.Result, e.Why = resultFailed, failure.Error()
@@ -489,6 +484,19 @@ func (c *client) sign(body []byte) (signature []byte, failure, err error) {
 		return nil, unwritten, nil
 	}
 	return signature, failure, nil
+}
+
+// digested is what a token is given of a message: its digest; the message itself where there is no hash, which the guard has bounded.
+func digested(hash crypto.Hash, message, ofSHA256 []byte) []byte {
+	switch hash {
+	case 0:
+		return message
+	case crypto.SHA256:
+		return ofSHA256
+	}
+	h := hash.New()
+	h.Write(message)
+	return h.Sum(nil)
 }
 
 // refuse writes the refusal down, for the client to be told. A client that is refused again and again is cut off, so that it cannot fill

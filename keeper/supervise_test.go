@@ -188,10 +188,10 @@ func TestHolderKilled(t *testing.T) {
 	s.stop()
 	var signed, opened int64
 	for _, e := range readEntries(t, s.journal) {
-		switch e.Result {
-		case resultSigned:
+		switch {
+		case e.Result == resultSigned:
 			signed++
-		case resultOpened:
+		case e.Kind == kindJournal && e.Result == resultOpened:
 			opened++
 		}
 	}

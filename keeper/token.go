@@ -47,11 +47,16 @@ type token struct {
 	once func(context.Context) error
 	// needed is told why the token is not to be opened again before a person has seen to it.
 	needed func(error)
+	// loggedIn writes into the journal that the token was logged in to, or that an attempt failed, and loggedOut that it went away.
+	loggedIn  func(serial string, failed error) error
+	loggedOut func(why error)
 
 	mu      sync.Mutex
 	open    signing // nil while the token is away
 	info    hsm.TokenInfo
 	why     error             // why it is away
+	inside  bool              // the journal says that it is logged in to
+	failed  string            // how the last attempt to log in failed, as the journal says it
 	lacks   map[string]string // by a key's name: what was found lacking of what is required, when it was last opened
 	settled chan struct{}     // closed when the first attempt to open it has come to an end, good or bad
 	first   sync.Once
@@ -82,6 +87,8 @@ func (k *Keeper) newToken(c TokenConfig, keys []tokenKey) *token {
 	if command := k.config.Worker; command != nil {
 		t.once = func(ctx context.Context) error { return t.openInWorker(ctx, command) }
 	}
+	t.loggedIn = func(serial string, failed error) error { return k.noteLogin(t, serial, failed) }
+	t.loggedOut = func(why error) { k.noteLogout(t, why) }
 	var once sync.Once
 	t.needed = func(why error) {
 		if tell := k.config.NeedsPerson; tell != nil {
@@ -98,6 +105,7 @@ func (t *token) run(ctx context.Context) {
 		began := time.Now()
 		err := t.once(ctx)
 		t.away(err)
+		t.loggedOut(err)
 		if ctx.Err() != nil {
 			return
 		}

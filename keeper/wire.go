@@ -34,6 +34,7 @@ const (
 
 	frameAnswer byte = 0x80 // what was asked for
 	frameError  byte = 0x81 // a code, and words
+	frameLogin  byte = 0x82 // of a worker, unasked: it has logged in, or has tried to
 )
 
 const (
@@ -42,9 +43,10 @@ const (
 	maxMessage = 80 << 20
 	maxFrame   = frameHead + 64 + maxMessage
 	maxWords   = 1000 // octets of an error's words
-	// The longest messages between keeper and worker: what begins it, which must fit into a socket's buffer whole; a digest; an answer.
+	// The longest messages between keeper and worker: what begins it, which must fit into a socket's buffer whole; a digest, or a checkpoint
+	// for an Ed25519 key; an answer.
 	maxStart  = 128 << 10
-	maxDigest = 256
+	maxDigest = 1024
 	maxAnswer = 4 << 10
 	hello     = "chancery-keeper 1"
 )
@@ -130,8 +132,8 @@ func appendFrame(b []byte, kind byte, request uint64, parts ...[]byte) []byte {
 	return b
 }
 
-// The hashes on the wire.
-var wireHashes = map[crypto.Hash]byte{crypto.SHA256: 1, crypto.SHA384: 2, crypto.SHA512: 3}
+// The hashes on the wire. 0 is none: an Ed25519 key signs the message itself.
+var wireHashes = map[crypto.Hash]byte{0: 0, crypto.SHA256: 1, crypto.SHA384: 2, crypto.SHA512: 3}
 
 func hashOf(code byte) (crypto.Hash, bool) {
 	for hash, c := range wireHashes {
@@ -166,7 +168,7 @@ func parseSign(body []byte) (signRequest, error) {
 	return r, nil
 }
 
-// digestRequest is the body of frameDigest.
+// digestRequest is the body of frameDigest. With no hash, the digest is the message.
 type digestRequest struct {
 	key    int
 	hash   crypto.Hash
@@ -178,7 +180,7 @@ func parseDigest(body []byte) (digestRequest, error) {
 		return digestRequest{}, fmt.Errorf("%w: a request to sign is too short", ErrProtocol)
 	}
 	hash, ok := hashOf(body[2])
-	if !ok || len(body)-3 != hash.Size() {
+	if !ok || hash != 0 && len(body)-3 != hash.Size() {
 		return digestRequest{}, fmt.Errorf("%w: a hash that is unknown, or a digest that is not of its size", ErrProtocol)
 	}
 	return digestRequest{key: int(binary.BigEndian.Uint16(body)), hash: hash, digest: body[3:]}, nil

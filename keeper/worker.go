@@ -92,7 +92,7 @@ func (w *worker) start(ctx context.Context) error {
 	clear(s.PIN)
 	var found findings
 	w.opened, found, err = open(ctx, hsm.Config{
-		Module: s.Module, Token: s.Selector, PIN: pin, MaxSessions: s.Sessions, RetryAfterFailedPIN: s.RetryAfterFailedPIN,
+		Module: s.Module, Token: s.Selector, PIN: pin, MaxSessions: s.Sessions, RetryAfterFailedPIN: s.RetryAfterFailedPIN, Observer: logins(w.report),
 	}, s.Keys, w.log)
 	if err != nil {
 		return err

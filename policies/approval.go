@@ -15,6 +15,7 @@ type Approval struct {
 	Groups  []string  // the groups that the person was in at that time
 	At      time.Time // when
 	Binding string    // what was consented to: ApprovalNeeded.Binding
+	Key     string    // fingerprint of the key that signed it, verified; empty: it is not signed
 }
 
 // ApprovalNeeded is the error of a decision that waits for persons. Nothing was refused.
@@ -23,6 +24,7 @@ type ApprovalNeeded struct {
 	Need    int           // how many distinct persons must consent
 	Have    int           // how many of those given count
 	Groups  []string      // of which an approver must be in one; empty: any approver
+	Signed  bool          // each must be signed by the approver's own key
 	Expires time.Duration // how long the request may wait, and an approval counts
 	Binding string        // what an approval must name
 	Reasons []Violation   // what asked for approval
@@ -42,6 +44,7 @@ const defaultExpiry = 7 * day
 type approvalPolicy struct {
 	count   int // 0: nobody is asked
 	groups  []string
+	signed  bool // by the approver's own key
 	expires time.Duration
 	always  bool // false: only where a rule asks for it
 }
@@ -62,22 +65,26 @@ func (d *Decision) Binding() string {
 	return "sha256:" + hex.EncodeToString(h.Sum(nil))
 }
 
-// consents counts the distinct persons whose approvals hold for this decision. Nobody approves a request of their own.
+// consents counts the distinct persons whose approvals hold for this decision. Nobody approves a request of their own, and two names with
+// one key are one person.
 func (d *Decision) consents(approvals []Approval) int {
 	if len(approvals) == 0 {
 		return 0
 	}
 	binding := d.Binding()
 	e := d.evaluation
-	var persons []string
+	var persons, keys []string
 	for _, a := range approvals {
 		own := a.Person == e.Actor.Person || a.Actor == e.Actor.ID
 		late := a.At.IsZero() || e.Now.Sub(a.At) > d.approval.expires
 		if a.Person == "" || own || late || a.Binding != binding || slices.Contains(persons, a.Person) {
 			continue
 		}
+		if a.Key == "" && d.approval.signed || a.Key != "" && slices.Contains(keys, a.Key) {
+			continue
+		}
 		if len(d.approval.groups) == 0 || intersect(d.approval.groups, a.Groups) {
-			persons = append(persons, a.Person)
+			persons, keys = append(persons, a.Person), append(keys, a.Key)
 		}
 	}
 	return len(persons)

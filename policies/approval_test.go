@@ -4,6 +4,7 @@ import (
 	"errors"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -74,6 +75,38 @@ func TestApprovalsThatCount(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		case !c.counts && (!errors.As(err, &needed) || needed.Have != 1 || g.Valid()):
 			t.Errorf("%s: granted, or %v", name, err)
+		}
+	}
+}
+
+// TestSignedApprovals holds that an approval without a signature does not count where signatures are asked for, and that one key is one
+// person, whatever it calls itself.
+func TestSignedApprovals(t *testing.T) {
+	_, r := waiting(t)
+	for name, c := range map[string]struct {
+		ask  string
+		keys []string // of bob, cid, dan
+		have int
+	}{
+		"each with a key":                  {"count: 3, signed: true", []string{"k1", "k2", "k3"}, 3},
+		"one without":                      {"count: 3, signed: true", []string{"k1", "", "k3"}, 2},
+		"two names of one key":             {"count: 3, signed: true", []string{"k1", "k1", "k2"}, 2},
+		"not asked for":                    {"count: 3", []string{"", "", ""}, 3},
+		"not asked for, given":             {"count: 3", []string{"", "k1", ""}, 3},
+		"not asked for, two names one key": {"count: 3", []string{"k1", "k1", ""}, 2},
+	} {
+		d := changed(t, "lint:", "approval: {"+c.ask+"}\nlint:").Decide(r)
+		var all []Approval
+		for i, person := range []string{"bob", "cid", "dan"} {
+			all = append(all, Approval{Person: person, Actor: person, At: now, Binding: d.Binding(), Key: c.keys[i]})
+		}
+		g, err := d.Grant(all...)
+		var needed *ApprovalNeeded
+		switch {
+		case c.have == 3 && (err != nil || !g.Valid()):
+			t.Errorf("%s: %v", name, err)
+		case c.have < 3 && (!errors.As(err, &needed) || needed.Have != c.have || needed.Signed != strings.Contains(c.ask, "signed")):
+			t.Errorf("%s: %v, %+v", name, err, needed)
 		}
 	}
 }

@@ -20,7 +20,9 @@ func compileApproval(r *report, f *approvalFile) approvalPolicy {
 	if f == nil {
 		return approvalPolicy{}
 	}
-	a := approvalPolicy{count: f.Count, groups: f.Groups, expires: defaultExpiry, always: cmp.Or(f.When, approvalAlways) == approvalAlways}
+	a := approvalPolicy{
+		count: f.Count, groups: f.Groups, signed: f.Signed, expires: defaultExpiry, always: cmp.Or(f.When, approvalAlways) == approvalAlways,
+	}
 	if f.Count < 1 || f.Count > maxApprovals {
 		r.field("approval.count", fmt.Sprintf("from 1 to %d", maxApprovals), "%d is not a number of persons who can be asked", f.Count)
 	}

@@ -106,8 +106,8 @@ func (d *Decision) Grant(approvals ...Approval) (*Grant, error) {
 	case NeedsApproval:
 		if need, have := max(d.approval.count, 1), d.consents(approvals); have < need {
 			return nil, &ApprovalNeeded{
-				Profile: d.profile, Need: need, Have: have, Groups: slices.Clone(d.approval.groups), Expires: d.approval.expires,
-				Binding: d.Binding(), Reasons: d.wishes(),
+				Profile: d.profile, Need: need, Have: have, Groups: slices.Clone(d.approval.groups), Signed: d.approval.signed,
+				Expires: d.approval.expires, Binding: d.Binding(), Reasons: d.wishes(),
 			}
 		}
 	default:

@@ -66,6 +66,8 @@ type approvalFile struct {
 	Count int `yaml:"count"`
 	// Groups are those of which an approver must be in one; when left out, every approver counts.
 	Groups []string `yaml:"groups"`
+	// Signed asks that each approval be signed by the approver's own key, which must be registered.
+	Signed bool `yaml:"signed"`
 	// Expires is how long a request may wait and an approval counts: 7d when left out, at most 90d.
 	Expires string `yaml:"expires"`
 	// When is "always", which is meant when it is left out, or "rules": only where a rule of effect approve asks for it.

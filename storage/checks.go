@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -112,11 +113,12 @@ func judgeDurability(version int, fsync, fullPageWrites, commit, standbys string
 var factTables = []string{
 	"authorities", "requests", "certificates", "orphans", "imported_certificates", "revocations", "compromised_keys",
 	"crl_intents", "crls", "crl_deltas", "audit_leaves", "namespaces", "approvals", "policy_sets", "policy_proposals", "policy_votes", "policy_activations",
-	"revocation_lots", "revocation_votes",
+	"revocation_lots", "revocation_votes", "audit_checkpoints", "audit_cosignatures", "audit_keys", "audit_private",
+	"approver_keys", "approver_key_ends", "approval_evidence", "orders", "order_votes", "order_uses",
 }
 
-// archiveTables are facts that only a function of the database adds to.
-var archiveTables = []string{"archives", "archived_keys"}
+// guardedTables are facts, and working tables, that only functions of the database write to.
+var guardedTables = []string{"archives", "archived_keys", "audit_sequence", "audit_subtrees", "audit_unsequenced", "audit_backlog"}
 
 const inventingPrivileges = `
 	SELECT t FROM unnest($1::text[]) AS t WHERE has_table_privilege(t, 'INSERT, UPDATE, DELETE, TRUNCATE') OR has_any_column_privilege(t, 'INSERT, UPDATE')`
@@ -129,6 +131,22 @@ const missingPrivileges = `
 	SELECT t FROM unnest($1::text[]) AS t
 	WHERE NOT (has_table_privilege(t, 'SELECT') AND has_table_privilege(t, 'INSERT'))`
 
+// checkReader refuses a role that could change what it is to read.
+func checkReader(ctx context.Context, conn *pgx.Conn) error {
+	rows, err := conn.Query(ctx, inventingPrivileges, slices.Concat(factTables, guardedTables))
+	if err != nil {
+		return describe("checking the privileges of the role", err)
+	}
+	tables, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return describe("checking the privileges of the role", err)
+	}
+	if len(tables) > 0 {
+		return fmt.Errorf("%w: who reads as %s could change facts in %s", ErrPrivileges, AuditorRole, strings.Join(tables, ", "))
+	}
+	return nil
+}
+
 func checkPrivileges(ctx context.Context, conn *pgx.Conn) error {
 	for _, c := range []struct {
 		sql, complaint string
@@ -136,7 +154,7 @@ func checkPrivileges(ctx context.Context, conn *pgx.Conn) error {
 	}{
 		{excessivePrivileges, "it could change facts in", factTables},
 		{missingPrivileges, "it cannot read or add to", factTables},
-		{inventingPrivileges, "it could invent facts in", archiveTables},
+		{inventingPrivileges, "it could invent facts in", guardedTables},
 	} {
 		rows, err := conn.Query(ctx, c.sql, c.tables)
 		if err != nil {

@@ -66,8 +66,8 @@ func takenAway(migration string) (found []string) {
 	var replaced []*regexp.Regexp
 	for _, m := range placed.FindAllStringSubmatch(migration, -1) {
 		name := strings.ToLower(m[1])
-		if slices.Contains(own, name) || regexp.MustCompile(`(?i)\bdrop\s+index\s+`+name+`\b`).MatchString(text) {
-			replaced = append(replaced, regexp.MustCompile(`(?i)^\s*(drop\s+(table|index)|alter\s+(table|index)\s+\w+\s+rename\s+to|alter\s+table)\s+`+name))
+		if slices.Contains(own, name) || regexp.MustCompile(`(?i)\bdrop\s+index\s+(?:concurrently\s+)?(?:if\s+exists\s+)?`+name+`\b`).MatchString(text) {
+			replaced = append(replaced, regexp.MustCompile(`(?i)^\s*(drop\s+(table|index)(\s+concurrently)?(\s+if\s+exists)?|alter\s+(table|index)\s+\w+\s+rename\s+to|alter\s+table)\s+`+name))
 		}
 	}
 	for _, statement := range strings.Split(text, ";") {

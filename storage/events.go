@@ -21,7 +21,7 @@ const (
 func leafColumns(leaves []audit.Leaf) (ids, kinds []string, canonical [][]byte) {
 	ids, kinds, canonical = make([]string, len(leaves)), make([]string, len(leaves)), make([][]byte, len(leaves))
 	for i, l := range leaves {
-		ids[i], kinds[i], canonical[i] = l.ID(), string(l.Kind()), l.Bytes()
+		ids[i], kinds[i], canonical[i] = l.ID(), string(l.Kind()), l.Stored()
 	}
 	return ids, kinds, canonical
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/big"
 	"testing"
+	"time"
 
 	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/ca"
@@ -115,6 +116,18 @@ func writes(f *fixture) map[string]func() written {
 			return written{
 				commit, func(s *storage.Store) error { return s.CreateToken(ctx, token, digest, l) },
 				fmt.Sprintf(`api_tokens WHERE id = '%s'`, token.ID), 1,
+			}
+		},
+		"RotateToken": func() written {
+			old, next, digest := newToken("ci"), newToken("ci"), random32()
+			if err := f.CreateToken(ctx, old, random32()); err != nil {
+				t.Fatal(err)
+			}
+			next.Replaces = old.ID
+			l := leaf(t, audit.TokenRotated)
+			return written{
+				commit, func(s *storage.Store) error { return s.RotateToken(ctx, next, digest, now().Add(time.Hour), l) },
+				fmt.Sprintf(`api_tokens o JOIN api_tokens n ON n.replaces = o.id WHERE o.id = '%s' AND o.retires_at IS NOT NULL`, old.ID), 1,
 			}
 		},
 		"RevokeToken": func() written {

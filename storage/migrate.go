@@ -61,7 +61,16 @@ func newProvider(db *sql.DB) (*goose.Provider, error) {
 }
 
 // GrantService lets a login work as the service. The URL must be that of whoever migrated, or of an administrator.
-func GrantService(ctx context.Context, url, login string) (err error) {
+func GrantService(ctx context.Context, url, login string) error {
+	return grantRole(ctx, url, ServiceRole, login)
+}
+
+// GrantAuditor lets a login work as the auditor. The URL must be that of whoever migrated, or of an administrator.
+func GrantAuditor(ctx context.Context, url, login string) error {
+	return grantRole(ctx, url, AuditorRole, login)
+}
+
+func grantRole(ctx context.Context, url, role, login string) (err error) {
 	config, err := pgx.ParseConfig(url)
 	if err != nil {
 		return errBadURL
@@ -72,14 +81,14 @@ func GrantService(ctx context.Context, url, login string) (err error) {
 	}
 	defer func() { err = errors.Join(err, conn.Close(ctx)) }()
 	var member bool
-	if err := conn.QueryRow(ctx, `SELECT pg_has_role($1, $2, 'MEMBER')`, login, ServiceRole).Scan(&member); err != nil {
-		return describe("granting the service's role", err)
+	if err := conn.QueryRow(ctx, `SELECT pg_has_role($1, $2, 'MEMBER')`, login, role).Scan(&member); err != nil {
+		return describe("granting the role "+role, err)
 	}
 	if member {
 		return nil
 	}
-	_, err = conn.Exec(ctx, "GRANT "+pgx.Identifier{ServiceRole}.Sanitize()+" TO "+pgx.Identifier{login}.Sanitize())
-	return describe("granting the service's role", err)
+	_, err = conn.Exec(ctx, "GRANT "+pgx.Identifier{role}.Sanitize()+" TO "+pgx.Identifier{login}.Sanitize())
+	return describe("granting the role "+role, err)
 }
 
 const schemaVersion = `SELECT coalesce(max(version_id), 0) FROM goose_db_version WHERE is_applied`

@@ -43,8 +43,9 @@ const (
 	FROM policy_proposals p WHERE $1 IN ('', p.id::text) ORDER BY p.at DESC, p.id DESC LIMIT $2`
 
 	selectVotes = `
-	SELECT proposal::text, person, approves, actor_id, actor_name, comment, at, event_id::text
-	FROM policy_votes WHERE proposal = ANY ($1::text[]::uuid[]) ORDER BY at, person`
+	SELECT v.proposal::text, v.person, v.approves, v.actor_id, v.actor_name, v.comment, v.at, v.event_id::text,` + evidenceColumns + `
+	FROM policy_votes AS v` + evidenceJoin + `
+	WHERE v.proposal = ANY ($1::text[]::uuid[]) ORDER BY v.at, v.person`
 
 	// lockProposal makes those who decide on a proposal wait for each other: each must count the other's vote.
 	lockProposal = `SELECT pg_advisory_xact_lock(hashtextextended('policy proposal ' || $1::text, 0))`
@@ -58,7 +59,9 @@ const (
 	INSERT INTO policy_votes (proposal, person, approves, actor_id, actor_name, comment, at, event_id)
 	VALUES ($1::text::uuid, $2, $3, $4, $5, $6, $7, $8::text::uuid) ON CONFLICT (proposal, person) DO NOTHING`
 
-	countApprovals = `SELECT count(*) FROM policy_votes WHERE proposal = $1::text::uuid AND approves`
+	countApprovals = `
+	SELECT count(*) FROM policy_votes AS v WHERE proposal = $1::text::uuid AND approves
+		AND (NOT $2 OR EXISTS (SELECT FROM approval_evidence AS e WHERE e.event_id = v.event_id))`
 
 	selectSameVote = `
 	SELECT EXISTS (SELECT FROM policy_activations WHERE proposal = v.proposal)
@@ -183,11 +186,14 @@ func (s *Store) PolicyProposals(ctx context.Context, id string, limit int) (all 
 		}
 		var proposal string
 		var v ca.PolicyVote
-		_, err = pgx.ForEachRow(rows, []any{&proposal, &v.Person, &v.Approves, &v.ActorID, &v.ActorName, &v.Comment, &v.At, &v.EventID}, func() error {
+		var e evidenceRow
+		columns := append([]any{&proposal, &v.Person, &v.Approves, &v.ActorID, &v.ActorName, &v.Comment, &v.At, &v.EventID}, e.into()...)
+		_, err = pgx.ForEachRow(rows, columns, func() (err error) {
 			v.At = v.At.UTC()
+			v.Evidence, err = e.evidence(proposal)
 			p := &all[place[proposal]]
 			p.Votes = append(p.Votes, v)
-			return nil
+			return err
 		})
 		return err
 	})
@@ -234,10 +240,13 @@ func (s *Store) VoteOnPolicies(
 		case closed:
 			return ca.ErrProposalClosed
 		}
+		if err := addEvidence(ctx, tx, v.EventID, v.Evidence); err != nil {
+			return err
+		}
 		if err := addLeaves(ctx, tx, []audit.Leaf{voted}); err != nil || !v.Approves {
 			return err
 		}
-		if err := tx.QueryRow(ctx, countApprovals, proposal).Scan(&approvals); err != nil || approvals < needs {
+		if err := tx.QueryRow(ctx, countApprovals, proposal, v.Signed).Scan(&approvals); err != nil || approvals < needs {
 			return err
 		}
 		if err := addActivation(ctx, tx, a); err != nil {

@@ -88,8 +88,9 @@ const (
 	INSERT INTO crl_pending (issuer, scope, serial) SELECT * FROM unnest($1::text[], $2::text[], $3::bytea[])`
 
 	selectRevocationVotes = `
-	SELECT person, approves, digest, actor_id, actor_name, comment, at, event_id::text
-	FROM revocation_votes WHERE job = $1::text::uuid ORDER BY at, person`
+	SELECT v.person, v.approves, v.digest, v.actor_id, v.actor_name, v.comment, v.at, v.event_id::text,` + evidenceColumns + `
+	FROM revocation_votes AS v` + evidenceJoin + `
+	WHERE v.job = $1::text::uuid ORDER BY v.at, v.person`
 
 	// lockJob has those who decide on a job take turns.
 	lockJob = `
@@ -101,7 +102,9 @@ const (
 
 	approveJob = `
 	UPDATE revocation_jobs SET approved_at = $2
-	WHERE id = $1::text::uuid AND needs <= (SELECT count(*) FROM revocation_votes AS v WHERE v.job = id AND v.approves)`
+	WHERE id = $1::text::uuid AND needs <= (
+		SELECT count(*) FROM revocation_votes AS v WHERE v.job = id AND v.approves
+			AND (NOT $3 OR EXISTS (SELECT FROM approval_evidence AS e WHERE e.event_id = v.event_id)))`
 
 	rejectJob = `UPDATE revocation_jobs SET outcome = 'rejected', closed_at = $2 WHERE id = $1::text::uuid`
 
@@ -285,7 +288,7 @@ func (s *Store) RevocationJob(ctx context.Context, id string) (j ca.RevocationJo
 		if rows, err = db.Query(ctx, selectRevocationVotes, id); err != nil {
 			return err
 		}
-		j.Votes, err = pgx.CollectRows(rows, scanRevocationVote)
+		j.Votes, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (ca.RevocationVote, error) { return scanRevocationVote(row, id) })
 		return err
 	})
 	if isNothing(err) {
@@ -315,11 +318,16 @@ func scanJob(row pgx.CollectableRow) (j ca.RevocationJob, err error) {
 	return j, nil
 }
 
-func scanRevocationVote(row pgx.CollectableRow) (v ca.RevocationVote, err error) {
+func scanRevocationVote(row pgx.CollectableRow, job string) (v ca.RevocationVote, err error) {
 	var digest []byte
-	err = row.Scan(&v.Person, &v.Approves, &digest, &v.ActorID, &v.ActorName, &v.Comment, &v.At, &v.EventID)
+	var e evidenceRow
+	columns := []any{&v.Person, &v.Approves, &digest, &v.ActorID, &v.ActorName, &v.Comment, &v.At, &v.EventID}
+	if err := row.Scan(append(columns, e.into()...)...); err != nil {
+		return v, err
+	}
 	copy(v.Digest[:], digest)
 	v.At = v.At.UTC()
+	v.Evidence, err = e.evidence(job)
 	return v, err
 }
 
@@ -353,11 +361,14 @@ func (s *Store) VoteOnRevocation(ctx context.Context, job string, v ca.Revocatio
 		case tag.RowsAffected() == 0:
 			return ca.ErrExists
 		}
-		outcome := approveJob
-		if !v.Approves {
-			outcome = rejectJob
+		if err := addEvidence(ctx, tx, v.EventID, v.Evidence); err != nil {
+			return err
 		}
-		if _, err := tx.Exec(ctx, outcome, job, v.At); err != nil {
+		outcome, args := approveJob, []any{job, v.At, v.Signed}
+		if !v.Approves {
+			outcome, args = rejectJob, args[:2]
+		}
+		if _, err := tx.Exec(ctx, outcome, args...); err != nil {
 			return err
 		}
 		return addLeaves(ctx, tx, leaves)

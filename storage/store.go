@@ -6,6 +6,7 @@
 package storage
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,11 +24,14 @@ import (
 // ServiceRole is the role that the service works as. The migrations make it.
 const ServiceRole = "chancery_service"
 
+// AuditorRole is the role that can read what is on record and change nothing. The migrations make it.
+const AuditorRole = "chancery_auditor"
+
 // Config says which database is used, and how.
 type Config struct {
 	URL      string       // postgres://… or key=value; never shown in errors
 	MaxConns int          // 0: 20
-	Role     string       // empty: ServiceRole
+	Role     string       // empty: ServiceRole; as AuditorRole, every transaction is read-only
 	Unsafe   bool         // accept a server that may lose acknowledged commits: for tests alone
 	Standbys int          // how many standbys must have a commit before it is acknowledged; a server that waits for fewer is refused
 	Alone    bool         // calls share neither transactions nor queries: to measure what sharing is worth
@@ -77,14 +81,14 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	s.compromised = readGroup(s, "looking up a key", compromisedKeys)
 	s.actors = readGroup(s, "looking up an API token", actorsByToken)
 	s.issuances.alone, s.compromised.alone, s.actors.alone = c.Alone, c.Alone, c.Alone
-	if err := s.check(ctx); err != nil {
+	if err := s.check(ctx, c.Role == AuditorRole); err != nil {
 		pool.Close()
 		return nil, err
 	}
 	return s, nil
 }
 
-func (s *Store) check(ctx context.Context) error {
+func (s *Store) check(ctx context.Context, reads bool) error {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
 	conn, err := s.pool.Acquire(ctx)
@@ -94,6 +98,9 @@ func (s *Store) check(ctx context.Context) error {
 	defer conn.Release()
 	if err := checkSchema(ctx, conn.Conn()); err != nil {
 		return err
+	}
+	if reads {
+		return checkReader(ctx, conn.Conn())
 	}
 	if err := checkPrivileges(ctx, conn.Conn()); err != nil {
 		return err
@@ -115,9 +122,9 @@ func poolConfig(c Config) (*pgxpool.Config, error) {
 	if c.MaxConns > 0 {
 		config.MaxConns = int32(min(c.MaxConns, 10_000))
 	}
-	role := c.Role
-	if role == "" {
-		role = ServiceRole
+	role := cmp.Or(c.Role, ServiceRole)
+	if role == AuditorRole {
+		config.ConnConfig.RuntimeParams["default_transaction_read_only"] = "on"
 	}
 	config.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
 		if err := takeRole(ctx, conn, role); err != nil {

@@ -3,6 +3,7 @@ package storage_test
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"reflect"
 	"testing"
 	"time"
@@ -10,11 +11,10 @@ import (
 	"github.com/chancery-ca/chancery/access"
 	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/ca"
-	"github.com/chancery-ca/chancery/storage"
 )
 
-func newToken(name string) storage.Token {
-	return storage.Token{
+func newToken(name string) ca.APIToken {
+	return ca.APIToken{
 		ID: newID(), Name: name, Person: "ada", Namespace: "web", Roles: []access.Role{access.Requester, access.Revoker}, CreatedAt: now(),
 	}
 }
@@ -44,7 +44,7 @@ func TestATokenNamesItsActorUntilItEnds(t *testing.T) {
 	later, laterDigest := newToken("new"), random32()
 	later.ExpiresAt = now().Add(time.Hour)
 	for _, c := range []struct {
-		token  storage.Token
+		token  ca.APIToken
 		digest [32]byte
 	}{{expired, expiredDigest}, {later, laterDigest}} {
 		if err := f.CreateToken(ctx, c.token, c.digest); err != nil {
@@ -70,9 +70,96 @@ func TestATokenNamesItsActorUntilItEnds(t *testing.T) {
 		t.Errorf("revoking an unknown token: %v, want ErrNotFound", err)
 	}
 	f.wantCounts("audit_leaves", 2)
-	all, err := f.Tokens(ctx)
-	if err != nil || len(all) != 3 || all[0].RevokedAt.IsZero() || !reflect.DeepEqual(all[1:], []storage.Token{expired, later}) {
+	all, err := f.Tokens(ctx, access.AllNamespaces)
+	if err != nil || len(all) != 3 || all[0].RevokedAt.IsZero() || !reflect.DeepEqual(all[1:], []ca.APIToken{expired, later}) {
 		t.Errorf("the tokens are %+v, %v", all, err)
+	}
+}
+
+func TestATokenIsRotatedOnce(t *testing.T) {
+	f := setUp(t)
+	ctx := context.Background()
+	old, oldDigest, digest := newToken("ci"), random32(), random32()
+	old.Scope = access.Scope{Profiles: []string{"tls-server"}, Networks: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("2001:db8::/32")}}
+	old.CreatedBy = "operator-1"
+	if err := f.CreateToken(ctx, old, oldDigest); err != nil {
+		t.Fatal(err)
+	}
+	next := old
+	next.ID, next.Replaces = newID(), old.ID
+	for range 2 { // the second time as after an answer that was lost
+		if err := f.RotateToken(ctx, next, digest, now().Add(time.Hour), leafWithID(t, next.ID, audit.TokenRotated)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, d := range [][32]byte{oldDigest, digest} {
+		if actor, err := f.ActorByToken(ctx, d); err != nil || !reflect.DeepEqual(actor.Scope, old.Scope) {
+			t.Errorf("within the overlap: %+v, %v", actor, err)
+		}
+	}
+	other := old
+	other.ID, other.Replaces = newID(), old.ID
+	if err := f.RotateToken(ctx, other, random32(), now()); !errors.Is(err, ca.ErrTokenEnded) {
+		t.Errorf("a second successor: %v", err)
+	}
+	other.Replaces = "none"
+	if err := f.RotateToken(ctx, other, random32(), now()); !errors.Is(err, ca.ErrNotFound) {
+		t.Errorf("the successor of none: %v", err)
+	}
+	other.Replaces = next.ID
+	if err := f.RotateToken(ctx, other, random32(), now().Add(-time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.ActorByToken(ctx, digest); !errors.Is(err, ca.ErrNotFound) {
+		t.Errorf("after the overlap: %v", err)
+	}
+	got, err := f.Token(ctx, next.ID)
+	if err != nil || got.Replaces != old.ID || got.RetiresAt.IsZero() || !reflect.DeepEqual(got.Scope, old.Scope) || got.CreatedBy != "operator-1" {
+		t.Errorf("kept %+v, %v", got, err)
+	}
+	if _, err := f.Token(ctx, "none"); !errors.Is(err, ca.ErrNotFound) {
+		t.Errorf("reading none: %v", err)
+	}
+	f.wantCounts("audit_leaves", 1)
+}
+
+// An operator that was made before there were policy admins, or by an older program beside this one, goes on changing policies.
+func TestOperatorsOfOldLoseNothing(t *testing.T) {
+	f := setUp(t)
+	ctx := context.Background()
+	old, oldDigest, digest := newToken("old"), random32(), random32()
+	old.Roles = []access.Role{access.Operator}
+	young := old
+	young.ID, young.CreatedBy = newID(), "local:root"
+	if err := errors.Join(f.CreateToken(ctx, old, oldDigest), f.CreateToken(ctx, young, digest)); err != nil {
+		t.Fatal(err)
+	}
+	if a, err := f.ActorByToken(ctx, oldDigest); err != nil || !reflect.DeepEqual(a.Roles, []access.Role{access.Operator, access.PolicyAdmin}) {
+		t.Errorf("of old: %+v, %v", a, err)
+	}
+	if a, err := f.ActorByToken(ctx, digest); err != nil || !reflect.DeepEqual(a.Roles, []access.Role{access.Operator}) {
+		t.Errorf("of now: %+v, %v", a, err)
+	}
+}
+
+func TestTheLastUseOfATokenNeverGoesBack(t *testing.T) {
+	f := setUp(t)
+	ctx := context.Background()
+	token, at := newToken("ci"), now()
+	if err := f.CreateToken(ctx, token, random32()); err != nil {
+		t.Fatal(err)
+	}
+	from := netip.MustParseAddr("10.0.0.7")
+	for _, u := range []ca.TokenUse{{ID: token.ID, At: at, From: from}, {ID: token.ID, At: at.Add(-time.Minute)}, {ID: "none", At: at}} {
+		if err := f.RecordTokenUses(ctx, []ca.TokenUse{u}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, err := f.Token(ctx, token.ID); err != nil || !got.LastUsedAt.Equal(at) || got.LastUsedFrom != from {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if all, err := f.Tokens(ctx, "db"); err != nil || len(all) != 0 {
+		t.Errorf("another namespace's: %+v, %v", all, err)
 	}
 }
 

@@ -159,7 +159,7 @@ func isConflict(err error) bool {
 // isTaken tells outcomes that the same write, done before, would bring about.
 func isTaken(err error) bool {
 	return sqlState(err) == "23505" || errors.Is(err, ca.ErrIntentLost) || errors.Is(err, ca.ErrFenced) || errors.Is(err, ca.ErrExists) ||
-		errors.Is(err, ca.ErrDecided)
+		errors.Is(err, ca.ErrDecided) || errors.Is(err, ca.ErrTokenEnded)
 }
 
 // isLocked tells that a lock was not to be had in time: it is somebody's, and what does not need it goes on without.
@@ -180,7 +180,8 @@ func isBroken(err error) bool {
 func isOurs(err error) bool {
 	for _, ours := range []error{
 		ca.ErrNotFound, ca.ErrIntentLost, ca.ErrFenced, ca.ErrExists, ca.ErrKeyCompromised, ca.ErrIdempotencyMismatch, ca.ErrIdempotencyBusy,
-		ca.ErrDecided, ca.ErrProposalClosed, ca.ErrStalePosition, ErrSchema, ErrPrivileges, pgx.ErrNoRows, pgx.ErrTxCommitRollback, errKeyTaken,
+		ca.ErrDecided, ca.ErrTokenEnded, ca.ErrProposalClosed, ca.ErrStalePosition, ca.ErrNotLogged, ca.ErrLogMoved, ErrSchema, ErrPrivileges,
+		pgx.ErrNoRows, pgx.ErrTxCommitRollback, errKeyTaken,
 		errNotArchivable,
 	} {
 		if errors.Is(err, ours) {

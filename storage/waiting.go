@@ -56,6 +56,9 @@ const (
 	), closed AS (
 		UPDATE waiting_requests AS w SET outcome = 'rejected', why = $7, closed_at = $8::timestamptz
 		FROM word WHERE w.request_id = word.request_id AND NOT $4::boolean
+	), evidence AS (
+		INSERT INTO approval_evidence (event_id, kind, subject, person, key, statement, signature)
+		SELECT $9::text::uuid, $13, request_id, $3, $14, $15::bytea, $16::bytea FROM word WHERE $13 <> ''
 	), leaves AS (
 		INSERT INTO audit_leaves (id, kind, leaf)
 		SELECT l.id::uuid, l.kind, l.leaf FROM word, unnest($10::text[], $11::text[], $12::bytea[]) AS l (id, kind, leaf)
@@ -92,11 +95,22 @@ const (
 	FROM waiting_requests AS w JOIN requests AS r ON r.id = w.request_id WHERE `
 
 	selectApprovals = `
-	SELECT person, actor, groups, at, binding, approved, comment, event_id::text FROM approvals
-	WHERE request_id = $1::text::uuid ORDER BY at, event_id`
+	SELECT v.person, v.actor, v.groups, v.at, v.binding, v.approved, v.comment, v.event_id::text,` + evidenceColumns + `
+	FROM approvals AS v` + evidenceJoin + `
+	WHERE v.request_id = $1::text::uuid ORDER BY v.at, v.event_id`
 
 	selectOverdue = `
 	SELECT request_id::text FROM waiting_requests WHERE outcome = '' AND serial IS NULL AND expires_at <= now() ORDER BY expires_at LIMIT $1`
+
+	selectExpiring = `
+	SELECT w.request_id::text, w.namespace, w.profile, w.expires_at, e.id::text, w.expires_at - e.before
+	FROM waiting_requests AS w
+	CROSS JOIN LATERAL (
+		SELECT md5('request.expiring ' || w.request_id::text)::uuid AS id, least($1::interval, (w.expires_at - w.asked_at) / 4) AS before
+	) AS e
+	WHERE w.outcome = '' AND w.serial IS NULL AND w.expires_at > now() AND w.expires_at <= now() + $1::interval
+		AND w.expires_at - e.before <= now() AND NOT EXISTS (SELECT FROM audit_leaves AS l WHERE l.id = e.id)
+	ORDER BY w.expires_at LIMIT $2`
 
 	selectApproved = `
 	SELECT w.request_id::text FROM waiting_requests AS w
@@ -156,9 +170,14 @@ func (s *Store) whoTook(ctx context.Context, k ca.IdempotencyKey, last bool) err
 func (s *Store) RecordApproval(ctx context.Context, request string, a ca.ApprovalRecord, leaves ...audit.Leaf) error {
 	ids, kinds, canonical := leafColumns(leaves)
 	done := found(selectSameApproval, request, a.Binding, a.Person, a.Approved)
+	var kind, key string
+	var statement, signature []byte
+	if e := a.Evidence; e != nil {
+		kind, key, statement, signature = e.Kind, e.Key.Fingerprint(), e.Statement, e.Signature
+	}
 	return s.inBatch(ctx, "recording an approval", done, func(b *pgx.Batch) {
-		b.Queue(insertApproval, request, a.Binding, a.Person, a.Approved, a.Actor, orEmpty(a.Groups), a.Comment, a.At, a.EventID, ids, kinds, canonical).
-			QueryRow(orElse(ca.ErrDecided))
+		b.Queue(insertApproval, request, a.Binding, a.Person, a.Approved, a.Actor, orEmpty(a.Groups), a.Comment, a.At, a.EventID, ids, kinds, canonical,
+			kind, key, statement, signature).QueryRow(orElse(ca.ErrDecided))
 	})
 }
 
@@ -184,7 +203,7 @@ func (s *Store) WaitingRequest(ctx context.Context, id string) (w ca.WaitingRequ
 		if rows, err = db.Query(ctx, selectApprovals, id); err != nil {
 			return err
 		}
-		w.Approvals, err = pgx.CollectRows(rows, scanApproval)
+		w.Approvals, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (ca.ApprovalRecord, error) { return scanApproval(row, id) })
 		return err
 	})
 	if isNothing(err) {
@@ -212,9 +231,15 @@ func scanWaiting(row pgx.CollectableRow) (w ca.WaitingRequest, err error) {
 	return w, nil
 }
 
-func scanApproval(row pgx.CollectableRow) (a ca.ApprovalRecord, err error) {
-	err = row.Scan(&a.Person, &a.Actor, &a.Groups, &a.At, &a.Binding, &a.Approved, &a.Comment, &a.EventID)
+func scanApproval(row pgx.CollectableRow, request string) (a ca.ApprovalRecord, err error) {
+	var e evidenceRow
+	if err := row.Scan(append([]any{&a.Person, &a.Actor, &a.Groups, &a.At, &a.Binding, &a.Approved, &a.Comment, &a.EventID}, e.into()...)...); err != nil {
+		return a, err
+	}
 	a.At = a.At.UTC()
+	if a.Evidence, err = e.evidence(request); err == nil && a.Evidence != nil {
+		a.Key = a.Evidence.Key.Fingerprint()
+	}
 	return a, err
 }
 
@@ -247,6 +272,19 @@ func (s *Store) WaitingRequests(ctx context.Context, f ca.WaitingFilter) (page [
 // OverdueRequests are requests whose time to wait has run out by the database's clock.
 func (s *Store) OverdueRequests(ctx context.Context, max int) ([]string, error) {
 	return s.requestIDs(ctx, "looking for overdue requests", selectOverdue, max)
+}
+
+// ExpiringRequests are requests that will soon wait no more, and of which no event says so yet.
+func (s *Store) ExpiringRequests(ctx context.Context, within time.Duration, max int) (all []ca.ExpiringRequest, err error) {
+	err = s.read(ctx, "looking for requests that expire", func(ctx context.Context, db querier) error {
+		rows, err := db.Query(ctx, selectExpiring, within, max)
+		if err != nil {
+			return err
+		}
+		all, err = pgx.CollectRows(rows, pgx.RowToStructByPos[ca.ExpiringRequest])
+		return err
+	})
+	return all, err
 }
 
 // ApprovedRequests are requests that wait although somebody approved them at least an age ago.

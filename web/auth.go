@@ -1,15 +1,11 @@
 package web
 
 import (
-	"errors"
-	"net/http"
+	"cmp"
+	"slices"
 	"strings"
 
-	"github.com/danielgtaylor/huma/v2"
-	"github.com/danielgtaylor/huma/v2/adapters/humachi"
-
 	"github.com/chancery-ca/chancery/access"
-	"github.com/chancery-ca/chancery/ca"
 )
 
 // public marks a route that needs no credentials.
@@ -45,6 +41,7 @@ var permissions = map[string]access.Action{
 	"GET /api/v1/authorities":                          access.ReadAuthority,
 	"GET /api/v1/authorities/{name}":                   access.ReadAuthority,
 	"POST /api/v1/authorities/{name}/crl":              access.PublishCRL,
+	"POST /api/v1/console/logins":                      access.OpenSession,
 	"GET /api/v1/openapi.json":                         public,
 	"GET /api/v1/docs":                                 public,
 	"GET /api/v1/docs/{file}":                          public,
@@ -54,51 +51,41 @@ var permissions = map[string]access.Action{
 	"POST /api/v1/policies/reload":                     access.ChangePolicy,
 	"POST /api/v1/policies/proposals/{id}/approve":     access.ApprovePolicy,
 	"POST /api/v1/policies/proposals/{id}/reject":      access.ApprovePolicy,
+	"GET /api/v1/orders":                               access.ReadOrder,
+	"GET /api/v1/orders/{id}":                          access.ReadOrder,
+	"POST /api/v1/orders/{id}/approve":                 access.ApproveOrder,
+	"POST /api/v1/orders/{id}/reject":                  access.ApproveOrder,
+	"GET /api/v1/audit/checkpoint":                     access.ReadAudit,
+	"POST /api/v1/audit/checkpoint":                    access.ReadAudit, // what counts is the signature of a witness
+	"GET /api/v1/audit/keys":                           access.ReadAudit,
+	"GET /api/v1/audit/entries":                        access.ReadAudit,
+	"GET /api/v1/audit/proof":                          access.ReadAudit,
+	"GET /api/v1/audit/receipt/{event}":                access.ReadReceipt,
+	"GET /api/v1/audit/events":                         access.ReadAudit,
+	"GET /api/v1/audit/log/checkpoint":                 access.ReadAudit,
+	"GET /api/v1/audit/log/tile/{path}":                access.ReadAudit,
+	"GET /api/v1/tokens":                               access.ReadToken,
+	"GET /api/v1/tokens/{id}":                          access.ReadToken,
+	"POST /api/v1/tokens":                              access.ManageToken,
+	"POST /api/v1/tokens/{id}/rotate":                  access.ManageToken,
+	"POST /api/v1/tokens/{id}/revoke":                  access.ManageToken,
 }
 
-// authenticate finds out who calls. Without an actor nothing behind it is reached.
-func (s *Server) authenticate(ctx huma.Context, next func(huma.Context)) {
-	r, w := humachi.Unwrap(ctx)
-	if action, listed := permissions[ctx.Operation().Method+" "+ctx.Operation().Path]; listed && action == public {
-		next(ctx)
-		return
-	}
-	token, ok := bearer(r)
-	if !ok {
-		writeProblem(w, r, unauthenticated(`Bearer realm="chancery"`, "send an API token as Authorization: Bearer"))
-		return
-	}
-	actor, err := s.actor(r, token)
-	switch {
-	case errors.Is(err, ca.ErrNotFound), errors.Is(err, access.ErrNotAToken):
-		challenge := `Bearer realm="chancery", error="invalid_token"`
-		writeProblem(w, r, unauthenticated(challenge, "the API token is unknown, has expired or was withdrawn"))
-	case err != nil:
-		writeProblem(w, r, s.problem(r.Context(), err))
-	default:
-		exchangeOf(r.Context()).actor = actor
-		next(ctx)
-	}
+// Permission is one row of the table: a route of the API, and what whoever calls it must be allowed to do.
+type Permission struct {
+	Method, Path string        // the path with the version, its variable parts in braces
+	Action       access.Action // empty: everybody may, without credentials
 }
 
-func (s *Server) actor(r *http.Request, token string) (access.Actor, error) {
-	digest, err := access.TokenDigest(token)
-	if err != nil {
-		return access.Actor{}, err
+// Permissions is the table, by path and method. The caller may keep and change it.
+func Permissions() []Permission {
+	table := make([]Permission, 0, len(permissions))
+	for route, action := range permissions {
+		method, path, _ := strings.Cut(route, " ")
+		table = append(table, Permission{Method: method, Path: path, Action: action})
 	}
-	return s.tokens.ActorByToken(r.Context(), digest)
-}
-
-// bearer reads the one Authorization header (RFC 6750, section 2.1). Several are none: which of them counts must not be a matter of taste.
-func bearer(r *http.Request) (token string, ok bool) {
-	values := r.Header.Values("Authorization")
-	if len(values) != 1 {
-		return "", false
-	}
-	scheme, token, ok := strings.Cut(values[0], " ")
-	return strings.TrimSpace(token), ok && strings.EqualFold(scheme, "Bearer")
-}
-
-func unauthenticated(challenge, detail string) *Problem {
-	return newProblem(kindUnauthenticated, detail).with("WWW-Authenticate", challenge)
+	slices.SortFunc(table, func(a, b Permission) int {
+		return cmp.Or(strings.Compare(a.Path, b.Path), strings.Compare(a.Method, b.Method))
+	})
+	return table
 }

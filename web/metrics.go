@@ -40,6 +40,9 @@ type Metrics struct {
 	leads      *prometheus.GaugeVec
 	logs       logMetrics
 	ocsp       ocspMetrics
+	delivery   deliveryMetrics
+	audit      auditMetrics
+	strangers  *prometheus.CounterVec
 	covered    prometheus.Gauge
 	archived   prometheus.Counter
 }
@@ -88,6 +91,8 @@ func NewMetrics(profiles []string) *Metrics {
 		hsm:        operations,
 		logs:       newLogMetrics(registry),
 		ocsp:       newOCSPMetrics(registry),
+		delivery:   newDeliveryMetrics(registry),
+		audit:      newAuditMetrics(registry),
 		profiles:   profiles,
 		issued:     count("certificates_issued_total", "Certificates issued.", "authority", "profile"),
 		issuance:   seconds("issuance_duration_seconds", "From an order to its certificate.", "authority", "profile"),
@@ -108,6 +113,7 @@ func NewMetrics(profiles []string) *Metrics {
 		requests:   count("http_requests_total", "Requests answered.", "route", "method", "status"),
 		caa:        seconds("caa_lookup_duration_seconds", "Asking the DNS who may certify the names of one request.", "outcome"),
 		leads:      gauge("leader_since_timestamp_seconds", "Since when this replica leads a duty, Unix time; 0: it does not.", "replica", "duty"),
+		strangers:  count("authentication_failures_total", "Requests whose credentials were missing, refused, or refused too often.", "outcome"),
 		serving:    seconds("http_request_duration_seconds", "From a request to its answer.", "route"),
 	}
 }
@@ -116,6 +122,9 @@ func NewMetrics(profiles []string) *Metrics {
 func (m *Metrics) HSMOperation(op string, took time.Duration) {
 	m.hsm.WithLabelValues(op).Observe(took.Seconds())
 }
+
+// Unauthenticated counts a request whose caller was not found out: its credentials are missing, refused, or limited as too many.
+func (m *Metrics) Unauthenticated(outcome string) { m.strangers.WithLabelValues(outcome).Inc() }
 
 // PartitionedUntil tells up to when certificates can be recorded.
 func (m *Metrics) PartitionedUntil(t time.Time) { m.covered.Set(float64(t.Unix())) }

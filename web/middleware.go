@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"runtime/debug"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -21,6 +22,7 @@ import (
 // exchange is what is found out about a request on its way to the handler.
 type exchange struct {
 	id        string
+	from      netip.Addr // where the caller is; the zero value: unknown
 	actor     access.Actor
 	mediaType string // of the body
 	body      []byte // nobody else holds or changes it
@@ -48,7 +50,7 @@ func instance(ctx context.Context) string { return "urn:chancery:request:" + req
 func (s *Server) identify(headers func(http.Header)) func(http.Handler) http.Handler {
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			e := &exchange{id: s.newID()}
+			e := &exchange{id: s.newID(), from: s.clientAddr(r)}
 			w.Header().Set("X-Request-Id", e.id)
 			w.Header().Set("X-Content-Type-Options", "nosniff")
 			headers(w.Header())
@@ -81,7 +83,7 @@ func (s *Server) observe(next http.Handler) http.Handler {
 			s.metrics.served(route, r.Method, status, took)
 			s.log.LogAttrs(r.Context(), slog.LevelInfo, "request", slog.String("request", e.id), slog.String("method", r.Method),
 				slog.String("route", route), slog.Int("status", status), slog.Duration("took", took), slog.Int("bytes", ww.BytesWritten()),
-				slog.String("actor", e.actor.ID), slog.String("remote", r.RemoteAddr))
+				slog.String("actor", e.actor.ID), slog.String("remote", r.RemoteAddr), slog.String("from", e.from.String()))
 		}()
 		next.ServeHTTP(ww, r)
 	})

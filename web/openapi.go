@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"reflect"
 	"strconv"
+	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humachi"
@@ -35,12 +36,17 @@ func (s *Server) newOpenAPI(router chi.Router) huma.API {
 				{Name: tagNamespaces, Description: "Namespaces: what teams own and may use, with quotas and rates"},
 				{Name: tagProfiles, Description: "Profiles: what can be asked for, and what would come of it"},
 				{Name: tagPolicies, Description: "Policies: which rule, which ruled, and how others come to rule"},
+				{Name: tagOrders, Description: "Orders for what cannot be undone, which persons approve"},
 				{Name: tagAuthorities, Description: "Authorities: the hierarchy, its keys and its CRLs"},
+				{Name: tagAudit, Description: "The audit log: events, checkpoints, proofs and receipts"},
+				{Name: tagTokens, Description: "API tokens: create, rotate, withdraw, and see when they were last used"},
+				{Name: tagConsole, Description: "The console: pages for people, in a browser"},
 			},
 			Components: &huma.Components{
 				Schemas: huma.NewMapRegistry("#/components/schemas/", huma.DefaultSchemaNamer),
 				SecuritySchemes: map[string]*huma.SecurityScheme{
-					"token": {Type: "http", Scheme: "bearer", Description: "An API token, which begins with " + access.TokenPrefix},
+					"token":       {Type: "http", Scheme: "bearer", Description: "An API token, which begins with " + access.TokenPrefix},
+					"certificate": {Type: "mutualTLS", Description: "A client certificate, where the configuration says who comes in by one"},
 				},
 			},
 		},
@@ -58,6 +64,10 @@ const (
 	tagProfiles     = "profiles"
 	tagAuthorities  = "authorities"
 	tagPolicies     = "policies"
+	tagOrders       = "orders"
+	tagAudit        = "audit"
+	tagTokens       = "tokens"
+	tagConsole      = "console"
 )
 
 // foreignErrors turns errors that huma itself makes into problems. What it would echo of the request is left out.
@@ -125,8 +135,9 @@ func route[I, O any](s *Server, api huma.API, c call, handler func(context.Conte
 		},
 	}
 	if action != public {
-		op.Description += fmt.Sprintf("\n\nNeeds a role that allows `%s`.", action)
-		op.Security = []map[string][]string{{"token": {}}}
+		op.Description += fmt.Sprintf("\n\nNeeds a role that allows `%s`: %s.", action, holders(action))
+		op.Security = []map[string][]string{{"token": {}}, {"certificate": {}}}
+		op.Extensions = map[string]any{"x-chancery-action": action, "x-chancery-roles": access.Holders(action)}
 	}
 	if len(c.accepted) > 0 {
 		op.Responses["202"] = &huma.Response{Description: http.StatusText(http.StatusAccepted), Content: content(schemas, c.accepted)}
@@ -153,6 +164,15 @@ func route[I, O any](s *Server, api huma.API, c call, handler func(context.Conte
 		operation.RequestBody = &huma.RequestBody{Required: true, Content: content(schemas, c.bodies)}
 	}
 	return nil
+}
+
+// holders are the roles that may do something, in words.
+func holders(action access.Action) string {
+	var all []string
+	for _, r := range access.Holders(action) {
+		all = append(all, string(r))
+	}
+	return strings.Join(all, ", ")
 }
 
 func names(all []media) []string {

@@ -48,6 +48,7 @@ type PolicyProposal struct {
 	At         time.Time    `json:"at"`
 	ExpiresAt  time.Time    `json:"expires_at"`
 	Votes      []PolicyVote `json:"votes"`
+	Statement  string       `json:"statement,omitempty" doc:"While it waits: what the caller signs to approve it"`
 	AuditEvent string       `json:"audit_event"`
 }
 
@@ -58,6 +59,7 @@ type PolicyVote struct {
 	Comment    string    `json:"comment,omitempty"`
 	At         time.Time `json:"at"`
 	AuditEvent string    `json:"audit_event"`
+	Evidence   *Evidence `json:"evidence,omitempty" doc:"Where it is signed"`
 }
 
 type policiesAnswer struct{ Body PolicyState }
@@ -85,7 +87,7 @@ func (s *Server) policies(ctx context.Context, _ *struct{}) (*policiesAnswer, er
 		state.Activations = append(state.Activations, showActivation(a))
 	}
 	for _, p := range proposals {
-		state.Proposals = append(state.Proposals, s.showProposal(p))
+		state.Proposals = append(state.Proposals, s.showProposal(ctx, p))
 	}
 	return &policiesAnswer{Body: state}, nil
 }
@@ -96,13 +98,18 @@ func showActivation(a ca.PolicyActivation) PolicyActivation {
 	}
 }
 
-func (s *Server) showProposal(p ca.PolicyProposal) PolicyProposal {
+func (s *Server) showProposal(ctx context.Context, p ca.PolicyProposal) PolicyProposal {
 	shown := PolicyProposal{
 		ID: p.ID, State: p.State(s.now(), s.ca.PolicyDigest()), Digest: p.Digest, Replaces: p.Replaces, Needs: p.Needs, Actor: p.ActorName,
 		Person: p.Person, Comment: p.Comment, At: p.At.UTC(), ExpiresAt: p.ExpiresAt.UTC(), Votes: []PolicyVote{}, AuditEvent: p.EventID,
 	}
 	for _, v := range p.Votes {
-		shown.Votes = append(shown.Votes, PolicyVote{Person: v.Person, Approves: v.Approves, Comment: v.Comment, At: v.At.UTC(), AuditEvent: v.EventID})
+		shown.Votes = append(shown.Votes, PolicyVote{
+			Person: v.Person, Approves: v.Approves, Comment: v.Comment, At: v.At.UTC(), AuditEvent: v.EventID, Evidence: showEvidence(v.Evidence),
+		})
+	}
+	if shown.State == "open" {
+		shown.Statement = p.Statement(exchangeOf(ctx).actor.Person)
 	}
 	return shown
 }
@@ -197,7 +204,7 @@ func (s *Server) changePolicies(ctx context.Context, _ *struct{}) (*policyChange
 	if err != nil {
 		return nil, err
 	}
-	return s.showChange(change), nil
+	return s.showChange(ctx, change), nil
 }
 
 func (s *Server) routeReloadPolicies(api huma.API) error {
@@ -220,20 +227,26 @@ func (s *Server) reloadPolicies(ctx context.Context, _ *struct{}) (*policyChange
 	if err != nil {
 		return nil, err
 	}
-	return s.showChange(change), nil
+	return s.showChange(ctx, change), nil
 }
 
-func (s *Server) showChange(c ca.PolicyChange) *policyChangeAnswer {
+func (s *Server) showChange(ctx context.Context, c ca.PolicyChange) *policyChangeAnswer {
 	shown := PolicyChange{State: "unchanged", Digest: c.Digest}
 	if c.Activation != nil {
 		a := showActivation(*c.Activation)
 		shown.State, shown.Activation = "activated", &a
 	}
 	if c.Proposal != nil {
-		p := s.showProposal(*c.Proposal)
+		p := s.showProposal(ctx, *c.Proposal)
 		shown.State, shown.Proposal = "proposed", &p
 	}
 	return &policyChangeAnswer{Body: shown}
+}
+
+// PolicyWord is what a person says to a proposal.
+type PolicyWord struct {
+	Comment   string `json:"comment,omitempty" doc:"For people and for the audit log"`
+	Signature string `json:"signature,omitempty" doc:"By the caller's own key over the statement, PEM; for a rejection over the statement that says reject"`
 }
 
 type proposalInput struct {
@@ -254,7 +267,7 @@ func (s *Server) routeDecision(api huma.API, verb, summary, description string, 
 	return route(s, api, call{
 		method: http.MethodPost, path: "/policies/proposals/{id}/" + verb, id: verb + "-policies", tag: tagPolicies, success: http.StatusOK,
 		summary: summary, description: description + " Whoever proposed them has no say, and each person speaks once.",
-		bodies:   []media{{name: typeJSON, json: CommentRequest{}}},
+		bodies:   []media{{name: typeJSON, json: PolicyWord{}}},
 		answers:  []media{{name: typeJSON, json: PolicyProposal{}}},
 		problems: append([]int{http.StatusNotFound, http.StatusConflict}, requestProblems...),
 	}, func(ctx context.Context, in *proposalInput) (*proposalAnswer, error) {
@@ -266,15 +279,24 @@ func (s *Server) decideOnPolicies(ctx context.Context, in *proposalInput, approv
 	if !nameable(in.ID) {
 		return nil, ca.ErrNotFound
 	}
-	comment, err := readComment(ctx)
+	var body PolicyWord
+	if err := decodeStrict(exchangeOf(ctx).body, &body); err != nil {
+		return nil, err
+	}
+	if err := checkComment(body.Comment); err != nil {
+		return nil, err
+	}
+	signature, err := readSignature(body.Signature)
 	if err != nil {
 		return nil, err
 	}
-	p, err := s.ca.DecideOnPolicies(ctx, exchangeOf(ctx).actor, ca.PolicyDecision{Proposal: in.ID, Approves: approves, Comment: comment})
+	p, err := s.ca.DecideOnPolicies(ctx, exchangeOf(ctx).actor, ca.PolicyDecision{
+		Proposal: in.ID, Approves: approves, Comment: body.Comment, Signature: signature,
+	})
 	if err != nil {
 		return nil, err
 	}
-	return &proposalAnswer{Body: s.showProposal(p)}, nil
+	return &proposalAnswer{Body: s.showProposal(ctx, p)}, nil
 }
 
 func readComment(ctx context.Context) (string, error) {

@@ -45,7 +45,7 @@ func TestPoliciesAreChanged(t *testing.T) {
 	for _, f := range s.office.policies.Files() {
 		files[f.Name] = string(f.Content)
 	}
-	a := ask{method: http.MethodPost, path: "/api/v1/policies", role: access.Operator}
+	a := ask{method: http.MethodPost, path: "/api/v1/policies", role: access.PolicyAdmin}
 	change := decode[PolicyChange](t, s.call(a.json(ChangePoliciesRequest{Files: files, Comment: "as before"})), http.StatusOK)
 	if change.State != "proposed" || change.Digest != s.office.policies.Digest() || change.Proposal == nil || change.Activation != nil {
 		t.Errorf("proposing: %+v", change)

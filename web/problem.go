@@ -66,6 +66,7 @@ var (
 	kindUnauthenticated = kind{"unauthenticated", http.StatusUnauthorized, "Credentials are needed"}
 	kindDenied          = kind{"denied", http.StatusForbidden, "The role does not allow this"}
 	kindNotFound        = kind{"not-found", http.StatusNotFound, "There is no such thing"}
+	kindNotLogged       = kind{"not-logged-yet", http.StatusNotFound, "The audit log does not cover it yet"}
 	kindMethod          = kind{"method-not-allowed", http.StatusMethodNotAllowed, "The method is not allowed here"}
 	kindNotAcceptable   = kind{"not-acceptable", http.StatusNotAcceptable, "No acceptable media type"}
 	kindArchived        = kind{"archived", http.StatusGone, "The certificate has ended and is archived"}
@@ -76,6 +77,7 @@ var (
 	kindKeyBusy         = kind{"idempotency-key-busy", http.StatusConflict, "The first request with this idempotency key is being worked on"}
 	kindTooLarge        = kind{"too-large", http.StatusRequestEntityTooLarge, "The request is too large"}
 	kindMediaType       = kind{"unsupported-media-type", http.StatusUnsupportedMediaType, "The media type is not read here"}
+	kindUnsigned        = kind{"signature-needed", http.StatusForbidden, "A signature by the approver's own key is needed"}
 	kindRefused         = kind{"refused", http.StatusUnprocessableEntity, "The policies refuse the request"}
 	kindBadPolicies     = kind{"unsound-policies", http.StatusUnprocessableEntity, "The policies cannot be loaded"}
 	kindTooMany         = kind{"too-many-requests", http.StatusTooManyRequests, "Too many requests"}
@@ -134,6 +136,8 @@ var outcomes = []struct {
 	{ca.ErrDecided, kindConflict, 0},
 	{ca.ErrBindingChanged, kindConflict, 0},
 	{ca.ErrOwnRequest, kindDenied, 0},
+	{ca.ErrUnsigned, kindUnsigned, 0},
+	{ca.ErrSignature, kindUnsigned, 0},
 	{ca.ErrApprovalIdle, kindDenied, 0},
 	{ca.ErrOfFile, kindConflict, 0},
 	{ca.ErrChanged, kindConflict, 0},
@@ -142,6 +146,9 @@ var outcomes = []struct {
 	{ca.ErrProposalClosed, kindConflict, 0},
 	{ca.ErrVotedAlready, kindConflict, 0},
 	{ca.ErrPoliciesMoved, kindConflict, shortly},
+	{ca.ErrNotLogged, kindNotLogged, shortly},
+	{ca.ErrTokenEnded, kindConflict, 0},
+	{ca.ErrNotByToken, kindConflict, 0},
 	{ca.ErrUnavailable, kindUnavailable, shortly},
 }
 

@@ -37,6 +37,9 @@ type WaitingRequest struct {
 	Have          int                  `json:"have,omitempty" doc:"How many of the approvals given count"`
 	Groups        []string             `json:"groups,omitempty" doc:"Of which an approver must be in one"`
 	Binding       string               `json:"binding,omitempty" doc:"Names what an approval given now is for: the request, its profile, the policies"`
+	Signed        bool                 `json:"signed,omitempty" doc:"Approvals must be signed by the approvers' own keys"`
+	Policies      string               `json:"policies,omitempty" doc:"The policies that hold now; left out in lists"`
+	Statement     string               `json:"statement,omitempty" doc:"While it waits: what the caller signs to approve it"`
 	Reasons       []policies.Violation `json:"reasons,omitempty" doc:"What asks for approval"`
 	Approvals     []Approval           `json:"approvals,omitempty" doc:"Left out in lists"`
 }
@@ -56,6 +59,7 @@ type Approval struct {
 	Comment    string    `json:"comment,omitempty"`
 	At         time.Time `json:"at"`
 	AuditEvent string    `json:"audit_event"`
+	Evidence   *Evidence `json:"evidence,omitempty" doc:"Where the approval is signed"`
 }
 
 // WaitingList is one page of requests, newest first.
@@ -66,8 +70,9 @@ type WaitingList struct {
 
 // Word is what a person says to a request.
 type Word struct {
-	Binding string `json:"binding,omitempty" doc:"As the request showed it: when the policies have changed since, nothing is recorded"`
-	Comment string `json:"comment,omitempty" doc:"For people; at most 1,000 octets"`
+	Binding   string `json:"binding,omitempty" doc:"As the request showed it: when the policies have changed since, nothing is recorded"`
+	Comment   string `json:"comment,omitempty" doc:"For people; at most 1,000 octets"`
+	Signature string `json:"signature,omitempty" doc:"By the caller's own key over the statement, PEM; for a rejection over the statement that says reject"`
 }
 
 type requestsInput struct {
@@ -130,7 +135,7 @@ func (s *Server) request(ctx context.Context, in *requestInput) (*requestAnswer,
 	if err != nil {
 		return nil, err
 	}
-	return &requestAnswer{Body: showState(state)}, nil
+	return &requestAnswer{Body: showState(ctx, state)}, nil
 }
 
 var decisionProblems = append([]int{http.StatusNotFound, http.StatusConflict, http.StatusUnprocessableEntity}, requestProblems...)
@@ -178,22 +183,30 @@ func decideRequest(ctx context.Context, in *requestInput, decide func(context.Co
 	if len(body.Binding) > maxBinding || !printable(body.Binding) {
 		return nil, refusal(broken("binding", "send it as the request showed it, or leave it out", "the binding is none"))
 	}
-	state, err := decide(ctx, ca.ApproveOrder{Actor: exchangeOf(ctx).actor, Request: in.ID, Binding: body.Binding, Comment: body.Comment})
+	signature, err := readSignature(body.Signature)
 	if err != nil {
 		return nil, err
 	}
-	return &requestAnswer{Body: showState(state)}, nil
+	state, err := decide(ctx, ca.ApproveOrder{
+		Actor: exchangeOf(ctx).actor, Request: in.ID, Binding: body.Binding, Comment: body.Comment, Signature: signature,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &requestAnswer{Body: showState(ctx, state)}, nil
 }
 
 const maxBinding = 128 // octets
 
-func showState(state ca.RequestState) WaitingRequest {
+func showState(ctx context.Context, state ca.RequestState) WaitingRequest {
 	shown := showWaiting(state.WaitingRequest)
 	shown.Need, shown.Have, shown.Groups, shown.Binding, shown.Reasons = state.Need, state.Have, state.Groups, state.Binding, state.Reasons
+	shown.Signed, shown.Policies, shown.Statement = state.Signed, state.Policies, state.Statement(exchangeOf(ctx).actor.Person)
 	shown.CSR = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: state.CSR}))
 	for _, a := range state.Approvals {
 		shown.Approvals = append(shown.Approvals, Approval{
 			Person: a.Person, Approved: a.Approved, Binding: a.Binding, Comment: a.Comment, At: a.At.UTC(), AuditEvent: a.EventID,
+			Evidence: showEvidence(a.Evidence),
 		})
 	}
 	return shown

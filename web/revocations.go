@@ -92,6 +92,7 @@ type RevocationJob struct {
 	Expired        int               `json:"expired" doc:"Left as they were"`
 	Refused        int               `json:"refused" doc:"Left as they were: their profile knows no hold"`
 	Need           int               `json:"need,omitempty" doc:"Approvals that it needs"`
+	Statement      string            `json:"statement,omitempty" doc:"While it waits: what the caller signs to approve it"`
 	Approvals      []Vote            `json:"approvals,omitempty" doc:"Left out in lists"`
 	AuditEvent     string            `json:"audit_event"`
 }
@@ -103,6 +104,7 @@ type Vote struct {
 	Comment    string    `json:"comment,omitempty"`
 	At         time.Time `json:"at"`
 	AuditEvent string    `json:"audit_event"`
+	Evidence   *Evidence `json:"evidence,omitempty" doc:"Where it is signed"`
 }
 
 // RevocationAnswer tells what is, or would be, revoked.
@@ -120,8 +122,9 @@ type RevocationList struct {
 
 // RevocationWord is what a person says to a job.
 type RevocationWord struct {
-	Digest  string `json:"digest,omitempty" doc:"As the job showed it: nothing else is approved"`
-	Comment string `json:"comment,omitempty" doc:"For people; at most 1,000 octets"`
+	Digest    string `json:"digest,omitempty" doc:"As the job showed it: nothing else is approved"`
+	Comment   string `json:"comment,omitempty" doc:"For people; at most 1,000 octets"`
+	Signature string `json:"signature,omitempty" doc:"By the caller's own key over the statement, PEM; for a rejection over the statement that says reject"`
 }
 
 // maxSelection bounds the body of an order to revoke: some 180,000 serials.
@@ -169,7 +172,7 @@ func (s *Server) revokeMany(ctx context.Context, _ *struct{}) (*revocationsAnswe
 	if err != nil {
 		return nil, err
 	}
-	shown := s.showJob(job)
+	shown := s.showJob(ctx, job)
 	answer := &revocationsAnswer{
 		Status: http.StatusOK, Location: pattern("/revocations/" + job.ID), Body: RevocationAnswer{Outlook: showOutlook(outlook), Job: &shown},
 	}
@@ -286,7 +289,7 @@ func orNone(counts map[string]int) map[string]int {
 	return counts
 }
 
-func (s *Server) showJob(j ca.RevocationJob) RevocationJob {
+func (s *Server) showJob(ctx context.Context, j ca.RevocationJob) RevocationJob {
 	at := func(t time.Time) *time.Time {
 		if t.IsZero() {
 			return nil
@@ -308,7 +311,12 @@ func (s *Server) showJob(j ca.RevocationJob) RevocationJob {
 		shown.ExpiresAt = at(j.ExpiresAt)
 	}
 	for _, v := range j.Votes {
-		shown.Approvals = append(shown.Approvals, Vote{Person: v.Person, Approved: v.Approves, Comment: v.Comment, At: v.At.UTC(), AuditEvent: v.EventID})
+		shown.Approvals = append(shown.Approvals, Vote{
+			Person: v.Person, Approved: v.Approves, Comment: v.Comment, At: v.At.UTC(), AuditEvent: v.EventID, Evidence: showEvidence(v.Evidence),
+		})
+	}
+	if shown.Status == ca.JobWaiting {
+		shown.Statement = j.Statement(exchangeOf(ctx).actor.Person)
 	}
 	return shown
 }
@@ -339,7 +347,7 @@ func (s *Server) jobs(ctx context.Context, in *jobsInput) (*jobsAnswer, error) {
 	}
 	list := RevocationList{Jobs: []RevocationJob{}, Next: next}
 	for _, j := range page {
-		list.Jobs = append(list.Jobs, s.showJob(j))
+		list.Jobs = append(list.Jobs, s.showJob(ctx, j))
 	}
 	return &jobsAnswer{Body: list}, nil
 }
@@ -361,14 +369,14 @@ func (s *Server) routeJob(api huma.API) error {
 
 func (s *Server) job(ctx context.Context, in *jobInput) (*jobAnswer, error) {
 	j, err := s.ca.RevocationJob(ctx, exchangeOf(ctx).actor, in.Job)
-	return s.answerJob(j, err)
+	return s.answerJob(ctx, j, err)
 }
 
-func (s *Server) answerJob(j ca.RevocationJob, err error) (*jobAnswer, error) {
+func (s *Server) answerJob(ctx context.Context, j ca.RevocationJob, err error) (*jobAnswer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &jobAnswer{Body: s.showJob(j)}, nil
+	return &jobAnswer{Body: s.showJob(ctx, j)}, nil
 }
 
 func (s *Server) routeApproveJob(api huma.API) error {
@@ -405,10 +413,14 @@ func (s *Server) decideJob(ctx context.Context, in *jobInput, approves bool) (*j
 	if !printable(strings.ReplaceAll(body.Comment, "\n", "")) {
 		return nil, refusal(broken("comment", "send text", "the comment holds control characters"))
 	}
+	signature, err := readSignature(body.Signature)
+	if err != nil {
+		return nil, err
+	}
 	j, err := s.ca.DecideOnRevocation(ctx, exchangeOf(ctx).actor, ca.RevocationDecision{
-		Job: in.Job, Approves: approves, Digest: digest, Comment: body.Comment,
+		Job: in.Job, Approves: approves, Digest: digest, Comment: body.Comment, Signature: signature,
 	})
-	return s.answerJob(j, err)
+	return s.answerJob(ctx, j, err)
 }
 
 func (s *Server) routeCancelJob(api huma.API) error {
@@ -426,5 +438,5 @@ func (s *Server) cancelJob(ctx context.Context, in *jobInput) (*jobAnswer, error
 		return nil, err
 	}
 	j, err := s.ca.CancelRevocation(ctx, exchangeOf(ctx).actor, in.Job)
-	return s.answerJob(j, err)
+	return s.answerJob(ctx, j, err)
 }

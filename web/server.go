@@ -12,12 +12,14 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/go-chi/chi/v5"
 
 	"github.com/chancery-ca/chancery/access"
+	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/ca"
 	"github.com/chancery-ca/chancery/policies"
 )
@@ -28,6 +30,7 @@ type Authority interface {
 	Evaluate(ctx context.Context, o ca.Order) (*policies.Decision, error)
 	Revoke(ctx context.Context, o ca.RevokeOrder) (ca.Revocation, error)
 	Revocations
+	Credentials
 	Requests(ctx context.Context, actor access.Actor, f ca.WaitingFilter) (page []ca.WaitingRequest, next string, err error)
 	Request(ctx context.Context, actor access.Actor, id string) (ca.RequestState, error)
 	Approve(ctx context.Context, o ca.ApproveOrder) (ca.RequestState, error)
@@ -48,6 +51,9 @@ type Authority interface {
 	ReloadPolicies(ctx context.Context, actor access.Actor, comment string) (ca.PolicyChange, error)
 	ChangePolicies(ctx context.Context, actor access.Actor, files []policies.File, comment string) (ca.PolicyChange, error)
 	DecideOnPolicies(ctx context.Context, actor access.Actor, d ca.PolicyDecision) (ca.PolicyProposal, error)
+	Orders(ctx context.Context, actor access.Actor) ([]ca.ActOrder, error)
+	Order(ctx context.Context, actor access.Actor, id string) (ca.ActOrder, error)
+	DecideOnOrder(ctx context.Context, actor access.Actor, d ca.OrderDecision) (ca.ActOrder, error)
 	Authorities(ctx context.Context, actor access.Actor) ([]ca.AuthorityState, error)
 	PublicAuthorities(ctx context.Context) ([]ca.AuthorityRecord, error)
 	PublicAuthority(ctx context.Context, name string) (ca.AuthorityRecord, error)
@@ -55,7 +61,22 @@ type Authority interface {
 	OCSP(ctx context.Context, authority string, request []byte) (*ca.OCSPResponse, error)
 	CurrentDelta(ctx context.Context, authority, scope string) (ca.CRLRecord, error)
 	PublishNow(ctx context.Context, actor access.Actor, authority, scope string) ([]ca.CRLState, error)
+	Log
+	Events
+	OfferLogin(ctx context.Context, actor access.Actor, login [32]byte) (expires time.Time, err error)
 	Ready(ctx context.Context) error
+}
+
+// Log is what the surface asks of the audit log.
+type Log interface {
+	Checkpoint(ctx context.Context, actor access.Actor, cosigned int) ([]byte, error)
+	Cosign(ctx context.Context, actor access.Actor, signed []byte) (witnesses []string, err error)
+	LogKeys(ctx context.Context, actor access.Actor) ([]string, error)
+	AuditEntries(ctx context.Context, actor access.Actor, from, to int64) ([]ca.AuditEntry, error)
+	ProveInclusion(ctx context.Context, actor access.Actor, index, size int64) (ca.LogProof, error)
+	ProveConsistency(ctx context.Context, actor access.Actor, from, to int64) (ca.LogProof, error)
+	Receipt(ctx context.Context, actor access.Actor, event string, cosigned int) (audit.Receipt, error)
+	Tile(ctx context.Context, actor access.Actor, t audit.Tile) ([]byte, error)
 }
 
 var _ Authority = (*ca.CA)(nil)
@@ -64,6 +85,18 @@ var _ Authority = (*ca.CA)(nil)
 type Tokens interface {
 	// ActorByToken returns an error wrapping ca.ErrNotFound for a token that is unknown, expired or withdrawn.
 	ActorByToken(ctx context.Context, digest [32]byte) (access.Actor, error)
+}
+
+// Credentials is what the surface asks of the authority about credentials and their use.
+type Credentials interface {
+	APITokens(ctx context.Context, actor access.Actor) ([]ca.APIToken, error)
+	APIToken(ctx context.Context, actor access.Actor, id string) (ca.APIToken, error)
+	CreateToken(ctx context.Context, actor access.Actor, n ca.NewAPIToken) (t ca.APIToken, text string, err error)
+	RotateToken(ctx context.Context, actor access.Actor, r ca.Rotation) (t ca.APIToken, text string, err error)
+	RevokeToken(ctx context.Context, actor access.Actor, id string) (ca.APIToken, error)
+	Visit(ctx context.Context, actor access.Actor, from netip.Addr) error
+	Strayed(ctx context.Context, actor access.Actor, from netip.Prefix) error
+	Guessing(ctx context.Context, from netip.Prefix, failures int) error
 }
 
 // Limits of the surface.
@@ -80,8 +113,16 @@ const (
 
 // Config is what a Server is made of. Every field that has no default is required.
 type Config struct {
-	CA        Authority
-	Tokens    Tokens
+	CA     Authority
+	Tokens Tokens
+	// Bearers know tokens of other kinds in the Authorization header, Ambient what comes without one. Both may be empty.
+	Bearers, Ambient []Authenticator
+	// Gate is asked first of every request that needs credentials: *access.Unauthenticated for one that gets no further, whatever else it
+	// carries. Nil: there is no gate.
+	Gate func(*http.Request) error
+	// ClientAddr tells where a caller is, through proxies that are trusted. Nil: where the connection comes from.
+	ClientAddr func(*http.Request) netip.Addr
+
 	Log       *slog.Logger
 	Now       func() time.Time
 	NewID     func() string // makes request IDs: unique, no secrets
@@ -90,12 +131,14 @@ type Config struct {
 	MaxBody   int64     // octets; 0: DefaultMaxBody
 	InFlight  int       // 0: DefaultInFlight
 	RateLimit RateLimit // the zero value: no limit
+
+	Pages   Pages  // nil: there are none
+	PageURL string // where browsers reach the service, without a path; needed with Pages
 }
 
 // Server is the surface: three handlers for three listeners.
 type Server struct {
 	ca      Authority
-	tokens  Tokens
 	log     *slog.Logger
 	now     func() time.Time
 	newID   func() string
@@ -106,12 +149,20 @@ type Server struct {
 	shares  *shares
 	batches chan struct{} // one for each batch that is worked on
 
+	bearers, ambient []Authenticator
+	gate             func(*http.Request) error
+	clientAddr       func(*http.Request) netip.Addr
+	guessing         *guessing
+
 	inFlight int // requests worked on at once, by each listener and of OCSP
 
 	spec         []byte // OpenAPI, JSON
 	api          *chi.Mux
 	distribution *chi.Mux
 	operations   *chi.Mux
+
+	pages   http.Handler // the API with the pages beside it; nil: there are none
+	pageURL string
 }
 
 // New makes a Server of a configuration. Its only error is a configuration that lacks something.
@@ -120,8 +171,16 @@ func New(cfg Config) (*Server, error) {
 		return nil, errors.New("web: the configuration lacks an authority, tokens, log, clock, identifiers or metrics")
 	}
 	s := &Server{
-		ca: cfg.CA, tokens: cfg.Tokens, log: cfg.Log, now: cfg.Now, newID: cfg.NewID, metrics: cfg.Metrics, version: cfg.Version,
+		ca: cfg.CA, log: cfg.Log, now: cfg.Now, newID: cfg.NewID, metrics: cfg.Metrics, version: cfg.Version,
+		bearers: append([]Authenticator{tokenAuthenticator{cfg.Tokens}}, cfg.Bearers...), ambient: cfg.Ambient,
+		gate: cfg.Gate, clientAddr: cfg.ClientAddr, guessing: newGuessing(cfg.Now),
 		maxBody: cfg.MaxBody, rates: newRates(cfg.RateLimit, cfg.Now), batches: make(chan struct{}, batchesAtOnce),
+	}
+	if s.gate == nil {
+		s.gate = func(*http.Request) error { return nil }
+	}
+	if s.clientAddr == nil {
+		s.clientAddr = remoteAddr
 	}
 	if s.maxBody == 0 {
 		s.maxBody = DefaultMaxBody
@@ -134,13 +193,21 @@ func New(cfg Config) (*Server, error) {
 	if err := s.routeAPI(inFlight); err != nil {
 		return nil, err
 	}
+	if cfg.Pages != nil {
+		s.pageURL, s.pages = cfg.PageURL, s.withPages(cfg.Pages, inFlight)
+	}
 	s.routeDistribution(inFlight)
 	s.routeOperations()
 	return s, nil
 }
 
-// API is the REST API, for the TLS listener.
-func (s *Server) API() http.Handler { return s.api }
+// API is the REST API and, where there are any, the pages, for the TLS listener.
+func (s *Server) API() http.Handler {
+	if s.pages == nil {
+		return s.api
+	}
+	return s.pages
+}
 
 // Distribution serves certificates, chains, CRLs and OCSP answers to everybody, for the plain HTTP listener.
 func (s *Server) Distribution() http.Handler { return s.withOCSP(s.distribution, s.inFlight) }
@@ -150,6 +217,7 @@ func (s *Server) Operations() http.Handler { return s.operations }
 
 func (s *Server) routeAPI(inFlight int) error {
 	s.api = s.newRouter(inFlight, apiHeaders)
+	s.api.Use(foldTilePath)
 	api := s.newOpenAPI(s.api)
 	api.UseMiddleware(s.authenticate, s.limitShare, s.limitRate, s.checkQuery, s.negotiateAnswer, s.readBody)
 	for _, register := range []func(huma.API) error{
@@ -158,7 +226,10 @@ func (s *Server) routeAPI(inFlight int) error {
 		s.routeRequests, s.routeRequest, s.routeApprove, s.routeReject,
 		s.routeNamespaces, s.routeNamespace, s.routeSetNamespace, s.routeRemoveNamespace, s.routeProfiles, s.routeProfile, s.routeEvaluate,
 		s.routePolicies, s.routePolicySet, s.routeChangePolicies, s.routeReloadPolicies, s.routeApprovePolicies, s.routeRejectPolicies,
-		s.routeAuthorities, s.routeAuthority, s.routePublishCRL,
+		s.routeAuthorities, s.routeAuthority, s.routePublishCRL, s.routeAudit, s.routeEvents,
+		s.routeTokens, s.routeToken, s.routeCreateToken, s.routeRotateToken, s.routeRevokeToken,
+		s.routeOfferLogin,
+		s.routeOrders, s.routeOrder, s.routeApproveOrder, s.routeRejectOrder,
 	} {
 		if err := register(api); err != nil {
 			return err
@@ -201,6 +272,15 @@ func TLSConfig(certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error))
 		NextProtos:             []string{"h2", "http/1.1"},
 		SessionTicketsDisabled: true,
 	}
+}
+
+// remoteAddr is where the connection comes from; the zero value for a Unix socket.
+func remoteAddr(r *http.Request) netip.Addr {
+	at, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return netip.Addr{}
+	}
+	return at.Addr().Unmap()
 }
 
 // pattern is a path of the API, version and all.

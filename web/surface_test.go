@@ -23,6 +23,8 @@ import (
 	"time"
 
 	"github.com/chancery-ca/chancery/access"
+	"github.com/chancery-ca/chancery/approval"
+	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/ca"
 	"github.com/chancery-ca/chancery/policies"
 )
@@ -34,6 +36,7 @@ var noon = time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
 type office struct {
 	mu       sync.Mutex
 	orders   []ca.Order
+	searched ca.EventFilter
 	revokes  []ca.RevokeOrder
 	filters  []ca.Filter
 	outcome  ca.Outcome
@@ -52,8 +55,16 @@ type office struct {
 	asks     [][]byte         // OCSP requests
 	answer   *ca.OCSPResponse // to all of them
 	err      error            // what every verb returns, once access has been asked
+	logins   [][32]byte
 	bulk     bulk
 	busy     func()
+
+	token             ca.APIToken
+	made              []ca.NewAPIToken
+	rotated           []ca.Rotation
+	visits            []string
+	strayed, guessers []string
+	closed            error // what keeps visits from being recorded
 }
 
 func (o *office) asked(a access.Actor, act access.Action, namespace string) error {
@@ -93,6 +104,48 @@ func (o *office) Revoke(_ context.Context, order ca.RevokeOrder) (ca.Revocation,
 	defer o.mu.Unlock()
 	o.revokes = append(o.revokes, order)
 	return o.revoked, o.asked(order.Actor, access.RevokeCertificate, order.Actor.Namespace)
+}
+
+func (o *office) Checkpoint(_ context.Context, a access.Actor, cosigned int) ([]byte, error) {
+	return fmt.Appendf(nil, "checkpoint with %d\n", cosigned), o.asked(a, access.ReadAudit, a.Namespace)
+}
+
+func (o *office) SearchEvents(_ context.Context, a access.Actor, f ca.EventFilter) (ca.EventPage, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.searched = f
+	return ca.EventPage{
+		Events: []ca.LoggedEvent{{Event: audit.Event{ID: "e-1", Kind: audit.AccessDenied, Time: noon, Actor: "t-1", Data: map[string]string{"x": "y"}}, Index: 5}, {Index: -1}},
+		Next:   "more",
+	}, o.asked(a, access.ReadAudit, a.Namespace)
+}
+
+func (o *office) Cosign(_ context.Context, a access.Actor, signed []byte) ([]string, error) {
+	return []string{string(signed)}, o.asked(a, access.ReadAudit, a.Namespace)
+}
+
+func (o *office) LogKeys(_ context.Context, a access.Actor) ([]string, error) {
+	return []string{"log+1+k"}, o.asked(a, access.ReadAudit, a.Namespace)
+}
+
+func (o *office) AuditEntries(_ context.Context, a access.Actor, from, to int64) ([]ca.AuditEntry, error) {
+	return []ca.AuditEntry{{Index: from, Leaf: []byte("first")}, {Index: to, Leaf: []byte("after")}}, o.asked(a, access.ReadAudit, a.Namespace)
+}
+
+func (o *office) ProveInclusion(_ context.Context, a access.Actor, index, size int64) (ca.LogProof, error) {
+	return ca.LogProof{Size: size, Hashes: []audit.Hash{{byte(index)}}, Checkpoint: []byte("note")}, o.asked(a, access.ReadAudit, a.Namespace)
+}
+
+func (o *office) ProveConsistency(_ context.Context, a access.Actor, from, to int64) (ca.LogProof, error) {
+	return ca.LogProof{Size: to, Hashes: []audit.Hash{{byte(from)}, {byte(to)}}, Checkpoint: []byte("note")}, o.asked(a, access.ReadAudit, a.Namespace)
+}
+
+func (o *office) Receipt(_ context.Context, a access.Actor, event string, cosigned int) (audit.Receipt, error) {
+	return audit.Receipt{Leaf: []byte(event), Index: int64(cosigned), Checkpoint: []byte("note")}, o.asked(a, access.ReadReceipt, a.Namespace)
+}
+
+func (o *office) Tile(_ context.Context, a access.Actor, t audit.Tile) ([]byte, error) {
+	return fmt.Appendf(nil, "%d %d %d", t.Level, t.N, t.Width), o.asked(a, access.ReadAudit, a.Namespace)
 }
 
 func (o *office) Requests(_ context.Context, a access.Actor, f ca.WaitingFilter) ([]ca.WaitingRequest, string, error) {
@@ -219,6 +272,27 @@ func (o *office) DecideOnPolicies(_ context.Context, a access.Actor, d ca.Policy
 	return p, o.asked(a, access.ApprovePolicy, access.AllNamespaces)
 }
 
+func (o *office) order() ca.ActOrder {
+	return ca.ActOrder{
+		ID: "o-1", Kind: ca.OrderDestroyKey, Facts: []approval.Fact{{Name: "key_label", Value: "old"}}, Binding: "sha256:aa", Needs: 1, Actor: "local:root",
+		Person: "local:root", At: noon, ExpiresAt: noon.Add(time.Hour),
+	}
+}
+
+func (o *office) Orders(_ context.Context, a access.Actor) ([]ca.ActOrder, error) {
+	return []ca.ActOrder{o.order()}, o.asked(a, access.ReadOrder, access.AllNamespaces)
+}
+
+func (o *office) Order(_ context.Context, a access.Actor, _ string) (ca.ActOrder, error) {
+	return o.order(), o.asked(a, access.ReadOrder, access.AllNamespaces)
+}
+
+func (o *office) DecideOnOrder(_ context.Context, a access.Actor, d ca.OrderDecision) (ca.ActOrder, error) {
+	order := o.order()
+	order.Votes = append(order.Votes, ca.OrderVote{Person: "Bob", Approves: d.Approves, Comment: d.Comment, At: noon})
+	return order, o.asked(a, access.ApproveOrder, access.AllNamespaces)
+}
+
 func (o *office) PublishNow(_ context.Context, a access.Actor, authority, scope string) ([]ca.CRLState, error) {
 	if err := o.asked(a, access.PublishCRL, access.AllNamespaces); err != nil {
 		return nil, err
@@ -286,6 +360,50 @@ func (o *office) CurrentDelta(_ context.Context, name, scope string) (ca.CRLReco
 	return o.delta, o.err
 }
 
+func (o *office) OfferLogin(_ context.Context, a access.Actor, login [32]byte) (time.Time, error) {
+	o.logins = append(o.logins, login)
+	return noon.Add(ca.LoginLife), o.asked(a, access.OpenSession, a.Namespace)
+}
+
+func (o *office) APITokens(_ context.Context, a access.Actor) ([]ca.APIToken, error) {
+	return []ca.APIToken{o.token}, o.asked(a, access.ReadToken, a.Namespace)
+}
+
+func (o *office) APIToken(_ context.Context, a access.Actor, _ string) (ca.APIToken, error) {
+	return o.token, o.asked(a, access.ReadToken, a.Namespace)
+}
+
+func (o *office) CreateToken(_ context.Context, a access.Actor, n ca.NewAPIToken) (ca.APIToken, string, error) {
+	o.made = append(o.made, n)
+	return o.token, "chancery_secret", o.asked(a, access.ManageToken, a.Namespace)
+}
+
+func (o *office) RotateToken(_ context.Context, a access.Actor, r ca.Rotation) (ca.APIToken, string, error) {
+	o.rotated = append(o.rotated, r)
+	return o.token, "chancery_secret", o.asked(a, access.ManageToken, a.Namespace)
+}
+
+func (o *office) RevokeToken(_ context.Context, a access.Actor, _ string) (ca.APIToken, error) {
+	return o.token, o.asked(a, access.ManageToken, a.Namespace)
+}
+
+func (o *office) Visit(_ context.Context, a access.Actor, from netip.Addr) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.visits = append(o.visits, a.ID+" "+from.String())
+	return o.closed
+}
+
+func (o *office) Strayed(_ context.Context, a access.Actor, from netip.Prefix) error {
+	o.strayed = append(o.strayed, a.ID+" "+from.String())
+	return o.closed
+}
+
+func (o *office) Guessing(_ context.Context, from netip.Prefix, _ int) error {
+	o.guessers = append(o.guessers, from.String())
+	return nil
+}
+
 func (o *office) Ready(context.Context) error { return o.err }
 
 // ring is the tokens that these tests know.
@@ -331,7 +449,7 @@ func newSurface(t testing.TB, change ...func(*Config)) *surface {
 		}
 		s.tokens[role] = token
 		namespace := "dev"
-		if role == access.Operator || role == access.Approver { // policies belong to the whole authority
+		if role == access.Operator || role == access.Approver || role == access.PolicyAdmin { // policies belong to the whole authority
 			namespace = access.AllNamespaces
 		}
 		s.ring.actors[digest] = access.Actor{ID: "actor-" + string(role), Namespace: namespace, Roles: []access.Role{role}}
@@ -346,7 +464,7 @@ func newSurface(t testing.TB, change ...func(*Config)) *surface {
 			serial++
 			return fmt.Sprintf("request-%d", serial)
 		},
-		Metrics: NewMetrics(set.Names()), Version: "1.2.3",
+		Metrics: NewMetrics(set.Names()), Version: "1.2.3", Pages: &onePage{}, PageURL: "https://ca.dev.example",
 	}
 	for _, c := range change {
 		c(&cfg)
@@ -355,6 +473,19 @@ func newSurface(t testing.TB, change ...func(*Config)) *surface {
 		t.Fatal(err)
 	}
 	return s
+}
+
+// onePage stands where the console is.
+type onePage struct{ scope access.Scope }
+
+func (p *onePage) Routes(d Desk) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if problem := d.Admit(r, access.Actor{ID: "reader", Scope: p.scope}); problem != nil {
+			w.WriteHeader(problem.Status)
+			return
+		}
+		fmt.Fprint(w, "a page")
+	})
 }
 
 type lockedWriter struct {
@@ -429,6 +560,11 @@ func newOffice(t testing.TB) *office {
 		Version: 3, Source: ca.SourceAPI, Actor: "operator-1", At: noon, EventID: "e-4",
 	}}
 	return &office{
+		token: ca.APIToken{
+			ID: "t-1", Name: "ci", Person: "ada", Namespace: "dev", Roles: []access.Role{access.Requester}, CreatedAt: noon.Add(-time.Hour), CreatedBy: "operator-1",
+			ExpiresAt: noon.Add(time.Hour), RetiresAt: noon.Add(time.Minute), Replaces: "t-0", LastUsedAt: noon, LastUsedFrom: netip.MustParseAddr("10.0.0.7"),
+			Scope: access.Scope{Profiles: []string{"tls-server"}, Networks: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}},
+		},
 		waits: waits, spaces: spaces,
 		outcome: ca.Outcome{Certificate: stored, Chain: [][]byte{leaf, issuing}}, found: stored,
 		page: ca.Page{Certificates: []ca.Certificate{stored}, Next: "more"},

@@ -69,6 +69,9 @@ func writeRequest(w io.Writer, r *client.WaitingRequest) {
 	if r.Need > 0 {
 		row("approvals", fmt.Sprintf("%d of %d", r.Have, r.Need))
 		row("groups", strings.Join(r.Groups, ", "))
+		if r.Signed {
+			row("signed", "each by the approver's own key")
+		}
 		row("binding", r.Binding)
 	}
 	for _, reason := range r.Reasons {
@@ -83,6 +86,9 @@ func writeRequest(w io.Writer, r *client.WaitingRequest) {
 		if word.Approved && r.Binding != "" && word.Binding != r.Binding {
 			counts = ", under policies that hold no more: it does not count"
 		}
+		if word.Evidence != nil {
+			counts += ", signed"
+		}
 		row(said, strings.TrimSuffix(fmt.Sprintf("%s, %s%s: %s", word.Person, word.At.Local().Format(time.RFC3339), counts, word.Comment), ": "))
 	}
 	_ = t.Flush()
@@ -90,18 +96,25 @@ func writeRequest(w io.Writer, r *client.WaitingRequest) {
 
 func (a *app) approveCommand() *cobra.Command {
 	var word client.Word
+	var sign signWith
 	cmd := &cobra.Command{
 		Use:   "approve ID",
 		Short: "Approve a request; the last approval that it needs issues the certificate",
 		Long: `Approve a request. The last approval that it needs issues the certificate.
 
 Look at the request first (chancery requests ID) and give the binding that it shows: then nothing is approved that you have not seen, even
-when the policies change in between. Nobody approves the own request. Approving again is harmless, and takes up an issuance that failed.`,
+when the policies change in between. Nobody approves the own request. Approving again is harmless, and takes up an issuance that failed.
+
+With --sign the approval is signed by a key of yours that is registered (chancery approver key add). What is signed is shown.`,
 		Args: cobra.ExactArgs(1),
 	}
 	cmd.Flags().StringVar(&word.Comment, "comment", "", "a note to keep with it")
 	cmd.Flags().StringVar(&word.Binding, "binding", "", "what was looked at, as chancery requests ID shows it")
+	sign.add(cmd)
 	return a.overAPI(cmd, access.Approver, func(ctx context.Context, c *client.Client, args []string) error {
+		if err := a.signWord(ctx, c, sign, args[0], &word, true); err != nil {
+			return err
+		}
 		r, err := c.Approve(ctx, args[0], word)
 		if err != nil {
 			return err
@@ -116,8 +129,26 @@ when the policies change in between. Nobody approves the own request. Approving 
 	})
 }
 
+// signWord signs a word on a request, if it is to be signed. What is signed is what is shown now: that is what the word is bound to.
+func (a *app) signWord(ctx context.Context, c *client.Client, sign signWith, id string, word *client.Word, approves bool) error {
+	if !sign.given() {
+		return nil
+	}
+	r, err := c.WaitingRequest(ctx, id)
+	if err != nil {
+		return err
+	}
+	if word.Binding != "" && r.Binding != word.Binding {
+		return fmt.Errorf("the policies have changed since the request was looked at: look again (chancery requests %s)", id)
+	}
+	word.Binding = r.Binding
+	word.Signature, err = a.sign(sign, requestDecided(r), approves)
+	return err
+}
+
 func (a *app) rejectCommand() *cobra.Command {
 	var word client.Word
+	var sign signWith
 	cmd := &cobra.Command{
 		Use:   "reject ID --comment WHY",
 		Short: "Reject a request",
@@ -125,7 +156,11 @@ func (a *app) rejectCommand() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&word.Comment, "comment", "", "why; the requester reads it")
 	_ = cmd.MarkFlagRequired("comment")
+	sign.add(cmd)
 	return a.overAPI(cmd, access.Approver, func(ctx context.Context, c *client.Client, args []string) error {
+		if err := a.signWord(ctx, c, sign, args[0], &word, false); err != nil {
+			return err
+		}
 		r, err := c.Reject(ctx, args[0], word)
 		if err != nil {
 			return err

@@ -16,6 +16,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/chancery-ca/chancery/hsm"
 	"github.com/chancery-ca/chancery/storage/storagetest"
 )
 
@@ -55,6 +56,7 @@ func benchmarkIssuing(b *testing.B, c setting) {
 	b.Run(fmt.Sprintf("%s/clients=%d", c.issuer, c.clients), func(b *testing.B) {
 		server := storagetest.NewServer(b, storagetest.Options{Durable: true})
 		s := newStackOf(b, &server.Database, true, c.issuer)
+		s.withLog(hsm.Ed25519)
 		r := s.start("bench", s.token.Module, c.environ...)
 		b.Cleanup(r.stop) // in good order, so that a profile asked for is written
 		var requests []string

@@ -51,6 +51,12 @@ type Config struct {
 	Listen ListenConfig `yaml:"listen" envPrefix:"LISTEN_"`
 	// TLS is about the API's own certificate.
 	TLS TLSConfig `yaml:"tls" envPrefix:"TLS_"`
+	// Identities are the rules by which callers come in without an API token; the first that fits counts.
+	Identities []IdentityConfig `yaml:"identities"`
+	// Clients says which client certificates are looked at.
+	Clients ClientsConfig `yaml:"clients" envPrefix:"CLIENTS_"`
+	// Proxies names the proxies whose headers count.
+	Proxies ProxiesConfig `yaml:"proxies" envPrefix:"PROXIES_"`
 	// Limits bound what a caller can ask for.
 	Limits LimitsConfig `yaml:"limits" envPrefix:"LIMITS_"`
 	// Revocation says how many certificates are revoked by one order.
@@ -61,6 +67,16 @@ type Config struct {
 	Transparency TransparencyConfig `yaml:"transparency" envPrefix:"TRANSPARENCY_"`
 	// Archive says what becomes of months whose certificates have all ended.
 	Archive ArchiveConfig `yaml:"archive" envPrefix:"ARCHIVE_"`
+	// OIDC are the OpenID Connect providers whose word is taken for who somebody is.
+	OIDC []OIDCConfig `yaml:"oidc"`
+	// Console is about the pages for people.
+	Console ConsoleConfig `yaml:"console" envPrefix:"CONSOLE_"`
+	// Orders says what others must approve, of what cannot be undone.
+	Orders OrdersConfig `yaml:"orders" envPrefix:"ORDERS_"`
+	// Delivery says who gets the audit log, and who is told of what waits.
+	Delivery DeliveryConfig `yaml:"delivery" envPrefix:"DELIVERY_"`
+	// Audit says who signs the checkpoints of the audit log, and who witnesses them.
+	Audit AuditConfig `yaml:"audit" envPrefix:"AUDIT_"`
 	// Log is about the log on standard error.
 	Log LogConfig `yaml:"log" envPrefix:"LOG_"`
 }
@@ -97,12 +113,16 @@ type PoliciesConfig struct {
 type ActivationConfig struct {
 	// Approvals is how many approvers, besides whoever proposes, must agree: 0 to 10. Default: 0, what is reloaded rules at once.
 	Approvals int `yaml:"approvals" env:"APPROVALS"`
+	// Signed asks that each approval be signed by the approver's own key (chancery approver key add).
+	Signed bool `yaml:"signed" env:"SIGNED"`
 }
 
 // RevocationConfig says how many certificates are revoked by one order. All replicas must have the same.
 type RevocationConfig struct {
 	// ApproveAbove is how many certificates one person may revoke by one order: for more, another must approve. Default: 0, any number.
 	ApproveAbove int `yaml:"approve_above" env:"APPROVE_ABOVE"`
+	// Signed asks that each approval be signed by the approver's own key (chancery approver key add).
+	Signed bool `yaml:"signed" env:"SIGNED"`
 	// LotsPerSecond bounds how fast such an order is carried out, in lots of 500 certificates: 1 to 1000. Unless keys are compromised, it
 	// also rests after each lot for as long as that took, so that issuance has half of the database's time at least. Default: 10.
 	LotsPerSecond int `yaml:"lots_per_second" env:"LOTS_PER_SECOND"`
@@ -158,6 +178,8 @@ type ListenConfig struct {
 	Distribution string `yaml:"distribution" env:"DISTRIBUTION"`
 	// Operations is for health and metrics; keep it on loopback. Default: 127.0.0.1:8081.
 	Operations string `yaml:"operations" env:"OPERATIONS"`
+	// Local is the path of a Unix socket for callers of this machine, whom identities let in by their user. Default: none.
+	Local string `yaml:"local" env:"LOCAL"`
 }
 
 // TLSConfig is about the API's own certificate, which the default authority issues at start and renews.
@@ -170,8 +192,10 @@ type TLSConfig struct {
 type LimitsConfig struct {
 	// Body is the largest request body: octets, or with KiB or MiB. Default: 1MiB.
 	Body string `yaml:"body" env:"BODY"`
-	// RequestsPerSecond bounds each API token; 0 means no bound.
+	// RequestsPerSecond bounds each credential: API token, client certificate, person; 0 means no bound.
 	RequestsPerSecond int `yaml:"requests_per_second" env:"REQUESTS_PER_SECOND"`
+	// TokenLife is how long an API token lasts at most: 1h to 10y. Default: 366d.
+	TokenLife strictyaml.Duration `yaml:"token_life" env:"TOKEN_LIFE"`
 }
 
 // LogConfig is about the log on standard error.
@@ -190,11 +214,14 @@ func defaultConfig() Config {
 		Database:   DatabaseConfig{MaxConnections: 16, MaxClockSkew: strictyaml.Duration(30 * time.Second)},
 		HSM:        KeysConfig{Isolation: isolationNone, HSMConfig: HSMConfig{Sessions: 8}},
 		Listen:     ListenConfig{API: "127.0.0.1:8443", Distribution: "127.0.0.1:8080", Operations: "127.0.0.1:8081"},
+		Clients:    ClientsConfig{Mode: clientsOff},
 		CAA:        CAAConfig{Timeout: "10s"},
 		CRLs:       CRLsConfig{S3: S3Config{Region: defaultRegion}},
 		TLS:        TLSConfig{Names: []string{"localhost", "127.0.0.1", "::1"}},
-		Limits:     LimitsConfig{Body: "1MiB"},
+		Limits:     LimitsConfig{Body: "1MiB", TokenLife: strictyaml.Duration(ca.MaxTokenLife)},
 		Archive:    ArchiveConfig{After: defaultArchiveAfter},
+		Console:    defaultConsole(),
+		Delivery:   DeliveryConfig{Expiring: strictyaml.Duration(defaultExpiring), GiveUp: strictyaml.Duration(defaultGiveUp)},
 		Log:        LogConfig{Level: "info", Format: "json"},
 	}
 }
@@ -209,11 +236,15 @@ func hostName() string {
 
 // loadConfig reads, overrides and validates a configuration as a whole. Its errors name file and line of everything that is wrong.
 func loadConfig(path string, environ []string) (Config, error) {
-	data, err := os.ReadFile(path)
+	data, unfit, err := readOwn(path)
 	if err != nil {
 		return Config{}, fmt.Errorf("reading the configuration: %w", err)
 	}
-	return parseConfig(path, data, environ)
+	c, err := parseConfig(path, data, environ)
+	if err == nil && unfit != nil && holdsPassword(c.Database.URL) && strings.Contains(string(data), c.Database.URL) { // else it came from the environment
+		return Config{}, fmt.Errorf("reading the configuration: %w", unfit)
+	}
+	return c, err
 }
 
 func parseConfig(path string, data []byte, environ []string) (Config, error) {
@@ -250,9 +281,13 @@ func (c *Config) resolvePaths(dir string) {
 			c.OCSP[i].PublicKey = filepath.Join(dir, o.PublicKey)
 		}
 	}
+	c.resolveConsolePaths(dir)
 	c.HSM.resolvePaths(dir)
 	c.Transparency.resolvePaths(dir)
 	c.CRLs.resolvePaths(dir)
+	c.resolveIdentityPaths(dir)
+	c.Delivery.resolvePaths(dir)
+	c.Audit.resolvePaths(dir)
 	for i := range c.Tokens {
 		c.Tokens[i].resolvePaths(dir)
 	}
@@ -294,6 +329,8 @@ func (c *Config) validate(doc *strictyaml.Document) {
 		}
 	}
 	c.validateOCSP(doc)
+	c.validateOIDC(doc)
+	c.validateAudit(doc)
 	c.CAA.validate(doc)
 	validateNamespaces(doc, c.Namespaces)
 	for field, address := range map[string]string{"listen.api": c.Listen.API, "listen.distribution": c.Listen.Distribution, "listen.operations": c.Listen.Operations} {
@@ -301,9 +338,12 @@ func (c *Config) validate(doc *strictyaml.Document) {
 			doc.Refuse(field, "write host:port, for example 127.0.0.1:8443", "%q is not an address", address)
 		}
 	}
+	c.validateIdentities(doc)
 	c.Transparency.validate(doc)
 	c.CRLs.validate(doc, c.Authorities)
 	c.Archive.validate(doc)
+	c.Delivery.validate(doc)
+	c.Orders.validate(doc)
 	if len(c.TLS.Names) == 0 {
 		doc.Refuse("tls.names", "name what clients connect to", "at least one DNS name or IP address is needed")
 	}
@@ -311,6 +351,9 @@ func (c *Config) validate(doc *strictyaml.Document) {
 		doc.Refuse("limits.body", "write for example 1MiB", "%v", err)
 	}
 	within("limits.requests_per_second", c.Limits.RequestsPerSecond, 0, 1_000_000)
+	if life := c.Limits.tokenLife(); life < time.Hour || life > 3660*24*time.Hour {
+		doc.Refuse("limits.token_life", "leave it out for 366d", "%s is not between 1h and 10y", c.Limits.TokenLife)
+	}
 	if _, err := c.Log.level(); err != nil {
 		doc.Refuse("log.level", "use debug, info, warn or error", "%q is not a level", c.Log.Level)
 	}
@@ -397,11 +440,15 @@ func (d DatabaseConfig) databaseURL() (string, error) {
 	if d.URL != "" {
 		return d.URL, nil
 	}
-	data, err := os.ReadFile(d.URLFile)
+	data, unfit, err := readOwn(d.URLFile)
 	if err != nil {
 		return "", fmt.Errorf("reading the database URL: %w", err)
 	}
-	return strings.TrimSpace(string(data)), nil
+	url := strings.TrimSpace(string(data))
+	if unfit != nil && holdsPassword(url) {
+		return "", fmt.Errorf("reading the database URL: %w", unfit)
+	}
+	return url, nil
 }
 
 var bodySize = regexp.MustCompile(`^([0-9]{1,9})(|KiB|MiB)$`)
@@ -426,6 +473,8 @@ func (l LimitsConfig) bodyOctets() (int64, error) {
 func (l LimitsConfig) rateLimit() web.RateLimit {
 	return web.RateLimit{PerSecond: float64(l.RequestsPerSecond), Burst: 2 * l.RequestsPerSecond}
 }
+
+func (l LimitsConfig) tokenLife() time.Duration { return time.Duration(l.TokenLife) }
 
 func (l LogConfig) level() (level slog.Level, err error) {
 	err = level.UnmarshalText([]byte(l.Level))

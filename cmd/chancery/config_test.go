@@ -66,6 +66,24 @@ func TestConfigIsRefusedWithLines(t *testing.T) {
 		"one key of two":    {"replica: a", "replica: a\ncrls: {s3: {endpoint: \"https://s3.example\", bucket: lists, secret_key_file: s}}", "c.yaml:2: crls.s3"},
 		"clock skew":        {`chancery"}`, `chancery", max_clock_skew: 2h}`, "c.yaml:2: database.max_clock_skew"},
 		"empty authorities": {"[issuing-1]", "[]", "c.yaml:7: authorities"},
+		"plain issuer":      {"replica: a", "replica: a\noidc: [{issuer: \"http://id.example\"}]", "c.yaml:2: oidc[0].issuer"},
+		"issuer twice":      {"replica: a", "replica: a\noidc: [{issuer: \"https://id.example\"}, {issuer: \"https://id.example\"}]", "oidc[1].issuer"},
+		"HMAC":              {"replica: a", "replica: a\noidc: [{issuer: \"https://id.example\", algorithms: [HS256]}]", "c.yaml:2: oidc[0].algorithms[0]"},
+		"no audience":       {"replica: a", "replica: a\noidc: [{issuer: \"https://id.example\", audiences: [\"\"]}]", "c.yaml:2: oidc[0].audiences"},
+		"anybody's group": {
+			"replica: a", "replica: a\noidc: [{issuer: \"https://id.example\"}, {issuer: \"https://other.example\"}]\n" +
+				"identities: [{name: x, oidc: {groups: [pki]}, namespace: team-a, roles: [requester]}]", "c.yaml:3: identities[0].oidc",
+		},
+		"console's path":   {"replica: a", "replica: a\nconsole: {url: \"https://ca.example/console\"}", "c.yaml:2: console.url"},
+		"console in clear": {"replica: a", "replica: a\nconsole: {url: \"http://ca.example\"}", "c.yaml:2: console.url"},
+		"no console":       {"replica: a", "replica: a\nconsole: {login: {client_id: c}}", "c.yaml:2: console.url"},
+		"long idle":        {"replica: a", "replica: a\nconsole: {url: \"https://ca.example\", idle: 25h}", "c.yaml:2: console.idle"},
+		"short life":       {"replica: a", "replica: a\nconsole: {url: \"https://ca.example\", lifetime: 1m}", "c.yaml:2: console.lifetime"},
+		"unknown provider": {"replica: a", "replica: a\nconsole: {url: \"https://ca.example\", login: {issuer: \"https://id.example\", client_id: c}}", "c.yaml:2: console.login.issuer"},
+		"no client": {
+			"replica: a", "replica: a\noidc: [{issuer: \"https://id.example\"}]\nconsole: {url: \"https://ca.example\", login: {issuer: \"https://id.example\"}}",
+			"c.yaml:3: console.login.client_id",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			text := strings.Replace(soundConfig, c.old, c.new, 1)
@@ -188,6 +206,9 @@ func TestComposeAgreesWithServe(t *testing.T) {
 			t.Errorf("authority %s is configured, and the ceremony does not make it", name)
 		}
 	}
+	if len(plan.Logs) != 1 || plan.Logs[0].Origin != cfg.Audit.Origin || cfg.Audit.Key.PublicKey != "/srv/chancery/"+plan.Logs[0].Name+".key.pem" {
+		t.Errorf("the log %s is configured, and the ceremony makes %+v", cfg.Audit.Origin, plan.Logs)
+	}
 }
 
 // checkComposeKeeper looks that the keeper is a boundary: another user, no network, and nothing of its own in the service's reach.
@@ -212,8 +233,11 @@ func checkComposeKeeper(t *testing.T, cfg Config, kept KeeperConfig, service, ho
 	if err := strictyaml.Decode("keys.yaml", read(t, "../../deploy/keys.yaml"), &keys).Err(); err != nil {
 		t.Error(err)
 	}
-	if len(keys.Keys) != len(cfg.Authorities) || keys.Keys[0].Name != cfg.Authorities[0] {
-		t.Errorf("the keeper's keys are not those of the authorities %v", cfg.Authorities)
+	if len(keys.Keys) != len(cfg.Authorities)+1 || keys.Keys[0].Name != cfg.Authorities[0] {
+		t.Errorf("the keeper's keys are not those of the authorities %v and of the log", cfg.Authorities)
+	}
+	if log := keys.Keys[len(keys.Keys)-1]; log.Checkpoints == nil || log.Checkpoints.Origin != cfg.Audit.Origin {
+		t.Errorf("the keeper's last key does not sign the checkpoints of %s", cfg.Audit.Origin)
 	}
 }
 

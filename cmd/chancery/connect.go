@@ -16,20 +16,27 @@ import (
 )
 
 // apiFlags say where the service is and who calls. Without them the environment is asked (CHANCERY_API, CHANCERY_TOKEN,
-// CHANCERY_CA_BUNDLE), and then a running `chancery dev`. There is no flag for the token itself: whoever lists processes would read it.
+// CHANCERY_CA_BUNDLE, CHANCERY_CLIENT_CERT, CHANCERY_CLIENT_KEY), and then a running `chancery dev`. There is no flag for the token itself: whoever lists processes would read it.
 type apiFlags struct {
 	api, tokenFile, caBundle string
+	certificate, key         string
+	breakGlass               string
 }
 
 func (f *apiFlags) add(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.api, "api", "", "the service's address, such as https://ca.example:8443 (or CHANCERY_API)")
+	cmd.Flags().StringVar(&f.api, "api", "", "the service's address, such as https://ca.example:8443 or unix:///run/chancery/local.sock (or CHANCERY_API)")
 	cmd.Flags().StringVar(&f.tokenFile, "token-file", "", "file that holds the API token (or the token itself in CHANCERY_TOKEN)")
 	cmd.Flags().StringVar(&f.caBundle, "ca-bundle", "", "roots that the service's TLS certificate leads to, PEM (or CHANCERY_CA_BUNDLE)")
+	cmd.Flags().StringVar(&f.certificate, "client-cert", "", "client certificate with its chain, PEM, instead of a token (or CHANCERY_CLIENT_CERT)")
+	cmd.Flags().StringVar(&f.key, "client-key", "", "file of its key, PEM (or CHANCERY_CLIENT_KEY)")
+	cmd.Flags().StringVar(&f.breakGlass, "break-glass", "", "in an emergency, on the service's own machine: why; it is recorded, loudly")
 }
 
 // connect makes a client. Role chooses among the tokens of `chancery dev` and matters nowhere else.
 func (a *app) connect(f apiFlags, role access.Role) (*client.Client, error) {
 	cfg := client.Config{BaseURL: first(f.api, a.lookup("CHANCERY_API")), Token: a.lookup("CHANCERY_TOKEN"), CAFile: first(f.caBundle, a.lookup("CHANCERY_CA_BUNDLE"))}
+	cfg.CertFile, cfg.KeyFile = first(f.certificate, a.lookup("CHANCERY_CLIENT_CERT")), first(f.key, a.lookup("CHANCERY_CLIENT_KEY"))
+	cfg.Emergency = f.breakGlass
 	if f.tokenFile != "" {
 		data, err := os.ReadFile(f.tokenFile)
 		if err != nil {

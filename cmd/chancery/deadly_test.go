@@ -130,6 +130,14 @@ func (s *deadlyStore) RecordCRL(ctx context.Context, c ca.CRLRecord, fence int64
 	return s.d.around("crl", func() error { return s.Store.RecordCRL(ctx, c, fence, l...) })
 }
 
+func (s *deadlyStore) AppendToLog(ctx context.Context, t ca.Term, size int64, lots []ca.LeafLot, complete []audit.Subtree) error {
+	return s.d.around("sequencing", func() error { return s.Store.AppendToLog(ctx, t, size, lots, complete) })
+}
+
+func (s *deadlyStore) RecordCheckpoint(ctx context.Context, t ca.Term, c audit.Checkpoint, note []byte) error {
+	return s.d.around("checkpoint", func() error { return s.Store.RecordCheckpoint(ctx, t, c, note) })
+}
+
 func (d *deadly) key(_ string, inner crypto.Signer) crypto.Signer {
 	return &deadlyKey{Signer: inner, messages: inner.(crypto.MessageSigner), d: d}
 }
@@ -152,7 +160,11 @@ func (k *deadlyKey) SignMessage(random io.Reader, message []byte, opts crypto.Si
 }
 
 // signed tells a TBSCertificate, which begins with its tagged version, from a TBSCertList, which begins with an INTEGER.
+// What is not DER is a checkpoint of the audit log.
 func signed(tbs []byte) (string, error) {
+	if len(tbs) > 0 && tbs[0] != 0x30 {
+		return "checkpoint", nil
+	}
 	header := 2
 	if len(tbs) > 1 && tbs[1] > 0x80 {
 		header += int(tbs[1] & 0x7f)

@@ -20,8 +20,10 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/chancery-ca/chancery/access"
+	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/ca"
 	"github.com/chancery-ca/chancery/ceremony"
+	"github.com/chancery-ca/chancery/client"
 	"github.com/chancery-ca/chancery/hsm"
 	"github.com/chancery-ca/chancery/storage"
 	"github.com/chancery-ca/chancery/storage/postgres"
@@ -34,6 +36,11 @@ const (
 	devLabel     = "chancery-dev"
 
 	devResponderLabel = devIssuer + "-ocsp"
+
+	devConsoleRole = access.Revoker // whom the link to the console signs in: a first certificate is looked at, and revoked
+
+	devLogLabel  = "audit-log"
+	devLogOrigin = "dev.example/audit-log"
 )
 
 type devOptions struct {
@@ -128,6 +135,9 @@ func (a *app) dev(ctx context.Context, o devOptions) (err error) {
 	if err == nil {
 		cfg.OCSP, err = a.devResponder(ctx, home, cfg, store, operations)
 	}
+	if err == nil {
+		cfg.Audit, err = a.devLog(ctx, home, cfg, operations)
+	}
 	store.Close()
 	if err != nil {
 		return err
@@ -150,7 +160,7 @@ func (a *app) dev(ctx context.Context, o devOptions) (err error) {
 	}
 	err = service.serve(ctx, cfg, listeners, nil, func() {
 		if !o.once {
-			a.greet(home, d)
+			a.greet(ctx, home, d)
 			played <- nil
 			return
 		}
@@ -227,6 +237,7 @@ func (d devFile) config(cluster postgres.Cluster, home string, o devOptions) Con
 			c.TLS.Names = append(c.TLS.Names, host)
 		}
 	}
+	c.Console.URL = d.API
 	c.Log = LogConfig{Level: "info", Format: "json"}
 	if o.verbose {
 		c.Log.Format = "text"
@@ -331,26 +342,48 @@ func (a *app) devResponder(ctx context.Context, home string, cfg Config, store *
 		return nil, nil
 	}
 	config := []OCSPConfig{{Authority: devIssuer, PublicKey: filepath.Join(home, devResponderLabel+".pem"), Label: devResponderLabel}}
-	if _, err := os.Stat(config[0].PublicKey); err == nil {
-		return config, nil
+	return config, a.devKey(ctx, cfg, hsm.ECDSAP256, devResponderLabel, config[0].PublicKey, observer)
+}
+
+// devLog makes the key of the audit log, once, and says how its checkpoints are signed.
+func (a *app) devLog(ctx context.Context, home string, cfg Config, observer hsm.Observer) (AuditConfig, error) {
+	config := AuditConfig{Origin: devLogOrigin, Key: LogKeyConfig{PublicKey: filepath.Join(home, devLogLabel+".pem"), Label: devLogLabel}}
+	if err := a.devKey(ctx, cfg, hsm.Ed25519, devLogLabel, config.Key.PublicKey, observer); err != nil {
+		return config, err
+	}
+	public, err := readPublicKey(config.Key.PublicKey)
+	if err != nil {
+		return config, err
+	}
+	verifier, err := audit.NewVerifier(config.Origin, public)
+	if err != nil {
+		return config, err
+	}
+	return config, writeFile(filepath.Join(home, devLogLabel+".vkey"), []byte(verifier.String()+"\n"), 0o644)
+}
+
+// devKey makes a key in the token and writes its public half into a file, once.
+func (a *app) devKey(ctx context.Context, cfg Config, algorithm hsm.Algorithm, label, file string, observer hsm.Observer) (err error) {
+	if _, err := os.Stat(file); err == nil {
+		return nil
 	}
 	token, err := a.openToken(ctx, cfg.HSM.HSMConfig, operator(), observer)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer func() { err = errors.Join(err, token.Close()) }()
-	public, err := token.PublicKey(hsm.KeyRef{Label: devResponderLabel}) // of a run that was interrupted here
+	public, err := token.PublicKey(hsm.KeyRef{Label: label}) // of a run that was interrupted here
 	if errors.Is(err, hsm.ErrKeyNotFound) {
-		_, public, err = token.GenerateKey(ctx, hsm.KeySpec{Algorithm: hsm.ECDSAP256, Label: devResponderLabel, Usages: []hsm.Usage{hsm.UseSign}})
+		_, public, err = token.GenerateKey(ctx, hsm.KeySpec{Algorithm: algorithm, Label: label, Usages: []hsm.Usage{hsm.UseSign}})
 	}
 	if err != nil {
-		return nil, fmt.Errorf("making the key of the OCSP responder: %w", err)
+		return fmt.Errorf("making the key %q: %w", label, err)
 	}
 	text, err := publicKeyPEM(public)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return config, writeFile(config[0].PublicKey, text, 0o644)
+	return writeFile(file, text, 0o644)
 }
 
 // devCeremony makes the root and the issuing authority, or reads what an earlier run made.
@@ -431,9 +464,8 @@ func (a *app) devTokens(ctx context.Context, d *devFile, store *storage.Store) e
 		if role == access.Requester {
 			namespace = devNamespace
 		}
-		token, err := a.createToken(ctx, store, storage.Token{
-			ID: newID(), Name: "dev " + string(role), Person: "dev " + string(role), Namespace: namespace, Roles: []access.Role{role},
-			CreatedAt: a.Now(), ExpiresAt: a.Now().Add(10 * 365 * 24 * time.Hour),
+		token, err := a.createToken(ctx, store, ca.NewAPIToken{
+			Name: "dev " + string(role), Namespace: namespace, Roles: []access.Role{role}, Life: 10 * 365 * 24 * time.Hour,
 		}, "dev")
 		if err != nil {
 			return err
@@ -444,20 +476,23 @@ func (a *app) devTokens(ctx context.Context, d *devFile, store *storage.Store) e
 }
 
 // greet prints how to use what is running.
-func (a *app) greet(home string, d devFile) {
+func (a *app) greet(ctx context.Context, home string, d devFile) {
+	page := a.devConsole(ctx, d)
 	_ = a.print(d, func(w io.Writer) {
 		fmt.Fprintf(w, `
 Chancery is running. Stop it with Ctrl-C; start it again and it finds everything as it was.
 
+  console        %s
+                 (the link opens it once, as %s; another: chancery console login --as ROLE)
   API            %s/api/v1        (reference: %s/api/v1/docs)
   distribution   %s
   health         %s/readyz
   everything     %s
 
 API tokens, one for each role:
-`, d.API, d.API, d.Distribution, d.Operations, filepath.Join(home, "dev.json"))
+`, page, devConsoleRole, d.API, d.API, d.Distribution, d.Operations, filepath.Join(home, "dev.json"))
 		for _, role := range access.Roles() {
-			fmt.Fprintf(w, "  %-11s %s\n", role, d.Tokens[string(role)])
+			fmt.Fprintf(w, "  %-12s %s\n", role, d.Tokens[string(role)])
 		}
 		fmt.Fprintf(w, `
 A first certificate. Paste this:
@@ -477,4 +512,19 @@ or, without openssl and curl:
 
 `, d.CABundle, d.Tokens[string(access.Requester)], d.API, d.Distribution, d.Issuer)
 	})
+}
+
+// devConsole is a link to the console, or the page that says how to get one.
+func (a *app) devConsole(ctx context.Context, d devFile) string {
+	page := d.API + "/console/login"
+	c, err := client.New(client.Config{BaseURL: d.API, Token: d.Tokens[string(devConsoleRole)], CAFile: d.CABundle})
+	if err != nil {
+		return page
+	}
+	defer c.Close()
+	link, err := c.ConsoleLogin(ctx)
+	if err != nil {
+		return page
+	}
+	return link.URL
 }

@@ -17,6 +17,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/chancery-ca/chancery/audit"
+	"github.com/chancery-ca/chancery/hsm"
 	"github.com/chancery-ca/chancery/hsm/hsmtest"
 	"github.com/chancery-ca/chancery/storage/storagetest"
 )
@@ -28,8 +30,9 @@ type harness struct {
 	*ledger
 	server *storagetest.Server
 	proxy  *storagetest.Proxy
-	disk   string // where a file system of the server's own is mounted; empty: nowhere
-	noDisk string // why
+	disk   string          // where a file system of the server's own is mounted; empty: nowhere
+	noDisk string          // why
+	log    *audit.Verifier // the key of the audit log
 	spy    string
 	spied  []string // the spies' logs
 	starts int
@@ -54,6 +57,7 @@ func newHarness(t *testing.T) *harness {
 	proxy, through := storagetest.NewProxy(t, h.server.URL)
 	h.proxy = proxy
 	h.stack = newStack(t, &storagetest.Database{URL: through, OwnerURL: h.server.OwnerURL}, true)
+	h.log = h.withLog(hsm.Ed25519)
 	h.client.Timeout = time.Minute // longer than the service itself waits for what it needs
 	for _, name := range h.names {
 		h.launch(t, name)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"crypto/x509"
+	"encoding/hex"
 	"fmt"
 	"net/http"
 	"os/exec"
@@ -12,13 +13,15 @@ import (
 	"testing"
 
 	"github.com/chancery-ca/chancery/audit"
+	"github.com/chancery-ca/chancery/storage/storagetest"
 )
 
 // invariants holds the sources of truth against each other: the database, the audit leaves, what pkcs11-spy saw signed, and every certificate
-// that a client received. It is called when the clients rest and all replicas serve. I1 to I7 are those of docs/faults.md.
+// that a client received. It is called when the clients rest and all replicas serve. I1 to I8 are those of docs/faults.md.
 func (h *harness) invariants(t *testing.T) {
 	t.Helper()
 	h.currentCRLs(t)
+	h.logged(t)
 	h.ledger.mu.Lock()
 	defer h.ledger.mu.Unlock()
 
@@ -90,6 +93,59 @@ func (h *harness) invariants(t *testing.T) {
 		h.none(t, "I6: the audit log lacks this event of "+table, `SELECT event_id::text FROM `+table+` AS x WHERE NOT EXISTS
 			(SELECT FROM audit_leaves AS l WHERE l.id = x.event_id AND (l.kind = $1 OR $1 = ''))`, kind)
 	}
+	documented(t, h.database)
+}
+
+// documented complains of events that say what docs/audit.md does not tell of.
+func documented(t *testing.T, database *storagetest.Database) {
+	t.Helper()
+	if database.Column(t, `SELECT coalesce(to_regclass('audit_leaves')::text, '')`)[0] == "" {
+		return // nothing was ever set up in it
+	}
+	kinds := map[string]audit.KindInfo{}
+	for _, k := range audit.Kinds() {
+		kinds[string(k.Kind)] = k
+	}
+	for _, row := range database.Column(t, `SELECT DISTINCT kind || ' ' || jsonb_object_keys(convert_from(leaf, 'UTF8')::jsonb -> 'data') FROM audit_leaves`) {
+		kind, field, _ := strings.Cut(row, " ")
+		if !kinds[kind].Tells(field) {
+			t.Errorf("an event of kind %s has the field %q, of which docs/audit.md does not tell", kind, field)
+		}
+	}
+}
+
+// logged holds the audit log against the leaves: their indexes have no gaps, the tree is theirs, every checkpoint is signed and of a
+// beginning of it, and no leaf waits for long. Checkpoints and indexes only grow, so what is read later covers what was read before.
+func (h *harness) logged(t *testing.T) {
+	t.Helper()
+	notes := h.column(`SELECT note FROM audit_checkpoints ORDER BY size`)
+	var tree audit.Tree
+	for i, row := range h.column(`SELECT s.index::text || ' ' || encode(s.hash, 'hex') || ' ' || coalesce(encode(sha256('\x00'::bytea || a.leaf), 'hex'), 'gone')
+		FROM audit_sequence AS s LEFT JOIN audit_leaves AS a ON a.id = s.id ORDER BY s.index`) {
+		fields := strings.Fields(row)
+		hash, err := hex.DecodeString(fields[2])
+		if err != nil || fields[0] != fmt.Sprint(i) || fields[1] != fields[2] {
+			t.Fatalf("I8: place %d of the log holds %s", i, row)
+		}
+		tree.Append(audit.Hash(hash))
+		for len(notes) > 0 {
+			c, _, err := audit.OpenCheckpoint([]byte(notes[0]), h.log)
+			if err != nil {
+				t.Fatalf("I8: %v", err)
+			}
+			if c.Size > tree.Size() {
+				break
+			}
+			if c.Size < tree.Size() || c.Root != tree.Root() {
+				t.Fatalf("I8: a checkpoint of size %d is of another history", c.Size)
+			}
+			notes = notes[1:]
+		}
+	}
+	if len(notes) > 0 {
+		t.Errorf("I8: %d checkpoints are larger than the log", len(notes))
+	}
+	h.none(t, "I8: this lot of leaves has had no place in the log for long", `SELECT lot::text FROM audit_unsequenced WHERE written_at < now() - interval '15 seconds'`)
 }
 
 // currentCRLs waits until every replica serves a CRL with all revocations that are on record, those of orphans among them, within the time

@@ -27,6 +27,8 @@ func replicaFaults() []fault {
 		replicasRace(),
 		publisherFrozen(),
 		issuerFrozen(),
+		sequencerFrozen("sequencing"),
+		sequencerFrozen("checkpoint"),
 		terminated(),
 	}
 }
@@ -153,6 +155,43 @@ func issuerFrozen() fault {
 				t.Error("nothing was open when the replica was frozen")
 			}
 			h.none(t, "I3: a certificate of a settled intent", `SELECT encode(serial, 'hex') FROM certificates WHERE encode(serial, 'hex') = ANY ($1)`, serials)
+		},
+	}
+}
+
+// sequencerFrozen stops the leader of the audit log before it writes, until another leads and has written. Issuance goes on meanwhile. Going
+// on, the one that was stopped finds its term over, and writes no second history.
+func sequencerFrozen(before string) fault {
+	leads := func(h *harness, name string) bool {
+		return len(h.column(`SELECT duty FROM leases WHERE duty = 'sequencing' AND holder = $1 AND lease_until > clock_timestamp()`, name)) > 0
+	}
+	size := func(h *harness) string {
+		return h.column(`SELECT coalesce(max(size), 0)::text FROM audit_checkpoints`)[0]
+	}
+	var then string
+	var issued int64
+	return fault{
+		name: "sequencer stopped before " + before + " and resumed late", sees: unavailable | cut,
+		inject: func(t *testing.T, h *harness) {
+			h.leave(one)
+			h.signal(t, one, syscall.SIGSTOP) // until the other leads
+			eventually(t, feltWithin, "replica two leads", func() bool { return leads(h, two) })
+			h.signal(t, one, syscall.SIGCONT)
+			h.rejoin(one)
+			h.freeze(t, "before "+before)
+			then = size(h)
+		},
+		felt: func(h *harness, l *load) bool {
+			if issued == 0 {
+				issued = l.issued.Load()
+			}
+			return leads(h, one) && size(h) != then && l.issued.Load() > issued+20
+		},
+		heal: thaw,
+		after: func(t *testing.T, h *harness) {
+			if !leads(h, one) && !leads(h, two) {
+				eventually(t, recoverWithin, "somebody leads", func() bool { return leads(h, one) || leads(h, two) })
+			}
 		},
 	}
 }

@@ -97,6 +97,7 @@ type worksite struct {
 	where       HSMConfig
 	cfg         *Config              // nil without a configuration
 	authorities []ca.AuthorityRecord // of the configuration's database
+	observer    hsm.Observer         // where operations are recorded
 	asked       bool                 // whether the database was asked for them
 	usage       *usage.Policy        // nil where there is none
 }
@@ -120,6 +121,7 @@ func (a *app) inToken(ctx context.Context, f *tokenFlags, do func(ctx context.Co
 		return err
 	}
 	defer func() { err = errors.Join(err, done()) }()
+	w.observer = observer
 	if w.Token, err = a.openToken(ctx, w.where, operator(), observer); err != nil {
 		return err
 	}

@@ -271,6 +271,14 @@ func (c Config) required(authority, key string) (all hsm.Requirement) {
 	return all
 }
 
+// requiredOf is what is required of an authority's key, or, where the record names none, of the key with its label.
+func (c Config) requiredOf(r ca.AuthorityRecord) hsm.Requirement {
+	if r.Name == "" {
+		return c.required("", r.Key.Label)
+	}
+	return c.required(r.Name, "")
+}
+
 func (p PINConfig) sources() (n int) {
 	for _, given := range []bool{p.File != "", p.Env != "", p.Credential != "", len(p.Command) > 0, p.Prompt} {
 		if given {

@@ -344,12 +344,15 @@ func (a *app) hsmKeyDestroyCommand() *cobra.Command {
 	var f tokenFlags
 	var key keyFlags
 	var yes bool
+	var order string
 	cmd := &cobra.Command{
 		Use:   "destroy --key LABEL",
 		Short: "Destroy a key for ever",
 		Long: `Destroy a key for ever: both halves of a pair, or a secret key.
 
-With --config, a key that an authority of the database uses is refused. Without it nobody can tell, and --yes is needed.`,
+With --config, a key that an authority of the database uses is refused. Without it nobody can tell, and --yes is needed.
+Where the configuration asks for approvals (orders.destroy_key), it places an order, which others approve; called again with --order, it
+destroys the key.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.onKey(cmd.Context(), &f, &key, func(ctx context.Context, w *worksite, ref hsm.KeyRef) error {
@@ -358,6 +361,9 @@ With --config, a key that an authority of the database uses is refused. Without 
 					return err
 				}
 				if err := a.unused(w, exact, yes, "destroy"); err != nil {
+					return err
+				}
+				if err := a.destroyUnderOrder(ctx, w, exact, order); err != nil {
 					return err
 				}
 				if err := w.Destroy(ctx, exact); err != nil {
@@ -370,6 +376,7 @@ With --config, a key that an authority of the database uses is refused. Without 
 	}
 	f.addRecording(cmd)
 	key.add(cmd)
+	cmd.Flags().StringVar(&order, "order", "", "the order that others have approved")
 	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask for confirmation")
 	return cmd
 }

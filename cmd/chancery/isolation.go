@@ -69,7 +69,7 @@ func (k *kept) signer(ctx context.Context, record ca.AuthorityRecord, public cry
 	if err != nil {
 		return nil, err
 	}
-	if required := k.cfg.required(record.Name, ""); required != (hsm.Requirement{}) {
+	if required := k.cfg.requiredOf(record); required != (hsm.Requirement{}) {
 		if err := k.client.Complies(ctx, public, required); err != nil {
 			return nil, err
 		}
@@ -165,11 +165,8 @@ func writeChildConfig(cfg Config, records []ca.AuthorityRecord) (string, error) 
 		required := cfg.required(r.Name, "")
 		key := object{
 			"name": r.Name, "tokens": []string{token.Name}, "certificate": path, "certificates": object{"ocsp_responders": true},
-			"crls": object{"max_validity": childCRLValidity},
-			"require": object{
-				"hardware": required.Hardware, "never_extractable": required.NeverExtractable, "local": required.Local,
-				"fips_140_level": required.FIPSLevel,
-			},
+			"crls":    object{"max_validity": childCRLValidity},
+			"require": requirement(required),
 		}
 		if r.Key.Label != "" {
 			key["label"] = r.Key.Label
@@ -185,6 +182,23 @@ func writeChildConfig(cfg Config, records []ca.AuthorityRecord) (string, error) 
 		if responder != nil {
 			keys = append(keys, responder)
 		}
+	}
+	switch r, err := cfg.logKey(context.Background()); {
+	case err != nil:
+		return "", err
+	case r != nil:
+		token, err := cfg.tokenOf(*r)
+		if err != nil {
+			return "", fmt.Errorf("the audit log: %w", err)
+		}
+		if !held[token.Name] {
+			tokens = append(tokens, token.kept())
+		}
+		key, err := childLogKey(cfg, token, dir)
+		if err != nil {
+			return "", err
+		}
+		keys = append(keys, key)
 	}
 	config := filepath.Join(dir, "keeper.yaml")
 	for path, content := range map[string]object{
@@ -202,6 +216,13 @@ func writeChildConfig(cfg Config, records []ca.AuthorityRecord) (string, error) 
 		}
 	}
 	return config, nil
+}
+
+// requirement is what is required of a key, as the file of keys says it.
+func requirement(r hsm.Requirement) map[string]any {
+	return map[string]any{
+		"hardware": r.Hardware, "never_extractable": r.NeverExtractable, "local": r.Local, "fips_140_level": r.FIPSLevel,
+	}
 }
 
 // childResponder is the policy of an OCSP responder's own key. Where the authority's key answers, its policy is made to say so.

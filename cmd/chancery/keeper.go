@@ -134,12 +134,15 @@ itself, and only after writing it to its journal. The service that faces the net
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.keeper(cmd.Context(), path) },
 	}
 	cmd.Flags().StringVarP(&path, "config", "c", "keeper.yaml", "configuration file")
-	cmd.AddCommand(a.holdCommand(), a.workerCommand(), a.keeperKeysCommand(), a.verifyJournalCommand())
+	cmd.AddCommand(a.holdCommand(), a.workerCommand(), a.keeperKeysCommand(), a.verifyJournalCommand(), a.exportJournalCommand())
 	return cmd
 }
 
 // keeper runs a keeper until the context ends. This process is the supervisor: it has the socket, and loads no library.
 func (a *app) keeper(ctx context.Context, path string) error {
+	if err := keepOutOfCores(); err != nil {
+		return err
+	}
 	cfg, err := loadKeeperConfig(path)
 	if err != nil {
 		return err
@@ -195,6 +198,9 @@ func (a *app) holdCommand() *cobra.Command {
 // hold holds the tokens until the supervisor hangs up. Signals are for the supervisor. One token is opened in this process: what its library
 // does to it, it does to all there is to do. Of several, each has a worker, so that one which hangs takes no other along.
 func (a *app) hold(path string) error {
+	if err := keepOutOfCores(); err != nil {
+		return err
+	}
 	cfg, err := loadKeeperConfig(path)
 	if err != nil {
 		return err
@@ -256,6 +262,9 @@ func (a *app) workerCommand() *cobra.Command {
 			socket, err := keeper.WorkerSocket()
 			if err != nil {
 				return misuse{err}
+			}
+			if err := keepOutOfCores(); err != nil {
+				return err
 			}
 			// Signals are for the keeper, which then closes the connection.
 			return keeper.RunWorker(context.WithoutCancel(cmd.Context()), socket, slog.New(slog.NewJSONHandler(a.Stderr, nil)))

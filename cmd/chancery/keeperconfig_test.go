@@ -99,7 +99,7 @@ func TestIsolationIsChecked(t *testing.T) {
 // The commands that the systemd units start are there, with their flags. What else stands in a unit `make units` checks.
 func TestUnitsStartCommandsThatExist(t *testing.T) {
 	units, err := filepath.Glob("../../deploy/*.service")
-	if err != nil || len(units) != 2 {
+	if err != nil || len(units) != 4 {
 		t.Fatalf("%v, %v", units, err)
 	}
 	for _, unit := range units {

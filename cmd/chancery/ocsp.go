@@ -69,17 +69,26 @@ func (o OCSPConfig) validity() strictyaml.Duration { return cmp.Or(o.Validity, d
 
 // publicKey reads the file that pins the responder's own key.
 func (o OCSPConfig) publicKey() (crypto.PublicKey, error) {
-	text, err := os.ReadFile(o.PublicKey)
+	public, err := readPublicKey(o.PublicKey)
 	if err != nil {
 		return nil, fmt.Errorf("reading the responder's public key: %w", err)
 	}
+	return public, nil
+}
+
+// readPublicKey reads the file (PEM) of a public key that pins one in a token.
+func readPublicKey(path string) (crypto.PublicKey, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
 	block, _ := pem.Decode(text)
 	if block == nil || block.Type != "PUBLIC KEY" {
-		return nil, fmt.Errorf("reading the responder's public key: %s does not begin with a PEM block PUBLIC KEY", o.PublicKey)
+		return nil, fmt.Errorf("%s does not begin with a PEM block PUBLIC KEY", path)
 	}
 	public, err := x509.ParsePKIXPublicKey(block.Bytes)
 	if err != nil {
-		return nil, fmt.Errorf("reading the responder's public key from %s: %w", o.PublicKey, err)
+		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return public, nil
 }

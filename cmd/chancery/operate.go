@@ -7,24 +7,18 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"os/user"
-	"slices"
-	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/chancery-ca/chancery/access"
-	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/ca"
 	"github.com/chancery-ca/chancery/ceremony"
 	"github.com/chancery-ca/chancery/storage"
-	"github.com/chancery-ca/chancery/strictyaml"
 )
 
 func (a *app) migrateCommand() *cobra.Command {
-	var path, urlFile, login string
+	var path, urlFile, login, auditor string
 	cmd := &cobra.Command{
 		Use:   "migrate",
 		Short: "Bring the database's schema up to this version",
@@ -55,6 +49,11 @@ Running it again does nothing.`,
 					return err
 				}
 			}
+			if auditor != "" {
+				if err := storage.GrantAuditor(cmd.Context(), url, auditor); err != nil {
+					return err
+				}
+			}
 			result := struct {
 				Applied []string `json:"applied"`
 			}{append([]string{}, applied...)}
@@ -69,16 +68,22 @@ Running it again does nothing.`,
 	configFlag(cmd, &path)
 	cmd.Flags().StringVar(&urlFile, "database-url-file", "", "file with the URL of the database's owner, instead of the configuration's")
 	cmd.Flags().StringVar(&login, "service-login", "", "database login of the service, to be given the service's rights and no more")
+	cmd.Flags().StringVar(&auditor, "auditor-login", "", "database login of an auditor, to be able to read what is on record and to change nothing")
 	return cmd
 }
 
 // withStore opens the store of a configuration for one command.
 func (a *app) withStore(ctx context.Context, path string, do func(cfg Config, store *storage.Store) error) error {
+	return a.withStoreAs(ctx, path, storage.ServiceRole, do)
+}
+
+// withStoreAs opens it to work as a role.
+func (a *app) withStoreAs(ctx context.Context, path, role string, do func(cfg Config, store *storage.Store) error) error {
 	cfg, err := loadConfig(path, a.Environ)
 	if err != nil {
 		return err
 	}
-	store, err := openStore(ctx, cfg, slog.New(slog.DiscardHandler))
+	store, err := openStore(ctx, cfg, slog.New(slog.DiscardHandler), func(c *storage.Config) { c.Role = role })
 	if err != nil {
 		return err
 	}
@@ -90,30 +95,28 @@ func (a *app) registrar(store ca.Store) ca.Registrar {
 	return ca.Registrar{Store: store, Now: a.Now, NewID: newID, Actor: operator()}
 }
 
-// operator is who is at the keyboard, for the audit log.
-func operator() string {
-	if u, err := user.Current(); err == nil {
-		return "local:" + u.Username
-	}
-	return "local:unknown"
-}
-
 func (a *app) authorityCommand() *cobra.Command {
-	var path string
+	var path, order string
 	cmd := &cobra.Command{Use: "authority", Short: "Add, list and revoke authorities"}
 	add := &cobra.Command{
 		Use:   "add BUNDLE.authority.json...",
 		Short: "Register authorities that a ceremony made",
 		Args:  cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, bundles []string) error {
-			return a.withStore(cmd.Context(), path, func(_ Config, store *storage.Store) error {
+			return a.withStore(cmd.Context(), path, func(cfg Config, store *storage.Store) error {
 				var added []authorityJSON
+				var records []ca.AuthorityRecord
 				for _, file := range bundles {
 					bundle, err := ceremony.ReadBundle(file)
 					if err != nil {
 						return err
 					}
-					record := authorityRecord(bundle)
+					records = append(records, authorityRecord(bundle))
+				}
+				if err := a.addUnderOrder(cmd.Context(), cfg, store, records, order); err != nil {
+					return err
+				}
+				for _, record := range records {
 					if err := a.registrar(store).AddAuthority(cmd.Context(), record); err != nil {
 						return err
 					}
@@ -146,6 +149,7 @@ func (a *app) authorityCommand() *cobra.Command {
 		},
 	}
 	configFlag(add, &path)
+	add.Flags().StringVar(&order, "order", "", "the order that others have approved (orders.add_authority in the configuration)")
 	configFlag(list, &path)
 	cmd.AddCommand(add, list, a.authorityRevokeCommand())
 	return cmd
@@ -234,102 +238,6 @@ func (a *app) crlCommand() *cobra.Command {
 	_ = add.MarkFlagRequired("authority")
 	cmd.AddCommand(add, a.crlPublishCommand())
 	return cmd
-}
-
-func (a *app) tokenCommand() *cobra.Command {
-	var path, name, person, namespace, roles, expires string
-	cmd := &cobra.Command{Use: "token", Short: "Create API tokens"}
-	create := &cobra.Command{
-		Use:   "create --name NAME --role ROLE[,ROLE] --namespace NAMESPACE",
-		Short: "Create an API token; it is shown once",
-		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			spec := storage.Token{ID: newID(), Name: name, Person: person, Namespace: namespace, CreatedAt: a.Now()}
-			for _, r := range strings.Split(roles, ",") {
-				role, err := access.ParseRole(strings.TrimSpace(r))
-				if err != nil {
-					return misuse{fmt.Errorf("--role: %w", err)}
-				}
-				spec.Roles = append(spec.Roles, role)
-			}
-			if expires != "" {
-				life, err := strictyaml.ParseDuration(expires)
-				if err != nil {
-					return misuse{fmt.Errorf("--expires: %w", err)}
-				}
-				spec.ExpiresAt = a.Now().Add(life)
-			}
-			if spec.Person == "" {
-				spec.Person = name
-			}
-			return a.withStore(cmd.Context(), path, func(cfg Config, store *storage.Store) error {
-				known, err := namespaceKnown(cmd.Context(), cfg, store, namespace)
-				if err != nil {
-					return err
-				}
-				if !known {
-					return misuse{fmt.Errorf("--namespace: %q is not in the configuration, nor was it set", namespace)}
-				}
-				token, err := a.createToken(cmd.Context(), store, spec, operator())
-				if err != nil {
-					return err
-				}
-				result := struct {
-					ID    string `json:"id"`
-					Token string `json:"token"`
-				}{spec.ID, token}
-				return a.print(result, func(w io.Writer) {
-					fmt.Fprintf(a.Stderr, "Token %s for %s. It is shown this once; keep it like a password.\n", spec.ID, name)
-					fmt.Fprintln(w, token)
-				})
-			})
-		},
-	}
-	configFlag(create, &path)
-	create.Flags().StringVar(&name, "name", "", "what the token is for")
-	create.Flags().StringVar(&person, "person", "", "who stands behind it (default: the name)")
-	create.Flags().StringVar(&namespace, "namespace", "", "the namespace it acts in, or * for all")
-	create.Flags().StringVar(&roles, "role", "", "requester, approver, revoker, auditor, operator; several with commas")
-	create.Flags().StringVar(&expires, "expires", "90d", "how long it lasts")
-	for _, required := range []string{"name", "namespace", "role"} {
-		_ = create.MarkFlagRequired(required)
-	}
-	cmd.AddCommand(create)
-	return cmd
-}
-
-// namespaceKnown tells whether a token can be for a namespace: one of the configuration, or one that was set while the service ran.
-func namespaceKnown(ctx context.Context, cfg Config, store *storage.Store, name string) (bool, error) {
-	if _, known := cfg.namespaces()[name]; known || name == access.AllNamespaces {
-		return true, nil
-	}
-	all, err := store.Namespaces(ctx)
-	if err != nil {
-		return false, fmt.Errorf("reading the namespaces: %w", err)
-	}
-	return slices.ContainsFunc(all, func(v ca.NamespaceVersion) bool { return v.Name == name && !v.Removed }), nil
-}
-
-// createToken makes a token and records its digest.
-func (a *app) createToken(ctx context.Context, store *storage.Store, spec storage.Token, by string) (string, error) {
-	token, digest, err := access.NewToken(a.Random)
-	if err != nil {
-		return "", err
-	}
-	roles := make([]string, len(spec.Roles))
-	for i, r := range spec.Roles {
-		roles[i] = string(r)
-	}
-	leaf, err := audit.New(audit.Event{ID: newID(), Kind: audit.TokenCreated, Time: a.Now(), Actor: by, Namespace: spec.Namespace, Data: map[string]string{
-		"token": spec.ID, "name": spec.Name, "person": spec.Person, "roles": strings.Join(roles, ","),
-	}})
-	if err != nil {
-		return "", err
-	}
-	if err := store.CreateToken(ctx, spec, digest, leaf); err != nil {
-		return "", fmt.Errorf("recording the token: %w", err)
-	}
-	return token, nil
 }
 
 // confirm asks on the terminal; it refuses where there is none, unless yes says so already.

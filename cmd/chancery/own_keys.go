@@ -46,6 +46,12 @@ func (a *app) openTokens(ctx context.Context, cfg Config, authorities []ca.Autho
 	for _, record := range authorities {
 		needed[record.Key.Token] = true
 	}
+	switch logKey, err := cfg.logKey(ctx); {
+	case err != nil:
+		return nil, err
+	case logKey != nil:
+		needed[logKey.Key.Token] = true
+	}
 	for _, c := range configured {
 		if len(configured) > 1 {
 			serial, err := serialOf(ctx, c.HSMConfig)
@@ -53,7 +59,7 @@ func (a *app) openTokens(ctx context.Context, cfg Config, authorities []ca.Autho
 				return nil, fmt.Errorf("token %q: %w", c.Name, err)
 			}
 			if !needed[serial] {
-				log.InfoContext(ctx, "the token holds no authority's key and is not opened", "token", c.Name, "serial", serial)
+				log.InfoContext(ctx, "the token holds no key that is needed and is not opened", "token", c.Name, "serial", serial)
 				continue
 			}
 		}
@@ -120,7 +126,7 @@ func (p *ownKeys) signer(_ context.Context, record ca.AuthorityRecord, public cr
 	if err != nil {
 		return nil, err
 	}
-	required, ref := p.cfg.required(record.Name, ""), hsm.KeyRef{Label: record.Key.Label, ID: record.Key.ID}
+	required, ref := p.cfg.requiredOf(record), hsm.KeyRef{Label: record.Key.Label, ID: record.Key.ID}
 	if err := required.CheckToken(token.Info(), token.declared); err != nil {
 		return nil, err
 	}

@@ -33,8 +33,8 @@ func (a *app) policyCommand() *cobra.Command {
 	cmd.AddCommand(
 		a.policyExplainCommand(), a.policyTestCommand(), a.policyLintCommand(), a.policyDiffCommand(), a.policyBacktestCommand(),
 		a.policyActivateCommand(), a.policyReloadCommand(),
-		a.policyDecisionCommand("approve", "Agree to proposed policies; with the last approval needed they rule", (*client.Client).ApprovePolicies),
-		a.policyDecisionCommand("reject", "End a proposal", (*client.Client).RejectPolicies),
+		a.policyDecisionCommand("approve", "Agree to proposed policies; with the last approval needed they rule", true, (*client.Client).ApprovePolicies),
+		a.policyDecisionCommand("reject", "End a proposal", false, (*client.Client).RejectPolicies),
 		a.policyHistoryCommand(), a.policyShowCommand(), a.blocklistCommand(),
 	)
 	return cmd

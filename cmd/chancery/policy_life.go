@@ -28,7 +28,7 @@ approvals are needed. With a single problem nothing changes, and every problem i
 		Args: cobra.NoArgs,
 	}
 	cmd.Flags().StringVar(&comment, "comment", "", "why, for those who decide and for the audit log")
-	return a.overAPI(cmd, access.Operator, func(ctx context.Context, c *client.Client, _ []string) error {
+	return a.overAPI(cmd, access.PolicyAdmin, func(ctx context.Context, c *client.Client, _ []string) error {
 		change, err := c.ReloadPolicies(ctx, comment)
 		return a.printChange(change, err)
 	})
@@ -44,7 +44,7 @@ func (a *app) policyActivateCommand() *cobra.Command {
 	cmd.Flags().StringVar(&dir, "policies", "", "directory of profiles: the whole set")
 	cmd.Flags().StringVar(&comment, "comment", "", "why, for those who decide and for the audit log")
 	_ = cmd.MarkFlagRequired("policies")
-	return a.overAPI(cmd, access.Operator, func(ctx context.Context, c *client.Client, _ []string) error {
+	return a.overAPI(cmd, access.PolicyAdmin, func(ctx context.Context, c *client.Client, _ []string) error {
 		set, err := loadPolicies(PoliciesConfig{Directory: dir})
 		if err != nil {
 			return err
@@ -75,12 +75,23 @@ func (a *app) printChange(change *client.PolicyChange, err error) error {
 	})
 }
 
-func (a *app) policyDecisionCommand(verb, short string, decide func(*client.Client, context.Context, string, string) (*client.PolicyProposal, error)) *cobra.Command {
-	var comment string
+func (a *app) policyDecisionCommand(verb, short string, approves bool, decide func(*client.Client, context.Context, string, client.PolicyWord) (*client.PolicyProposal, error)) *cobra.Command {
+	var word client.PolicyWord
+	var sign signWith
 	cmd := &cobra.Command{Use: verb + " PROPOSAL", Short: short, Args: cobra.ExactArgs(1)}
-	cmd.Flags().StringVar(&comment, "comment", "", "why, for the audit log")
+	cmd.Flags().StringVar(&word.Comment, "comment", "", "why, for the audit log")
+	sign.add(cmd)
 	return a.overAPI(cmd, access.Approver, func(ctx context.Context, c *client.Client, args []string) error {
-		p, err := decide(c, ctx, args[0], comment)
+		if sign.given() {
+			p, err := findProposal(ctx, c, args[0])
+			if err != nil {
+				return err
+			}
+			if word.Signature, err = a.sign(sign, proposalDecided(p), approves); err != nil {
+				return err
+			}
+		}
+		p, err := decide(c, ctx, args[0], word)
 		if err != nil {
 			return err
 		}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/chancery-ca/chancery/access"
+	"github.com/chancery-ca/chancery/ca"
 	"github.com/chancery-ca/chancery/client"
 	"github.com/chancery-ca/chancery/policies"
 	"github.com/chancery-ca/chancery/storage"
@@ -81,7 +82,7 @@ func TestPoliciesAreReloaded(t *testing.T) {
 	shippedIn(t, dir)
 	s.policies = fmt.Sprintf("{directory: %q}", dir)
 	one, two := s.start("one", s.token.Module), s.start("two", s.token.Module)
-	operator := one.clientOf(s.tokens[access.Operator])
+	operator := one.clientOf(s.tokens[access.PolicyAdmin])
 	ctx := t.Context()
 	before := one.ruling(t)
 
@@ -126,7 +127,7 @@ func TestPoliciesAreReloaded(t *testing.T) {
 		t.Errorf("reloading the same: %+v, %v", change, err)
 	}
 	edit(t, profile, "Since the signal. ", "Since the call. ")
-	change, err := two.clientOf(s.tokens[access.Operator]).ReloadPolicies(ctx, "a better description")
+	change, err := two.clientOf(s.tokens[access.PolicyAdmin]).ReloadPolicies(ctx, "a better description")
 	if err != nil || change.State != "activated" || change.Activation.Number != 3 {
 		t.Fatalf("reloading: %+v, %v", change, err)
 	}
@@ -148,7 +149,7 @@ func TestPoliciesAreReloaded(t *testing.T) {
 		t.Errorf("what ruled at first is %v, %v", old, err)
 	}
 	leaves := s.database.Column(t, `SELECT convert_from(leaf, 'UTF8') FROM audit_leaves WHERE kind = 'policy.activated' ORDER BY written_at`)
-	if len(leaves) != 3 || !strings.Contains(leaves[2], "a better description") || !strings.Contains(leaves[2], change.Digest) {
+	if len(leaves) != 3 || !strings.Contains(leaves[2], "comment_salted") || !strings.Contains(leaves[2], change.Digest) {
 		t.Errorf("the audit log says %q", leaves)
 	}
 
@@ -178,8 +179,8 @@ func (s *stack) approverToken(person string, roles ...access.Role) string {
 		s.t.Fatal(err)
 	}
 	defer store.Close()
-	token, err := s.app.createToken(s.t.Context(), store, storage.Token{
-		ID: newID(), Name: person, Person: person, Namespace: access.AllNamespaces, Roles: roles, CreatedAt: time.Now(),
+	token, err := s.app.createToken(s.t.Context(), store, ca.NewAPIToken{
+		Name: person, Person: person, Namespace: access.AllNamespaces, Roles: roles,
 	}, "test")
 	if err != nil {
 		s.t.Fatal(err)
@@ -196,7 +197,7 @@ func TestPoliciesNeedApprovals(t *testing.T) {
 	one := s.start("one", s.token.Module)
 	ctx := t.Context()
 	before := one.ruling(t)
-	olga := one.clientOf(s.approverToken("Olga", access.Operator, access.Approver))
+	olga := one.clientOf(s.approverToken("Olga", access.PolicyAdmin, access.Approver))
 	ann, bob := one.clientOf(s.approverToken("Ann", access.Approver)), one.clientOf(s.approverToken("Bob", access.Approver))
 	annToo := one.clientOf(s.approverToken("Ann", access.Approver))
 	status := func(err error) int {
@@ -217,34 +218,34 @@ func TestPoliciesNeedApprovals(t *testing.T) {
 	}
 
 	rival, p := propose("First."), propose("Second.")
-	if _, err := olga.ApprovePolicies(ctx, p.ID, ""); status(err) != http.StatusForbidden {
+	if _, err := olga.ApprovePolicies(ctx, p.ID, client.PolicyWord{Comment: ""}); status(err) != http.StatusForbidden {
 		t.Errorf("her own proposal: %v", err)
 	}
-	if got, err := ann.ApprovePolicies(ctx, p.ID, "read it"); err != nil || got.State != "open" || len(got.Votes) != 1 {
+	if got, err := ann.ApprovePolicies(ctx, p.ID, client.PolicyWord{Comment: "read it"}); err != nil || got.State != "open" || len(got.Votes) != 1 {
 		t.Fatalf("the first approval: %+v, %v", got, err)
 	}
-	if _, err := annToo.ApprovePolicies(ctx, p.ID, ""); status(err) != http.StatusConflict {
+	if _, err := annToo.ApprovePolicies(ctx, p.ID, client.PolicyWord{Comment: ""}); status(err) != http.StatusConflict {
 		t.Errorf("the same person with another token: %v", err)
 	}
 	if one.ruling(t) != before {
 		t.Error("one approval of two is enough")
 	}
-	if got, err := bob.ApprovePolicies(ctx, p.ID, ""); err != nil || got.State != "activated" {
+	if got, err := bob.ApprovePolicies(ctx, p.ID, client.PolicyWord{Comment: ""}); err != nil || got.State != "activated" {
 		t.Fatalf("the second approval: %+v, %v", got, err)
 	}
 	if one.ruling(t) != p.Digest {
 		t.Error("what two approved does not rule")
 	}
 	// What was proposed in place of the set before is void.
-	if _, err := ann.ApprovePolicies(ctx, rival.ID, ""); status(err) != http.StatusConflict {
+	if _, err := ann.ApprovePolicies(ctx, rival.ID, client.PolicyWord{Comment: ""}); status(err) != http.StatusConflict {
 		t.Errorf("a proposal that was overtaken: %v", err)
 	}
 	before = p.Digest
 	p = propose("Third.")
-	if got, err := bob.RejectPolicies(ctx, p.ID, "too late in the year"); err != nil || got.State != "rejected" {
+	if got, err := bob.RejectPolicies(ctx, p.ID, client.PolicyWord{Comment: "too late in the year"}); err != nil || got.State != "rejected" {
 		t.Errorf("rejecting: %+v, %v", got, err)
 	}
-	if _, err := ann.ApprovePolicies(ctx, p.ID, ""); status(err) != http.StatusConflict {
+	if _, err := ann.ApprovePolicies(ctx, p.ID, client.PolicyWord{Comment: ""}); status(err) != http.StatusConflict {
 		t.Errorf("a rejected proposal: %v", err)
 	}
 

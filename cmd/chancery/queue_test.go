@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/chancery-ca/chancery/access"
+	"github.com/chancery-ca/chancery/ca"
 	"github.com/chancery-ca/chancery/storage"
 	"github.com/chancery-ca/chancery/storage/storagetest"
 )
@@ -55,8 +56,8 @@ func newQueueStack(t *testing.T) *queueStack {
 	}
 	defer store.Close()
 	for _, person := range []string{"alice", "bob", "carol", "dave"} {
-		q.people[person], err = q.app.createToken(t.Context(), store, storage.Token{
-			ID: newID(), Name: person, Person: person, Namespace: "dev", Roles: []access.Role{access.Requester, access.Approver}, CreatedAt: time.Now(),
+		q.people[person], err = q.app.createToken(t.Context(), store, ca.NewAPIToken{
+			Name: person, Person: person, Namespace: "dev", Roles: []access.Role{access.Requester, access.Approver},
 		}, "test")
 		if err != nil {
 			t.Fatal(err)
@@ -344,8 +345,8 @@ func TestNamespacesAcrossReplicas(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer store.Close()
-	if q.people["eve"], err = q.app.createToken(t.Context(), store, storage.Token{
-		ID: newID(), Name: "eve", Person: "eve", Namespace: "team", Roles: []access.Role{access.Requester}, CreatedAt: time.Now(),
+	if q.people["eve"], err = q.app.createToken(t.Context(), store, ca.NewAPIToken{
+		Name: "eve", Person: "eve", Namespace: "team", Roles: []access.Role{access.Requester},
 	}, "test"); err != nil {
 		t.Fatal(err)
 	}

@@ -7,9 +7,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/chancery-ca/chancery/access"
+	"github.com/chancery-ca/chancery/ca"
 	"github.com/chancery-ca/chancery/storage"
 )
 
@@ -22,8 +22,8 @@ func TestARenewalSupersedes(t *testing.T) {
 		t.Fatal(err)
 	}
 	for person, namespace := range map[string]string{"renewer": "dev", "stranger": "other"} {
-		q.people[person], err = q.app.createToken(t.Context(), store, storage.Token{
-			ID: newID(), Name: person, Person: person, Namespace: namespace, Roles: []access.Role{access.Requester, access.Revoker}, CreatedAt: time.Now(),
+		q.people[person], err = q.app.createToken(t.Context(), store, ca.NewAPIToken{
+			Name: person, Person: person, Namespace: namespace, Roles: []access.Role{access.Requester, access.Revoker},
 		}, "test")
 		if err != nil {
 			t.Fatal(err)

@@ -59,6 +59,7 @@ func (a *app) revocationShowCommand() *cobra.Command {
 
 func (a *app) revocationApproveCommand() *cobra.Command {
 	var word client.JobWord
+	var sign signWith
 	cmd := &cobra.Command{
 		Use:   "approve JOB",
 		Short: "Approve an order to revoke many certificates; with the last approval it begins",
@@ -70,18 +71,44 @@ Nobody approves the own order.`,
 	}
 	cmd.Flags().StringVar(&word.Digest, "digest", "", "of the list of certificates, as chancery revocation show tells it")
 	cmd.Flags().StringVar(&word.Comment, "comment", "", "a note to keep with it")
+	sign.add(cmd)
 	return a.overAPI(cmd, access.Approver, func(ctx context.Context, c *client.Client, args []string) error {
+		if err := a.signJobWord(ctx, c, sign, args[0], &word, true); err != nil {
+			return err
+		}
 		j, err := c.ApproveRevocation(ctx, args[0], word)
 		return a.printJob(j, err)
 	})
 }
 
+// signJobWord signs a word on an order to revoke many certificates, if it is to be signed: on the list that is shown now.
+func (a *app) signJobWord(ctx context.Context, c *client.Client, sign signWith, id string, word *client.JobWord, approves bool) error {
+	if !sign.given() {
+		return nil
+	}
+	j, err := c.RevocationJob(ctx, id)
+	if err != nil {
+		return err
+	}
+	if word.Digest != "" && word.Digest != j.Digest {
+		return fmt.Errorf("the digest is not that of the list: look again (chancery revocation show %s)", id)
+	}
+	word.Digest = j.Digest
+	word.Signature, err = a.sign(sign, jobDecided(j), approves)
+	return err
+}
+
 func (a *app) revocationRejectCommand() *cobra.Command {
 	var word client.JobWord
+	var sign signWith
 	cmd := &cobra.Command{Use: "reject JOB --comment WHY", Short: "Reject an order to revoke many certificates", Args: cobra.ExactArgs(1)}
 	cmd.Flags().StringVar(&word.Comment, "comment", "", "why; whoever ordered it reads it")
 	_ = cmd.MarkFlagRequired("comment")
+	sign.add(cmd)
 	return a.overAPI(cmd, access.Approver, func(ctx context.Context, c *client.Client, args []string) error {
+		if err := a.signJobWord(ctx, c, sign, args[0], &word, false); err != nil {
+			return err
+		}
 		j, err := c.RejectRevocation(ctx, args[0], word)
 		return a.printJob(j, err)
 	})

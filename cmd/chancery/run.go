@@ -136,11 +136,11 @@ then:         chancery request      a certificate for a CSR, or for a new key`,
 		"service": {a.devCommand(), a.serveCommand(), a.keeperCommand(), a.migrateCommand(), a.healthCommand()},
 		"operate": {
 			a.hsmCommand(), a.ceremonyCommand(), a.authorityCommand(), a.namespaceCommand(), a.policyCommand(), a.crlCommand(), a.tokenCommand(),
-			a.issuanceCommand(), a.replicasCommand(), a.archiveCommand(),
+			a.issuanceCommand(), a.replicasCommand(), a.archiveCommand(), a.auditCommand(), a.approverCommand(),
 		},
 		"client": {
 			a.requestCommand(), a.getCommand(), a.listCommand(), a.revokeCommand(), a.revocationCommand(), a.requestsCommand(), a.approveCommand(), a.rejectCommand(),
-			a.ctCommand(), a.ocspCommand(),
+			a.ctCommand(), a.ocspCommand(), a.consoleCommand(), a.approvalCommand(), a.orderCommand(),
 		},
 	} {
 		for _, c := range commands {

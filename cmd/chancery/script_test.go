@@ -48,6 +48,7 @@ func TestScripts(t *testing.T) { playScripts(t, scripts) }
 func playScripts(t *testing.T, dir string) {
 	t.Helper()
 	shared := newStack(t, storagetest.New(t), false)
+	shared.more += `console: {url: "https://ca.dev.example"}` + "\n"
 	service := shared.start("scripts", shared.token.Module)
 	tokens := t.TempDir()
 	for role, token := range shared.tokens {
@@ -73,7 +74,9 @@ func playScripts(t *testing.T, dir string) {
 					"SERVICE_CONFIG="+filepath.Join(shared.dir, "scripts.yaml"),
 					"SAMPLE="+sample,
 				)
-				return prepareScript(e, storagetest.NewEmpty(t))
+				database := storagetest.NewEmpty(t)
+				e.Defer(func() { documented(t, database) })
+				return prepareScript(e, database)
 			},
 			Cmds: map[string]func(*testscript.TestScript, bool, []string){
 				"chancery": scriptChancery, "misused": scriptMisused, "serve": scriptServe, "keep": scriptKeep, "stop": scriptStop, "json": scriptJSON,
@@ -81,6 +84,7 @@ func playScripts(t *testing.T, dir string) {
 		})
 	})
 	service.stop()
+	documented(t, shared.database)
 }
 
 // prepareScript puts into a script's directory what every operator has at the start.

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -23,7 +24,10 @@ import (
 	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/blocklist"
 	"github.com/chancery-ca/chancery/ca"
+	"github.com/chancery-ca/chancery/delivery"
+	"github.com/chancery-ca/chancery/identity"
 	"github.com/chancery-ca/chancery/issuance"
+	"github.com/chancery-ca/chancery/oidc"
 	"github.com/chancery-ca/chancery/policies"
 	"github.com/chancery-ca/chancery/storage"
 	"github.com/chancery-ca/chancery/web"
@@ -32,6 +36,7 @@ import (
 const (
 	drainTime  = 35 * time.Second // longer than an issuance may take after its intent
 	renewCheck = 10 * time.Minute
+	crlsEvery  = time.Minute // so often CRLs about client certificates of others are read
 )
 
 func (a *app) serveCommand() *cobra.Command {
@@ -52,6 +57,10 @@ func (a *app) serveCommand() *cobra.Command {
 			hangups := make(chan os.Signal, 1)
 			signal.Notify(hangups, syscall.SIGHUP)
 			defer signal.Stop(hangups)
+			if err := keepOutOfCores(); err != nil {
+				listeners.close()
+				return err
+			}
 			return a.serve(cmd.Context(), cfg, listeners, hangups, func() {})
 		},
 	}
@@ -64,7 +73,10 @@ func configFlag(cmd *cobra.Command, path *string) {
 }
 
 // listeners are the bound addresses.
-type listeners struct{ api, distribution, operations net.Listener }
+type listeners struct {
+	api, distribution, operations net.Listener
+	local                         net.Listener // nil: there is no socket for local callers
+}
 
 func listen(c ListenConfig) (l listeners, err error) {
 	for _, one := range []struct {
@@ -77,13 +89,41 @@ func listen(c ListenConfig) (l listeners, err error) {
 			l.close()
 			return listeners{}, fmt.Errorf("listening for %s: %w; is another chancery running here? choose another address", one.flag, err)
 		}
-		*one.to = bound
+		*one.to = web.LimitConnections(bound, web.MaxConnections)
+	}
+	if c.Local != "" {
+		if l.local, err = listenLocal(c.Local); err != nil {
+			l.close()
+			return listeners{}, fmt.Errorf("listening for listen.local: %w", err)
+		}
+	}
+	return l, nil
+}
+
+// listenLocal binds a Unix socket. Everybody on the machine may connect: who comes in is said by the rules of the configuration, by the user
+// that the kernel names; the directory's mode can keep others away. A socket that nobody listens on, of a process that died, is taken over.
+func listenLocal(path string) (net.Listener, error) {
+	if conn, err := net.DialTimeout("unix", path, time.Second); err == nil {
+		_ = conn.Close()
+		return nil, fmt.Errorf("somebody listens on %s already; is another chancery running here?", path)
+	}
+	if at, err := os.Lstat(path); err == nil && at.Mode().Type() == os.ModeSocket {
+		if err := os.Remove(path); err != nil {
+			return nil, err
+		}
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(path, 0o666); err != nil {
+		return nil, errors.Join(err, l.Close())
 	}
 	return l, nil
 }
 
 func (l listeners) close() {
-	for _, one := range []net.Listener{l.api, l.distribution, l.operations} {
+	for _, one := range []net.Listener{l.api, l.distribution, l.operations, l.local} {
 		if one != nil {
 			_ = one.Close()
 		}
@@ -103,6 +143,12 @@ type service struct {
 	metrics *web.Metrics
 	replica ca.Replica
 	tls     atomic.Pointer[tls.Certificate]
+	clients *identity.Certificates // nil: client certificates are not looked at
+	crls    []*identity.Lists      // of others, about their certificates
+
+	providers *oidc.Providers
+
+	deliveries []delivery.Delivery
 }
 
 // serve opens everything, settles what an earlier run left open, and serves until the context ends. Then it takes no new requests, ends
@@ -132,6 +178,9 @@ func (a *app) serve(ctx context.Context, cfg Config, l listeners, hangups <-chan
 	if err := s.ca.AdoptPolicies(ctx); err != nil {
 		return err
 	}
+	if err := s.ca.AdoptLogKey(ctx); err != nil {
+		return err
+	}
 	if err := s.ca.AddCRLScopes(ctx); err != nil {
 		return err
 	}
@@ -156,9 +205,16 @@ func (a *app) serve(ctx context.Context, cfg Config, l listeners, hangups <-chan
 	ran := make(chan error, 1)
 	background.Go(func() error { ran <- s.ca.Run(loops, s.chores()...); return nil })
 	background.Go(func() error { s.reloadAt(loops, hangups); return nil })
+	background.Go(func() error { s.deliver(loops); return nil })
 	defer func() { stopLoops(); err = errors.Join(err, background.Wait()) }()
 
 	tlsConfig := web.TLSConfig(func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return s.tls.Load(), nil })
+	s.askForCertificates(tlsConfig)
+	if l.local != nil {
+		server := web.NewHTTPServer(s.web.API(), s.log)
+		server.ConnContext = identity.PeerContext
+		group.Go(func() error { return serveUntil(serving, server, l.local, "local") })
+	}
 	for _, one := range []struct {
 		name     string
 		listener net.Listener
@@ -226,6 +282,9 @@ func (a *app) open(ctx context.Context, cfg Config) (_ *service, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if s.deliveries, err = cfg.Delivery.deliveries(a.Now); err != nil {
+		return nil, err
+	}
 	caaRecords, err := cfg.CAA.open(set)
 	if err != nil {
 		return nil, err
@@ -255,6 +314,10 @@ func (a *app) open(ctx context.Context, cfg Config) (_ *service, err error) {
 	if err != nil {
 		return nil, err
 	}
+	logPlan, err := s.openLog(ctx)
+	if err != nil {
+		return nil, err
+	}
 	var store ca.Store = s.store
 	if a.WrapStore != nil {
 		store = a.WrapStore(store)
@@ -264,13 +327,15 @@ func (a *app) open(ctx context.Context, cfg Config) (_ *service, err error) {
 		return nil, err
 	}
 	s.ca, err = ca.New(ca.Config{
-		Lists: cfg.CRLs.lists(), Mirrors: mirrors,
+		Lists: cfg.CRLs.lists(), Mirrors: mirrors, AuditLog: logPlan, Expiring: time.Duration(cfg.Delivery.Expiring),
 		Store: store, Authorities: authorities, Policies: set, KeyLists: s.lists, CAA: caaRecords, Namespaces: cfg.namespaces(),
 		MaxSkew: time.Duration(cfg.Database.MaxClockSkew), Replica: s.replica, About: ca.About{Version: version(), Host: hostName()}, Now: a.Now,
 		Random: a.Random, NewID: newID, Log: s.log, Metrics: metrics, Transparency: timestamps, OCSP: responders,
-		Revocations: ca.RevocationPlan{ApproveAbove: cfg.Revocation.ApproveAbove, LotsPerSecond: float64(cfg.Revocation.LotsPerSecond)},
+		TokenLife:   cfg.Limits.tokenLife(),
+		Revocations: ca.RevocationPlan{ApproveAbove: cfg.Revocation.ApproveAbove, Signed: cfg.Revocation.Signed, LotsPerSecond: float64(cfg.Revocation.LotsPerSecond)},
 		PolicyPlan: ca.PolicyPlan{
 			Read: func() (*policies.Set, error) { return loadPolicies(cfg.Policies) }, Approvals: cfg.Policies.Activation.Approvals,
+			Signed: cfg.Policies.Activation.Signed,
 		},
 	})
 	if err != nil {
@@ -280,7 +345,27 @@ func (a *app) open(ctx context.Context, cfg Config) (_ *service, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := s.openProviders(); err != nil {
+		return nil, err
+	}
+	pages, err := s.openConsole()
+	if err != nil {
+		return nil, err
+	}
+	certificates := map[string]*x509.Certificate{}
+	for _, opened := range authorities {
+		certificates[opened.Name] = opened.Certificate
+	}
+	if s.clients, s.crls, err = openClients(ctx, cfg, s.ca, certificates, a.Now); err != nil {
+		return nil, err
+	}
+	ambient := []web.Authenticator{identity.Peers{Rules: cfg.rules()}}
+	if s.clients != nil {
+		ambient = append(ambient, s.clients)
+	}
 	s.web, err = web.New(web.Config{
+		Bearers: []web.Authenticator{bearers{s.providers}}, Pages: pages, PageURL: cfg.Console.URL,
+		Ambient: ambient, Gate: s.gate(), ClientAddr: cfg.Proxies.proxies().ClientAddr,
 		CA: s.ca, Tokens: s.store, Log: s.log, Now: a.Now, NewID: newID, MaxBody: body, RateLimit: cfg.Limits.rateLimit(),
 		Metrics: metrics, Version: version(),
 	})
@@ -346,6 +431,9 @@ func (s *service) openAuthority(ctx context.Context, record ca.AuthorityRecord) 
 
 func (s *service) close() error {
 	var err error
+	if s.providers != nil {
+		s.providers.Close()
+	}
 	if s.keys != nil {
 		err = s.keys.Close()
 	}
@@ -373,10 +461,50 @@ func (s *service) renewTLS(ctx context.Context) error {
 func (s *service) chores() []ca.Chore {
 	return []ca.Chore{
 		{Every: refreshEvery, Level: slog.LevelError, Failed: "a list of keys cannot be read; the one before it stays in use", Do: s.refreshLists},
+		{Every: crlsEvery, Level: slog.LevelError, Failed: "a CRL about client certificates cannot be read; once the one before has ended, nobody comes in by it", Do: s.refreshCRLs},
 		{Every: renewCheck, Level: slog.LevelError, Failed: "renewing the service's certificate failed; trying again", Do: s.renewTLSInTime},
 		{Every: archiveEvery, Level: slog.LevelError, Failed: "archiving failed; trying again", Do: s.archiveDue},
 		{Every: partitionsEvery, Level: slog.LevelError, Failed: "issuance will stop for want of partitions; trying again", Do: s.watchPartitions},
 	}
+}
+
+// askForCertificates has callers show a client certificate, where that is configured. The handshake proves that they hold its key; whether it
+// is good is judged at each request, so that a revocation ends what goes on over an open connection too.
+func (s *service) askForCertificates(c *tls.Config) {
+	if s.clients == nil {
+		return
+	}
+	c.ClientAuth, c.ClientCAs = tls.RequestClientCert, x509.NewCertPool()
+	if s.cfg.Clients.Mode == clientsRequired && s.cfg.Proxies.CertificateHeader == "" {
+		c.ClientAuth = tls.RequireAnyClientCert
+	}
+	for _, anchor := range s.clients.Anchors { // the names that the handshake tells, by which browsers choose a certificate
+		for _, certificate := range anchor.Certificates {
+			c.ClientCAs.AddCert(certificate)
+		}
+	}
+}
+
+// gate is what every caller passes first, where client certificates are required: local callers, whom the kernel vouches for, do not.
+func (s *service) gate() func(*http.Request) error {
+	if s.cfg.Clients.Mode != clientsRequired {
+		return nil
+	}
+	return func(r *http.Request) error {
+		if identity.IsLocal(r) {
+			return nil
+		}
+		return s.clients.Require(r)
+	}
+}
+
+// refreshCRLs reads the lists of others again.
+func (s *service) refreshCRLs(ctx context.Context) error {
+	var failed []error
+	for _, l := range s.crls {
+		failed = append(failed, l.Refresh(ctx))
+	}
+	return errors.Join(failed...)
 }
 
 // renewTLSInTime renews the service's certificate when two thirds of its life have passed.
@@ -394,7 +522,7 @@ func (s *service) renewTLSInTime(ctx context.Context) error {
 
 // reloadAt reads the configured policies again at each signal. What is wrong with them is told in the log, and those that rule go on.
 func (s *service) reloadAt(ctx context.Context, hangups <-chan os.Signal) {
-	local := access.Actor{ID: "system", Name: "signal", Person: "system", Namespace: access.AllNamespaces, Roles: []access.Role{access.Operator}}
+	local := access.Actor{ID: "system", Name: "signal", Person: "system", Namespace: access.AllNamespaces, Roles: []access.Role{access.PolicyAdmin}}
 	for {
 		select {
 		case <-ctx.Done():

@@ -1,0 +1,210 @@
+package audit
+
+import (
+	"bufio"
+	"bytes"
+	"compress/gzip"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"io/fs"
+	"strconv"
+)
+
+// DamagedError says that a file is no export, or not the export that it was.
+type DamagedError struct {
+	Line int64 // counted from 1
+	Why  string
+}
+
+func (e *DamagedError) Error() string {
+	return fmt.Sprintf("the export is damaged: line %d: %s", e.Line, e.Why)
+}
+
+// ExportReader reads an export. That the file is the one that was written is known when Next has returned io.EOF; that its leaves are those
+// of the log, when Verify has held them against its checkpoints.
+type ExportReader struct {
+	Header ExportHeader
+	End    ExportEnd // once Next has returned io.EOF
+
+	below  *bufio.Reader // the compressed octets
+	zip    *gzip.Reader
+	lines  *bufio.Reader
+	sum    hash.Hash
+	at     int64 // line
+	buffer []byte
+	next   int64 // index
+	notes  int
+	ahead  []byte // a line that belongs to the next batch
+	done   bool
+}
+
+// NewExportReader reads the header of an export.
+func NewExportReader(r io.Reader) (*ExportReader, error) {
+	x := &ExportReader{below: bufio.NewReaderSize(r, 1<<16), sum: sha256.New()}
+	var err error
+	if x.zip, err = gzip.NewReader(x.below); err != nil {
+		return nil, x.damaged(err)
+	}
+	x.zip.Multistream(false) // what follows is looked at by itself
+	x.lines = bufio.NewReaderSize(x.zip, 1<<16)
+	raw, err := x.line()
+	if err != nil {
+		return nil, err
+	}
+	var l exportLine
+	if exactly(raw, &l) != nil || l.Kind != kindHeader || exactly(l.Row, &x.Header) != nil || x.Header.Format != ExportFormat {
+		return nil, x.refuse("it does not begin with the header of a " + ExportFormat)
+	}
+	if _, err := x.Header.Start(); err != nil {
+		return nil, x.refuse(err.Error())
+	}
+	x.sum.Write(raw)
+	x.next = x.Header.From
+	return x, nil
+}
+
+// Next reads the next run of at most so many entries, with the checkpoints that follow it. After the last comes io.EOF, when all that the
+// end says has been found true. The batch has no number.
+func (x *ExportReader) Next(most int64) (b Batch, err error) {
+	if x.done {
+		return b, io.EOF
+	}
+	b.From, b.To = x.next, x.next
+	var room []byte
+	for {
+		raw := x.ahead
+		if x.ahead = nil; raw == nil {
+			if raw, err = x.line(); err != nil {
+				return Batch{}, err
+			}
+		}
+		if leaf, ok := x.leaf(raw); ok {
+			if b.To-b.From == most {
+				x.ahead = raw
+				return b, nil
+			}
+			x.sum.Write(raw)
+			if len(leaf) > cap(room)-len(room) {
+				room = make([]byte, 0, max(1<<20, len(leaf)))
+			}
+			from := len(room)
+			room = append(room, leaf...)
+			b.Entries = append(b.Entries, Entry{Index: x.next, Leaf: room[from:len(room):len(room)]})
+			x.next++
+			b.To = x.next
+			continue
+		}
+		var l exportLine
+		if err := exactly(raw, &l); err != nil {
+			return Batch{}, x.refuse("it is no line of an export: " + err.Error())
+		}
+		switch l.Kind {
+		case kindCheckpoint:
+			var n exportNote
+			if err := exactly(l.Row, &n); err != nil {
+				return Batch{}, x.refuse("it is no checkpoint: " + err.Error())
+			}
+			x.sum.Write(raw)
+			x.notes++
+			b.Checkpoints = append(b.Checkpoints, Note{Text: []byte(n.Note), Where: "in the export"})
+		case kindEnd:
+			if err := x.close(l.Row); err != nil {
+				return Batch{}, err
+			}
+			x.done = true
+			return b, nil
+		default:
+			return Batch{}, x.refuse(fmt.Sprintf("a line of kind %q, or a leaf without the index %d, does not stand here", l.Kind, x.next))
+		}
+	}
+}
+
+// leaf reads the line of the next leaf.
+func (x *ExportReader) leaf(line []byte) (leaf []byte, ok bool) {
+	rest, ok := bytes.CutPrefix(line, []byte(leafOpening))
+	if !ok {
+		return nil, false
+	}
+	var number [20]byte
+	if rest, ok = bytes.CutPrefix(rest, strconv.AppendInt(number[:0], x.next, 10)); !ok {
+		return nil, false
+	}
+	if rest, ok = bytes.CutPrefix(rest, []byte(leafMiddle)); !ok {
+		return nil, false
+	}
+	return bytes.CutSuffix(rest, []byte("}\n"))
+}
+
+// close holds what was read against what the end says.
+func (x *ExportReader) close(row []byte) error {
+	if err := exactly(row, &x.End); err != nil {
+		return x.refuse("its end cannot be read: " + err.Error())
+	}
+	switch {
+	case x.End.SHA256 != hex.EncodeToString(x.sum.Sum(nil)):
+		return x.refuse("its octets are not those whose SHA-256 stands at its end")
+	case x.End.To != x.next || x.End.Checkpoints != x.notes:
+		return x.refuse(fmt.Sprintf("it has %d leaves and %d checkpoints, and says something else", x.next-x.Header.From, x.notes))
+	}
+	if _, err := x.lines.ReadByte(); err != io.EOF { // reads to the checksum of gzip
+		return x.refuse("something follows its end")
+	}
+	if _, err := x.below.ReadByte(); err != io.EOF {
+		return x.refuse("something follows the compressed data")
+	}
+	return nil
+}
+
+// line reads a line, with its end. It is good until the next, or until the one after it where it is read ahead.
+func (x *ExportReader) line() ([]byte, error) {
+	const longest = maxNote*2 + MaxLeaf
+	x.at++
+	raw, err := x.lines.ReadSlice('\n')
+	if err == nil {
+		return raw, nil
+	}
+	x.buffer = x.buffer[:0]
+	for errors.Is(err, bufio.ErrBufferFull) {
+		if x.buffer = append(x.buffer, raw...); len(x.buffer) > longest {
+			return nil, x.refuse("the line is too long")
+		}
+		raw, err = x.lines.ReadSlice('\n')
+	}
+	if err != nil {
+		return nil, x.damaged(err)
+	}
+	x.buffer = append(x.buffer, raw...)
+	return x.buffer, nil
+}
+
+// exactly reads one JSON object and nothing else.
+func exactly(data []byte, to any) error {
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.DisallowUnknownFields()
+	if err := d.Decode(to); err != nil {
+		return err
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return errors.New("more than one object")
+	}
+	return nil
+}
+
+func (x *ExportReader) refuse(why string) error { return &DamagedError{Line: x.at, Why: why} }
+
+// damaged tells a file that ends early, or whose compression is wrong, from a disk that cannot be read.
+func (x *ExportReader) damaged(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return x.refuse("it ends before its end")
+	}
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		return fmt.Errorf("reading an export: %w", err)
+	}
+	return x.refuse(err.Error())
+}

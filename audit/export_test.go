@@ -1,0 +1,255 @@
+package audit
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"strings"
+	"testing"
+)
+
+// export writes the leaves [from, to) of a history, and its checkpoints.
+func export(t testing.TB, m *memory, from, to int64) []byte {
+	t.Helper()
+	var nodes span
+	for _, e := range m.entries[:from] {
+		nodes = nodes.push(node{index: e.Index, hash: Hash(e.Hash)}, nil)
+	}
+	start := Start{Size: from}
+	for _, n := range nodes {
+		start.Frontier = append(start.Frontier, n.hash)
+	}
+	var b bytes.Buffer
+	x, err := NewExportWriter(&b, start, []string{"log+00+key"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range m.entries[from:to] {
+		if err := x.Add(e); err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range m.checkpoints {
+			if c.Size == e.Index+1 {
+				if err := x.AddCheckpoint(c.Text); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	if _, err := x.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// fromExport is an export as a source.
+type fromExport struct {
+	file   []byte
+	reader *ExportReader
+	number int
+	one    chan struct{}
+}
+
+func sourceOf(t testing.TB, file []byte) (*fromExport, Start) {
+	t.Helper()
+	s := &fromExport{file: file, one: make(chan struct{}, 1)}
+	if err := s.Again(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	start, err := s.reader.Header.Start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s, start
+}
+
+func (s *fromExport) Again(context.Context) (err error) {
+	s.number = 0
+	s.reader, err = NewExportReader(bytes.NewReader(s.file))
+	return err
+}
+
+func (s *fromExport) Next(context.Context) (Batch, error) {
+	s.one <- struct{}{}
+	defer func() { <-s.one }()
+	b, err := s.reader.Next(300)
+	b.Number = s.number
+	s.number++
+	return b, err
+}
+
+func TestExport(t *testing.T) {
+	m := newMemory(2000, 512, 1, 700, 1200, 2000)
+	for _, span := range [][2]int64{{0, 2000}, {0, 700}, {700, 2000}, {701, 1200}, {0, 1}, {0, 0}, {1200, 1200}} {
+		file := export(t, m, span[0], span[1])
+		if again := export(t, m, span[0], span[1]); !bytes.Equal(file, again) {
+			t.Errorf("%v: the same export is another file", span)
+		}
+		source, start := sourceOf(t, file)
+		r, err := Verify(context.Background(), source, Verification{Open: open, Start: start, Workers: 3})
+		if err != nil || !r.Sound() || r.From != span[0] || r.Size != span[1] || r.RootText() != source.reader.End.Root {
+			t.Errorf("%v: %+v, %v", span, r, err)
+		}
+	}
+}
+
+// rewrite unpacks an export, changes it, and packs it again as its maker would: with the digest of what it is now.
+func rewrite(t *testing.T, file []byte, change func(lines []string) []string) []byte {
+	t.Helper()
+	zip, err := gzip.NewReader(bytes.NewReader(file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := io.ReadAll(zip)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.SplitAfter(string(text), "\n")
+	lines = change(lines[:len(lines)-1]) // after the last line end comes nothing
+	var b bytes.Buffer
+	x := &ExportWriter{zip: gzip.NewWriter(&b)}
+	if _, err := io.WriteString(x.zip, strings.Join(lines, "")); err != nil {
+		t.Fatal(err)
+	}
+	if err := x.zip.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// An export whose maker changed it is one that the checkpoints do not sign; one that somebody else changed says that it is damaged.
+func TestChangedExport(t *testing.T) {
+	m := newMemory(2000, 512, 700, 1200, 2000)
+	m.entries[800].Leaf, m.entries[800].Hash = eventLeaf(9999).Bytes(), nil
+	source, start := sourceOf(t, export(t, m, 0, 2000))
+	r, err := Verify(context.Background(), source, Verification{Open: open, Start: start, Workers: 3})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantFirst(t, r, WrongRoot, 700, 1200)
+
+	sound := export(t, newMemory(2000, 512, 700, 1200, 2000), 0, 2000)
+	for name, change := range map[string]func(lines []string) []string{
+		"a leaf":               func(l []string) []string { l[5] = strings.Replace(l[5], "tls-server", "tls-client", 1); return l },
+		"a leaf gone":          func(l []string) []string { return append(l[:5], l[6:]...) },
+		"two swapped":          func(l []string) []string { l[5], l[6] = l[6], l[5]; return l },
+		"the last gone":        func(l []string) []string { return append(l[:len(l)-3], l[len(l)-2:]...) },
+		"the end gone":         func(l []string) []string { return l[:len(l)-1] },
+		"something after it":   func(l []string) []string { return append(l, "\n{}\n") },
+		"no header":            func(l []string) []string { return l[1:] },
+		"another format":       func(l []string) []string { l[0] = strings.Replace(l[0], "/1", "/2", 1); return l },
+		"another start":        func(l []string) []string { l[0] = strings.Replace(l[0], `"from":0`, `"from":1`, 1); return l },
+		"an unknown line":      func(l []string) []string { l[5] = `{"kind":"x","row":{}}` + "\n"; return l },
+		"a field too much":     func(l []string) []string { l[5] = `{"kind":"checkpoint","row":{"note":"","x":1}}` + "\n"; return l },
+		"no JSON":              func(l []string) []string { l[5] = "x\n"; return l },
+		"an endless line":      func(l []string) []string { l[5] = strings.Repeat("x", 1<<20) + "\n"; return l },
+		"the end says another": func(l []string) []string { l[len(l)-1] = strings.Replace(l[len(l)-1], "2000", "1999", 1); return l },
+	} {
+		var damaged *DamagedError
+		if err := readAll(rewrite(t, sound, change)); !errors.As(err, &damaged) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := readAll(rewrite(t, sound, func(l []string) []string { return l })); err != nil {
+		t.Errorf("unchanged: %v", err)
+	}
+}
+
+func readAll(file []byte) error {
+	x, err := NewExportReader(bytes.NewReader(file))
+	for err == nil {
+		_, err = x.Next(100)
+	}
+	if err == io.EOF {
+		return nil
+	}
+	return err
+}
+
+// An octet that changes is noticed, or changes nothing that is read; and no part of a file passes for the whole.
+func TestDamagedExport(t *testing.T) {
+	file := export(t, newMemory(50, 512, 50), 0, 50)
+	random := rand.New(rand.NewPCG(1, 2))
+	for at := range file {
+		damaged := bytes.Clone(file)
+		damaged[at] ^= 1 << random.IntN(8)
+		if err := readAll(damaged); err == nil && !bytes.Equal(unpacked(damaged), unpacked(file)) {
+			t.Errorf("octet %d of %d was changed, and nothing noticed", at, len(file))
+		}
+		if err := readAll(file[:at]); err == nil {
+			t.Errorf("the first %d of %d octets passed", at, len(file))
+		}
+	}
+	if err := readAll(append(bytes.Clone(file), file...)); err == nil {
+		t.Error("two exports passed for one")
+	}
+}
+
+func unpacked(file []byte) []byte {
+	zip, err := gzip.NewReader(bytes.NewReader(file))
+	if err != nil {
+		return nil
+	}
+	text, err := io.ReadAll(zip)
+	if err != nil {
+		return nil
+	}
+	return text
+}
+
+func TestExportRefusesWhatIsWrong(t *testing.T) {
+	m := newMemory(10, 512)
+	for name, e := range map[string]Entry{
+		"a gap":        m.entries[1],
+		"no leaf":      {Index: 0},
+		"another hash": {Index: 0, Leaf: m.entries[0].Leaf, Hash: m.entries[1].Hash},
+		"no JSON":      {Index: 0, Leaf: []byte("x")},
+		"two lines":    {Index: 0, Leaf: []byte("{\n}")},
+	} {
+		x, err := NewExportWriter(io.Discard, Start{}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := x.Add(e); err == nil {
+			t.Errorf("%s was exported", name)
+		}
+	}
+	if _, err := NewExportWriter(io.Discard, Start{Size: 3}, nil); err == nil {
+		t.Error("an export began without a frontier")
+	}
+}
+
+func FuzzExport(f *testing.F) {
+	f.Add(export(f, newMemory(3, 512, 3), 0, 3))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		x, err := NewExportReader(bytes.NewReader(data))
+		for err == nil {
+			_, err = x.Next(10)
+		}
+		if err == io.EOF && x.End.To < x.Header.From {
+			t.Errorf("an export from %d to %d was read", x.Header.From, x.End.To)
+		}
+	})
+}
+
+func BenchmarkVerifyExport(b *testing.B) {
+	const n = 1 << 17
+	file := export(b, newMemory(n, BatchSize, n), 0, n)
+	for _, workers := range []int{1, 2} {
+		b.Run(fmt.Sprintf("workers=%d", workers), func(b *testing.B) {
+			for b.Loop() {
+				source, start := sourceOf(b, file)
+				r, err := Verify(context.Background(), source, Verification{Open: open, Start: start, Workers: workers})
+				if err != nil || !r.Sound() {
+					b.Fatal(r, err)
+				}
+			}
+			b.ReportMetric(float64(b.N)*n/b.Elapsed().Seconds(), "leaves/s")
+			b.ReportMetric(float64(len(file))/n, "octets/leaf")
+		})
+	}
+}

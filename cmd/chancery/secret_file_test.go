@@ -1,0 +1,95 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestPasswordsAreKnown(t *testing.T) {
+	for database, want := range map[string]bool{
+		"postgres://chancery@db/chancery":                          false,
+		"postgres://chancery:@db/chancery":                         false,
+		"postgres://chancery:secret@db/chancery":                   true,
+		"postgres://chancery@db/chancery?password=secret":          true,
+		"postgres://chancery@db/chancery?a=b&password=secret":      true,
+		"host=db user=chancery":                                    false,
+		"host=db password = secret":                                true,
+		"host=db passfile=/etc/chancery/pgpass":                    false,
+		"postgres://chancery@db/chancery?passfile=/etc/x/password": false,
+	} {
+		if holdsPassword(database) != want {
+			t.Errorf("%s holds a password: %v", database, !want)
+		}
+	}
+}
+
+// TestFilesWithAPasswordAreTheirOwners: one that everybody can read, or the group write, is refused, and the refusal does not hold the password.
+func TestFilesWithAPasswordAreTheirOwners(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string, mode os.FileMode) string {
+		t.Helper()
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	const secret = "postgres://chancery:s3cret@db/chancery"
+	for _, c := range []struct {
+		text    string
+		mode    os.FileMode
+		refused bool
+	}{
+		{secret, 0o600, false},
+		{secret, 0o640, false},
+		{secret, 0o644, true},
+		{secret, 0o660, true},
+		{secret, 0o604, true},
+		{"postgres://chancery@db/chancery", 0o644, false},
+	} {
+		_, err := DatabaseConfig{URLFile: write("url", c.text+"\n", c.mode)}.databaseURL()
+		if (err != nil) != c.refused || err != nil && (strings.Contains(err.Error(), "s3cret") || !strings.Contains(err.Error(), "chmod 600")) {
+			t.Errorf("a URL of mode %#o: %v", c.mode, err)
+		}
+		config := "database: {url: \"" + c.text + "\"}\nhsm: {module: m, token: {label: t}, pin: {file: p}}\nauthorities: [issuing]\n"
+		_, err = loadConfig(write("chancery.yaml", config, c.mode), nil)
+		if refused := err != nil && strings.Contains(err.Error(), "chmod 600"); refused != c.refused || err != nil && strings.Contains(err.Error(), "s3cret") {
+			t.Errorf("a configuration of mode %#o: %v", c.mode, err)
+		}
+	}
+}
+
+// TestSecretsAreTheirOwners: whatever the configuration names as the file of a secret alone is refused when everybody can read it.
+func TestSecretsAreTheirOwners(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(path, []byte("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	readers := map[string]func() error{
+		"client secret": func() error { _, err := LoginConfig{ClientSecretFile: path}.secret()(); return err },
+	}
+	for name, r := range map[string]ReceiverConfig{
+		"webhook": {Webhook: &WebhookConfig{URL: "https://hook.example", SecretFile: path}},
+		"OTLP":    {OTLP: &OTLPConfig{URL: "https://otel.example/v1/logs", AuthorizationFile: path}},
+		"mail":    {Mail: &MailConfig{Server: "smtp.example:587", PasswordFile: path}},
+	} {
+		readers[name] = func() error { _, err := r.open(&DeliveryConfig{}, time.Now, false); return err }
+	}
+	for mode, refused := range map[os.FileMode]bool{0o600: false, 0o640: false, 0o644: true, 0o660: true} {
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
+		for name, read := range readers {
+			err := read()
+			if (err != nil) != refused || err != nil && (strings.Contains(err.Error(), "whsec_") || !strings.Contains(err.Error(), "chmod 600")) {
+				t.Errorf("%s of mode %#o: %v", name, mode, err)
+			}
+		}
+	}
+}

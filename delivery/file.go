@@ -1,0 +1,158 @@
+package delivery
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// File is a file that gets one line of JSON for each entry. What it holds is on the disk before the cursor moves.
+type File struct {
+	Path   string
+	Rotate int64 // octets from which on the file is put aside; 0: never. Whoever moves it away meanwhile (logrotate) is noticed.
+
+	file *os.File
+	size int64
+	last int64  // index of its last line; -1: none
+	line []byte // that line
+}
+
+// maxLine is more than the longest line: a leaf, its index and the rest.
+const maxLine = 32 << 10
+
+// Send appends lines and has them on the disk. What the file has already, after a crash, is not written again.
+func (f *File) Send(_ context.Context, entries []Entry) error {
+	if err := f.open(); err != nil {
+		return err
+	}
+	var lines bytes.Buffer
+	last, lastLine := f.last, f.line
+	for _, e := range entries {
+		line := e.line()
+		switch {
+		case e.Index < f.last:
+			continue
+		case e.Index == f.last:
+			if !bytes.Equal(line, f.line) {
+				return fmt.Errorf("%s holds entry %d of another log: move the file away", f.Path, e.Index)
+			}
+			continue
+		}
+		lines.Write(line)
+		lines.WriteByte('\n')
+		last, lastLine = e.Index, line
+	}
+	if f.last > entries[len(entries)-1].Index {
+		return fmt.Errorf("%s ends with entry %d, which was not delivered yet: it is of another log; move the file away", f.Path, f.last)
+	}
+	if _, err := f.file.Write(lines.Bytes()); err != nil {
+		return errors.Join(fmt.Errorf("writing to %s: %w", f.Path, err), f.Close()) // the next open cuts off what is torn
+	}
+	if err := f.file.Sync(); err != nil {
+		return errors.Join(fmt.Errorf("writing to %s: %w", f.Path, err), f.Close())
+	}
+	f.size, f.last, f.line = f.size+int64(lines.Len()), last, lastLine
+	if f.Rotate > 0 && f.size >= f.Rotate {
+		return f.putAside()
+	}
+	return nil
+}
+
+// open opens the file, unless it is open and still the one at its path. A torn last line, of a crash, is cut off.
+func (f *File) open() error {
+	if f.file != nil {
+		at, err := os.Stat(f.Path)
+		here, errHere := f.file.Stat()
+		if err == nil && errHere == nil && os.SameFile(at, here) {
+			return nil
+		}
+		if err := f.Close(); err != nil {
+			return fmt.Errorf("closing the file that was %s: %w", f.Path, err)
+		}
+	}
+	_, err := os.Stat(f.Path)
+	isNew := errors.Is(err, fs.ErrNotExist)
+	file, err := os.OpenFile(f.Path, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o640)
+	if err != nil {
+		return fmt.Errorf("opening a file for the audit log: %w", err)
+	}
+	f.file, f.last, f.line = file, -1, nil
+	if err := f.resume(); err != nil {
+		return errors.Join(err, f.Close())
+	}
+	if isNew {
+		return syncDir(f.Path)
+	}
+	return nil
+}
+
+// resume finds the last whole line.
+func (f *File) resume() error {
+	end, err := f.file.Seek(0, io.SeekEnd)
+	if err != nil {
+		return fmt.Errorf("reading %s: %w", f.Path, err)
+	}
+	from := max(0, end-2*maxLine)
+	tail := make([]byte, end-from)
+	if _, err := f.file.ReadAt(tail, from); err != nil {
+		return fmt.Errorf("reading %s: %w", f.Path, err)
+	}
+	whole := bytes.LastIndexByte(tail, '\n') + 1
+	if whole == 0 && end > maxLine {
+		return fmt.Errorf("%s does not hold lines: it is no file of the audit log", f.Path)
+	}
+	f.size = from + int64(whole)
+	if f.size < end {
+		if err := f.file.Truncate(f.size); err != nil {
+			return fmt.Errorf("cutting a torn line off %s: %w", f.Path, err)
+		}
+	}
+	if whole == 0 {
+		return nil
+	}
+	f.line = tail[bytes.LastIndexByte(tail[:whole-1], '\n')+1 : whole-1]
+	var last struct {
+		Index *int64 `json:"index"`
+	}
+	if err := json.Unmarshal(f.line, &last); err != nil || last.Index == nil {
+		return fmt.Errorf("the last line of %s is none of the audit log: move the file away", f.Path)
+	}
+	f.last = *last.Index
+	return nil
+}
+
+// putAside renames the file by the index of its last entry.
+func (f *File) putAside() error {
+	aside := fmt.Sprintf("%s.%012d", f.Path, f.last)
+	if _, err := os.Lstat(aside); err == nil {
+		return fmt.Errorf("putting %s aside: %s is there already", f.Path, aside)
+	}
+	if err := os.Rename(f.Path, aside); err != nil {
+		return fmt.Errorf("putting a file of the audit log aside: %w", err)
+	}
+	return errors.Join(syncDir(f.Path), f.Close())
+}
+
+func syncDir(path string) error {
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return fmt.Errorf("opening the directory of %s: %w", path, err)
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
+
+// Close closes the file, if it is open.
+func (f *File) Close() error {
+	if f.file == nil {
+		return nil
+	}
+	err := f.file.Close()
+	f.file = nil
+	return err
+}

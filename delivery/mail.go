@@ -1,0 +1,199 @@
+package delivery
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"maps"
+	"mime"
+	"mime/quotedprintable"
+	"net"
+	"net/smtp"
+	"slices"
+	"strings"
+	"time"
+)
+
+// The ways to protect mail on its way to the server.
+const (
+	MailSTARTTLS = "starttls" // RFC 3207; a server that does not offer it gets nothing
+	MailTLS      = "tls"      // from the first octet on (RFC 8314)
+	MailPlain    = "none"     // for a server on the same machine
+)
+
+// Mail sends each entry to people as one message (RFC 5322). A message that is sent again has the same Message-ID.
+type Mail struct {
+	Server   string // host:port
+	Security string
+	TLS      *tls.Config
+	Username string // empty: none is given
+	Password string
+	From     string
+	To       []string
+	About    string // where people look, such as the API's address; empty: nowhere
+}
+
+// Send sends a message for each entry.
+func (m *Mail) Send(ctx context.Context, entries []Entry) error {
+	client, done, err := m.connect(ctx)
+	if err != nil {
+		return fmt.Errorf("reaching the mail server: %w", err)
+	}
+	defer done()
+	for _, e := range entries {
+		if err := m.send(client, e); err != nil {
+			return fmt.Errorf("sending mail: %w", err)
+		}
+	}
+	_ = client.Quit() // the server has taken the messages; how it says goodbye matters to nobody
+	return nil
+}
+
+func (m *Mail) connect(ctx context.Context) (*smtp.Client, func(), error) {
+	var dialer net.Dialer
+	conn, err := dialer.DialContext(ctx, "tcp", m.Server)
+	if err != nil {
+		return nil, nil, err
+	}
+	if deadline, ok := ctx.Deadline(); ok {
+		err = conn.SetDeadline(deadline)
+	}
+	host, _, splitting := net.SplitHostPort(m.Server)
+	if err := errors.Join(err, splitting); err != nil {
+		return nil, nil, errors.Join(err, conn.Close())
+	}
+	config := m.TLS.Clone()
+	if config == nil {
+		config = &tls.Config{MinVersion: tls.VersionTLS12}
+	}
+	config.ServerName = host
+	if m.Security == MailTLS {
+		conn = tls.Client(conn, config)
+	}
+	client, err := smtp.NewClient(conn, host)
+	if err != nil {
+		return nil, nil, errors.Join(err, conn.Close())
+	}
+	done := func() { _ = client.Close() } // after Quit it is closed already
+	if m.Security == MailSTARTTLS {
+		if offered, _ := client.Extension("STARTTLS"); !offered {
+			done()
+			return nil, nil, errors.New("it does not offer STARTTLS, and nothing is sent without")
+		}
+		if err := client.StartTLS(config); err != nil {
+			done()
+			return nil, nil, err
+		}
+	}
+	if m.Username != "" {
+		if err := client.Auth(smtp.PlainAuth("", m.Username, m.Password, host)); err != nil {
+			done()
+			return nil, nil, errors.New("it does not accept the name and the password")
+		}
+	}
+	return client, done, nil
+}
+
+func (m *Mail) send(client *smtp.Client, e Entry) error {
+	message, err := m.message(e)
+	if err != nil {
+		return err
+	}
+	if err := client.Mail(m.From); err != nil {
+		return err
+	}
+	for _, to := range m.To {
+		if err := client.Rcpt(to); err != nil {
+			return err
+		}
+	}
+	body, err := client.Data()
+	if err != nil {
+		return err
+	}
+	if _, err := body.Write(message); err != nil {
+		return err
+	}
+	return body.Close()
+}
+
+// subjects say in words what happened.
+var subjects = map[string]string{
+	"request.waiting":     "a request waits for approval",
+	"request.approved":    "a request was approved by one person",
+	"request.rejected":    "a request was rejected",
+	"request.expired":     "a request expired undecided",
+	"request.expiring":    "a request is about to expire",
+	"request.refused":     "the policies refused a request",
+	"revocation.ordered":  "certificates are to be revoked",
+	"revocation.approved": "a revocation was approved",
+	"revocation.rejected": "a revocation was rejected",
+	"policy.proposed":     "other policies are proposed",
+	"policy.approved":     "proposed policies were approved by one person",
+	"policy.rejected":     "proposed policies were rejected",
+	"policy.activated":    "other policies rule",
+	"order.placed":        "an order waits for approval",
+	"order.approved":      "an order was approved by one person",
+	"order.rejected":      "an order was rejected",
+	"order.used":          "an order is carried out",
+}
+
+// look says which command shows more, by the name under which the event has the identifier.
+var look = map[string]string{
+	"request":  "chancery requests %s",
+	"job":      "chancery revocation show %s",
+	"proposal": "chancery policy history    (proposal %s)",
+	"order":    "chancery order show %s",
+}
+
+func (m *Mail) message(e Entry) ([]byte, error) {
+	subject := "Chancery: " + string(e.Event.Kind)
+	if words, known := subjects[string(e.Event.Kind)]; known {
+		subject = "Chancery: " + words
+	}
+	domain := m.From[strings.LastIndexByte(m.From, '@')+1:]
+	var b bytes.Buffer
+	for _, header := range []struct{ name, value string }{
+		{"From", m.From},
+		{"To", strings.Join(m.To, ", ")},
+		{"Subject", mime.QEncoding.Encode("utf-8", subject)},
+		{"Date", e.Event.Time.UTC().Format(time.RFC1123Z)},
+		{"Message-ID", "<" + e.Event.ID + "@" + domain + ">"},
+		{"Auto-Submitted", "auto-generated"}, // RFC 3834: nobody's absence notice answers it
+		{"MIME-Version", "1.0"},
+		{"Content-Type", "text/plain; charset=utf-8"},
+		{"Content-Transfer-Encoding", "quoted-printable"},
+	} {
+		if strings.ContainsAny(header.value, "\r\n") {
+			return nil, fmt.Errorf("the header %s has a line end in it", header.name)
+		}
+		fmt.Fprintf(&b, "%s: %s\r\n", header.name, header.value)
+	}
+	b.WriteString("\r\n")
+	body := quotedprintable.NewWriter(&b)
+	fmt.Fprintf(body, "%s\n\n%-12s %s\n", strings.TrimPrefix(subject, "Chancery: "), "at", e.Event.Time.UTC().Format(time.RFC3339))
+	fmt.Fprintf(body, "%-12s %s\n", "event", e.Event.ID)
+	if e.Event.Namespace != "" {
+		fmt.Fprintf(body, "%-12s %s\n", "namespace", e.Event.Namespace)
+	}
+	for _, name := range slices.Sorted(maps.Keys(e.Event.Data)) {
+		fmt.Fprintf(body, "%-12s %s\n", name, e.Event.Data[name])
+	}
+	for _, name := range slices.Sorted(maps.Keys(look)) {
+		if id := e.Event.Data[name]; id != "" {
+			fmt.Fprintf(body, "\nTo look:    "+look[name]+"\n", id)
+		}
+	}
+	if m.About != "" {
+		fmt.Fprintf(body, "At:         %s\n", m.About)
+	}
+	if err := body.Close(); err != nil {
+		return nil, err
+	}
+	return b.Bytes(), nil
+}
+
+// Close does nothing: connections last no longer than a message.
+func (m *Mail) Close() error { return nil }

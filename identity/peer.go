@@ -1,0 +1,113 @@
+package identity
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"os/user"
+	"strconv"
+	"strings"
+	"sync"
+	"unicode"
+
+	"github.com/chancery-ca/chancery/access"
+)
+
+// HeaderEmergency is the header by which a local caller breaks the glass. It holds why.
+const HeaderEmergency = "Chancery-Emergency"
+
+const maxReason = 500 // octets
+
+type peerKey struct{}
+
+// peer is the process at the other end of a Unix socket, as the kernel noted it when the connection was made.
+type peer struct {
+	uid, gid uint32
+	err      error // instead: the kernel did not say
+
+	once  sync.Once
+	name  string
+	facts map[string][]string
+}
+
+// PeerContext is for http.Server.ConnContext of a Unix socket's listener: it has Peers know who is at the other end.
+func PeerContext(ctx context.Context, conn net.Conn) context.Context {
+	unix, isUnix := conn.(*net.UnixConn)
+	if !isUnix {
+		return ctx
+	}
+	p := &peer{}
+	p.uid, p.gid, p.err = credentials(unix)
+	return context.WithValue(ctx, peerKey{}, p)
+}
+
+// IsLocal tells whether a request came over a Unix socket of this machine.
+func IsLocal(r *http.Request) bool { return r.Context().Value(peerKey{}) != nil }
+
+// Peers knows the local callers of a Unix socket by their user and groups.
+type Peers struct {
+	Rules access.Rules
+}
+
+// Authenticate finds who calls by the user that the process at the other end runs as.
+func (p Peers) Authenticate(r *http.Request) (access.Actor, bool, error) {
+	at, isLocal := r.Context().Value(peerKey{}).(*peer)
+	if !isLocal {
+		return access.Actor{}, false, nil
+	}
+	if at.err != nil {
+		return access.Actor{}, false, &access.Unauthenticated{Detail: "who calls is unknown", Cause: at.err}
+	}
+	reason, err := emergency(r)
+	if err != nil {
+		return access.Actor{}, false, err
+	}
+	at.once.Do(at.look)
+	actor, ok := p.Rules.Identify(access.Evidence{Means: access.ByPeer, Subject: at.name, Name: at.name, Facts: at.facts, Emergency: reason})
+	if !ok {
+		detail := "no rule of the configuration lets your user in here"
+		if reason != "" {
+			detail = "no rule of the configuration lets your user break the glass"
+		}
+		return access.Actor{}, false, &access.Unauthenticated{Detail: detail, Shown: true}
+	}
+	return actor, true, nil
+}
+
+// emergency reads why the glass is broken; empty: it is not.
+func emergency(r *http.Request) (string, error) {
+	values := r.Header.Values(HeaderEmergency)
+	if len(values) == 0 {
+		return "", nil
+	}
+	reason := strings.TrimSpace(values[0])
+	if len(values) > 1 || reason == "" || len(reason) > maxReason || strings.ContainsFunc(reason, func(c rune) bool { return !unicode.IsPrint(c) }) {
+		return "", &access.Unauthenticated{Detail: "say in " + HeaderEmergency + " in one line why the glass is broken"}
+	}
+	return reason, nil
+}
+
+// look finds the names of the user and its groups, once for a connection. A user without a name is known by its number.
+func (p *peer) look() {
+	uid, gid := strconv.FormatUint(uint64(p.uid), 10), strconv.FormatUint(uint64(p.gid), 10)
+	p.name, p.facts = "uid-"+uid, map[string][]string{"uid": {uid}, "gid": {gid}}
+	u, err := user.LookupId(uid)
+	if err != nil {
+		return
+	}
+	p.name, p.facts["user"] = u.Username, []string{u.Username}
+	gids := []string{gid}
+	if others, err := u.GroupIds(); err == nil {
+		for _, g := range others {
+			if g != gid {
+				gids = append(gids, g)
+			}
+		}
+	}
+	p.facts["gid"] = gids
+	for _, g := range gids {
+		if group, err := user.LookupGroupId(g); err == nil {
+			p.facts["group"] = append(p.facts["group"], group.Name)
+		}
+	}
+}

@@ -1,0 +1,236 @@
+package oidc
+
+import (
+	"context"
+	"crypto"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	gooidc "github.com/coreos/go-oidc/v3/oidc"
+	jose "github.com/go-jose/go-jose/v4"
+
+	"github.com/chancery-ca/chancery/access"
+)
+
+// refuse says why a token is not good. Whoever holds a token can read it, so that the reason tells nothing new.
+func refuse(format string, args ...any) error {
+	return &access.Unauthenticated{
+		Detail: "the token is not good: " + fmt.Sprintf(format, args...), Challenge: `Bearer realm="chancery", error="invalid_token"`, Shown: true,
+	}
+}
+
+// claims are those that are judged here (RFC 7519, section 4.1).
+type claims struct {
+	Issuer    string   `json:"iss"`
+	Subject   string   `json:"sub"`
+	Audience  audience `json:"aud"`
+	Expires   *seconds `json:"exp"`
+	NotBefore *seconds `json:"nbf"`
+	IssuedAt  *seconds `json:"iat"`
+	Nonce     string   `json:"nonce"`
+	Party     string   `json:"azp"`
+}
+
+// audience is one text or several.
+type audience []string
+
+// UnmarshalJSON reads both forms.
+func (a *audience) UnmarshalJSON(text []byte) error {
+	var one string
+	if json.Unmarshal(text, &one) == nil {
+		*a = audience{one}
+		return nil
+	}
+	return json.Unmarshal(text, (*[]string)(a))
+}
+
+// seconds is a NumericDate (RFC 7519, section 2).
+type seconds time.Time
+
+// UnmarshalJSON reads whole seconds and fractions.
+func (s *seconds) UnmarshalJSON(text []byte) error {
+	n, err := strconv.ParseFloat(string(text), 64)
+	if err != nil || n < 0 || n > 1<<40 {
+		return errors.New("a time is none")
+	}
+	*s = seconds(time.Unix(int64(n), 0))
+	return nil
+}
+
+// bearerTypes are the types of tokens that may come as bearer tokens: access tokens (RFC 9068) and ID tokens. A token of another kind that
+// the same issuer signs, such as a logout token, must not pass for one (RFC 8725, section 3.11).
+var bearerTypes = []string{"", "jwt", "at+jwt", "application/at+jwt"}
+
+// Authenticate takes a JSON Web Token from the Authorization header. found is false when there is none. The error is
+// *access.Unauthenticated, or wraps ErrUnavailable.
+func (ps *Providers) Authenticate(r *http.Request) (actor access.Actor, found bool, err error) {
+	values := r.Header.Values("Authorization")
+	if len(values) != 1 {
+		return access.Actor{}, false, nil
+	}
+	scheme, token, _ := strings.Cut(values[0], " ")
+	token = strings.TrimSpace(token)
+	if !strings.EqualFold(scheme, "Bearer") || strings.Count(token, ".") != 2 {
+		return access.Actor{}, false, nil
+	}
+	actor, err = ps.Bearer(r.Context(), token)
+	return actor, err == nil, err
+}
+
+// Bearer finds out whose a bearer token is. The error is *access.Unauthenticated, or wraps ErrUnavailable.
+func (ps *Providers) Bearer(ctx context.Context, token string) (access.Actor, error) {
+	p, err := ps.issuerOf(token)
+	if err != nil {
+		return access.Actor{}, err
+	}
+	facts, err := p.verify(ctx, token, bearerTypes, func(c claims) error {
+		if !slices.ContainsFunc(c.Audience, func(a string) bool { return slices.Contains(p.issuer.Audiences, a) }) {
+			return refuse("it is meant for another audience")
+		}
+		return nil
+	})
+	if err != nil {
+		return access.Actor{}, err
+	}
+	return ps.actor(facts)
+}
+
+// issuerOf finds the provider that a token says it is of. Nothing about the token is believed yet.
+func (ps *Providers) issuerOf(token string) (*provider, error) {
+	if len(token) > maxToken {
+		return nil, refuse("it is too long")
+	}
+	all := make([]jose.SignatureAlgorithm, len(known))
+	for i, name := range known {
+		all[i] = jose.SignatureAlgorithm(name)
+	}
+	jws, err := jose.ParseSignedCompact(token, all)
+	if err != nil {
+		return nil, refuse("it is not a JSON Web Token with a signature by a public key")
+	}
+	var c claims
+	if json.Unmarshal(jws.UnsafePayloadWithoutVerification(), &c) != nil {
+		return nil, refuse("its claims cannot be read")
+	}
+	p := ps.byURL[c.Issuer]
+	if p == nil {
+		return nil, refuse("its issuer is none that this service trusts")
+	}
+	return p, nil
+}
+
+// verify checks a token's signature, issuer and time, and then what else the caller asks of its claims. It returns all of them.
+func (p *provider) verify(ctx context.Context, token string, types []string, accept func(claims) error) (map[string][]string, error) {
+	if len(token) > maxToken {
+		return nil, refuse("it is too long")
+	}
+	allowed := make([]jose.SignatureAlgorithm, len(p.issuer.Algorithms))
+	for i, name := range p.issuer.Algorithms {
+		allowed[i] = jose.SignatureAlgorithm(name)
+	}
+	jws, err := jose.ParseSignedCompact(token, allowed)
+	if err != nil {
+		return nil, refuse("its signature is none of %s", strings.Join(p.issuer.Algorithms, ", "))
+	}
+	header := jws.Signatures[0].Header
+	kind, _ := header.ExtraHeaders[jose.HeaderType].(string)
+	if !slices.Contains(types, strings.ToLower(kind)) {
+		return nil, refuse("a token of the type %q has no place here", kind)
+	}
+	key, err := p.key(ctx, header.KeyID)
+	if errors.Is(err, errUnknownKey) {
+		return nil, refuse("its issuer has no such key")
+	}
+	if err != nil {
+		return nil, err
+	}
+	if key.Algorithm != "" && key.Algorithm != header.Algorithm {
+		return nil, refuse("its key is not for %s", header.Algorithm)
+	}
+	verifier := gooidc.NewVerifier(p.issuer.URL, &gooidc.StaticKeySet{PublicKeys: []crypto.PublicKey{key.Key}}, &gooidc.Config{
+		SupportedSigningAlgs: p.issuer.Algorithms, SkipClientIDCheck: true, SkipExpiryCheck: true, // both are judged below
+	})
+	verified, err := verifier.Verify(ctx, token)
+	if err != nil {
+		return nil, refuse("its signature does not verify, or its issuer is another")
+	}
+	var c claims
+	var all map[string]any
+	if err := errors.Join(verified.Claims(&c), verified.Claims(&all)); err != nil {
+		return nil, refuse("its claims cannot be read")
+	}
+	if err := p.inTime(c); err != nil {
+		return nil, err
+	}
+	if c.Subject == "" || len(c.Subject) > 255 {
+		return nil, refuse("it names no subject")
+	}
+	if err := accept(c); err != nil {
+		return nil, err
+	}
+	return flatten(all), nil
+}
+
+// inTime judges exp, which must be there, nbf and iat.
+func (p *provider) inTime(c claims) error {
+	now := p.now()
+	switch {
+	case c.Expires == nil:
+		return refuse("it has no end")
+	case !now.Before(time.Time(*c.Expires).Add(Leeway)):
+		return refuse("it has expired")
+	case c.NotBefore != nil && now.Before(time.Time(*c.NotBefore).Add(-Leeway)), c.IssuedAt != nil && now.Before(time.Time(*c.IssuedAt).Add(-Leeway)):
+		return refuse("it is not valid yet")
+	}
+	return nil
+}
+
+const (
+	maxDepth  = 4    // of objects in objects
+	maxValues = 1000 // of all claims together
+)
+
+// flatten writes claims as lists of texts, by the path of each. What is deeper or more than the limits is left out: a rule that asks for
+// it finds nothing, and allows nothing.
+func flatten(all map[string]any) map[string][]string {
+	flat, left := map[string][]string{}, maxValues
+	var walk func(name string, value any, depth int)
+	walk = func(name string, value any, depth int) {
+		if left == 0 || depth > maxDepth {
+			return
+		}
+		switch v := value.(type) {
+		case string:
+			flat[name] = append(flat[name], v)
+			left--
+		case bool:
+			flat[name] = append(flat[name], strconv.FormatBool(v))
+			left--
+		case float64:
+			flat[name] = append(flat[name], strconv.FormatFloat(v, 'f', -1, 64))
+			left--
+		case []any:
+			for _, one := range v {
+				if _, isList := one.([]any); !isList {
+					walk(name, one, depth+1)
+				}
+			}
+		case map[string]any:
+			for inner, one := range v {
+				if _, taken := all[name+"."+inner]; !taken { // a claim of that very name is another thing
+					walk(name+"."+inner, one, depth+1)
+				}
+			}
+		}
+	}
+	for name, value := range all {
+		walk(name, value, 1)
+	}
+	return flat
+}

@@ -1,0 +1,75 @@
+package reconcile
+
+import (
+	"encoding/binary"
+	"time"
+)
+
+// signatureTag comes after every source's, so that of one digest the records come first.
+const signatureTag = 0x80
+
+// The sorted form: the digest, a tag, and the rest. Only this process reads it.
+
+func (r Record) append(b []byte) []byte {
+	b = append(append(b, r.Digest[:]...), byte(r.Source))
+	b = binary.AppendVarint(b, r.At.UnixNano())
+	return appendText(b, r.Subject)
+}
+
+func (s Signature) append(b []byte) []byte {
+	b = append(append(b, s.Digest[:]...), signatureTag)
+	b = binary.BigEndian.AppendUint32(b, uint32(s.Journal))
+	b = binary.BigEndian.AppendUint64(b, s.Entry) // in this order: what was signed twice was first signed there
+	b = binary.AppendVarint(b, s.At.UnixNano())
+	old := byte(0)
+	if s.Old {
+		old = 1
+	}
+	b = append(b, old)
+	return appendText(appendText(appendText(appendText(b, s.Key), s.Kind), s.Detail), s.Status)
+}
+
+func appendText(b []byte, text string) []byte {
+	return append(binary.AppendUvarint(b, uint64(len(text))), text...)
+}
+
+// line is a sorted record that is read again.
+type line struct{ rest []byte }
+
+func (l *line) digest() (d [32]byte) {
+	l.rest = l.rest[copy(d[:], l.rest):]
+	return d
+}
+
+func (l *line) octet() byte {
+	b := l.rest[0]
+	l.rest = l.rest[1:]
+	return b
+}
+
+func (l *line) time() time.Time {
+	nano, n := binary.Varint(l.rest)
+	l.rest = l.rest[n:]
+	return time.Unix(0, nano).UTC()
+}
+
+func (l *line) text() string {
+	size, n := binary.Uvarint(l.rest)
+	text := string(l.rest[n : n+int(size)])
+	l.rest = l.rest[n+int(size):]
+	return text
+}
+
+// record reads what follows the tag of a source.
+func (l *line) record(digest [32]byte, source Source) Record {
+	return Record{Digest: digest, Source: source, At: l.time(), Subject: l.text()}
+}
+
+// signature reads what follows signatureTag.
+func (l *line) signature(digest [32]byte) Signature {
+	s := Signature{Digest: digest, Journal: int(binary.BigEndian.Uint32(l.rest)), Entry: binary.BigEndian.Uint64(l.rest[4:])}
+	l.rest = l.rest[12:]
+	s.At, s.Old = l.time(), l.octet() == 1
+	s.Key, s.Kind, s.Detail, s.Status = l.text(), l.text(), l.text(), l.text()
+	return s
+}

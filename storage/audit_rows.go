@@ -1,0 +1,295 @@
+package storage
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/chancery-ca/chancery/audit"
+)
+
+// rowsPage is how many rows are held against their events at once.
+const rowsPage = 2000
+
+const (
+	selectWaitingLots = `
+	SELECT ids::text[], written_at FROM audit_unsequenced WHERE written_at < clock_timestamp() - $1::interval ORDER BY lot LIMIT 1000`
+
+	// selectOutsideLog are leaves that are neither in the log nor on their way to it. The snapshot is one: none can be on the way between them.
+	selectOutsideLog = `
+	WITH page AS (SELECT id, kind FROM audit_leaves WHERE id > $1 ORDER BY id LIMIT $2)
+	SELECT id, kind, NOT EXISTS (SELECT FROM audit_sequence AS s WHERE s.id = page.id)
+		AND NOT EXISTS (SELECT FROM audit_unsequenced AS u WHERE page.id = ANY (u.ids))
+		AND NOT EXISTS (SELECT FROM audit_backlog AS b WHERE page.id > b.after AND page.id <= b.until)
+	FROM page ORDER BY id`
+
+	selectPrivateRows = `
+	SELECT p.event_id::text, p.field, encode(p.salt, 'hex'), p.value, coalesce(s.index, -1), l.leaf
+	FROM (
+		SELECT event_id, field, salt, value FROM audit_private WHERE (event_id, field) > ($1::text::uuid, $2) ORDER BY event_id, field LIMIT $3
+	) AS p LEFT JOIN audit_leaves AS l ON l.id = p.event_id LEFT JOIN audit_sequence AS s ON s.id = p.event_id
+	ORDER BY p.event_id, p.field`
+
+	selectCertificateRows = `
+	SELECT c.serial, c.issuer, c.kind, sha256(c.der), c.event_id::text, coalesce(s.index, -1), l.leaf
+	FROM (
+		SELECT serial, issuer, kind, der, event_id FROM certificates WHERE (serial, issuer, kind) > ($1, $2, $3) ORDER BY serial, issuer, kind LIMIT $4
+	) AS c LEFT JOIN audit_leaves AS l ON l.id = c.event_id LEFT JOIN audit_sequence AS s ON s.id = c.event_id
+	ORDER BY c.serial, c.issuer, c.kind`
+
+	selectRevocationRows = `
+	SELECT r.issuer, r.serial, r.sequence, r.event_id::text, coalesce(s.index, -1), l.leaf
+	FROM (
+		SELECT issuer, serial, sequence, event_id FROM revocations WHERE (issuer, serial, sequence) > ($1, $2, $3) ORDER BY issuer, serial, sequence LIMIT $4
+	) AS r LEFT JOIN audit_leaves AS l ON l.id = r.event_id LEFT JOIN audit_sequence AS s ON s.id = r.event_id
+	ORDER BY r.issuer, r.serial, r.sequence`
+
+	selectEventsOfRows = `
+	SELECT s.index, l.leaf FROM audit_sequence AS s JOIN audit_leaves AS l ON l.id = s.id
+	WHERE s.index >= $1 AND s.index < $2 AND l.kind IN ('certificate.issued', 'certificate.revoked', 'certificate.released', 'certificate.orphaned')
+	ORDER BY s.index`
+
+	// selectRecorded tells of each event whether its row is there, or in an archive.
+	selectRecorded = `
+	SELECT CASE WHEN e.kind = 'certificate.issued'
+		THEN EXISTS (SELECT FROM certificates AS c WHERE c.serial = e.serial AND c.issuer = e.issuer AND c.event_id = e.id)
+			OR EXISTS (SELECT FROM archives AS a WHERE e.serial >= a.serials_from AND e.serial < a.serials_until)
+		ELSE EXISTS (SELECT FROM revocations AS r WHERE r.serial = e.serial AND r.issuer = e.issuer AND r.event_id = e.id)
+			OR EXISTS (SELECT FROM archives AS a WHERE e.serial >= a.serials_from AND e.serial < a.serials_until)
+			OR EXISTS (SELECT FROM orphans AS o WHERE o.serial = e.serial AND o.issuer = e.issuer AND o.event_id = e.id)
+	END
+	FROM unnest($1::text[]::uuid[], $2::text[], $3::text[], $4::bytea[]) WITH ORDINALITY AS e (id, kind, issuer, serial, place) ORDER BY e.place`
+)
+
+// Waiting tells of events that have had no place in the log for longer than they should, by the database's clock.
+func (h *History) Waiting(ctx context.Context, longerThan time.Duration) (found []audit.Finding, err error) {
+	rows, err := h.pool.Query(ctx, selectWaitingLots, longerThan)
+	if err != nil {
+		return nil, describeHistory("looking for events that wait", err)
+	}
+	var ids []string
+	var since time.Time
+	_, err = pgx.ForEachRow(rows, []any{&ids, &since}, func() error {
+		for _, id := range ids {
+			found = append(found, audit.Finding{Kind: audit.Unsequenced, Index: -1, What: fmt.Sprintf(
+				"event %s was recorded at %s and has no place in the log", id, since.UTC().Format(time.RFC3339))})
+		}
+		return nil
+	})
+	return found, describeHistory("looking for events that wait", err)
+}
+
+// HoldRows holds the rows of certificates and revocations against their events, both ways, and looks for leaves that the log does not have.
+// What it finds it gives to found; done is told how many rows and events have been looked at, and may be nil.
+func (h *History) HoldRows(ctx context.Context, found func(audit.Finding), done func(int64)) error {
+	r := rowsCheck{h: h, found: found, done: done}
+	for _, step := range []struct {
+		doing string
+		run   func(context.Context) error
+	}{
+		{"looking for leaves outside the log", r.leaves},
+		{"holding private texts against their digests", r.private},
+		{"holding certificates against their events", r.certificates},
+		{"holding revocations against their events", r.revocations},
+		{"holding events against their rows", r.events},
+	} {
+		if err := step.run(ctx); err != nil {
+			return describeHistory(step.doing, err)
+		}
+	}
+	return nil
+}
+
+type rowsCheck struct {
+	h     *History
+	found func(audit.Finding)
+	done  func(int64)
+	seen  int64
+}
+
+func (r *rowsCheck) saw(n int) {
+	if r.seen += int64(n); r.done != nil {
+		r.done(r.seen)
+	}
+}
+
+func (r *rowsCheck) tell(kind audit.Fault, index int64, format string, args ...any) {
+	r.found(audit.Finding{Kind: kind, Index: index, Until: index + 1, What: fmt.Sprintf(format, args...)})
+}
+
+func (r *rowsCheck) leaves(ctx context.Context) error {
+	for after := [16]byte{}; ; {
+		rows, err := r.h.pool.Query(ctx, selectOutsideLog, after, rowsPage)
+		if err != nil {
+			return err
+		}
+		var kind string
+		var outside bool
+		n := 0
+		if _, err := pgx.ForEachRow(rows, []any{&after, &kind, &outside}, func() error {
+			if n++; outside {
+				r.tell(audit.Unsequenced, -1, "the event %s, %s, is neither in the log nor on its way to it", uuidText(after[:]), kind)
+			}
+			return nil
+		}); err != nil {
+			return err
+		}
+		if r.saw(n); n < rowsPage {
+			return nil
+		}
+	}
+}
+
+func (r *rowsCheck) private(ctx context.Context) error {
+	event, field := "00000000-0000-0000-0000-000000000000", ""
+	var salt, value string
+	var leaf []byte
+	var index int64
+	for {
+		rows, err := r.h.pool.Query(ctx, selectPrivateRows, event, field, rowsPage)
+		if err != nil {
+			return err
+		}
+		n := 0
+		if _, err := pgx.ForEachRow(rows, []any{&event, &field, &salt, &value, &index, &leaf}, func() error {
+			n++
+			e, err := audit.Parse(leaf)
+			if err != nil && leaf != nil {
+				return nil // told by the verification of the log
+			}
+			if !(privateText{field, salt, value}).in(e) {
+				r.tell(audit.Mislabelled, index, "the text kept as %s of the event %s is not the one that was logged", field, event)
+			}
+			return nil
+		}); err != nil {
+			return err
+		}
+		if r.saw(n); n < rowsPage {
+			return nil
+		}
+	}
+}
+
+func (r *rowsCheck) certificates(ctx context.Context) error {
+	var serial, digest, leaf []byte
+	var issuer, kind, event string
+	var index int64
+	for {
+		rows, err := r.h.pool.Query(ctx, selectCertificateRows, append([]byte{}, serial...), issuer, kind, rowsPage)
+		if err != nil {
+			return err
+		}
+		n := 0
+		if _, err := pgx.ForEachRow(rows, []any{&serial, &issuer, &kind, &digest, &event, &index, &leaf}, func() error {
+			n++
+			r.hold(fmt.Sprintf("the %s certificate %x of %s", kind, serial, issuer), event, index, leaf, []audit.Kind{audit.CertificateIssued}, map[string]string{
+				"issuer": issuer, "serial": hex.EncodeToString(serial), "kind": kind, "certificate_sha256": hex.EncodeToString(digest),
+			})
+			return nil
+		}); err != nil {
+			return err
+		}
+		if r.saw(n); n < rowsPage {
+			return nil
+		}
+	}
+}
+
+func (r *rowsCheck) revocations(ctx context.Context) error {
+	var serial, leaf []byte
+	var issuer, event string
+	var sequence int
+	var index int64
+	kinds := []audit.Kind{audit.CertificateRevoked, audit.CertificateReleased, audit.CertificateOrphaned}
+	for {
+		rows, err := r.h.pool.Query(ctx, selectRevocationRows, issuer, append([]byte{}, serial...), sequence, rowsPage)
+		if err != nil {
+			return err
+		}
+		n := 0
+		if _, err := pgx.ForEachRow(rows, []any{&issuer, &serial, &sequence, &event, &index, &leaf}, func() error {
+			n++
+			r.hold(fmt.Sprintf("the revocation %d of %x of %s", sequence, serial, issuer), event, index, leaf, kinds, map[string]string{
+				"issuer": issuer, "serial": hex.EncodeToString(serial),
+			})
+			return nil
+		}); err != nil {
+			return err
+		}
+		if r.saw(n); n < rowsPage {
+			return nil
+		}
+	}
+}
+
+// hold holds a row against the event that it names.
+func (r *rowsCheck) hold(row, event string, index int64, leaf []byte, kinds []audit.Kind, want map[string]string) {
+	if leaf == nil {
+		r.tell(audit.Unlogged, index, "%s names the event %s, and there is none", row, event)
+		return
+	}
+	e, err := audit.Parse(leaf)
+	if err != nil {
+		return // told by the verification of the log
+	}
+	if !slices.Contains(kinds, e.Kind) || e.ID != event {
+		r.tell(audit.Unlogged, index, "%s names the event %s, which is %s %s", row, event, e.Kind, e.ID)
+		return
+	}
+	for field, value := range want {
+		if e.Data[field] != value {
+			r.tell(audit.Unlogged, index, "%s has the %s %q, and its event says %q", row, field, value, e.Data[field])
+			return
+		}
+	}
+}
+
+// events holds events against their rows.
+func (r *rowsCheck) events(ctx context.Context) error {
+	for from := int64(0); from < r.h.size; from += audit.BatchSize {
+		rows, err := r.h.pool.Query(ctx, selectEventsOfRows, from, min(from+audit.BatchSize, r.h.size))
+		if err != nil {
+			return err
+		}
+		var index int64
+		var leaf []byte
+		var indexes []int64
+		var ids, kinds, issuers []string
+		var serials [][]byte
+		if _, err := pgx.ForEachRow(rows, []any{&index, &leaf}, func() error {
+			e, err := audit.Parse(bytes.Clone(leaf))
+			if err != nil {
+				return nil // told by the verification of the log
+			}
+			serial, err := hex.DecodeString(e.Data["serial"])
+			if err != nil {
+				serial = []byte{}
+			}
+			indexes, ids, kinds = append(indexes, index), append(ids, e.ID), append(kinds, string(e.Kind))
+			issuers, serials = append(issuers, e.Data["issuer"]), append(serials, serial)
+			return nil
+		}); err != nil {
+			return err
+		}
+		found, err := r.h.pool.Query(ctx, selectRecorded, ids, kinds, issuers, serials)
+		if err != nil {
+			return err
+		}
+		recorded, err := pgx.CollectRows(found, pgx.RowTo[bool])
+		if err != nil {
+			return err
+		}
+		for i, yes := range recorded {
+			if !yes {
+				r.tell(audit.Unrecorded, indexes[i], "the event %s, %s, speaks of %x of %s, and the database has no such row", ids[i], kinds[i], serials[i], issuers[i])
+			}
+		}
+		r.saw(len(recorded))
+	}
+	return nil
+}

@@ -1,0 +1,127 @@
+package web
+
+import (
+	"bufio"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/chancery-ca/chancery/access"
+)
+
+// dialled is a connection whose reads end in time.
+func dialled(t *testing.T, address string) net.Conn {
+	t.Helper()
+	c, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	if err := c.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// TestSlowHeaders: who says a header octet by octet is cut off, whatever it sends meanwhile (slowloris).
+func TestSlowHeaders(t *testing.T) {
+	s := newSurface(t)
+	server := httptest.NewUnstartedServer(s.API())
+	server.Config = NewHTTPServer(s.API(), slog.New(slog.DiscardHandler))
+	server.Config.ReadHeaderTimeout = 300 * time.Millisecond
+	server.Start()
+	t.Cleanup(server.Close)
+	c := dialled(t, server.Listener.Addr().String())
+	fmt.Fprint(c, "GET /api/v1/profiles HTTP/1.1\r\nHost: x\r\n")
+	ended := make(chan error, 1)
+	go func() { _, err := io.Copy(io.Discard, c); ended <- err }()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for n := 0; ; n++ {
+		select {
+		case err := <-ended:
+			if errors.Is(err, syscall.ETIMEDOUT) || err != nil && !errors.Is(err, syscall.ECONNRESET) {
+				t.Errorf("it was not cut off: %v", err)
+			}
+			return
+		case <-tick.C:
+			_, _ = fmt.Fprintf(c, "X-%d: y\r\n", n)
+		}
+	}
+}
+
+// TestHugeHeaders: one that is larger than any of ours is refused before it is read.
+func TestHugeHeaders(t *testing.T) {
+	s := newSurface(t)
+	server := s.serve(t, 10*time.Second)
+	for size, want := range map[int]int{maxHeaderBytes / 2: http.StatusOK, 2 * maxHeaderBytes: http.StatusRequestHeaderFieldsTooLarge} {
+		c := dialled(t, server.Listener.Addr().String())
+		go func() {
+			_, _ = fmt.Fprintf(c, "GET /api/v1/profiles HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nX-Large: %s\r\n\r\n",
+				s.tokens[access.Auditor], strings.Repeat("x", size))
+		}()
+		answer, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _ = answer.Body.Close(); answer.StatusCode != want {
+			t.Errorf("a header of %d octets is answered with %d, want %d", size, answer.StatusCode, want)
+		}
+	}
+}
+
+// TestTooManyConnections: what is over the limit is closed, what is under it is served, and a place that is left is free again.
+func TestTooManyConnections(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	limited := LimitConnections(l, 2)
+	t.Cleanup(func() { _ = limited.Close() })
+	accepted := make(chan net.Conn, 16)
+	go func() {
+		defer close(accepted)
+		for {
+			c, err := limited.Accept()
+			if err != nil {
+				return
+			}
+			accepted <- c
+		}
+	}()
+	dialled(t, l.Addr().String())
+	first := <-accepted
+	dialled(t, l.Addr().String())
+	second := <-accepted
+	third := dialled(t, l.Addr().String())
+	if _, err := third.Read(make([]byte, 1)); err == nil || errors.Is(err, syscall.ETIMEDOUT) {
+		t.Errorf("the third of two was kept: %v", err)
+	}
+	for range 2 { // closing twice gives back one place
+		_ = first.Close()
+	}
+	dialled(t, l.Addr().String())
+	fourth := <-accepted
+	last := dialled(t, l.Addr().String())
+	if _, err := last.Read(make([]byte, 1)); err == nil {
+		t.Error("closing twice gave back two places")
+	}
+	_, _ = second.Close(), fourth.Close()
+}
+
+// TestOldTLSIsRefused: TLS 1.3 alone.
+func TestOldTLSIsRefused(t *testing.T) {
+	c := TLSConfig(func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return nil, errors.New("none") })
+	if c.MinVersion != tls.VersionTLS13 || !c.SessionTicketsDisabled {
+		t.Errorf("%+v", c)
+	}
+}
