@@ -1,14 +1,17 @@
 package main
 
 import (
+	"io/fs"
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/chancery-ca/chancery/ceremony"
+	"github.com/chancery-ca/chancery/migrations"
 	"github.com/chancery-ca/chancery/strictyaml"
 )
 
@@ -208,6 +211,30 @@ func TestComposeAgreesWithServe(t *testing.T) {
 	}
 	if len(plan.Logs) != 1 || plan.Logs[0].Origin != cfg.Audit.Origin || cfg.Audit.Key.PublicKey != "/srv/chancery/"+plan.Logs[0].Name+".key.pem" {
 		t.Errorf("the log %s is configured, and the ceremony makes %+v", cfg.Audit.Origin, plan.Logs)
+	}
+}
+
+// TestComposeMakesTheRolesOfTheMigrations: the owner of the database, as deploy/postgres-init.sh makes it, cannot make roles.
+func TestComposeMakesTheRolesOfTheMigrations(t *testing.T) {
+	cluster := string(read(t, "../../deploy/postgres-init.sh"))
+	files, err := fs.Glob(migrations.FS, "*.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	roles := 0
+	for _, file := range files {
+		sql, err := fs.ReadFile(migrations.FS, file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, line := range regexp.MustCompile(`CREATE ROLE \w+ NOLOGIN`).FindAllString(string(sql), -1) {
+			if roles++; !strings.Contains(cluster, line) {
+				t.Errorf("%s: %s, and deploy/postgres-init.sh does not", file, line)
+			}
+		}
+	}
+	if roles == 0 {
+		t.Error("no migration makes a role: the test asks wrongly")
 	}
 }
 
