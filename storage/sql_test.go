@@ -23,6 +23,7 @@ var assembled = map[string]string{
 	`strings.Replace(status, "$now", "?", 1)`:                                         "status is one of statusConditions",
 	`b.id + " < ?::text::uuid"`:                                                       "the id of byID is a constant at each use",
 	`b.namespace + " = ?"`:                                                            "the namespace of byID is a constant at each use",
+	`fmt.Fprintf(&sql, "%s1 OFFSET %d", listOrder, reach - 1)`:                        "listOrder is a constant, and reach a number",
 	`fmt.Fprintf(&sql, " ORDER BY %s DESC LIMIT %d", b.id, limit + 1)`: "the id of byID is a constant at each use, and limit " +
 		"a number",
 }
