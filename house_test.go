@@ -71,7 +71,8 @@ var mayImport = map[string][]string{
 // testParts are the packages that give tests real things to work on. Every room's tests may import them, and nothing else may.
 var testParts = []string{"csr/csrtest", "hsm/hsmtest", "oidc/oidctest", "storage/storagetest", "transparency/logtest"}
 
-// testsMayImport are the further rooms that a room's tests need beside the test parts: a token of hsmtest is opened and asked by hsm's names.
+// testsMayImport are the further rooms that a room's tests need beside the test parts: a token of hsmtest is opened and asked by hsm's
+// names.
 var testsMayImport = map[string][]string{"issuance": {"access", "csr", "hsm"}}
 
 // doors says for each outside module, or part of one, which packages use it; what a package has below it belongs to it. Whoever else
@@ -303,7 +304,8 @@ func TestForbiddenImportsAreSeen(t *testing.T) {
 
 func TestFloorPlanIsConsistent(t *testing.T) {
 	plan := slices.Concat(slices.Collect(maps.Values(mayImport))...)
-	for _, holders := range slices.Concat(slices.Collect(maps.Values(doors)), slices.Collect(maps.Values(testDoors)), slices.Collect(maps.Values(testsMayImport))) {
+	for _, holders := range slices.Concat(slices.Collect(maps.Values(doors)), slices.Collect(maps.Values(testDoors)),
+		slices.Collect(maps.Values(testsMayImport))) {
 		plan = append(plan, holders...)
 	}
 	for _, room := range append(plan, testParts...) {
@@ -358,7 +360,8 @@ func TestEveryPackageSaysWhatItOwns(t *testing.T) {
 		opening, _, _ := strings.Cut(found[0], "\n\n")
 		rest, named := strings.CutPrefix(opening, kind+name+" ")
 		if !named || len(strings.Fields(rest)) < 4 || !strings.ContainsAny(rest, ".?") {
-			t.Errorf("%s: the package comment should open with %q and say in a sentence what the package owns, not %q", room, kind+name+" ...", opening)
+			t.Errorf("%s: the package comment should open with %q and say in a sentence what the package owns, not %q", room, kind+name+" ...",
+				opening)
 		}
 	}
 }

@@ -71,8 +71,8 @@ func TestThreatsHaveTheirTests(t *testing.T) {
 	}
 }
 
-// TestEveryFuzzTargetIsRun: `make fuzz` lists targets by what the Go tool says of files with a line that begins as a target does. One behind a
-// build constraint, or written otherwise, it would pass by.
+// TestEveryFuzzTargetIsRun: `make fuzz` lists targets by what the Go tool says of files with a line that begins as a target does. One
+// behind a build constraint, or written otherwise, it would pass by.
 func TestEveryFuzzTargetIsRun(t *testing.T) {
 	targets := 0
 	for name, file := range sources(t) {

@@ -55,7 +55,12 @@ func TestAuthorizeNamespaces(t *testing.T) {
 		{"shared profile evaluated", Actor{ID: "a", Namespace: "web", Roles: []Role{Requester}}, EvaluateProfile, "*", true, false},
 		{"shared authority", Actor{ID: "a", Namespace: "web", Roles: []Role{Revoker}}, ReadAuthority, "*", true, false},
 		{"nobody's certificate", Actor{ID: "a", Namespace: "web", Roles: []Role{Requester}}, ReadCertificate, "*", false, true},
-		{"nobody's certificate by everybody's operator", Actor{ID: "a", Namespace: "*", Roles: []Role{Operator}}, ReadCertificate, "*", true, false},
+		{
+			"nobody's certificate by everybody's operator",
+			Actor{ID: "a", Namespace: "*", Roles: []Role{Operator}},
+			ReadCertificate, "*", true,
+			false,
+		},
 		{"revoking everywhere at once", Actor{ID: "a", Namespace: "web", Roles: []Role{Revoker}}, RevokeCertificate, "*", false, true},
 		{"no actor", Actor{}, ReadProfile, "*", false, true},
 		{"no actor, no resource", Actor{}, ReadProfile, "", false, true},

@@ -35,7 +35,8 @@ var granted = []Role{Requester, Revoker, Auditor, Operator}
 func CheckGrant(roles []Role) error {
 	for _, r := range roles {
 		if !slices.Contains(granted, r) {
-			return fmt.Errorf("the role %s is not given through the API: make its token on the machine itself, with chancery token create --config", r)
+			return fmt.Errorf("the role %s is not given through the API: make its token on the machine itself, with chancery token create --config",
+				r)
 		}
 	}
 	return nil

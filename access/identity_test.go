@@ -111,8 +111,9 @@ func TestFactsNeverWiden(t *testing.T) {
 		facts := rapid.MapOf(rapid.SampledFrom([]string{"uri", "cn", "o", "namespace"}), rapid.SliceOfN(rapid.OneOf(
 			rapid.SampledFrom([]string{"*", "", "web", "${cn}", "a*", "spiffe://example/ci/1"}), rapid.String()), 0, 3)).Draw(t, "facts")
 		rule := Rule{
-			Name: "r", Means: ByCertificate, Match: map[string][]string{"uri": {"*"}}, Namespace: rapid.SampledFrom([]string{"${cn}", "${namespace}", "web"}).Draw(t, "ns"),
-			Roles: []Role{Requester}, Person: "${cn}",
+			Name: "r", Means: ByCertificate, Match: map[string][]string{"uri": {"*"}},
+			Namespace: rapid.SampledFrom([]string{"${cn}", "${namespace}", "web"}).Draw(t, "ns"),
+			Roles:     []Role{Requester}, Person: "${cn}",
 		}
 		a, ok := Rules{rule}.Identify(certificateOf(facts))
 		if !ok {

@@ -20,7 +20,10 @@ var allowed = map[Role][]Action{
 		ReadCertificate, ReadRevocation, ReadProfile, ReadAuthority, ReadRequest, ReadNamespace, ChangeNamespace, ReadPolicy,
 		PublishCRL, ReadToken, ManageToken, ReadOrder, ReadReceipt, OpenSession,
 	},
-	PolicyAdmin: {ReadCertificate, ReadProfile, EvaluateProfile, ReadAuthority, ReadNamespace, ReadPolicy, ChangePolicy, ReadReceipt, OpenSession},
+	PolicyAdmin: {
+		ReadCertificate, ReadProfile, EvaluateProfile, ReadAuthority, ReadNamespace, ReadPolicy, ChangePolicy, ReadReceipt,
+		OpenSession,
+	},
 }
 
 // shared are the actions that a member of one namespace may do to what belongs to the whole authority. Certificates are not among

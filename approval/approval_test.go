@@ -132,7 +132,8 @@ func parseKey(t *testing.T, public []byte) Key {
 }
 
 var sshKinds = map[string][]string{
-	"ed25519": {"-t", "ed25519"}, "ecdsa-256": {"-t", "ecdsa", "-b", "256"}, "ecdsa-521": {"-t", "ecdsa", "-b", "521"}, "rsa": {"-t", "rsa", "-b", "2048"},
+	"ed25519": {"-t", "ed25519"}, "ecdsa-256": {"-t", "ecdsa", "-b", "256"}, "ecdsa-521": {"-t", "ecdsa", "-b", "521"},
+	"rsa": {"-t", "rsa", "-b", "2048"},
 }
 
 // What ssh-keygen signs, we verify; what we sign, ssh-keygen verifies.
@@ -176,14 +177,18 @@ func TestCMSSignaturesAreOpenSSLs(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			run(t, dir, nil, "openssl", append([]string{"req", "-x509", "-nodes", "-keyout", "key.pem", "-out", "cert.pem", "-subj", "/CN=bob", "-days", "2"}, kind...)...)
+			run(t, dir, nil, "openssl", append([]string{
+				"req", "-x509", "-nodes", "-keyout", "key.pem", "-out", "cert.pem", "-subj", "/CN=bob",
+				"-days", "2",
+			}, kind...)...)
 			key := parseKey(t, read(t, dir, "cert.pem"))
 			if key.Until().IsZero() {
 				t.Error("the certificate has no end")
 			}
 			said := text(t, sound())
 			for _, digest := range []string{"sha256", "sha384", "sha512"} {
-				theirs := run(t, dir, said, "openssl", "cms", "-sign", "-binary", "-md", digest, "-signer", "cert.pem", "-inkey", "key.pem", "-outform", "PEM")
+				theirs := run(t, dir, said, "openssl", "cms", "-sign", "-binary", "-md", digest, "-signer", "cert.pem", "-inkey", "key.pem", "-outform",
+					"PEM")
 				if err := key.Verify(said, theirs); err != nil {
 					t.Errorf("openssl's signature with %s: %v", digest, err)
 				}
@@ -193,7 +198,8 @@ func TestCMSSignaturesAreOpenSSLs(t *testing.T) {
 				"digest does not count":     {"-binary", "-md", "sha1"},
 				"lacks the signer's":        {"-binary", "-md", "sha256", "-nocerts"},
 			} {
-				theirs := run(t, dir, said, "openssl", append([]string{"cms", "-sign", "-signer", "cert.pem", "-inkey", "key.pem", "-outform", "PEM"}, options...)...)
+				theirs := run(t, dir, said, "openssl",
+					append([]string{"cms", "-sign", "-signer", "cert.pem", "-inkey", "key.pem", "-outform", "PEM"}, options...)...)
 				if err := key.Verify(said, theirs); err == nil || !strings.Contains(err.Error(), refusal) {
 					t.Errorf("%q: %v", options, err)
 				}
@@ -214,7 +220,8 @@ func TestCMSSignaturesAreOpenSSLs(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			run(t, dir, nil, "openssl", "cms", "-verify", "-binary", "-inform", "PEM", "-in", "signature", "-content", "statement", "-CAfile", "cert.pem",
+			run(t, dir, nil, "openssl", "cms", "-verify", "-binary", "-inform", "PEM", "-in", "signature", "-content", "statement", "-CAfile",
+				"cert.pem",
 				"-purpose", "any")
 		})
 	}
@@ -224,7 +231,8 @@ func TestSignaturesThatDoNotCount(t *testing.T) {
 	dir := t.TempDir()
 	for _, name := range []string{"bob", "eve"} {
 		run(t, dir, nil, "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", name)
-		run(t, dir, nil, "openssl", "req", "-x509", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-keyout", name+"-key.pem", "-out",
+		run(t, dir, nil, "openssl", "req", "-x509", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-keyout", name+"-key.pem",
+			"-out",
 			name+".pem", "-subj", "/CN=bob", "-days", "2")
 	}
 	said := text(t, sound())
@@ -234,7 +242,10 @@ func TestSignaturesThatDoNotCount(t *testing.T) {
 		return run(t, dir, over, "ssh-keygen", "-q", "-Y", "sign", "-n", namespace, "-f", of)
 	}
 	byCMS := func(of string, over []byte, more ...string) []byte {
-		return run(t, dir, over, "openssl", append([]string{"cms", "-sign", "-binary", "-md", "sha256", "-outform", "PEM", "-signer", of + ".pem", "-inkey", of + "-key.pem"}, more...)...)
+		return run(t, dir, over, "openssl", append([]string{
+			"cms", "-sign", "-binary", "-md", "sha256", "-outform", "PEM", "-signer", of + ".pem",
+			"-inkey", of + "-key.pem",
+		}, more...)...)
 	}
 	ssh, certificate := parseKey(t, read(t, dir, "bob.pub")), parseKey(t, read(t, dir, "bob.pem"))
 	for name, c := range map[string]struct {
@@ -293,12 +304,15 @@ func TestKeysThatCannotApprove(t *testing.T) {
 	run(t, dir, nil, "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", "sound")
 	run(t, dir, nil, "ssh-keygen", "-q", "-s", "sound", "-I", "bob", "-n", "bob", "sound.pub")
 	run(t, dir, nil, "openssl", "req", "-x509", "-nodes", "-newkey", "ed25519", "-keyout", "k.pem", "-out", "edwards.pem", "-subj", "/CN=bob")
-	run(t, dir, nil, "openssl", "req", "-x509", "-nodes", "-newkey", "rsa:2048", "-keyout", "k.pem", "-out", "sealing.pem", "-subj", "/CN=bob", "-addext",
+	run(t, dir, nil, "openssl", "req", "-x509", "-nodes", "-newkey", "rsa:2048", "-keyout", "k.pem", "-out", "sealing.pem", "-subj", "/CN=bob",
+		"-addext",
 		"keyUsage=critical,keyEncipherment")
 	for name, public := range map[string][]byte{
 		"a weak key": read(t, dir, "weak.pub"), "a private key": read(t, dir, "sound"), "an SSH certificate": read(t, dir, "sound-cert.pub"),
-		"two keys": append(read(t, dir, "sound.pub"), read(t, dir, "sound.pub")...), "a key with options": append([]byte("no-pty "), read(t, dir, "sound.pub")...),
-		"Ed25519 in a certificate": read(t, dir, "edwards.pem"), "a key that encrypts": read(t, dir, "sealing.pem"), "nothing": nil, "text": []byte("bob"),
+		"two keys":                 append(read(t, dir, "sound.pub"), read(t, dir, "sound.pub")...),
+		"a key with options":       append([]byte("no-pty "), read(t, dir, "sound.pub")...),
+		"Ed25519 in a certificate": read(t, dir, "edwards.pem"), "a key that encrypts": read(t, dir, "sealing.pem"), "nothing": nil,
+		"text":             []byte("bob"),
 		"two certificates": append(read(t, dir, "sealing.pem"), read(t, dir, "edwards.pem")...),
 	} {
 		if key, err := ParseKey(public); err == nil {

@@ -36,8 +36,8 @@ type Key struct {
 
 const maxKey = 16 << 10 // octets
 
-// ParseKey reads a key from a line of SSH (as in id_ed25519.pub), or from a certificate in PEM or DER. A private key is refused without being
-// quoted.
+// ParseKey reads a key from a line of SSH (as in id_ed25519.pub), or from a certificate in PEM or DER. A private key is refused without
+// being quoted.
 func ParseKey(text []byte) (Key, error) {
 	switch trimmed := bytes.TrimSpace(text); {
 	case len(text) > maxKey:

@@ -27,8 +27,8 @@ const (
 	pemPKCS7 = "PKCS7"
 )
 
-// Verify checks a signature, in PEM, over the text of a statement. The key alone counts: what else a signature brings along, certificates or
-// keys, must be the key's own and is not believed.
+// Verify checks a signature, in PEM, over the text of a statement. The key alone counts: what else a signature brings along, certificates
+// or keys, must be the key's own and is not believed.
 func (k Key) Verify(text, signature []byte) error {
 	if len(signature) > MaxSignature {
 		return fmt.Errorf("a signature of %d octets is larger than %d", len(signature), MaxSignature)

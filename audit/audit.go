@@ -37,7 +37,7 @@ const (
 	CertificateOrphaned Kind = "certificate.orphaned" // an intent was settled as possibly signed
 	CertificateRevoked  Kind = "certificate.revoked"  // or put on hold
 	CertificateReleased Kind = "certificate.released" // a hold ended (removeFromCRL)
-	KeyCompromised      Kind = "key.compromised"      // a key turned out to be compromised after its certificate was revoked for another reason
+	KeyCompromised      Kind = "key.compromised"      // a key turned out compromised after its certificate was revoked for another reason
 	RevocationOrdered   Kind = "revocation.ordered"   // many certificates are to be revoked by one order
 	RevocationApproved  Kind = "revocation.approved"  // a person agreed to such an order
 	RevocationRejected  Kind = "revocation.rejected"  // a person ended it before it began
@@ -121,8 +121,8 @@ type leafJSON struct {
 const TimeFormat = "2006-01-02T15:04:05.000000Z"
 
 // New makes the leaf of an event. The canonical form is JSON with keys in byte order, no white space, and no escaping but what
-// RFC 8259 requires, which is what encoding/json writes for these types with HTML escaping off. Of what names a person, or was written by one,
-// the leaf holds a salted digest: Private.
+// RFC 8259 requires, which is what encoding/json writes for these types with HTML escaping off. Of what names a person, or was written by
+// one, the leaf holds a salted digest: Private.
 func New(e Event) (Leaf, error) {
 	if e.ID == "" || e.Kind == "" || e.Time.IsZero() || e.Actor == "" {
 		return Leaf{}, errors.New("audit: an event needs an ID, a kind, a time and an actor")

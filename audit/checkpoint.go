@@ -21,7 +21,8 @@ func (c Checkpoint) Text() string {
 	return c.Origin + "\n" + strconv.FormatInt(c.Size, 10) + "\n" + base64.StdEncoding.EncodeToString(c.Root[:]) + "\n"
 }
 
-var errCheckpoint = errors.New("audit: this is no checkpoint: it has three lines, the origin, the size in decimal, and the root hash in base64")
+var errCheckpoint = errors.New("audit: this is no checkpoint: it has three lines, the origin, the size in decimal, and the root hash " +
+	"in base64")
 
 // ParseCheckpoint reads the text of a checkpoint. Extension lines, which our log does not write, are refused: what they mean to say is not
 // understood.

@@ -16,8 +16,8 @@ import (
 
 // ExportFormat names the form of exports and its version.
 //
-// An export is a gzip file (RFC 1952) of JSON objects (RFC 8259), one a line: a header, the leaves in the order of their indexes, each as the
-// very octets that its hash is made of, each checkpoint after the last leaf that it covers, and an end, which digests all before it. So
+// An export is a gzip file (RFC 1952) of JSON objects (RFC 8259), one a line: a header, the leaves in the order of their indexes, each as
+// the very octets that its hash is made of, each checkpoint after the last leaf that it covers, and an end, which digests all before it. So
 // `zcat` and `jq` read it where there is no chancery:
 //
 //	zcat audit-000000000000-000000010000.ndjson.gz | jq -c 'select(.kind == "leaf").row'

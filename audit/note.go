@@ -237,8 +237,8 @@ type Signature struct {
 	At   time.Time // when a witness signed; zero for a log's own
 }
 
-// OpenCheckpoint verifies a signed checkpoint. One of the keys that are no witness's must have signed it, and every signature of a known key
-// must be right. Signatures of other keys are passed over; the verified ones are returned, one of each key.
+// OpenCheckpoint verifies a signed checkpoint. One of the keys that are no witness's must have signed it, and every signature of a known
+// key must be right. Signatures of other keys are passed over; the verified ones are returned, one of each key.
 func OpenCheckpoint(signed []byte, known ...*Verifier) (Checkpoint, []Signature, error) {
 	if len(signed) > maxNote {
 		return Checkpoint{}, nil, fmt.Errorf("audit: a signed checkpoint has at most %d octets", maxNote)

@@ -10,8 +10,8 @@ import (
 	"strings"
 )
 
-// Private is text of an event that its leaf holds only as a digest: who a person is, and what persons wrote. It is kept beside the leaf, and
-// can be erased there, after which the digest says nothing: it was made with a salt that is erased with it. The tree stays as it is.
+// Private is text of an event that its leaf holds only as a digest: who a person is, and what persons wrote. It is kept beside the leaf,
+// and can be erased there, after which the digest says nothing: it was made with a salt that is erased with it. The tree stays as it is.
 type Private struct {
 	Event string // ID
 	Field string
@@ -42,8 +42,8 @@ func isPrivate(kind Kind, field string) bool {
 	return false
 }
 
-// conceal puts digests in the place of private texts. Salts come from the system's generator and not from whoever makes the event: one that is
-// used twice, or known, would undo what it is for.
+// conceal puts digests in the place of private texts. Salts come from the system's generator and not from whoever makes the event: one that
+// is used twice, or known, would undo what it is for.
 func conceal(e Event) (Event, []Private) {
 	var all []Private
 	cloned := false

@@ -9,7 +9,10 @@ import (
 // Who a person is stands in no leaf, nor what somebody wrote; and two leaves of the same person do not show that they are.
 func TestPrivateTextsStandInNoLeaf(t *testing.T) {
 	e := sound()
-	e.Kind, e.Data = RequestApproved, map[string]string{"person": "Ada Lovelace", "comment": "seen\x00\n", "name": "ada's laptop", "request": "r-1", "empty": ""}
+	e.Kind, e.Data = RequestApproved, map[string]string{
+		"person": "Ada Lovelace", "comment": "seen\x00\n", "name": "ada's laptop",
+		"request": "r-1", "empty": "",
+	}
 	one, err := New(e)
 	if err != nil {
 		t.Fatal(err)
@@ -43,7 +46,8 @@ func TestPrivateTextsStandInNoLeaf(t *testing.T) {
 
 	e.Kind, e.Data = NamespaceChanged, map[string]string{"name": "dev", "comment": ""}
 	plain, err := New(e)
-	if err != nil || len(plain.Private()) != 0 || !bytes.Equal(plain.Stored(), plain.Bytes()) || !bytes.Contains(plain.Bytes(), []byte(`"name":"dev"`)) {
+	if err != nil || len(plain.Private()) != 0 || !bytes.Equal(plain.Stored(), plain.Bytes()) ||
+		!bytes.Contains(plain.Bytes(), []byte(`"name":"dev"`)) {
 		t.Errorf("%s, %v", plain.Stored(), err)
 	}
 }

@@ -15,8 +15,8 @@ type node struct {
 // span is the least number of whole subtrees that a run of leaves consists of, from left to right. Of a run from 0 on it gives the root.
 type span []node
 
-// push puts the subtree on the right of all others. Where it completes a larger one, that takes their place. Those of 256^k leaves are shown
-// to whole, if that is not nil: they are what tiles are made of.
+// push puts the subtree on the right of all others. Where it completes a larger one, that takes their place. Those of 256^k leaves are
+// shown to whole, if that is not nil: they are what tiles are made of.
 func (s span) push(n node, whole func(node)) span {
 	for n.index&1 == 1 && len(s) > 0 && s[len(s)-1].level == n.level {
 		n = node{level: n.level + 1, index: n.index >> 1, hash: nodeHash(s[len(s)-1].hash, n.hash)}
@@ -57,7 +57,8 @@ func frontier(size int64) (nodes span) {
 	return nodes
 }
 
-// StartAt is the start after size leaves, by hashes of a keeper's tree: hashes gives the roots of the runs [from, to) of 256^level leaves each.
+// StartAt is the start after size leaves, by hashes of a keeper's tree: hashes gives the roots of the runs [from, to) of 256^level leaves
+// each.
 func StartAt(size int64, hashes func(level int, from, to int64) ([]Hash, error)) (Start, error) {
 	s := Start{Size: size}
 	for _, n := range frontier(size) {

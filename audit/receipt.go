@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// Receipt proves offline that an event was logged: its leaf, its place in the tree, and a checkpoint. Written, it is a C2SP tlog-proof whose
-// extra data are the leaf.
+// Receipt proves offline that an event was logged: its leaf, its place in the tree, and a checkpoint. Written, it is a C2SP tlog-proof
+// whose extra data are the leaf.
 type Receipt struct {
 	Leaf       []byte
 	Index      int64

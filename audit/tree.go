@@ -60,7 +60,8 @@ func TreeFrom(size int64, edge [][]Hash) (*Tree, error) {
 	t := &Tree{size: size}
 	for level, r := range want {
 		if int64(len(edge[level])) != r.To-r.From {
-			return nil, fmt.Errorf("audit: a tree of %d leaves has %d hashes at the edge of level %d, not %d", size, r.To-r.From, level, len(edge[level]))
+			return nil, fmt.Errorf("audit: a tree of %d leaves has %d hashes at the edge of level %d, not %d", size, r.To-r.From, level,
+				len(edge[level]))
 		}
 		t.edge = append(t.edge, append(make([]Hash, 0, TileWidth), edge[level]...))
 	}

@@ -196,14 +196,16 @@ func TestNothingIsProvedOfWhatIsNotThere(t *testing.T) {
 
 func TestTilePaths(t *testing.T) {
 	for path, want := range map[string]Tile{
-		"0/000": {0, 0, 256}, "1/x001/x234/067": {1, 1234067, 256}, "0/067.p/1": {0, 67, 1}, "entries/x001/067.p/255": {-1, 1067, 255}, "entries/000": {-1, 0, 256},
+		"0/000": {0, 0, 256}, "1/x001/x234/067": {1, 1234067, 256}, "0/067.p/1": {0, 67, 1}, "entries/x001/067.p/255": {-1, 1067, 255},
+		"entries/000": {-1, 0, 256},
 	} {
 		if got, err := ParseTile(path); err != nil || got != want {
 			t.Errorf("%s: %+v, %v", path, got, err)
 		}
 	}
 	for _, path := range []string{
-		"", "0", "0/", "0/0", "0/1000", "data/000", "-1/000", "8/000", "0/000.p/0", "0/000.p/256", "0/000.p/01", "0/000/", "x/000", "0/x000/001", "00/000", "0/001/002",
+		"", "0", "0/", "0/0", "0/1000", "data/000", "-1/000", "8/000", "0/000.p/0", "0/000.p/256", "0/000.p/01", "0/000/", "x/000", "0/x000/001",
+		"00/000", "0/001/002",
 		"0/x999/x999/x999/x999/x999/x999/999",
 	} {
 		if got, err := ParseTile(path); err == nil {
@@ -214,7 +216,14 @@ func TestTilePaths(t *testing.T) {
 		tile Tile
 		size int64
 		in   bool
-	}{{Tile{0, 0, 256}, 256, true}, {Tile{0, 0, 256}, 255, false}, {Tile{1, 0, 1}, 256, true}, {Tile{1, 0, 1}, 255, false}, {Tile{-1, 1, 4}, 260, true}, {Tile{-1, 1, 5}, 260, false}} {
+	}{
+		{Tile{0, 0, 256}, 256, true},
+		{Tile{0, 0, 256}, 255, false},
+		{Tile{1, 0, 1}, 256, true},
+		{Tile{1, 0, 1}, 255, false},
+		{Tile{-1, 1, 4}, 260, true},
+		{Tile{-1, 1, 5}, 260, false},
+	} {
 		if c.tile.In(c.size) != c.in {
 			t.Errorf("%+v is in a tree of %d: %v", c.tile, c.size, !c.in)
 		}
@@ -351,7 +360,8 @@ func TestCheckpointsAreOpened(t *testing.T) {
 			t.Errorf("%s: a witness signed before 1970", name)
 		}
 		c, signatures, err := OpenCheckpoint(cosigned, again, witness)
-		if err != nil || c != k.at(5) || len(signatures) != 2 || signatures[0].By != again || signatures[1].By != witness || !signatures[1].At.Equal(at) ||
+		if err != nil || c != k.at(5) || len(signatures) != 2 || signatures[0].By != again || signatures[1].By != witness ||
+			!signatures[1].At.Equal(at) ||
 			string(signed)+signatures[1].Line != string(cosigned) {
 			t.Errorf("%s: %+v, %+v, %v", name, c, signatures, err)
 		}
@@ -440,8 +450,10 @@ func TestVerifierKeysThatAreNone(t *testing.T) {
 		t.Error("a text signs checkpoints")
 	}
 	for _, bad := range []string{
-		"", name, name + "+" + id, name + "+00000000+" + key, "other+" + id + "+" + key, name + "+" + id + "+" + key + "A", name + "+" + id + "+AQ==",
-		name + "+" + id + "+" + base64.StdEncoding.EncodeToString(append([]byte{9}, make([]byte, 32)...)), "a b+" + id + "+" + key, "+" + id + "+" + key,
+		"", name, name + "+" + id, name + "+00000000+" + key, "other+" + id + "+" + key, name + "+" + id + "+" + key + "A",
+		name + "+" + id + "+AQ==",
+		name + "+" + id + "+" + base64.StdEncoding.EncodeToString(append([]byte{9}, make([]byte, 32)...)), "a b+" + id + "+" + key,
+		"+" + id + "+" + key,
 	} {
 		if v, err := ParseVerifier(bad); err == nil {
 			t.Errorf("%q is read as %v", bad, v)

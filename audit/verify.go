@@ -85,7 +85,8 @@ func Verify(ctx context.Context, source Source, v Verification) (*Report, error)
 		return nil, err
 	}
 	c := &collector{
-		report: &Report{From: v.Start.Size, Size: v.Start.Size, Kinds: map[Kind]int64{}}, begun: begun, kept: slices.Clone(begun), read: slices.Clone(begun), waiting: map[int]*checked{},
+		report: &Report{From: v.Start.Size, Size: v.Start.Size, Kinds: map[Kind]int64{}}, begun: begun, kept: slices.Clone(begun),
+		read: slices.Clone(begun), waiting: map[int]*checked{},
 		progress: v.Progress,
 	}
 	ctx, cancel := context.WithCancelCause(ctx)

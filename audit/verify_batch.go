@@ -189,7 +189,8 @@ func (t treeHashes) hold(n node) []Finding {
 	from, until := n.index<<n.level, (n.index+1)<<n.level
 	return []Finding{{
 		Kind: WrongTree, Index: from, Until: until,
-		What: fmt.Sprintf("the tree's hash for the leaves %d to %d is not that of the hashes below it: proofs made of it are wrong", from, until-1),
+		What: fmt.Sprintf("the tree's hash for the leaves %d to %d is not that of the hashes below it: proofs made of it are wrong", from,
+			until-1),
 	}}
 }
 
@@ -204,10 +205,16 @@ func (w *worker) openAll(notes []Note) (all []opened, failed []Finding) {
 		switch {
 		case err != nil:
 			at := max(n.Size-1, 0)
-			failed = append(failed, Finding{Kind: Forged, Index: at, Until: at + 1, What: fmt.Sprintf("the checkpoint of size %d (%s) is not the log's: %v", n.Size, n.Where, err)})
+			failed = append(failed, Finding{
+				Kind: Forged, Index: at, Until: at + 1,
+				What: fmt.Sprintf("the checkpoint of size %d (%s) is not the log's: %v", n.Size, n.Where, err),
+			})
 		case n.Size != 0 && n.Size != c.Size:
 			at := max(c.Size-1, 0)
-			failed = append(failed, Finding{Kind: Mislabelled, Index: at, Until: at + 1, What: fmt.Sprintf("the row of the checkpoint of size %d says %d", c.Size, n.Size)})
+			failed = append(failed, Finding{
+				Kind: Mislabelled, Index: at, Until: at + 1,
+				What: fmt.Sprintf("the row of the checkpoint of size %d says %d", c.Size, n.Size),
+			})
 			all = append(all, opened{c, n})
 		default:
 			all = append(all, opened{c, n})

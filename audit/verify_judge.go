@@ -139,8 +139,8 @@ func (c *collector) explained(subtree Finding) bool {
 	})
 }
 
-// narrowed is the first subtree in a span of leaves whose root, in the keeper's tree, is not that of the hashes below it: those were changed
-// after it was made.
+// narrowed is the first subtree in a span of leaves whose root, in the keeper's tree, is not that of the hashes below it: those were
+// changed after it was made.
 func (c *collector) narrowed(from, until int64) (int64, int64) {
 	for _, f := range c.failed {
 		if f.Kind == WrongTree && f.Index < until && f.Until > from {
@@ -195,7 +195,8 @@ func (c *collector) judgeCheckpoints(covered int64) {
 			told = true // those after it are missed for the same reason
 			from, until := c.narrowed(max(before(met, o.Size), min(c.report.From, o.Size-1)), o.Size)
 			c.report.Add(Finding{Kind: WrongRoot, Index: from, Until: until, What: fmt.Sprintf(
-				"%v signs another history: an entry from %d to %d was changed together with its hash, or the log has shown two histories", o, from, until-1)})
+				"%v signs another history: an entry from %d to %d was changed together with its hash, or the log has shown two histories", o, from,
+				until-1)})
 		default:
 			c.report.Bad++
 		}
@@ -256,7 +257,10 @@ func (c *collector) duplicates(ctx context.Context, source Source, seed maphash.
 	for id, at := range places {
 		slices.Sort(at)
 		for _, index := range at[1:] {
-			c.report.Add(Finding{Kind: Duplicated, Index: index, Until: index + 1, What: fmt.Sprintf("the event %s stands at index %d already", id, at[0])})
+			c.report.Add(Finding{
+				Kind: Duplicated, Index: index, Until: index + 1,
+				What: fmt.Sprintf("the event %s stands at index %d already", id, at[0]),
+			})
 		}
 	}
 	return nil

@@ -67,7 +67,10 @@ func (m *memory) Next(context.Context) (Batch, error) {
 func eventLeaf(n int) Leaf {
 	leaf, err := New(Event{
 		ID: fmt.Sprintf("01a20af2-5b26-7d22-bed4-%012x", n), Kind: CertificateIssued, Time: time.UnixMicro(int64(n) + 1), Actor: "system",
-		Namespace: "dev", Data: map[string]string{"serial": fmt.Sprintf("1c%038x", n), "profile": "tls-server", "certificate_sha256": strings.Repeat("ab", 32)},
+		Namespace: "dev", Data: map[string]string{
+			"serial": fmt.Sprintf("1c%038x", n), "profile": "tls-server",
+			"certificate_sha256": strings.Repeat("ab", 32),
+		},
 	})
 	if err != nil {
 		panic(err) // the event is written above
@@ -124,7 +127,8 @@ func newMemory(n int, batch int64, checkpoints ...int) *memory {
 		})
 	}
 	for _, size := range checkpoints {
-		m.checkpoints = append(m.checkpoints, Note{Text: fakeNote(int64(size), rootByDefinition(leaves[:size])), Where: "kept", Size: int64(size)})
+		m.checkpoints = append(m.checkpoints,
+			Note{Text: fakeNote(int64(size), rootByDefinition(leaves[:size])), Where: "kept", Size: int64(size)})
 	}
 	return m
 }
@@ -194,10 +198,13 @@ func TestTampering(t *testing.T) {
 			h := sha256.Sum256(append([]byte{0}, leaf.Bytes()...))
 			m.entries[800].Leaf, m.entries[800].ID, m.entries[800].Hash = leaf.Bytes(), leaf.ID(), h[:]
 		}, WrongRoot, 768, 1024},
-		"a deleted leaf":   {func(m *memory) { m.entries[800].Leaf = nil }, Missing, 800, 801},
-		"a deleted row":    {func(m *memory) { m.entries = slices.Delete(m.entries, 800, 801) }, Missing, 800, 801},
-		"the first gone":   {func(m *memory) { m.entries = m.entries[1:] }, Missing, 0, 1},
-		"two rows swapped": {func(m *memory) { m.entries[300].Leaf, m.entries[900].Leaf = m.entries[900].Leaf, m.entries[300].Leaf }, Moved, 300, 301},
+		"a deleted leaf": {func(m *memory) { m.entries[800].Leaf = nil }, Missing, 800, 801},
+		"a deleted row":  {func(m *memory) { m.entries = slices.Delete(m.entries, 800, 801) }, Missing, 800, 801},
+		"the first gone": {func(m *memory) { m.entries = m.entries[1:] }, Missing, 0, 1},
+		"two rows swapped": {
+			func(m *memory) { m.entries[300].Leaf, m.entries[900].Leaf = m.entries[900].Leaf, m.entries[300].Leaf }, Moved, 300,
+			301,
+		},
 		"a row deleted and the rest moved up": {func(m *memory) {
 			for i := 800; i < n-1; i++ {
 				m.entries[i].Leaf, m.entries[i].ID = m.entries[i+1].Leaf, m.entries[i+1].ID
@@ -290,7 +297,8 @@ func TestSinceACheckpoint(t *testing.T) {
 		}
 		m.entries = m.entries[since:]
 		m.from, m.start = int64(since), int64(since)
-		r, err := Verify(context.Background(), m, Verification{Open: open, Start: start, Workers: 2, Kept: []Note{{Text: fakeNote(int64(since), rootByDefinition(leaves))}}})
+		r, err := Verify(context.Background(), m,
+			Verification{Open: open, Start: start, Workers: 2, Kept: []Note{{Text: fakeNote(int64(since), rootByDefinition(leaves))}}})
 		if err != nil || !r.Sound() || r.From != int64(since) || r.Size != n || r.Checkpoints == 0 {
 			t.Fatalf("since %d: %+v, %v", since, r, err)
 		}
@@ -299,7 +307,8 @@ func TestSinceACheckpoint(t *testing.T) {
 
 func TestVerifyEndsWhenTheSourceFails(t *testing.T) {
 	broken := errors.New("the disk is gone")
-	if _, err := Verify(context.Background(), &failing{memory: newMemory(5000, 256), after: 7, err: broken}, Verification{Open: open, Workers: 4}); !errors.Is(err, broken) {
+	if _, err := Verify(context.Background(), &failing{memory: newMemory(5000, 256), after: 7, err: broken},
+		Verification{Open: open, Workers: 4}); !errors.Is(err, broken) {
 		t.Errorf("got %v", err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())

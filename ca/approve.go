@@ -98,7 +98,8 @@ type ApprovalStore interface {
 	ApprovedRequests(ctx context.Context, age time.Duration, max int) ([]string, error)
 }
 
-// ExpiringRequest is a request that will soon wait no more. Event and moment of telling so come of the request alone: all replicas tell the same.
+// ExpiringRequest is a request that will soon wait no more. Event and moment of telling so come of the request alone: all replicas tell the
+// same.
 type ExpiringRequest struct {
 	ID, Namespace, Profile string
 	ExpiresAt              time.Time
@@ -107,7 +108,9 @@ type ExpiringRequest struct {
 }
 
 // await records a request that needs approval.
-func (c *CA) await(ctx context.Context, o Order, r Request, d *policies.Decision, needed *policies.ApprovalNeeded, k IdempotencyKey) (*WaitingRequest, error) {
+func (c *CA) await(ctx context.Context, o Order, r Request, d *policies.Decision, needed *policies.ApprovalNeeded,
+	k IdempotencyKey,
+) (*WaitingRequest, error) {
 	w := WaitingRequest{Request: r, Actor: o.Actor, ExpiresAt: r.At.Add(needed.Expires), Status: StatusWaiting}
 	if t, ok := d.Template(); ok {
 		w.Subject, w.Names = t.Subject.String(), t.Names()
@@ -183,7 +186,8 @@ func (c *CA) judge(ctx context.Context, w WaitingRequest) (RequestState, Request
 	request.ID, state.Decision = w.ID, decision
 	var needed *policies.ApprovalNeeded
 	if _, err := decision.Grant(w.approvals()...); errors.As(err, &needed) {
-		state.Need, state.Have, state.Groups, state.Binding, state.Reasons = needed.Need, needed.Have, needed.Groups, needed.Binding, needed.Reasons
+		state.Need, state.Have, state.Groups = needed.Need, needed.Have, needed.Groups
+		state.Binding, state.Reasons = needed.Binding, needed.Reasons
 		state.Signed, state.Policies = needed.Signed, request.PolicyDigest
 	}
 	return state, request, nil
@@ -205,8 +209,8 @@ type ApproveOrder struct {
 	Request string
 	Binding string // as Request gave it; when the policies have changed since, the approval is turned down. Empty: whatever holds now
 	Comment string
-	// Signature, in PEM, is by the actor's own key over the statement that goes with the word: RequestState.Statement for an approval, the same
-	// with the other decision for a rejection. Needed where the state says so.
+	// Signature, in PEM, is by the actor's own key over the statement that goes with the word: RequestState.Statement for an approval, the
+	// same with the other decision for a rejection. Needed where the state says so.
 	Signature []byte
 }
 
@@ -214,7 +218,8 @@ type ApproveOrder struct {
 // changed ones earlier approvals no longer count, and what they now refuse ends as refused. Approving again is harmless, and takes up an
 // issuance that failed.
 //
-// It returns ErrNotFound, ErrDecided, ErrOwnRequest, ErrApprovalIdle, ErrBindingChanged, ErrUnsigned, ErrSignature, *policies.Refusal, *ExhaustedError, *InvalidError,
+// It returns ErrNotFound, ErrDecided, ErrOwnRequest, ErrApprovalIdle, ErrBindingChanged, ErrUnsigned, ErrSignature, *policies.Refusal,
+// *ExhaustedError, *InvalidError,
 // *access.Denied, or an error wrapping ErrUnavailable. The approval, once recorded, stays whatever becomes of the issuance.
 func (c *CA) Approve(ctx context.Context, o ApproveOrder) (RequestState, error) {
 	w, err := c.findOpen(ctx, o)
@@ -456,8 +461,8 @@ func (c *CA) ResumeApproved(ctx context.Context) error {
 	return nil
 }
 
-// TellExpiring records of each request that will soon wait no more that it will, once, for those who are notified. Any number of replicas may
-// do it at once: they record the same.
+// TellExpiring records of each request that will soon wait no more that it will, once, for those who are notified. Any number of replicas
+// may do it at once: they record the same.
 func (c *CA) TellExpiring(ctx context.Context) error {
 	if c.expiring == 0 {
 		return nil

@@ -59,7 +59,8 @@ type Selection struct {
 
 // narrow tells whether a selection names certificates by more than whole groups.
 func (s Selection) narrow() bool {
-	return len(s.Serials)+len(s.Certificates)+len(s.Keys)+len(s.Names) > 0 || s.Requester != "" || !s.IssuedFrom.IsZero() || !s.IssuedUntil.IsZero()
+	return len(s.Serials)+len(s.Certificates)+len(s.Keys)+len(s.Names) > 0 || s.Requester != "" || !s.IssuedFrom.IsZero() ||
+		!s.IssuedUntil.IsZero()
 }
 
 // Text is the selection for people and for the audit log: long lists by their number.
@@ -229,7 +230,8 @@ type BulkStore interface {
 	RevocationOutlook(ctx context.Context, s Selection, wish issuance.Reason, now time.Time) (RevocationOutlook, error)
 	// RecordRevocationJob freezes the certificates that a selection meets and records the job, with the leaves that ready makes once
 	// their digest is known. A job with nothing to do is finished at once; one that needs no approval is approved.
-	RecordRevocationJob(ctx context.Context, j RevocationJob, s Selection, ready func(*RevocationJob) ([]audit.Leaf, error)) (RevocationJob, RevocationOutlook, error)
+	RecordRevocationJob(ctx context.Context, j RevocationJob, s Selection,
+		ready func(*RevocationJob) ([]audit.Leaf, error)) (RevocationJob, RevocationOutlook, error)
 	// ClaimRevocationJob makes the claimant the only one to work on a job for the length of the lease: on the one with an ID or, when
 	// that is empty, on the most urgent that nobody works on: keyCompromise first. ErrNotFound when there is none.
 	ClaimRevocationJob(ctx context.Context, id string, by Replica, lease time.Duration) (j RevocationJob, fence int64, err error)
@@ -261,13 +263,15 @@ type BulkOrder struct {
 
 // prepare checks an order, and narrows its selection to the actor's namespace.
 func (c *CA) prepare(ctx context.Context, o *BulkOrder) error {
-	if err := c.authorize(ctx, o.Actor, access.RevokeCertificate, access.Resource{Namespace: o.Actor.Namespace, Kind: "certificate"}); err != nil {
+	if err := c.authorize(ctx, o.Actor, access.RevokeCertificate,
+		access.Resource{Namespace: o.Actor.Namespace, Kind: "certificate"}); err != nil {
 		return err
 	}
 	if o.Selection.Namespace == "" || o.Selection.Namespace == access.AllNamespaces {
 		o.Selection.Namespace = o.Actor.Namespace
 	}
-	if err := c.authorize(ctx, o.Actor, access.RevokeCertificate, access.Resource{Namespace: o.Selection.Namespace, Kind: "certificate"}); err != nil {
+	if err := c.authorize(ctx, o.Actor, access.RevokeCertificate,
+		access.Resource{Namespace: o.Selection.Namespace, Kind: "certificate"}); err != nil {
 		return err
 	}
 	if !o.Selection.narrow() && !o.Selection.All {
@@ -382,7 +386,9 @@ func (c *CA) job(ctx context.Context, actor access.Actor, action access.Action, 
 }
 
 // RevocationJobs pages through the jobs of the actor's namespace, newest first.
-func (c *CA) RevocationJobs(ctx context.Context, actor access.Actor, cursor string, limit int) (page []RevocationJob, next string, err error) {
+func (c *CA) RevocationJobs(ctx context.Context, actor access.Actor, cursor string,
+	limit int,
+) (page []RevocationJob, next string, err error) {
 	if err := c.authorize(ctx, actor, access.ReadRevocation, access.Resource{Namespace: actor.Namespace, Kind: "revocation"}); err != nil {
 		return nil, "", err
 	}

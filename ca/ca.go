@@ -1,7 +1,7 @@
 // Package ca is the authority: its verbs, one file each. issue.go turns an order into a certificate, revoke.go takes one back,
-// bulk.go takes back many, approve.go lets one wait for approvals, publish.go keeps the CRLs current, ocsp.go answers OCSP requests, policy.go
-// has other policies rule, recover.go settles what a crash left open, lead.go has one replica at a time do what is to be done once, and
-// tls.go gets the service its own certificate.
+// bulk.go takes back many, approve.go lets one wait for approvals, publish.go keeps the CRLs current, ocsp.go answers OCSP requests,
+// policy.go has other policies rule, recover.go settles what a crash left open, lead.go has one replica at a time do what is to be done
+// once, and tls.go gets the service its own certificate.
 //
 // It alone knows the order of steps. Who may do what is asked of access, what a certificate says of policies, how it is built and signed
 // of issuance; what must last goes to the Store and what was done goes into audit leaves, in one transaction with it. The package
@@ -55,8 +55,8 @@ type CA struct {
 	visits        *visits
 }
 
-// Config is what a CA is made of. Every field but About, PolicyPlan, Revocations, KeyLists, CAA, Metrics, Transparency, OCSP, Lists, Mirrors,
-// Expiring, AuditLog and TokenLife is required.
+// Config is what a CA is made of. Every field but About, PolicyPlan, Revocations, KeyLists, CAA, Metrics, Transparency, OCSP, Lists,
+// Mirrors, Expiring, AuditLog and TokenLife is required.
 type Config struct {
 	Store       Store
 	Authorities []*Authority  // the first is the default issuer

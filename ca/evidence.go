@@ -77,8 +77,8 @@ var (
 	ErrSignature = errors.New("the signature is not by a key that is registered for this person, over the statement that is to be signed")
 )
 
-// evidence verifies a signature over a statement by one of the keys that count for its person. Without a signature it is nil, or ErrUnsigned
-// where one is needed.
+// evidence verifies a signature over a statement by one of the keys that count for its person. Without a signature it is nil, or
+// ErrUnsigned where one is needed.
 func (c *CA) evidence(ctx context.Context, s approval.Statement, signature []byte, needed bool) (*Evidence, error) {
 	if len(signature) == 0 {
 		if needed {
@@ -88,7 +88,10 @@ func (c *CA) evidence(ctx context.Context, s approval.Statement, signature []byt
 	}
 	text, err := s.Text()
 	if err != nil {
-		return nil, &InvalidError{Field: "signature", Message: "there is no statement to sign: " + err.Error(), Hint: "have the person's name changed"}
+		return nil, &InvalidError{
+			Field: "signature", Message: "there is no statement to sign: " + err.Error(),
+			Hint: "have the person's name changed",
+		}
 	}
 	keys, err := c.store.ApproverKeys(ctx, s.Person)
 	if err != nil {

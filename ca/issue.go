@@ -220,7 +220,8 @@ func (c *CA) complete(ctx context.Context, authority *Authority, what issuable) 
 	defer cancel()
 	intent := Intent{
 		Issuer: authority.Name, Serial: serial, Kind: prepared.Kind(), CRLScope: grant.Template().CRLScope, NotAfter: grant.Template().NotAfter,
-		Request: request, Idempotency: what.idempotency, Owner: c.replica, Lease: intentLease, Reservations: what.reservations, Approved: what.approved,
+		Request: request, Idempotency: what.idempotency, Owner: c.replica, Lease: intentLease, Reservations: what.reservations,
+		Approved: what.approved,
 	}
 	signed, err := authority.Issuer.Sign(ctx, prepared, c.intentRecorder(intent))
 	switch {
@@ -303,7 +304,8 @@ func (c *CA) decide(ctx context.Context, o Order, a *Authority, q inquiry) (Requ
 	return Request{
 		ID: c.newID(), At: now, ActorID: o.Actor.ID, ActorName: o.Actor.Name, Namespace: o.Actor.Namespace, Roles: roles,
 		Profile: o.Profile, Issuer: a.Name, CSR: o.CSR.Raw(), SPKI: spki, Validity: o.Validity, Metadata: o.Metadata,
-		Verdict: decision.Verdict(), Objections: decision.Objections(), PolicyDigest: decision.PolicyDigest(), CompromisedKey: facts.CompromisedKey,
+		Verdict: decision.Verdict(), Objections: decision.Objections(), PolicyDigest: decision.PolicyDigest(),
+		CompromisedKey: facts.CompromisedKey,
 	}, decision, nil
 }
 
@@ -314,7 +316,8 @@ func (c *CA) refuse(ctx context.Context, r Request, why error) error {
 	var exhausted *ExhaustedError
 	if errors.As(why, &exhausted) {
 		v := exhausted.Violation()
-		r.Objections = append(r.Objections, policies.RuleResult{Rule: v.Rule, Source: "profile", Verdict: policies.Refuse, Violations: []policies.Violation{v}})
+		r.Objections = append(r.Objections,
+			policies.RuleResult{Rule: v.Rule, Source: "profile", Verdict: policies.Refuse, Violations: []policies.Violation{v}})
 		c.metrics.Limited(r.Profile, v.Rule)
 	}
 	leaf, err := c.refusalLeaf(r, why)
@@ -354,7 +357,8 @@ func (c *CA) unfit(ctx context.Context, r Request, err error) error {
 	if !errors.As(err, &lint) {
 		return fmt.Errorf("issuing: preparing the certificate: %w", err)
 	}
-	c.log.ErrorContext(ctx, "a granted certificate failed linting: the profile needs mending", "profile", r.Profile, "request", r.ID, "lint", lint.Error())
+	c.log.ErrorContext(ctx, "a granted certificate failed linting: the profile needs mending", "profile", r.Profile, "request", r.ID, "lint",
+		lint.Error())
 	refusal := &policies.Refusal{Profile: r.Profile}
 	for _, f := range lint.Findings {
 		refusal.Violations = append(refusal.Violations, policies.Violation{
@@ -435,7 +439,10 @@ func (c *CA) abandon(ctx context.Context, i Intent, why error) {
 	// The certificate may be on record after all: a settlement then finds no open intent, and leaves it alone.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleDeadline)
 	defer cancel()
-	open := OpenIntent{Issuer: i.Issuer, Serial: i.Serial, Kind: i.Kind, TBS: i.TBS, Namespace: i.Request.Namespace, RequestID: i.Request.ID, Owner: i.Owner}
+	open := OpenIntent{
+		Issuer: i.Issuer, Serial: i.Serial, Kind: i.Kind, TBS: i.TBS, Namespace: i.Request.Namespace, RequestID: i.Request.ID,
+		Owner: i.Owner,
+	}
 	if err := c.settle(ctx, open, "the issuance failed after its intent was recorded"); err != nil && !errors.Is(err, ErrIntentLost) {
 		c.log.WarnContext(ctx, "the intent stays open until its lease runs out", "issuer", i.Issuer, "serial", i.Serial.String(), "error", err)
 	}
@@ -500,7 +507,9 @@ func (c *CA) replayWaiting(ctx context.Context, a *Authority, id string) (Outcom
 	return Outcome{}, fmt.Errorf("the certificate of request %s: %w", id, ErrNotFound)
 }
 
-func newCertificate(a *Authority, g *policies.Grant, s *issuance.Certificate, r Request, at time.Time, eventID string, owner Replica) NewCertificate {
+func newCertificate(a *Authority, g *policies.Grant, s *issuance.Certificate, r Request, at time.Time, eventID string,
+	owner Replica,
+) NewCertificate {
 	t := g.Template()
 	return NewCertificate{
 		Issuer: a.Name, Serial: s.Serial, Kind: s.Kind, DER: s.DER, SPKI: sha256.Sum256(t.SPKI), CRLScope: t.CRLScope, Profile: g.Profile(),

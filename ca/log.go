@@ -13,7 +13,8 @@ import (
 // ErrNotLogged means that an event has no index yet, or that no checkpoint covers it yet. It will.
 var ErrNotLogged = errors.New("the event is not in a signed tree yet")
 
-// LogStore keeps the log: the sequence of all audit leaves, the hashes of its tree, and the checkpoints. What has an index keeps it for ever.
+// LogStore keeps the log: the sequence of all audit leaves, the hashes of its tree, and the checkpoints. What has an index keeps it for
+// ever.
 type LogStore interface {
 	// LogEdge is the size of the log, and the hashes that its tree goes on from (audit.Edge).
 	LogEdge(ctx context.Context) (size int64, edge [][]audit.Hash, err error)
@@ -182,8 +183,8 @@ type LogProof struct {
 	Checkpoint []byte
 }
 
-// ProveInclusion proves that a leaf has its index in the tree of a size; 0 means that of the latest checkpoint. ErrNotLogged where that does not
-// reach so far.
+// ProveInclusion proves that a leaf has its index in the tree of a size; 0 means that of the latest checkpoint. ErrNotLogged where that
+// does not reach so far.
 func (c *CA) ProveInclusion(ctx context.Context, actor access.Actor, index, size int64) (LogProof, error) {
 	if err := c.authorizeAudit(ctx, actor, "proof"); err != nil {
 		return LogProof{}, err
@@ -273,8 +274,8 @@ func (c *CA) cosigned(ctx context.Context, witnesses int) ([]byte, audit.Checkpo
 	return note, read, err
 }
 
-// Cosign keeps the signatures of witnesses on a checkpoint of ours, and tells whose they are. It is refused as *InvalidError where there is none
-// of a witness that is configured, or where one is wrong.
+// Cosign keeps the signatures of witnesses on a checkpoint of ours, and tells whose they are. It is refused as *InvalidError where there is
+// none of a witness that is configured, or where one is wrong.
 func (c *CA) Cosign(ctx context.Context, actor access.Actor, signed []byte) (witnesses []string, err error) {
 	if err := c.authorizeAudit(ctx, actor, "cosignature"); err != nil {
 		return nil, err
@@ -294,7 +295,8 @@ func (c *CA) Cosign(ctx context.Context, actor access.Actor, signed []byte) (wit
 	}
 	if len(witnesses) == 0 {
 		return nil, &InvalidError{
-			Field: "checkpoint", Message: "no witness that is known here has signed it", Hint: "the configuration names witnesses in audit.witnesses",
+			Field: "checkpoint", Message: "no witness that is known here has signed it",
+			Hint: "the configuration names witnesses in audit.witnesses",
 		}
 	}
 	return witnesses, nil

@@ -23,8 +23,8 @@ const (
 // orderLife is how long an order waits, and how long it can be carried out.
 const orderLife = 7 * 24 * time.Hour
 
-// ActOrder is the wish to do something that cannot be undone, and what persons say to it. Whoever placed it carries it out, once, when enough
-// others have approved.
+// ActOrder is the wish to do something that cannot be undone, and what persons say to it. Whoever placed it carries it out, once, when
+// enough others have approved.
 type ActOrder struct {
 	ID        string
 	Kind      string
@@ -131,11 +131,14 @@ type OrderStore interface {
 	UseOrder(ctx context.Context, order, actor string, at time.Time, event string, leaves ...audit.Leaf) error
 }
 
-// PlaceOrder records an order that others must approve before it is carried out. A fact that is empty, or that could not stand in a statement,
-// is refused.
-func (r Registrar) PlaceOrder(ctx context.Context, kind string, facts []approval.Fact, needs int, signed bool, comment string) (ActOrder, error) {
+// PlaceOrder records an order that others must approve before it is carried out. A fact that is empty, or that could not stand in a
+// statement, is refused.
+func (r Registrar) PlaceOrder(ctx context.Context, kind string, facts []approval.Fact, needs int, signed bool,
+	comment string,
+) (ActOrder, error) {
 	o := ActOrder{
-		ID: r.NewID(), Kind: kind, Facts: facts, Binding: orderBinding(kind, facts), Needs: needs, Signed: signed, Actor: r.Actor, Person: r.Actor,
+		ID: r.NewID(), Kind: kind, Facts: facts, Binding: orderBinding(kind, facts), Needs: needs, Signed: signed, Actor: r.Actor,
+		Person:  r.Actor,
 		Comment: comment, At: r.Now(), ExpiresAt: r.Now().Add(orderLife), EventID: r.NewID(),
 	}
 	if _, err := o.statement("anybody", true).Text(); err != nil {
@@ -161,7 +164,8 @@ func (r Registrar) PlaceOrder(ctx context.Context, kind string, facts []approval
 // ErrOrderNotReady means that an order cannot be carried out: it is about something else, or not approved, or was used before.
 var ErrOrderNotReady = errors.New("the order does not allow this")
 
-// UseOrder allows what an order is about to be done, once. At least so many must have approved it, whatever it asked for when it was placed.
+// UseOrder allows what an order is about to be done, once. At least so many must have approved it, whatever it asked for when it was
+// placed.
 func (r Registrar) UseOrder(ctx context.Context, id, kind string, facts []approval.Fact, needs int, signed bool) (ActOrder, error) {
 	found, err := r.Store.Orders(ctx, id, 1)
 	if err != nil {

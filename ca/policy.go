@@ -48,7 +48,8 @@ type PolicyStore interface {
 	// VoteOnPolicies records what a person says to a proposal: ErrExists when the person has spoken before, ErrProposalClosed when
 	// it is rejected or activated. With the last approval that is needed the activation is recorded too, with its leaf, in the same
 	// transaction, unless another set was activated in the meantime (ErrFenced: nothing is recorded).
-	VoteOnPolicies(ctx context.Context, proposal string, v PolicyVote, voted audit.Leaf, a PolicyActivation, activated audit.Leaf) (rules bool, err error)
+	VoteOnPolicies(ctx context.Context, proposal string, v PolicyVote, voted audit.Leaf, a PolicyActivation,
+		activated audit.Leaf) (rules bool, err error)
 }
 
 // PolicyActivation is the moment from which a set of policies rules.
@@ -236,7 +237,10 @@ func (c *CA) ReloadPolicies(ctx context.Context, actor access.Actor, comment str
 		return PolicyChange{}, err
 	}
 	if c.plan.Read == nil {
-		return PolicyChange{}, &InvalidError{Field: "policies", Message: "this replica has no policies of its own to read", Hint: "send the files"}
+		return PolicyChange{}, &InvalidError{
+			Field: "policies", Message: "this replica has no policies of its own to read",
+			Hint: "send the files",
+		}
 	}
 	set, err := c.plan.Read()
 	if err != nil {

@@ -146,7 +146,10 @@ func (c *CA) checkRevocation(reason issuance.Reason, comment string, invalidityD
 		return longComment()
 	}
 	if !invalidityDate.IsZero() && invalidityDate.After(c.now()) {
-		return &InvalidError{Field: "invalidity_date", Message: "the invalidity date lies in the future", Hint: "give the moment since when the key is not trusted"}
+		return &InvalidError{
+			Field: "invalidity_date", Message: "the invalidity date lies in the future",
+			Hint: "give the moment since when the key is not trusted",
+		}
 	}
 	return nil
 }

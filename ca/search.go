@@ -47,8 +47,8 @@ type EventPage struct {
 // maxEventText bounds what is searched for, in octets.
 const maxEventText = 200
 
-// SearchEvents finds events, in the actor's namespace, or in all for an actor of all. That somebody searched is an event as well, once for a
-// search: its kinds of filters, never what was searched for in texts.
+// SearchEvents finds events, in the actor's namespace, or in all for an actor of all. That somebody searched is an event as well, once for
+// a search: its kinds of filters, never what was searched for in texts.
 func (c *CA) SearchEvents(ctx context.Context, actor access.Actor, f EventFilter) (EventPage, error) {
 	if f.Namespace == "" {
 		f.Namespace = actor.Namespace
@@ -58,7 +58,10 @@ func (c *CA) SearchEvents(ctx context.Context, actor access.Actor, f EventFilter
 		return EventPage{}, err
 	}
 	if len(f.Text) > maxEventText {
-		return EventPage{}, &InvalidError{Field: "text", Message: "the text is too long", Hint: fmt.Sprintf("search for up to %d octets", maxEventText)}
+		return EventPage{}, &InvalidError{
+			Field: "text", Message: "the text is too long",
+			Hint: fmt.Sprintf("search for up to %d octets", maxEventText),
+		}
 	}
 	if f.Cursor == "" {
 		if err := c.recordSearch(ctx, actor, f); err != nil {
@@ -76,7 +79,8 @@ func (c *CA) recordSearch(ctx context.Context, actor access.Actor, f EventFilter
 	data := map[string]string{"namespace": f.Namespace}
 	by := []string{}
 	for name, given := range map[string]bool{
-		"kind": f.Kind != "", "actor": f.Actor != "", "serial": len(f.Serial) > 0, "text": f.Text != "", "since": !f.Since.IsZero(), "until": !f.Until.IsZero(),
+		"kind": f.Kind != "", "actor": f.Actor != "", "serial": len(f.Serial) > 0, "text": f.Text != "", "since": !f.Since.IsZero(),
+		"until": !f.Until.IsZero(),
 	} {
 		if given {
 			by = append(by, name)

@@ -70,9 +70,9 @@ type sequencer struct {
 	unsigned error             // why the last try to sign one failed
 }
 
-// sequence gives leaves their places and signs checkpoints, as the leader of Sequencing. The two go on beside each other: a token that is away
-// holds up the checkpoints alone. A crash in a round leaves its leaves waiting; a crash between a checkpoint's signature and its record leaves
-// a signature over a tree that the log has, and the next checkpoint of that size says the same.
+// sequence gives leaves their places and signs checkpoints, as the leader of Sequencing. The two go on beside each other: a token that is
+// away holds up the checkpoints alone. A crash in a round leaves its leaves waiting; a crash between a checkpoint's signature and its
+// record leaves a signature over a tree that the log has, and the next checkpoint of that size says the same.
 func (c *CA) sequence(ctx context.Context, t Term) error {
 	s := &sequencer{CA: c, term: t, backlog: true, missing: map[int64]bool{}}
 	var signing sync.WaitGroup
@@ -182,8 +182,8 @@ func (s *sequencer) checkpoint(ctx context.Context) {
 	s.at = began // also of one that failed: a token that is away is not asked at every turn
 }
 
-// sign signs a checkpoint, verifies it, and makes it durable. The log must extend the last checkpoint, or nothing is signed: whoever rewrote
-// the history in the database does not get it signed.
+// sign signs a checkpoint, verifies it, and makes it durable. The log must extend the last checkpoint, or nothing is signed: whoever
+// rewrote the history in the database does not get it signed.
 func (s *sequencer) sign(ctx context.Context, c audit.Checkpoint) error {
 	if err := s.readLast(ctx); err != nil {
 		return err
@@ -212,7 +212,8 @@ func (s *sequencer) sign(ctx context.Context, c audit.Checkpoint) error {
 	return nil
 }
 
-// readLast reads the last checkpoint on record and verifies it with the keys that are configured, not with those that are on record beside it.
+// readLast reads the last checkpoint on record and verifies it with the keys that are configured, not with those that are on record beside
+// it.
 func (s *sequencer) readLast(ctx context.Context) error {
 	if s.last != nil {
 		return nil
@@ -227,7 +228,8 @@ func (s *sequencer) readLast(ctx context.Context) error {
 	}
 	last, _, err := audit.OpenCheckpoint(text, s.logPlan.logKeys()...)
 	if err != nil {
-		return fmt.Errorf("the last checkpoint is not signed by this log's key; after a change of keys, name the earlier one in audit.earlier_keys: %w", err)
+		return fmt.Errorf("the last checkpoint is not signed by this log's key; after a change of keys, name the earlier one in "+
+			"audit.earlier_keys: %w", err)
 	}
 	s.last = &last
 	return nil
@@ -236,7 +238,8 @@ func (s *sequencer) readLast(ctx context.Context) error {
 // AdoptLogKey puts the key that signs the checkpoints on record, for auditors to find, and says so where there is none.
 func (c *CA) AdoptLogKey(ctx context.Context) error {
 	if c.logPlan.Signer == nil {
-		c.log.WarnContext(ctx, "no key signs the checkpoints of the audit log: events get their places in it, and nobody outside can hold us to them; "+
+		c.log.WarnContext(ctx, "no key signs the checkpoints of the audit log: events get their places in it, and nobody outside can hold us "+
+			"to them; "+
 			"configure audit.key")
 		return nil
 	}

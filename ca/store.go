@@ -122,7 +122,8 @@ type AuthorityRecord struct {
 // Facts are what a decision must know of the authority. The certificate is the record's, parsed.
 func (a AuthorityRecord) Facts(certificate *x509.Certificate) policies.Issuer {
 	return policies.Issuer{
-		Name: a.Name, Certificate: certificate, CRLScope: FullScope, CRLURL: a.CRLURL, IssuerURLs: nonEmpty(a.IssuerURL), OCSPURLs: nonEmpty(a.OCSPURL),
+		Name: a.Name, Certificate: certificate, CRLScope: FullScope, CRLURL: a.CRLURL, IssuerURLs: nonEmpty(a.IssuerURL),
+		OCSPURLs: nonEmpty(a.OCSPURL),
 	}
 }
 

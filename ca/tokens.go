@@ -145,7 +145,10 @@ func (d TokenDesk) Rotate(ctx context.Context, r Rotation) (APIToken, string, er
 		r.Overlap = DefaultOverlap
 	}
 	if r.Overlap > MaxOverlap {
-		return APIToken{}, "", &InvalidError{Field: "overlap", Message: "the overlap is longer than 7 days", Hint: "two tokens of one purpose are one too many"}
+		return APIToken{}, "", &InvalidError{
+			Field: "overlap", Message: "the overlap is longer than 7 days",
+			Hint: "two tokens of one purpose are one too many",
+		}
 	}
 	if err := d.checkLife(r.Life); err != nil {
 		return APIToken{}, "", err
@@ -244,7 +247,8 @@ func (d TokenDesk) check(n NewAPIToken) error {
 	}
 	for field, text := range map[string]string{"name": n.Name, "person": n.Person} {
 		if text == "" || len(text) > maxTokenName || strings.ContainsFunc(text, unicode.IsControl) {
-			return invalid(field, "say in a few words what it is for, or whose", "the %s must be 1 to %d octets without control characters", field, maxTokenName)
+			return invalid(field, "say in a few words what it is for, or whose", "the %s must be 1 to %d octets without control characters", field,
+				maxTokenName)
 		}
 	}
 	if err := (access.Namespace{Name: n.Namespace}).Validate(); err != nil {
@@ -284,7 +288,10 @@ func (d TokenDesk) checkLife(life time.Duration) error {
 		longest = MaxTokenLife
 	}
 	if life = lifeOf(life); life < time.Minute || life > longest {
-		return &InvalidError{Field: "expires", Message: fmt.Sprintf("a token lasts from 1m to %s, not %s", longest, life), Hint: "rotate it in time; that is one command"}
+		return &InvalidError{
+			Field: "expires", Message: fmt.Sprintf("a token lasts from 1m to %s, not %s", longest, life),
+			Hint: "rotate it in time; that is one command",
+		}
 	}
 	return nil
 }
@@ -335,7 +342,10 @@ func (c *CA) CreateToken(ctx context.Context, actor access.Actor, n NewAPIToken)
 		return APIToken{}, "", err
 	}
 	if _, known := c.namespace(n.Namespace); !known && n.Namespace != access.AllNamespaces || n.Namespace == ServiceNamespace {
-		return APIToken{}, "", &InvalidError{Field: "namespace", Message: fmt.Sprintf("there is no namespace %q", n.Namespace), Hint: "set it first: chancery namespace set"}
+		return APIToken{}, "", &InvalidError{
+			Field: "namespace", Message: fmt.Sprintf("there is no namespace %q", n.Namespace),
+			Hint: "set it first: chancery namespace set",
+		}
 	}
 	if err := checkGrant(n.Roles); err != nil {
 		return APIToken{}, "", err
@@ -379,7 +389,10 @@ func (c *CA) RevokeToken(ctx context.Context, actor access.Actor, id string) (AP
 
 func checkGrant(roles []access.Role) error {
 	if err := access.CheckGrant(roles); err != nil {
-		return &InvalidError{Field: "roles", Message: err.Error(), Hint: "approvers and policy admins hold the operator too, so the operator does not make them"}
+		return &InvalidError{
+			Field: "roles", Message: err.Error(),
+			Hint: "approvers and policy admins hold the operator too, so the operator does not make them",
+		}
 	}
 	return nil
 }

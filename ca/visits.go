@@ -49,8 +49,9 @@ func (v *visits) recorded(actor string, now time.Time) {
 	v.seen[actor] = now
 }
 
-// Visit takes note of an authenticated actor that calls from an address. The first call in an hour is an event, and so is every one of an actor that has broken the glass. When the event cannot be recorded nothing is done for the
-// caller: an error wrapping ErrUnavailable. The address stays out of the audit log, which cannot forget.
+// Visit takes note of an authenticated actor that calls from an address. The first call in an hour is an event, and so is every one of an
+// actor that has broken the glass. When the event cannot be recorded nothing is done for the caller: an error wrapping ErrUnavailable. The
+// address stays out of the audit log, which cannot forget.
 func (c *CA) Visit(ctx context.Context, actor access.Actor, from netip.Addr) error {
 	now, means := c.now(), meansOf(actor)
 	if means == meansToken {
@@ -102,7 +103,8 @@ func (c *CA) Strayed(ctx context.Context, actor access.Actor, from netip.Prefix)
 	if err != nil {
 		return err
 	}
-	c.log.WarnContext(ctx, "a credential was used from a network that it may not be used from: it may be stolen", "actor", actor.ID, "from", from)
+	c.log.WarnContext(ctx, "a credential was used from a network that it may not be used from: it may be stolen", "actor", actor.ID, "from",
+		from)
 	if err := c.store.RecordEvents(ctx, leaf); err != nil {
 		return fmt.Errorf("recording a credential that strayed: %w", err)
 	}

@@ -115,7 +115,10 @@ func (a *act) establish(ctx context.Context, planned Authority) error {
 	}
 	var list []byte
 	if planned.CRL != nil && !planned.online() {
-		contents := issuance.CRLContents{Number: nextNumber(nil, a.now), ThisUpdate: a.now, NextUpdate: a.now.Add(time.Duration(planned.CRL.Validity))}
+		contents := issuance.CRLContents{
+			Number: nextNumber(nil, a.now), ThisUpdate: a.now,
+			NextUpdate: a.now.Add(time.Duration(planned.CRL.Validity)),
+		}
 		if list, err = a.list(ctx, planned.Name, made.issuer, contents); err != nil {
 			return err
 		}

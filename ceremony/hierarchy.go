@@ -95,14 +95,16 @@ func (p *Plan) hierarchy(d *strictyaml.Document) {
 		case *limit == 0:
 			d.Refuse(at+".issuer", "raise its path_len", "%s has path_len 0: no authority may follow it", issuer.Name)
 		case a.PathLen == nil:
-			d.Refuse(at+".path_len", fmt.Sprintf("at most %d", *limit-1), "a path length is needed below %s, which has path_len %d", issuer.Name, *limit)
+			d.Refuse(at+".path_len", fmt.Sprintf("at most %d", *limit-1), "a path length is needed below %s, which has path_len %d", issuer.Name,
+				*limit)
 		case *a.PathLen >= *limit:
 			d.Refuse(at+".path_len", fmt.Sprintf("at most %d", *limit-1), "%s has path_len %d", issuer.Name, *limit)
 		}
 	}
 	for i, issuer := range p.Issuers {
 		if !slices.ContainsFunc(p.Authorities, func(a Authority) bool { return a.Issuer == issuer.Name }) {
-			d.Refuse(fmt.Sprintf("issuers[%d].name", i), "leave it out, or name it as the issuer of an authority", "%s certifies nothing here", issuer.Name)
+			d.Refuse(fmt.Sprintf("issuers[%d].name", i), "leave it out, or name it as the issuer of an authority", "%s certifies nothing here",
+				issuer.Name)
 		}
 	}
 	if !d.OK() {
@@ -111,7 +113,8 @@ func (p *Plan) hierarchy(d *strictyaml.Document) {
 	if inOrder := p.order(); len(inOrder) < len(p.Authorities) {
 		for i, a := range p.Authorities {
 			if !containsName(inOrder, a.Name) {
-				d.Refuse(fmt.Sprintf("authorities[%d].issuer", i), "every line of issuers ends at a root", "%s is below itself, or below such an authority", a.Name)
+				d.Refuse(fmt.Sprintf("authorities[%d].issuer", i), "every line of issuers ends at a root",
+					"%s is below itself, or below such an authority", a.Name)
 			}
 		}
 	}

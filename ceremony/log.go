@@ -18,7 +18,8 @@ func (l *Log) validate(d *strictyaml.Document, at string) {
 	validateName(d, at+".name", l.Name)
 	l.Key.validate(d, at+".key")
 	if !slices.Contains(logAlgorithms, string(l.Key.Algorithm)) {
-		d.Refuse(at+".key.algorithm", "one of "+strings.Join(logAlgorithms, ", "), "the algorithm is missing, or is none that checkpoints are signed with")
+		d.Refuse(at+".key.algorithm", "one of "+strings.Join(logAlgorithms, ", "),
+			"the algorithm is missing, or is none that checkpoints are signed with")
 	}
 	// Any key does to ask whether the name is one.
 	if _, err := audit.NewVerifier(l.Origin, make(ed25519.PublicKey, ed25519.PublicKeySize)); err != nil {

@@ -24,7 +24,8 @@ type Plan struct {
 	Ceremony string `yaml:"ceremony"`
 	// Description says in words for people what is made, and why.
 	Description string `yaml:"description"`
-	// Output is the directory for certificates, CRLs and the transcript. It is made if it is not there. One that holds a transcript is refused.
+	// Output is the directory for certificates, CRLs and the transcript. It is made if it is not there. One that holds a transcript is
+	// refused.
 	Output string `yaml:"output"`
 	// Authorities are the authorities to be made, in any order: an issuer always comes before those that it certifies.
 	Authorities []Authority `yaml:"authorities"`

@@ -289,7 +289,8 @@ func (c *CRL) validate(d *strictyaml.Document, at string) {
 
 func (r *Revoked) validate(d *strictyaml.Document, at string) {
 	if octets, err := hex.DecodeString(r.Serial); err != nil || !hexForm.MatchString(r.Serial) || !wellFormedSerial(octets) {
-		d.Refuse(at+".serial", "lower-case hex, two digits for each octet, at most 20 octets, without leading zeros", "%q is not a serial number", r.Serial)
+		d.Refuse(at+".serial", "lower-case hex, two digits for each octet, at most 20 octets, without leading zeros", "%q is not a serial number",
+			r.Serial)
 	} else {
 		r.serial = octets
 	}

@@ -27,7 +27,8 @@ func (c *Client) Checkpoint(ctx context.Context, witnesses int) ([]byte, error) 
 	return answer.body, err
 }
 
-// Cosign hands in a checkpoint to which a witness has added its signature. It returns the names of the witnesses whose signatures were kept.
+// Cosign hands in a checkpoint to which a witness has added its signature. It returns the names of the witnesses whose signatures were
+// kept.
 func (c *Client) Cosign(ctx context.Context, signed []byte) ([]string, error) {
 	var kept struct {
 		Witnesses []string `json:"witnesses"`

@@ -82,7 +82,8 @@ func New(cfg Config) (*Client, error) {
 		return nil, errors.New("client: glass is broken on the service's own machine alone, over a unix:// address")
 	}
 	c := &Client{
-		base: base, token: cfg.Token, emergency: cfg.Emergency, userAgent: cfg.UserAgent, attempts: cfg.Attempts, http: cfg.HTTPClient, wait: cfg.Wait, random: cfg.Random,
+		base: base, token: cfg.Token, emergency: cfg.Emergency, userAgent: cfg.UserAgent, attempts: cfg.Attempts, http: cfg.HTTPClient,
+		wait: cfg.Wait, random: cfg.Random,
 	}
 	c.base.Path = strings.TrimSuffix(c.base.Path, "/")
 	if c.userAgent == "" {

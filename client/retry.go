@@ -20,8 +20,8 @@ const (
 )
 
 // do sends a request until it is answered for good, the attempts are used up, or the context ends. Every call of the API may be repeated:
-// reading changes nothing, revoking again changes nothing, and an order for a certificate has an idempotency key; but for those that say that
-// they are asked once.
+// reading changes nothing, revoking again changes nothing, and an order for a certificate has an idempotency key; but for those that say
+// that they are asked once.
 func (c *Client) do(ctx context.Context, r call) (reply, error) {
 	body := r.text
 	if r.body != nil {

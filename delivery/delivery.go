@@ -234,13 +234,15 @@ func (d *Delivery) tellLag(ctx context.Context, next int64, entries []Entry, pau
 	d.Observe.DeliveryLag(d.Name, size-next, age)
 	if age > alarmAfter && pauses.failures > 0 && !pauses.alarmed {
 		pauses.alarmed = true
-		d.Logger.ErrorContext(ctx, "a receiver of the audit log is far behind", "receiver", d.Name, "entries", size-next, "age", age.Round(time.Second),
+		d.Logger.ErrorContext(ctx, "a receiver of the audit log is far behind", "receiver", d.Name, "entries", size-next, "age",
+			age.Round(time.Second),
 			"error", pauses.last)
 	}
 	return nil
 }
 
-// backoff is the pauses after failures: a second, and twice as long each time, up to five minutes; or what the receiver asks for, within that.
+// backoff is the pauses after failures: a second, and twice as long each time, up to five minutes; or what the receiver asks for, within
+// that.
 type backoff struct {
 	failures int
 	since    time.Time // the entry of now was tried first; zero: it has not failed

@@ -29,7 +29,8 @@ var noon = time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
 func entry(t testing.TB, index int64, kind audit.Kind) Entry {
 	t.Helper()
 	e := audit.Event{
-		ID: fmt.Sprintf("018f0000-0000-7000-8000-%012d", index), Kind: kind, Time: noon.Add(time.Duration(index) * time.Millisecond), Actor: "a<1>",
+		ID: fmt.Sprintf("018f0000-0000-7000-8000-%012d", index), Kind: kind, Time: noon.Add(time.Duration(index) * time.Millisecond),
+		Actor:     "a<1>",
 		Namespace: "team-a", Data: map[string]string{"request": fmt.Sprintf("r-%d", index), "city": "Zürich"},
 	}
 	leaf, err := audit.New(e)
@@ -253,7 +254,10 @@ func TestAnotherDelivers(t *testing.T) {
 
 func TestWhatIsWanted(t *testing.T) {
 	h := &history{}
-	for i, kind := range []audit.Kind{audit.CertificateIssued, audit.RequestWaiting, audit.CertificateIssued, audit.PolicyProposed, audit.RequestApproved, audit.KeySigned} {
+	for i, kind := range []audit.Kind{
+		audit.CertificateIssued, audit.RequestWaiting, audit.CertificateIssued, audit.PolicyProposed,
+		audit.RequestApproved, audit.KeySigned,
+	} {
 		h.all = append(h.all, entry(t, int64(i), kind))
 	}
 	s, c := &sink{}, &counts{}
@@ -344,7 +348,8 @@ func TestFile(t *testing.T) {
 	}
 	_, again := torn.Close(), &File{Path: path}
 	send(again, entries(t, 3, 4))
-	if got := lines(t, path); len(got) != 7 || got[6] != string(entry(t, 6, audit.CertificateIssued).line()) || !strings.HasPrefix(got[5], `{"index":5,"event":{"actor":"a<1>"`) {
+	if got := lines(t, path); len(got) != 7 || got[6] != string(entry(t, 6, audit.CertificateIssued).line()) ||
+		!strings.HasPrefix(got[5], `{"index":5,"event":{"actor":"a<1>"`) {
 		t.Errorf("%d lines, the last %s", len(got), got[len(got)-1])
 	}
 	// Moved away by logrotate.

@@ -69,7 +69,8 @@ func checkMessages(t *testing.T, messages []string, want []Entry) {
 		if form == nil {
 			t.Fatalf("no message of RFC 5424: %s", m)
 		}
-		if form[1] != "109" || form[3] != "replica-1" || form[4] != "chancery" || form[6] != string(want[i].Event.Kind) || form[8] != fmt.Sprint(want[i].Index+1) {
+		if form[1] != "109" || form[3] != "replica-1" || form[4] != "chancery" || form[6] != string(want[i].Event.Kind) ||
+			form[8] != fmt.Sprint(want[i].Index+1) {
 			t.Errorf("the header is %q", form[1:9])
 		}
 		if form[9] != string(want[i].line()) {
@@ -96,7 +97,8 @@ func testTLS(t *testing.T) (server, client *tls.Config) {
 	defer s.Close()
 	pool := x509.NewCertPool()
 	pool.AddCert(s.Certificate())
-	return &tls.Config{Certificates: s.TLS.Certificates, MinVersion: tls.VersionTLS12}, &tls.Config{RootCAs: pool, ServerName: "127.0.0.1", MinVersion: tls.VersionTLS12}
+	return &tls.Config{Certificates: s.TLS.Certificates, MinVersion: tls.VersionTLS12},
+		&tls.Config{RootCAs: pool, ServerName: "127.0.0.1", MinVersion: tls.VersionTLS12}
 }
 
 func TestSyslogOverTCPAndTLS(t *testing.T) {
@@ -279,7 +281,8 @@ action(type="omfile" file=%q template="parts")
 	}
 	for i, line := range got {
 		parts := strings.SplitN(line, "|", 7)
-		wanted := fmt.Sprintf(`109|%s|replica-1|chancery|certificate.issued|[meta sequenceId="%d"]`, want[i].Event.Time.Format("2006-01-02T15:04:05.000000")+"+00:00", i+1)
+		wanted := fmt.Sprintf(`109|%s|replica-1|chancery|certificate.issued|[meta sequenceId="%d"]`,
+			want[i].Event.Time.Format("2006-01-02T15:04:05.000000")+"+00:00", i+1)
 		header := strings.Replace(strings.Join(parts[:6], "|"), "Z|", "+00:00|", 1)
 		// rsyslog writes octets beyond ASCII as they are; the message begins with the space that ends the structured data.
 		if header != wanted || strings.TrimPrefix(parts[6], " ") != string(want[i].line()) {
@@ -330,8 +333,9 @@ func TestWebhooks(t *testing.T) {
 	pool.AddCert(server.Certificate())
 	now := noon
 	w := &Webhook{
-		URL: server.URL + "/hook", Secrets: [][]byte{[]byte("the one before, which is replaced"), h.secret}, Client: NewHTTPClient(&tls.Config{RootCAs: pool}),
-		Now: func() time.Time { now = now.Add(time.Minute); return now },
+		URL: server.URL + "/hook", Secrets: [][]byte{[]byte("the one before, which is replaced"), h.secret},
+		Client: NewHTTPClient(&tls.Config{RootCAs: pool}),
+		Now:    func() time.Time { now = now.Add(time.Minute); return now },
 	}
 	defer w.Close()
 	h.refuse = func(n int) int {
@@ -372,7 +376,8 @@ func TestWebhooks(t *testing.T) {
 	if err := w.Send(t.Context(), batch[:1]); err != nil {
 		t.Fatal(err)
 	}
-	if last := len(h.ids) - 1; h.ids[last] != batch[0].Event.ID || !bytes.HasPrefix(h.bodies[last], []byte(`{"type":"certificate.issued","timestamp":"2026-`)) {
+	if last := len(h.ids) - 1; h.ids[last] != batch[0].Event.ID ||
+		!bytes.HasPrefix(h.bodies[last], []byte(`{"type":"certificate.issued","timestamp":"2026-`)) {
 		t.Errorf("%s %s", h.ids[last], h.bodies[last])
 	}
 	w.Secrets = w.Secrets[:1]
@@ -442,8 +447,10 @@ func TestOTLP(t *testing.T) {
 		t.Errorf("got\n%s\nwant\n%s", got, fmt.Sprintf(form, body))
 	}
 	for said, fails := range map[string]bool{
-		"": false, `{"partialSuccess":{}}`: false, `{"partialSuccess":{"errorMessage":"slow down"}}`: false, `{"partialSuccess":{"rejectedLogRecords":"0"}}`: false,
-		`{"partialSuccess":{"rejectedLogRecords":"1","errorMessage":"no"}}`: true, `{"partialSuccess":{"rejectedLogRecords":2}}`: true, "thanks": true,
+		"": false, `{"partialSuccess":{}}`: false, `{"partialSuccess":{"errorMessage":"slow down"}}`: false,
+		`{"partialSuccess":{"rejectedLogRecords":"0"}}`:                     false,
+		`{"partialSuccess":{"rejectedLogRecords":"1","errorMessage":"no"}}`: true, `{"partialSuccess":{"rejectedLogRecords":2}}`: true,
+		"thanks": true,
 	} {
 		answer = said
 		if err := o.Send(t.Context(), want); (err != nil) != fails {
@@ -540,7 +547,8 @@ func TestMail(t *testing.T) {
 				came <- m
 			}()
 			sender := &Mail{
-				Server: l.Addr().String(), Security: c.security, TLS: client, From: "ca@pki.example", To: []string{"ann@example.com", "bob@example.com"},
+				Server: l.Addr().String(), Security: c.security, TLS: client, From: "ca@pki.example",
+				To:    []string{"ann@example.com", "bob@example.com"},
 				About: "https://ca.example:8443",
 			}
 			e := entry(t, 12, audit.RequestWaiting)
@@ -581,7 +589,10 @@ func checkMail(t *testing.T, data string, e Entry) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, words := range []string{"city         Zürich", "To look:    chancery requests r-12", "At:         https://ca.example:8443", "namespace    team-a"} {
+	for _, words := range []string{
+		"city         Zürich", "To look:    chancery requests r-12", "At:         https://ca.example:8443",
+		"namespace    team-a",
+	} {
 		if !strings.Contains(strings.ReplaceAll(string(body), "\r\n", "\n"), words) {
 			t.Errorf("%q is missing in\n%s", words, body)
 		}

@@ -15,9 +15,9 @@ import (
 
 // Syslog sends one message for each entry (RFC 5424): over TLS (RFC 5425) or TCP with octet counting (RFC 6587), or in datagrams.
 //
-// Syslog knows no acknowledgement: what TCP took may be lost on its way. So a batch has a connection of its own, whose writing side is closed
-// after it; the receiver closes its side when it has read everything, and then the batch counts as delivered. NoConfirm leaves that out, for
-// receivers that do not close. In datagrams nothing can be confirmed.
+// Syslog knows no acknowledgement: what TCP took may be lost on its way. So a batch has a connection of its own, whose writing side is
+// closed after it; the receiver closes its side when it has read everything, and then the batch counts as delivered. NoConfirm leaves that
+// out, for receivers that do not close. In datagrams nothing can be confirmed.
 type Syslog struct {
 	Network   string      // tcp, udp or unix (datagrams, such as /dev/log)
 	Address   string      // host:port, or a path
@@ -40,7 +40,8 @@ func (s *Syslog) message(e Entry) []byte {
 	case audit.AccessDenied, audit.KeyCompromised, audit.CertificateOrphaned:
 		severity = severityWarning
 	}
-	return fmt.Appendf(nil, `<%d>1 %s %s chancery - %s [meta sequenceId="%d"] %s`, s.Facility*8+severity, e.Event.Time.UTC().Format(audit.TimeFormat),
+	return fmt.Appendf(nil, `<%d>1 %s %s chancery - %s [meta sequenceId="%d"] %s`, s.Facility*8+severity,
+		e.Event.Time.UTC().Format(audit.TimeFormat),
 		field(s.Host, 255), field(string(e.Event.Kind), 32), e.Index%maxSequence+1, e.line())
 }
 
@@ -116,7 +117,8 @@ func confirm(conn net.Conn) error {
 	const chatter = 4 << 10 // octets that a receiver may say; none needs to
 	switch n, err := io.Copy(io.Discard, io.LimitReader(conn, chatter)); {
 	case err != nil:
-		return fmt.Errorf("sending to syslog: the receiver did not confirm by closing the connection (confirm: false takes what TCP took): %w", err)
+		return fmt.Errorf("sending to syslog: the receiver did not confirm by closing the connection (confirm: false takes what TCP took): %w",
+			err)
 	case n == chatter:
 		return errors.New("sending to syslog: the receiver talks instead of confirming by closing the connection")
 	}

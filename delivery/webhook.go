@@ -41,7 +41,8 @@ func ParseSecrets(text []byte) (secrets [][]byte, err error) {
 		encoded, ok := strings.CutPrefix(line, secretPrefix)
 		secret, err := base64.StdEncoding.DecodeString(encoded)
 		if !ok || err != nil || len(secret) < minSecret || len(secret) > maxSecret {
-			return nil, fmt.Errorf("a secret is %s and %d to %d random octets in base64: echo %s$(openssl rand -base64 32)", secretPrefix, minSecret, maxSecret,
+			return nil, fmt.Errorf("a secret is %s and %d to %d random octets in base64: echo %s$(openssl rand -base64 32)", secretPrefix, minSecret,
+				maxSecret,
 				secretPrefix)
 		}
 		secrets = append(secrets, secret)

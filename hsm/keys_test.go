@@ -251,7 +251,10 @@ func TestPrivateKeyCannotBeRead(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	for _, says := range []string{"ca", "sensitive, always sensitive, never extractable, local", "Usage:      sign\n", "Allowed mechanisms: ECDSA\n"} {
+	for _, says := range []string{
+		"ca", "sensitive, always sensitive, never extractable, local", "Usage:      sign\n",
+		"Allowed mechanisms: ECDSA\n",
+	} {
 		if !strings.Contains(out, says) {
 			t.Errorf("the attributes do not say %q:\n%s", says, out)
 		}

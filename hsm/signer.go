@@ -18,7 +18,8 @@ import (
 // Signer is what Token.Signer returns: besides digests it takes whole messages, so that whoever stands between the caller and the
 // key can see what is signed. It is safe for concurrent use. The random source of a call is not used: the token has its own.
 //
-// Hashes are SHA-256, SHA-384 and SHA-512; an Ed25519 key takes none (0), and what it is given is the message. RSA-PSS takes a salt of an explicit length or rsa.PSSSaltLengthEqualsHash.
+// Hashes are SHA-256, SHA-384 and SHA-512; an Ed25519 key takes none (0), and what it is given is the message. RSA-PSS takes a salt of an
+// explicit length or rsa.PSSSaltLengthEqualsHash.
 type Signer interface {
 	crypto.Signer
 	crypto.MessageSigner

@@ -438,7 +438,8 @@ func TestEd25519Signer(t *testing.T) {
 		}
 	}
 	for name, opts := range map[string]crypto.SignerOpts{
-		"no options": nil, "a hash": crypto.SHA256, "pre-hashed": &ed25519.Options{Hash: crypto.SHA512}, "a context": &ed25519.Options{Context: "x"},
+		"no options": nil, "a hash": crypto.SHA256, "pre-hashed": &ed25519.Options{Hash: crypto.SHA512},
+		"a context": &ed25519.Options{Context: "x"},
 	} {
 		if _, err := signer.SignMessage(nil, message, opts); err == nil {
 			t.Errorf("%s: signed", name)

@@ -1,8 +1,8 @@
 // Package identity finds out who calls by what comes with a connection: a client certificate, the peer of a Unix socket; and where a caller
 // is, behind proxies that are trusted.
 //
-// It owns the judging of such credentials, anew at each request, and the facts that they hold. What a caller may be and do by these facts is
-// said by access.Rules. It keeps nothing but what it was configured with, the CRLs of others, and signatures that it has verified.
+// It owns the judging of such credentials, anew at each request, and the facts that they hold. What a caller may be and do by these facts
+// is said by access.Rules. It keeps nothing but what it was configured with, the CRLs of others, and signatures that it has verified.
 package identity
 
 import (
@@ -42,7 +42,7 @@ type Anchor struct {
 	Name          string // the fact "issuer" of what it vouches for
 	Certificates  []*x509.Certificate
 	Intermediates []*x509.Certificate // that callers need not send; none for our own
-	Own           bool                // Certificates holds one of our own authorities, of the name Name, and the Registry says how its certificates stand
+	Own           bool                // Certificates holds one of our own authorities, named Name; the Registry says how they stand
 	Lists         *Lists              // the CRLs of others; nil: revocation is not looked at
 }
 
@@ -112,14 +112,18 @@ func (c *Certificates) evidence(r *http.Request) (access.Evidence, bool, error) 
 	now := c.Now()
 	for _, one := range v.chain {
 		if now.Before(one.NotBefore) || now.After(one.NotAfter) {
-			return access.Evidence{}, false, refusedCertificate(fmt.Errorf("%s is valid from %s to %s alone", one.Subject, one.NotBefore, one.NotAfter))
+			return access.Evidence{}, false,
+				refusedCertificate(fmt.Errorf("%s is valid from %s to %s alone", one.Subject, one.NotBefore, one.NotAfter))
 		}
 	}
 	anchor, leaf := c.Anchors[v.anchor], v.chain[0]
 	facts := factsOf(leaf)
 	facts["issuer"] = []string{anchor.Name}
 	digest := sha256.Sum256(leaf.Raw)
-	e := access.Evidence{Means: access.ByCertificate, Subject: anchor.Name + "/sha256-" + hex.EncodeToString(digest[:16]), Name: nameOf(leaf), Facts: facts}
+	e := access.Evidence{
+		Means: access.ByCertificate, Subject: anchor.Name + "/sha256-" + hex.EncodeToString(digest[:16]), Name: nameOf(leaf),
+		Facts: facts,
+	}
 	if !anchor.Own {
 		if anchor.Lists != nil {
 			if err := anchor.Lists.check(v.chain, now); err != nil {
@@ -133,7 +137,8 @@ func (c *Certificates) evidence(r *http.Request) (access.Evidence, bool, error) 
 	case err != nil:
 		return access.Evidence{}, false, fmt.Errorf("looking up a client certificate: %w", err)
 	case issued == nil || !slices.Equal(issued.DER, leaf.Raw):
-		return access.Evidence{}, false, refusedCertificate(fmt.Errorf("%s has no such certificate on record: serial %x", anchor.Name, leaf.SerialNumber))
+		return access.Evidence{}, false,
+			refusedCertificate(fmt.Errorf("%s has no such certificate on record: serial %x", anchor.Name, leaf.SerialNumber))
 	case issued.Revoked:
 		return access.Evidence{}, false, refusedCertificate(fmt.Errorf("serial %x of %s is revoked or on hold", leaf.SerialNumber, anchor.Name))
 	}

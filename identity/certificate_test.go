@@ -43,8 +43,9 @@ func newOffice(t testing.TB, name string, parent *office) *office {
 	}
 	o := &office{t: t, key: key}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(noon.UnixNano()), Subject: pkix.Name{CommonName: name}, NotBefore: noon.Add(-time.Hour), NotAfter: noon.Add(1000 * time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
+		SerialNumber: big.NewInt(noon.UnixNano()), Subject: pkix.Name{CommonName: name}, NotBefore: noon.Add(-time.Hour),
+		NotAfter: noon.Add(1000 * time.Hour),
+		IsCA:     true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 	}
 	by, signer := template, key
 	if parent != nil {
@@ -65,7 +66,8 @@ func (o *office) issue(change ...func(*x509.Certificate)) *x509.Certificate {
 	robot, _ := url.Parse("spiffe://example/ci/7")
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(77), Subject: pkix.Name{CommonName: "ci", Organization: []string{"Example"}}, NotBefore: noon.Add(-time.Hour),
-		NotAfter: noon.Add(time.Hour), ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}, URIs: []*url.URL{robot}, KeyUsage: x509.KeyUsageDigitalSignature,
+		NotAfter: noon.Add(time.Hour), ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}, URIs: []*url.URL{robot},
+		KeyUsage: x509.KeyUsageDigitalSignature,
 	}
 	for _, c := range change {
 		c(template)
@@ -85,7 +87,8 @@ func (o *office) list(number int64, until time.Time, revoked ...int64) []byte {
 	o.t.Helper()
 	template := &x509.RevocationList{Number: big.NewInt(number), ThisUpdate: noon.Add(-time.Hour), NextUpdate: until}
 	for _, serial := range revoked {
-		template.RevokedCertificateEntries = append(template.RevokedCertificateEntries, x509.RevocationListEntry{SerialNumber: big.NewInt(serial), RevocationTime: noon})
+		template.RevokedCertificateEntries = append(template.RevokedCertificateEntries,
+			x509.RevocationListEntry{SerialNumber: big.NewInt(serial), RevocationTime: noon})
 	}
 	der, err := x509.CreateRevocationList(rand.Reader, template, o.certificate, o.key)
 	if err != nil {
@@ -111,8 +114,14 @@ func (r *record) Issued(_ context.Context, authority string, serial []byte) (*Is
 }
 
 var rules = access.Rules{
-	{Name: "robots", Means: access.ByCertificate, Match: map[string][]string{"uri": {"spiffe://example/*"}, "issuer": {"issuing-1"}, "namespace": {"web"}}, Namespace: "${namespace}", Roles: []access.Role{access.Requester}, Person: "${uri}"},
-	{Name: "corp", Means: access.ByCertificate, Match: map[string][]string{"o": {"Example"}, "issuer": {"corp"}}, Namespace: "corp", Roles: []access.Role{access.Requester}},
+	{Name: "robots", Means: access.ByCertificate, Match: map[string][]string{
+		"uri": {"spiffe://example/*"}, "issuer": {"issuing-1"},
+		"namespace": {"web"},
+	}, Namespace: "${namespace}", Roles: []access.Role{access.Requester}, Person: "${uri}"},
+	{
+		Name: "corp", Means: access.ByCertificate, Match: map[string][]string{"o": {"Example"}, "issuer": {"corp"}}, Namespace: "corp",
+		Roles: []access.Role{access.Requester},
+	},
 }
 
 func showing(chain ...*x509.Certificate) *http.Request {
@@ -124,7 +133,8 @@ func showing(chain ...*x509.Certificate) *http.Request {
 func wantRefused(t *testing.T, why string, found bool, err error) {
 	t.Helper()
 	var refused *access.Unauthenticated
-	if found || !errors.As(err, &refused) || refused.Detail == "" || !refused.Shown || refused.Cause == nil || !strings.Contains(refused.Cause.Error(), why) {
+	if found || !errors.As(err, &refused) || refused.Detail == "" || !refused.Shown || refused.Cause == nil ||
+		!strings.Contains(refused.Cause.Error(), why) {
 		t.Errorf("found %v, %v; want a refusal because of %q", found, err, why)
 	}
 }
@@ -139,7 +149,8 @@ func TestOurOwnCertificatesAreJudgedAtEachRequest(t *testing.T) {
 	}
 	for range 2 {
 		actor, found, err := c.Authenticate(showing(leaf))
-		if err != nil || !found || actor.ID != "certificate:issuing-1/4d" || actor.Namespace != "web" || actor.Person != "spiffe://example/ci/7" || actor.Name != "ci" {
+		if err != nil || !found || actor.ID != "certificate:issuing-1/4d" || actor.Namespace != "web" ||
+			actor.Person != "spiffe://example/ci/7" || actor.Name != "ci" {
 			t.Fatalf("got %+v, %v, %v", actor, found, err)
 		}
 	}
@@ -157,7 +168,10 @@ func TestOurOwnCertificatesAreJudgedAtEachRequest(t *testing.T) {
 		leaf *x509.Certificate
 	}{
 		{"no anchor vouches", foreign.issue()},
-		{"not for client authentication", issuing.issue(func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} })},
+		{
+			"not for client authentication",
+			issuing.issue(func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} }),
+		},
 		{"not for client authentication", issuing.issue(func(c *x509.Certificate) { c.ExtKeyUsage = nil })},
 		{"not for client authentication", issuing.issue(func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageAny} })},
 		{"expired", issuing.issue(func(c *x509.Certificate) { c.NotAfter = noon.Add(-time.Minute) })},
@@ -209,7 +223,8 @@ func TestOthersAreHeldAgainstTheirLists(t *testing.T) {
 	lists := NewLists([]string{rootList, list}, nil)
 	now := noon
 	c := &Certificates{
-		Anchors: []Anchor{{Name: "corp", Certificates: []*x509.Certificate{root.certificate}, Lists: lists}}, Rules: rules, Now: func() time.Time { return now },
+		Anchors: []Anchor{{Name: "corp", Certificates: []*x509.Certificate{root.certificate}, Lists: lists}}, Rules: rules,
+		Now: func() time.Time { return now },
 	}
 	_, found, err := c.Authenticate(showing(leaf, between.certificate))
 	wantRefused(t, "no current CRL", found, err) // none was read yet
@@ -217,7 +232,8 @@ func TestOthersAreHeldAgainstTheirLists(t *testing.T) {
 		t.Fatal(err)
 	}
 	actor, found, err := c.Authenticate(showing(leaf, between.certificate))
-	if err != nil || !found || actor.Namespace != "corp" || actor.Person != actor.ID || !strings.HasPrefix(actor.ID, "certificate:corp/sha256-") {
+	if err != nil || !found || actor.Namespace != "corp" || actor.Person != actor.ID ||
+		!strings.HasPrefix(actor.ID, "certificate:corp/sha256-") {
 		t.Fatalf("got %+v, %v, %v", actor, found, err)
 	}
 	_, found, err = c.Authenticate(showing(leaf)) // without what leads to the root
@@ -310,7 +326,11 @@ func TestWhatProxiesSay(t *testing.T) {
 		{"RFC 9440, none", HeaderRFC9440, "10.0.0.5:1", nil, "none"},
 		{"RFC 9440, no sequence", HeaderRFC9440, "10.0.0.5:1", []string{strings.Trim(rfc, ":")}, "error"},
 		{"RFC 9440, parameters", HeaderRFC9440, "10.0.0.5:1", []string{rfc + ";a=1"}, "error"},
-		{"RFC 9440, trailing octets", HeaderRFC9440, "10.0.0.5:1", []string{":" + base64.StdEncoding.EncodeToString(append(leaf.Raw[:len(leaf.Raw):len(leaf.Raw)], 0)) + ":"}, "error"},
+		{
+			"RFC 9440, trailing octets", HeaderRFC9440, "10.0.0.5:1",
+			[]string{":" + base64.StdEncoding.EncodeToString(append(leaf.Raw[:len(leaf.Raw):len(leaf.Raw)], 0)) + ":"},
+			"error",
+		},
 		{"Envoy", HeaderEnvoy, "10.0.0.5:1", []string{`Hash=ab;Subject="CN=x,O=\"y;z\"";Cert="` + inPEM + `"`}, "cert"},
 		{"Envoy, two elements", HeaderEnvoy, "10.0.0.5:1", []string{`Cert="` + inPEM + `",Cert="` + inPEM + `"`}, "error"},
 		{"Envoy, two certificates", HeaderEnvoy, "10.0.0.5:1", []string{`Cert="` + inPEM + `";Cert="` + inPEM + `"`}, "error"},

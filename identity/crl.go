@@ -20,8 +20,8 @@ const (
 	fetchTimeout = 30 * time.Second
 )
 
-// Lists are the CRLs of other authorities, from files and URLs. It fails closed: a certificate whose issuer has no list that is in order and
-// current is refused.
+// Lists are the CRLs of other authorities, from files and URLs. It fails closed: a certificate whose issuer has no list that is in order
+// and current is refused.
 type Lists struct {
 	sources []string
 	client  *http.Client
@@ -104,8 +104,8 @@ func limited(r io.Reader) ([]byte, error) {
 	return data, err
 }
 
-// parseList reads a CRL in DER or PEM. A list with a critical extension speaks of some certificates alone, or otherwise in a way that is not
-// understood here (RFC 5280, section 5.2), and is refused.
+// parseList reads a CRL in DER or PEM. A list with a critical extension speaks of some certificates alone, or otherwise in a way that is
+// not understood here (RFC 5280, section 5.2), and is refused.
 func parseList(data []byte) (*list, error) {
 	if block, rest := pem.Decode(data); block != nil {
 		if block.Type != "X509 CRL" || len(bytes.TrimSpace(rest)) > 0 {
@@ -142,7 +142,8 @@ func (l *Lists) check(chain []*x509.Certificate, now time.Time) error {
 	for i, one := range chain[:len(chain)-1] {
 		found, issuer := false, chain[i+1]
 		for _, list := range *l.current.Load() {
-			if list == nil || !bytes.Equal(list.crl.RawIssuer, issuer.RawSubject) || now.After(list.crl.NextUpdate) || list.crl.CheckSignatureFrom(issuer) != nil {
+			if list == nil || !bytes.Equal(list.crl.RawIssuer, issuer.RawSubject) || now.After(list.crl.NextUpdate) ||
+				list.crl.CheckSignatureFrom(issuer) != nil {
 				continue
 			}
 			found = true

@@ -81,7 +81,8 @@ func emergency(r *http.Request) (string, error) {
 		return "", nil
 	}
 	reason := strings.TrimSpace(values[0])
-	if len(values) > 1 || reason == "" || len(reason) > maxReason || strings.ContainsFunc(reason, func(c rune) bool { return !unicode.IsPrint(c) }) {
+	if len(values) > 1 || reason == "" || len(reason) > maxReason ||
+		strings.ContainsFunc(reason, func(c rune) bool { return !unicode.IsPrint(c) }) {
 		return "", &access.Unauthenticated{Detail: "say in " + HeaderEmergency + " in one line why the glass is broken"}
 	}
 	return reason, nil

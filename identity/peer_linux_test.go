@@ -22,7 +22,10 @@ func TestWhoIsAtTheOtherEnd(t *testing.T) {
 	}
 	uid := strconv.Itoa(os.Getuid())
 	peers := Peers{Rules: access.Rules{
-		{Name: "me", Means: access.ByPeer, Match: map[string][]string{"uid": {uid}, "gid": {strconv.Itoa(os.Getgid())}}, Namespace: "*", Roles: []access.Role{access.Auditor}},
+		{
+			Name: "me", Means: access.ByPeer, Match: map[string][]string{"uid": {uid}, "gid": {strconv.Itoa(os.Getgid())}}, Namespace: "*",
+			Roles: []access.Role{access.Auditor},
+		},
 		{Name: "glass", Means: access.ByPeer, Match: map[string][]string{"uid": {uid}}, Namespace: "*", Roles: access.Roles(), Emergency: true},
 	}}
 	type outcome struct {
@@ -60,10 +63,12 @@ func TestWhoIsAtTheOtherEnd(t *testing.T) {
 		_ = answer.Body.Close()
 		return <-outcomes
 	}
-	if o := call(); o.err != nil || !o.found || len(o.actor.Roles) != 1 || !strings.HasPrefix(o.actor.ID, "local:") || o.actor.Emergency != "" {
+	if o := call(); o.err != nil || !o.found || len(o.actor.Roles) != 1 || !strings.HasPrefix(o.actor.ID, "local:") ||
+		o.actor.Emergency != "" {
 		t.Errorf("on an ordinary day: %+v", o)
 	}
-	if o := call("the provider is down"); o.err != nil || !o.found || len(o.actor.Roles) != len(access.Roles()) || o.actor.Emergency != "the provider is down" {
+	if o := call("the provider is down"); o.err != nil || !o.found || len(o.actor.Roles) != len(access.Roles()) ||
+		o.actor.Emergency != "the provider is down" {
 		t.Errorf("in an emergency: %+v", o)
 	}
 	for _, bad := range [][]string{{""}, {strings.Repeat("x", 501)}, {"a", "b"}, {"a\tb"}} {

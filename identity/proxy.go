@@ -41,8 +41,8 @@ func sender(r *http.Request) netip.Addr {
 	return at.Addr().Unmap().WithZone("")
 }
 
-// ClientAddr is where a caller is. Behind proxies it is the last address in X-Forwarded-For that is no proxy's: what stands before it is the
-// caller's own word. The zero value says that it is unknown.
+// ClientAddr is where a caller is. Behind proxies it is the last address in X-Forwarded-For that is no proxy's: what stands before it is
+// the caller's own word. The zero value says that it is unknown.
 func (p Proxies) ClientAddr(r *http.Request) netip.Addr {
 	from := sender(r)
 	if !p.ForwardedFor || !p.trusts(from) {
@@ -61,8 +61,8 @@ func (p Proxies) ClientAddr(r *http.Request) netip.Addr {
 	return netip.Addr{}
 }
 
-// certificates are what the caller has presented, its own first: to us, or to a proxy that is trusted. A proxy's own certificate is never the
-// caller's.
+// certificates are what the caller has presented, its own first: to us, or to a proxy that is trusted. A proxy's own certificate is never
+// the caller's.
 func (p Proxies) certificates(r *http.Request) ([]*x509.Certificate, error) {
 	if p.CertificateHeader != "" && p.trusts(sender(r)) {
 		return p.passedOn(r)

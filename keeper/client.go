@@ -41,7 +41,8 @@ type Client struct {
 // maxLines is how many calls of one client are with the keeper at once. More wait here, where waiting costs least.
 const maxLines = 32
 
-// NewClient makes a client of the keeper whose socket is at path. A timeout of 0, for one answer, means 10 seconds. Nothing is connected yet.
+// NewClient makes a client of the keeper whose socket is at path. A timeout of 0, for one answer, means 10 seconds. Nothing is connected
+// yet.
 func NewClient(path string, timeout time.Duration) *Client {
 	if timeout == 0 {
 		timeout = defaultTimeout
@@ -137,7 +138,8 @@ func (s *signer) SignMessage(_ io.Reader, message []byte, opts crypto.SignerOpts
 	hash, plain := opts.(crypto.Hash)
 	code, known := wireHashes[hash]
 	if !plain || !known {
-		return nil, fmt.Errorf("%w: key %q signs with SHA-256, SHA-384 or SHA-512, or with no hash (Ed25519), and with no further options", ErrRefused, s.name)
+		return nil, fmt.Errorf("%w: key %q signs with SHA-256, SHA-384 or SHA-512, or with no hash (Ed25519), and with no further options",
+			ErrRefused, s.name)
 	}
 	if len(message) > maxMessage {
 		return nil, fmt.Errorf("%w: key %q signs at most %d octets", ErrRefused, s.name, maxMessage)

@@ -18,8 +18,8 @@ var ErrNotThisJournal = errors.New("the copy is not the beginning of this journa
 
 // ExportJournal appends to a copy what the journal has more, and makes it durable: for an auditor who may not reach the keeper's directory.
 // What the copy has must be what the journal begins with, octet by octet, and what follows must follow in the chain. The copy is made when
-// there is none, readable by its group. A keeper may be writing meanwhile; of a line without an end nothing is copied. The place returned is
-// the end of the copy. When the journal is found broken, all that comes before is copied, and the error is a *BrokenJournalError.
+// there is none, readable by its group. A keeper may be writing meanwhile; of a line without an end nothing is copied. The place returned
+// is the end of the copy. When the journal is found broken, all that comes before is copied, and the error is a *BrokenJournalError.
 func ExportJournal(journal, path string) (end JournalPlace, err error) {
 	from, err := os.Open(journal)
 	if err != nil {
@@ -48,8 +48,8 @@ func ExportJournal(journal, path string) (end JournalPlace, err error) {
 	return end, broken
 }
 
-// agree reads the copy, and the journal beside it, and leaves both after the copy's last whole line, which is the place that it returns. What a
-// crash left of a line is removed from the copy.
+// agree reads the copy, and the journal beside it, and leaves both after the copy's last whole line, which is the place that it returns.
+// What a crash left of a line is removed from the copy.
 func agree(journal, copied *os.File) (end JournalPlace, err error) {
 	mine, theirs := bufio.NewReaderSize(copied, 1<<20), bufio.NewReaderSize(journal, 1<<20)
 	var last, beside []byte

@@ -82,14 +82,16 @@ func TestReadJournalFromAPlace(t *testing.T) {
 		t.Fatalf("%+v, %v", places, err)
 	}
 	for _, p := range places {
-		if again, _, err := ReadJournal(bytes.NewReader(whole[p.Octets:]), p, func(JournalEntry, JournalPlace) error { return nil }); err != nil || again != end {
+		if again, _, err := ReadJournal(bytes.NewReader(whole[p.Octets:]), p,
+			func(JournalEntry, JournalPlace) error { return nil }); err != nil || again != end {
 			t.Errorf("from %+v: %+v, %v", p, again, err)
 		}
 	}
 	elsewhere := places[0]
 	elsewhere.Head = places[1].Head
 	var broken *BrokenJournalError
-	if _, _, err := ReadJournal(bytes.NewReader(whole[places[0].Octets:]), elsewhere, func(JournalEntry, JournalPlace) error { return nil }); !errors.As(err, &broken) {
+	if _, _, err := ReadJournal(bytes.NewReader(whole[places[0].Octets:]), elsewhere,
+		func(JournalEntry, JournalPlace) error { return nil }); !errors.As(err, &broken) {
 		t.Errorf("a journal that does not go on from the head: %v", err)
 	}
 }

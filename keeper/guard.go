@@ -153,8 +153,8 @@ func (g *guard) checkProgress(r reading, now time.Time) error {
 	return nil
 }
 
-// highest is the highest CRL number after the last one: the time in milliseconds, which is what numbers are made of, or a little more than the
-// last where it was not made so.
+// highest is the highest CRL number after the last one: the time in milliseconds, which is what numbers are made of, or a little more than
+// the last where it was not made so.
 func highest(last *big.Int, now time.Time) *big.Int {
 	time, next := big.NewInt(now.Add(skew).UnixMilli()), new(big.Int).Add(last, big.NewInt(maxLeap))
 	if time.Cmp(next) > 0 {

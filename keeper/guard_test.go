@@ -79,7 +79,10 @@ func TestGuardReadsCertificates(t *testing.T) {
 		}},
 		{what: "keyCertSign in a leaf", change: func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageCertSign }, refused: "keyCertSign"},
 		{what: "cRLSign in a leaf", change: func(c *x509.Certificate) { c.KeyUsage |= x509.KeyUsageCRLSign }, refused: "cRLSign"},
-		{what: "after the authority's end", refused: "after the authority's own", change: func(c *x509.Certificate) { c.NotAfter = time.Now().Add(1001 * time.Hour) }},
+		{
+			what: "after the authority's end", refused: "after the authority's own",
+			change: func(c *x509.Certificate) { c.NotAfter = time.Now().Add(1001 * time.Hour) },
+		},
 		{
 			what: "too long", refused: "longer than the policy's", change: func(c *x509.Certificate) { c.NotAfter = c.NotBefore.Add(500 * time.Hour) },
 			policy: func(p *KeyPolicy) { p.Certificates.MaxValidity = 100 * time.Hour },
@@ -89,9 +92,15 @@ func TestGuardReadsCertificates(t *testing.T) {
 			c.NotBefore = time.Now().Add(50 * time.Hour)
 			c.NotAfter = c.NotBefore.Add(time.Hour)
 		}},
-		{what: "ends before it begins", refused: "not after notBefore", change: func(c *x509.Certificate) { c.NotAfter = c.NotBefore.Add(-time.Hour) }},
+		{
+			what: "ends before it begins", refused: "not after notBefore",
+			change: func(c *x509.Certificate) { c.NotAfter = c.NotBefore.Add(-time.Hour) },
+		},
 		{what: "a small serial", change: func(c *x509.Certificate) { c.SerialNumber = big.NewInt(1) }, refused: "Chancery's form"},
-		{what: "a serial of another time", change: func(c *x509.Certificate) { c.SerialNumber = serial(time.Unix(1e9, 0)) }, refused: "not of this time"},
+		{
+			what: "a serial of another time", change: func(c *x509.Certificate) { c.SerialNumber = serial(time.Unix(1e9, 0)) },
+			refused: "not of this time",
+		},
 		{
 			what: "any serial", change: func(c *x509.Certificate) { c.SerialNumber = big.NewInt(1 << 60) },
 			policy: func(p *KeyPolicy) { p.Certificates.AnySerial = true },
@@ -100,12 +109,18 @@ func TestGuardReadsCertificates(t *testing.T) {
 			what: "any serial, but too small", change: func(c *x509.Certificate) { c.SerialNumber = big.NewInt(1) }, refused: "fewer than",
 			policy: func(p *KeyPolicy) { p.Certificates.AnySerial = true },
 		},
-		{what: "an OCSP responder", refused: "OCSP responder", change: func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageOCSPSigning} }},
+		{
+			what: "an OCSP responder", refused: "OCSP responder",
+			change: func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageOCSPSigning} },
+		},
 		{
 			what: "an OCSP responder that may be", change: func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageOCSPSigning} },
 			policy: func(p *KeyPolicy) { p.Certificates.OCSPResponders = true },
 		},
-		{what: "any purpose", refused: "anyExtendedKeyUsage", change: func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageAny} }},
+		{
+			what: "any purpose", refused: "anyExtendedKeyUsage",
+			change: func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageAny} },
+		},
 		{what: "name constraints", refused: "name constraints", change: func(c *x509.Certificate) {
 			c.PermittedDNSDomains, c.PermittedDNSDomainsCritical = []string{"x"}, true
 		}},
@@ -202,23 +217,29 @@ func TestGuardReadsCRLs(t *testing.T) {
 		{"the first", newList(now.UnixMilli()), ""},
 		{"the same number", newList(now.UnixMilli()), "does not rise"},
 		{"a lower number", newList(1), "does not rise"},
-		{"with an entry", newList(now.UnixMilli()+1, entry(x509.RevocationListEntry{SerialNumber: serial(now), RevocationTime: now, ReasonCode: 1})), ""},
+		{"with an entry", newList(now.UnixMilli()+1,
+			entry(x509.RevocationListEntry{SerialNumber: serial(now), RevocationTime: now, ReasonCode: 1})), ""},
 		{
 			"of another scope", newList(1, extension(pkix.Extension{
 				Id: asn1.ObjectIdentifier{2, 5, 29, 28}, Critical: true, Value: []byte{0x30, 3, 0x81, 1, 0xff},
 			})), "",
 		},
 		{"a number that leaps", newList(now.Add(1000 * time.Hour).UnixMilli()), "leaps ahead"},
-		{"too long", newList(now.UnixMilli()+2, func(l *x509.RevocationList) { l.NextUpdate = now.Add(11 * 24 * time.Hour) }), "later than the policy"},
+		{
+			"too long", newList(now.UnixMilli()+2, func(l *x509.RevocationList) { l.NextUpdate = now.Add(11 * 24 * time.Hour) }),
+			"later than the policy",
+		},
 		{"of another time", newList(now.UnixMilli()+2, func(l *x509.RevocationList) { l.ThisUpdate = now.Add(-72 * time.Hour) }), "48 hours"},
-		{"a delta that is not critical", newList(now.UnixMilli()+2, extension(pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 27}, Value: []byte{2, 1, 1}})), "deltaCRLIndicator"},
+		{"a delta that is not critical", newList(now.UnixMilli()+2,
+			extension(pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 27}, Value: []byte{2, 1, 1}})), "deltaCRLIndicator"},
 		{
 			"a delta to a later list", newList(now.UnixMilli()+2, extension(pkix.Extension{
 				Id: asn1.ObjectIdentifier{2, 5, 29, 27}, Critical: true, Value: []byte{2, 8, 1, 0, 0, 0, 0, 0, 0, 0},
 			})), "not below its number",
 		},
 		{
-			"a delta", newList(now.UnixMilli()+2, extension(pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 27}, Critical: true, Value: []byte{2, 1, 1}}),
+			"a delta", newList(now.UnixMilli()+2,
+				extension(pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 27}, Critical: true, Value: []byte{2, 1, 1}}),
 				entry(x509.RevocationListEntry{SerialNumber: serial(now), RevocationTime: now, ReasonCode: 8})), "",
 		},
 		{
@@ -227,7 +248,8 @@ func TestGuardReadsCRLs(t *testing.T) {
 				ExtraExtensions: []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 29}, Critical: true, Value: []byte{0x30, 0}}},
 			})), "unknown",
 		},
-		{"taken from a hold", newList(now.UnixMilli()+3, entry(x509.RevocationListEntry{SerialNumber: serial(now), RevocationTime: now, ReasonCode: 8})), "reason"},
+		{"taken from a hold", newList(now.UnixMilli()+3,
+			entry(x509.RevocationListEntry{SerialNumber: serial(now), RevocationTime: now, ReasonCode: 8})), "reason"},
 		{"the next", newList(now.UnixMilli() + 3), ""},
 	} {
 		r, err := g.ask(a.list(t, c.list))
@@ -449,8 +471,8 @@ func TestPoliciesThatMakeNoSense(t *testing.T) {
 	}
 }
 
-// TestGuardRefusesEveryChangedOctet: what is signed is what was understood. An octet changed at will makes a message that is refused, or one
-// that a parser of others reads as a certificate of the same bounds.
+// TestGuardRefusesEveryChangedOctet: what is signed is what was understood. An octet changed at will makes a message that is refused, or
+// one that a parser of others reads as a certificate of the same bounds.
 func TestGuardRefusesEveryChangedOctet(t *testing.T) {
 	a, g := guarded(t, 0)
 	message := a.tbs(t, leaf())
@@ -472,7 +494,11 @@ func inBounds(a *authority, tbs []byte) (bool, error) {
 		TBS       asn1.RawValue
 		Algorithm pkix.AlgorithmIdentifier
 		Signature asn1.BitString
-	}{asn1.RawValue{FullBytes: tbs}, pkix.AlgorithmIdentifier{Algorithm: asn1.ObjectIdentifier{1, 2, 840, 10045, 4, 3, 2}}, asn1.BitString{Bytes: []byte{0}, BitLength: 8}})
+	}{
+		asn1.RawValue{FullBytes: tbs},
+		pkix.AlgorithmIdentifier{Algorithm: asn1.ObjectIdentifier{1, 2, 840, 10045, 4, 3, 2}},
+		asn1.BitString{Bytes: []byte{0}, BitLength: 8},
+	})
 	if err != nil {
 		return false, err
 	}

@@ -64,7 +64,8 @@ func TestJournalRemembers(t *testing.T) {
 		}
 		addAll(t, j, many...)
 	}
-	addAll(t, j, signedEntry("9"), signedEntry("10"), signedEntry("7"), entry{Key: "log", Kind: kindCheckpoint, Detail: "12", SHA256: "aa", Result: resultSigned},
+	addAll(t, j, signedEntry("9"), signedEntry("10"), signedEntry("7"),
+		entry{Key: "log", Kind: kindCheckpoint, Detail: "12", SHA256: "aa", Result: resultSigned},
 		entry{Key: "log", Kind: kindCheckpoint, Detail: "13", SHA256: "bb", Result: resultFailed},
 		entry{Key: "log", Kind: kindCheckpoint, Detail: "11", SHA256: "cc", Result: resultRefused},
 		entry{Key: "ca", Kind: kindCRL, Detail: "99", Scope: fullScope, Result: resultRefused})

@@ -8,8 +8,8 @@ import (
 	"github.com/chancery-ca/chancery/hsm"
 )
 
-// logins is told of each log-in to a token, and of each attempt: the first, and those after a loss. What it fails to record, fails. It is the
-// one observer of a keeper's token: what keys do is written down where it is asked for.
+// logins is told of each log-in to a token, and of each attempt: the first, and those after a loss. What it fails to record, fails. It is
+// the one observer of a keeper's token: what keys do is written down where it is asked for.
 type logins func(serial string, failed error) error
 
 // Observe implements hsm.Observer.
@@ -51,8 +51,8 @@ func (t *token) told(body []byte) error {
 	return t.loggedIn(l.Serial, fmt.Errorf("%s", l.Failed))
 }
 
-// noteLogin writes down that a token was logged in to, or that an attempt failed: of attempts that fail alike, one after the other, the first
-// alone, so that a token that is away does not fill the disk.
+// noteLogin writes down that a token was logged in to, or that an attempt failed: of attempts that fail alike, one after the other, the
+// first alone, so that a token that is away does not fill the disk.
 func (k *Keeper) noteLogin(t *token, serial string, failed error) error {
 	e := entry{Kind: kindToken, Detail: t.Name, Scope: serial, Result: resultOpened}
 	if failed != nil {
@@ -68,8 +68,8 @@ func (k *Keeper) noteLogin(t *token, serial string, failed error) error {
 	return k.journal.add(e)
 }
 
-// noteLogout writes down that a token that was logged in to is away. A journal that cannot be written stops every signature by itself: here it
-// is only said.
+// noteLogout writes down that a token that was logged in to is away. A journal that cannot be written stops every signature by itself: here
+// it is only said.
 func (k *Keeper) noteLogout(t *token, why error) {
 	e := entry{Kind: kindToken, Detail: t.Name, Result: resultClosed, Why: "the keeper has closed it"}
 	if why != nil {

@@ -216,7 +216,8 @@ func responseExtensions(s cryptobyte.String) error {
 	for oid, e := range ext {
 		value := e.value
 		var nonce cryptobyte.String
-		if oid != oidOCSPNonce || e.critical || !value.ReadASN1(&nonce, der.OCTET_STRING) || !value.Empty() || len(nonce) == 0 || len(nonce) > maxNonce {
+		if oid != oidOCSPNonce || e.critical || !value.ReadASN1(&nonce, der.OCTET_STRING) || !value.Empty() || len(nonce) == 0 ||
+			len(nonce) > maxNonce {
 			return refuse("the answer has an extension that is not a nonce of at most %d octets", maxNonce)
 		}
 	}

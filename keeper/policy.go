@@ -130,7 +130,8 @@ func algorithmOf(public crypto.PublicKey) (algorithm, error) {
 	case ed25519.PublicKey:
 		return algorithm{}, nil // it hashes by itself
 	}
-	return algorithm{}, fmt.Errorf("keys of type %T, or of this curve, are not kept: use ECDSA on P-256 or P-384, RSA, or Ed25519 for a log", public)
+	return algorithm{}, fmt.Errorf("keys of type %T, or of this curve, are not kept: use ECDSA on P-256 or P-384, RSA, or Ed25519 for a log",
+		public)
 }
 
 // ready checks a policy and works out what the guard compares with.
@@ -191,7 +192,8 @@ func (p KeyPolicy) check() error {
 	case p.Certificates == nil && p.CRLs == nil && p.OCSP == nil && p.Checkpoints == nil:
 		return errors.New("it may sign nothing")
 	case !authority && (p.Certificates != nil || p.CRLs != nil || p.OCSP != nil):
-		return errors.New("only a key whose certificate is an authority's, with a subjectKeyIdentifier, signs certificates, CRLs and OCSP answers")
+		return errors.New("only a key whose certificate is an authority's, with a subjectKeyIdentifier, signs certificates, CRLs and " +
+			"OCSP answers")
 	case p.CRLs != nil && p.CRLs.MaxValidity <= 0:
 		return errors.New("the longest validity of its CRLs is missing")
 	case p.OCSP != nil && p.OCSP.MaxValidity <= 0:

@@ -43,8 +43,8 @@ type place struct {
 // errWrongSignature means that a token answered with what is no signature of the key.
 var errWrongSignature = fmt.Errorf("%w: the token signed wrongly", hsm.ErrUnavailable)
 
-// sign has one of the tokens sign, and when it cannot, another. Copies of a key are only as good as the tokens that they were restored into,
-// so the signatures of a key that is in several are verified here.
+// sign has one of the tokens sign, and when it cannot, another. Copies of a key are only as good as the tokens that they were restored
+// into, so the signatures of a key that is in several are verified here.
 func (h *held) sign(hash crypto.Hash, digest []byte) (signature []byte, err error) {
 	if len(h.places) == 1 {
 		return h.places[0].sign(hash, digest)
@@ -138,7 +138,8 @@ func (k *Keeper) checkPlace(h *held, p *place) {
 		}
 	}
 	if was != (err != nil) {
-		k.config.Log.Warn("the health of a key in a token has changed", "key", h.key.Name, "token", p.token.Name, "healthy", err == nil, "error", err)
+		k.config.Log.Warn("the health of a key in a token has changed", "key", h.key.Name, "token", p.token.Name, "healthy", err == nil, "error",
+			err)
 	}
 }
 

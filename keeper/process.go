@@ -154,7 +154,8 @@ func (t *token) begin(w *process, pin []byte) (findings, error) {
 	whole := appendFrame(nil, frameStart, 0, body)
 	defer clear(whole)
 	if len(whole) > maxStart {
-		return findings{}, fmt.Errorf("what is to be said of %d keys is more than %d octets: give some of them to another keeper", len(t.keys), maxStart)
+		return findings{}, fmt.Errorf("what is to be said of %d keys is more than %d octets: give some of them to another keeper", len(t.keys),
+			maxStart)
 	}
 	if err := w.conn.SetDeadline(time.Now().Add(t.StartTimeout)); err != nil {
 		return findings{}, err

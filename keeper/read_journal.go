@@ -57,7 +57,7 @@ type JournalEntry struct {
 	UID    *uint32 // the user whose process asked; nil: nobody asked
 	Key    string  // its name in the key policy
 	Kind   string  // certificate, crl, ocsp, request, checkpoint, health, unknown; journal, token: no operation of a key
-	Detail string  // of a certificate or an OCSP answer its serial number in hex, of a CRL its number in decimal, of a checkpoint the tree's size
+	Detail string  // of a certificate or an OCSP answer its serial number in hex, of a CRL its number in decimal, of a checkpoint its size
 	Scope  string  // of an OCSP answer good, revoked or unknown; empty in entries of old
 	SHA256 [32]byte
 	Result string // signed, refused, failed; opened, closed, recovered, state
@@ -72,8 +72,8 @@ type JournalPlace struct {
 }
 
 // ReadJournal reads a journal from a place on and checks that each entry follows from the one before. r must stand at that place. yield is
-// given each entry and the place after it; an error of yield's ends the reading. ReadJournal returns the place that it came to, and how many
-// octets of a line without an end follow. A *BrokenJournalError tells that an entry does not follow.
+// given each entry and the place after it; an error of yield's ends the reading. ReadJournal returns the place that it came to, and how
+// many octets of a line without an end follow. A *BrokenJournalError tells that an entry does not follow.
 func ReadJournal(r io.Reader, from JournalPlace, yield func(JournalEntry, JournalPlace) error) (end JournalPlace, torn int, err error) {
 	check := chain{seq: from.Entries, prev: from.Head, memory: map[string]memory{}}
 	end = from

@@ -106,8 +106,9 @@ func supervise(t testing.TB, a *authority, token hsm.Config, dir string, changes
 	t.Helper()
 	s := &supervised{journal: filepath.Join(dir, "journal"), log: &syncBuffer{}}
 	h := holding{
-		Module: token.Module, Token: token.Token, PINFile: a.fixture.PINFile, Sessions: token.MaxSessions, Key: a.ref, Certificate: a.certificate.Raw,
-		Journal: s.journal, CallTimeout: time.Second,
+		Module: token.Module, Token: token.Token, PINFile: a.fixture.PINFile, Sessions: token.MaxSessions, Key: a.ref,
+		Certificate: a.certificate.Raw,
+		Journal:     s.journal, CallTimeout: time.Second,
 	}
 	for _, change := range changes {
 		change(&h)
@@ -262,7 +263,8 @@ func TestSuperviseTellsWhatCannotBe(t *testing.T) {
 	}
 	defer l.Close()
 	var log syncBuffer
-	err = Supervise(t.Context(), l, holderCommand(filepath.Join(dir, "holding.json"), &log), func() { t.Error("it is ready") }, slog.New(slog.DiscardHandler))
+	err = Supervise(t.Context(), l, holderCommand(filepath.Join(dir, "holding.json"), &log), func() { t.Error("it is ready") },
+		slog.New(slog.DiscardHandler))
 	if err == nil || !strings.Contains(err.Error(), "the journal") {
 		t.Errorf("%v\n%s", err, &log)
 	}

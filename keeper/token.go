@@ -81,7 +81,8 @@ func (k *Keeper) newToken(c TokenConfig, keys []tokenKey) *token {
 		c.StartTimeout = defaultStartTimeout
 	}
 	t := &token{
-		TokenConfig: c, keys: keys, log: k.config.Log.With("token", c.Name), why: errors.New("it has not been opened yet"), settled: make(chan struct{}),
+		TokenConfig: c, keys: keys, log: k.config.Log.With("token", c.Name), why: errors.New("it has not been opened yet"),
+		settled: make(chan struct{}),
 	}
 	t.once = func(ctx context.Context) error { return t.openHere(ctx, k.hang) }
 	if command := k.config.Worker; command != nil {
@@ -110,7 +111,8 @@ func (t *token) run(ctx context.Context) {
 			return
 		}
 		if hsm.NeedsPerson(err) {
-			t.log.ErrorContext(ctx, "the token stays closed: trying again could lock it; see that the PIN is right and restart the keeper", "error", err)
+			t.log.ErrorContext(ctx, "the token stays closed: trying again could lock it; see that the PIN is right and restart the keeper", "error",
+				err)
 			t.needed(err)
 			return
 		}

@@ -46,7 +46,10 @@ func TestFrames(t *testing.T) {
 }
 
 func TestErrorsCross(t *testing.T) {
-	for _, err := range []error{ErrRefused, ErrUnknownKey, hsm.ErrWrongPIN, hsm.ErrPINLocked, hsm.ErrPINAtRisk, hsm.ErrUnavailable, ErrProtocol} {
+	for _, err := range []error{
+		ErrRefused, ErrUnknownKey, hsm.ErrWrongPIN, hsm.ErrPINLocked, hsm.ErrPINAtRisk, hsm.ErrUnavailable,
+		ErrProtocol,
+	} {
 		crossed := parseError(appendError(nil, fmt.Errorf("%w: because", err)))
 		if !errors.Is(crossed, err) || strings.Count(crossed.Error(), "because") != 1 || strings.Count(crossed.Error(), err.Error()) != 1 {
 			t.Errorf("%v became %v", err, crossed)
@@ -90,7 +93,8 @@ func FuzzWire(f *testing.F) {
 			if cap(frame.body) > 2*len(stream)+2*keptBuffer {
 				t.Errorf("%d octets of memory for %d that came", cap(frame.body), len(stream))
 			}
-			if s, err := parseSign(frame.body); err == nil && (s.hash != 0 && s.hash != crypto.SHA256 && s.hash != crypto.SHA384 && s.hash != crypto.SHA512) {
+			if s, err := parseSign(frame.body); err == nil &&
+				(s.hash != 0 && s.hash != crypto.SHA256 && s.hash != crypto.SHA384 && s.hash != crypto.SHA512) {
 				t.Errorf("the hash %v", s.hash)
 			}
 			if d, err := parseDigest(frame.body); err == nil && d.hash != 0 && len(d.digest) != d.hash.Size() {

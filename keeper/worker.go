@@ -26,8 +26,8 @@ type startRequest struct {
 	Keys                []tokenKey   `json:"keys"`
 }
 
-// RunWorker is the body of a worker process: it opens the token that the keeper names over the socket, and signs the digests that the keeper
-// sends, until the keeper closes its end. It returns then even when a call into the library hangs; the process must end with it.
+// RunWorker is the body of a worker process: it opens the token that the keeper names over the socket, and signs the digests that the
+// keeper sends, until the keeper closes its end. It returns then even when a call into the library hangs; the process must end with it.
 func RunWorker(ctx context.Context, socket *os.File, log *slog.Logger) error {
 	defer socket.Close()
 	fd := int(socket.Fd())
@@ -92,7 +92,8 @@ func (w *worker) start(ctx context.Context) error {
 	clear(s.PIN)
 	var found findings
 	w.opened, found, err = open(ctx, hsm.Config{
-		Module: s.Module, Token: s.Selector, PIN: pin, MaxSessions: s.Sessions, RetryAfterFailedPIN: s.RetryAfterFailedPIN, Observer: logins(w.report),
+		Module: s.Module, Token: s.Selector, PIN: pin, MaxSessions: s.Sessions, RetryAfterFailedPIN: s.RetryAfterFailedPIN,
+		Observer: logins(w.report),
 	}, s.Keys, w.log)
 	if err != nil {
 		return err

@@ -72,7 +72,8 @@ func (l *Login) config(ctx context.Context) (*oauth2.Config, *statement, error) 
 		return nil, nil, err
 	}
 	config := &oauth2.Config{
-		ClientID: l.party.ClientID, RedirectURL: l.party.Redirect, Endpoint: said.endpoint, Scopes: append([]string{gooidc.ScopeOpenID}, l.party.Scopes...),
+		ClientID: l.party.ClientID, RedirectURL: l.party.Redirect, Endpoint: said.endpoint,
+		Scopes: append([]string{gooidc.ScopeOpenID}, l.party.Scopes...),
 	}
 	if l.party.Secret == nil {
 		config.Endpoint.AuthStyle = oauth2.AuthStyleInParams

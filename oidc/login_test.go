@@ -85,7 +85,8 @@ func signIn(t *testing.T, provider *oidctest.Provider, page string) url.Values {
 	if !found {
 		t.Fatalf("the provider shows no form: %d %s", form.StatusCode, text)
 	}
-	answer, err := browser.PostForm(provider.URL+"/login/username", url.Values{"id": {id}, "username": {oidctest.Username}, "password": {oidctest.Password}})
+	answer, err := browser.PostForm(provider.URL+"/login/username",
+		url.Values{"id": {id}, "username": {oidctest.Username}, "password": {oidctest.Password}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,7 +115,8 @@ func TestAnswersThatAreNotTakenForALogin(t *testing.T) {
 		t.Fatal(err)
 	}
 	q := asked.Query()
-	if q.Get("code_challenge_method") != "S256" || q.Get("code_challenge") == "" || q.Get("state") != attempt.State || q.Get("nonce") != attempt.Nonce ||
+	if q.Get("code_challenge_method") != "S256" || q.Get("code_challenge") == "" || q.Get("state") != attempt.State ||
+		q.Get("nonce") != attempt.Nonce ||
 		q.Get("redirect_uri") != callback || q.Get("response_type") != "code" || q.Get("client_id") != "console" {
 		t.Errorf("the provider is asked %s", page)
 	}
@@ -137,24 +139,33 @@ func TestAnswersThatAreNotTakenForALogin(t *testing.T) {
 		attempt oidc.Attempt
 		tokens  map[string]any
 	}{
-		"another state":                  {answer: with("state", "another"), attempt: attempt, tokens: tokens(nil)},
-		"two states":                     {answer: with("state", attempt.State, "another"), attempt: attempt, tokens: tokens(nil)},
-		"no state":                       {answer: url.Values{"code": {"c"}}, attempt: oidc.Attempt{}, tokens: tokens(nil)},
-		"an empty state":                 {answer: with("state", ""), attempt: oidc.Attempt{}, tokens: tokens(nil)},
-		"no code":                        {answer: with("code", ""), attempt: attempt, tokens: tokens(nil)},
-		"two codes":                      {answer: with("code", "c", "d"), attempt: attempt, tokens: tokens(nil)},
-		"another issuer answers":         {answer: with("iss", "https://evil.example"), attempt: attempt, tokens: tokens(nil)},
-		"the person said no":             {answer: with("error", "access_denied"), attempt: attempt, tokens: tokens(nil)},
-		"an error that cannot be shown":  {answer: with("error", "<b>\x00"), attempt: attempt, tokens: tokens(nil)},
-		"the code was used":              {answer: whole, attempt: attempt, tokens: nil},
-		"no ID token":                    {answer: whole, attempt: attempt, tokens: map[string]any{"access_token": "opaque", "token_type": "Bearer"}},
-		"the nonce of another":           {answer: whole, attempt: attempt, tokens: tokens(map[string]any{"nonce": "another"})},
-		"no nonce":                       {answer: whole, attempt: attempt, tokens: tokens(map[string]any{"nonce": nil})},
-		"another client's":               {answer: whole, attempt: attempt, tokens: tokens(map[string]any{"aud": "another"})},
-		"many audiences, made for other": {answer: whole, attempt: attempt, tokens: tokens(map[string]any{"aud": []string{"console", "b"}, "azp": "b"})},
-		"many audiences, made for none":  {answer: whole, attempt: attempt, tokens: tokens(map[string]any{"aud": []string{"console", "b"}})},
-		"expired":                        {answer: whole, attempt: attempt, tokens: tokens(map[string]any{"exp": c.now().Add(-time.Minute).Unix()})},
-		"in no group that counts":        {answer: whole, attempt: attempt, tokens: tokens(map[string]any{"groups": []string{"everybody"}})},
+		"another state":                 {answer: with("state", "another"), attempt: attempt, tokens: tokens(nil)},
+		"two states":                    {answer: with("state", attempt.State, "another"), attempt: attempt, tokens: tokens(nil)},
+		"no state":                      {answer: url.Values{"code": {"c"}}, attempt: oidc.Attempt{}, tokens: tokens(nil)},
+		"an empty state":                {answer: with("state", ""), attempt: oidc.Attempt{}, tokens: tokens(nil)},
+		"no code":                       {answer: with("code", ""), attempt: attempt, tokens: tokens(nil)},
+		"two codes":                     {answer: with("code", "c", "d"), attempt: attempt, tokens: tokens(nil)},
+		"another issuer answers":        {answer: with("iss", "https://evil.example"), attempt: attempt, tokens: tokens(nil)},
+		"the person said no":            {answer: with("error", "access_denied"), attempt: attempt, tokens: tokens(nil)},
+		"an error that cannot be shown": {answer: with("error", "<b>\x00"), attempt: attempt, tokens: tokens(nil)},
+		"the code was used":             {answer: whole, attempt: attempt, tokens: nil},
+		"no ID token": {
+			answer: whole, attempt: attempt,
+			tokens: map[string]any{"access_token": "opaque", "token_type": "Bearer"},
+		},
+		"the nonce of another": {answer: whole, attempt: attempt, tokens: tokens(map[string]any{"nonce": "another"})},
+		"no nonce":             {answer: whole, attempt: attempt, tokens: tokens(map[string]any{"nonce": nil})},
+		"another client's":     {answer: whole, attempt: attempt, tokens: tokens(map[string]any{"aud": "another"})},
+		"many audiences, made for other": {
+			answer: whole, attempt: attempt,
+			tokens: tokens(map[string]any{"aud": []string{"console", "b"}, "azp": "b"}),
+		},
+		"many audiences, made for none": {answer: whole, attempt: attempt, tokens: tokens(map[string]any{"aud": []string{"console", "b"}})},
+		"expired": {
+			answer: whole, attempt: attempt,
+			tokens: tokens(map[string]any{"exp": c.now().Add(-time.Minute).Unix()}),
+		},
+		"in no group that counts": {answer: whole, attempt: attempt, tokens: tokens(map[string]any{"groups": []string{"everybody"}})},
 	} {
 		issuer.Answer(row.tokens)
 		if actor, err := login.Finish(ctx, row.attempt, row.answer); !refused(err) {

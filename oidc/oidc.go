@@ -123,7 +123,10 @@ func (ps *Providers) actor(claims map[string][]string) (access.Actor, error) {
 	}
 	actor, known := ps.rules.Identify(evidence)
 	if !known {
-		return access.Actor{}, &access.Unauthenticated{Shown: true, Detail: "your provider knows you, but no rule of this service's configuration says who you are here"}
+		return access.Actor{}, &access.Unauthenticated{
+			Shown:  true,
+			Detail: "your provider knows you, but no rule of this service's configuration says who you are here",
+		}
 	}
 	return actor, nil
 }

@@ -375,7 +375,8 @@ func FuzzBearer(f *testing.F) {
 	}
 	f.Cleanup(ps.Close)
 	encode := base64.RawURLEncoding.EncodeToString
-	f.Add(encode([]byte(`{"alg":"ES256","kid":"a"}`)) + "." + encode([]byte(`{"iss":"https://id.example","aud":["a"],"exp":1e9}`)) + "." + encode(make([]byte, 64)))
+	f.Add(encode([]byte(`{"alg":"ES256","kid":"a"}`)) + "." + encode([]byte(`{"iss":"https://id.example","aud":["a"],"exp":1e9}`)) + "." +
+		encode(make([]byte, 64)))
 	f.Add("a.b.c")
 	f.Fuzz(func(t *testing.T, token string) {
 		if actor, err := ps.Bearer(context.Background(), token); err == nil {

@@ -21,7 +21,8 @@ import (
 // refuse says why a token is not good. Whoever holds a token can read it, so that the reason tells nothing new.
 func refuse(format string, args ...any) error {
 	return &access.Unauthenticated{
-		Detail: "the token is not good: " + fmt.Sprintf(format, args...), Challenge: `Bearer realm="chancery", error="invalid_token"`, Shown: true,
+		Detail: "the token is not good: " + fmt.Sprintf(format, args...), Challenge: `Bearer realm="chancery", error="invalid_token"`,
+		Shown: true,
 	}
 }
 
@@ -185,7 +186,8 @@ func (p *provider) inTime(c claims) error {
 		return refuse("it has no end")
 	case !now.Before(time.Time(*c.Expires).Add(Leeway)):
 		return refuse("it has expired")
-	case c.NotBefore != nil && now.Before(time.Time(*c.NotBefore).Add(-Leeway)), c.IssuedAt != nil && now.Before(time.Time(*c.IssuedAt).Add(-Leeway)):
+	case c.NotBefore != nil && now.Before(time.Time(*c.NotBefore).Add(-Leeway)), c.IssuedAt != nil &&
+		now.Before(time.Time(*c.IssuedAt).Add(-Leeway)):
 		return refuse("it is not valid yet")
 	}
 	return nil

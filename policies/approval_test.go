@@ -35,7 +35,10 @@ func TestApprovalIsNeeded(t *testing.T) {
 	if g != nil || !errors.As(err, &needed) {
 		t.Fatalf("got %v, %v", g, err)
 	}
-	want := &ApprovalNeeded{Profile: "plain", Need: 2, Groups: []string{"security", "board"}, Expires: 2 * day, Binding: d.Binding(), Reasons: d.Notices()}
+	want := &ApprovalNeeded{
+		Profile: "plain", Need: 2, Groups: []string{"security", "board"}, Expires: 2 * day, Binding: d.Binding(),
+		Reasons: d.Notices(),
+	}
 	if !reflect.DeepEqual(needed, want) || len(needed.Reasons) != 1 {
 		t.Errorf("got  %+v\nwant %+v", needed, want)
 	}
@@ -45,7 +48,10 @@ func TestApprovalsThatCount(t *testing.T) {
 	set, r := waiting(t)
 	d := set.Decide(r)
 	of := func(person string) Approval {
-		return Approval{Person: person, Actor: "token of " + person, Groups: []string{"all", "security"}, At: now.Add(-time.Hour), Binding: d.Binding()}
+		return Approval{
+			Person: person, Actor: "token of " + person, Groups: []string{"all", "security"}, At: now.Add(-time.Hour),
+			Binding: d.Binding(),
+		}
 	}
 	but := func(a Approval, change func(*Approval)) Approval { change(&a); return a }
 	for name, c := range map[string]struct {
@@ -146,7 +152,10 @@ func TestARefusalCannotBeApproved(t *testing.T) {
 	set, r := waiting(t)
 	r.CompromisedKey = true
 	d := set.Decide(r)
-	all := []Approval{{Person: "bob", Groups: []string{"board"}, At: now, Binding: d.Binding()}, {Person: "cid", Groups: []string{"board"}, At: now, Binding: d.Binding()}}
+	all := []Approval{
+		{Person: "bob", Groups: []string{"board"}, At: now, Binding: d.Binding()},
+		{Person: "cid", Groups: []string{"board"}, At: now, Binding: d.Binding()},
+	}
 	var refusal *Refusal
 	if _, err := d.Grant(all...); !errors.As(err, &refusal) || len(refusal.Violations) != 1 {
 		t.Errorf("got %v", err)
@@ -157,7 +166,10 @@ func TestReservations(t *testing.T) {
 	r := benign(t)
 	r.Profile, r.Actor.Person = "plain", "ann"
 	with(func(b *csrtest.Builder) { b.DNS = []string{"HOST.dev.example", "b.dev.example"}; b.Subject = nil })(t, &r)
-	for of, keys := range map[string][]string{"namespace": {"dev"}, "requester": {"person/ann"}, "name": {"host.dev.example", "b.dev.example"}} {
+	for of, keys := range map[string][]string{
+		"namespace": {"dev"}, "requester": {"person/ann"},
+		"name": {"host.dev.example", "b.dev.example"},
+	} {
 		set := changed(t, "lint:", "quota: {certificates: 3, per: 1h, of: "+of+"}\nlint:")
 		var want []Reservation
 		for _, key := range keys {

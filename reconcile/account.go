@@ -97,8 +97,8 @@ func (a *Account) Record(r Record) error {
 type Oracle struct {
 	// Unissued tells which of some serial numbers were never issued.
 	Unissued func(ctx context.Context, serials [][]byte) ([][]byte, error)
-	// Truthful tells of the signature of a checkpoint that is not on record whether it says what the log says of that size: then it was signed,
-	// and recording it failed, which takes nothing from anybody. Nil: none is.
+	// Truthful tells of the signature of a checkpoint that is not on record whether it says what the log says of that size: then it was
+	// signed, and recording it failed, which takes nothing from anybody. Nil: none is.
 	Truthful func(ctx context.Context, s Signature) (bool, error)
 }
 
@@ -179,7 +179,8 @@ func (a *Account) sign(ctx context.Context, g *group, s Signature, ask Oracle, t
 		}
 		return told(a.finding(Unrecorded, g, &s, "the key signed this "+s.Kind+", and nothing on record tells of it"))
 	case g.signatures > 1 && (s.Kind == "certificate" || s.Kind == "crl"):
-		return told(a.finding(Repeated, g, &s, fmt.Sprintf("it was signed before, in entry %d of %s: there may be two of it", g.first.Entry, a.journal(g.first))))
+		return told(a.finding(Repeated, g, &s,
+			fmt.Sprintf("it was signed before, in entry %d of %s: there may be two of it", g.first.Entry, a.journal(g.first))))
 	}
 	return nil
 }
@@ -205,7 +206,8 @@ func (a *Account) judge(g *group, told func(Finding) error) error {
 	case signed && !row:
 		return told(a.finding(Erased, g, first, "the audit log says that it was signed, and it is not on record any more"))
 	case intended && !row && !open:
-		return told(a.finding(Erased, g, first, "the audit log says that it was to be signed, and neither it nor its intent is on record any more"))
+		return told(a.finding(Erased, g, first,
+			"the audit log says that it was to be signed, and neither it nor its intent is on record any more"))
 	case (row || open) && !intended:
 		return told(a.finding(Unannounced, g, first, "it is on record, and the audit log does not say that it was to be signed"))
 	case row && !signed:
@@ -219,7 +221,8 @@ func (a *Account) judge(g *group, told func(Finding) error) error {
 		a.counts.Before++
 		return nil
 	}
-	return told(a.finding(Unjournaled, g, nil, "it is on record as signed, and no journal tells of the signature: it was made elsewhere, or the journal of its keeper was not given"))
+	return told(a.finding(Unjournaled, g, nil,
+		"it is on record as signed, and no journal tells of the signature: it was made elsewhere, or the journal of its keeper was not given"))
 }
 
 func (a *Account) finding(kind Kind, g *group, s *Signature, why string) Finding {
@@ -239,7 +242,9 @@ func (a *Account) finding(kind Kind, g *group, s *Signature, why string) Finding
 func (a *Account) journal(s Signature) string { return a.journals[s.Journal] }
 
 // judgeAnswers looks up what OCSP answers are about.
-func (a *Account) judgeAnswers(ctx context.Context, unissued func(context.Context, [][]byte) ([][]byte, error), told func(Finding) error) error {
+func (a *Account) judgeAnswers(ctx context.Context, unissued func(context.Context, [][]byte) ([][]byte, error),
+	told func(Finding) error,
+) error {
 	var serials [][]byte
 	var answers []Signature // the first about each
 	ask := func() error {

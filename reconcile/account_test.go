@@ -30,7 +30,9 @@ type failing interface {
 }
 
 // settle judges a side of each, with files in a directory and so many octets in memory.
-func settle(t failing, dir string, most int, span Span, signatures []Signature, records []Record, unissued ...string) (found []Finding, counts Counts) {
+func settle(t failing, dir string, most int, span Span, signatures []Signature, records []Record,
+	unissued ...string,
+) (found []Finding, counts Counts) {
 	t.Helper()
 	a := Open(dir, span, []string{"journal"})
 	a.sides.most, a.answers.most = most, most
@@ -110,8 +112,16 @@ func TestWhatIsAFinding(t *testing.T) {
 		{"an orphan that was not", all, nil, records(1, noon, IntentEvent, IntentRow), nil},
 		{"a CRL whose turn was over", all, []Signature{signature(1, crl)}, records(1, noon, IntentEvent, IntentRow), nil},
 		{"a checkpoint", all, []Signature{signature(1, checkpoint)}, records(1, noon, CheckpointRow), nil},
-		{"a checkpoint signed twice", all, []Signature{signature(1, checkpoint), signature(1, checkpoint, again)}, records(1, noon, CheckpointRow), nil},
-		{"a checkpoint whose recording failed", all, []Signature{signature(1, checkpoint, func(s *Signature) { s.Detail = "what the log says" })}, nil, nil},
+		{
+			"a checkpoint signed twice", all,
+			[]Signature{signature(1, checkpoint), signature(1, checkpoint, again)},
+			records(1, noon, CheckpointRow), nil,
+		},
+		{
+			"a checkpoint whose recording failed", all,
+			[]Signature{signature(1, checkpoint, func(s *Signature) { s.Detail = "what the log says" })},
+			nil, nil,
+		},
 		{"an act of a ceremony by a key of a keeper", all, []Signature{signature(1, crl)}, records(1, noon, OtherRow), nil},
 		{"an act of a ceremony", all, nil, records(1, noon, OtherRow), nil},
 
@@ -119,8 +129,18 @@ func TestWhatIsAFinding(t *testing.T) {
 		{"two of it", all, []Signature{signature(1), signature(1, again)}, nil, []Kind{Unrecorded, Unrecorded}},
 		{"one that was judged", since, []Signature{signature(1, old)}, nil, nil},
 		{"a checkpoint and nothing else", all, []Signature{signature(1, checkpoint)}, nil, []Kind{Unrecorded}},
-		{"signed twice", all, []Signature{signature(1), signature(1, again)}, records(1, noon, IntentEvent, SignedEvent, SignedRow), []Kind{Repeated}},
-		{"signed again", since, []Signature{signature(1, old), signature(1, again)}, records(1, noon.Add(-time.Hour), IntentEvent, SignedEvent, SignedRow), []Kind{Repeated}},
+		{
+			"signed twice", all,
+			[]Signature{signature(1), signature(1, again)},
+			records(1, noon, IntentEvent, SignedEvent, SignedRow),
+			[]Kind{Repeated},
+		},
+		{
+			"signed again", since,
+			[]Signature{signature(1, old), signature(1, again)},
+			records(1, noon.Add(-time.Hour), IntentEvent, SignedEvent, SignedRow),
+			[]Kind{Repeated},
+		},
 		{"on record and not signed", all, nil, records(1, noon, IntentEvent, SignedEvent, SignedRow), []Kind{Unjournaled}},
 		{"a checkpoint on record and not signed", all, nil, records(1, noon, CheckpointRow), []Kind{Unjournaled}},
 		{"before the journal began", all, nil, records(1, noon.Add(-2*time.Hour), IntentEvent, SignedEvent, SignedRow), nil},
@@ -160,8 +180,8 @@ func TestWhatIsAFinding(t *testing.T) {
 	}
 }
 
-// TestEverySlipIsFound takes things away from an account that agrees, in any order, with as little memory as can be: each leaves a finding of
-// its own, and no other.
+// TestEverySlipIsFound takes things away from an account that agrees, in any order, with as little memory as can be: each leaves a finding
+// of its own, and no other.
 func TestEverySlipIsFound(t *testing.T) {
 	dir := t.TempDir()
 	rapid.Check(t, func(rt *rapid.T) {
@@ -232,7 +252,8 @@ func FuzzSignedPart(f *testing.F) {
 	f.Add([]byte{0x30, 4, 0x30, 0, 5, 0})
 	f.Add([]byte{0x30, 0x80, 0, 0})
 	f.Fuzz(func(t *testing.T, der []byte) {
-		if len(der) > 4 && der[0] == 0x30 && int(der[1]) == len(der)-2 && der[1] < 0x80 && der[2] == 0x30 && int(der[3]) < len(der)-3 && der[3] < 0x80 {
+		if len(der) > 4 && der[0] == 0x30 && int(der[1]) == len(der)-2 && der[1] < 0x80 && der[2] == 0x30 && int(der[3]) < len(der)-3 &&
+			der[3] < 0x80 {
 			if want := sha256.Sum256(der[2 : 4+der[3]]); SignedPart(der) != want {
 				t.Errorf("%x: another part was taken", der)
 			}

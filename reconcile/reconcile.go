@@ -1,5 +1,5 @@
-// Package reconcile owns the account of signatures: what the journals of keepers say was signed, held against what the authority has on record.
-// One signature too many, or one too few, is a finding.
+// Package reconcile owns the account of signatures: what the journals of keepers say was signed, held against what the authority has on
+// record. One signature too many, or one too few, is a finding.
 //
 // Both sides are given in any order and any number: they are sorted on disk by the digest of what was signed, and judged digest by digest.
 package reconcile
@@ -53,8 +53,8 @@ type Record struct {
 	Subject string // for people: what was signed
 }
 
-// Span is what an account judges. Records from before Since were judged by an earlier account, and those from Until on will be by a later one:
-// the journal that bears them out may be under way.
+// Span is what an account judges. Records from before Since were judged by an earlier account, and those from Until on will be by a later
+// one: the journal that bears them out may be under way.
 type Span struct{ Since, Until time.Time }
 
 func (s Span) holds(at time.Time) bool { return !at.Before(s.Since) && at.Before(s.Until) }
@@ -105,11 +105,12 @@ type Counts struct {
 	Findings   uint64 `json:"findings"`
 }
 
-// SignedPart is SHA-256 over the to-be-signed bytes of a certificate, a CRL, or a certification request in DER: the first element of the outer
-// sequence. Nothing else of it is read. Octets of another form have a digest that nobody signed.
+// SignedPart is SHA-256 over the to-be-signed bytes of a certificate, a CRL, or a certification request in DER: the first element of the
+// outer sequence. Nothing else of it is read. Octets of another form have a digest that nobody signed.
 func SignedPart(der []byte) [32]byte {
 	var outer, signed asn1.RawValue
-	if _, err := asn1.Unmarshal(der, &outer); err != nil || outer.Class != asn1.ClassUniversal || outer.Tag != asn1.TagSequence || !outer.IsCompound {
+	if _, err := asn1.Unmarshal(der, &outer); err != nil || outer.Class != asn1.ClassUniversal || outer.Tag != asn1.TagSequence ||
+		!outer.IsCompound {
 		return sha256.Sum256(der)
 	}
 	if _, err := asn1.Unmarshal(outer.Bytes, &signed); err != nil {

@@ -12,8 +12,8 @@ import (
 	"slices"
 )
 
-// sorted takes records in any order and gives them back in the order of their octets. What does not fit into memory waits in files, which have
-// no name and are gone with the process.
+// sorted takes records in any order and gives them back in the order of their octets. What does not fit into memory waits in files, which
+// have no name and are gone with the process.
 type sorted struct {
 	dir   string // for the files
 	most  int    // octets that are held in memory

@@ -25,7 +25,8 @@ const (
 	WHERE s.index >= $1 AND s.index < $2 ORDER BY s.index`
 
 	selectHistoryCheckpoints = `
-	SELECT c.size, c.note || coalesce((SELECT string_agg(s.line, '' ORDER BY s.at, s.witness) FROM audit_cosignatures AS s WHERE s.size = c.size), '')
+	SELECT c.size, c.note || coalesce((SELECT string_agg(s.line, '' ORDER BY s.at, s.witness) FROM audit_cosignatures AS s
+	WHERE s.size = c.size), '')
 	FROM audit_checkpoints AS c WHERE c.size > $1 AND c.size <= $2 ORDER BY c.size`
 
 	selectHistoryKeys = `SELECT verifier FROM audit_keys ORDER BY added_at, verifier`
@@ -98,7 +99,8 @@ func (h *History) Size() int64 { return h.size }
 // Signed is the size of the greatest checkpoint; 0: there is none.
 func (h *History) Signed() int64 { return h.signed }
 
-// Keys are the verifier keys that the database has on record, the oldest first. Whoever does not trust the database has them from elsewhere.
+// Keys are the verifier keys that the database has on record, the oldest first. Whoever does not trust the database has them from
+// elsewhere.
 func (h *History) Keys(ctx context.Context) (keys []string, err error) {
 	rows, err := h.pool.Query(ctx, selectHistoryKeys)
 	if err == nil {

@@ -33,7 +33,8 @@ func (f *fixture) history(n int, checkpoints ...int) {
 		id := newID()
 		leaf, err := audit.New(audit.Event{
 			ID: id, Kind: audit.CertificateIssued, Time: time.Now(), Actor: "system", Namespace: "dev", Data: map[string]string{
-				"issuer": "issuing-1", "serial": fmt.Sprintf("1c%038x", i), "kind": "final", "certificate_sha256": strings.Repeat("ab", 32), "request": newID(),
+				"issuer": "issuing-1", "serial": fmt.Sprintf("1c%038x", i), "kind": "final", "certificate_sha256": strings.Repeat("ab", 32),
+				"request": newID(),
 				"profile": "tls-server", "policy": strings.Repeat("cd", 32), "not_after": "2027-01-01T00:00:00Z", "replica": "alpha",
 			},
 		})
@@ -173,7 +174,8 @@ func TestWhatASuperuserRewritesIsFound(t *testing.T) {
 	atIndex := "(SELECT id FROM kept_audit_sequence WHERE index = $1)"
 	for range samples {
 		index, bit := random.IntN(n), 0
-		if err := admin.QueryRow(context.Background(), "SELECT octet_length(leaf) FROM audit_leaves WHERE id = "+atIndex, index).Scan(&bit); err != nil {
+		if err := admin.QueryRow(context.Background(), "SELECT octet_length(leaf) FROM audit_leaves WHERE id = "+atIndex,
+			index).Scan(&bit); err != nil {
 			t.Fatal(err)
 		}
 		bit = random.IntN(8 * bit)
@@ -325,7 +327,8 @@ func TestAnAuditorReads(t *testing.T) {
 	}
 	conn := connect(t, u.String())
 	for _, sql := range []string{
-		"DELETE FROM audit_leaves", "UPDATE audit_leaves SET kind = ''", "INSERT INTO audit_leaves (id, kind, leaf) VALUES (gen_random_uuid(), '', '')",
+		"DELETE FROM audit_leaves", "UPDATE audit_leaves SET kind = ''", "INSERT INTO audit_leaves (id, kind, leaf) VALUES " +
+			"(gen_random_uuid(), '', '')",
 		"SELECT * FROM api_tokens", "DELETE FROM audit_unsequenced", "DELETE FROM certificates",
 	} {
 		if _, err := conn.Exec(context.Background(), sql); sqlState(err) != insufficientPrivilege {

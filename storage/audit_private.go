@@ -33,9 +33,11 @@ type PrivateFilter struct {
 }
 
 // ErasePrivate erases private texts of events, with their salts, and records the leaf in the same transaction; the log stays as it is. The
-// login must be that of the database's owner: the service cannot do it. It returns what is erased; with no leaf nothing is, and it returns what
-// would be.
-func ErasePrivate(ctx context.Context, url string, f PrivateFilter, leaf func([]PrivateText) (audit.Leaf, error)) (texts []PrivateText, err error) {
+// login must be that of the database's owner: the service cannot do it. It returns what is erased; with no leaf nothing is, and it returns
+// what would be.
+func ErasePrivate(ctx context.Context, url string, f PrivateFilter,
+	leaf func([]PrivateText) (audit.Leaf, error),
+) (texts []PrivateText, err error) {
 	const doing = "erasing private texts"
 	if f.Event == "" && f.Value == "" {
 		return nil, errors.New("erasing private texts: of which event, or of which value?")

@@ -23,7 +23,8 @@ func TestPrivateTexts(t *testing.T) {
 	if err := f.owner.QueryRow(ctx, "SELECT string_agg(encode(leaf, 'escape'), ' ') FROM audit_leaves").Scan(&leaves); err != nil {
 		t.Fatal(err)
 	}
-	if strings.Contains(leaves, "Ada") || strings.Contains(leaves, "Bob") || strings.Contains(leaves, "laptop") || strings.Contains(leaves, `\000`) {
+	if strings.Contains(leaves, "Ada") || strings.Contains(leaves, "Bob") || strings.Contains(leaves, "laptop") ||
+		strings.Contains(leaves, `\000`) {
 		t.Errorf("the leaves hold private texts: %s", leaves)
 	}
 	f.sequence()
@@ -36,14 +37,19 @@ func TestPrivateTexts(t *testing.T) {
 		}
 		return page.Events
 	}
-	if found := search("ada love"); len(found) != 1 || found[0].ID != id || found[0].Data["person"] != person || found[0].Data["comment"] != comment {
+	if found := search("ada love"); len(found) != 1 || found[0].ID != id || found[0].Data["person"] != person ||
+		found[0].Data["comment"] != comment {
 		t.Errorf("found %+v", found)
 	}
 
 	erased := func(texts []storage.PrivateText) (audit.Leaf, error) {
-		return audit.New(audit.Event{ID: newID(), Kind: audit.PrivateErased, Time: time.Now(), Actor: "local:root", Data: map[string]string{"event": id}})
+		return audit.New(audit.Event{
+			ID: newID(), Kind: audit.PrivateErased, Time: time.Now(), Actor: "local:root",
+			Data: map[string]string{"event": id},
+		})
 	}
-	if texts, err := storage.ErasePrivate(ctx, f.db.OwnerURL, storage.PrivateFilter{Value: person}, nil); err != nil || len(texts) != 1 || texts[0].Event != id {
+	if texts, err := storage.ErasePrivate(ctx, f.db.OwnerURL, storage.PrivateFilter{Value: person}, nil); err != nil || len(texts) != 1 ||
+		texts[0].Event != id {
 		t.Errorf("what would be erased: %v, %v", texts, err)
 	}
 	f.wantCounts("audit_private", 3)

@@ -20,7 +20,8 @@ const (
 	selectWaitingLots = `
 	SELECT ids::text[], written_at FROM audit_unsequenced WHERE written_at < clock_timestamp() - $1::interval ORDER BY lot LIMIT 1000`
 
-	// selectOutsideLog are leaves that are neither in the log nor on their way to it. The snapshot is one: none can be on the way between them.
+	// selectOutsideLog are leaves that are neither in the log nor on their way to it. The snapshot is one: none can be on the way between
+	// them.
 	selectOutsideLog = `
 	WITH page AS (SELECT id, kind FROM audit_leaves WHERE id > $1 ORDER BY id LIMIT $2)
 	SELECT id, kind, NOT EXISTS (SELECT FROM audit_sequence AS s WHERE s.id = page.id)
@@ -38,20 +39,23 @@ const (
 	selectCertificateRows = `
 	SELECT c.serial, c.issuer, c.kind, sha256(c.der), c.event_id::text, coalesce(s.index, -1), l.leaf
 	FROM (
-		SELECT serial, issuer, kind, der, event_id FROM certificates WHERE (serial, issuer, kind) > ($1, $2, $3) ORDER BY serial, issuer, kind LIMIT $4
+		SELECT serial, issuer, kind, der, event_id FROM certificates WHERE (serial, issuer, kind) > ($1, $2, $3)
+		ORDER BY serial, issuer, kind LIMIT $4
 	) AS c LEFT JOIN audit_leaves AS l ON l.id = c.event_id LEFT JOIN audit_sequence AS s ON s.id = c.event_id
 	ORDER BY c.serial, c.issuer, c.kind`
 
 	selectRevocationRows = `
 	SELECT r.issuer, r.serial, r.sequence, r.event_id::text, coalesce(s.index, -1), l.leaf
 	FROM (
-		SELECT issuer, serial, sequence, event_id FROM revocations WHERE (issuer, serial, sequence) > ($1, $2, $3) ORDER BY issuer, serial, sequence LIMIT $4
+		SELECT issuer, serial, sequence, event_id FROM revocations WHERE (issuer, serial, sequence) > ($1, $2, $3)
+		ORDER BY issuer, serial, sequence LIMIT $4
 	) AS r LEFT JOIN audit_leaves AS l ON l.id = r.event_id LEFT JOIN audit_sequence AS s ON s.id = r.event_id
 	ORDER BY r.issuer, r.serial, r.sequence`
 
 	selectEventsOfRows = `
 	SELECT s.index, l.leaf FROM audit_sequence AS s JOIN audit_leaves AS l ON l.id = s.id
-	WHERE s.index >= $1 AND s.index < $2 AND l.kind IN ('certificate.issued', 'certificate.revoked', 'certificate.released', 'certificate.orphaned')
+	WHERE s.index >= $1 AND s.index < $2 AND l.kind IN ('certificate.issued', 'certificate.revoked', 'certificate.released',
+		'certificate.orphaned')
 	ORDER BY s.index`
 
 	// selectRecorded tells of each event whether its row is there, or in an archive.
@@ -187,9 +191,10 @@ func (r *rowsCheck) certificates(ctx context.Context) error {
 		n := 0
 		if _, err := pgx.ForEachRow(rows, []any{&serial, &issuer, &kind, &digest, &event, &index, &leaf}, func() error {
 			n++
-			r.hold(fmt.Sprintf("the %s certificate %x of %s", kind, serial, issuer), event, index, leaf, []audit.Kind{audit.CertificateIssued}, map[string]string{
-				"issuer": issuer, "serial": hex.EncodeToString(serial), "kind": kind, "certificate_sha256": hex.EncodeToString(digest),
-			})
+			r.hold(fmt.Sprintf("the %s certificate %x of %s", kind, serial, issuer), event, index, leaf, []audit.Kind{audit.CertificateIssued},
+				map[string]string{
+					"issuer": issuer, "serial": hex.EncodeToString(serial), "kind": kind, "certificate_sha256": hex.EncodeToString(digest),
+				})
 			return nil
 		}); err != nil {
 			return err
@@ -286,7 +291,8 @@ func (r *rowsCheck) events(ctx context.Context) error {
 		}
 		for i, yes := range recorded {
 			if !yes {
-				r.tell(audit.Unrecorded, indexes[i], "the event %s, %s, speaks of %x of %s, and the database has no such row", ids[i], kinds[i], serials[i], issuers[i])
+				r.tell(audit.Unrecorded, indexes[i], "the event %s, %s, speaks of %x of %s, and the database has no such row", ids[i], kinds[i],
+					serials[i], issuers[i])
 			}
 		}
 		r.saw(len(recorded))

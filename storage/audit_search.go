@@ -53,7 +53,8 @@ const (
 	WHERE true%[2]s ORDER BY w.id DESC LIMIT $4`
 
 	// privateOf are the private texts of an event, as far as they have not been erased.
-	privateOf = `(SELECT json_agg(json_build_object('field', p.field, 'salt', encode(p.salt, 'hex'), 'value', p.value)) FROM audit_private AS p WHERE p.event_id`
+	privateOf = `(SELECT json_agg(json_build_object('field', p.field, 'salt', encode(p.salt, 'hex'), 'value', p.value))
+		FROM audit_private AS p WHERE p.event_id`
 
 	// frequentKinds are those of every issuance. All others share an index.
 	frequentKinds = ` AND l.kind NOT IN ('certificate.intended', 'certificate.issued', 'key.signed')`

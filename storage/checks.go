@@ -86,9 +86,13 @@ func judgeReplication(atLeast int, commit, standbys string) error {
 		waits = 1
 	}
 	if waits < atLeast {
-		return &UnsafeError{"synchronous_standby_names", strconv.Quote(standbys), fmt.Sprintf("a failover could lose acknowledged certificates, for "+
-			"a commit waits for %d of the %d standbys that the configuration asks for (database.synchronous_standbys); set it, for example, to ANY %d (*)",
-			waits, atLeast, atLeast)}
+		return &UnsafeError{
+			"synchronous_standby_names", strconv.Quote(standbys),
+			fmt.Sprintf("a failover could lose acknowledged certificates, for "+
+				"a commit waits for %d of the %d standbys that the configuration asks for (database.synchronous_standbys); set it, for example, to "+
+				"ANY %d (*)",
+				waits, atLeast, atLeast),
+		}
 	}
 	return nil
 }
@@ -112,7 +116,8 @@ func judgeDurability(version int, fsync, fullPageWrites, commit, standbys string
 // factTables are those of which the service must be able to add rows and do no more.
 var factTables = []string{
 	"authorities", "requests", "certificates", "orphans", "imported_certificates", "revocations", "compromised_keys",
-	"crl_intents", "crls", "crl_deltas", "audit_leaves", "namespaces", "approvals", "policy_sets", "policy_proposals", "policy_votes", "policy_activations",
+	"crl_intents", "crls", "crl_deltas", "audit_leaves", "namespaces", "approvals", "policy_sets", "policy_proposals", "policy_votes",
+	"policy_activations",
 	"revocation_lots", "revocation_votes", "audit_checkpoints", "audit_cosignatures", "audit_keys", "audit_private",
 	"approver_keys", "approver_key_ends", "approval_evidence", "orders", "order_votes", "order_uses",
 }
@@ -121,7 +126,8 @@ var factTables = []string{
 var guardedTables = []string{"archives", "archived_keys", "audit_sequence", "audit_subtrees", "audit_unsequenced", "audit_backlog"}
 
 const inventingPrivileges = `
-	SELECT t FROM unnest($1::text[]) AS t WHERE has_table_privilege(t, 'INSERT, UPDATE, DELETE, TRUNCATE') OR has_any_column_privilege(t, 'INSERT, UPDATE')`
+	SELECT t FROM unnest($1::text[]) AS t WHERE has_table_privilege(t, 'INSERT, UPDATE, DELETE, TRUNCATE')
+		OR has_any_column_privilege(t, 'INSERT, UPDATE')`
 
 const excessivePrivileges = `
 	SELECT t FROM unnest($1::text[]) AS t

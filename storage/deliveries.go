@@ -35,7 +35,8 @@ func (s *Store) NextDelivery(ctx context.Context, t ca.Term, receiver string, st
 	return next, err
 }
 
-// MoveDelivery records which entry a receiver gets next. A crash before it delivers the last entries again. ca.ErrFenced when the term is over.
+// MoveDelivery records which entry a receiver gets next. A crash before it delivers the last entries again. ca.ErrFenced when the term is
+// over.
 func (s *Store) MoveDelivery(ctx context.Context, t ca.Term, receiver string, next int64) error {
 	return s.asLeader(ctx, "recording how far a receiver of the audit log is", t, again, func(b *pgx.Batch) {
 		b.Queue(moveCursor, receiver, next)

@@ -45,7 +45,8 @@ func (s *Store) RecordApproverKey(ctx context.Context, k ca.ApproverKey, leaves 
 	fingerprint := k.Key.Fingerprint()
 	done := found(selectSameApproverKey, fingerprint, k.EventID)
 	return s.inTx(ctx, "registering an approver's key", done, func(ctx context.Context, tx pgx.Tx) error {
-		_, err := tx.Exec(ctx, insertApproverKey, fingerprint, k.Person, k.Name, k.Key.Form, k.Key.Public, orNull(k.Key.Until()), k.Actor, k.At, k.EventID)
+		_, err := tx.Exec(ctx, insertApproverKey, fingerprint, k.Person, k.Name, k.Key.Form, k.Key.Public, orNull(k.Key.Until()), k.Actor, k.At,
+			k.EventID)
 		if sqlState(err) == "23505" {
 			return ca.ErrExists
 		}
@@ -82,7 +83,9 @@ func (s *Store) ApproverKeys(ctx context.Context, person string) (all []ca.Appro
 }
 
 // EndApproverKey ends a key.
-func (s *Store) EndApproverKey(ctx context.Context, fingerprint, why, actor string, at time.Time, event string, leaves ...audit.Leaf) error {
+func (s *Store) EndApproverKey(ctx context.Context, fingerprint, why, actor string, at time.Time, event string,
+	leaves ...audit.Leaf,
+) error {
 	return s.inTx(ctx, "ending an approver's key", found(selectSameKeyEnd, fingerprint, event), func(ctx context.Context, tx pgx.Tx) error {
 		tag, err := tx.Exec(ctx, endApproverKey, fingerprint, why, actor, at, event)
 		switch {

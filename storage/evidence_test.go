@@ -35,7 +35,10 @@ func (f *fixture) approver(person string) (approval.Signer, ca.ApproverKey) {
 
 func signed(t *testing.T, signer approval.Signer, id, person string) *ca.Evidence {
 	t.Helper()
-	text, err := approval.Statement{Kind: approval.KindRequest, ID: id, Approves: true, Person: person, Expires: now(), Binding: "sha256:b"}.Text()
+	text, err := approval.Statement{
+		Kind: approval.KindRequest, ID: id, Approves: true, Person: person, Expires: now(),
+		Binding: "sha256:b",
+	}.Text()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -192,7 +195,8 @@ func TestOrders(t *testing.T) {
 	f := setUp(t)
 	ctx := context.Background()
 	placed := ca.ActOrder{
-		ID: newID(), Kind: ca.OrderDestroyKey, Facts: []approval.Fact{{Name: "key_label", Value: "old"}}, Binding: "sha256:b", Needs: 1, Actor: "local:root",
+		ID: newID(), Kind: ca.OrderDestroyKey, Facts: []approval.Fact{{Name: "key_label", Value: "old"}}, Binding: "sha256:b", Needs: 1,
+		Actor:  "local:root",
 		Person: "local:root", At: now(), ExpiresAt: now().Add(time.Hour), EventID: newID(),
 	}
 	for range 2 {

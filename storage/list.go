@@ -89,14 +89,14 @@ func mayBeRare(f ca.Filter) bool {
 
 // reachOf is the last certificate that a page looks at; nil: it looks at all that are left. The index alone is read for it.
 func reachOf(ctx context.Context, db querier, f ca.Filter, reach int) (*cursor, error) {
-	var b statement
-	b.WriteString("SELECT c.serial, c.issuer FROM certificates AS c WHERE true")
-	if err := whereToList(&b, f); err != nil {
+	var sql statement
+	sql.WriteString("SELECT c.serial, c.issuer FROM certificates AS c WHERE true")
+	if err := whereToList(&sql, f); err != nil {
 		return nil, err
 	}
-	fmt.Fprintf(&b, "%s1 OFFSET %d", listOrder, reach-1)
+	fmt.Fprintf(&sql, "%s1 OFFSET %d", listOrder, reach-1)
 	var last cursor
-	err := db.QueryRow(ctx, b.String(), b.args...).Scan(&last.serial, &last.issuer)
+	err := db.QueryRow(ctx, sql.String(), sql.args...).Scan(&last.serial, &last.issuer)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil
 	}

@@ -7,8 +7,8 @@ import (
 	"github.com/chancery-ca/chancery/audit"
 )
 
-// BenchmarkLeaves writes lots of leaves as an issuance under load does, with the trigger that hands them to the sequencer and without it: the
-// difference is what the log costs on the issuing path.
+// BenchmarkLeaves writes lots of leaves as an issuance under load does, with the trigger that hands them to the sequencer and without it:
+// the difference is what the log costs on the issuing path.
 func BenchmarkLeaves(b *testing.B) {
 	for _, triggered := range []bool{true, false} {
 		name := "sequenced"

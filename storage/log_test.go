@@ -297,7 +297,8 @@ func TestOneCheckpointOfOneSize(t *testing.T) {
 		t.Errorf("with three: %v", err)
 	}
 	state, err := f.LogState(ctx)
-	if err != nil || state.Size != 4 || state.CheckpointSize != 4 || state.CosignedSize != 3 || state.Unsequenced != 0 || state.UnsequencedAge != -1 ||
+	if err != nil || state.Size != 4 || state.CheckpointSize != 4 || state.CosignedSize != 3 || state.Unsequenced != 0 ||
+		state.UnsequencedAge != -1 ||
 		state.CheckpointAge < 0 || state.CheckpointAge > 60 || state.BacklogRemains {
 		t.Errorf("the state is %+v, %v", state, err)
 	}

@@ -92,7 +92,10 @@ func writes(f *fixture) map[string]func() written {
 			if err := f.RecordCRLIntent(ctx, crlIntent(claim, alpha)); err != nil {
 				t.Fatal(err)
 			}
-			r := ca.CRLRecord{Issuer: claim.Issuer, Scope: claim.Scope, Number: next(claim), DER: []byte("CRL"), ThisUpdate: now(), NextUpdate: now(), EventID: newID()}
+			r := ca.CRLRecord{
+				Issuer: claim.Issuer, Scope: claim.Scope, Number: next(claim), DER: []byte("CRL"), ThisUpdate: now(),
+				NextUpdate: now(), EventID: newID(),
+			}
 			l := leafWithID(t, r.EventID, audit.CRLPublished)
 			return written{
 				commit, func(s *storage.Store) error { return s.RecordCRL(ctx, r, claim.Fence, l) },
@@ -154,7 +157,10 @@ func TestLostAnswers(t *testing.T) {
 	}
 	t.Cleanup(disturbed.Close)
 	for name, prepare := range writes(f) {
-		for fault, happened := range map[storagetest.Fault]bool{storagetest.LoseReply: true, storagetest.LoseAck: true, storagetest.LoseRequest: false} {
+		for fault, happened := range map[storagetest.Fault]bool{
+			storagetest.LoseReply: true, storagetest.LoseAck: true,
+			storagetest.LoseRequest: false,
+		} {
 			t.Run(fmt.Sprintf("%s/%d", name, fault), func(t *testing.T) {
 				w := prepare()
 				leaves := f.count("audit_leaves")
@@ -214,10 +220,12 @@ func TestLostClaims(t *testing.T) {
 	f.addAuthority("issuing-1")
 	since := at(t, f.Store)
 	p.Arm(storagetest.LoseReply, []byte("commit\x00"))
-	if _, err := disturbed.ClaimCRL(ctx, ca.CRLAsk{Issuer: "issuing-1", Scope: ca.FullScope, By: beta, Lease: lease, Since: since}); !errors.Is(err, ca.ErrUnavailable) {
+	if _, err := disturbed.ClaimCRL(ctx,
+		ca.CRLAsk{Issuer: "issuing-1", Scope: ca.FullScope, By: beta, Lease: lease, Since: since}); !errors.Is(err, ca.ErrUnavailable) {
 		t.Errorf("ClaimCRL = %v, want ErrUnavailable", err)
 	}
-	if claim, err := disturbed.ClaimCRL(ctx, ca.CRLAsk{Issuer: "issuing-1", Scope: ca.FullScope, By: beta, Lease: lease, Since: since}); err != nil || claim.Fence != 2 {
+	if claim, err := disturbed.ClaimCRL(ctx,
+		ca.CRLAsk{Issuer: "issuing-1", Scope: ca.FullScope, By: beta, Lease: lease, Since: since}); err != nil || claim.Fence != 2 {
 		t.Errorf("claiming again: %+v, %v", claim, err)
 	}
 	i := f.intend()

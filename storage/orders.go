@@ -21,7 +21,8 @@ const (
 	selectSameOrder = `SELECT EXISTS (SELECT FROM orders WHERE id = $1::text::uuid AND binding = $2)`
 
 	selectOrders = `
-	SELECT o.id::text, o.kind, o.facts::text, o.binding, o.needs, o.signed, o.actor, o.person, o.comment, o.at, o.expires_at, o.event_id::text, u.at
+	SELECT o.id::text, o.kind, o.facts::text, o.binding, o.needs, o.signed, o.actor, o.person, o.comment, o.at, o.expires_at,
+		o.event_id::text, u.at
 	FROM orders AS o LEFT JOIN order_uses AS u ON u.order_id = o.id
 	WHERE $1 IN ('', o.id::text) ORDER BY o.at DESC, o.id DESC LIMIT $2`
 
@@ -42,9 +43,11 @@ const (
 	INSERT INTO order_votes (order_id, person, approves, actor, comment, at, event_id)
 	VALUES ($1::text::uuid, $2, $3, $4, $5, $6, $7::text::uuid) ON CONFLICT (order_id, person) DO NOTHING`
 
-	selectSameOrderVote = `SELECT EXISTS (SELECT FROM order_votes WHERE order_id = $1::text::uuid AND person = $2 AND event_id = $3::text::uuid)`
+	selectSameOrderVote = `SELECT EXISTS (SELECT FROM order_votes WHERE order_id = $1::text::uuid AND person = $2
+		AND event_id = $3::text::uuid)`
 
-	insertOrderUse = `INSERT INTO order_uses (order_id, actor, at, event_id) VALUES ($1::text::uuid, $2, $3, $4::text::uuid) ON CONFLICT DO NOTHING`
+	insertOrderUse = `INSERT INTO order_uses (order_id, actor, at, event_id) VALUES ($1::text::uuid, $2, $3, $4::text::uuid)
+		ON CONFLICT DO NOTHING`
 
 	selectSameOrderUse = `SELECT EXISTS (SELECT FROM order_uses WHERE order_id = $1::text::uuid AND event_id = $2::text::uuid)`
 )
@@ -56,7 +59,8 @@ func (s *Store) RecordOrder(ctx context.Context, o ca.ActOrder, leaves ...audit.
 		return fmt.Errorf("encoding the facts of an order: %w", err)
 	}
 	return s.inTx(ctx, "placing an order", found(selectSameOrder, o.ID, o.Binding), func(ctx context.Context, tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, insertOrder, o.ID, o.Kind, string(facts), o.Binding, o.Needs, o.Signed, o.Actor, o.Person, o.Comment, o.At, o.ExpiresAt,
+		if _, err := tx.Exec(ctx, insertOrder, o.ID, o.Kind, string(facts), o.Binding, o.Needs, o.Signed, o.Actor, o.Person, o.Comment, o.At,
+			o.ExpiresAt,
 			o.EventID); err != nil {
 			return err
 		}
@@ -84,13 +88,14 @@ func (s *Store) Orders(ctx context.Context, id string, limit int) (all []ca.ActO
 		var order string
 		var v ca.OrderVote
 		var e evidenceRow
-		_, err = pgx.ForEachRow(rows, append([]any{&order, &v.Person, &v.Approves, &v.Actor, &v.Comment, &v.At, &v.EventID}, e.into()...), func() (err error) {
-			v.At = v.At.UTC()
-			v.Evidence, err = e.evidence(order)
-			o := &all[place[order]]
-			o.Votes = append(o.Votes, v)
-			return err
-		})
+		_, err = pgx.ForEachRow(rows, append([]any{&order, &v.Person, &v.Approves, &v.Actor, &v.Comment, &v.At, &v.EventID}, e.into()...),
+			func() (err error) {
+				v.At = v.At.UTC()
+				v.Evidence, err = e.evidence(order)
+				o := &all[place[order]]
+				o.Votes = append(o.Votes, v)
+				return err
+			})
 		return err
 	})
 	return all, err
@@ -99,7 +104,8 @@ func (s *Store) Orders(ctx context.Context, id string, limit int) (all []ca.ActO
 func scanOrder(row pgx.CollectableRow) (o ca.ActOrder, err error) {
 	var facts string
 	var used *time.Time
-	if err := row.Scan(&o.ID, &o.Kind, &facts, &o.Binding, &o.Needs, &o.Signed, &o.Actor, &o.Person, &o.Comment, &o.At, &o.ExpiresAt, &o.EventID,
+	if err := row.Scan(&o.ID, &o.Kind, &facts, &o.Binding, &o.Needs, &o.Signed, &o.Actor, &o.Person, &o.Comment, &o.At, &o.ExpiresAt,
+		&o.EventID,
 		&used); err != nil {
 		return o, err
 	}

@@ -15,7 +15,8 @@ import (
 
 var facts = []string{
 	"authorities", "requests", "certificates", "orphans", "imported_certificates", "revocations", "compromised_keys",
-	"crl_intents", "crls", "crl_deltas", "audit_leaves", "namespaces", "approvals", "policy_sets", "policy_proposals", "policy_votes", "policy_activations",
+	"crl_intents", "crls", "crl_deltas", "audit_leaves", "namespaces", "approvals", "policy_sets", "policy_proposals", "policy_votes",
+	"policy_activations",
 	"revocation_lots", "revocation_votes", "audit_checkpoints", "audit_cosignatures", "audit_keys", "audit_private",
 	"approver_keys", "approver_key_ends", "approval_evidence", "orders", "order_votes", "order_uses",
 }
@@ -43,9 +44,11 @@ func TestTheServiceCannotChangeFacts(t *testing.T) {
 	partition := "certificates_" + c.Serial.Time().Format("2006_01")
 	column := map[string]string{
 		"policy_sets": "digest", "policy_proposals": "digest", "policy_votes": "person", "policy_activations": "digest",
-		"authorities": "name", "namespaces": "name", "approvals": "person", "revocation_lots": "job", "revocation_votes": "person", "audit_leaves": "kind", "audit_private": "value", partition: "issuer",
+		"authorities": "name", "namespaces": "name", "approvals": "person", "revocation_lots": "job", "revocation_votes": "person",
+		"audit_leaves": "kind", "audit_private": "value", partition: "issuer",
 		"audit_checkpoints": "size", "audit_cosignatures": "size", "audit_keys": "verifier",
-		"approver_keys": "person", "approver_key_ends": "why", "approval_evidence": "person", "orders": "person", "order_votes": "person", "order_uses": "actor",
+		"approver_keys": "person", "approver_key_ends": "why", "approval_evidence": "person", "orders": "person", "order_votes": "person",
+		"order_uses": "actor",
 	}
 
 	var forbidden []string

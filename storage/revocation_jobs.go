@@ -17,7 +17,8 @@ import (
 
 const (
 	insertJob = `
-	INSERT INTO revocation_jobs (id, namespace, actor, person, selection, reason, comment, invalidity_date, asked_at, expires_at, needs, digest,
+	INSERT INTO revocation_jobs (id, namespace, actor, person, selection, reason, comment, invalidity_date, asked_at, expires_at, needs,
+		digest,
 		lots, found, total, event_id, approved_at, already, expired, outcome, closed_at)
 	VALUES ($1::text::uuid, $2, $3::text::jsonb, $4, $5::text::jsonb, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16::text::uuid, $17, $18,
 		$19, $20, $21)`
@@ -66,8 +67,10 @@ const (
 
 	// insertRevocations adds entries that follow those that their caller saw. One that does not follow any more is left out.
 	insertRevocations = `
-	INSERT INTO revocations (issuer, serial, sequence, reason, at, invalidity_date, comment, actor, event_id, crl_scope, not_after, spki_sha256)
-	SELECT i.issuer, i.serial, i.sequence, $8::smallint, $9::timestamptz, $10::timestamptz, $11, $12, i.event::uuid, i.scope, i.not_after, i.spki
+	INSERT INTO revocations (issuer, serial, sequence, reason, at, invalidity_date, comment, actor, event_id, crl_scope, not_after,
+		spki_sha256)
+	SELECT i.issuer, i.serial, i.sequence, $8::smallint, $9::timestamptz, $10::timestamptz, $11, $12, i.event::uuid, i.scope, i.not_after,
+		i.spki
 	FROM unnest($1::text[], $2::bytea[], $3::bigint[], $4::text[], $5::text[], $6::timestamptz[], $7::bytea[])
 		AS i (issuer, serial, sequence, event, scope, not_after, spki)
 	WHERE coalesce((SELECT max(r.sequence) FROM revocations AS r WHERE r.issuer = i.issuer AND r.serial = i.serial), 0) = i.sequence - 1
@@ -256,7 +259,8 @@ func addRevocations(ctx context.Context, tx pgx.Tx, all []ca.Revocation) error {
 	}
 	column := c.arrays()
 	issuers, serials, scopes, keys := column[0], column[1], column[4], column[6]
-	tag, err := tx.Exec(ctx, insertRevocations, append(column, int(said.Reason), said.At, orNull(said.InvalidityDate), said.Comment, said.Actor)...)
+	tag, err := tx.Exec(ctx, insertRevocations,
+		append(column, int(said.Reason), said.At, orNull(said.InvalidityDate), said.Comment, said.Actor)...)
 	switch {
 	case err != nil:
 		return err

@@ -15,11 +15,11 @@ import (
 	"github.com/chancery-ca/chancery/storage"
 )
 
-// working are the tables in which the service may change or remove rows, whole or in part, because they hold what is going on now. Every other
-// table holds facts. Who makes a table that the service may change names it here, and says in its migration why it is no fact.
+// working are the tables in which the service may change or remove rows, whole or in part, because they hold what is going on now. Every
+// other table holds facts. Who makes a table that the service may change names it here, and says in its migration why it is no fact.
 var working = []string{
-	"intents", "idempotency_keys", "crl_pending", "crl_scopes", "api_tokens", "waiting_requests", "reservations", "revocation_jobs", "replicas", "leases",
-	"console_logins", "console_sessions", "delivery_cursors",
+	"intents", "idempotency_keys", "crl_pending", "crl_scopes", "api_tokens", "waiting_requests", "reservations", "revocation_jobs",
+	"replicas", "leases", "console_logins", "console_sessions", "delivery_cursors",
 }
 
 // as is a connection that works as a role, by the service's login, which may only be what it is a member of.
@@ -34,8 +34,8 @@ func (f *fixture) as(role string) *pgx.Conn {
 
 func (f *fixture) column(sql string, args ...any) []string { return f.db.Column(f.t, sql, args...) }
 
-// TestTheServiceChangesWhatIsNoFact asks the catalogue, so that a table which a later migration makes is asked about as well, and so is each
-// partition by itself.
+// TestTheServiceChangesWhatIsNoFact asks the catalogue, so that a table which a later migration makes is asked about as well, and so is
+// each partition by itself.
 func TestTheServiceChangesWhatIsNoFact(t *testing.T) {
 	f := setUp(t)
 	f.issue()
@@ -109,7 +109,8 @@ func TestTheServiceHasNoWayRound(t *testing.T) {
 		"CREATE EXTENSION pageinspect", "CREATE TABLE public.mine ()", "CREATE SCHEMA mine", "DROP SCHEMA public CASCADE",
 		"COPY certificates TO PROGRAM 'cat'", "COPY certificates FROM PROGRAM 'cat'", "COPY certificates FROM '/etc/passwd'",
 		"SELECT pg_read_file('/etc/passwd')", "SELECT lo_import('/etc/passwd')",
-		"CREATE PUBLICATION mine FOR ALL TABLES", "ALTER DATABASE "+pgx.Identifier{f.column(`SELECT current_database()`)[0]}.Sanitize()+" SET fsync = off",
+		"CREATE PUBLICATION mine FOR "+
+			"ALL TABLES", "ALTER DATABASE "+pgx.Identifier{f.column(`SELECT current_database()`)[0]}.Sanitize()+" SET fsync = off",
 	)
 	for _, role := range []string{"chancery_service", "chancery_app"} {
 		for _, sql := range forbidden {
@@ -134,8 +135,8 @@ func TestTheServiceHasNoWayRound(t *testing.T) {
 	}
 }
 
-// TestFunctionsOfTheOwnerArePinned: what runs with the owner's rights looks for names in a place that no caller chooses, and is called by nobody
-// who was not named.
+// TestFunctionsOfTheOwnerArePinned: what runs with the owner's rights looks for names in a place that no caller chooses, and is called by
+// nobody who was not named.
 func TestFunctionsOfTheOwnerArePinned(t *testing.T) {
 	f := setUp(t)
 	const ours = `p.pronamespace = 'public'::regnamespace`
@@ -200,7 +201,8 @@ func TestTheAuditorReadsAndNoMore(t *testing.T) {
 	if never, err := store.Unissued(ctx, [][]byte{c.Serial[:], {1}}); err != nil || len(never) != 1 || never[0][0] != 1 {
 		t.Errorf("never issued: %x, %v", never, err)
 	}
-	if err := store.RecordEvents(ctx, leaf(t, audit.ServiceStarted)); err == nil || !strings.Contains(fmt.Sprint(err), "read-only") && sqlState(err) != insufficientPrivilege && sqlState(err) != "25006" {
+	if err := store.RecordEvents(ctx, leaf(t, audit.ServiceStarted)); err == nil || !strings.Contains(fmt.Sprint(err), "read-only") &&
+		sqlState(err) != insufficientPrivilege && sqlState(err) != "25006" {
 		t.Errorf("the auditor records an event: %v", err)
 	}
 	// An owner's login, which could change facts, is none to read with.

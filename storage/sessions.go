@@ -23,10 +23,12 @@ const (
 
 	goodToken = `EXISTS (
 		SELECT FROM api_tokens t
-		WHERE t.id = token_id AND t.revoked_at IS NULL AND (t.expires_at IS NULL OR t.expires_at > now()) AND (t.retires_at IS NULL OR t.retires_at > now()))`
+		WHERE t.id = token_id AND t.revoked_at IS NULL AND (t.expires_at IS NULL OR t.expires_at > now())
+			AND (t.retires_at IS NULL OR t.retires_at > now()))`
 
 	selectSession = `
-	SELECT id::text, actor::text, method, provider, coalesce(token_id, ''), idle, opened_at, expires_at, seen_at < now() - least(idle / 4, interval '1 minute')
+	SELECT id::text, actor::text, method, provider, coalesce(token_id, ''), idle, opened_at, expires_at, seen_at < now() - least(idle / 4,
+		interval '1 minute')
 	FROM console_sessions
 	WHERE sha256 = $1 AND ended_at IS NULL AND expires_at > now() AND seen_at > now() - idle AND (token_id IS NULL OR ` + goodToken + `)`
 
@@ -63,7 +65,9 @@ const (
 
 // OpenSession keeps a session under the digest of its secret. A crash before the commit leaves a link unused; one after it leaves a
 // session whose cookie no browser has, which runs out.
-func (s *Store) OpenSession(ctx context.Context, session ca.Session, secret [32]byte, login *[32]byte, life time.Duration, leaves ...audit.Leaf) error {
+func (s *Store) OpenSession(ctx context.Context, session ca.Session, secret [32]byte, login *[32]byte, life time.Duration,
+	leaves ...audit.Leaf,
+) error {
 	actor, err := json.Marshal(session.Actor)
 	if err != nil {
 		return fmt.Errorf("encoding the actor of a session: %w", err)

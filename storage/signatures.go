@@ -28,7 +28,8 @@ const (
 
 	selectOpenCertificates = `SELECT serial, issuer, kind, created_at, tbs FROM intents WHERE created_at >= $1`
 
-	// A CRL that was superseded long ago is kept without its octets: what was signed, its intent tells. One that was signed elsewhere has none.
+	// A CRL that was superseded long ago is kept without its octets: what was signed, its intent tells. One that was signed elsewhere has
+	// none.
 	selectSignedCRLs = `
 	SELECT i.issuer, i.scope, i.number::text, i.at, i.tbs_sha256,
 		EXISTS (SELECT FROM crls AS c WHERE c.issuer = i.issuer AND c.scope = i.scope AND c.number = i.number)
@@ -92,8 +93,8 @@ func signingLeaves(ctx context.Context, tx pgx.Tx, since time.Time, yield func(r
 	})
 }
 
-// ofLeaf reads a leaf. One that does not read as it should is an event of a signature that nobody made, so that it is found. Whether a leaf is
-// what was written, the log's own verification tells.
+// ofLeaf reads a leaf. One that does not read as it should is an event of a signature that nobody made, so that it is found. Whether a leaf
+// is what was written, the log's own verification tells.
 func ofLeaf(canonical []byte) reconcile.Record {
 	var l signingLeaf
 	r := reconcile.Record{Source: reconcile.IntentEvent, Digest: sha256.Sum256(canonical), Subject: "an event that cannot be read"}
@@ -178,7 +179,8 @@ func signedCRLs(ctx context.Context, tx pgx.Tx, since time.Time, yield func(reco
 	})
 }
 
-// signedCheckpoints reads the checkpoints of the audit log. What is signed of a note is its text, which an empty line ends (C2SP signed-note).
+// signedCheckpoints reads the checkpoints of the audit log. What is signed of a note is its text, which an empty line ends (C2SP
+// signed-note).
 func signedCheckpoints(ctx context.Context, tx pgx.Tx, since time.Time, yield func(reconcile.Record) error) error {
 	return each(ctx, tx, selectSignedCheckpoints, []any{since}, func(rows pgx.Rows) error {
 		var size, note string

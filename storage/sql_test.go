@@ -25,7 +25,9 @@ var assembled = map[string]string{
 	`strings.Replace(status, "$now", "?", 1)`:                                         "status is one of statusConditions",
 	`b.id + " < ?::text::uuid"`:                                                       "the id of byID is a constant at each use",
 	`b.namespace + " = ?"`:                                                            "the namespace of byID is a constant at each use",
-	`fmt.Fprintf(&sql, " ORDER BY %s DESC LIMIT %d", b.id, limit + 1)`:                "the id of byID is a constant at each use, and limit a number",
+	`fmt.Fprintf(&sql, "%s1 OFFSET %d", listOrder, reach - 1)`:                        "listOrder is a constant, and reach a number",
+	`fmt.Fprintf(&sql, " ORDER BY %s DESC LIMIT %d", b.id, limit + 1)`: "the id of byID is a constant at each use, and limit " +
+		"a number",
 }
 
 // takesSQL are the methods that are given SQL, and in which place.
@@ -50,8 +52,8 @@ func TestSQLIsNoCallersText(t *testing.T) {
 	}
 }
 
-// assembledSQL finds, by place, what is sent as SQL and is neither a constant nor the name of something, and what makes text with words of SQL of
-// more than constants.
+// assembledSQL finds, by place, what is sent as SQL and is neither a constant nor the name of something, and what makes text with words of
+// SQL of more than constants.
 func assembledSQL(t *testing.T) map[string]string {
 	t.Helper()
 	names, err := filepath.Glob("*.go")
@@ -89,7 +91,8 @@ func assembledSQL(t *testing.T) map[string]string {
 				if !ok {
 					return true
 				}
-				if in, ok := method.X.(*ast.Ident); ok && (in.Name == "fmt" && strings.Contains(method.Sel.Name, "f") && method.Sel.Name != "Errorf" || in.Name == "strings") {
+				if in, ok := method.X.(*ast.Ident); ok &&
+					(in.Name == "fmt" && strings.Contains(method.Sel.Name, "f") && method.Sel.Name != "Errorf" || in.Name == "strings") {
 					if saysSQL(&info, e) {
 						found[set.Position(e.Pos()).String()] = types.ExprString(e)
 					}

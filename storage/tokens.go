@@ -35,7 +35,8 @@ const (
 	// selectActors goes by the database's clock, which all replicas share.
 	selectActors = `
 	SELECT sha256, id, name, person, namespace, roles, created_by, profiles, networks FROM api_tokens
-	WHERE sha256 = ANY ($1) AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now()) AND (retires_at IS NULL OR retires_at > now())`
+	WHERE sha256 = ANY ($1) AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
+		AND (retires_at IS NULL OR retires_at > now())`
 
 	// retireToken holds the row until the successor is there: two who rotate at once find one another.
 	retireToken = `
@@ -68,7 +69,8 @@ func addToken(ctx context.Context, tx pgx.Tx, t ca.APIToken, sha256 [32]byte) er
 	for i, n := range t.Scope.Networks {
 		networks[i] = n.String()
 	}
-	_, err := tx.Exec(ctx, insertToken, t.ID, sha256[:], t.Name, t.Person, t.Namespace, namesOf(t.Roles), append([]string{}, t.Scope.Profiles...), networks,
+	_, err := tx.Exec(ctx, insertToken, t.ID, sha256[:], t.Name, t.Person, t.Namespace, namesOf(t.Roles),
+		append([]string{}, t.Scope.Profiles...), networks,
 		t.CreatedAt, t.CreatedBy, orNull(t.ExpiresAt), t.Replaces)
 	if sqlState(err) == "23505" {
 		return ca.ErrExists
@@ -130,15 +132,16 @@ func actorsByToken(ctx context.Context, db querier, digests [][32]byte) (map[[32
 	var a access.Actor
 	var createdBy string
 	var roles, profiles, networks []string
-	_, err = pgx.ForEachRow(rows, []any{&digest, &a.ID, &a.Name, &a.Person, &a.Namespace, &roles, &createdBy, &profiles, &networks}, func() (err error) {
-		actor := a
-		actor.Roles = asRoles(roles, createdBy)
-		if actor.Scope, err = asScope(profiles, networks); err != nil {
-			return err
-		}
-		found[[32]byte(digest)] = &actor
-		return nil
-	})
+	_, err = pgx.ForEachRow(rows, []any{&digest, &a.ID, &a.Name, &a.Person, &a.Namespace, &roles, &createdBy, &profiles, &networks},
+		func() (err error) {
+			actor := a
+			actor.Roles = asRoles(roles, createdBy)
+			if actor.Scope, err = asScope(profiles, networks); err != nil {
+				return err
+			}
+			found[[32]byte(digest)] = &actor
+			return nil
+		})
 	return found, err
 }
 
@@ -206,7 +209,8 @@ func scanToken(row pgx.CollectableRow) (t ca.APIToken, err error) {
 	var roles, profiles, networks []string
 	var expires, retires, revoked, used *time.Time
 	var from string
-	if err := row.Scan(&t.ID, &t.Name, &t.Person, &t.Namespace, &roles, &profiles, &networks, &t.CreatedAt, &t.CreatedBy, &expires, &t.Replaces, &retires,
+	if err := row.Scan(&t.ID, &t.Name, &t.Person, &t.Namespace, &roles, &profiles, &networks, &t.CreatedAt, &t.CreatedBy, &expires,
+		&t.Replaces, &retires,
 		&revoked, &used, &from); err != nil {
 		return t, err
 	}
@@ -244,8 +248,8 @@ func namesOf(roles []access.Role) []string {
 	return names
 }
 
-// asRoles are the roles of a token. An operator that was made by a program which knew no policy admins is one as well, as it could change the
-// policies then.
+// asRoles are the roles of a token. An operator that was made by a program which knew no policy admins is one as well, as it could change
+// the policies then.
 func asRoles(names []string, createdBy string) []access.Role {
 	roles := make([]access.Role, len(names))
 	for i, n := range names {

@@ -80,7 +80,10 @@ func TestATokenIsRotatedOnce(t *testing.T) {
 	f := setUp(t)
 	ctx := context.Background()
 	old, oldDigest, digest := newToken("ci"), random32(), random32()
-	old.Scope = access.Scope{Profiles: []string{"tls-server"}, Networks: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("2001:db8::/32")}}
+	old.Scope = access.Scope{
+		Profiles: []string{"tls-server"},
+		Networks: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("2001:db8::/32")},
+	}
 	old.CreatedBy = "operator-1"
 	if err := f.CreateToken(ctx, old, oldDigest); err != nil {
 		t.Fatal(err)
@@ -114,7 +117,8 @@ func TestATokenIsRotatedOnce(t *testing.T) {
 		t.Errorf("after the overlap: %v", err)
 	}
 	got, err := f.Token(ctx, next.ID)
-	if err != nil || got.Replaces != old.ID || got.RetiresAt.IsZero() || !reflect.DeepEqual(got.Scope, old.Scope) || got.CreatedBy != "operator-1" {
+	if err != nil || got.Replaces != old.ID || got.RetiresAt.IsZero() || !reflect.DeepEqual(got.Scope, old.Scope) ||
+		got.CreatedBy != "operator-1" {
 		t.Errorf("kept %+v, %v", got, err)
 	}
 	if _, err := f.Token(ctx, "none"); !errors.Is(err, ca.ErrNotFound) {
@@ -134,7 +138,8 @@ func TestOperatorsOfOldLoseNothing(t *testing.T) {
 	if err := errors.Join(f.CreateToken(ctx, old, oldDigest), f.CreateToken(ctx, young, digest)); err != nil {
 		t.Fatal(err)
 	}
-	if a, err := f.ActorByToken(ctx, oldDigest); err != nil || !reflect.DeepEqual(a.Roles, []access.Role{access.Operator, access.PolicyAdmin}) {
+	if a, err := f.ActorByToken(ctx, oldDigest); err != nil ||
+		!reflect.DeepEqual(a.Roles, []access.Role{access.Operator, access.PolicyAdmin}) {
 		t.Errorf("of old: %+v, %v", a, err)
 	}
 	if a, err := f.ActorByToken(ctx, digest); err != nil || !reflect.DeepEqual(a.Roles, []access.Role{access.Operator}) {
@@ -180,7 +185,8 @@ func TestEventsAreRecordedOnce(t *testing.T) {
 	}
 	var kind string
 	var canonical []byte
-	if err := f.owner.QueryRow(context.Background(), `SELECT kind, leaf FROM audit_leaves WHERE id = $1`, a.ID()).Scan(&kind, &canonical); err != nil {
+	if err := f.owner.QueryRow(context.Background(), `SELECT kind, leaf FROM audit_leaves WHERE id = $1`, a.ID()).Scan(&kind,
+		&canonical); err != nil {
 		t.Fatal(err)
 	}
 	if kind != string(audit.AccessDenied) || string(canonical) != string(a.Bytes()) {

@@ -193,7 +193,8 @@ func isOurs(err error) bool {
 	var invalid *ca.InvalidError
 	var replay *ca.Replay
 	var exhausted *ca.ExhaustedError
-	return errors.As(err, &scan) || errors.As(err, &unsafe) || errors.As(err, &invalid) || errors.As(err, &replay) || errors.As(err, &exhausted)
+	return errors.As(err, &scan) || errors.As(err, &unsafe) || errors.As(err, &invalid) || errors.As(err, &replay) ||
+		errors.As(err, &exhausted)
 }
 
 // describe says what was being done and, of an error that may pass, that the database is unavailable.

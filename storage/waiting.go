@@ -176,7 +176,8 @@ func (s *Store) RecordApproval(ctx context.Context, request string, a ca.Approva
 		kind, key, statement, signature = e.Kind, e.Key.Fingerprint(), e.Statement, e.Signature
 	}
 	return s.inBatch(ctx, "recording an approval", done, func(b *pgx.Batch) {
-		b.Queue(insertApproval, request, a.Binding, a.Person, a.Approved, a.Actor, orEmpty(a.Groups), a.Comment, a.At, a.EventID, ids, kinds, canonical,
+		b.Queue(insertApproval, request, a.Binding, a.Person, a.Approved, a.Actor, orEmpty(a.Groups), a.Comment, a.At, a.EventID, ids, kinds,
+			canonical,
 			kind, key, statement, signature).QueryRow(orElse(ca.ErrDecided))
 	})
 }
@@ -233,7 +234,8 @@ func scanWaiting(row pgx.CollectableRow) (w ca.WaitingRequest, err error) {
 
 func scanApproval(row pgx.CollectableRow, request string) (a ca.ApprovalRecord, err error) {
 	var e evidenceRow
-	if err := row.Scan(append([]any{&a.Person, &a.Actor, &a.Groups, &a.At, &a.Binding, &a.Approved, &a.Comment, &a.EventID}, e.into()...)...); err != nil {
+	if err := row.Scan(append([]any{&a.Person, &a.Actor, &a.Groups, &a.At, &a.Binding, &a.Approved, &a.Comment, &a.EventID},
+		e.into()...)...); err != nil {
 		return a, err
 	}
 	a.At = a.At.UTC()

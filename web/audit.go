@@ -74,10 +74,11 @@ type checkpointInput struct {
 func (s *Server) routeCheckpoint(api huma.API) error {
 	return route(s, api, call{
 		method: http.MethodGet, path: "/audit/checkpoint", id: "read-checkpoint", tag: tagAudit, success: http.StatusOK,
-		summary:     "Read the latest checkpoint of the audit log",
-		description: "A signed note (C2SP tlog-checkpoint): the log's name, its size, its root hash, the signature of the log's key, and those of witnesses.",
-		answers:     []media{{name: typeText, text: "a signed note"}},
-		problems:    []int{http.StatusNotFound},
+		summary: "Read the latest checkpoint of the audit log",
+		description: "A signed note (C2SP tlog-checkpoint): the log's name, its size, its root hash, the signature of the log's key, and those " +
+			"of witnesses.",
+		answers:  []media{{name: typeText, text: "a signed note"}},
+		problems: []int{http.StatusNotFound},
 	}, s.checkpoint)
 }
 
@@ -262,8 +263,10 @@ func (s *Server) routeReceipt(api huma.API) error {
 	return route(s, api, call{
 		method: http.MethodGet, path: "/audit/receipt/{event}", id: "get-receipt", tag: tagAudit, success: http.StatusOK,
 		summary: "Get the receipt of an event",
-		description: "A C2SP tlog-proof, whose extra data are the event: it proves offline that the event was logged. Events of other namespaces " +
-			"are not there. Until a checkpoint covers the event, which takes seconds, the answer is 404 of the type not-logged-yet, with Retry-After.",
+		description: "A C2SP tlog-proof, whose extra data are the event: it proves offline that the event was logged. Events of other " +
+			"namespaces " +
+			"are not there. Until a checkpoint covers the event, which takes seconds, the answer is 404 of the type not-logged-yet, with " +
+			"Retry-After.",
 		answers:  []media{{name: typeText, text: "a C2SP tlog-proof"}},
 		problems: []int{http.StatusNotFound},
 	}, s.receipt)
@@ -292,7 +295,8 @@ func (s *Server) routeTile(api huma.API) error {
 	return route(s, api, call{
 		method: http.MethodGet, path: tilePrefix + "/tile/{path}", id: "read-tile", tag: tagAudit, success: http.StatusOK,
 		summary: "Read a tile of the audit log",
-		description: "In the layout of C2SP tlog-tiles: tile/<level>/<N>[.p/<width>] are hashes, tile/entries/<N>[.p/<width>] are entries, each " +
+		description: "In the layout of C2SP tlog-tiles: tile/<level>/<N>[.p/<width>] are hashes, tile/entries/<N>[.p/<width>] are " +
+			"entries, each " +
 			"with its length in two octets before it. The slashes of the path are written as they are.",
 		answers:  []media{{name: typeOctets, text: "hashes of 32 octets, or entries"}},
 		problems: []int{http.StatusNotFound},

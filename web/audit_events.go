@@ -55,7 +55,8 @@ func (s *Server) routeEvents(api huma.API) error {
 	return route(s, api, call{
 		method: http.MethodGet, path: "/audit/events", id: "search-events", tag: tagAudit, success: http.StatusOK,
 		summary: "Search the audit log",
-		description: "Gives the events that fit, newest first, page by page. One call looks at a bounded number of events: a page may be empty, and " +
+		description: "Gives the events that fit, newest first, page by page. One call looks at a bounded number of events: a page may be " +
+			"empty, and " +
 			"there is more as long as it has a next. A search is an event as well.",
 		answers: []media{{name: typeJSON, json: EventList{}}},
 	}, s.events)

@@ -39,7 +39,8 @@ func TestTheLogIsServed(t *testing.T) {
 			t.Errorf("%s: %d %q, want %q", path, w.Code, w.Body, want)
 		}
 	}
-	if w := s.call(ask{path: "/api/v1/audit/log/tile/0/000", role: access.Auditor}); !strings.Contains(w.Header().Get("Cache-Control"), "immutable") {
+	if w := s.call(ask{path: "/api/v1/audit/log/tile/0/000", role: access.Auditor}); !strings.Contains(w.Header().Get("Cache-Control"),
+		"immutable") {
 		t.Errorf("a tile is not kept: %v", w.Header())
 	}
 	w := s.call(ask{method: http.MethodPost, path: "/api/v1/audit/checkpoint", role: access.Auditor}.text("signed"))
@@ -80,7 +81,8 @@ func TestWhatIsNoneOfTheLog(t *testing.T) {
 		t.Errorf("an event that is not covered yet: %+v, %v", problem, w.Header())
 	}
 	s.office.err = errors.Join(ca.ErrLogDamaged, errors.New("hash 7"))
-	if w := s.call(ask{path: "/api/v1/audit/receipt/e-1", role: access.Requester}); w.Code != http.StatusInternalServerError || strings.Contains(w.Body.String(), "hash 7") {
+	if w := s.call(ask{path: "/api/v1/audit/receipt/e-1", role: access.Requester}); w.Code != http.StatusInternalServerError ||
+		strings.Contains(w.Body.String(), "hash 7") {
 		t.Errorf("a damaged log: %d %s", w.Code, w.Body)
 	}
 }

@@ -46,11 +46,37 @@ func TestTheChain(t *testing.T) {
 		{"a bad certificate", &knows{}, &knows{err: bad}, nil, false, 401, [2]int{0, 1}},
 		{"a good token beside a bad certificate", &knows{}, &knows{err: bad}, nil, true, 200, [2]int{0, 0}},
 		{"another bearer", &knows{actor: auditorCalled("oidc:x"), found: true}, &knows{}, []string{"Bearer a.b.c"}, false, 200, [2]int{1, 0}},
-		{"a bad bearer beside a good certificate", &knows{err: bad}, &knows{actor: auditorCalled("x"), found: true}, []string{"Bearer a.b.c"}, false, 401, [2]int{1, 0}},
-		{"an unknown bearer beside a good certificate", &knows{}, &knows{actor: auditorCalled("x"), found: true}, []string{"Bearer a.b.c"}, false, 401, [2]int{1, 0}},
-		{"another scheme beside a good certificate", &knows{}, &knows{actor: auditorCalled("x"), found: true}, []string{"Basic eDp5"}, false, 401, [2]int{1, 0}},
-		{"two headers beside a good certificate", &knows{}, &knows{actor: auditorCalled("x"), found: true}, []string{"Bearer a", "Bearer b"}, false, 401, [2]int{0, 0}},
-		{"an empty header beside a good certificate", &knows{}, &knows{actor: auditorCalled("x"), found: true}, []string{""}, false, 401, [2]int{1, 0}},
+		{
+			"a bad bearer beside a good certificate", &knows{err: bad}, &knows{actor: auditorCalled("x"), found: true},
+			[]string{"Bearer a.b.c"},
+			false, 401,
+			[2]int{1, 0},
+		},
+		{
+			"an unknown bearer beside a good certificate", &knows{}, &knows{actor: auditorCalled("x"), found: true},
+			[]string{"Bearer a.b.c"},
+			false,
+			401,
+			[2]int{1, 0},
+		},
+		{
+			"another scheme beside a good certificate", &knows{}, &knows{actor: auditorCalled("x"), found: true},
+			[]string{"Basic eDp5"},
+			false, 401,
+			[2]int{1, 0},
+		},
+		{
+			"two headers beside a good certificate", &knows{}, &knows{actor: auditorCalled("x"), found: true},
+			[]string{"Bearer a", "Bearer b"},
+			false, 401,
+			[2]int{0, 0},
+		},
+		{
+			"an empty header beside a good certificate", &knows{}, &knows{actor: auditorCalled("x"), found: true},
+			[]string{""},
+			false, 401,
+			[2]int{1, 0},
+		},
 		{"what is asked is away", &knows{}, &knows{err: ca.ErrUnavailable}, nil, false, 503, [2]int{0, 1}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -149,7 +149,8 @@ func (s *Server) routeCertificates(api huma.API) error {
 	return route(s, api, call{
 		method: http.MethodGet, path: "/certificates", id: "list-certificates", tag: tagCertificates, success: http.StatusOK,
 		summary: "Search certificates",
-		description: "Gives the certificates of the caller's namespace, newest first, page by page. A page looks through 50,000 of them at most: " +
+		description: "Gives the certificates of the caller's namespace, newest first, page by page. A page looks through 50,000 of them " +
+			"at most: " +
 			"where few are what is asked for it may have fewer than its limit, or none, and a next one.",
 		answers: []media{{name: typeJSON, json: CertificateList{}}},
 	}, s.certificates)

@@ -8,8 +8,8 @@ import (
 // MaxConnections is how many connections a listener has open at once. Each costs a descriptor and some 30 KiB.
 const MaxConnections = 10_000
 
-// LimitConnections is a listener that closes a connection at once when there are so many already: whoever opens them by the thousand, and says
-// nothing, must not take the program's last descriptor, which it needs for its database and its token.
+// LimitConnections is a listener that closes a connection at once when there are so many already: whoever opens them by the thousand, and
+// says nothing, must not take the program's last descriptor, which it needs for its database and its token.
 func LimitConnections(l net.Listener, most int) net.Listener {
 	return &limited{Listener: l, places: make(chan struct{}, most)}
 }

@@ -25,7 +25,8 @@ func showEvidence(e *ca.Evidence) *Evidence {
 // readSignature checks the form of a signature that goes with a word.
 func readSignature(signature string) ([]byte, error) {
 	if len(signature) > approval.MaxSignature || !printable(strings.NewReplacer("\n", "", "\r", "").Replace(signature)) {
-		return nil, refusal(broken("signature", "send it in PEM, as ssh-keygen -Y sign and openssl cms -outform PEM write it", "the signature is none"))
+		return nil, refusal(broken("signature", "send it in PEM, as ssh-keygen -Y sign and openssl cms -outform PEM write it",
+			"the signature is none"))
 	}
 	return []byte(signature), nil
 }

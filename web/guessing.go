@@ -29,7 +29,10 @@ type guessing struct {
 }
 
 func newGuessing(now func() time.Time) *guessing {
-	return &guessing{failures: newRates(RateLimit{PerSecond: failuresPerSecond, Burst: failuresAtOnce}, now), told: map[netip.Prefix]time.Time{}}
+	return &guessing{
+		failures: newRates(RateLimit{PerSecond: failuresPerSecond, Burst: failuresAtOnce}, now),
+		told:     map[netip.Prefix]time.Time{},
+	}
 }
 
 // neighbourhood is what is counted as one source: an IPv4 address, or the 64 bits of IPv6 that one site has.
@@ -67,7 +70,8 @@ func (g *guessing) fail(from netip.Addr, now time.Time) (wait time.Duration, tel
 
 // refuse answers to credentials that are missing or not good.
 func (s *Server) refuse(w http.ResponseWriter, r *http.Request, refused *access.Unauthenticated) {
-	s.log.LogAttrs(r.Context(), slog.LevelInfo, "credentials were refused", slog.String("request", requestID(r.Context())), slog.Any("error", refused))
+	s.log.LogAttrs(r.Context(), slog.LevelInfo, "credentials were refused", slog.String("request", requestID(r.Context())),
+		slog.Any("error", refused))
 	if !refused.Shown {
 		s.metrics.Unauthenticated("missing")
 		writeProblem(w, r, unauthenticated(refused))

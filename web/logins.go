@@ -22,7 +22,8 @@ func (s *Server) routeOfferLogin(api huma.API) error {
 	return route(s, api, call{
 		method: http.MethodPost, path: "/console/logins", id: "offer-console-login", tag: tagConsole, success: http.StatusCreated,
 		summary: "Get a link to the console",
-		description: "Makes a link that signs a browser in to the console as the owner of the API token of this call. It works once, within two " +
+		description: "Makes a link that signs a browser in to the console as the owner of the API token of this call. It works once, " +
+			"within two " +
 			"minutes. The session ends with the token.",
 		bodies:   []media{{name: typeJSON, json: struct{}{}}},
 		answers:  []media{{name: typeJSON, json: ConsoleLogin{}}},

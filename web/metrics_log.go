@@ -24,7 +24,8 @@ func newAuditMetrics(registry *prometheus.Registry) auditMetrics {
 			"How long the oldest event without a place has waited; 0 when there is none. More than a few seconds is an alarm: nobody sequences."),
 		checkpointSize: gauge("audit_log_checkpoint_size", "Events under the latest checkpoint."),
 		checkpointAge: gauge("audit_log_checkpoint_age_seconds",
-			"How old the latest checkpoint is while it does not cover the log; 0 when it does. Minutes are an alarm: the log's key is away, or refuses."),
+			"How old the latest checkpoint is while it does not cover the log; 0 when it does. Minutes are an alarm: the log's key is away, or "+
+				"refuses."),
 		cosignedSize: gauge("audit_log_cosigned_size", "Events under the latest checkpoint that a witness has signed."),
 	}
 }

@@ -94,7 +94,8 @@ func (s *Server) routeOrder(api huma.API) error {
 }
 
 func (s *Server) routeApproveOrder(api huma.API) error {
-	return s.routeOrderDecision(api, "approve", "Approve an order", "With the last approval that is needed, whoever placed it can carry it out, once.", true)
+	return s.routeOrderDecision(api, "approve", "Approve an order",
+		"With the last approval that is needed, whoever placed it can carry it out, once.", true)
 }
 
 func (s *Server) routeRejectOrder(api huma.API) error {
@@ -142,7 +143,8 @@ func (s *Server) decideOnOrder(ctx context.Context, in *orderInput, approves boo
 
 func (s *Server) showOrder(ctx context.Context, o ca.ActOrder) Order {
 	shown := Order{
-		ID: o.ID, Kind: o.Kind, State: o.State(s.now()), Facts: []OrderFact{}, Binding: o.Binding, Needs: o.Needs, Have: o.Have(), Signed: o.Signed,
+		ID: o.ID, Kind: o.Kind, State: o.State(s.now()), Facts: []OrderFact{}, Binding: o.Binding, Needs: o.Needs, Have: o.Have(),
+		Signed: o.Signed,
 		Person: o.Person, Comment: o.Comment, At: o.At.UTC(), ExpiresAt: o.ExpiresAt.UTC(), Votes: []Vote{}, AuditEvent: o.EventID,
 	}
 	for _, f := range o.Facts {

@@ -53,7 +53,8 @@ func (d desk) Problem(ctx context.Context, err error) *Problem {
 
 func (desk) NotFound() *Problem { return newProblem(kindNotFound, notFoundDetail) }
 
-// pageHeaders go with every page: nothing is loaded from elsewhere, no script runs, nobody frames it, and no address is told to other sites.
+// pageHeaders go with every page: nothing is loaded from elsewhere, no script runs, nobody frames it, and no address is told to other
+// sites.
 func pageHeaders(h http.Header) {
 	h.Set("Cache-Control", "no-store")
 	h.Set("Strict-Transport-Security", "max-age=31536000")

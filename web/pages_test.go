@@ -35,7 +35,8 @@ func TestPagesAreBesideTheAPI(t *testing.T) {
 		if got := strings.Contains(w.Header().Get("Content-Security-Policy"), "style-src 'self'"); got != isPage {
 			t.Errorf("%s has the policy %q", path, w.Header().Get("Content-Security-Policy"))
 		}
-		if w.Header().Get("X-Content-Type-Options") != "nosniff" || w.Header().Get("Cache-Control") != "no-store" || w.Header().Get("X-Request-Id") == "" {
+		if w.Header().Get("X-Content-Type-Options") != "nosniff" || w.Header().Get("Cache-Control") != "no-store" ||
+			w.Header().Get("X-Request-Id") == "" {
 			t.Errorf("%s lacks a header: %v", path, w.Header())
 		}
 	}
@@ -52,7 +53,8 @@ func TestPagesAreBesideTheAPI(t *testing.T) {
 
 func TestPagesAreLimitedAsTheAPIIs(t *testing.T) {
 	s := newSurface(t, func(c *Config) { c.RateLimit = RateLimit{PerSecond: 1, Burst: 1} })
-	if first, second := visit(s, "/console/").Code, visit(s, "/console/").Code; first != http.StatusOK || second != http.StatusTooManyRequests {
+	if first, second := visit(s, "/console/").Code, visit(s, "/console/").Code; first != http.StatusOK ||
+		second != http.StatusTooManyRequests {
 		t.Errorf("answers %d, then %d", first, second)
 	}
 }
@@ -76,7 +78,8 @@ func TestALinkToTheConsole(t *testing.T) {
 	offer := ask{method: http.MethodPost, path: "/api/v1/console/logins", role: access.Revoker}.json(struct{}{})
 	got := decode[ConsoleLogin](t, s.call(offer), http.StatusCreated)
 	link, err := url.Parse(got.URL)
-	if err != nil || !strings.HasPrefix(got.URL, "https://ca.dev.example/console/enter?code=") || !got.ExpiresAt.Equal(noon.Add(2*time.Minute)) {
+	if err != nil || !strings.HasPrefix(got.URL, "https://ca.dev.example/console/enter?code=") ||
+		!got.ExpiresAt.Equal(noon.Add(2*time.Minute)) {
 		t.Fatalf("the link is %+v, %v", got, err)
 	}
 	code := link.Query().Get("code")

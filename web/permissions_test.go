@@ -55,7 +55,8 @@ a namespace as far as the last table says, and changed by those alone who act in
 		}
 		fmt.Fprintf(&b, "| `%s %s` | `%s` | %s |\n", p.Method, p.Path, p.Action, marks(p.Action))
 	}
-	b.WriteString("\n`revoke-by-key` needs no token: a signature by the certificate's own key is the right to revoke it.\n\n## Roles kept apart\n\nNobody is given both:\n\n")
+	b.WriteString("\n`revoke-by-key` needs no token: a signature by the certificate's own key is the right to revoke it.\n\n## Roles kept " +
+		"apart\n\nNobody is given both:\n\n")
 	for _, one := range roles {
 		for _, other := range roles {
 			if one < other {
@@ -73,7 +74,8 @@ a namespace as far as the last table says, and changed by those alone who act in
 		}
 	}
 	b.WriteString(strings.Join(given, ", ") + ". The others hold the operator too; their tokens are made on the machine itself.\n")
-	b.WriteString("\n## Members of a namespace and the whole authority\n\nWith the role for it, they may also do this to what belongs to all:\n\n")
+	b.WriteString("\n## Members of a namespace and the whole authority\n\nWith the role for it, they may also do this to what belongs to " +
+		"all:\n\n")
 	seen := map[access.Action]bool{}
 	for _, g := range access.Table() {
 		for _, action := range g.Actions {

@@ -180,11 +180,13 @@ type policyChangeAnswer struct{ Body PolicyChange }
 func (s *Server) routeChangePolicies(api huma.API) error {
 	return route(s, api, call{
 		method: http.MethodPost, path: "/policies", id: "change-policies", tag: tagPolicies, success: http.StatusOK,
-		summary:     "Have other policies rule",
-		description: "The set is loaded as a whole. With a single problem nothing changes. Where approvals are needed it is proposed, and waits for them.",
-		bodies:      []media{{name: typeJSON, json: ChangePoliciesRequest{}}},
-		answers:     []media{{name: typeJSON, json: PolicyChange{}}},
-		problems:    append([]int{http.StatusNotFound, http.StatusConflict, http.StatusUnprocessableEntity}, requestProblems...),
+		summary: "Have other policies rule",
+		description: "The set is loaded as a whole. With a single problem nothing changes. Where approvals are needed it is proposed, " +
+			"and waits " +
+			"for them.",
+		bodies:   []media{{name: typeJSON, json: ChangePoliciesRequest{}}},
+		answers:  []media{{name: typeJSON, json: PolicyChange{}}},
+		problems: append([]int{http.StatusNotFound, http.StatusConflict, http.StatusUnprocessableEntity}, requestProblems...),
 	}, s.changePolicies)
 }
 

@@ -72,7 +72,8 @@ func TestPoliciesAreChanged(t *testing.T) {
 func TestProposalsAreDecidedOn(t *testing.T) {
 	s := newSurface(t)
 	a := ask{method: http.MethodPost, path: "/api/v1/policies/proposals/p-1/approve", role: access.Approver}
-	if p := decode[PolicyProposal](t, s.call(a.json(CommentRequest{Comment: "fine"})), http.StatusOK); p.State != "activated" || p.Votes[1].Comment != "fine" {
+	if p := decode[PolicyProposal](t, s.call(a.json(CommentRequest{Comment: "fine"})), http.StatusOK); p.State != "activated" ||
+		p.Votes[1].Comment != "fine" {
 		t.Errorf("approved: %+v", p)
 	}
 	a.path = "/api/v1/policies/proposals/p-1/reject"
@@ -80,7 +81,8 @@ func TestProposalsAreDecidedOn(t *testing.T) {
 		t.Errorf("rejected: %+v", p)
 	}
 	for err, want := range map[error]string{
-		ca.ErrOwnProposal: "denied", ca.ErrProposalClosed: "conflict", ca.ErrVotedAlready: "conflict", ca.ErrPoliciesMoved: "conflict", ca.ErrNotFound: "not-found",
+		ca.ErrOwnProposal: "denied", ca.ErrProposalClosed: "conflict", ca.ErrVotedAlready: "conflict", ca.ErrPoliciesMoved: "conflict",
+		ca.ErrNotFound: "not-found",
 	} {
 		s.office.err = err
 		status := map[string]int{"denied": http.StatusForbidden, "conflict": http.StatusConflict, "not-found": http.StatusNotFound}[want]

@@ -172,7 +172,9 @@ func (s *Server) reject(ctx context.Context, in *requestInput) (*requestAnswer, 
 	return decideRequest(ctx, in, s.ca.Reject)
 }
 
-func decideRequest(ctx context.Context, in *requestInput, decide func(context.Context, ca.ApproveOrder) (ca.RequestState, error)) (*requestAnswer, error) {
+func decideRequest(ctx context.Context, in *requestInput,
+	decide func(context.Context, ca.ApproveOrder) (ca.RequestState, error),
+) (*requestAnswer, error) {
 	var body Word
 	if err := decodeStrict(exchangeOf(ctx).body, &body); err != nil {
 		return nil, err
@@ -214,7 +216,8 @@ func showState(ctx context.Context, state ca.RequestState) WaitingRequest {
 
 func showWaiting(w ca.WaitingRequest) WaitingRequest {
 	shown := WaitingRequest{
-		ID: w.ID, Status: w.Status, Why: w.Why, Serial: hex.EncodeToString(w.Serial), Namespace: w.Namespace, Profile: w.Profile, Issuer: w.Issuer,
+		ID: w.ID, Status: w.Status, Why: w.Why, Serial: hex.EncodeToString(w.Serial), Namespace: w.Namespace, Profile: w.Profile,
+		Issuer:        w.Issuer,
 		PolicyVersion: w.PolicyDigest, Requester: Person{ID: w.Actor.ID, Name: w.Actor.Name, Person: w.Actor.Person}, Subject: w.Subject,
 		Names: slices.Concat([]string{}, w.Names), Metadata: w.Metadata, AskedAt: w.At.UTC(), ExpiresAt: w.ExpiresAt.UTC(),
 	}

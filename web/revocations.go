@@ -298,9 +298,11 @@ func (s *Server) showJob(ctx context.Context, j ca.RevocationJob) RevocationJob 
 		return &t
 	}
 	shown := RevocationJob{
-		ID: j.ID, Status: j.Status(s.now()), Namespace: j.Namespace, Requester: Person{ID: j.Actor.ID, Name: j.Actor.Name, Person: j.Actor.Person},
+		ID: j.ID, Status: j.Status(s.now()), Namespace: j.Namespace,
+		Requester: Person{ID: j.Actor.ID, Name: j.Actor.Name, Person: j.Actor.Person},
 		Selection: j.Selection, Reason: j.Reason.String(), Comment: j.Comment, InvalidityDate: at(j.InvalidityDate), AskedAt: j.AskedAt.UTC(),
-		ClosedAt: at(j.ClosedAt), Digest: hex.EncodeToString(j.Digest[:]), Found: j.Found, Total: j.Total, Done: min(j.NextLot*ca.LotSize, j.Total),
+		ClosedAt: at(j.ClosedAt), Digest: hex.EncodeToString(j.Digest[:]), Found: j.Found, Total: j.Total,
+		Done:    min(j.NextLot*ca.LotSize, j.Total),
 		Revoked: j.Counts.Revoked, Already: j.Counts.Already, Expired: j.Counts.Expired, Refused: j.Counts.Refused, Need: j.Needs,
 		AuditEvent: j.EventID,
 	}
@@ -383,7 +385,8 @@ func (s *Server) routeApproveJob(api huma.API) error {
 	return route(s, api, call{
 		method: http.MethodPost, path: "/revocations/{job}/approve", id: "approve-revocation", tag: tagRevocations, success: http.StatusOK,
 		summary: "Approve an order to revoke many certificates",
-		description: "With the last approval that is needed it begins. Nobody approves the own order, and two credentials of one person are one " +
+		description: "With the last approval that is needed it begins. Nobody approves the own order, and two credentials of one person " +
+			"are one " +
 			"person. The digest names the list of certificates that was looked at.",
 		bodies:   []media{{name: typeJSON, json: RevocationWord{}}},
 		answers:  []media{{name: typeJSON, json: RevocationJob{}}},

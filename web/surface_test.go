@@ -115,8 +115,11 @@ func (o *office) SearchEvents(_ context.Context, a access.Actor, f ca.EventFilte
 	defer o.mu.Unlock()
 	o.searched = f
 	return ca.EventPage{
-		Events: []ca.LoggedEvent{{Event: audit.Event{ID: "e-1", Kind: audit.AccessDenied, Time: noon, Actor: "t-1", Data: map[string]string{"x": "y"}}, Index: 5}, {Index: -1}},
-		Next:   "more",
+		Events: []ca.LoggedEvent{{Event: audit.Event{
+			ID: "e-1", Kind: audit.AccessDenied, Time: noon, Actor: "t-1",
+			Data: map[string]string{"x": "y"},
+		}, Index: 5}, {Index: -1}},
+		Next: "more",
 	}, o.asked(a, access.ReadAudit, a.Namespace)
 }
 
@@ -137,7 +140,8 @@ func (o *office) ProveInclusion(_ context.Context, a access.Actor, index, size i
 }
 
 func (o *office) ProveConsistency(_ context.Context, a access.Actor, from, to int64) (ca.LogProof, error) {
-	return ca.LogProof{Size: to, Hashes: []audit.Hash{{byte(from)}, {byte(to)}}, Checkpoint: []byte("note")}, o.asked(a, access.ReadAudit, a.Namespace)
+	return ca.LogProof{Size: to, Hashes: []audit.Hash{{byte(from)}, {byte(to)}}, Checkpoint: []byte("note")},
+		o.asked(a, access.ReadAudit, a.Namespace)
 }
 
 func (o *office) Receipt(_ context.Context, a access.Actor, event string, cosigned int) (audit.Receipt, error) {
@@ -233,8 +237,9 @@ func (o *office) PolicyProposals(_ context.Context, a access.Actor) ([]ca.Policy
 
 func (o *office) proposal() ca.PolicyProposal {
 	return ca.PolicyProposal{
-		ID: "p-1", Digest: "sha256:01", Replaces: o.policies.Digest(), Needs: 2, ActorName: "op", Person: "Olga", At: noon, ExpiresAt: noon.Add(day),
-		EventID: "e-4", Votes: []ca.PolicyVote{{Person: "Ann", Approves: true, ActorName: "ann", At: noon, EventID: "e-5"}},
+		ID: "p-1", Digest: "sha256:01", Replaces: o.policies.Digest(), Needs: 2, ActorName: "op", Person: "Olga", At: noon,
+		ExpiresAt: noon.Add(day),
+		EventID:   "e-4", Votes: []ca.PolicyVote{{Person: "Ann", Approves: true, ActorName: "ann", At: noon, EventID: "e-5"}},
 	}
 }
 
@@ -274,7 +279,8 @@ func (o *office) DecideOnPolicies(_ context.Context, a access.Actor, d ca.Policy
 
 func (o *office) order() ca.ActOrder {
 	return ca.ActOrder{
-		ID: "o-1", Kind: ca.OrderDestroyKey, Facts: []approval.Fact{{Name: "key_label", Value: "old"}}, Binding: "sha256:aa", Needs: 1, Actor: "local:root",
+		ID: "o-1", Kind: ca.OrderDestroyKey, Facts: []approval.Fact{{Name: "key_label", Value: "old"}}, Binding: "sha256:aa", Needs: 1,
+		Actor:  "local:root",
 		Person: "local:root", At: noon, ExpiresAt: noon.Add(time.Hour),
 	}
 }
@@ -301,7 +307,10 @@ func (o *office) PublishNow(_ context.Context, a access.Actor, authority, scope 
 		return nil, ca.ErrNotFound
 	}
 	return []ca.CRLState{
-		{Scope: ca.FullScope, Number: o.crl.Number, ThisUpdate: o.crl.ThisUpdate, NextUpdate: o.crl.NextUpdate, Entries: 2, Octets: 300, Delta: o.crl.Number},
+		{
+			Scope: ca.FullScope, Number: o.crl.Number, ThisUpdate: o.crl.ThisUpdate, NextUpdate: o.crl.NextUpdate, Entries: 2, Octets: 300,
+			Delta: o.crl.Number,
+		},
 		{Scope: "7", Pending: 1},
 	}, o.err
 }
@@ -546,7 +555,8 @@ func newOffice(t testing.TB) *office {
 		Request: ca.Request{
 			ID: "r-7", At: noon, Namespace: "dev", Profile: "code-signing", Issuer: "issuing-1", CSR: []byte{0x30, 0}, PolicyDigest: "sha256:00",
 		},
-		Actor: access.Actor{ID: "token-1", Name: "team", Person: "alice"}, Subject: "CN=a tool", ExpiresAt: noon.Add(time.Hour), Status: ca.StatusWaiting,
+		Actor: access.Actor{ID: "token-1", Name: "team", Person: "alice"}, Subject: "CN=a tool", ExpiresAt: noon.Add(time.Hour),
+		Status: ca.StatusWaiting,
 		Approvals: []ca.ApprovalRecord{{
 			Approval: policies.Approval{Person: "bob", At: noon, Binding: "sha256:b"}, Approved: true, Comment: "seen", EventID: "e-3",
 		}},
@@ -561,9 +571,11 @@ func newOffice(t testing.TB) *office {
 	}}
 	return &office{
 		token: ca.APIToken{
-			ID: "t-1", Name: "ci", Person: "ada", Namespace: "dev", Roles: []access.Role{access.Requester}, CreatedAt: noon.Add(-time.Hour), CreatedBy: "operator-1",
-			ExpiresAt: noon.Add(time.Hour), RetiresAt: noon.Add(time.Minute), Replaces: "t-0", LastUsedAt: noon, LastUsedFrom: netip.MustParseAddr("10.0.0.7"),
-			Scope: access.Scope{Profiles: []string{"tls-server"}, Networks: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}},
+			ID: "t-1", Name: "ci", Person: "ada", Namespace: "dev", Roles: []access.Role{access.Requester}, CreatedAt: noon.Add(-time.Hour),
+			CreatedBy: "operator-1",
+			ExpiresAt: noon.Add(time.Hour), RetiresAt: noon.Add(time.Minute), Replaces: "t-0", LastUsedAt: noon,
+			LastUsedFrom: netip.MustParseAddr("10.0.0.7"),
+			Scope:        access.Scope{Profiles: []string{"tls-server"}, Networks: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}},
 		},
 		waits: waits, spaces: spaces,
 		outcome: ca.Outcome{Certificate: stored, Chain: [][]byte{leaf, issuing}}, found: stored,

@@ -73,8 +73,9 @@ type (
 func (s *Server) routeTokens(api huma.API) error {
 	return route(s, api, call{
 		method: http.MethodGet, path: "/tokens", id: "list-tokens", tag: tagTokens, success: http.StatusOK,
-		summary: "List the API tokens", description: "Those of the caller's namespace, or all, where the caller acts in all. Never the tokens themselves.",
-		answers: []media{{name: typeJSON, json: TokenList{}}},
+		summary:     "List the API tokens",
+		description: "Those of the caller's namespace, or all, where the caller acts in all. Never the tokens themselves.",
+		answers:     []media{{name: typeJSON, json: TokenList{}}},
 	}, s.listTokens)
 }
 
@@ -129,11 +130,12 @@ func (s *Server) createToken(ctx context.Context, _ *struct{}) (*newTokenAnswer,
 func (s *Server) routeRotateToken(api huma.API) error {
 	return route(s, api, call{
 		method: http.MethodPost, path: "/tokens/{id}/rotate", id: "rotate-token", tag: tagTokens, success: http.StatusCreated,
-		summary:     "Replace an API token",
-		description: "Makes a token that may do the same. Both work until the overlap ends. A token is rotated once; its successor can be rotated again.",
-		bodies:      []media{{name: typeJSON, json: TokenRotation{}}},
-		answers:     []media{{name: typeJSON, json: NewToken{}}},
-		problems:    append([]int{http.StatusNotFound, http.StatusConflict}, requestProblems...),
+		summary: "Replace an API token",
+		description: "Makes a token that may do the same. Both work until the overlap ends. A token is rotated once; its successor can be " +
+			"rotated again.",
+		bodies:   []media{{name: typeJSON, json: TokenRotation{}}},
+		answers:  []media{{name: typeJSON, json: NewToken{}}},
+		problems: append([]int{http.StatusNotFound, http.StatusConflict}, requestProblems...),
 	}, s.rotateToken)
 }
 

@@ -175,7 +175,8 @@ is printed stands in the leaf of the approval's event in the audit log.`,
 			})
 		},
 	}
-	cmd.Flags().StringVar(&keys, "keys", "", `file of keys that are known otherwise: lines of "PERSON SSH-KEY", as in OpenSSH's allowed signers`)
+	cmd.Flags().StringVar(&keys, "keys", "",
+		`file of keys that are known otherwise: lines of "PERSON SSH-KEY", as in OpenSSH's allowed signers`)
 	return cmd
 }
 
@@ -294,7 +295,8 @@ func verifyWord(id, csr string, said exportedWord, known map[string]string) (ver
 		return word, fmt.Errorf("the key %s is not one that is known to be theirs", word.Key)
 	}
 	if csr != "" {
-		if of := requestDecided(&client.WaitingRequest{CSR: csr}); !slices.Contains(s.Facts, approval.Fact{Name: "csr_sha256", Value: of.facts["csr_sha256"]}) {
+		if of := requestDecided(&client.WaitingRequest{CSR: csr}); !slices.Contains(s.Facts,
+			approval.Fact{Name: "csr_sha256", Value: of.facts["csr_sha256"]}) {
 			return word, errors.New("what was signed is about another CSR")
 		}
 	}

@@ -18,9 +18,11 @@ type signWith struct {
 }
 
 func (f *signWith) add(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.key, "sign", "", "sign with this key of yours: an SSH private key, a public key (*.pub) whose private one the SSH agent holds, or with --certificate its key")
+	cmd.Flags().StringVar(&f.key, "sign", "", "sign with this key of yours: an SSH private key, a public key (*.pub) whose private one the "+
+		"SSH agent holds, or with --certificate its key")
 	cmd.Flags().StringVar(&f.certificate, "certificate", "", "certificate of the key given with --sign, PEM: sign with CMS")
-	cmd.Flags().StringVar(&f.signature, "signature", "", "file with a signature made elsewhere, over what `chancery approval statement` prints")
+	cmd.Flags().StringVar(&f.signature, "signature", "",
+		"file with a signature made elsewhere, over what `chancery approval statement` prints")
 }
 
 // given tells whether the word is to be signed.
@@ -111,7 +113,8 @@ func (a *app) openSigner(f signWith) (signer approval.Signer, done func(), err e
 	if errors.Is(err, approval.ErrPassphrase) {
 		passphrase, asked := a.askSecret("Passphrase of " + f.key + ": ")
 		if asked != nil {
-			return nil, done, fmt.Errorf("%s is encrypted: add it to an agent (ssh-add) and give its public key with --sign, or call this from a terminal", f.key)
+			return nil, done, fmt.Errorf("%s is encrypted: add it to an agent (ssh-add) and give its public key with --sign, or call this from a "+
+				"terminal", f.key)
 		}
 		defer clear(passphrase)
 		signer, err = approval.OpenSSH(data, passphrase, a.Random)

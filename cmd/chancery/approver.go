@@ -45,8 +45,9 @@ func newApproverKeyJSON(k ca.ApproverKey) approverKeyJSON {
 		return &t
 	}
 	return approverKeyJSON{
-		Person: k.Person, Name: k.Name, Fingerprint: k.Key.Fingerprint(), Form: k.Key.Form, Public: k.Key.String(), AddedAt: k.At.UTC(), AddedBy: k.Actor,
-		Until: at(k.Key.Until()), EndedAt: at(k.EndedAt), Why: k.Why, AuditEvent: k.EventID,
+		Person: k.Person, Name: k.Name, Fingerprint: k.Key.Fingerprint(), Form: k.Key.Form, Public: k.Key.String(), AddedAt: k.At.UTC(),
+		AddedBy: k.Actor,
+		Until:   at(k.Key.Until()), EndedAt: at(k.EndedAt), Why: k.Why, AuditEvent: k.EventID,
 	}
 }
 
@@ -110,7 +111,8 @@ func (a *app) approverKeyListCommand() *cobra.Command {
 						if k.EndedAt != nil {
 							ended = k.EndedAt.Local().Format(time.DateOnly)
 						}
-						fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", k.Person, k.Form, k.Fingerprint, k.AddedAt.Local().Format(time.DateOnly), orDash(ended), orDash(k.Name))
+						fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", k.Person, k.Form, k.Fingerprint, k.AddedAt.Local().Format(time.DateOnly), orDash(ended),
+							orDash(k.Name))
 					}
 					_ = t.Flush()
 				})

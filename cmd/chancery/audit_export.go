@@ -108,7 +108,8 @@ func (a *app) auditExport(ctx context.Context, f auditExportFlags) error {
 			fmt.Fprintf(w, "there is nothing to export: nothing was signed since index %d\n", shown.From)
 			return
 		}
-		fmt.Fprintf(w, "%s  %d events from index %d on, %d checkpoints, %d octets\n", shown.File, shown.To-shown.From, shown.From, shown.Checkpoints, shown.Octets)
+		fmt.Fprintf(w, "%s  %d events from index %d on, %d checkpoints, %d octets\n", shown.File, shown.To-shown.From, shown.From,
+			shown.Checkpoints, shown.Octets)
 	})
 }
 

@@ -18,7 +18,10 @@ import (
 
 // auditLogCommands are the verbs of the tree: what a key has signed, and what can be proved by it.
 func (a *app) auditLogCommands() []*cobra.Command {
-	return []*cobra.Command{a.auditKeyCommand(), a.auditCheckpointCommand(), a.auditProofCommand(), a.auditReceiptCommand(), a.auditCosignCommand()}
+	return []*cobra.Command{
+		a.auditKeyCommand(), a.auditCheckpointCommand(), a.auditProofCommand(), a.auditReceiptCommand(),
+		a.auditCosignCommand(),
+	}
 }
 
 func (a *app) auditKeyCommand() *cobra.Command {
@@ -27,8 +30,8 @@ func (a *app) auditKeyCommand() *cobra.Command {
 		Short: "Print the verifier keys of the log, the newest first",
 		Long: `Print the verifier keys of the log (C2SP signed-note), the newest first.
 
-Keep the key somewhere else as well, from a source that whoever runs the service cannot change: the record of the ceremony that made it. A key
-that is asked of the service proves nothing against the service.`,
+Keep the key somewhere else as well, from a source that whoever runs the service cannot change: the record of the ceremony that made it. A
+key that is asked of the service proves nothing against the service.`,
 	}, access.Auditor, func(ctx context.Context, c *client.Client, _ []string) error {
 		keys, err := c.LogKeys(ctx)
 		if err != nil {
@@ -153,8 +156,8 @@ func (a *app) auditProofCommand() *cobra.Command {
 		Short: "Print a proof that an event is in the log, or that the log has only grown",
 		Long: `Print a proof (RFC 6962, section 2.1): the hashes, one a line in base64.
 
-With --index, that the event with this index is in the tree of --size events. With --from, that the tree of so many events is the beginning of
-that of --to events. Without --size or --to: of the latest checkpoint.`,
+With --index, that the event with this index is in the tree of --size events. With --from, that the tree of so many events is the beginning
+of that of --to events. Without --size or --to: of the latest checkpoint.`,
 		Args: cobra.NoArgs,
 	}, access.Auditor, func(ctx context.Context, c *client.Client, _ []string) (err error) {
 		var proof *client.LogProof
@@ -188,8 +191,8 @@ func (a *app) auditCosignCommand() *cobra.Command {
 		Short: "Hand in a checkpoint that a witness has signed",
 		Long: `Hand in a checkpoint to which a witness has added its signature (C2SP tlog-cosignature).
 
-The witness holds a key of its own, sees to it that each checkpoint extends the one before (audit proof --from), and signs. The service keeps
-signatures of the witnesses that its configuration names, and serves them with the checkpoint.`,
+The witness holds a key of its own, sees to it that each checkpoint extends the one before (audit proof --from), and signs. The service
+keeps signatures of the witnesses that its configuration names, and serves them with the checkpoint.`,
 		Args: cobra.ExactArgs(1),
 	}, access.Auditor, func(ctx context.Context, c *client.Client, args []string) error {
 		signed, err := os.ReadFile(args[0])

@@ -87,7 +87,8 @@ func TestWitnesses(t *testing.T) {
 		}
 	}
 	for range 2 {
-		if status, said := r.as(t, access.Auditor, http.MethodPost, "/audit/checkpoint", string(cosigned)); status != http.StatusOK || !strings.Contains(said, witness.Name()) {
+		if status, said := r.as(t, access.Auditor, http.MethodPost, "/audit/checkpoint", string(cosigned)); status != http.StatusOK ||
+			!strings.Contains(said, witness.Name()) {
 			t.Fatalf("%d %s", status, said)
 		}
 	}
@@ -110,7 +111,8 @@ func TestWitnesses(t *testing.T) {
 	}
 }
 
-// Whoever rewrites history in the database does not get it signed: the service says so, goes on issuing, and signs again when all is as it was.
+// Whoever rewrites history in the database does not get it signed: the service says so, goes on issuing, and signs again when all is as it
+// was.
 func TestARewrittenHistoryIsNotSigned(t *testing.T) {
 	s := newStack(t, storagetest.New(t), false)
 	log := s.withLog(hsm.ECDSAP256)
@@ -125,7 +127,10 @@ func TestARewrittenHistoryIsNotSigned(t *testing.T) {
 	defer owner.Close(context.Background())
 	rewrite := func(sql string) {
 		t.Helper()
-		for _, one := range []string{"ALTER TABLE audit_sequence DISABLE TRIGGER facts_stay", sql, "ALTER TABLE audit_sequence ENABLE TRIGGER facts_stay"} {
+		for _, one := range []string{
+			"ALTER TABLE audit_sequence DISABLE TRIGGER facts_stay", sql,
+			"ALTER TABLE audit_sequence ENABLE TRIGGER facts_stay",
+		} {
 			if _, err := owner.Exec(t.Context(), one); err != nil {
 				t.Fatalf("%s: %v", one, err)
 			}
@@ -140,7 +145,8 @@ func TestARewrittenHistoryIsNotSigned(t *testing.T) {
 	if a, _ := r.order(t.Context(), t, "tls-server", newRequest(t, "goes.on.dev.example")); a.status != http.StatusCreated {
 		t.Errorf("issuance stopped: %d %s", a.status, a.body)
 	}
-	if sizes := s.database.Column(t, `SELECT max(size)::text FROM audit_checkpoints`); sizes[0] != fmt.Sprint(latestSize(t, s)) || latestSize(t, s) < before.Size {
+	if sizes := s.database.Column(t, `SELECT max(size)::text FROM audit_checkpoints`); sizes[0] != fmt.Sprint(latestSize(t, s)) ||
+		latestSize(t, s) < before.Size {
 		t.Errorf("the checkpoints are of %v", sizes)
 	}
 	signed := latestSize(t, s)
@@ -178,7 +184,8 @@ func TestALogWithoutAKey(t *testing.T) {
 	if status, said := r.as(t, access.Auditor, http.MethodGet, "/audit/checkpoint", ""); status != http.StatusNotFound {
 		t.Errorf("%d %s", status, said)
 	}
-	if status, said := r.as(t, access.Auditor, http.MethodGet, "/audit/entries?to=2", ""); status != http.StatusOK || !strings.Contains(said, `"index":1`) {
+	if status, said := r.as(t, access.Auditor, http.MethodGet, "/audit/entries?to=2", ""); status != http.StatusOK ||
+		!strings.Contains(said, `"index":1`) {
 		t.Errorf("%d %s", status, said)
 	}
 }

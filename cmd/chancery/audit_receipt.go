@@ -31,8 +31,8 @@ func (a *app) auditReceiptCommand() *cobra.Command {
 		Short: "Get the receipt of an event, or verify one offline",
 		Long: `Get the receipt of an event, or verify one offline.
 
-EVENT is the audit_event that an answer named. The receipt (a C2SP tlog-proof) holds the event, its place in the log, and a checkpoint that the
-log's key has signed. It proves that the event was logged to anybody who has that key, without the service, the database or the network.
+EVENT is the audit_event that an answer named. The receipt (a C2SP tlog-proof) holds the event, its place in the log, and a checkpoint that
+the log's key has signed. It proves that the event was logged to anybody who has that key, without the service, the database or the network.
 
 With --key, what is fetched is verified before it is written. With --witnesses N, or with keys of witnesses, so many witnesses must have signed.`,
 		Args: cobra.MaximumNArgs(1),
@@ -135,8 +135,9 @@ func verifyReceipt(text []byte, known []*audit.Verifier, witnesses int) (shownRe
 		return shownReceipt{}, fmt.Errorf("%d witnesses whose keys are given have signed the checkpoint, %d are needed", have, need)
 	}
 	return shownReceipt{
-		Event: event.ID, Verified: true, Index: &r.Index, Kind: string(event.Kind), Time: &event.Time, Actor: event.Actor, Namespace: event.Namespace,
-		Data: event.Data, Origin: c.Origin, Size: c.Size, Signatures: showSignatures(signatures),
+		Event: event.ID, Verified: true, Index: &r.Index, Kind: string(event.Kind), Time: &event.Time, Actor: event.Actor,
+		Namespace: event.Namespace,
+		Data:      event.Data, Origin: c.Origin, Size: c.Size, Signatures: showSignatures(signatures),
 	}, nil
 }
 
@@ -150,7 +151,8 @@ func countOf[T any](all []T, is func(T) bool) (n int) {
 }
 
 func (r shownReceipt) print(w io.Writer) {
-	fmt.Fprintf(w, "The receipt is good: event %s is number %d of the log %s, of which %d events are under this checkpoint.\n", r.Event, *r.Index, r.Origin, r.Size)
+	fmt.Fprintf(w, "The receipt is good: event %s is number %d of the log %s, of which %d events are under this checkpoint.\n", r.Event,
+		*r.Index, r.Origin, r.Size)
 	fmt.Fprintf(w, "%s at %s by %s\n", r.Kind, r.Time.Format(time.RFC3339), r.Actor)
 	for _, name := range slices.Sorted(maps.Keys(r.Data)) {
 		fmt.Fprintf(w, "  %s: %s\n", name, r.Data[name])

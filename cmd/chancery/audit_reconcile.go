@@ -111,13 +111,17 @@ that something old was erased. Without a journal only the database is held again
 	cmd.Flags().StringArrayVar(&o.transcripts, "transcript", nil, "transcript of a ceremony whose signatures a keeper's journal may tell of")
 	cmd.Flags().StringVar(&o.archives, "archives", "", "directory of the archives; without it, that of the configuration")
 	cmd.Flags().StringVar(&o.state, "state", "", "file that says where the last run ended; made when there is none")
-	cmd.Flags().StringVar(&o.grace, "grace", "5m", "how old a record must be for its signature to be missed: longer than a journal's copy is behind")
-	cmd.Flags().BoolVar(&o.quiet, "no-events", false, "write nothing into the audit log: the database is used as chancery_auditor, which can only read")
+	cmd.Flags().StringVar(&o.grace, "grace", "5m",
+		"how old a record must be for its signature to be missed: longer than a journal's copy is behind")
+	cmd.Flags().BoolVar(&o.quiet, "no-events", false,
+		"write nothing into the audit log: the database is used as chancery_auditor, which can only read")
 	return cmd
 }
 
 // reconcile makes the account. The journals are read first: whatever they tell of then has its intent on record.
-func (a *app) reconcile(ctx context.Context, store *storage.Store, o reconcileOptions, until time.Time) (report *reconcileReport, err error) {
+func (a *app) reconcile(ctx context.Context, store *storage.Store, o reconcileOptions,
+	until time.Time,
+) (report *reconcileReport, err error) {
 	state, err := readReconcileState(o.state)
 	if err != nil {
 		return nil, err
@@ -125,7 +129,8 @@ func (a *app) reconcile(ctx context.Context, store *storage.Store, o reconcileOp
 	report = &reconcileReport{Until: until, Journals: []reconciledJournal{}, Refused: []refusedOperation{}, Findings: []reconcile.Finding{}}
 	for path := range state.Journals {
 		if !slices.Contains(o.journals, path) {
-			return nil, misuse{fmt.Errorf("the last run read the journal %s as well: give it with --journal, or begin anew with another --state", path)}
+			return nil, misuse{fmt.Errorf("the last run read the journal %s as well: give it with --journal, or begin anew with another --state",
+				path)}
 		}
 	}
 	if !state.Until.IsZero() {
@@ -157,7 +162,10 @@ func (a *app) reconcile(ctx context.Context, store *storage.Store, o reconcileOp
 	for head, seen := range reading.heads {
 		if !seen {
 			broken++
-			_ = found(reconcile.Finding{Kind: reconcile.Cut, Why: "no journal has an entry with the head " + head + ": it was cut off, or is another one"})
+			_ = found(reconcile.Finding{
+				Kind: reconcile.Cut,
+				Why:  "no journal has an entry with the head " + head + ": it was cut off, or is another one",
+			})
 		}
 	}
 	if err := a.addRecords(ctx, store, account, o, earliestRecord(state, reading.oldest)); err != nil {
@@ -328,7 +336,8 @@ func (a *app) recordReconciled(ctx context.Context, store *storage.Store, report
 	}
 	c := report.Counts
 	data := map[string]string{
-		"until": report.Until.Format(time.RFC3339), "signatures": strconv.FormatUint(c.Signatures, 10), "records": strconv.FormatUint(c.Records, 10),
+		"until": report.Until.Format(time.RFC3339), "signatures": strconv.FormatUint(c.Signatures, 10),
+		"records":  strconv.FormatUint(c.Records, 10),
 		"agreeing": strconv.FormatUint(c.Agreeing, 10), "findings": strconv.FormatUint(c.Findings, 10),
 	}
 	for i, j := range report.Journals {
@@ -401,8 +410,8 @@ type journalReading struct {
 	heads   map[string]bool
 }
 
-// journal reads one journal, from where the last run left off where there was one. What is wrong with it is a finding, up to which its entries
-// still count.
+// journal reads one journal, from where the last run left off where there was one. What is wrong with it is a finding, up to which its
+// entries still count.
 func (r *journalReading) journal(number int, path string) (wrong *reconcile.Finding, err error) {
 	file, err := os.Open(path)
 	if err != nil {

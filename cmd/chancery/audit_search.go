@@ -70,7 +70,8 @@ func (a *app) moment(flag, text string) (time.Time, error) {
 	}
 	span, err := strictyaml.ParseDuration(text)
 	if err != nil {
-		return time.Time{}, misuse{fmt.Errorf("%s: %q is neither a time such as 2026-11-23T12:00:00Z nor a length of time such as 7d", flag, text)}
+		return time.Time{}, misuse{fmt.Errorf("%s: %q is neither a time such as 2026-11-23T12:00:00Z nor a length of time such as 7d", flag,
+			text)}
 	}
 	return a.Now().Add(-time.Duration(span)), nil
 }
@@ -85,7 +86,8 @@ func writeEvent(w io.Writer, e client.Event) {
 	for _, name := range slices.Sorted(maps.Keys(e.Data)) {
 		fmt.Fprintf(&said, " %s=%s", name, quoted(e.Data[name]))
 	}
-	fmt.Fprintf(w, "%8s  %s  %s  by %s  in %s %s\n", place, e.Time.UTC().Format(time.RFC3339), e.Kind, quoted(e.Actor), orDash(quoted(e.Namespace)), said.String())
+	fmt.Fprintf(w, "%8s  %s  %s  by %s  in %s %s\n", place, e.Time.UTC().Format(time.RFC3339), e.Kind, quoted(e.Actor),
+		orDash(quoted(e.Namespace)), said.String())
 }
 
 // quoted is a text as it is where it is one plain word, and in quotes where it is not.

@@ -35,9 +35,9 @@ func (a *app) auditVerifyCommand() *cobra.Command {
 		Long: `Verify the whole history: every leaf against the tree, the tree against every signed checkpoint, each event once, and nothing missing.
 
 Without arguments the log in the database is read; any login with the role chancery_auditor will do (--database). With arguments exports are
-read, or directories of them, and nothing else is needed. With --service the service is asked, as its auditor. --checkpoint names checkpoints that were kept outside: the history must extend each
-of them, which is how a rewritten, forked or shortened log is found whoever did it. --since verifies only what came after one, and --save
-keeps the newest one for the next time:
+read, or directories of them, and nothing else is needed. With --service the service is asked, as its auditor. --checkpoint names
+checkpoints that were kept outside: the history must extend each of them, which is how a rewritten, forked or shortened log is found whoever
+did it. --since verifies only what came after one, and --save keeps the newest one for the next time:
 
     chancery audit verify --since last.checkpoint --save last.checkpoint --key "$(cat log.vkey)"
 
@@ -47,7 +47,8 @@ The exit code is 1 when something is wrong. The first line then names the first 
 	f.add(cmd)
 	f.api.add(cmd)
 	cmd.Flags().BoolVar(&f.service, "service", false, "read the log from the service, as its auditor, up to the newest checkpoint")
-	cmd.Flags().StringArrayVar(&f.keys, "key", nil, "verifier key of the log, or a file of such keys; without it the source's own word is taken for it")
+	cmd.Flags().StringArrayVar(&f.keys, "key", nil,
+		"verifier key of the log, or a file of such keys; without it the source's own word is taken for it")
 	cmd.Flags().StringArrayVar(&f.checkpoints, "checkpoint", nil, "file of a signed checkpoint that the history must extend")
 	cmd.Flags().StringVar(&f.since, "since", "", "file of a signed checkpoint: verify what came after it, and that it was extended")
 	cmd.Flags().StringVar(&f.save, "save", "", "file to keep the newest checkpoint in, when all is well")
@@ -108,7 +109,9 @@ func (a *app) auditVerify(ctx context.Context, f auditVerifyFlags, exports []str
 }
 
 // readHistory verifies the source that was asked for.
-func (a *app) readHistory(ctx context.Context, f auditVerifyFlags, exports []string, keys []*audit.Verifier, v audit.Verification) (*shownHistory, *audit.Report, error) {
+func (a *app) readHistory(ctx context.Context, f auditVerifyFlags, exports []string, keys []*audit.Verifier,
+	v audit.Verification,
+) (*shownHistory, *audit.Report, error) {
 	switch {
 	case f.service:
 		return a.readService(ctx, f, keys, v)
@@ -130,12 +133,17 @@ func (a *app) readHistory(ctx context.Context, f auditVerifyFlags, exports []str
 		return nil, nil, err
 	}
 	if report.RootText() != x.End.Root {
-		report.Add(audit.Finding{Kind: audit.WrongRoot, Index: report.From, Until: report.Size, What: "the export says at its end that its root is " + x.End.Root})
+		report.Add(audit.Finding{
+			Kind: audit.WrongRoot, Index: report.From, Until: report.Size,
+			What: "the export says at its end that its root is " + x.End.Root,
+		})
 	}
 	return shown, report, nil
 }
 
-func (a *app) readService(ctx context.Context, f auditVerifyFlags, keys []*audit.Verifier, v audit.Verification) (*shownHistory, *audit.Report, error) {
+func (a *app) readService(ctx context.Context, f auditVerifyFlags, keys []*audit.Verifier,
+	v audit.Verification,
+) (*shownHistory, *audit.Report, error) {
 	c, err := a.connect(f.api, access.Auditor)
 	if err != nil {
 		return nil, nil, err
@@ -157,7 +165,9 @@ func (a *app) readService(ctx context.Context, f auditVerifyFlags, keys []*audit
 	return shown, report, err
 }
 
-func (a *app) readDatabase(ctx context.Context, f auditVerifyFlags, keys []*audit.Verifier, v audit.Verification) (*shownHistory, *audit.Report, error) {
+func (a *app) readDatabase(ctx context.Context, f auditVerifyFlags, keys []*audit.Verifier,
+	v audit.Verification,
+) (*shownHistory, *audit.Report, error) {
 	h, err := f.open(ctx, a)
 	if err != nil {
 		return nil, nil, err
@@ -202,7 +212,9 @@ func (a *app) readDatabase(ctx context.Context, f auditVerifyFlags, keys []*audi
 }
 
 // opener reads signed checkpoints with the keys given, or with those that the source itself names.
-func (a *app) opener(shown *shownHistory, keys []*audit.Verifier, source string, named []string) (func([]byte) (audit.Checkpoint, error), error) {
+func (a *app) opener(shown *shownHistory, keys []*audit.Verifier, source string,
+	named []string,
+) (func([]byte) (audit.Checkpoint, error), error) {
 	shown.KeysFrom = "--key"
 	if len(keys) == 0 {
 		shown.KeysFrom = source
@@ -210,7 +222,8 @@ func (a *app) opener(shown *shownHistory, keys []*audit.Verifier, source string,
 		if keys, err = verifiers(named); err != nil {
 			return nil, err
 		}
-		fmt.Fprintf(a.Stderr, "the log's key was taken from %s itself: whoever could rewrite one could rewrite the other; keep it elsewhere and give --key\n", source)
+		fmt.Fprintf(a.Stderr, "the log's key was taken from %s itself: whoever could rewrite one could rewrite the other; keep it elsewhere and "+
+			"give --key\n", source)
 	}
 	for _, k := range keys {
 		shown.Keys = append(shown.Keys, k.String())
@@ -221,7 +234,9 @@ func (a *app) opener(shown *shownHistory, keys []*audit.Verifier, source string,
 	}, nil
 }
 
-func (a *app) verified(ctx context.Context, shown *shownHistory, source audit.Source, v audit.Verification, size int64) (*audit.Report, error) {
+func (a *app) verified(ctx context.Context, shown *shownHistory, source audit.Source, v audit.Verification,
+	size int64,
+) (*audit.Report, error) {
 	began := a.Now()
 	v.Progress = a.progress("events", max(0, size-v.Start.Size))
 	report, err := audit.Verify(ctx, source, v)

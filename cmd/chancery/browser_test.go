@@ -55,7 +55,8 @@ func findChromium(t *testing.T) string {
 	if os.Getenv(requireBrowser) != "" {
 		t.Fatal("there is no Chromium here: make test-browser installs it on Debian and Ubuntu")
 	}
-	t.Skip("SKIPPED: there is no Chromium here, so that the console is not looked at in a browser; make test-browser installs it on Debian and Ubuntu")
+	t.Skip("SKIPPED: there is no Chromium here, so that the console is not looked at in a browser; make test-browser installs it on Debian " +
+		"and Ubuntu")
 	return ""
 }
 
@@ -73,8 +74,10 @@ func newBrowser(t *testing.T) *browser {
 	}
 	b := &browser{t: t, to: toBrowser, waiting: map[int]chan devtools{}, loads: make(chan string, 100)}
 	arguments := []string{
-		"--headless=new", "--remote-debugging-pipe", "--user-data-dir=" + t.TempDir(), "--no-first-run", "--disable-gpu", "--disable-dev-shm-usage",
-		"--disable-background-networking", "--disable-component-update", "--ignore-certificate-errors", "--window-size=1100,900", "--hide-scrollbars",
+		"--headless=new", "--remote-debugging-pipe", "--user-data-dir=" + t.TempDir(), "--no-first-run", "--disable-gpu",
+		"--disable-dev-shm-usage",
+		"--disable-background-networking", "--disable-component-update", "--ignore-certificate-errors", "--window-size=1100,900",
+		"--hide-scrollbars",
 	}
 	if os.Geteuid() == 0 { // Chromium's sandbox refuses to run as root
 		arguments = append(arguments, "--no-sandbox")

@@ -241,7 +241,8 @@ func loadConfig(path string, environ []string) (Config, error) {
 		return Config{}, fmt.Errorf("reading the configuration: %w", err)
 	}
 	c, err := parseConfig(path, data, environ)
-	if err == nil && unfit != nil && holdsPassword(c.Database.URL) && strings.Contains(string(data), c.Database.URL) { // else it came from the environment
+	// A URL that is not in the file came from the environment.
+	if err == nil && unfit != nil && holdsPassword(c.Database.URL) && strings.Contains(string(data), c.Database.URL) {
 		return Config{}, fmt.Errorf("reading the configuration: %w", unfit)
 	}
 	return c, err
@@ -333,7 +334,10 @@ func (c *Config) validate(doc *strictyaml.Document) {
 	c.validateAudit(doc)
 	c.CAA.validate(doc)
 	validateNamespaces(doc, c.Namespaces)
-	for field, address := range map[string]string{"listen.api": c.Listen.API, "listen.distribution": c.Listen.Distribution, "listen.operations": c.Listen.Operations} {
+	for field, address := range map[string]string{
+		"listen.api": c.Listen.API, "listen.distribution": c.Listen.Distribution,
+		"listen.operations": c.Listen.Operations,
+	} {
 		if _, port, err := net.SplitHostPort(address); err != nil || port == "" {
 			doc.Refuse(field, "write host:port, for example 127.0.0.1:8443", "%q is not an address", address)
 		}

@@ -48,7 +48,8 @@ func (c *Config) validateAudit(doc *strictyaml.Document) {
 	a := c.Audit
 	if a.Key != (LogKeyConfig{}) || a.Origin != "" {
 		if a.Key.PublicKey == "" {
-			doc.Refuse("audit.key.public_key", "the ceremony that makes the key writes it; `chancery hsm key show` prints it", "the key of the log is pinned by its public half")
+			doc.Refuse("audit.key.public_key", "the ceremony that makes the key writes it; `chancery hsm key show` prints it",
+				"the key of the log is pinned by its public half")
 		}
 		if err := checkOrigin(a.Origin); err != nil {
 			doc.Refuse("audit.origin", "write for example ca.example.com/audit-log", "%v", err)

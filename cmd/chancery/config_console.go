@@ -54,7 +54,8 @@ type LoginConfig struct {
 
 func defaultConsole() ConsoleConfig {
 	return ConsoleConfig{
-		Idle: strictyaml.Duration(30 * time.Minute), Lifetime: strictyaml.Duration(8 * time.Hour), Login: LoginConfig{Scopes: []string{"profile", "email"}},
+		Idle: strictyaml.Duration(30 * time.Minute), Lifetime: strictyaml.Duration(8 * time.Hour),
+		Login: LoginConfig{Scopes: []string{"profile", "email"}},
 	}
 }
 
@@ -92,7 +93,8 @@ func (c ConsoleConfig) validate(doc *strictyaml.Document, issuers []OIDCConfig) 
 		}
 		return
 	}
-	if u, err := url.Parse(c.URL); err != nil || u.Scheme != "https" || u.Host == "" || u.Path != "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
+	if u, err := url.Parse(c.URL); err != nil || u.Scheme != "https" || u.Host == "" || u.Path != "" || u.RawQuery != "" || u.Fragment != "" ||
+		u.User != nil {
 		doc.Refuse("console.url", "write for example https://ca.example:8443", "%q is not an https URL without a path", c.URL)
 	}
 	for field, one := range map[string]struct{ length, low time.Duration }{
@@ -126,7 +128,10 @@ func (c *Config) resolveConsolePaths(dir string) {
 
 // issuer is the provider as the oidc room takes it.
 func (o OIDCConfig) issuer() (oidc.Issuer, error) {
-	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12}, ForceAttemptHTTP2: true}
+	transport := &http.Transport{
+		Proxy: http.ProxyFromEnvironment, TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12},
+		ForceAttemptHTTP2: true,
+	}
 	if o.CAFile != "" {
 		text, err := os.ReadFile(o.CAFile)
 		if err != nil {

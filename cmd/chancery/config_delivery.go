@@ -118,7 +118,10 @@ const (
 
 // notifiedKinds are what persons decide on.
 func notifiedKinds() []string {
-	return []string{"request.waiting", "request.approved", "request.rejected", "request.expired", "request.expiring", "revocation.*", "policy.*", "order.*"}
+	return []string{
+		"request.waiting", "request.approved", "request.rejected", "request.expired", "request.expiring", "revocation.*",
+		"policy.*", "order.*",
+	}
 }
 
 var receiverName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
@@ -136,7 +139,8 @@ func (c *DeliveryConfig) validate(doc *strictyaml.Document) {
 		for i, r := range all {
 			at := fmt.Sprintf("delivery.%s[%d]", list, i)
 			if !receiverName.MatchString(r.Name) || names[r.Name] {
-				doc.Refuse(at+".name", "use lower-case letters, digits and hyphens, for each another name", "%q cannot be the name of a receiver", r.Name)
+				doc.Refuse(at+".name", "use lower-case letters, digits and hyphens, for each another name", "%q cannot be the name of a receiver",
+					r.Name)
 			}
 			names[r.Name] = true
 			r.validate(doc, at)
@@ -361,7 +365,10 @@ func (c *DeliveryConfig) deliveries(now func() time.Time) (all []delivery.Delive
 		if err != nil {
 			return nil, fmt.Errorf("notifying %s: %w", r.Name, err)
 		}
-		d := delivery.Delivery{Name: r.Name, Open: open, Kinds: r.Kinds, FromUp: r.From != fromBeginning, Each: true, GiveUp: time.Duration(c.GiveUp)}
+		d := delivery.Delivery{
+			Name: r.Name, Open: open, Kinds: r.Kinds, FromUp: r.From != fromBeginning, Each: true,
+			GiveUp: time.Duration(c.GiveUp),
+		}
 		if len(d.Kinds) == 0 {
 			d.Kinds = notifiedKinds()
 		}
@@ -378,7 +385,8 @@ func (r *ReceiverConfig) open(c *DeliveryConfig, now func() time.Time, single bo
 			return nil, err
 		}
 		s := &delivery.Syslog{
-			Network: network, Address: address, Facility: r.Syslog.facility(), Host: hostName(), NoConfirm: r.Syslog.Confirm != nil && !*r.Syslog.Confirm,
+			Network: network, Address: address, Facility: r.Syslog.facility(), Host: hostName(), NoConfirm: r.Syslog.Confirm != nil &&
+				!*r.Syslog.Confirm,
 		}
 		if secured {
 			if s.TLS, err = r.Syslog.Trust.config(); err != nil {
@@ -435,7 +443,8 @@ func (r *ReceiverConfig) open(c *DeliveryConfig, now func() time.Time, single bo
 	}
 	return func() delivery.Sender {
 		return &delivery.Mail{
-			Server: r.Mail.Server, Security: r.Mail.security(), TLS: trust, Username: r.Mail.Username, Password: password, From: r.Mail.From, To: r.Mail.To,
+			Server: r.Mail.Server, Security: r.Mail.security(), TLS: trust, Username: r.Mail.Username, Password: password, From: r.Mail.From,
+			To:    r.Mail.To,
 			About: c.About,
 		}
 	}, nil

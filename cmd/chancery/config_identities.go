@@ -99,7 +99,10 @@ func (c IdentityConfig) rule() access.Rule {
 	for i, role := range c.Roles {
 		r.Roles[i] = access.Role(role)
 	}
-	for means, match := range map[access.Means]map[string][]string{access.ByCertificate: c.Certificate, access.ByOIDC: c.OIDC, access.ByPeer: c.Local} {
+	for means, match := range map[access.Means]map[string][]string{
+		access.ByCertificate: c.Certificate, access.ByOIDC: c.OIDC,
+		access.ByPeer: c.Local,
+	} {
 		if match != nil {
 			r.Means, r.Match = means, match
 		}
@@ -145,7 +148,8 @@ func (c *Config) validateIdentities(doc *strictyaml.Document) {
 	c.validateClients(doc)
 	c.Proxies.validate(doc)
 	if path := c.Listen.Local; len(path) > maxSocketPath {
-		doc.Refuse("listen.local", "choose a shorter one, such as /run/chancery/local.sock", "a socket's path has at most %d octets", maxSocketPath)
+		doc.Refuse("listen.local", "choose a shorter one, such as /run/chancery/local.sock", "a socket's path has at most %d octets",
+			maxSocketPath)
 	}
 }
 
@@ -188,7 +192,8 @@ func (c *Config) validateClients(doc *strictyaml.Document) {
 func (p ProxiesConfig) validate(doc *strictyaml.Document) {
 	for i, text := range p.Networks {
 		if n, err := netip.ParsePrefix(text); err != nil || n != n.Masked() {
-			doc.Refuse(fmt.Sprintf("proxies.networks[%d]", i), "write a prefix such as 10.0.0.5/32, with its host bits zero", "%q is not a prefix of addresses", text)
+			doc.Refuse(fmt.Sprintf("proxies.networks[%d]", i), "write a prefix such as 10.0.0.5/32, with its host bits zero",
+				"%q is not a prefix of addresses", text)
 		} else if n.Bits() == 0 {
 			doc.Refuse(fmt.Sprintf("proxies.networks[%d]", i), "name the proxies", "every caller would be a proxy, and could say who it is")
 		}
@@ -196,7 +201,8 @@ func (p ProxiesConfig) validate(doc *strictyaml.Document) {
 	if (p.ForwardedFor || p.CertificateHeader != "") && len(p.Networks) == 0 {
 		doc.Refuse("proxies.networks", "name the addresses of the proxies", "headers count from named addresses alone")
 	}
-	if strings.ContainsFunc(p.CertificateHeader, func(r rune) bool { return r <= ' ' || r >= 0x7f || strings.ContainsRune(`()<>@,;:\"/[]?={}`, r) }) {
+	if strings.ContainsFunc(p.CertificateHeader,
+		func(r rune) bool { return r <= ' ' || r >= 0x7f || strings.ContainsRune(`()<>@,;:\"/[]?={}`, r) }) {
 		doc.Refuse("proxies.certificate_header", "write for example Client-Cert", "%q is no header", p.CertificateHeader)
 	}
 }
@@ -247,9 +253,11 @@ func (r registry) Issued(ctx context.Context, authority string, serial []byte) (
 	return &identity.Issued{DER: holder.DER, Namespace: holder.Namespace, Profile: holder.Profile, Revoked: !holder.Good}, nil
 }
 
-// openClients makes what judges client certificates; nil when they are not looked at. The lists of others are read once: where one is missing,
-// the start fails, and not some caller later.
-func openClients(ctx context.Context, c Config, authority *ca.CA, certificates map[string]*x509.Certificate, now func() time.Time) (*identity.Certificates, []*identity.Lists, error) {
+// openClients makes what judges client certificates; nil when they are not looked at. The lists of others are read once: where one is
+// missing, the start fails, and not some caller later.
+func openClients(ctx context.Context, c Config, authority *ca.CA, certificates map[string]*x509.Certificate,
+	now func() time.Time,
+) (*identity.Certificates, []*identity.Lists, error) {
 	if c.Clients.Mode == clientsOff {
 		return nil, nil, nil
 	}

@@ -21,25 +21,45 @@ import (
 func TestIdentitiesAreRefusedWithLines(t *testing.T) {
 	const robots = `{name: robots, certificate: {uri: ["spiffe://x/*"]}, namespace: team-a, roles: [requester]}`
 	for name, c := range map[string]struct{ text, want string }{
-		"two ways":                {"clients: {mode: optional, authorities: [issuing-1]}\nidentities: [{name: a, certificate: {cn: [a]}, oidc: {sub: [a]}, namespace: team-a, roles: [requester]}]", "c.yaml:3: identities[0]: a rule is about exactly one way"},
-		"no way":                  {"identities: [{name: a, namespace: team-a, roles: [requester]}]", "c.yaml:2: identities[0]: a rule is about exactly one way"},
-		"everybody":               {"clients: {mode: optional, authorities: [issuing-1]}\nidentities: [{name: a, certificate: {}, namespace: team-a, roles: [requester]}]", "would let everybody in"},
-		"clients off":             {"identities: [" + robots + "]", "identities[0].certificate: client certificates are not looked at"},
-		"no socket":               {`identities: [{name: a, local: {user: [root]}, namespace: "*", roles: [operator]}]`, "identities[0].local: nobody can come in locally"},
-		"twice":                   {"clients: {mode: optional, authorities: [issuing-1]}\nidentities:\n  - " + robots + "\n  - " + robots, "c.yaml:5: identities[1].name"},
-		"roles kept apart":        {"clients: {mode: optional, authorities: [issuing-1]}\nidentities: [{name: a, certificate: {cn: [a]}, namespace: team-a, roles: [operator, approver]}]", "must not be in one hand"},
-		"a role that is none":     {"clients: {mode: optional, authorities: [issuing-1]}\nidentities: [{name: a, certificate: {cn: [a]}, namespace: team-a, roles: [emperor]}]", "is not a role"},
-		"mode":                    {"clients: {mode: perhaps}", "c.yaml:2: clients.mode"},
-		"nobody's certificates":   {"clients: {mode: required}", "c.yaml:2: clients: no authority's"},
-		"another's authority":     {"clients: {mode: required, authorities: [other]}", "c.yaml:2: clients.authorities[0]"},
-		"trust without CRLs":      {"clients: {mode: required, trust: [{name: corp, bundle: b.pem}]}", "c.yaml:2: clients.trust[0].crls"},
-		"trust with and without":  {"clients: {mode: required, trust: [{name: corp, bundle: b.pem, crls: [a.crl], revocation: none}]}", "c.yaml:2: clients.trust[0].revocation"},
-		"trust without a bundle":  {"clients: {mode: required, trust: [{name: corp, revocation: none}]}", "c.yaml:2: clients.trust[0].bundle"},
-		"trust by a name taken":   {"clients: {mode: required, authorities: [issuing-1], trust: [{name: issuing-1, bundle: b.pem, revocation: none}]}", "c.yaml:2: clients.trust[0].name"},
-		"every proxy":             {"proxies: {networks: [0.0.0.0/0], forwarded_for: true}", "c.yaml:2: proxies.networks[0]"},
-		"a proxy's host bits":     {"proxies: {networks: [10.0.0.5/24], forwarded_for: true}", "c.yaml:2: proxies.networks[0]"},
-		"headers from anywhere":   {"proxies: {certificate_header: Client-Cert}", "c.yaml:2: proxies.networks"},
-		"no header":               {"proxies: {networks: [10.0.0.5/32], certificate_header: 'Client Cert'}", "c.yaml:2: proxies.certificate_header"},
+		"two ways": {"clients: {mode: optional, authorities: [issuing-1]}\nidentities: [{name: a, certificate: {cn: [a]}, oidc: " +
+			"{sub: [a]}, namespace: team-a, roles: [requester]}]", "c.yaml:3: identities[0]: a rule is about exactly one way"},
+		"no way": {
+			"identities: [{name: a, namespace: team-a, roles: [requester]}]",
+			"c.yaml:2: identities[0]: a rule is about exactly one way",
+		},
+		"everybody": {"clients: {mode: optional, authorities: [issuing-1]}\nidentities: [{name: a, certificate: {}, namespace: " +
+			"team-a, roles: [requester]}]", "would let everybody in"},
+		"clients off": {"identities: [" + robots + "]", "identities[0].certificate: client certificates are not looked at"},
+		"no socket": {
+			`identities: [{name: a, local: {user: [root]}, namespace: "*", roles: [operator]}]`,
+			"identities[0].local: nobody can come in locally",
+		},
+		"twice": {
+			"clients: {mode: optional, authorities: [issuing-1]}\nidentities:\n  - " + robots + "\n  - " + robots,
+			"c.yaml:5: identities[1].name",
+		},
+		"roles kept apart": {"clients: {mode: optional, authorities: [issuing-1]}\nidentities: [{name: a, certificate: {cn: [a]}, " +
+			"namespace: team-a, roles: [operator, approver]}]", "must not be in one hand"},
+		"a role that is none": {"clients: {mode: optional, authorities: [issuing-1]}\nidentities: [{name: a, certificate: {cn: [a]}, " +
+			"namespace: team-a, roles: [emperor]}]", "is not a role"},
+		"mode":                  {"clients: {mode: perhaps}", "c.yaml:2: clients.mode"},
+		"nobody's certificates": {"clients: {mode: required}", "c.yaml:2: clients: no authority's"},
+		"another's authority":   {"clients: {mode: required, authorities: [other]}", "c.yaml:2: clients.authorities[0]"},
+		"trust without CRLs":    {"clients: {mode: required, trust: [{name: corp, bundle: b.pem}]}", "c.yaml:2: clients.trust[0].crls"},
+		"trust with and without": {
+			"clients: {mode: required, trust: [{name: corp, bundle: b.pem, crls: [a.crl], revocation: none}]}",
+			"c.yaml:2: clients.trust[0].revocation",
+		},
+		"trust without a bundle": {"clients: {mode: required, trust: [{name: corp, revocation: none}]}", "c.yaml:2: clients.trust[0].bundle"},
+		"trust by a name taken": {"clients: {mode: required, authorities: [issuing-1], trust: [{name: issuing-1, bundle: b.pem, " +
+			"revocation: none}]}", "c.yaml:2: clients.trust[0].name"},
+		"every proxy":           {"proxies: {networks: [0.0.0.0/0], forwarded_for: true}", "c.yaml:2: proxies.networks[0]"},
+		"a proxy's host bits":   {"proxies: {networks: [10.0.0.5/24], forwarded_for: true}", "c.yaml:2: proxies.networks[0]"},
+		"headers from anywhere": {"proxies: {certificate_header: Client-Cert}", "c.yaml:2: proxies.networks"},
+		"no header": {
+			"proxies: {networks: [10.0.0.5/32], certificate_header: 'Client Cert'}",
+			"c.yaml:2: proxies.certificate_header",
+		},
 		"a long socket":           {"listen: {local: /" + strings.Repeat("x", 110) + "}", "c.yaml:2: listen.local"},
 		"tokens for ever":         {"limits: {token_life: 20y}", "c.yaml:2: "},
 		"tokens for half an hour": {"limits: {token_life: 30m}", "c.yaml:2: limits.token_life"},
@@ -66,7 +86,8 @@ identities:
 		t.Fatal(err)
 	}
 	rules := c.rules()
-	if len(rules) != 3 || rules[0].Means != access.ByCertificate || rules[1].Means != access.ByOIDC || rules[2].Means != access.ByPeer || !rules[2].Emergency ||
+	if len(rules) != 3 || rules[0].Means != access.ByCertificate || rules[1].Means != access.ByOIDC || rules[2].Means != access.ByPeer ||
+		!rules[2].Emergency ||
 		!slices.Equal(rules[0].Roles, []access.Role{access.Requester, access.Revoker}) || rules[1].Groups != "groups" {
 		t.Errorf("%+v", rules)
 	}
@@ -142,8 +163,9 @@ func newChain(t *testing.T) (root, issuing, leaf []byte) {
 		}
 		keys[name] = key
 		template := &x509.Certificate{
-			SerialNumber: big.NewInt(7), Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-			IsCA: authority, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign, SubjectKeyId: []byte(name),
+			SerialNumber: big.NewInt(7), Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour),
+			NotAfter: time.Now().Add(time.Hour),
+			IsCA:     authority, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign, SubjectKeyId: []byte(name),
 		}
 		by, signer := template, key
 		if parent != nil {

@@ -27,7 +27,8 @@ namespaces:
 `
 
 func TestConfigIsReadWithOverrides(t *testing.T) {
-	c, err := parseConfig("/etc/chancery/chancery.yaml", []byte(soundConfig), []string{"CHANCERY_LISTEN_API=0.0.0.0:1", "CHANCERY_HSM_SESSIONS=3", "CHANCERY_TLS_NAMES=a.example,192.0.2.1"})
+	c, err := parseConfig("/etc/chancery/chancery.yaml", []byte(soundConfig),
+		[]string{"CHANCERY_LISTEN_API=0.0.0.0:1", "CHANCERY_HSM_SESSIONS=3", "CHANCERY_TLS_NAMES=a.example,192.0.2.1"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,35 +45,59 @@ func TestConfigIsReadWithOverrides(t *testing.T) {
 
 func TestConfigIsRefusedWithLines(t *testing.T) {
 	for name, c := range map[string]struct{ old, new, want string }{
-		"unknown field":     {"replica: a", "replcia: a", "c.yaml:1: replcia: unknown field"},
-		"two keys":          {"replica: a", "replica: a\nreplica: b", "c.yaml:2: replica: the key stands here twice"},
-		"no database":       {`{url: "postgres://localhost/chancery"}`, "{}", "c.yaml:2: database: exactly one of"},
-		"two PINs":          {"{file: pin}", "{file: pin, env: P}", "c.yaml:6: hsm.pin: 2 sources"},
-		"a PIN in place":    {"{file: pin}", "{value: 1234}", "c.yaml:6: value: unknown field"},
-		"no token":          {"{label: chancery}", "{}", "c.yaml:5: hsm.token"},
-		"authority twice":   {"[issuing-1]", "[issuing-1, issuing-1]", "c.yaml:7: authorities[1]"},
-		"bad namespace":     {"name: team-a", "name: Team A", "c.yaml:9: namespaces[0].name"},
-		"reserved name":     {"name: team-a", "name: chancery-service", "c.yaml:9: namespaces[0].name"},
-		"bad prefix":        {"10.1.0.0/16", "10.1.0.0/99", "c.yaml:9"},
-		"bad listen":        {"replica: a", "replica: a\nlisten: {api: nowhere}", "c.yaml:2: listen.api"},
-		"bad size":          {"replica: a", "replica: a\nlimits: {body: 1TB}", "c.yaml:2: limits.body"},
-		"too few sessions":  {"  pin:", "  sessions: 0\n  pin:", "c.yaml:6: hsm.sessions"},
-		"bad level":         {"replica: a", "replica: a\nlog: {level: loud}", "c.yaml:2: log.level"},
-		"bad CAA domain":    {"replica: a", "replica: a\ncaa: {domains: [CA]}", "c.yaml:2: caa.domains[0]"},
-		"bad CAA timeout":   {"replica: a", "replica: a\ncaa: {timeout: 2h}", "c.yaml:2: caa.timeout"},
-		"bad resolver":      {"replica: a", "replica: a\ncaa: {resolvers: [nowhere]}", "c.yaml:2: caa.resolvers"},
-		"bucket alone":      {"replica: a", "replica: a\ncrls: {s3: {bucket: lists}}", "c.yaml:2: crls.s3.endpoint"},
-		"bucket's name":     {"replica: a", "replica: a\ncrls:\n  s3:\n    endpoint: https://s3.example\n    bucket: A", "c.yaml:5: crls.s3.bucket"},
-		"bucket in address": {"replica: a", "replica: a\ncrls: {s3: {endpoint: \"https://s3.example/lists\", bucket: lists}}", "c.yaml:2: crls.s3.endpoint"},
-		"bucket's prefix":   {"replica: a", "replica: a\ncrls: {s3: {endpoint: \"https://s3.example\", bucket: lists, prefix: /a}}", "c.yaml:2: crls.s3.prefix"},
-		"bucket's region":   {"replica: a", "replica: a\ncrls: {s3: {endpoint: \"https://s3.example\", bucket: lists, region: A}}", "c.yaml:2: crls.s3.region"},
-		"one key of two":    {"replica: a", "replica: a\ncrls: {s3: {endpoint: \"https://s3.example\", bucket: lists, secret_key_file: s}}", "c.yaml:2: crls.s3"},
+		"unknown field":    {"replica: a", "replcia: a", "c.yaml:1: replcia: unknown field"},
+		"two keys":         {"replica: a", "replica: a\nreplica: b", "c.yaml:2: replica: the key stands here twice"},
+		"no database":      {`{url: "postgres://localhost/chancery"}`, "{}", "c.yaml:2: database: exactly one of"},
+		"two PINs":         {"{file: pin}", "{file: pin, env: P}", "c.yaml:6: hsm.pin: 2 sources"},
+		"a PIN in place":   {"{file: pin}", "{value: 1234}", "c.yaml:6: value: unknown field"},
+		"no token":         {"{label: chancery}", "{}", "c.yaml:5: hsm.token"},
+		"authority twice":  {"[issuing-1]", "[issuing-1, issuing-1]", "c.yaml:7: authorities[1]"},
+		"bad namespace":    {"name: team-a", "name: Team A", "c.yaml:9: namespaces[0].name"},
+		"reserved name":    {"name: team-a", "name: chancery-service", "c.yaml:9: namespaces[0].name"},
+		"bad prefix":       {"10.1.0.0/16", "10.1.0.0/99", "c.yaml:9"},
+		"bad listen":       {"replica: a", "replica: a\nlisten: {api: nowhere}", "c.yaml:2: listen.api"},
+		"bad size":         {"replica: a", "replica: a\nlimits: {body: 1TB}", "c.yaml:2: limits.body"},
+		"too few sessions": {"  pin:", "  sessions: 0\n  pin:", "c.yaml:6: hsm.sessions"},
+		"bad level":        {"replica: a", "replica: a\nlog: {level: loud}", "c.yaml:2: log.level"},
+		"bad CAA domain":   {"replica: a", "replica: a\ncaa: {domains: [CA]}", "c.yaml:2: caa.domains[0]"},
+		"bad CAA timeout":  {"replica: a", "replica: a\ncaa: {timeout: 2h}", "c.yaml:2: caa.timeout"},
+		"bad resolver":     {"replica: a", "replica: a\ncaa: {resolvers: [nowhere]}", "c.yaml:2: caa.resolvers"},
+		"bucket alone":     {"replica: a", "replica: a\ncrls: {s3: {bucket: lists}}", "c.yaml:2: crls.s3.endpoint"},
+		"bucket's name": {
+			"replica: a", "replica: a\ncrls:\n  s3:\n    endpoint: https://s3.example\n    bucket: A",
+			"c.yaml:5: crls.s3.bucket",
+		},
+		"bucket in address": {
+			"replica: a", "replica: a\ncrls: {s3: {endpoint: \"https://s3.example/lists\", bucket: lists}}",
+			"c.yaml:2: crls.s3.endpoint",
+		},
+		"bucket's prefix": {
+			"replica: a", "replica: a\ncrls: {s3: {endpoint: \"https://s3.example\", bucket: lists, prefix: /a}}",
+			"c.yaml:2: crls.s3.prefix",
+		},
+		"bucket's region": {
+			"replica: a", "replica: a\ncrls: {s3: {endpoint: \"https://s3.example\", bucket: lists, region: A}}",
+			"c.yaml:2: crls.s3.region",
+		},
+		"one key of two": {
+			"replica: a", "replica: a\ncrls: {s3: {endpoint: \"https://s3.example\", bucket: lists, secret_key_file: s}}",
+			"c.yaml:2: crls.s3",
+		},
 		"clock skew":        {`chancery"}`, `chancery", max_clock_skew: 2h}`, "c.yaml:2: database.max_clock_skew"},
 		"empty authorities": {"[issuing-1]", "[]", "c.yaml:7: authorities"},
 		"plain issuer":      {"replica: a", "replica: a\noidc: [{issuer: \"http://id.example\"}]", "c.yaml:2: oidc[0].issuer"},
-		"issuer twice":      {"replica: a", "replica: a\noidc: [{issuer: \"https://id.example\"}, {issuer: \"https://id.example\"}]", "oidc[1].issuer"},
-		"HMAC":              {"replica: a", "replica: a\noidc: [{issuer: \"https://id.example\", algorithms: [HS256]}]", "c.yaml:2: oidc[0].algorithms[0]"},
-		"no audience":       {"replica: a", "replica: a\noidc: [{issuer: \"https://id.example\", audiences: [\"\"]}]", "c.yaml:2: oidc[0].audiences"},
+		"issuer twice": {
+			"replica: a", "replica: a\noidc: [{issuer: \"https://id.example\"}, {issuer: \"https://id.example\"}]",
+			"oidc[1].issuer",
+		},
+		"HMAC": {
+			"replica: a", "replica: a\noidc: [{issuer: \"https://id.example\", algorithms: [HS256]}]",
+			"c.yaml:2: oidc[0].algorithms[0]",
+		},
+		"no audience": {
+			"replica: a", "replica: a\noidc: [{issuer: \"https://id.example\", audiences: [\"\"]}]",
+			"c.yaml:2: oidc[0].audiences",
+		},
 		"anybody's group": {
 			"replica: a", "replica: a\noidc: [{issuer: \"https://id.example\"}, {issuer: \"https://other.example\"}]\n" +
 				"identities: [{name: x, oidc: {groups: [pki]}, namespace: team-a, roles: [requester]}]", "c.yaml:3: identities[0].oidc",
@@ -82,9 +107,11 @@ func TestConfigIsRefusedWithLines(t *testing.T) {
 		"no console":       {"replica: a", "replica: a\nconsole: {login: {client_id: c}}", "c.yaml:2: console.url"},
 		"long idle":        {"replica: a", "replica: a\nconsole: {url: \"https://ca.example\", idle: 25h}", "c.yaml:2: console.idle"},
 		"short life":       {"replica: a", "replica: a\nconsole: {url: \"https://ca.example\", lifetime: 1m}", "c.yaml:2: console.lifetime"},
-		"unknown provider": {"replica: a", "replica: a\nconsole: {url: \"https://ca.example\", login: {issuer: \"https://id.example\", client_id: c}}", "c.yaml:2: console.login.issuer"},
+		"unknown provider": {"replica: a", "replica: a\nconsole: {url: \"https://ca.example\", login: {issuer: \"https://id.example\", " +
+			"client_id: c}}", "c.yaml:2: console.login.issuer"},
 		"no client": {
-			"replica: a", "replica: a\noidc: [{issuer: \"https://id.example\"}]\nconsole: {url: \"https://ca.example\", login: {issuer: \"https://id.example\"}}",
+			"replica: a", "replica: a\noidc: [{issuer: \"https://id.example\"}]\nconsole: {url: \"https://ca.example\", login: {issuer: " +
+				"\"https://id.example\"}}",
 			"c.yaml:3: console.login.client_id",
 		},
 	} {
@@ -154,7 +181,8 @@ func TestComposeAgreesWithServe(t *testing.T) {
 		t.Fatal(err)
 	}
 	service := file.Services["chancery"]
-	if strings.Join(service.Command, " ") != "serve --config /etc/chancery/chancery.yaml" || !mounts(service, "./deploy/chancery.yaml:/etc/chancery/chancery.yaml:ro") {
+	if strings.Join(service.Command, " ") != "serve --config /etc/chancery/chancery.yaml" ||
+		!mounts(service, "./deploy/chancery.yaml:/etc/chancery/chancery.yaml:ro") {
 		t.Errorf("the service is started by %v with %v", service.Command, service.Volumes)
 	}
 	second := file.Services["chancery-2"]
@@ -167,7 +195,10 @@ func TestComposeAgreesWithServe(t *testing.T) {
 		t.Errorf("the second replica is not one of its own: %+v", second)
 	}
 	holder := file.Services["keeper"]
-	for name, s := range map[string]composeService{"chancery": service, "chancery-2": second, "setup": file.Services["setup"], "keeper": holder} {
+	for name, s := range map[string]composeService{
+		"chancery": service, "chancery-2": second, "setup": file.Services["setup"],
+		"keeper": holder,
+	} {
 		if !s.ReadOnly || s.User == "" || strings.HasPrefix(s.User, "0") || len(s.CapDrop) != 1 || s.CapDrop[0] != "ALL" {
 			t.Errorf("%s is not confined: %+v", name, s)
 		}
@@ -209,7 +240,8 @@ func TestComposeAgreesWithServe(t *testing.T) {
 			t.Errorf("authority %s is configured, and the ceremony does not make it", name)
 		}
 	}
-	if len(plan.Logs) != 1 || plan.Logs[0].Origin != cfg.Audit.Origin || cfg.Audit.Key.PublicKey != "/srv/chancery/"+plan.Logs[0].Name+".key.pem" {
+	if len(plan.Logs) != 1 || plan.Logs[0].Origin != cfg.Audit.Origin ||
+		cfg.Audit.Key.PublicKey != "/srv/chancery/"+plan.Logs[0].Name+".key.pem" {
 		t.Errorf("the log %s is configured, and the ceremony makes %+v", cfg.Audit.Origin, plan.Logs)
 	}
 }
@@ -245,7 +277,8 @@ func checkComposeKeeper(t *testing.T, cfg Config, kept KeeperConfig, service, ho
 		t.Errorf("the service uses %+v, and the keeper listens on %s", cfg.HSM, kept.Socket)
 	}
 	user, _, _ := strings.Cut(service.User, ":")
-	if holderUser, _, _ := strings.Cut(holder.User, ":"); holderUser == user || !slices.Contains(kept.Peers, user) || holder.NetworkMode != "none" {
+	if holderUser, _, _ := strings.Cut(holder.User, ":"); holderUser == user || !slices.Contains(kept.Peers, user) ||
+		holder.NetworkMode != "none" {
 		t.Errorf("the keeper is %+v with peers %v, the service runs as %s", holder, kept.Peers, service.User)
 	}
 	if slices.Contains(service.Secrets, "pin") {

@@ -16,7 +16,8 @@ import (
 )
 
 // apiFlags say where the service is and who calls. Without them the environment is asked (CHANCERY_API, CHANCERY_TOKEN,
-// CHANCERY_CA_BUNDLE, CHANCERY_CLIENT_CERT, CHANCERY_CLIENT_KEY), and then a running `chancery dev`. There is no flag for the token itself: whoever lists processes would read it.
+// CHANCERY_CA_BUNDLE, CHANCERY_CLIENT_CERT, CHANCERY_CLIENT_KEY), and then a running `chancery dev`. There is no flag for the token itself:
+// whoever lists processes would read it.
 type apiFlags struct {
 	api, tokenFile, caBundle string
 	certificate, key         string
@@ -24,17 +25,22 @@ type apiFlags struct {
 }
 
 func (f *apiFlags) add(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.api, "api", "", "the service's address, such as https://ca.example:8443 or unix:///run/chancery/local.sock (or CHANCERY_API)")
+	cmd.Flags().StringVar(&f.api, "api", "",
+		"the service's address, such as https://ca.example:8443 or unix:///run/chancery/local.sock (or CHANCERY_API)")
 	cmd.Flags().StringVar(&f.tokenFile, "token-file", "", "file that holds the API token (or the token itself in CHANCERY_TOKEN)")
 	cmd.Flags().StringVar(&f.caBundle, "ca-bundle", "", "roots that the service's TLS certificate leads to, PEM (or CHANCERY_CA_BUNDLE)")
-	cmd.Flags().StringVar(&f.certificate, "client-cert", "", "client certificate with its chain, PEM, instead of a token (or CHANCERY_CLIENT_CERT)")
+	cmd.Flags().StringVar(&f.certificate, "client-cert", "",
+		"client certificate with its chain, PEM, instead of a token (or CHANCERY_CLIENT_CERT)")
 	cmd.Flags().StringVar(&f.key, "client-key", "", "file of its key, PEM (or CHANCERY_CLIENT_KEY)")
 	cmd.Flags().StringVar(&f.breakGlass, "break-glass", "", "in an emergency, on the service's own machine: why; it is recorded, loudly")
 }
 
 // connect makes a client. Role chooses among the tokens of `chancery dev` and matters nowhere else.
 func (a *app) connect(f apiFlags, role access.Role) (*client.Client, error) {
-	cfg := client.Config{BaseURL: first(f.api, a.lookup("CHANCERY_API")), Token: a.lookup("CHANCERY_TOKEN"), CAFile: first(f.caBundle, a.lookup("CHANCERY_CA_BUNDLE"))}
+	cfg := client.Config{
+		BaseURL: first(f.api, a.lookup("CHANCERY_API")), Token: a.lookup("CHANCERY_TOKEN"),
+		CAFile: first(f.caBundle, a.lookup("CHANCERY_CA_BUNDLE")),
+	}
 	cfg.CertFile, cfg.KeyFile = first(f.certificate, a.lookup("CHANCERY_CLIENT_CERT")), first(f.key, a.lookup("CHANCERY_CLIENT_KEY"))
 	cfg.Emergency = f.breakGlass
 	if f.tokenFile != "" {
@@ -51,7 +57,8 @@ func (a *app) connect(f apiFlags, role access.Role) (*client.Client, error) {
 		}
 		d, err := readDevFile(home)
 		if errors.Is(err, fs.ErrNotExist) {
-			return nil, misuse{errors.New("which service? give --api and --token-file, or set CHANCERY_API and CHANCERY_TOKEN, or start `chancery dev` here")}
+			return nil, misuse{errors.New("which service? give --api and --token-file, or set CHANCERY_API and CHANCERY_TOKEN, or start `chancery " +
+				"dev` here")}
 		}
 		if err != nil {
 			return nil, err
@@ -63,7 +70,9 @@ func (a *app) connect(f apiFlags, role access.Role) (*client.Client, error) {
 }
 
 // overAPI is a command that calls the service under a role.
-func (a *app) overAPI(cmd *cobra.Command, role access.Role, do func(ctx context.Context, c *client.Client, args []string) error) *cobra.Command {
+func (a *app) overAPI(cmd *cobra.Command, role access.Role,
+	do func(ctx context.Context, c *client.Client, args []string) error,
+) *cobra.Command {
 	var api apiFlags
 	api.add(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -77,7 +86,8 @@ func (a *app) overAPI(cmd *cobra.Command, role access.Role, do func(ctx context.
 	return cmd
 }
 
-// collect walks through what the service lists, to the end or to a limit; 0 is none. It returns no nil slice, which JSON would show as null.
+// collect walks through what the service lists, to the end or to a limit; 0 is none. It returns no nil slice, which JSON would show as
+// null.
 func collect[T any](all iter.Seq2[T, error], limit int) ([]T, error) {
 	found := []T{}
 	for one, err := range all {

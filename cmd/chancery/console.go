@@ -40,7 +40,8 @@ func (s *service) openConsole() (web.Pages, error) {
 		return nil, nil
 	}
 	cfg := console.Config{
-		CA: s.ca, URL: c.URL, Idle: time.Duration(c.Idle), Life: time.Duration(c.Lifetime), Log: s.log, Now: s.env.Now, Random: s.env.Random, Version: version(),
+		CA: s.ca, URL: c.URL, Idle: time.Duration(c.Idle), Life: time.Duration(c.Lifetime), Log: s.log, Now: s.env.Now, Random: s.env.Random,
+		Version: version(),
 	}
 	if c.Login.Issuer != "" {
 		login, err := s.providers.Login(oidc.Party{

@@ -186,7 +186,8 @@ func TestTheConsoleInABrowser(t *testing.T) {
 	waits := q.want(alpha.call(http.MethodPost, "/api/v1/certificates", requester, map[string]string{
 		"profile": "guarded", "csr": newRequest(t, "guarded.dev.example"),
 	}), http.StatusAccepted)
-	got := alpha.call(http.MethodPost, "/api/v1/certificates", requester, map[string]string{"profile": "tls-server", "csr": newRequest(t, "www.dev.example")})
+	got := alpha.call(http.MethodPost, "/api/v1/certificates", requester,
+		map[string]string{"profile": "tls-server", "csr": newRequest(t, "www.dev.example")})
 	var issued issuedJSON
 	if err := json.Unmarshal(got.body, &issued); err != nil || got.status != http.StatusCreated {
 		t.Fatalf("%d %s", got.status, got.body)
@@ -280,7 +281,8 @@ func TestALinkOpensTheConsole(t *testing.T) {
 	browser.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	press := func() *http.Response {
 		t.Helper()
-		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, h.api+"/console/enter", strings.NewReader(url.Values{"code": {code}}.Encode()))
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, h.api+"/console/enter",
+			strings.NewReader(url.Values{"code": {code}}.Encode()))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -22,11 +22,18 @@ const (
 	clockIn = "CHANCERY_TEST_CLOCK"    // a file: how far the process's clock is off, such as -2h
 )
 
-// steps are the moments between which an issuance, its waiting for approval, or a publication can be torn apart: before and after each call of what lasts.
+// steps are the moments between which an issuance, its waiting for approval, or a publication can be torn apart: before and after each call
+// of what lasts.
 var (
-	issueSteps   = []string{"before intent", "after intent", "before certificate signature", "after certificate signature", "before certificate", "after certificate"}
+	issueSteps = []string{
+		"before intent", "after intent", "before certificate signature", "after certificate signature",
+		"before certificate", "after certificate",
+	}
 	queueSteps   = []string{"before waiting", "after waiting", "before approval", "after approval"}
-	publishSteps = []string{"before claim", "after claim", "before crl intent", "after crl intent", "before crl signature", "after crl signature", "before crl", "after crl"}
+	publishSteps = []string{
+		"before claim", "after claim", "before crl intent", "after crl intent", "before crl signature",
+		"after crl signature", "before crl", "after crl",
+	}
 )
 
 // deadly stands between the authority and what it depends on, and kills its own process with SIGKILL at one step. The file that arms it

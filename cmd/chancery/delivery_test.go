@@ -82,7 +82,8 @@ func TestDeliveryLosesNothing(t *testing.T) {
 	for round := range rounds {
 		r = s.start("one", s.token.Module)
 		for i := range each {
-			if _, got, err := r.issue(t.Context(), fmt.Sprintf("n%d-%d.dev.example", round, i), nil); err != nil || got.status != http.StatusCreated {
+			if _, got, err := r.issue(t.Context(), fmt.Sprintf("n%d-%d.dev.example", round, i), nil); err != nil ||
+				got.status != http.StatusCreated {
 				t.Fatalf("%d %s, %v", got.status, got.body, err)
 			}
 		}

@@ -62,7 +62,8 @@ finds everything as it was. This is no setting for production: keys are in softw
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.dev(cmd.Context(), o) },
 	}
 	cmd.Flags().StringVar(&o.listen, "listen", "", "address of the API (default 127.0.0.1:8443, or that of the last run)")
-	cmd.Flags().StringVar(&o.distribution, "listen-distribution", "", "address of the distribution points (default 127.0.0.1:8080, or that of the last run)")
+	cmd.Flags().StringVar(&o.distribution, "listen-distribution", "",
+		"address of the distribution points (default 127.0.0.1:8080, or that of the last run)")
 	cmd.Flags().StringVar(&o.operations, "listen-operations", "", "address for health and metrics (default: any free port of 127.0.0.1)")
 	cmd.Flags().BoolVar(&o.once, "once", false, "play the main job once, end to end, and exit")
 	cmd.Flags().BoolVarP(&o.verbose, "verbose", "v", false, "show the service's log")
@@ -209,10 +210,12 @@ func (d *devFile) bind(o devOptions) (listeners, error) {
 	if err != nil {
 		return l, fmt.Errorf("%w (--listen, --listen-distribution; port 0 takes any free one)", err)
 	}
-	d.API, d.Distribution, d.Operations = "https://"+l.api.Addr().String(), "http://"+l.distribution.Addr().String(), "http://"+l.operations.Addr().String()
+	d.API, d.Distribution = "https://"+l.api.Addr().String(), "http://"+l.distribution.Addr().String()
+	d.Operations = "http://" + l.operations.Addr().String()
 	if before != "" && before != d.Distribution {
 		l.close()
-		return listeners{}, fmt.Errorf("this home's certificates say %s, and the address given is %s; use the former, or another CHANCERY_HOME", before, d.Distribution)
+		return listeners{}, fmt.Errorf("this home's certificates say %s, and the address given is %s; use the former, or another CHANCERY_HOME",
+			before, d.Distribution)
 	}
 	return l, nil
 }
@@ -279,7 +282,8 @@ func (a *app) devToken(ctx context.Context, home string, t *devToken, observer h
 		}
 	}
 	_, err = hsm.InitToken(ctx, hsm.InitConfig{
-		Module: module, Label: devLabel, SOPIN: hsm.PINFromFile(soPINFile), UserPIN: hsm.PINFromFile(t.PINFile), Actor: operator(), Observer: observer,
+		Module: module, Label: devLabel, SOPIN: hsm.PINFromFile(soPINFile), UserPIN: hsm.PINFromFile(t.PINFile), Actor: operator(),
+		Observer: observer,
 	})
 	if errors.Is(err, hsm.ErrTokenExists) {
 		return nil
@@ -333,7 +337,9 @@ func (a *app) devHierarchy(ctx context.Context, home string, d devFile, cfg Conf
 }
 
 // devResponder makes the key of the OCSP responder, once, and says how OCSP is answered. The hierarchy of an older home offers none.
-func (a *app) devResponder(ctx context.Context, home string, cfg Config, store *storage.Store, observer hsm.Observer) (_ []OCSPConfig, err error) {
+func (a *app) devResponder(ctx context.Context, home string, cfg Config, store *storage.Store,
+	observer hsm.Observer,
+) (_ []OCSPConfig, err error) {
 	known, err := store.Authorities(ctx)
 	if err != nil {
 		return nil, err
@@ -405,7 +411,8 @@ func (a *app) devCeremony(ctx context.Context, home string, d devFile, cfg Confi
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, token.Close()) }()
-	_, err = ceremony.Run(ctx, plan, ceremony.Options{Token: token, Now: a.Now, Random: a.Random, Out: io.Discard, Confirm: func(string) error { return nil }})
+	_, err = ceremony.Run(ctx, plan,
+		ceremony.Options{Token: token, Now: a.Now, Random: a.Random, Out: io.Discard, Confirm: func(string) error { return nil }})
 	if err != nil {
 		return nil, fmt.Errorf("running the ceremony: %w", err)
 	}

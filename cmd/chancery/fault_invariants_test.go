@@ -16,8 +16,8 @@ import (
 	"github.com/chancery-ca/chancery/storage/storagetest"
 )
 
-// invariants holds the sources of truth against each other: the database, the audit leaves, what pkcs11-spy saw signed, and every certificate
-// that a client received. It is called when the clients rest and all replicas serve. I1 to I8 are those of docs/faults.md.
+// invariants holds the sources of truth against each other: the database, the audit leaves, what pkcs11-spy saw signed, and every
+// certificate that a client received. It is called when the clients rest and all replicas serve. I1 to I8 are those of docs/faults.md.
 func (h *harness) invariants(t *testing.T) {
 	t.Helper()
 	h.currentCRLs(t)
@@ -70,7 +70,8 @@ func (h *harness) invariants(t *testing.T) {
 			t.Errorf("I2: idempotency key %s led to %d certificates", key, len(answers))
 		}
 	}
-	h.none(t, "I2: this intent's lease has long run out, and nobody has settled it", `SELECT encode(serial, 'hex') FROM intents WHERE lease_until < now() - interval '15 seconds'`)
+	h.none(t, "I2: this intent's lease has long run out, and nobody has settled it",
+		`SELECT encode(serial, 'hex') FROM intents WHERE lease_until < now() - interval '15 seconds'`)
 
 	// I4, I5: numbers rise with each claim; what was acknowledged is on record, and so, by currentCRLs, on every CRL.
 	h.none(t, "I4: the number of this CRL is not above that of an earlier claim", `SELECT number::text FROM (
@@ -106,7 +107,8 @@ func documented(t *testing.T, database *storagetest.Database) {
 	for _, k := range audit.Kinds() {
 		kinds[string(k.Kind)] = k
 	}
-	for _, row := range database.Column(t, `SELECT DISTINCT kind || ' ' || jsonb_object_keys(convert_from(leaf, 'UTF8')::jsonb -> 'data') FROM audit_leaves`) {
+	for _, row := range database.Column(t,
+		`SELECT DISTINCT kind || ' ' || jsonb_object_keys(convert_from(leaf, 'UTF8')::jsonb -> 'data') FROM audit_leaves`) {
 		kind, field, _ := strings.Cut(row, " ")
 		if !kinds[kind].Tells(field) {
 			t.Errorf("an event of kind %s has the field %q, of which docs/audit.md does not tell", kind, field)
@@ -145,7 +147,8 @@ func (h *harness) logged(t *testing.T) {
 	if len(notes) > 0 {
 		t.Errorf("I8: %d checkpoints are larger than the log", len(notes))
 	}
-	h.none(t, "I8: this lot of leaves has had no place in the log for long", `SELECT lot::text FROM audit_unsequenced WHERE written_at < now() - interval '15 seconds'`)
+	h.none(t, "I8: this lot of leaves has had no place in the log for long",
+		`SELECT lot::text FROM audit_unsequenced WHERE written_at < now() - interval '15 seconds'`)
 }
 
 // currentCRLs waits until every replica serves a CRL with all revocations that are on record, those of orphans among them, within the time
@@ -169,7 +172,8 @@ func (h *harness) currentCRLs(t *testing.T) {
 			}
 			return true
 		})
-		verify := exec.CommandContext(t.Context(), "openssl", "crl", "-inform", "DER", "-noout", "-CAfile", filepath.Join(h.dir, "ceremony", devIssuer+".pem"))
+		verify := exec.CommandContext(t.Context(), "openssl", "crl", "-inform", "DER", "-noout", "-CAfile",
+			filepath.Join(h.dir, "ceremony", devIssuer+".pem"))
 		verify.Stdin = bytes.NewReader(der)
 		if said, err := verify.CombinedOutput(); err != nil || !bytes.Contains(said, []byte("verify OK")) {
 			t.Errorf("I4: openssl does not verify the CRL of replica %s: %v\n%s", r.name, err, said)

@@ -154,13 +154,14 @@ func issuerFrozen() fault {
 			if len(serials) == 0 {
 				t.Error("nothing was open when the replica was frozen")
 			}
-			h.none(t, "I3: a certificate of a settled intent", `SELECT encode(serial, 'hex') FROM certificates WHERE encode(serial, 'hex') = ANY ($1)`, serials)
+			h.none(t, "I3: a certificate of a settled intent",
+				`SELECT encode(serial, 'hex') FROM certificates WHERE encode(serial, 'hex') = ANY ($1)`, serials)
 		},
 	}
 }
 
-// sequencerFrozen stops the leader of the audit log before it writes, until another leads and has written. Issuance goes on meanwhile. Going
-// on, the one that was stopped finds its term over, and writes no second history.
+// sequencerFrozen stops the leader of the audit log before it writes, until another leads and has written. Issuance goes on meanwhile.
+// Going on, the one that was stopped finds its term over, and writes no second history.
 func sequencerFrozen(before string) fault {
 	leads := func(h *harness, name string) bool {
 		return len(h.column(`SELECT duty FROM leases WHERE duty = 'sequencing' AND holder = $1 AND lease_until > clock_timestamp()`, name)) > 0

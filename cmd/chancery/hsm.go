@@ -55,7 +55,8 @@ func (f *tokenFlags) add(cmd *cobra.Command) {
 func (f *tokenFlags) addRecording(cmd *cobra.Command) {
 	f.add(cmd)
 	cmd.Flags().StringVar(&f.usage, "usage", "", "file with the usage policy of the keys (default: the configuration's)")
-	cmd.Flags().StringVar(&f.journal, "journal", "", "file that operations are recorded in, without a configuration (default: hsm-journal.jsonl beside the PIN file)")
+	cmd.Flags().StringVar(&f.journal, "journal", "",
+		"file that operations are recorded in, without a configuration (default: hsm-journal.jsonl beside the PIN file)")
 }
 
 // resolve is the token that the flags select, and the configuration, if there is one.
@@ -71,7 +72,10 @@ func (f *tokenFlags) resolve(a *app) (HSMConfig, *Config, error) {
 		token, err := cfg.token(f.name)
 		return token.HSMConfig, &cfg, err
 	}
-	c := HSMConfig{Module: f.module, Token: TokenConfig{Label: f.label, Serial: f.serial}, PIN: PINConfig{File: f.pinFile, Prompt: f.pinFile == ""}}
+	c := HSMConfig{
+		Module: f.module, Token: TokenConfig{Label: f.label, Serial: f.serial},
+		PIN: PINConfig{File: f.pinFile, Prompt: f.pinFile == ""},
+	}
 	if f.name != "" {
 		return c, nil, misuse{errors.New("--token names a token of a configuration: give --config, or --token-label")}
 	}
@@ -175,7 +179,9 @@ func (f *keyFlags) ref() (hsm.KeyRef, error) {
 }
 
 // onKey is inToken for a command on one key, which is named before anything is opened.
-func (a *app) onKey(ctx context.Context, f *tokenFlags, key *keyFlags, do func(ctx context.Context, w *worksite, ref hsm.KeyRef) error) error {
+func (a *app) onKey(ctx context.Context, f *tokenFlags, key *keyFlags,
+	do func(ctx context.Context, w *worksite, ref hsm.KeyRef) error,
+) error {
 	ref, err := key.ref()
 	if err != nil {
 		return err

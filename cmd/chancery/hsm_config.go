@@ -192,7 +192,8 @@ func (c *Config) validateIsolation(doc *strictyaml.Document) bool {
 	}
 	if h.Isolation == isolationKeeper {
 		if h.describesToken() || len(c.Tokens) > 0 {
-			doc.Refuse("hsm", "move module, token and pin to the keeper's configuration", "with isolation keeper this service must not know how to open the token")
+			doc.Refuse("hsm", "move module, token and pin to the keeper's configuration",
+				"with isolation keeper this service must not know how to open the token")
 		}
 		return false
 	}
@@ -227,7 +228,8 @@ func (h *HSMConfig) validate(doc *strictyaml.Document, field string) {
 		doc.Refuse(field+".token", "give label or serial; `chancery hsm list` shows them", "the token is not selected")
 	}
 	if sources := h.PIN.sources(); sources != 1 {
-		doc.Refuse(field+".pin", "give file, env, credential, command or prompt", "%d sources of the PIN are given, exactly one is needed", sources)
+		doc.Refuse(field+".pin", "give file, env, credential, command or prompt", "%d sources of the PIN are given, exactly one is needed",
+			sources)
 	}
 	if h.Sessions < 1 || h.Sessions > 1000 {
 		doc.Refuse(field+".sessions", "", "%d is not between 1 and 1000", h.Sessions)
@@ -237,7 +239,8 @@ func (h *HSMConfig) validate(doc *strictyaml.Document, field string) {
 
 func (f FIPSConfig) validate(doc *strictyaml.Document, field string) {
 	if f.Level < 0 || f.Level > 4 || (f.Level == 0) != (f.Certificate == "") {
-		doc.Refuse(field, "write for example {level: 3, certificate: \"4703\"}", "a level from 1 to 4 and the certificate's number are needed together")
+		doc.Refuse(field, "write for example {level: 3, certificate: \"4703\"}",
+			"a level from 1 to 4 and the certificate's number are needed together")
 	}
 }
 

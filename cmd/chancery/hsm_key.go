@@ -44,7 +44,8 @@ func (f *specFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.label, "label", "", "label for the key (CKA_LABEL); it must be free")
 	cmd.Flags().StringVar(&f.id, "id", "", "id for the key in hexadecimal (CKA_ID) (default: a random one)")
 	cmd.Flags().StringVar(&f.usages, "for", "", "what it is for: sign, encrypt, wrap; several with commas (default: sign; encrypt for AES)")
-	cmd.Flags().StringVar(&f.mechanisms, "mechanisms", "", "mechanisms it may be used with (CKA_ALLOWED_MECHANISMS), by PKCS#11 name, with commas")
+	cmd.Flags().StringVar(&f.mechanisms, "mechanisms", "",
+		"mechanisms it may be used with (CKA_ALLOWED_MECHANISMS), by PKCS#11 name, with commas")
 	cmd.Flags().BoolVar(&f.modifiable, "modifiable", false, "CKA_MODIFIABLE: the label can be changed later")
 	cmd.Flags().BoolVar(&f.copyable, "copyable", false, "CKA_COPYABLE")
 	cmd.Flags().BoolVar(&f.indestructible, "indestructible", false, "CKA_DESTROYABLE is false: nobody can destroy it")
@@ -87,7 +88,10 @@ type objectJSON struct {
 }
 
 func newObjectJSON(o hsm.Object) objectJSON {
-	j := objectJSON{Class: o.Class, Label: o.Label, ID: hex.EncodeToString(o.ID), Type: o.Type, Algorithm: string(o.Algorithm), Attributes: map[string]string{}}
+	j := objectJSON{
+		Class: o.Class, Label: o.Label, ID: hex.EncodeToString(o.ID), Type: o.Type, Algorithm: string(o.Algorithm),
+		Attributes: map[string]string{},
+	}
 	for _, attribute := range o.Attributes {
 		j.Attributes[attribute.Name] = attribute.Value
 	}
@@ -113,7 +117,8 @@ read back and compared; a key that is not what was asked for is destroyed again.
 					return err
 				}
 				if s.Extractable {
-					if err := a.confirm(yes, fmt.Sprintf("The key %q will be able to leave the token, wrapped by another key. Generate it?", s.Label)); err != nil {
+					if err := a.confirm(yes, fmt.Sprintf("The key %q will be able to leave the token, wrapped by another key. Generate it?",
+						s.Label)); err != nil {
 						return err
 					}
 				}
@@ -139,7 +144,8 @@ read back and compared; a key that is not what was asked for is destroyed again.
 	}
 	f.addRecording(cmd)
 	spec.add(cmd)
-	cmd.Flags().BoolVar(&extractable, "extractable", false, "CKA_EXTRACTABLE: the key may leave the token, wrapped by another key; asks for confirmation")
+	cmd.Flags().BoolVar(&extractable, "extractable", false,
+		"CKA_EXTRACTABLE: the key may leave the token, wrapped by another key; asks for confirmation")
 	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask for confirmation")
 	return cmd
 }
@@ -250,7 +256,8 @@ func (a *app) hsmKeyListCommand() *cobra.Command {
 						if algorithm == "" {
 							algorithm = o.Type
 						}
-						fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", o.Label, o.ID, o.Class, algorithm, strings.Join(may, ","), orDash(o.Attributes["CKA_EXTRACTABLE"]))
+						fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", o.Label, o.ID, o.Class, algorithm, strings.Join(may, ","),
+							orDash(o.Attributes["CKA_EXTRACTABLE"]))
 					}
 					_ = t.Flush()
 				})
@@ -413,7 +420,9 @@ func (a *app) unused(w *worksite, key hsm.KeyRef, yes bool, verb string) error {
 			"give --config, or --yes to %s it all the same", key.Label, verb)
 	}
 	if users := usedBy(w.authorities, w.Info().Serial, key); len(users) > 0 {
-		return fmt.Errorf("the key %q is that of the authority %s; a key is not to be lost while its authority is known", key.Label, strings.Join(users, ", "))
+		return fmt.Errorf("the key %q is that of the authority %s; a key is not to be lost while its authority is known", key.Label,
+			strings.Join(users, ", "))
 	}
-	return a.confirm(yes, fmt.Sprintf("No authority of the database uses the key %q, id %x. %s%s it?", key.Label, key.ID, strings.ToUpper(verb[:1]), verb[1:]))
+	return a.confirm(yes, fmt.Sprintf("No authority of the database uses the key %q, id %x. %s%s it?", key.Label, key.ID,
+		strings.ToUpper(verb[:1]), verb[1:]))
 }

@@ -52,7 +52,8 @@ func (r *replica) newHolder(t *testing.T, profile, name string) holder {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := r.call(t.Context(), http.MethodPost, "/api/v1/certificates", access.Requester, http.Header{"Content-Type": {"application/json"}}, body)
+	got, err := r.call(t.Context(), http.MethodPost, "/api/v1/certificates", access.Requester,
+		http.Header{"Content-Type": {"application/json"}}, body)
 	if err != nil || got.status != http.StatusCreated {
 		t.Fatalf("issuing: %d %s %v", got.status, got.body, err)
 	}
@@ -89,12 +90,15 @@ func (r *replica) visitor(t *testing.T, certificates ...tls.Certificate) func(he
 	if err != nil {
 		t.Fatal(err)
 	}
-	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-		if len(certificates) == 0 { // whatever the service asks for
-			return &tls.Certificate{}, nil
-		}
-		return &certificates[0], nil
-	}}, ForceAttemptHTTP2: true}
+	transport := &http.Transport{TLSClientConfig: &tls.Config{
+		RootCAs: roots,
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			if len(certificates) == 0 { // whatever the service asks for
+				return &tls.Certificate{}, nil
+			}
+			return &certificates[0], nil
+		},
+	}, ForceAttemptHTTP2: true}
 	t.Cleanup(transport.CloseIdleConnections)
 	return func(header http.Header) (status int, reused bool, err error) {
 		ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) { reused = i.Reused }})
@@ -160,14 +164,18 @@ identities:
 				t.Fatalf("a good certificate: %d, %v", status, err)
 			}
 		}
-		if status, _, err := visit(http.Header{"Authorization": {"Bearer " + s.tokens[access.Auditor] + "x"}}); err != nil || status != http.StatusUnauthorized {
+		if status, _, err := visit(http.Header{"Authorization": {"Bearer " + s.tokens[access.Auditor] + "x"}}); err != nil ||
+			status != http.StatusUnauthorized {
 			t.Errorf("a good certificate beside a bad token: %d, %v", status, err)
 		}
 		if status, _, err := visit(http.Header{"Authorization": {"Basic eDp5"}}); err != nil || status != http.StatusUnauthorized {
 			t.Errorf("a good certificate beside credentials of another kind: %d, %v", status, err)
 		}
 		var out bytes.Buffer
-		err := run(t.Context(), []string{"list", "--api", one.api, "--ca-bundle", s.root(), "--client-cert", robot.chainFile, "--client-key", robot.secret, "-o", "json"},
+		err := run(t.Context(), []string{
+			"list", "--api", one.api, "--ca-bundle", s.root(), "--client-cert", robot.chainFile, "--client-key",
+			robot.secret, "-o", "json",
+		},
 			Env{Stdout: &out, Stderr: &out, Now: time.Now, Random: rand.Reader})
 		if err != nil || !json.Valid(out.Bytes()) {
 			t.Errorf("the command line with a certificate: %v: %s", err, out.String())
@@ -180,7 +188,8 @@ identities:
 			if status, _, err := one.visitor(t, other.pair)(nil); err != nil || status != http.StatusUnauthorized {
 				t.Errorf("a certificate %s: %d, %v", name, status, err)
 			}
-			if status, _, err := one.visitor(t, other.pair)(http.Header{"Authorization": {"Bearer " + s.tokens[access.Auditor]}}); err != nil || status != http.StatusOK {
+			if status, _, err := one.visitor(t, other.pair)(http.Header{"Authorization": {"Bearer " + s.tokens[access.Auditor]}}); err != nil ||
+				status != http.StatusOK {
 				t.Errorf("a token beside a certificate %s, which is not needed: %d, %v", name, status, err)
 			}
 		}
@@ -285,7 +294,8 @@ identities:
 		}
 		defer owner.Close(context.Background())
 		var from string
-		err = owner.QueryRow(t.Context(), `SELECT last_used_from FROM api_tokens WHERE name = 'dev auditor' AND last_used_at > now() - interval '1 hour'`).Scan(&from)
+		err = owner.QueryRow(t.Context(),
+			`SELECT last_used_from FROM api_tokens WHERE name = 'dev auditor' AND last_used_at > now() - interval '1 hour'`).Scan(&from)
 		if err != nil || from != "127.0.0.1" {
 			t.Errorf("the last use of a token is %q, %v", from, err)
 		}
@@ -300,7 +310,8 @@ func stranger(t *testing.T, name string) holder {
 		t.Fatal(err)
 	}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: "Chancery Development Issuing 1"}, DNSNames: []string{name},
+		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: "Chancery Development Issuing 1"},
+		DNSNames:  []string{name},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)

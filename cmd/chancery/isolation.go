@@ -37,7 +37,9 @@ type keyring interface {
 }
 
 // openKeys opens the keys in this process, or reaches the keeper that has them.
-func (a *app) openKeys(ctx context.Context, cfg Config, records []ca.AuthorityRecord, observer hsm.Observer, log *slog.Logger) (keyring, error) {
+func (a *app) openKeys(ctx context.Context, cfg Config, records []ca.AuthorityRecord, observer hsm.Observer,
+	log *slog.Logger,
+) (keyring, error) {
 	switch c := cfg.HSM; c.Isolation {
 	case isolationKeeper:
 		return &kept{cfg: cfg, client: keeper.NewClient(c.Socket, 0)}, nil
@@ -46,7 +48,8 @@ func (a *app) openKeys(ctx context.Context, cfg Config, records []ca.AuthorityRe
 		if err != nil {
 			return nil, err
 		}
-		log.InfoContext(ctx, "the keys are used by a child of this process: that keeps a library's crash out, and is no boundary", "socket", c.Socket)
+		log.InfoContext(ctx, "the keys are used by a child of this process: that keeps a library's crash out, and is no boundary", "socket",
+			c.Socket)
 		return &kept{cfg: cfg, client: keeper.NewClient(c.Socket, 0), child: child}, nil
 	}
 	own, err := a.openTokens(ctx, cfg, records, observer, log)
@@ -250,7 +253,8 @@ func childResponder(cfg Config, r ca.AuthorityRecord, token NamedToken, authorit
 	}
 	answers["responder"] = path
 	key := map[string]any{
-		"name": r.Name + "-ocsp", "tokens": []string{token.Name}, "certificate": authority["certificate"], "require": authority["require"], "ocsp": answers,
+		"name": r.Name + "-ocsp", "tokens": []string{token.Name}, "certificate": authority["certificate"], "require": authority["require"],
+		"ocsp": answers,
 	}
 	if o.Label != "" {
 		key["label"] = o.Label
@@ -269,7 +273,8 @@ func (c Config) tokenOf(record ca.AuthorityRecord) (NamedToken, error) {
 			return t, nil
 		}
 	}
-	return NamedToken{}, fmt.Errorf("its key is in the token with serial %q, which is not among the configured ones; add it to tokens", record.Key.Token)
+	return NamedToken{}, fmt.Errorf("its key is in the token with serial %q, which is not among the configured ones; add it to tokens",
+		record.Key.Token)
 }
 
 // kept is the token as a keeper's configuration says it.

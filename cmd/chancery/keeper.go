@@ -162,7 +162,8 @@ func (a *app) keeper(ctx context.Context, path string) error {
 	}
 	log := newLogger(a.Stderr, cfg.Log)
 	ready := func() {
-		log.InfoContext(ctx, "keeping", "socket", cfg.Socket, "keys", len(policies), "tokens", len(cfg.Tokens), "journal", cfg.Journal, "version", version())
+		log.InfoContext(ctx, "keeping", "socket", cfg.Socket, "keys", len(policies), "tokens", len(cfg.Tokens), "journal", cfg.Journal, "version",
+			version())
 		if err := notify(a.lookup("NOTIFY_SOCKET"), "READY=1"); err != nil {
 			log.WarnContext(ctx, "telling systemd that the keeper is ready failed", "error", err)
 		}
@@ -195,8 +196,8 @@ func (a *app) holdCommand() *cobra.Command {
 	return cmd
 }
 
-// hold holds the tokens until the supervisor hangs up. Signals are for the supervisor. One token is opened in this process: what its library
-// does to it, it does to all there is to do. Of several, each has a worker, so that one which hangs takes no other along.
+// hold holds the tokens until the supervisor hangs up. Signals are for the supervisor. One token is opened in this process: what its
+// library does to it, it does to all there is to do. Of several, each has a worker, so that one which hangs takes no other along.
 func (a *app) hold(path string) error {
 	if err := keepOutOfCores(); err != nil {
 		return err

@@ -68,7 +68,8 @@ Running it again does nothing.`,
 	configFlag(cmd, &path)
 	cmd.Flags().StringVar(&urlFile, "database-url-file", "", "file with the URL of the database's owner, instead of the configuration's")
 	cmd.Flags().StringVar(&login, "service-login", "", "database login of the service, to be given the service's rights and no more")
-	cmd.Flags().StringVar(&auditor, "auditor-login", "", "database login of an auditor, to be able to read what is on record and to change nothing")
+	cmd.Flags().StringVar(&auditor, "auditor-login", "",
+		"database login of an auditor, to be able to read what is on record and to change nothing")
 	return cmd
 }
 
@@ -169,7 +170,10 @@ type authorityJSON struct {
 }
 
 func newAuthorityJSON(r ca.AuthorityRecord) authorityJSON {
-	j := authorityJSON{Name: r.Name, Parent: r.Parent, Online: r.Online, Token: r.Key.Token, KeyLabel: r.Key.Label, CRLURL: r.CRLURL, OCSPURL: r.OCSPURL}
+	j := authorityJSON{
+		Name: r.Name, Parent: r.Parent, Online: r.Online, Token: r.Key.Token, KeyLabel: r.Key.Label, CRLURL: r.CRLURL,
+		OCSPURL: r.OCSPURL,
+	}
 	if certificate, err := parseCertificate(r.Certificate); err == nil {
 		j.Subject, j.NotAfter = certificate.Subject.String(), certificate.NotAfter
 	}

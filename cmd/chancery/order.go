@@ -48,9 +48,11 @@ func (c OrdersConfig) validate(doc *strictyaml.Document) {
 	}
 }
 
-// underOrder goes on where nobody else must approve, or where enough others have: with the order, which is used up by it. Otherwise it places
-// the order, and returns errSilent after saying what is to be done next.
-func (a *app) underOrder(ctx context.Context, store ca.Store, c OrderConfig, kind string, facts []approval.Fact, order, command string) error {
+// underOrder goes on where nobody else must approve, or where enough others have: with the order, which is used up by it. Otherwise it
+// places the order, and returns errSilent after saying what is to be done next.
+func (a *app) underOrder(ctx context.Context, store ca.Store, c OrderConfig, kind string, facts []approval.Fact, order,
+	command string,
+) error {
 	switch {
 	case c.Approvals == 0 && order != "":
 		return misuse{errors.New("--order: the configuration asks for no approvals of this (orders)")}
@@ -74,7 +76,8 @@ func (a *app) underOrder(ctx context.Context, store ca.Store, c OrderConfig, kin
 		State   string `json:"state"`
 	}{o.ID, o.Binding, o.Needs, ca.OrderWaiting}
 	if err := a.print(result, func(w io.Writer) {
-		fmt.Fprintf(w, "This needs the approval of %d others. It is ordered, and nothing was done:\n  chancery order approve %s\nThen, until %s:\n  %s --order %s\n",
+		fmt.Fprintf(w, "This needs the approval of %d others. It is ordered, and nothing was done:\n  chancery order approve %s\nThen, until "+
+			"%s:\n  %s --order %s\n",
 			o.Needs, o.ID, o.ExpiresAt.Local().Format(time.RFC3339), command, o.ID)
 	}); err != nil {
 		return err
@@ -82,8 +85,8 @@ func (a *app) underOrder(ctx context.Context, store ca.Store, c OrderConfig, kin
 	return errSilent
 }
 
-// destroyUnderOrder asks for the approvals that the configuration wants for the destruction of a key. Where the database is not asked, there
-// can be none.
+// destroyUnderOrder asks for the approvals that the configuration wants for the destruction of a key. Where the database is not asked,
+// there can be none.
 func (a *app) destroyUnderOrder(ctx context.Context, w *worksite, key hsm.KeyRef, order string) error {
 	if w.cfg == nil || w.cfg.Orders.DestroyKey.Approvals == 0 {
 		if order != "" {
@@ -96,7 +99,9 @@ func (a *app) destroyUnderOrder(ctx context.Context, w *worksite, key hsm.KeyRef
 		return errors.New("the configuration asks for approvals of this, which are in its database: leave --journal out")
 	}
 	facts := []approval.Fact{
-		{Name: "token", Value: w.Info().Serial}, {Name: "key_id", Value: "0x" + hex.EncodeToString(key.ID)}, {Name: "key_label", Value: first(key.Label, "-")},
+		{Name: "token", Value: w.Info().Serial},
+		{Name: "key_id", Value: "0x" + hex.EncodeToString(key.ID)},
+		{Name: "key_label", Value: first(key.Label, "-")},
 	}
 	return a.underOrder(ctx, recorder.store, w.cfg.Orders.DestroyKey, ca.OrderDestroyKey, facts, order, "chancery hsm key destroy …")
 }
@@ -115,7 +120,8 @@ func (a *app) addUnderOrder(ctx context.Context, cfg Config, store *storage.Stor
 func (a *app) orderCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "order", Short: "Approve what cannot be undone: the destruction of a key, a new authority"}
 	cmd.AddCommand(a.orderListCommand(), a.orderShowCommand(),
-		a.orderDecisionCommand("approve", "Approve an order; with the last approval whoever placed it can carry it out", true, (*client.Client).ApproveOrder),
+		a.orderDecisionCommand("approve", "Approve an order; with the last approval whoever placed it can carry it out", true,
+			(*client.Client).ApproveOrder),
 		a.orderDecisionCommand("reject", "End an order", false, (*client.Client).RejectOrder))
 	return cmd
 }
@@ -131,7 +137,8 @@ func (a *app) orderListCommand() *cobra.Command {
 			t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 			fmt.Fprintln(t, "ORDER\tSTATE\tKIND\tBY\tAPPROVALS\tUNTIL")
 			for _, o := range all {
-				fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d of %d\t%s\n", o.ID, o.State, o.Kind, o.Person, o.Have, o.Needs, o.ExpiresAt.Local().Format(time.RFC3339))
+				fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d of %d\t%s\n", o.ID, o.State, o.Kind, o.Person, o.Have, o.Needs,
+					o.ExpiresAt.Local().Format(time.RFC3339))
 			}
 			_ = t.Flush()
 		})
@@ -155,7 +162,8 @@ func writeOrder(w io.Writer, o *client.Order) {
 	for _, f := range o.Facts {
 		fmt.Fprintf(t, "%s\t%s\n", f.Name, f.Value)
 	}
-	fmt.Fprintf(t, "by\t%s\nuntil\t%s\napprovals\t%d of %d\nbinding\t%s\n", o.Person, o.ExpiresAt.Local().Format(time.RFC3339), o.Have, o.Needs, o.Binding)
+	fmt.Fprintf(t, "by\t%s\nuntil\t%s\napprovals\t%d of %d\nbinding\t%s\n", o.Person, o.ExpiresAt.Local().Format(time.RFC3339), o.Have,
+		o.Needs, o.Binding)
 	if o.Signed {
 		fmt.Fprintln(t, "signed\teach by the approver's own key")
 	}
@@ -177,7 +185,9 @@ func orderDecided(o *client.Order) decidedOn {
 	return decidedOn{approval.KindOrder, o.ID, o.Binding, facts, o.Statement}
 }
 
-func (a *app) orderDecisionCommand(verb, short string, approves bool, decide func(*client.Client, context.Context, string, client.OrderWord) (*client.Order, error)) *cobra.Command {
+func (a *app) orderDecisionCommand(verb, short string, approves bool,
+	decide func(*client.Client, context.Context, string, client.OrderWord) (*client.Order, error),
+) *cobra.Command {
 	var word client.OrderWord
 	var sign signWith
 	cmd := &cobra.Command{Use: verb + " ORDER", Short: short, Args: cobra.ExactArgs(1)}

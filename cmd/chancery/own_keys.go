@@ -34,7 +34,9 @@ type ownKeys struct {
 
 // openTokens opens those of the configured tokens that hold a key of the authorities. Which they are is asked of the modules before
 // anybody logs in, so that a token nobody needs is left alone.
-func (a *app) openTokens(ctx context.Context, cfg Config, authorities []ca.AuthorityRecord, observer hsm.Observer, log *slog.Logger) (_ *ownKeys, err error) {
+func (a *app) openTokens(ctx context.Context, cfg Config, authorities []ca.AuthorityRecord, observer hsm.Observer,
+	log *slog.Logger,
+) (_ *ownKeys, err error) {
 	configured := cfg.allTokens()
 	p := &ownKeys{cfg: cfg, tokens: map[string]*openToken{}}
 	defer func() {
@@ -100,11 +102,13 @@ func serialOf(ctx context.Context, c HSMConfig) (string, error) {
 	}
 	switch len(serials) {
 	case 0:
-		return "", fmt.Errorf("%w with %s in %s; `chancery hsm list --module %[3]s` shows what there is", hsm.ErrNoToken, c.Token.selector(), c.Module)
+		return "", fmt.Errorf("%w with %s in %s; `chancery hsm list --module %[3]s` shows what there is", hsm.ErrNoToken, c.Token.selector(),
+			c.Module)
 	case 1:
 		return serials[0], nil
 	}
-	return "", fmt.Errorf("%w: %s has the tokens with the serials %s; name one by its serial", hsm.ErrAmbiguous, c.Token.selector(), strings.Join(serials, ", "))
+	return "", fmt.Errorf("%w: %s has the tokens with the serials %s; name one by its serial", hsm.ErrAmbiguous, c.Token.selector(),
+		strings.Join(serials, ", "))
 }
 
 // tokenOf is the open token that holds an authority's key.

@@ -33,7 +33,8 @@ func (a *app) policyCommand() *cobra.Command {
 	cmd.AddCommand(
 		a.policyExplainCommand(), a.policyTestCommand(), a.policyLintCommand(), a.policyDiffCommand(), a.policyBacktestCommand(),
 		a.policyActivateCommand(), a.policyReloadCommand(),
-		a.policyDecisionCommand("approve", "Agree to proposed policies; with the last approval needed they rule", true, (*client.Client).ApprovePolicies),
+		a.policyDecisionCommand("approve", "Agree to proposed policies; with the last approval needed they rule", true,
+			(*client.Client).ApprovePolicies),
 		a.policyDecisionCommand("reject", "End a proposal", false, (*client.Client).RejectPolicies),
 		a.policyHistoryCommand(), a.policyShowCommand(), a.blocklistCommand(),
 	)
@@ -170,7 +171,10 @@ func oneNamespace(file, name string) (access.Namespace, error) {
 
 // explained is a decision made here, in the words of the API.
 func explained(d *policies.Decision) *client.Decision {
-	e := &client.Decision{Verdict: string(d.Verdict()), Profile: d.Profile(), PolicyVersion: d.PolicyDigest(), Violations: []client.Violation{}}
+	e := &client.Decision{
+		Verdict: string(d.Verdict()), Profile: d.Profile(), PolicyVersion: d.PolicyDigest(),
+		Violations: []client.Violation{},
+	}
 	for _, r := range d.Results() {
 		result := client.RuleResult{Rule: r.Rule, Source: r.Source, Verdict: string(r.Verdict), Seen: r.Seen}
 		for _, n := range r.Notices {

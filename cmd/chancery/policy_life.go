@@ -65,7 +65,8 @@ func (a *app) printChange(change *client.PolicyChange, err error) error {
 	return a.print(change, func(w io.Writer) {
 		switch p := change.Proposal; {
 		case p != nil:
-			fmt.Fprintf(w, "%s is proposed: %s\nit rules when %d persons have approved it, until %s:\n  chancery policy approve %s\n", change.Digest, p.ID, p.Needs,
+			fmt.Fprintf(w, "%s is proposed: %s\nit rules when %d persons have approved it, until %s:\n  chancery policy approve %s\n", change.Digest,
+				p.ID, p.Needs,
 				p.ExpiresAt.Local().Format(time.RFC3339), p.ID)
 		case change.Activation != nil:
 			fmt.Fprintf(w, "%s rules\n", change.Digest)
@@ -75,7 +76,9 @@ func (a *app) printChange(change *client.PolicyChange, err error) error {
 	})
 }
 
-func (a *app) policyDecisionCommand(verb, short string, approves bool, decide func(*client.Client, context.Context, string, client.PolicyWord) (*client.PolicyProposal, error)) *cobra.Command {
+func (a *app) policyDecisionCommand(verb, short string, approves bool,
+	decide func(*client.Client, context.Context, string, client.PolicyWord) (*client.PolicyProposal, error),
+) *cobra.Command {
 	var word client.PolicyWord
 	var sign signWith
 	cmd := &cobra.Command{Use: verb + " PROPOSAL", Short: short, Args: cobra.ExactArgs(1)}

@@ -90,7 +90,8 @@ func TestPoliciesAreReloaded(t *testing.T) {
 	done := make(chan error, 1)
 	go func() {
 		for requests.Err() == nil {
-			if _, got, err := two.issue(requests, "live.dev.example", nil); requests.Err() == nil && (err != nil || got.status != http.StatusCreated) {
+			if _, got, err := two.issue(requests, "live.dev.example", nil); requests.Err() == nil &&
+				(err != nil || got.status != http.StatusCreated) {
 				done <- fmt.Errorf("while the policies changed: %d %s %v", got.status, got.body, err)
 				return
 			}
@@ -107,7 +108,8 @@ func TestPoliciesAreReloaded(t *testing.T) {
 	eventually(t, 20*time.Second, "the refusal is in the log", func() bool { return strings.Contains(one.log.String(), "tls-server.yaml:") })
 	_, err := operator.ReloadPolicies(ctx, "")
 	var problem *client.Problem
-	if !errors.As(err, &problem) || problem.Type != "urn:chancery:problem:unsound-policies" || !strings.Contains(err.Error(), "unknown field") {
+	if !errors.As(err, &problem) || problem.Type != "urn:chancery:problem:unsound-policies" ||
+		!strings.Contains(err.Error(), "unknown field") {
 		t.Errorf("reloading an unsound set: %v", err)
 	}
 	if one.ruling(t) != before {
@@ -145,7 +147,8 @@ func TestPoliciesAreReloaded(t *testing.T) {
 	}
 	auditor := one.clientOf(s.tokens[access.Auditor])
 	old, err := auditor.PolicySet(ctx, before)
-	if err != nil || strings.Contains(old.Files["tls-server.yaml"], "Since the") || !strings.Contains(old.Files["tls-server.yaml"], "name: tls-server") {
+	if err != nil || strings.Contains(old.Files["tls-server.yaml"], "Since the") ||
+		!strings.Contains(old.Files["tls-server.yaml"], "name: tls-server") {
 		t.Errorf("what ruled at first is %v, %v", old, err)
 	}
 	leaves := s.database.Column(t, `SELECT convert_from(leaf, 'UTF8') FROM audit_leaves WHERE kind = 'policy.activated' ORDER BY written_at`)
@@ -221,7 +224,8 @@ func TestPoliciesNeedApprovals(t *testing.T) {
 	if _, err := olga.ApprovePolicies(ctx, p.ID, client.PolicyWord{Comment: ""}); status(err) != http.StatusForbidden {
 		t.Errorf("her own proposal: %v", err)
 	}
-	if got, err := ann.ApprovePolicies(ctx, p.ID, client.PolicyWord{Comment: "read it"}); err != nil || got.State != "open" || len(got.Votes) != 1 {
+	if got, err := ann.ApprovePolicies(ctx, p.ID, client.PolicyWord{Comment: "read it"}); err != nil || got.State != "open" ||
+		len(got.Votes) != 1 {
 		t.Fatalf("the first approval: %+v, %v", got, err)
 	}
 	if _, err := annToo.ApprovePolicies(ctx, p.ID, client.PolicyWord{Comment: ""}); status(err) != http.StatusConflict {

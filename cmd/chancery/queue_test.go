@@ -49,7 +49,8 @@ func newQueueStack(t *testing.T) *queueStack {
 		t.Fatal(err)
 	}
 	q.write("guarded", guarded(2, ""))
-	q.write("tls-server", strings.Replace(strings.Replace(guarded(2, ""), "name: guarded", "name: tls-server", 1), "approval: {count: 2}\n", "", 1))
+	q.write("tls-server", strings.Replace(strings.Replace(guarded(2, ""), "name: guarded", "name: tls-server", 1), "approval: {count: 2}\n",
+		"", 1))
 	store, err := storage.Open(t.Context(), storage.Config{URL: q.database.URL, MaxConns: 2, Unsafe: q.unsafe})
 	if err != nil {
 		t.Fatal(err)
@@ -187,7 +188,8 @@ func TestApprovalAcrossReplicas(t *testing.T) {
 	}
 	kinds := strings.Join(q.database.Column(t, `SELECT kind FROM audit_leaves
 		WHERE convert_from(leaf, 'UTF8')::jsonb->'data'->>'request' = $1 ORDER BY kind`, w.ID), " ")
-	if !strings.HasPrefix(kinds, "certificate.intended certificate.issued request.approved request.approved") || !strings.HasSuffix(kinds, "request.waiting") {
+	if !strings.HasPrefix(kinds, "certificate.intended certificate.issued request.approved request.approved") ||
+		!strings.HasSuffix(kinds, "request.waiting") {
 		t.Errorf("the audit log tells of %s", kinds)
 	}
 }
@@ -220,10 +222,12 @@ func TestAPolicyChangeDecidesAnew(t *testing.T) {
 	if got := q.want(q.approve("bob", r, kept.ID), http.StatusOK); got.Status != "issued" {
 		t.Errorf("two new approvals: %+v", got)
 	}
-	if got := q.approve("carol", r, refused.ID); got.status != http.StatusUnprocessableEntity || !strings.Contains(string(got.body), "names.pattern") {
+	if got := q.approve("carol", r, refused.ID); got.status != http.StatusUnprocessableEntity ||
+		!strings.Contains(string(got.body), "names.pattern") {
 		t.Errorf("what the policies now refuse: %d %s", got.status, got.body)
 	}
-	if got := q.want(q.as("alice", r, http.MethodGet, "/api/v1/requests/"+refused.ID, nil, nil), http.StatusOK); got.Status != "refused" || got.Why == "" {
+	if got := q.want(q.as("alice", r, http.MethodGet, "/api/v1/requests/"+refused.ID, nil, nil), http.StatusOK); got.Status != "refused" ||
+		got.Why == "" {
 		t.Errorf("afterwards it is %+v", got)
 	}
 }
@@ -312,7 +316,8 @@ func TestKillAtEachStepOfAnApproval(t *testing.T) {
 			t.Errorf("%s: %v", what, found)
 		}
 	}
-	if n := len(q.database.Column(t, `SELECT serial::text FROM certificates WHERE profile = 'guarded'`)); n != len(queueSteps)+len(issueSteps) {
+	if n := len(q.database.Column(t,
+		`SELECT serial::text FROM certificates WHERE profile = 'guarded'`)); n != len(queueSteps)+len(issueSteps) {
 		t.Errorf("%d certificates", n)
 	}
 }
@@ -351,10 +356,12 @@ func TestNamespacesAcrossReplicas(t *testing.T) {
 		t.Fatal(err)
 	}
 	issue := func(r *replica, name string) answer {
-		return q.as("eve", r, http.MethodPost, "/api/v1/certificates", nil, map[string]string{"profile": "tls-server", "csr": newRequest(t, name)})
+		return q.as("eve", r, http.MethodPost, "/api/v1/certificates", nil,
+			map[string]string{"profile": "tls-server", "csr": newRequest(t, name)})
 	}
 	begun := time.Now()
-	eventually(t, 10*time.Second, "the other replica knows the namespace", func() bool { return issue(two, "a.team.example").status == http.StatusCreated })
+	eventually(t, 10*time.Second, "the other replica knows the namespace",
+		func() bool { return issue(two, "a.team.example").status == http.StatusCreated })
 	if took := time.Since(begun); took > 3*time.Second {
 		t.Errorf("it took %s", took)
 	}
@@ -369,7 +376,8 @@ func TestNamespacesAcrossReplicas(t *testing.T) {
 		switch {
 		case got.status == http.StatusCreated:
 			created++
-		case got.status != http.StatusTooManyRequests || got.header.Get("Retry-After") == "" || !strings.Contains(string(got.body), "quota-exhausted"):
+		case got.status != http.StatusTooManyRequests || got.header.Get("Retry-After") == "" ||
+			!strings.Contains(string(got.body), "quota-exhausted"):
 			t.Errorf("%d %v %s", got.status, got.header, got.body)
 		}
 	}

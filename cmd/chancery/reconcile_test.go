@@ -74,8 +74,8 @@ func (s *stack) asSuperuser(t testing.TB, sql string) {
 	administrator.Column(t, sql)
 }
 
-// TestReconcile issues, revokes and answers by way of a keeper, and finds every signature accounted for. Then it makes signatures that are on
-// record nowhere, and takes records away.
+// TestReconcile issues, revokes and answers by way of a keeper, and finds every signature accounted for. Then it makes signatures that are
+// on record nowhere, and takes records away.
 func TestReconcile(t *testing.T) {
 	s := newStack(t, storagetest.New(t), false)
 	k := s.startKeeper(s.token.Module)
@@ -125,7 +125,8 @@ func TestReconcile(t *testing.T) {
 	injected := inject(t, client, of.issuer)
 	report, code = s.reconcileNow(t, "--journal", journal)
 	wantFindings(t, "an injected certificate", report, code, reconcile.Unrecorded)
-	if f := report.Findings[0]; !strings.Contains(f.Subject, hex.EncodeToString(injected.SerialNumber.Bytes())) || f.Key != devIssuer || f.Entry == 0 {
+	if f := report.Findings[0]; !strings.Contains(f.Subject, hex.EncodeToString(injected.SerialNumber.Bytes())) || f.Key != devIssuer ||
+		f.Entry == 0 {
 		t.Errorf("the finding does not say which: %+v", f)
 	}
 	alarms := s.database.Column(t, `SELECT convert_from(leaf, 'UTF8') FROM audit_leaves WHERE kind = 'reconcile.alarm'`)
@@ -163,7 +164,8 @@ func TestReconcile(t *testing.T) {
 	report, code = s.reconcileNow(t, "--no-events")
 	wantFindings(t, "a certificate erased with its events, without a journal", report, code)
 	report, code = s.reconcileNow(t, "--journal", journal, "--no-events")
-	wantFindings(t, "a certificate erased with its events", report, code, reconcile.Unrecorded, reconcile.Unrecorded, reconcile.Invented, reconcile.Invented)
+	wantFindings(t, "a certificate erased with its events", report, code, reconcile.Unrecorded, reconcile.Unrecorded, reconcile.Invented,
+		reconcile.Invented)
 
 	// The journal goes.
 	whole, err := os.ReadFile(journal)
@@ -176,7 +178,8 @@ func TestReconcile(t *testing.T) {
 		t.Fatal(err)
 	}
 	report, _ = s.reconcileNow(t, "--journal", cut, "--head", head, "--no-events")
-	if report.Findings[0].Kind != reconcile.Cut || !slices.ContainsFunc(report.Findings, func(f reconcile.Finding) bool { return f.Kind == reconcile.Unjournaled }) {
+	if report.Findings[0].Kind != reconcile.Cut ||
+		!slices.ContainsFunc(report.Findings, func(f reconcile.Finding) bool { return f.Kind == reconcile.Unjournaled }) {
 		t.Errorf("a journal that was cut off: %+v", report.Findings)
 	}
 	if err := os.WriteFile(journal, []byte(strings.Join(lines[:6], "")), 0o600); err != nil {

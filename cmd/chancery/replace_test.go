@@ -37,7 +37,8 @@ func TestARenewalSupersedes(t *testing.T) {
 		if key != "" {
 			header.Set("Idempotency-Key", key)
 		}
-		got := q.as(person, r, http.MethodPost, "/api/v1/certificates", header, map[string]string{"profile": profile, "csr": csr, "replaces": replaces})
+		got := q.as(person, r, http.MethodPost, "/api/v1/certificates", header,
+			map[string]string{"profile": profile, "csr": csr, "replaces": replaces})
 		var issued map[string]string
 		if got.status == http.StatusCreated {
 			if err := json.Unmarshal(got.body, &issued); err != nil {
@@ -47,7 +48,8 @@ func TestARenewalSupersedes(t *testing.T) {
 		return got, issued
 	}
 	said := func(serial string) string {
-		return strings.Join(q.database.Column(t, `SELECT reason || ' ' || comment FROM revocations WHERE serial = decode($1, 'hex')`, serial), ";")
+		return strings.Join(q.database.Column(t, `SELECT reason || ' ' || comment FROM revocations WHERE serial = decode($1, 'hex')`, serial),
+			";")
 	}
 	csr := newRequest(t, "www.dev.example")
 	_, old := order(living, "renewer", "tls-server", csr, "", "")
@@ -81,7 +83,8 @@ func TestARenewalSupersedes(t *testing.T) {
 	if told := said(old["serial"]); told != want {
 		t.Errorf("the replaced certificate: %q, want %q", told, want)
 	}
-	if again, same := order(living, "renewer", "tls-server", csr, old["serial"], "first"); same["serial"] != renewed["serial"] || same["replaced"] != old["serial"] {
+	if again, same := order(living, "renewer", "tls-server", csr, old["serial"], "first"); same["serial"] != renewed["serial"] ||
+		same["replaced"] != old["serial"] {
 		t.Errorf("asked again: %d %s", again.status, again.body)
 	}
 	if told := said(old["serial"]); told != want {

@@ -15,7 +15,8 @@ import (
 
 func (a *app) revocationCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "revocation", Short: "Follow, approve and check revocations"}
-	cmd.AddCommand(a.revocationListCommand(), a.revocationShowCommand(), a.revocationApproveCommand(), a.revocationRejectCommand(), a.revocationCancelCommand(),
+	cmd.AddCommand(a.revocationListCommand(), a.revocationShowCommand(), a.revocationApproveCommand(), a.revocationRejectCommand(),
+		a.revocationCancelCommand(),
 		a.revocationCheckCommand())
 	return cmd
 }

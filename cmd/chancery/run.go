@@ -139,7 +139,8 @@ then:         chancery request      a certificate for a CSR, or for a new key`,
 			a.issuanceCommand(), a.replicasCommand(), a.archiveCommand(), a.auditCommand(), a.approverCommand(),
 		},
 		"client": {
-			a.requestCommand(), a.getCommand(), a.listCommand(), a.revokeCommand(), a.revocationCommand(), a.requestsCommand(), a.approveCommand(), a.rejectCommand(),
+			a.requestCommand(), a.getCommand(), a.listCommand(), a.revokeCommand(), a.revocationCommand(), a.requestsCommand(), a.approveCommand(),
+			a.rejectCommand(),
 			a.ctCommand(), a.ocspCommand(), a.consoleCommand(), a.approvalCommand(), a.orderCommand(),
 		},
 	} {

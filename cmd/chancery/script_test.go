@@ -40,8 +40,8 @@ const scripts = "testdata/script"
 // start of a process for each command.
 //
 // Each script has a SoftHSM of its own without a token, $PIN_FILE and $SO_PIN_FILE for one, and a database without tables, whose
-// logins are in the files owner-url and service-url. $SAMPLE is an archive. $SERVICE_API and the files under $TOKENS lead to a service that all scripts share, whose
-// configuration is $SERVICE_CONFIG.
+// logins are in the files owner-url and service-url. $SAMPLE is an archive. $SERVICE_API and the files under $TOKENS lead to a service that
+// all scripts share, whose configuration is $SERVICE_CONFIG.
 func TestScripts(t *testing.T) { playScripts(t, scripts) }
 
 // playScripts plays the scripts of a directory beside a service of their own.

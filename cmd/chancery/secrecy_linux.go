@@ -5,8 +5,9 @@ import (
 	"syscall"
 )
 
-// keepOutOfCores has the kernel write no core of this process, and lets nobody of the same user read its memory (prctl(2), PR_SET_DUMPABLE):
-// it holds PINs and keys of TLS for moments, and the log-in to the token always. A process that is started by this one asks for itself.
+// keepOutOfCores has the kernel write no core of this process, and lets nobody of the same user read its memory (prctl(2),
+// PR_SET_DUMPABLE): it holds PINs and keys of TLS for moments, and the log-in to the token always. A process that is started by this one
+// asks for itself.
 func keepOutOfCores() error {
 	const setDumpable = 4 // PR_SET_DUMPABLE
 	if err := syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{}); err != nil {

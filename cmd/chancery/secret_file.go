@@ -25,8 +25,8 @@ func holdsPassword(database string) bool {
 	return passwordSetting.MatchString(database)
 }
 
-// readOwn reads a file. unfit says that it is no file for a secret: everybody can read it, or its group write it. The open file is asked, so
-// that what is checked is what is read.
+// readOwn reads a file. unfit says that it is no file for a secret: everybody can read it, or its group write it. The open file is asked,
+// so that what is checked is what is read.
 func readOwn(path string) (data []byte, unfit, err error) {
 	file, err := os.Open(path)
 	if err != nil {

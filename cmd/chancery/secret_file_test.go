@@ -26,7 +26,8 @@ func TestPasswordsAreKnown(t *testing.T) {
 	}
 }
 
-// TestFilesWithAPasswordAreTheirOwners: one that everybody can read, or the group write, is refused, and the refusal does not hold the password.
+// TestFilesWithAPasswordAreTheirOwners: one that everybody can read, or the group write, is refused, and the refusal does not hold the
+// password.
 func TestFilesWithAPasswordAreTheirOwners(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name, text string, mode os.FileMode) string {
@@ -59,7 +60,8 @@ func TestFilesWithAPasswordAreTheirOwners(t *testing.T) {
 		}
 		config := "database: {url: \"" + c.text + "\"}\nhsm: {module: m, token: {label: t}, pin: {file: p}}\nauthorities: [issuing]\n"
 		_, err = loadConfig(write("chancery.yaml", config, c.mode), nil)
-		if refused := err != nil && strings.Contains(err.Error(), "chmod 600"); refused != c.refused || err != nil && strings.Contains(err.Error(), "s3cret") {
+		if refused := err != nil && strings.Contains(err.Error(), "chmod 600"); refused != c.refused || err != nil &&
+			strings.Contains(err.Error(), "s3cret") {
 			t.Errorf("a configuration of mode %#o: %v", c.mode, err)
 		}
 	}

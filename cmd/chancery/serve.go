@@ -83,7 +83,11 @@ func listen(c ListenConfig) (l listeners, err error) {
 		to      *net.Listener
 		address string
 		flag    string
-	}{{&l.api, c.API, "listen.api"}, {&l.distribution, c.Distribution, "listen.distribution"}, {&l.operations, c.Operations, "listen.operations"}} {
+	}{
+		{&l.api, c.API, "listen.api"},
+		{&l.distribution, c.Distribution, "listen.distribution"},
+		{&l.operations, c.Operations, "listen.operations"},
+	} {
 		bound, err := net.Listen("tcp", one.address)
 		if err != nil {
 			l.close()
@@ -100,8 +104,9 @@ func listen(c ListenConfig) (l listeners, err error) {
 	return l, nil
 }
 
-// listenLocal binds a Unix socket. Everybody on the machine may connect: who comes in is said by the rules of the configuration, by the user
-// that the kernel names; the directory's mode can keep others away. A socket that nobody listens on, of a process that died, is taken over.
+// listenLocal binds a Unix socket. Everybody on the machine may connect: who comes in is said by the rules of the configuration, by the
+// user that the kernel names; the directory's mode can keep others away. A socket that nobody listens on, of a process that died, is taken
+// over.
 func listenLocal(path string) (net.Listener, error) {
 	if conn, err := net.DialTimeout("unix", path, time.Second); err == nil {
 		_ = conn.Close()
@@ -331,8 +336,11 @@ func (a *app) open(ctx context.Context, cfg Config) (_ *service, err error) {
 		Store: store, Authorities: authorities, Policies: set, KeyLists: s.lists, CAA: caaRecords, Namespaces: cfg.namespaces(),
 		MaxSkew: time.Duration(cfg.Database.MaxClockSkew), Replica: s.replica, About: ca.About{Version: version(), Host: hostName()}, Now: a.Now,
 		Random: a.Random, NewID: newID, Log: s.log, Metrics: metrics, Transparency: timestamps, OCSP: responders,
-		TokenLife:   cfg.Limits.tokenLife(),
-		Revocations: ca.RevocationPlan{ApproveAbove: cfg.Revocation.ApproveAbove, Signed: cfg.Revocation.Signed, LotsPerSecond: float64(cfg.Revocation.LotsPerSecond)},
+		TokenLife: cfg.Limits.tokenLife(),
+		Revocations: ca.RevocationPlan{
+			ApproveAbove: cfg.Revocation.ApproveAbove, Signed: cfg.Revocation.Signed,
+			LotsPerSecond: float64(cfg.Revocation.LotsPerSecond),
+		},
 		PolicyPlan: ca.PolicyPlan{
 			Read: func() (*policies.Set, error) { return loadPolicies(cfg.Policies) }, Approvals: cfg.Policies.Activation.Approvals,
 			Signed: cfg.Policies.Activation.Signed,
@@ -389,7 +397,8 @@ func (s *service) configuredAuthorities(ctx context.Context) ([]ca.AuthorityReco
 			return nil, fmt.Errorf("authority %q is configured but not known; add it with `chancery authority add`", name)
 		}
 		if !record.Online {
-			return nil, fmt.Errorf("authority %q is an offline one: its key signs in ceremonies alone; remove it from the configuration's authorities", name)
+			return nil, fmt.Errorf("authority %q is an offline one: its key signs in ceremonies alone; remove it from the configuration's "+
+				"authorities", name)
 		}
 		configured = append(configured, record)
 	}
@@ -453,23 +462,33 @@ func (s *service) renewTLS(ctx context.Context) error {
 		return err
 	}
 	s.tls.Store(certificate)
-	s.log.InfoContext(ctx, "the service has a new TLS certificate", "serial", certificate.Leaf.SerialNumber.Text(16), "not_after", certificate.Leaf.NotAfter)
+	s.log.InfoContext(ctx, "the service has a new TLS certificate", "serial", certificate.Leaf.SerialNumber.Text(16), "not_after",
+		certificate.Leaf.NotAfter)
 	return nil
 }
 
 // chores are what this process does again and again for itself.
 func (s *service) chores() []ca.Chore {
 	return []ca.Chore{
-		{Every: refreshEvery, Level: slog.LevelError, Failed: "a list of keys cannot be read; the one before it stays in use", Do: s.refreshLists},
-		{Every: crlsEvery, Level: slog.LevelError, Failed: "a CRL about client certificates cannot be read; once the one before has ended, nobody comes in by it", Do: s.refreshCRLs},
+		{
+			Every: refreshEvery, Level: slog.LevelError, Failed: "a list of keys cannot be read; the one before it stays in use",
+			Do: s.refreshLists,
+		},
+		{
+			Every: crlsEvery, Level: slog.LevelError,
+			Failed: "a CRL about client certificates cannot be read; once the one before has ended, nobody comes in by it", Do: s.refreshCRLs,
+		},
 		{Every: renewCheck, Level: slog.LevelError, Failed: "renewing the service's certificate failed; trying again", Do: s.renewTLSInTime},
 		{Every: archiveEvery, Level: slog.LevelError, Failed: "archiving failed; trying again", Do: s.archiveDue},
-		{Every: partitionsEvery, Level: slog.LevelError, Failed: "issuance will stop for want of partitions; trying again", Do: s.watchPartitions},
+		{
+			Every: partitionsEvery, Level: slog.LevelError, Failed: "issuance will stop for want of partitions; trying again",
+			Do: s.watchPartitions,
+		},
 	}
 }
 
-// askForCertificates has callers show a client certificate, where that is configured. The handshake proves that they hold its key; whether it
-// is good is judged at each request, so that a revocation ends what goes on over an open connection too.
+// askForCertificates has callers show a client certificate, where that is configured. The handshake proves that they hold its key; whether
+// it is good is judged at each request, so that a revocation ends what goes on over an open connection too.
 func (s *service) askForCertificates(c *tls.Config) {
 	if s.clients == nil {
 		return
@@ -522,7 +541,10 @@ func (s *service) renewTLSInTime(ctx context.Context) error {
 
 // reloadAt reads the configured policies again at each signal. What is wrong with them is told in the log, and those that rule go on.
 func (s *service) reloadAt(ctx context.Context, hangups <-chan os.Signal) {
-	local := access.Actor{ID: "system", Name: "signal", Person: "system", Namespace: access.AllNamespaces, Roles: []access.Role{access.PolicyAdmin}}
+	local := access.Actor{
+		ID: "system", Name: "signal", Person: "system", Namespace: access.AllNamespaces,
+		Roles: []access.Role{access.PolicyAdmin},
+	}
 	for {
 		select {
 		case <-ctx.Done():
@@ -564,7 +586,10 @@ func openStore(ctx context.Context, cfg Config, log *slog.Logger, change ...func
 	if err != nil {
 		return nil, err
 	}
-	c := storage.Config{URL: url, MaxConns: cfg.Database.MaxConnections, Unsafe: cfg.Database.Unsafe, Standbys: cfg.Database.SynchronousStandbys, Log: log}
+	c := storage.Config{
+		URL: url, MaxConns: cfg.Database.MaxConnections, Unsafe: cfg.Database.Unsafe,
+		Standbys: cfg.Database.SynchronousStandbys, Log: log,
+	}
 	for _, change := range change {
 		change(&c)
 	}

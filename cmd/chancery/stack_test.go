@@ -79,7 +79,10 @@ func newHierarchy(t testing.TB, database *storagetest.Database, durable bool, al
 	}
 	plan.Output = filepath.Join(s.dir, "ceremony")
 	token := s.token.Open(t)
-	if _, err := ceremony.Run(ctx, plan, ceremony.Options{Token: token, Now: time.Now, Random: rand.Reader, Out: io.Discard, Confirm: func(string) error { return nil }}); err != nil {
+	if _, err := ceremony.Run(ctx, plan, ceremony.Options{
+		Token: token, Now: time.Now, Random: rand.Reader, Out: io.Discard,
+		Confirm: func(string) error { return nil },
+	}); err != nil {
 		t.Fatal(err)
 	}
 	if err := token.Close(); err != nil {
@@ -89,7 +92,10 @@ func newHierarchy(t testing.TB, database *storagetest.Database, durable bool, al
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.client = &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, MaxIdleConnsPerHost: 256}}
+	s.client = &http.Client{
+		Timeout:   20 * time.Second,
+		Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, MaxIdleConnsPerHost: 256},
+	}
 	t.Cleanup(s.client.CloseIdleConnections)
 	return s
 }

@@ -66,7 +66,8 @@ func (a *app) overTokens(cmd *cobra.Command, do func(ctx context.Context, k toke
 	return cmd
 }
 
-// wantsDatabase tells whether a command works on the database: when it is told to, or when a configuration lies here and no service is named.
+// wantsDatabase tells whether a command works on the database: when it is told to, or when a configuration lies here and no service is
+// named.
 func (a *app) wantsDatabase(cmd *cobra.Command, api apiFlags, config string) bool {
 	if cmd.Flags().Changed("config") {
 		return true
@@ -94,8 +95,10 @@ func (a *app) tokenCreateCommand() *cobra.Command {
 	cmd.Flags().StringVar(&s.Namespace, "namespace", "", "the namespace it acts in, or * for all")
 	cmd.Flags().StringSliceVar(&s.Roles, "role", nil, "requester, approver, revoker, auditor, operator, policy-admin; several with commas")
 	cmd.Flags().StringVar(&s.ExpiresIn, "expires", "90d", "how long it lasts")
-	cmd.Flags().StringSliceVar(&s.Profiles, "profile", nil, "the only profiles that it asks for certificates under (default: every one of the namespace)")
-	cmd.Flags().StringSliceVar(&s.Networks, "network", nil, "the only addresses that it is used from, such as 10.1.0.0/16 (default: every one)")
+	cmd.Flags().StringSliceVar(&s.Profiles, "profile", nil,
+		"the only profiles that it asks for certificates under (default: every one of the namespace)")
+	cmd.Flags().StringSliceVar(&s.Networks, "network", nil,
+		"the only addresses that it is used from, such as 10.1.0.0/16 (default: every one)")
 	for _, required := range []string{"name", "namespace", "role"} {
 		_ = cmd.MarkFlagRequired(required)
 	}
@@ -144,7 +147,8 @@ func (a *app) tokenListCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		tokens = slices.DeleteFunc(append([]client.Token{}, tokens...), func(t client.Token) bool { return !all && t.Status != "active" && t.Status != "retiring" })
+		tokens = slices.DeleteFunc(append([]client.Token{}, tokens...),
+			func(t client.Token) bool { return !all && t.Status != "active" && t.Status != "retiring" })
 		return a.print(tokens, func(w io.Writer) {
 			t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 			fmt.Fprintln(t, "ID\tNAME\tPERSON\tNAMESPACE\tROLES\tSTATUS\tENDS\tLAST USED")
@@ -172,7 +176,10 @@ func showTime(t *time.Time, otherwise string) string {
 }
 
 func (a *app) tokenShowCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "show ID", Short: "Show an API token: whose it is, what it may do, when it was last used", Args: cobra.ExactArgs(1)}
+	cmd := &cobra.Command{
+		Use: "show ID", Short: "Show an API token: whose it is, what it may do, when it was last used",
+		Args: cobra.ExactArgs(1),
+	}
 	return a.overTokens(cmd, func(ctx context.Context, k tokenKeeper, args []string) error {
 		t, err := k.Token(ctx, args[0])
 		if err != nil {
@@ -240,7 +247,8 @@ func (a *app) tokenRevokeCommand() *cobra.Command {
 			return err
 		}
 		if t.RevokedAt == nil {
-			if err := a.confirm(yes, fmt.Sprintf("Withdraw token %s (%s, of %s)? Whoever uses it is refused at once.", t.ID, t.Name, t.Person)); err != nil {
+			if err := a.confirm(yes, fmt.Sprintf("Withdraw token %s (%s, of %s)? Whoever uses it is refused at once.", t.ID, t.Name,
+				t.Person)); err != nil {
 				return err
 			}
 		}

@@ -38,8 +38,9 @@ func NewProvider(t testing.TB, redirect, signedOut string) *Provider {
 	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { routes.ServeHTTP(w, r) }))
 	t.Cleanup(server.Close)
 	kept := store{
-		Storage: storage.NewStorageWithClients(people{}, map[string]*storage.Client{ClientID: storage.WebClient(ClientID, ClientSecret, redirect)}),
-		back:    signedOut,
+		Storage: storage.NewStorageWithClients(people{},
+			map[string]*storage.Client{ClientID: storage.WebClient(ClientID, ClientSecret, redirect)}),
+		back: signedOut,
 	}
 	config := &op.Config{CodeMethodS256: true, AuthMethodPost: true, DefaultLogoutRedirectURI: "/signed-out"}
 	if _, err := rand.Read(config.CryptoKey[:]); err != nil {
@@ -110,7 +111,8 @@ type people struct{}
 
 func ada() *storage.User {
 	return &storage.User{
-		ID: "id-of-ada", Username: Username, Password: Password, FirstName: "Ada", LastName: "Lovelace", Email: "ada@dev.example", EmailVerified: true,
+		ID: "id-of-ada", Username: Username, Password: Password, FirstName: "Ada", LastName: "Lovelace", Email: "ada@dev.example",
+		EmailVerified: true,
 	}
 }
 

@@ -35,7 +35,8 @@ func (v *visits) row(c ca.Certificate) certificateRow {
 func (v *visits) certificates(w http.ResponseWriter, r *http.Request, visit *visit) {
 	asked := r.URL.Query()
 	f := ca.Filter{
-		Query: strings.TrimSpace(asked.Get("q")), Status: asked.Get("status"), Profile: asked.Get("profile"), Cursor: asked.Get("cursor"), Limit: pageLength,
+		Query: strings.TrimSpace(asked.Get("q")), Status: asked.Get("status"), Profile: asked.Get("profile"), Cursor: asked.Get("cursor"),
+		Limit: pageLength,
 	}
 	if !printable(f.Query+f.Status+f.Profile+f.Cursor) || len(f.Query) > maxWords || len(f.Profile) > maxWords || len(f.Cursor) > maxCursor {
 		v.refuse(w, r, visit, http.StatusBadRequest, "This search cannot be read", "Search for up to 253 characters of a name.")
@@ -60,8 +61,9 @@ func (v *visits) certificates(w http.ResponseWriter, r *http.Request, visit *vis
 		next = "/console/certificates?" + asked.Encode()
 	}
 	v.show(w, r, visit, http.StatusOK, "certificates", map[string]any{
-		"Rows": rows, "Next": next, "Query": f.Query, "Status": f.Status, "Profile": f.Profile, "States": []string{"valid", "expired", "revoked", "on-hold"},
-		"All": visit.person().Namespace == access.AllNamespaces,
+		"Rows": rows, "Next": next, "Query": f.Query, "Status": f.Status, "Profile": f.Profile,
+		"States": []string{"valid", "expired", "revoked", "on-hold"},
+		"All":    visit.person().Namespace == access.AllNamespaces,
 	})
 }
 

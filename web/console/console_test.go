@@ -89,8 +89,9 @@ func (o *office) Authorities(_ context.Context, a access.Actor) ([]ca.AuthorityS
 	return []ca.AuthorityState{
 		{AuthorityRecord: ca.AuthorityRecord{Name: nasty, CRLURL: "javascript:alert(1)"}},
 		{
-			AuthorityRecord: ca.AuthorityRecord{Name: "issuing-1", Parent: "root-1", Online: true, CRLURL: "http://ca.dev.example/crl"}, Signing: true,
-			Current: &ca.CRLRecord{Number: big.NewInt(7), ThisUpdate: noon.Add(-2 * time.Hour), NextUpdate: noon.Add(-time.Hour)},
+			AuthorityRecord: ca.AuthorityRecord{Name: "issuing-1", Parent: "root-1", Online: true, CRLURL: "http://ca.dev.example/crl"},
+			Signing:         true,
+			Current:         &ca.CRLRecord{Number: big.NewInt(7), ThisUpdate: noon.Add(-2 * time.Hour), NextUpdate: noon.Add(-time.Hour)},
 		},
 	}, o.asked(a, access.ReadAuthority)
 }
@@ -184,7 +185,10 @@ func (*provider) SignOutURL(_ context.Context, back string) string {
 }
 
 func person(roles ...access.Role) access.Actor {
-	return access.Actor{ID: "oidc:ada", Name: "Ada " + nasty, Person: "ada", Namespace: access.AllNamespaces, Roles: roles, Groups: []string{nasty}}
+	return access.Actor{
+		ID: "oidc:ada", Name: "Ada " + nasty, Person: "ada", Namespace: access.AllNamespaces, Roles: roles,
+		Groups: []string{nasty},
+	}
 }
 
 // browser is a Console with somebody who looks at it.
@@ -203,13 +207,16 @@ func open(t *testing.T) *browser {
 		sessions: map[[32]byte]ca.Session{}, links: map[[32]byte]access.Actor{},
 	}}
 	b.office.found = ca.Certificate{NewCertificate: ca.NewCertificate{
-		Issuer: "issuing-1", DER: []byte{0x30}, Profile: nasty, Namespace: nasty, Subject: "CN=" + nasty, Names: []string{"www.dev.example", nasty},
+		Issuer: "issuing-1", DER: []byte{0x30}, Profile: nasty, Namespace: nasty, Subject: "CN=" + nasty,
+		Names:     []string{"www.dev.example", nasty},
 		NotBefore: noon.Add(-time.Hour), NotAfter: noon.Add(time.Hour), IssuedAt: noon,
 	}}
 	b.office.found.Serial[0], b.office.found.Serial[19] = 0x1c, 0xab
 	b.office.waits = ca.RequestState{Need: 2, Have: 1, Groups: []string{nasty}, Binding: "binding-1", WaitingRequest: ca.WaitingRequest{
-		Request: ca.Request{ID: "r-7", Profile: "guarded", Namespace: "dev", Metadata: map[string]string{"ticket": nasty}}, Status: ca.StatusWaiting,
-		Actor: access.Actor{Name: nasty, Person: "bob"}, Subject: "CN=" + nasty, Names: []string{nasty}, Approvals: []ca.ApprovalRecord{{Comment: nasty}},
+		Request: ca.Request{ID: "r-7", Profile: "guarded", Namespace: "dev", Metadata: map[string]string{"ticket": nasty}},
+		Status:  ca.StatusWaiting,
+		Actor:   access.Actor{Name: nasty, Person: "bob"}, Subject: "CN=" + nasty, Names: []string{nasty},
+		Approvals: []ca.ApprovalRecord{{Comment: nasty}},
 	}}
 	c, err := New(Config{
 		CA: b.office, Provider: b.provider, URL: "https://ca.dev.example", Idle: 30 * time.Minute, Life: 8 * time.Hour,
@@ -300,7 +307,8 @@ var everyRoute = map[string]string{
 }
 
 var openRoutes = []string{
-	"GET /console/console.css", "GET /console/login", "GET /console/begin", "GET /console/callback", "GET /console/enter", "POST /console/enter",
+	"GET /console/console.css", "GET /console/login", "GET /console/begin", "GET /console/callback", "GET /console/enter",
+	"POST /console/enter",
 	"GET /console/signed-out",
 }
 
@@ -340,13 +348,16 @@ func TestNobodyGetsInWithoutASession(t *testing.T) {
 func TestALogin(t *testing.T) {
 	b := open(t)
 	b.want(b.ask("GET", "/console/certificates?q=www", nil), http.StatusSeeOther, "/console/login?back=%2Fconsole%2Fcertificates%3Fq%3Dwww")
-	if page := b.ask("GET", "/console/login?back=%2Fconsole%2Fcertificates%3Fq%3Dwww", nil).Body.String(); !strings.Contains(page, "id.dev.example") {
+	if page := b.ask("GET", "/console/login?back=%2Fconsole%2Fcertificates%3Fq%3Dwww", nil).Body.String(); !strings.Contains(page,
+		"id.dev.example") {
 		t.Errorf("the page does not lead to the provider: %s", page)
 	}
 	b.ask("GET", "/console/begin?back=%2Fconsole%2Fcertificates%3Fq%3Dwww", nil)
-	b.want(b.ask("GET", "/console/callback?state=state-1&code=c", nil, "Sec-Fetch-Site", "cross-site"), http.StatusSeeOther, "/console/certificates?q=www")
+	b.want(b.ask("GET", "/console/callback?state=state-1&code=c", nil, "Sec-Fetch-Site", "cross-site"), http.StatusSeeOther,
+		"/console/certificates?q=www")
 	for _, c := range b.set {
-		if !strings.HasPrefix(c.Name, "__Host-") || !c.Secure || !c.HttpOnly || c.SameSite != http.SameSiteLaxMode || c.Path != "/" || c.Domain != "" {
+		if !strings.HasPrefix(c.Name, "__Host-") || !c.Secure || !c.HttpOnly || c.SameSite != http.SameSiteLaxMode || c.Path != "/" ||
+			c.Domain != "" {
 			t.Errorf("the cookie %+v", c)
 		}
 	}
@@ -354,7 +365,8 @@ func TestALogin(t *testing.T) {
 		t.Fatalf("%d sessions", len(b.office.sessions))
 	}
 	for digest, s := range b.office.sessions {
-		if digest != sha256.Sum256([]byte(b.cookies[sessionCookie])) || s.Method != ca.SignedInByOIDC || s.Provider != "https://id.dev.example" || s.Idle != 30*time.Minute {
+		if digest != sha256.Sum256([]byte(b.cookies[sessionCookie])) || s.Method != ca.SignedInByOIDC || s.Provider != "https://id.dev.example" ||
+			s.Idle != 30*time.Minute {
 			t.Errorf("kept is %x: %+v", digest, s)
 		}
 	}
@@ -475,7 +487,8 @@ func TestALinkSignsInOnce(t *testing.T) {
 	actor := person(access.Auditor)
 	b.office.links[sha256.Sum256([]byte("CODE"))] = actor
 	for range 2 { // a mail filter looks first
-		if w := b.ask("GET", "/console/enter?code=CODE", nil); w.Code != http.StatusOK || !strings.Contains(w.Body.String(), `value="CODE"`) || len(b.cookies) > 0 {
+		if w := b.ask("GET", "/console/enter?code=CODE", nil); w.Code != http.StatusOK || !strings.Contains(w.Body.String(), `value="CODE"`) ||
+			len(b.cookies) > 0 {
 			t.Fatalf("looking at the link: %d, %v: %s", w.Code, b.cookies, w.Body)
 		}
 	}
@@ -487,7 +500,8 @@ func TestALinkSignsInOnce(t *testing.T) {
 		t.Errorf("signed in: %d", w.Code)
 	}
 	for _, w := range []*httptest.ResponseRecorder{
-		b.ask("POST", "/console/enter", url.Values{"code": {"CODE"}}), b.ask("GET", "/console/enter?code=CODE", nil), b.ask("GET", "/console/enter", nil),
+		b.ask("POST", "/console/enter", url.Values{"code": {"CODE"}}), b.ask("GET", "/console/enter?code=CODE", nil),
+		b.ask("GET", "/console/enter", nil),
 	} {
 		if w.Code != http.StatusUnauthorized {
 			t.Errorf("a second time: %d", w.Code)
@@ -522,8 +536,10 @@ func TestLoginsThatFail(t *testing.T) {
 
 func TestALoginLeadsNowhereElse(t *testing.T) {
 	for back, want := range map[string]string{
-		"/console/certificates?q=a%20b": "/console/certificates?q=a%20b", "": "/console/", "https://evil.example/": "/console/", "//evil.example": "/console/",
-		"/console/../api/v1": "/console/", "/console//evil.example": "/console/", `/console/\evil.example`: "/console/", "/api/v1/docs": "/console/",
+		"/console/certificates?q=a%20b": "/console/certificates?q=a%20b", "": "/console/", "https://evil.example/": "/console/",
+		"//evil.example":     "/console/",
+		"/console/../api/v1": "/console/", "/console//evil.example": "/console/", `/console/\evil.example`: "/console/",
+		"/api/v1/docs":                 "/console/",
 		"/console/\r\nSet-Cookie: a=b": "/console/", "/consoles/": "/console/", "/console/" + strings.Repeat("a", 2000): "/console/",
 	} {
 		if got := ownPath(back); got != want {
@@ -547,7 +563,10 @@ func TestPagesShowWhatTheyAreGivenAsText(t *testing.T) {
 		}
 	}
 	b.office.links[sha256.Sum256([]byte("CODE"))] = person(access.Auditor)
-	for _, path := range []string{"/console/login", "/console/enter?code=CODE", "/console/signed-out?provider=1", "/console/nowhere", "/console/certificates?status=" + url.QueryEscape(nasty)} {
+	for _, path := range []string{
+		"/console/login", "/console/enter?code=CODE", "/console/signed-out?provider=1", "/console/nowhere",
+		"/console/certificates?status=" + url.QueryEscape(nasty),
+	} {
 		pages[path] = b.ask("GET", path, nil).Body.String()
 	}
 	for name, page := range pages {
@@ -596,7 +615,8 @@ func TestRevokingTakesTwoWords(t *testing.T) {
 	}
 	w := b.ask("POST", path, url.Values{"form": {token}, "sure": {"yes"}, "reason": {"keyCompromise"}, "comment": {"lost\r\nlaptop"}})
 	b.want(w, http.StatusSeeOther, "/console/certificates/"+b.office.found.Serial.String()+"?issuer=issuing-1")
-	if o := b.office.revoked; len(o) != 1 || o[0].Comment != "lost\nlaptop" || o[0].Reason.String() != "keyCompromise" || o[0].Actor.ID != "oidc:ada" ||
+	if o := b.office.revoked; len(o) != 1 || o[0].Comment != "lost\nlaptop" || o[0].Reason.String() != "keyCompromise" ||
+		o[0].Actor.ID != "oidc:ada" ||
 		o[0].Issuer != "issuing-1" || new(big.Int).SetBytes(o[0].Serial).Cmp(new(big.Int).SetBytes(b.office.found.Serial[:])) != 0 {
 		t.Errorf("revoked was %+v", o)
 	}
@@ -613,7 +633,8 @@ func TestRolesAreHeldOnPagesToo(t *testing.T) {
 		t.Error("an auditor is offered to approve")
 	}
 	for path, form := range map[string]url.Values{
-		"/console/certificates/1c00/revoke": {"sure": {"yes"}, "reason": {"superseded"}}, "/console/requests/r-7/approve": {}, "/console/requests/r-7/reject": {},
+		"/console/certificates/1c00/revoke": {"sure": {"yes"}, "reason": {"superseded"}}, "/console/requests/r-7/approve": {},
+		"/console/requests/r-7/reject": {},
 	} {
 		form.Set("form", token)
 		if w := b.ask("POST", path, form); w.Code != http.StatusForbidden {
@@ -639,11 +660,13 @@ func TestApprovingIsForWhatWasShown(t *testing.T) {
 	}
 	b.want(b.ask("POST", "/console/requests/r-7/approve", url.Values{"form": {b.form()}, "binding": {"binding-1"}, "comment": {"seen"}}),
 		http.StatusSeeOther, "/console/requests/r-7")
-	if w := b.office.words; len(w) != 1 || w[0].Binding != "binding-1" || w[0].Comment != "seen" || w[0].Request != "r-7" || w[0].Actor.Person != "ada" {
+	if w := b.office.words; len(w) != 1 || w[0].Binding != "binding-1" || w[0].Comment != "seen" || w[0].Request != "r-7" ||
+		w[0].Actor.Person != "ada" {
 		t.Errorf("said was %+v", w)
 	}
 	b.office.waits.Actor.Person = "ada"
-	if page := b.ask("GET", "/console/requests/r-7", nil).Body.String(); strings.Contains(page, ">Approve<") || !strings.Contains(page, "somebody else") {
+	if page := b.ask("GET", "/console/requests/r-7", nil).Body.String(); strings.Contains(page, ">Approve<") ||
+		!strings.Contains(page, "somebody else") {
 		t.Error("she is offered to approve what she asked for")
 	}
 }
@@ -660,7 +683,8 @@ func TestASerialLeadsToItsCertificate(t *testing.T) {
 		b.want(b.ask("GET", "/console/certificates?q="+url.QueryEscape(typed), nil), http.StatusSeeOther, "/console/certificates/"+serial)
 	}
 	b.ask("GET", "/console/certificates?q=cafe&status=revoked&profile=tls-server&cursor=c", nil)
-	if f := b.office.filters[len(b.office.filters)-1]; f.Query != "cafe" || f.Status != "revoked" || f.Profile != "tls-server" || f.Cursor != "c" {
+	if f := b.office.filters[len(b.office.filters)-1]; f.Query != "cafe" || f.Status != "revoked" || f.Profile != "tls-server" ||
+		f.Cursor != "c" {
 		t.Errorf("asked was %+v", f)
 	}
 	for _, path := range []string{"/console/certificates/xyz", "/console/certificates/" + strings.Repeat("ab", 21)} {
