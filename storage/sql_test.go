@@ -18,14 +18,11 @@ var assembled = map[string]string{
 	`sql + outlook + " FROM chosen"`:                                                  "sql is selectionQuery's",
 	`selectWaiting + condition`:                                                       "condition is one of two constants",
 	`sql + frozen`:                                                                    "sql is selectionQuery's",
-	`b.String()`:                                                                      "a statement, whose conditions are constants",
-	`fmt.Fprintf(&b, "%s1 OFFSET %d", listOrder, reach - 1)`:                          "a constant, and a number of our own",
 	`fmt.Fprintf(&b, "%s%d", listOrder, f.Limit + 1)`:                                 "a constant, and a number",
 	`fmt.Fprintf(&b, chosenBegin, changedBy(wish))`:                                   "changedBy is one of three constants",
 	`strings.Replace(status, "$now", "?", 1)`:                                         "status is one of statusConditions",
 	`b.id + " < ?::text::uuid"`:                                                       "the id of byID is a constant at each use",
 	`b.namespace + " = ?"`:                                                            "the namespace of byID is a constant at each use",
-	`fmt.Fprintf(&sql, "%s1 OFFSET %d", listOrder, reach - 1)`:                        "listOrder is a constant, and reach a number",
 	`fmt.Fprintf(&sql, " ORDER BY %s DESC LIMIT %d", b.id, limit + 1)`: "the id of byID is a constant at each use, and limit " +
 		"a number",
 }
