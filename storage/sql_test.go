@@ -18,6 +18,7 @@ var assembled = map[string]string{
 	`sql + outlook + " FROM chosen"`:                                                  "sql is selectionQuery's",
 	`selectWaiting + condition`:                                                       "condition is one of two constants",
 	`sql + frozen`:                                                                    "sql is selectionQuery's",
+	`fmt.Fprintf(&sql, "%s1 OFFSET %d", listOrder, reach - 1)`:                        "a constant, and a number of our own",
 	`fmt.Fprintf(&b, "%s%d", listOrder, f.Limit + 1)`:                                 "a constant, and a number",
 	`fmt.Fprintf(&b, chosenBegin, changedBy(wish))`:                                   "changedBy is one of three constants",
 	`strings.Replace(status, "$now", "?", 1)`:                                         "status is one of statusConditions",
