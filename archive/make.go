@@ -92,7 +92,7 @@ func (a Archiver) month(ctx context.Context, month Month, endedBefore time.Time)
 		return Made{}, fmt.Errorf("reading back what was written: %w", err)
 	}
 	if v.SHA256 != written {
-		return Made{}, &DamagedError{Why: "what is read back is not what was written"}
+		return Made{}, &DamagedError{What: what, Why: "what is read back is not what was written"}
 	}
 	m := Made{
 		Month: month, Certificates: v.End.Counts[KindCertificate], Requests: v.End.Counts[KindRequest], Octets: v.Octets, SHA256: v.SHA256,

@@ -1,9 +1,7 @@
 package archive
 
 import (
-	"bufio"
 	"bytes"
-	"compress/gzip"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -14,23 +12,18 @@ import (
 	"maps"
 	"os"
 	"slices"
+
+	"github.com/chancery-ca/chancery/ndjson"
 )
 
 // maxLine is the longest line that a reader takes, in octets: a request of 1 MiB is twice as long in hexadecimal.
 const maxLine = 16 << 20
 
 // DamagedError says that a file is not an archive, or is not the archive that it was.
-type DamagedError struct {
-	Line int64 // counted from 1; 0: of no line
-	Why  string
-}
+type DamagedError = ndjson.DamagedError
 
-func (e *DamagedError) Error() string {
-	if e.Line == 0 {
-		return "the archive is damaged: " + e.Why
-	}
-	return fmt.Sprintf("the archive is damaged: line %d: %s", e.Line, e.Why)
-}
+// what errors call the file.
+const what = "archive"
 
 // Record is a row of an archive.
 type Record struct {
@@ -44,28 +37,22 @@ type Reader struct {
 	Header Header
 	End    End // once Next has returned io.EOF
 
-	below  *bufio.Reader // the compressed octets
-	zip    *gzip.Reader
-	lines  *bufio.Reader
-	buffer []byte
-	at     int64
-	sum    hash.Hash
-	seen   End
-	certs  digest
-	reqs   digest
-	last   int
-	err    error
+	file  *ndjson.Reader
+	sum   hash.Hash
+	seen  End
+	certs digest
+	reqs  digest
+	last  int
+	err   error
 }
 
 // NewReader reads the header of an archive.
 func NewReader(r io.Reader) (*Reader, error) {
-	a := &Reader{below: bufio.NewReaderSize(r, 1<<16), sum: sha256.New(), seen: End{Counts: map[Kind]int64{}}}
-	var err error
-	if a.zip, err = gzip.NewReader(a.below); err != nil {
-		return nil, a.damaged(err)
+	file, err := ndjson.NewReader(r, what, maxLine)
+	if err != nil {
+		return nil, err
 	}
-	a.zip.Multistream(false) // what follows is looked at by itself
-	a.lines = bufio.NewReaderSize(a.zip, 1<<16)
+	a := &Reader{file: file, sum: sha256.New(), seen: End{Counts: map[Kind]int64{}}}
 	l, err := a.line()
 	if err != nil {
 		return nil, err
@@ -122,7 +109,7 @@ func (a *Reader) close(row, sum []byte) error {
 	a.seen.CertificatesDigest, a.seen.RequestsDigest = hex.EncodeToString(a.certs[:]), hex.EncodeToString(a.reqs[:])
 	a.seen.SHA256 = hex.EncodeToString(sum)
 	var end End
-	if err := strictly(row, &end); err != nil {
+	if err := ndjson.Exactly(row, &end); err != nil {
 		return a.refuse("its end cannot be read: " + err.Error())
 	}
 	switch {
@@ -135,11 +122,8 @@ func (a *Reader) close(row, sum []byte) error {
 	case end.FirstSerial != a.seen.FirstSerial || end.LastSerial != a.seen.LastSerial:
 		return a.refuse("its first or last serial is not the one at its end")
 	}
-	if _, err := a.lines.ReadByte(); err != io.EOF { // reads to the checksum of gzip
-		return a.refuse("something follows its end")
-	}
-	if _, err := a.below.ReadByte(); err != io.EOF {
-		return a.refuse("something follows the compressed data")
+	if err := a.file.End(); err != nil {
+		return err
 	}
 	a.End = end
 	return io.EOF
@@ -147,24 +131,13 @@ func (a *Reader) close(row, sum []byte) error {
 
 // line reads a line. The row is good until the next.
 func (a *Reader) line() (line, error) {
-	a.at++
-	a.buffer = a.buffer[:0]
-	for {
-		part, err := a.lines.ReadSlice('\n')
-		if len(a.buffer)+len(part) > maxLine {
-			return line{}, a.refuse("the line is too long")
-		}
-		a.buffer = append(a.buffer, part...)
-		if err == nil {
-			break
-		}
-		if !errors.Is(err, bufio.ErrBufferFull) {
-			return line{}, a.damaged(err)
-		}
+	raw, err := a.file.Line()
+	if err != nil {
+		return line{}, err
 	}
-	a.sum.Write(a.buffer)
+	a.sum.Write(raw)
 	var l line
-	if err := strictly(a.buffer, &l); err != nil {
+	if err := ndjson.Exactly(raw, &l); err != nil {
 		return line{}, a.refuse(err.Error())
 	}
 	if len(l.Row) == 0 || l.Row[0] != '{' {
@@ -173,35 +146,7 @@ func (a *Reader) line() (line, error) {
 	return l, nil
 }
 
-// strictly reads one JSON object and nothing else.
-func strictly(data []byte, to any) error {
-	d := json.NewDecoder(bytes.NewReader(data))
-	d.DisallowUnknownFields()
-	if err := d.Decode(to); err != nil {
-		return err
-	}
-	if _, err := d.Token(); err != io.EOF {
-		return errors.New("more than one object")
-	}
-	return nil
-}
-
-func (a *Reader) refuse(why string) error { return &DamagedError{Line: a.at, Why: why} }
-
-// damaged tells a file that ends early, or whose compression is wrong, from a disk that cannot be read.
-func (a *Reader) damaged(err error) error {
-	switch {
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return a.refuse("it ends before its end")
-	case errors.Is(err, gzip.ErrHeader), errors.Is(err, gzip.ErrChecksum):
-		return a.refuse(err.Error())
-	}
-	var path *os.PathError
-	if errors.As(err, &path) {
-		return fmt.Errorf("reading an archive: %w", err)
-	}
-	return a.refuse(err.Error())
-}
+func (a *Reader) refuse(why string) error { return a.file.Refuse(why) }
 
 // File is an archive on disk.
 type File struct {

@@ -1,29 +1,22 @@
 package audit
 
 import (
-	"bufio"
 	"bytes"
-	"compress/gzip"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"hash"
 	"io"
-	"io/fs"
 	"strconv"
+
+	"github.com/chancery-ca/chancery/ndjson"
 )
 
 // DamagedError says that a file is no export, or not the export that it was.
-type DamagedError struct {
-	Line int64 // counted from 1
-	Why  string
-}
+type DamagedError = ndjson.DamagedError
 
-func (e *DamagedError) Error() string {
-	return fmt.Sprintf("the export is damaged: line %d: %s", e.Line, e.Why)
-}
+// longestLine of an export, in octets.
+const longestLine = maxNote*2 + MaxLeaf
 
 // ExportReader reads an export. That the file is the one that was written is known when Next has returned io.EOF; that its leaves are those
 // of the log, when Verify has held them against its checkpoints.
@@ -31,33 +24,27 @@ type ExportReader struct {
 	Header ExportHeader
 	End    ExportEnd // once Next has returned io.EOF
 
-	below  *bufio.Reader // the compressed octets
-	zip    *gzip.Reader
-	lines  *bufio.Reader
-	sum    hash.Hash
-	at     int64 // line
-	buffer []byte
-	next   int64 // index
-	notes  int
-	ahead  []byte // a line that belongs to the next batch
-	done   bool
+	file  *ndjson.Reader
+	sum   hash.Hash
+	next  int64 // index
+	notes int
+	ahead []byte // a line that belongs to the next batch
+	done  bool
 }
 
 // NewExportReader reads the header of an export.
 func NewExportReader(r io.Reader) (*ExportReader, error) {
-	x := &ExportReader{below: bufio.NewReaderSize(r, 1<<16), sum: sha256.New()}
-	var err error
-	if x.zip, err = gzip.NewReader(x.below); err != nil {
-		return nil, x.damaged(err)
+	file, err := ndjson.NewReader(r, "export", longestLine)
+	if err != nil {
+		return nil, err
 	}
-	x.zip.Multistream(false) // what follows is looked at by itself
-	x.lines = bufio.NewReaderSize(x.zip, 1<<16)
-	raw, err := x.line()
+	x := &ExportReader{file: file, sum: sha256.New()}
+	raw, err := file.Line()
 	if err != nil {
 		return nil, err
 	}
 	var l exportLine
-	if exactly(raw, &l) != nil || l.Kind != kindHeader || exactly(l.Row, &x.Header) != nil || x.Header.Format != ExportFormat {
+	if ndjson.Exactly(raw, &l) != nil || l.Kind != kindHeader || ndjson.Exactly(l.Row, &x.Header) != nil || x.Header.Format != ExportFormat {
 		return nil, x.refuse("it does not begin with the header of a " + ExportFormat)
 	}
 	if _, err := x.Header.Start(); err != nil {
@@ -79,7 +66,7 @@ func (x *ExportReader) Next(most int64) (b Batch, err error) {
 	for {
 		raw := x.ahead
 		if x.ahead = nil; raw == nil {
-			if raw, err = x.line(); err != nil {
+			if raw, err = x.file.Line(); err != nil {
 				return Batch{}, err
 			}
 		}
@@ -100,13 +87,13 @@ func (x *ExportReader) Next(most int64) (b Batch, err error) {
 			continue
 		}
 		var l exportLine
-		if err := exactly(raw, &l); err != nil {
+		if err := ndjson.Exactly(raw, &l); err != nil {
 			return Batch{}, x.refuse("it is no line of an export: " + err.Error())
 		}
 		switch l.Kind {
 		case kindCheckpoint:
 			var n exportNote
-			if err := exactly(l.Row, &n); err != nil {
+			if err := ndjson.Exactly(l.Row, &n); err != nil {
 				return Batch{}, x.refuse("it is no checkpoint: " + err.Error())
 			}
 			x.sum.Write(raw)
@@ -142,7 +129,7 @@ func (x *ExportReader) leaf(line []byte) (leaf []byte, ok bool) {
 
 // close holds what was read against what the end says.
 func (x *ExportReader) close(row []byte) error {
-	if err := exactly(row, &x.End); err != nil {
+	if err := ndjson.Exactly(row, &x.End); err != nil {
 		return x.refuse("its end cannot be read: " + err.Error())
 	}
 	switch {
@@ -151,60 +138,7 @@ func (x *ExportReader) close(row []byte) error {
 	case x.End.To != x.next || x.End.Checkpoints != x.notes:
 		return x.refuse(fmt.Sprintf("it has %d leaves and %d checkpoints, and says something else", x.next-x.Header.From, x.notes))
 	}
-	if _, err := x.lines.ReadByte(); err != io.EOF { // reads to the checksum of gzip
-		return x.refuse("something follows its end")
-	}
-	if _, err := x.below.ReadByte(); err != io.EOF {
-		return x.refuse("something follows the compressed data")
-	}
-	return nil
+	return x.file.End()
 }
 
-// line reads a line, with its end. It is good until the next, or until the one after it where it is read ahead.
-func (x *ExportReader) line() ([]byte, error) {
-	const longest = maxNote*2 + MaxLeaf
-	x.at++
-	raw, err := x.lines.ReadSlice('\n')
-	if err == nil {
-		return raw, nil
-	}
-	x.buffer = x.buffer[:0]
-	for errors.Is(err, bufio.ErrBufferFull) {
-		if x.buffer = append(x.buffer, raw...); len(x.buffer) > longest {
-			return nil, x.refuse("the line is too long")
-		}
-		raw, err = x.lines.ReadSlice('\n')
-	}
-	if err != nil {
-		return nil, x.damaged(err)
-	}
-	x.buffer = append(x.buffer, raw...)
-	return x.buffer, nil
-}
-
-// exactly reads one JSON object and nothing else.
-func exactly(data []byte, to any) error {
-	d := json.NewDecoder(bytes.NewReader(data))
-	d.DisallowUnknownFields()
-	if err := d.Decode(to); err != nil {
-		return err
-	}
-	if _, err := d.Token(); err != io.EOF {
-		return errors.New("more than one object")
-	}
-	return nil
-}
-
-func (x *ExportReader) refuse(why string) error { return &DamagedError{Line: x.at, Why: why} }
-
-// damaged tells a file that ends early, or whose compression is wrong, from a disk that cannot be read.
-func (x *ExportReader) damaged(err error) error {
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return x.refuse("it ends before its end")
-	}
-	var path *fs.PathError
-	if errors.As(err, &path) {
-		return fmt.Errorf("reading an export: %w", err)
-	}
-	return x.refuse(err.Error())
-}
+func (x *ExportReader) refuse(why string) error { return x.file.Refuse(why) }

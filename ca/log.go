@@ -124,7 +124,7 @@ func (c *CA) Tile(ctx context.Context, actor access.Actor, t audit.Tile) ([]byte
 	if err := c.authorizeAudit(ctx, actor, "tiles"); err != nil {
 		return nil, err
 	}
-	_, latest, err := c.latest(ctx)
+	_, latest, err := c.latest(ctx, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -159,9 +159,10 @@ func (c *CA) Tile(ctx context.Context, actor access.Actor, t audit.Tile) ([]byte
 // ErrLogDamaged means that the log has not what its checkpoint says. It is for an auditor to look at.
 var ErrLogDamaged = errors.New("the log does not hold what its checkpoint says")
 
-// latest is the latest checkpoint, as its note and read. Its signature was verified when it was made, and is by whoever gets it.
-func (c *CA) latest(ctx context.Context) (note []byte, _ audit.Checkpoint, err error) {
-	note, err = c.store.LatestCheckpoint(ctx, 0)
+// latest is the latest checkpoint with the cosignatures of so many witnesses, as its note and read. Its signature was verified when it was
+// made, and is by whoever gets it.
+func (c *CA) latest(ctx context.Context, witnesses int) (note []byte, _ audit.Checkpoint, err error) {
+	note, err = c.store.LatestCheckpoint(ctx, witnesses)
 	if errors.Is(err, ErrNotFound) {
 		return nil, audit.Checkpoint{}, ErrNotLogged
 	}
@@ -205,7 +206,7 @@ func (c *CA) ProveConsistency(ctx context.Context, actor access.Actor, from, to 
 }
 
 func (c *CA) prove(ctx context.Context, size int64, prove func(at audit.Checkpoint, size int64) ([]audit.Hash, error)) (LogProof, error) {
-	note, latest, err := c.latest(ctx)
+	note, latest, err := c.latest(ctx, 0)
 	if err != nil {
 		return LogProof{}, err
 	}
@@ -241,10 +242,7 @@ func (c *CA) Receipt(ctx context.Context, actor access.Actor, event string, cosi
 	if waits != nil {
 		return audit.Receipt{}, waits
 	}
-	note, at, err := c.latest(ctx)
-	if err == nil && cosigned > 0 {
-		note, at, err = c.cosigned(ctx, cosigned)
-	}
+	note, at, err := c.latest(ctx, cosigned)
 	if err != nil {
 		return audit.Receipt{}, err
 	}
@@ -260,18 +258,6 @@ func (c *CA) Receipt(ctx context.Context, actor access.Actor, event string, cosi
 		return audit.Receipt{}, fmt.Errorf("%w: %w", ErrLogDamaged, err)
 	}
 	return r, nil
-}
-
-func (c *CA) cosigned(ctx context.Context, witnesses int) ([]byte, audit.Checkpoint, error) {
-	note, err := c.store.LatestCheckpoint(ctx, witnesses)
-	if errors.Is(err, ErrNotFound) {
-		return nil, audit.Checkpoint{}, ErrNotLogged
-	}
-	if err != nil {
-		return nil, audit.Checkpoint{}, err
-	}
-	read, err := audit.ReadCheckpoint(note)
-	return note, read, err
 }
 
 // Cosign keeps the signatures of witnesses on a checkpoint of ours, and tells whose they are. It is refused as *InvalidError where there is

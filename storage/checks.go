@@ -137,20 +137,25 @@ const missingPrivileges = `
 	SELECT t FROM unnest($1::text[]) AS t
 	WHERE NOT (has_table_privilege(t, 'SELECT') AND has_table_privilege(t, 'INSERT'))`
 
+// tablesWhere are those of some tables of which a statement about privileges is true.
+func tablesWhere(ctx context.Context, conn *pgx.Conn, privileges string, tables []string) ([]string, error) {
+	rows, err := conn.Query(ctx, privileges, tables)
+	if err == nil {
+		tables, err = pgx.CollectRows(rows, pgx.RowTo[string])
+	}
+	if err != nil {
+		return nil, describe("checking the privileges of the role", err)
+	}
+	return tables, nil
+}
+
 // checkReader refuses a role that could change what it is to read.
 func checkReader(ctx context.Context, conn *pgx.Conn) error {
-	rows, err := conn.Query(ctx, inventingPrivileges, slices.Concat(factTables, guardedTables))
-	if err != nil {
-		return describe("checking the privileges of the role", err)
+	tables, err := tablesWhere(ctx, conn, inventingPrivileges, slices.Concat(factTables, guardedTables))
+	if err == nil && len(tables) > 0 {
+		err = fmt.Errorf("%w: who reads as %s could change facts in %s", ErrPrivileges, AuditorRole, strings.Join(tables, ", "))
 	}
-	tables, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
-		return describe("checking the privileges of the role", err)
-	}
-	if len(tables) > 0 {
-		return fmt.Errorf("%w: who reads as %s could change facts in %s", ErrPrivileges, AuditorRole, strings.Join(tables, ", "))
-	}
-	return nil
+	return err
 }
 
 func checkPrivileges(ctx context.Context, conn *pgx.Conn) error {
@@ -162,13 +167,9 @@ func checkPrivileges(ctx context.Context, conn *pgx.Conn) error {
 		{missingPrivileges, "it cannot read or add to", factTables},
 		{inventingPrivileges, "it could invent facts in", guardedTables},
 	} {
-		rows, err := conn.Query(ctx, c.sql, c.tables)
+		tables, err := tablesWhere(ctx, conn, c.sql, c.tables)
 		if err != nil {
-			return describe("checking the privileges of the role", err)
-		}
-		tables, err := pgx.CollectRows(rows, pgx.RowTo[string])
-		if err != nil {
-			return describe("checking the privileges of the role", err)
+			return err
 		}
 		if len(tables) > 0 {
 			return fmt.Errorf("%w: %s %s; let the service work as %s, as the migrations make it", ErrPrivileges, c.complaint,

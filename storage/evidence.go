@@ -100,12 +100,18 @@ func (s *Store) EndApproverKey(ctx context.Context, fingerprint, why, actor stri
 	})
 }
 
-// addEvidence keeps the evidence of a word with the word, whose event it shares. Without evidence it does nothing.
-func addEvidence(ctx context.Context, tx pgx.Tx, event string, e *ca.Evidence) error {
-	if e == nil {
+// addWord keeps what a person says, ca.ErrExists when the person has spoken before, and with it its evidence, if any, whose event it shares.
+func addWord(ctx context.Context, tx pgx.Tx, event string, e *ca.Evidence, insert string, args ...any) error {
+	tag, err := tx.Exec(ctx, insert, args...)
+	switch {
+	case err != nil:
+		return err
+	case tag.RowsAffected() == 0:
+		return ca.ErrExists
+	case e == nil:
 		return nil
 	}
-	_, err := tx.Exec(ctx, insertEvidence, evidenceArgs(event, e)...)
+	_, err = tx.Exec(ctx, insertEvidence, evidenceArgs(event, e)...)
 	return err
 }
 

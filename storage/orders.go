@@ -140,14 +140,8 @@ func (s *Store) VoteOnOrder(ctx context.Context, order string, v ca.OrderVote, l
 		if err := openOrder(ctx, tx, order); err != nil {
 			return err
 		}
-		tag, err := tx.Exec(ctx, insertOrderVote, order, v.Person, v.Approves, v.Actor, v.Comment, v.At, v.EventID)
-		switch {
-		case err != nil:
-			return err
-		case tag.RowsAffected() == 0:
-			return ca.ErrExists
-		}
-		if err := addEvidence(ctx, tx, v.EventID, v.Evidence); err != nil {
+		err := addWord(ctx, tx, v.EventID, v.Evidence, insertOrderVote, order, v.Person, v.Approves, v.Actor, v.Comment, v.At, v.EventID)
+		if err != nil {
 			return err
 		}
 		return addLeaves(ctx, tx, leaves)

@@ -231,17 +231,13 @@ func (s *Store) VoteOnPolicies(
 		case err != nil:
 			return err
 		}
-		tag, err := tx.Exec(ctx, insertVote, proposal, v.Person, v.Approves, v.ActorID, v.ActorName, v.Comment, v.At, v.EventID)
+		err := addWord(ctx, tx, v.EventID, v.Evidence, insertVote, proposal, v.Person, v.Approves, v.ActorID, v.ActorName, v.Comment, v.At,
+			v.EventID)
 		switch {
 		case err != nil:
 			return err
-		case tag.RowsAffected() == 0:
-			return ca.ErrExists
 		case closed:
 			return ca.ErrProposalClosed
-		}
-		if err := addEvidence(ctx, tx, v.EventID, v.Evidence); err != nil {
-			return err
 		}
 		if err := addLeaves(ctx, tx, []audit.Leaf{voted}); err != nil || !v.Approves {
 			return err

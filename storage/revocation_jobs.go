@@ -358,14 +358,9 @@ func (s *Store) VoteOnRevocation(ctx context.Context, job string, v ca.Revocatio
 		case !waits:
 			return ca.ErrDecided
 		}
-		tag, err := tx.Exec(ctx, insertRevocationVote, job, v.Person, v.Approves, v.Digest[:], v.ActorID, v.ActorName, v.Comment, v.At, v.EventID)
-		switch {
-		case err != nil:
-			return err
-		case tag.RowsAffected() == 0:
-			return ca.ErrExists
-		}
-		if err := addEvidence(ctx, tx, v.EventID, v.Evidence); err != nil {
+		err := addWord(ctx, tx, v.EventID, v.Evidence, insertRevocationVote, job, v.Person, v.Approves, v.Digest[:], v.ActorID, v.ActorName,
+			v.Comment, v.At, v.EventID)
+		if err != nil {
 			return err
 		}
 		outcome, args := approveJob, []any{job, v.At, v.Signed}

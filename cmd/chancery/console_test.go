@@ -130,13 +130,10 @@ identities:
 		t.Error("nobody is told when to try again")
 	}
 	issuer.Down(false)
-	back := time.Now().Add(30 * time.Second) // it is asked again after ten
-	for h.call(http.MethodGet, "/api/v1/profiles", token, nil).status != http.StatusOK {
-		if time.Now().After(back) {
-			t.Fatal("the provider is back, and its tokens are not taken")
-		}
-		time.Sleep(200 * time.Millisecond)
-	}
+	// It is asked again after ten seconds.
+	eventually(t, 30*time.Second, "the provider is back, and its tokens are taken", func() bool {
+		return h.call(http.MethodGet, "/api/v1/profiles", token, nil).status == http.StatusOK
+	})
 	request := map[string]string{"profile": "tls-server", "csr": newRequest(t, "pipeline.dev.example")}
 	want(h.call(http.MethodPost, "/api/v1/certificates", token, request), http.StatusCreated, "BEGIN CERTIFICATE")
 	want(h.call(http.MethodPost, "/api/v1/console/logins", token, map[string]string{}), http.StatusNotFound, "no console")
