@@ -146,6 +146,7 @@ func settle(c *pgx.ConnConfig) {
 	if c.ConnectTimeout == 0 {
 		c.ConnectTimeout = connectTimeout
 	}
+	c.DialFunc = dialer().DialContext
 	for name, value := range map[string]string{
 		"application_name":                    "chancery",
 		"search_path":                         "public",
