@@ -108,10 +108,10 @@ func (i *Issuer) linter(l policies.Lint) (*linter, error) {
 func linterKey(l policies.Lint) string {
 	var b strings.Builder
 	for _, s := range l.Sources {
-		fmt.Fprintf(&b, "+%q", s)
+		b.WriteString("\x00+" + s)
 	}
 	for _, e := range l.Except {
-		fmt.Fprintf(&b, "-%q", e.Lint)
+		b.WriteString("\x00-" + e.Lint)
 	}
 	return b.String()
 }

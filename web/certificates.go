@@ -2,7 +2,7 @@ package web
 
 import (
 	"context"
-	"encoding/pem"
+	"encoding/base64"
 	"net/http"
 	"slices"
 	"strconv"
@@ -221,11 +221,26 @@ func checkIssuer(name string) error {
 	return refusal(broken("issuer", "name one of the authorities at /api/v1/authorities", "no authority has such a name"))
 }
 
-// encodePEM writes certificates down one after another; none is nothing.
+// encodePEM writes certificates down one after another (RFC 7468); none is nothing. encoding/pem, which writes lines through four buffers,
+// took as long over the three of an issuance as reading its request does.
 func encodePEM(certificates ...[]byte) string {
-	var text []byte
+	const line = 48 // octets, which are 64 characters
+	size := 0
 	for _, der := range certificates {
-		text = append(text, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
+		size += len(beginCertificate) + len(endCertificate) + base64.StdEncoding.EncodedLen(len(der)) + len(der)/line + 1
+	}
+	text := make([]byte, 0, size)
+	for _, der := range certificates {
+		text = append(text, beginCertificate...)
+		for part := range slices.Chunk(der, line) {
+			text = append(base64.StdEncoding.AppendEncode(text, part), '\n')
+		}
+		text = append(text, endCertificate...)
 	}
 	return string(text)
 }
+
+const (
+	beginCertificate = "-----BEGIN CERTIFICATE-----\n"
+	endCertificate   = "-----END CERTIFICATE-----\n"
+)

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"pgregory.net/rapid"
+
 	"github.com/chancery-ca/chancery/access"
 	"github.com/chancery-ca/chancery/policies"
 )
@@ -388,4 +390,18 @@ func TestRepeatedHeadersAreRefused(t *testing.T) {
 			t.Errorf("%s twice: %d", name, w.Code)
 		}
 	}
+}
+
+// TestEncodePEM holds what is written against encoding/pem, whose text everybody reads.
+func TestEncodePEM(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		all := rapid.SliceOfN(rapid.SliceOfN(rapid.Byte(), 0, 300), 0, 3).Draw(t, "certificates")
+		var want []byte
+		for _, der := range all {
+			want = append(want, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
+		}
+		if got := encodePEM(all...); got != string(want) {
+			t.Fatalf("got\n%s\nwant\n%s", got, want)
+		}
+	})
 }

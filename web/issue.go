@@ -97,9 +97,10 @@ func (s *Server) issue(ctx context.Context, in *issueInput) (*issueAnswer, error
 
 func issuedOf(outcome ca.Outcome) Issued {
 	c := outcome.Certificate
+	certificate := encodePEM(c.DER) // which the chain begins with
 	return Issued{
-		Serial: c.Serial.String(), Certificate: encodePEM(c.DER), Chain: encodePEM(outcome.Chain...), Issuer: c.Issuer, Profile: c.Profile,
-		PolicyVersion: c.PolicyDigest, NotBefore: c.NotBefore.UTC(), NotAfter: c.NotAfter.UTC(), AuditEvent: c.EventID,
+		Serial: c.Serial.String(), Certificate: certificate, Chain: certificate + encodePEM(outcome.Chain[1:]...), Issuer: c.Issuer,
+		Profile: c.Profile, PolicyVersion: c.PolicyDigest, NotBefore: c.NotBefore.UTC(), NotAfter: c.NotAfter.UTC(), AuditEvent: c.EventID,
 		Replaced: hex.EncodeToString(outcome.Replaced),
 	}
 }
