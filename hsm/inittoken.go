@@ -151,21 +151,23 @@ func blank(tokens []present, slot *uint) (present, error) {
 	return present{}, fmt.Errorf("%w that is not initialised yet", ErrNoToken)
 }
 
-// added finds the token that was not there before, by its label and by its serial's being new.
+// added finds the token that was not there before. Its label alone would do, unless another process takes the same one at the same time; its
+// serial number would not, because some modules give every token the same.
 func (m *module) added(before []present, label string) (present, error) {
 	now, err := m.present()
 	if err != nil {
 		return present{}, err
 	}
-	known := make(map[string]bool)
+	type names struct{ serial, label string }
+	known := make(map[names]bool)
 	for _, t := range before {
 		if t.has(pkcs11.CKF_TOKEN_INITIALIZED) {
-			known[t.SerialNumber] = true
+			known[names{t.SerialNumber, t.Label}] = true
 		}
 	}
 	var fresh []present
 	for _, t := range now {
-		if !known[t.SerialNumber] {
+		if !known[names{t.SerialNumber, t.Label}] {
 			fresh = append(fresh, t)
 		}
 	}

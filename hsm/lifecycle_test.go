@@ -391,3 +391,79 @@ func TestList(t *testing.T) {
 		t.Errorf("%+v", m)
 	}
 }
+
+// TestLifeCycleOfAnyToken: a token is made and its PINs are set anew, or the vendor's profile says that this is for the vendor's own tools.
+// Not parallel: a library shows a token that was made when it is initialised next.
+func TestLifeCycleOfAnyToken(t *testing.T) {
+	fixture := hsmtest.Subject(t)
+	profile := hsm.Profile{}
+	pin := func(p string) hsm.PIN { return hsm.PINFromBytes([]byte(p)) }
+	opens := func(p string) error {
+		c := fixture.Config()
+		c.PIN = pin(p)
+		token, err := hsm.Open(t.Context(), c)
+		if err != nil {
+			return err
+		}
+		profile = token.Info().Profile()
+		return token.Close()
+	}
+	if err := opens(hsmtest.UserPIN); err != nil {
+		t.Fatal(err)
+	}
+	// there tells whether the profile has what err is of, and holds the one against the other.
+	there := func(c hsm.Capability, err error) bool {
+		t.Helper()
+		switch {
+		case err != nil && profile.Has(c):
+			t.Fatalf("the profile %s has %q, but: %v", profile.Name, c, err)
+		case err == nil && !profile.Has(c):
+			t.Fatalf("the profile %s lacks %q, but it works", profile.Name, c)
+		case err != nil:
+			t.Logf("%q is lacking, as declared: %v", c, err)
+		}
+		return err == nil
+	}
+	set := func(old, fresh string, officer bool) hsm.SetPINConfig {
+		return hsm.SetPINConfig{
+			Module: fixture.Module, Token: fixture.Config().Token, Old: pin(old), New: pin(fresh), Officer: officer, RetryAfterFailedPIN: true,
+		}
+	}
+	const another, third = "another-pin-of-a-test", "third-pin-of-a-test"
+	if there(hsm.CanChangePIN, hsm.ChangePIN(t.Context(), set(hsmtest.UserPIN, another, false))) {
+		if err := errors.Join(opens(another), hsm.ChangePIN(t.Context(), set(another, hsmtest.UserPIN, false))); err != nil {
+			t.Fatalf("with the new PIN: %v", err)
+		}
+	}
+	officers := hsmtest.SOPIN
+	if there(hsm.CanChangeOfficersPIN, hsm.ChangePIN(t.Context(), set(officers, third, true))) {
+		officers = third
+	}
+	if there(hsm.CanUnlockPIN, hsm.UnlockPIN(t.Context(), set(officers, another, false))) {
+		if err := errors.Join(opens(another), hsm.UnlockPIN(t.Context(), set(officers, hsmtest.UserPIN, false))); err != nil {
+			t.Fatalf("with the PIN that the officer has set: %v", err)
+		}
+	}
+	if officers == third {
+		if err := hsm.ChangePIN(t.Context(), set(third, hsmtest.SOPIN, true)); err != nil {
+			t.Fatalf("with the officer's new PIN: %v", err)
+		}
+	}
+	if err := opens(hsmtest.UserPIN); err != nil {
+		t.Fatalf("when all is as it was: %v", err)
+	}
+	info, err := hsm.InitToken(t.Context(), initConfig(fixture.Module, "made"))
+	if there(hsm.CanInitToken, err) {
+		c := fixture.Config()
+		c.Token, c.PIN = hsm.Selector{Label: info.Label}, pin(hsmtest.UserPIN)
+		made, err := hsm.Open(t.Context(), c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ref, public := generate(t, made, hsm.ECDSAP256, "first")
+		signAndVerify(t, made, ref, public)
+		if err := made.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

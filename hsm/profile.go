@@ -50,6 +50,10 @@ const (
 	KnowsCopyable        Capability = "CKA_COPYABLE"           // false is taken and told
 	KnowsIndestructible  Capability = "CKA_DESTROYABLE"        // false is taken and told
 	KnowsMechanisms      Capability = "CKA_ALLOWED_MECHANISMS" // is taken and enforced
+	CanInitToken         Capability = "init-token"             // see InitToken
+	CanChangePIN         Capability = "change-pin"             // see ChangePIN, of the user
+	CanChangeOfficersPIN Capability = "change-so-pin"          // and of the security officer
+	CanUnlockPIN         Capability = "unlock-pin"             // see UnlockPIN
 	TellsLocal           Capability = "CKA_LOCAL"              // of a key generated in the token; see Config.AcceptNotLocal
 	TellsFailedLogin     Capability = "failed-login-flags"     // CKF_USER_PIN_COUNT_LOW after a wrong PIN; else it may be tried again unasked
 	TakesOAEPNoSource    Capability = "rsa-oaep-no-source"     // CK_RSA_PKCS_OAEP_PARAMS.source = 0, as pkcs11-tool writes it; this package says CKZ_DATA_SPECIFIED
@@ -129,8 +133,12 @@ var profiles = []profile{
 		Profile: Profile{
 			Name:     "SoftHSM behind p11-kit",
 			Measured: "p11-kit 0.24.1, server and client, over SoftHSM 2.6.1",
-			Lacks:    append(slices.Clone(softHSM.Lacks), Capability(Ed25519), CanGCM, CanWrapKWP, CanWrapRSAAESSHA1),
+			Lacks:    append(slices.Clone(softHSM.Lacks), Capability(Ed25519), CanGCM, CanWrapKWP, CanWrapRSAAESSHA1, CanInitToken),
 			Quirks: append(slices.Clone(softHSM.Quirks),
+				Quirk{
+					"a server shows the tokens that it was started for, and no slot in which one could be made",
+					"initialise the token where the server runs, with the module itself",
+				},
 				Quirk{
 					"mechanisms that p11-kit's protocol does not know (AES-GCM, AES key wrap, EdDSA) are CKR_MECHANISM_INVALID, whatever " +
 						"the module behind it has",
@@ -157,9 +165,14 @@ var profiles = []profile{
 			Measured: "NSS 3.87.1 behind p11-kit 0.24.1",
 			Lacks: []Capability{
 				Capability(Ed25519), CanGCM, CanWrapKWP, CanWrapRSAAES, CanWrapRSAAESSHA1, TellsLocal, KnowsCopyable, KnowsIndestructible,
-				KnowsMechanisms, TellsFailedLogin, TakesOAEPNoSource, KeepsTwins,
+				KnowsMechanisms, TellsFailedLogin, TakesOAEPNoSource, KeepsTwins, CanInitToken, CanChangeOfficersPIN, CanUnlockPIN,
 			},
 			Quirks: []Quirk{
+				{
+					"a database that has a password has no security officer: logging in as one is CKR_USER_TYPE_INVALID, and a password that " +
+						"is lost is lost with the keys",
+					"make the database with certutil -N, change its password with `chancery hsm pin change`, and keep it twice",
+				},
 				{
 					"CKA_LOCAL is false for every key, so that a generated key looks like an imported one",
 					"for an authority: another token; for trials in Go: hsm.Config.AcceptNotLocal",
