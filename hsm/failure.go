@@ -65,6 +65,8 @@ func loginError(err error) error {
 		return fmt.Errorf("%w: %w", ErrInUse, err)
 	case is(err, pkcs11.CKR_PIN_EXPIRED):
 		return fmt.Errorf("the PIN has expired; set a new one with the vendor's tool: %w", err)
+	case is(err, pkcs11.CKR_USER_TYPE_INVALID):
+		return fmt.Errorf("%w: it knows no such user; what its security officer would do is for the vendor's own tools: %w", ErrNotSupported, err)
 	}
 	return classified(err)
 }

@@ -148,7 +148,7 @@ func blank(tokens []present, slot *uint) (present, error) {
 	if slot != nil {
 		return present{}, fmt.Errorf("slot %d: %w", *slot, ErrNoToken)
 	}
-	return present{}, fmt.Errorf("%w that is not initialised yet", ErrNoToken)
+	return present{}, fmt.Errorf("%w: the module shows none that is not initialised yet; one that is would lose its keys", ErrNoToken)
 }
 
 // added finds the token that was not there before. Its label alone would do, unless another process takes the same one at the same time; its
