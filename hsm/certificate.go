@@ -93,7 +93,7 @@ func (s session) pairing(public crypto.PublicKey, ref KeyRef) (KeyRef, bool, err
 		return owner, true, nil
 	}
 	if len(ref.ID) == 0 || ref.Label == "" {
-		return KeyRef{}, false, errors.New("the token does not hold the certificate's key: name a label and an id for it")
+		return KeyRef{}, false, errors.New("the token does not hold the certificate's key: name a label and an id for it (--label, --id)")
 	}
 	taken, err := s.findClass(pkcs11.CKO_PRIVATE_KEY, KeyRef{ID: ref.ID})
 	if err != nil {
@@ -148,7 +148,10 @@ func (s session) certificates(ref KeyRef) (all []Certificate, err error) {
 	return all, nil
 }
 
-// DeleteCertificate removes one certificate from the token. Its key stays.
+// ErrCertificateNotFound means that the token holds no certificate of that name.
+var ErrCertificateNotFound = errors.New("no such certificate")
+
+// DeleteCertificate removes one certificate from the token. Its key stays. ErrCertificateNotFound means that there is none.
 func (t *Token) DeleteCertificate(ctx context.Context, ref KeyRef) error {
 	o := &Operation{Op: OpDestroy, Key: ref}
 	err := t.inSession(ctx, o, func(s session) error {

@@ -38,7 +38,10 @@ const ckrActionProhibited = 0x1b
 
 // prohibited says why the token does not do what its objects forbid.
 func prohibited(err error, why string) error {
-	if is(err, ckrActionProhibited, pkcs11.CKR_ATTRIBUTE_READ_ONLY, pkcs11.CKR_OBJECT_HANDLE_INVALID) {
+	if is(err, ckrActionProhibited) {
+		return fmt.Errorf("%s: %w CKR_ACTION_PROHIBITED", why, err)
+	}
+	if is(err, pkcs11.CKR_ATTRIBUTE_READ_ONLY, pkcs11.CKR_OBJECT_HANDLE_INVALID) {
 		return fmt.Errorf("%s: %w", why, err)
 	}
 	return err

@@ -1,10 +1,8 @@
 package hsm
 
 import (
-	"cmp"
 	"context"
 	"fmt"
-	"strings"
 
 	"github.com/miekg/pkcs11"
 )
@@ -170,7 +168,7 @@ func (m *module) tokenData(slot uint, withMechanisms bool) (TokenData, error) {
 		Label: unpadded(t.Label), Serial: unpadded(t.SerialNumber), Manufacturer: unpadded(t.ManufacturerID), Model: unpadded(t.Model),
 		HardwareVersion: version(t.HardwareVersion), FirmwareVersion: version(t.FirmwareVersion),
 		Flags: flagNames(t.Flags, tokenFlags), MinPIN: t.MinPinLen, MaxPIN: t.MaxPinLen,
-		Sessions: count(t.SessionCount) + " of " + cmp.Or(strings.TrimPrefix(count(t.MaxSessionCount), "0"), "any number"),
+		Sessions: count(t.SessionCount) + " open, " + most(t.MaxSessionCount) + " permitted",
 	}
 	if withMechanisms {
 		data.Mechanisms, err = m.mechanisms(slot)
@@ -180,9 +178,17 @@ func (m *module) tokenData(slot uint, withMechanisms bool) (TokenData, error) {
 
 func count(n uint) string {
 	if n == pkcs11.CK_UNAVAILABLE_INFORMATION {
-		return "unknown"
+		return "an unknown number"
 	}
 	return fmt.Sprint(n)
+}
+
+// most reads a limit, where 0 means that there is none (CK_EFFECTIVELY_INFINITE).
+func most(n uint) string {
+	if n == pkcs11.CK_EFFECTIVELY_INFINITE {
+		return "any number"
+	}
+	return count(n)
 }
 
 func (m *module) mechanisms(slot uint) ([]Mechanism, error) {

@@ -83,7 +83,7 @@ func (t *Token) hmac(ctx context.Context, op Op, ref KeyRef, hash crypto.Hash, w
 		return errMechanism(work(s, k, o, mechanism), "choose another hash, or a key of the type CKK_GENERIC_SECRET at least as long as the hash")
 	})
 	if err != nil {
-		return fmt.Errorf("HMAC with the key with %s in token %q: %w", ref, t.info.Label, err)
+		return fmt.Errorf("making the HMAC with the key with %s in token %q: %w", ref, t.info.Label, err)
 	}
 	return nil
 }

@@ -272,7 +272,7 @@ func (s session) oneOf(class uint, ref KeyRef) (pkcs11.ObjectHandle, error) {
 	}
 	switch len(found) {
 	case 0:
-		return 0, fmt.Errorf("%w: there is no %s with %s", ErrKeyNotFound, classNames[class], ref)
+		return 0, s.absent(ref, class)
 	case 1:
 		return found[0], nil
 	}
@@ -285,6 +285,34 @@ func (s session) oneOf(class uint, ref KeyRef) (pkcs11.ObjectHandle, error) {
 		several = append(several, other.String())
 	}
 	return 0, fmt.Errorf("%w, name one by label and CKA_ID: %s", ErrAmbiguous, strings.Join(several, "; "))
+}
+
+// absent says that no object of these classes is named by ref, and what is instead.
+func (s session) absent(ref KeyRef, classes ...uint) error {
+	var wanted, instead []string
+	for _, class := range classes {
+		wanted = append(wanted, classNames[class])
+	}
+	for _, class := range []uint{pkcs11.CKO_PRIVATE_KEY, pkcs11.CKO_PUBLIC_KEY, pkcs11.CKO_SECRET_KEY, pkcs11.CKO_CERTIFICATE} {
+		if slices.Contains(classes, class) {
+			continue
+		}
+		found, err := s.findClass(class, ref)
+		if err != nil {
+			return err
+		}
+		if len(found) > 0 {
+			instead = append(instead, classNames[class])
+		}
+	}
+	missing := fmt.Sprintf("there is no %s with %s", strings.Join(wanted, " or "), ref)
+	if len(instead) > 0 {
+		missing += ", but a " + strings.Join(instead, " and a ")
+	}
+	if slices.Equal(classes, []uint{pkcs11.CKO_CERTIFICATE}) {
+		return fmt.Errorf("%w: %s; `chancery hsm certificate list` shows them", ErrCertificateNotFound, missing)
+	}
+	return fmt.Errorf("%w: %s; `chancery hsm key list` shows the keys", ErrKeyNotFound, missing)
 }
 
 // publicKey reads a public key object.

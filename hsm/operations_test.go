@@ -138,12 +138,21 @@ func TestSignRefuses(t *testing.T) {
 	ed, _ := generated(t, token, hsm.KeySpec{Algorithm: hsm.Ed25519, Label: "ed"})
 	closed, _ := generated(t, token, hsm.KeySpec{Algorithm: hsm.RSA2048, Label: "enc", Usages: []hsm.Usage{hsm.UseEncrypt}})
 	narrow, _ := generated(t, token, hsm.KeySpec{Algorithm: hsm.RSA2048, Label: "pss only", Mechanisms: []string{"CKM_RSA_PKCS_PSS"}})
+	generated(t, token, hsm.KeySpec{Algorithm: hsm.AES256, Label: "secret"})
+	generated(t, token, hsm.KeySpec{Algorithm: hsm.HMACSHA256, Label: "mac"})
 	digest := make([]byte, 32)
+	mac := func(key string, hash crypto.Hash) error {
+		return second(token.MAC(t.Context(), hsm.KeyRef{Label: key}, hash, strings.NewReader("m")))
+	}
 	for name, c := range map[string]struct {
 		err  error
 		says string
 	}{
-		"PSS with an EC key":    {second(token.SignDigest(t.Context(), ec, hsm.SignOptions{Scheme: hsm.RSAPSS}, digest)), "does not sign with"},
+		"PSS with an EC key":    {second(token.SignDigest(t.Context(), ec, hsm.SignOptions{Scheme: hsm.RSAPSS}, digest)), `does not sign with "rsa-pss", but with ecdsa`},
+		"ECDSA with an RSA key": {second(token.SignDigest(t.Context(), narrow, hsm.SignOptions{Scheme: hsm.ECDSA}, digest)), "but with rsa-pss or rsa-pkcs1"},
+		"a secret key":          {second(token.SignDigest(t.Context(), hsm.KeyRef{Label: "secret"}, hsm.SignOptions{}, digest)), "no CKO_PRIVATE_KEY with label \"secret\", but a CKO_SECRET_KEY;"},
+		"a MAC with a pair":     {mac("ec", crypto.SHA256), "no CKO_SECRET_KEY with label \"ec\", but a CKO_PRIVATE_KEY and a CKO_PUBLIC_KEY; `chancery hsm key list`"},
+		"a MAC, short key":      {mac("mac", crypto.SHA512), "too short or too long for this: choose another hash"},
 		"SHA-1":                 {second(token.SignDigest(t.Context(), ec, hsm.SignOptions{Hash: crypto.SHA1}, digest[:20])), "not signed with"},
 		"a short digest":        {second(token.SignDigest(t.Context(), ec, hsm.SignOptions{}, digest[1:])), "31 octets"},
 		"a digest with Ed25519": {second(token.SignDigest(t.Context(), ed, hsm.SignOptions{}, digest)), "give the message"},

@@ -106,11 +106,9 @@ func (t *Token) withKey(ctx context.Context, o *Operation, classes []uint, ref K
 // oneAmong returns the one key of the given classes that ref names.
 func (s session) oneAmong(classes []uint, ref KeyRef) (key, error) {
 	var found []key
-	var failure error
 	for _, class := range classes {
 		object, err := s.oneOf(class, ref)
 		if errors.Is(err, ErrKeyNotFound) {
-			failure = err
 			continue
 		}
 		if err != nil {
@@ -124,7 +122,7 @@ func (s session) oneAmong(classes []uint, ref KeyRef) (key, error) {
 	}
 	switch len(found) {
 	case 0:
-		return key{}, failure
+		return key{}, s.absent(ref, classes...)
 	case 1:
 		return found[0], nil
 	}
@@ -138,6 +136,9 @@ func errMechanism(err error, remedy string) error {
 	}
 	if is(err, pkcs11.CKR_KEY_FUNCTION_NOT_PERMITTED, pkcs11.CKR_KEY_TYPE_INCONSISTENT) {
 		return fmt.Errorf("the key is not for this (`chancery hsm key show` tells its CKA_ attributes): %w", err)
+	}
+	if is(err, pkcs11.CKR_KEY_SIZE_RANGE) {
+		return fmt.Errorf("the key is too short or too long for this: %s: %w", remedy, err)
 	}
 	return err
 }

@@ -98,6 +98,9 @@ func (p present) unique(tokens []present) bool {
 	return p.SerialNumber != "" && same == 1
 }
 
+// retryExplicitly is what a person does about ErrPINAtRisk.
+const retryExplicitly = "see that the PIN is right, then allow one retry (--retry-after-failed-pin, or retry_after_failed_pin: true in the configuration)"
+
 // loginAllowed reads what the token says of its PIN before one is tried (PKCS#11 2.40, CK_TOKEN_INFO flags).
 func loginAllowed(t present, retry bool) error {
 	switch {
@@ -108,9 +111,9 @@ func loginAllowed(t present, retry bool) error {
 	case retry:
 		return nil
 	case t.has(pkcs11.CKF_USER_PIN_FINAL_TRY):
-		return fmt.Errorf("%w: one try is left; see that the PIN is right, then allow a retry explicitly", ErrPINAtRisk)
+		return fmt.Errorf("%w: one try is left; %s", ErrPINAtRisk, retryExplicitly)
 	case t.has(pkcs11.CKF_USER_PIN_COUNT_LOW):
-		return fmt.Errorf("%w: see that the PIN is right, then allow a retry explicitly", ErrPINAtRisk)
+		return fmt.Errorf("%w: %s", ErrPINAtRisk, retryExplicitly)
 	}
 	return nil
 }

@@ -75,7 +75,7 @@ type SetPINConfig struct {
 
 // ChangePIN sets a new PIN with the old one (C_SetPIN). The token must not be open in this process. A wrong old PIN is tried once.
 func ChangePIN(ctx context.Context, c SetPINConfig) error {
-	return setPIN(ctx, c, "changing the PIN", func(m *module, t present, old, fresh []byte) error {
+	return setPIN(ctx, c, "changing the PIN", "the new PIN is the present one", func(m *module, t present, old, fresh []byte) error {
 		user, allowed := uint(pkcs11.CKU_USER), loginAllowed(t, c.RetryAfterFailedPIN)
 		if c.Officer {
 			user, allowed = pkcs11.CKU_SO, officerAllowed(t, c.RetryAfterFailedPIN)
@@ -91,7 +91,8 @@ func ChangePIN(ctx context.Context, c SetPINConfig) error {
 
 // UnlockPIN sets a new user PIN by the security officer's, which is Old (C_InitPIN): for a PIN that is locked or lost. Keys stay.
 func UnlockPIN(ctx context.Context, c SetPINConfig) error {
-	return setPIN(ctx, c, "setting a new user PIN", func(m *module, t present, officer, fresh []byte) error {
+	same := "the new user PIN is the security officer's; who has one must not have the other"
+	return setPIN(ctx, c, "setting a new user PIN", same, func(m *module, t present, officer, fresh []byte) error {
 		if err := officerAllowed(t, c.RetryAfterFailedPIN); err != nil {
 			return err
 		}
@@ -101,7 +102,7 @@ func UnlockPIN(ctx context.Context, c SetPINConfig) error {
 	})
 }
 
-func setPIN(ctx context.Context, c SetPINConfig, what string, set func(m *module, t present, old, fresh []byte) error) error {
+func setPIN(ctx context.Context, c SetPINConfig, what, same string, set func(m *module, t present, old, fresh []byte) error) error {
 	o := &Operation{Op: OpPIN, Actor: actorOf(ctx, c.Actor), Token: c.Token.Serial, TokenLabel: c.Token.Label, Mechanism: "C_SetPIN"}
 	err := watch(ctx, c.Observer, o, nil, func() error {
 		m, err := modules.load(c.Module)
@@ -119,7 +120,7 @@ func setPIN(ctx context.Context, c SetPINConfig, what string, set func(m *module
 		}
 		defer clear(fresh)
 		if bytes.Equal(old, fresh) {
-			return errors.New("the new PIN is the present one; nothing was changed")
+			return errors.New(same + "; nothing was changed")
 		}
 		m.mu.Lock()
 		defer m.mu.Unlock()
@@ -175,7 +176,7 @@ func officerAllowed(t present, retry bool) error {
 	case retry:
 		return nil
 	case t.has(pkcs11.CKF_SO_PIN_FINAL_TRY), t.has(pkcs11.CKF_SO_PIN_COUNT_LOW):
-		return fmt.Errorf("%w: it is the security officer's; see that the PIN is right, then allow a retry explicitly", ErrPINAtRisk)
+		return fmt.Errorf("%w: it is the security officer's; %s", ErrPINAtRisk, retryExplicitly)
 	}
 	return nil
 }

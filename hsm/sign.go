@@ -96,7 +96,11 @@ func (o SignOptions) complete(k key) (SignOptions, error) {
 	case o.Scheme == "":
 		o.Scheme = scheme
 	case o.Scheme != scheme && (k.keyType != "CKK_RSA" || o.Scheme != RSAPKCS1):
-		return o, fmt.Errorf("a key of the algorithm %s does not sign with %q", k.algorithm, o.Scheme)
+		does := string(scheme)
+		if k.keyType == "CKK_RSA" {
+			does += " or " + string(RSAPKCS1)
+		}
+		return o, fmt.Errorf("a key of the algorithm %s does not sign with %q, but with %s", k.algorithm, o.Scheme, does)
 	}
 	if o.Scheme == EdDSA {
 		if o.Hash != 0 {

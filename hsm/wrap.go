@@ -241,7 +241,7 @@ func (t *Token) unwrap(ctx context.Context, spec UnwrapSpec, wrapped []byte) (Ke
 	case spec.Key.Label == "":
 		return KeyRef{}, errors.New("a label is needed")
 	case spec.Public == nil && !algorithm.secret() && algorithm.bits == 0:
-		return KeyRef{}, errors.New("the public key is needed: the token cannot make it of a private key of this algorithm")
+		return KeyRef{}, errors.New("the public key is needed (--public-key): the token cannot make it of a private key of this algorithm")
 	}
 	if spec.Public != nil {
 		if k, err := keyOf(spec.Public); err != nil || k.algorithm != spec.Key.Algorithm {

@@ -40,6 +40,7 @@ type tokenFlags struct {
 	module, label, serial, pinFile string
 	configPath, name               string
 	usage, journal                 string
+	retry                          bool
 }
 
 func (f *tokenFlags) add(cmd *cobra.Command) {
@@ -49,6 +50,7 @@ func (f *tokenFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.pinFile, "pin-file", "", "file that holds the user PIN (default: ask)")
 	cmd.Flags().StringVarP(&f.configPath, "config", "c", "", "configuration that names the token, instead of the flags above")
 	cmd.Flags().StringVar(&f.name, "token", "", "name of the token in the configuration, where it has several")
+	cmd.Flags().BoolVar(&f.retry, "retry-after-failed-pin", false, "log in although the token says that the last log-in failed")
 }
 
 // addRecording adds the flags of commands that work in a token.
@@ -70,11 +72,12 @@ func (f *tokenFlags) resolve(a *app) (HSMConfig, *Config, error) {
 			return HSMConfig{}, nil, err
 		}
 		token, err := cfg.token(f.name)
+		token.RetryAfterFailedPIN = token.RetryAfterFailedPIN || f.retry
 		return token.HSMConfig, &cfg, err
 	}
 	c := HSMConfig{
 		Module: f.module, Token: TokenConfig{Label: f.label, Serial: f.serial},
-		PIN: PINConfig{File: f.pinFile, Prompt: f.pinFile == ""},
+		PIN: PINConfig{File: f.pinFile, Prompt: f.pinFile == ""}, RetryAfterFailedPIN: f.retry,
 	}
 	if f.name != "" {
 		return c, nil, misuse{errors.New("--token names a token of a configuration: give --config, or --token-label")}

@@ -117,6 +117,20 @@ func (a *app) hsmCertificateListCommand() *cobra.Command {
 	return cmd
 }
 
+// certificate is the one that ref names.
+func (w *worksite) certificate(ctx context.Context, ref hsm.KeyRef) (hsm.Certificate, error) {
+	found, err := w.Certificates(ctx, ref)
+	switch {
+	case err != nil:
+		return hsm.Certificate{}, err
+	case len(found) == 0:
+		return hsm.Certificate{}, fmt.Errorf("there is no certificate with %s; `chancery hsm certificate list` shows them", ref)
+	case len(found) > 1:
+		return hsm.Certificate{}, fmt.Errorf("%w: %d certificates have %s; name one by --key and --key-id", hsm.ErrAmbiguous, len(found), ref)
+	}
+	return found[0], nil
+}
+
 func (a *app) hsmCertificateFetchCommand() *cobra.Command {
 	var f tokenFlags
 	var key keyFlags
@@ -127,17 +141,11 @@ func (a *app) hsmCertificateFetchCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.onKey(cmd.Context(), &f, &key, func(ctx context.Context, w *worksite, ref hsm.KeyRef) error {
-				found, err := w.Certificates(ctx, ref)
+				found, err := w.certificate(ctx, ref)
 				if err != nil {
 					return err
 				}
-				switch {
-				case len(found) == 0:
-					return fmt.Errorf("there is no certificate with %s; `chancery hsm certificate list` shows them", ref)
-				case len(found) > 1:
-					return fmt.Errorf("%w: %d certificates have %s; name one by --key and --key-id", hsm.ErrAmbiguous, len(found), ref)
-				}
-				text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: found[0].Certificate.Raw})
+				text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: found.Certificate.Raw})
 				if err := a.deliver(out, text, 0o644); err != nil {
 					return err
 				}
@@ -161,7 +169,12 @@ func (a *app) hsmCertificateDeleteCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.onKey(cmd.Context(), &f, &key, func(ctx context.Context, w *worksite, ref hsm.KeyRef) error {
-				if err := a.confirm(yes, fmt.Sprintf("Remove the certificate with %s from token %q?", ref, w.Info().Label)); err != nil {
+				found, err := w.certificate(ctx, ref)
+				if err != nil {
+					return err
+				}
+				question := fmt.Sprintf("Remove the certificate %q of %s from token %q?", found.Label, found.Certificate.Subject, w.Info().Label)
+				if err := a.confirm(yes, question); err != nil {
 					return err
 				}
 				if err := w.DeleteCertificate(ctx, ref); err != nil {

@@ -223,6 +223,11 @@ Only a key that was generated with --extractable can be wrapped.`,
 					return err
 				}
 				spec.Key = exact
+				if !yes { // nobody is asked in vain; with --yes the token answers
+					if err := w.leavable(ctx, exact); err != nil {
+						return err
+					}
+				}
 				if err := a.confirm(yes, fmt.Sprintf("The key %q, id %x, will leave token %q, wrapped. Go on?", exact.Label, exact.ID, w.Info().Label)); err != nil {
 					return err
 				}
@@ -263,6 +268,21 @@ Only a key that was generated with --extractable can be wrapped.`,
 	return cmd
 }
 
+// leavable refuses a key that was made to stay.
+func (w *worksite) leavable(ctx context.Context, key hsm.KeyRef) error {
+	objects, err := w.Objects(ctx, key)
+	if err != nil {
+		return err
+	}
+	for _, o := range objects {
+		if o.Get("CKA_EXTRACTABLE") == "false" {
+			return fmt.Errorf("the key %q was made to stay in token %q (CKA_EXTRACTABLE is false) and cannot be wrapped; "+
+				"only a key generated with --extractable can", key.Label, w.Info().Label)
+		}
+	}
+	return nil
+}
+
 func (a *app) hsmUnwrapCommand() *cobra.Command {
 	var f tokenFlags
 	var spec specFlags
@@ -279,6 +299,9 @@ The key is proven to be what is said; when anything is wrong, nothing stays in t
 CKA_LOCAL and CKA_NEVER_EXTRACTABLE are false, and no authority will take it.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := spec.check(); err != nil {
+				return err
+			}
 			ref, err := under.ref()
 			if err != nil {
 				return err

@@ -147,7 +147,9 @@ func TestHSMKeysAndSignatures(t *testing.T) {
 		}
 	}
 	c.refused(1, "taken", "key", "generate", "--algorithm", "ecdsa-p256", "--label", "ecdsa-p256")
-	c.refused(1, "algorithm is unknown", "key", "generate", "--algorithm", "rsa-512", "--label", "small")
+	c.refused(2, `the algorithm "rsa-512" is unknown; take one of`, "key", "generate", "--algorithm", "rsa-512", "--label", "small")
+	c.refused(2, "take sign, encrypt or wrap", "key", "generate", "--algorithm", "rsa-2048", "--label", "small", "--for", "everything")
+	c.refused(2, "take rsa-pss, rsa-pkcs1, ecdsa or eddsa", "sign", "--key", "rsa-2048", "--scheme", "pss", "--in", message)
 	c.refused(1, "not for", "key", "generate", "--algorithm", "ecdsa-p256", "--label", "x", "--for", "encrypt")
 	c.refused(2, "which key?", "sign", "--in", message)
 	c.refused(2, "what is signed?", "sign", "--key", "rsa-2048")
@@ -156,6 +158,7 @@ func TestHSMKeysAndSignatures(t *testing.T) {
 	c.refused(1, "could not be checked", "key", "destroy", "--key", "ecdsa-p256")
 	c.do("key", "destroy", "--key", "ecdsa-p256", "--yes")
 	c.refused(1, "no such key", "key", "destroy", "--key", "ecdsa-p256", "--yes")
+	c.refused(1, "`chancery hsm key list` shows the keys", "key", "show", "--key", "ecdsa-p256")
 	c.refused(1, "CKA_MODIFIABLE", "key", "label", "--key", "ed25519", "--label", "other", "--yes")
 	c.do("key", "generate", "--algorithm", "aes-256", "--label", "before", "--modifiable")
 	c.do("key", "label", "--key", "before", "--label", "after", "--yes")
@@ -235,6 +238,8 @@ func TestHSMWrapForAnotherToken(t *testing.T) {
 	here.refused(1, "not confirmed", "key", "generate", "--algorithm", "ecdsa-p256", "--label", "travels", "--extractable")
 	here.do("key", "generate", "--algorithm", "ecdsa-p256", "--label", "travels", "--extractable", "--yes")
 	here.do("key", "generate", "--algorithm", "ecdsa-p256", "--label", "stays")
+	// Nobody is asked whether a key shall leave that cannot.
+	here.refused(1, "made to stay", "wrap", "--key", "stays", "--recipient", here.path("transport.pem"), "--oaep-hash", "sha1", "--out", here.path("w"))
 	here.refused(1, "made to stay", "wrap", "--key", "stays", "--recipient", here.path("transport.pem"), "--oaep-hash", "sha1", "--out", here.path("w"), "--yes")
 	here.refused(1, "not confirmed", "wrap", "--key", "travels", "--recipient", here.path("transport.pem"), "--oaep-hash", "sha1", "--out", here.path("w"))
 	here.refused(2, "under which key?", "wrap", "--key", "travels", "--out", here.path("w"))
@@ -279,6 +284,7 @@ func TestHSMCertificatesAndAttestation(t *testing.T) {
 	c.refused(1, "not confirmed", "certificate", "delete", "--key", "tls")
 	c.do("certificate", "delete", "--key", "tls", "--yes")
 	c.refused(1, "no certificate with", "certificate", "fetch", "--key", "tls")
+	c.refused(1, "no certificate with", "certificate", "delete", "--key", "tls")
 
 	c.do("attest", "--key", "tls", "--out", c.path("evidence.json"))
 	out, stderr, code := typed(t, "", "hsm", "attest", "--verify", c.path("evidence.json"), "--trusted", c.path("public.pem"))
@@ -315,6 +321,9 @@ func TestHSMTokensAndPINs(t *testing.T) {
 	if !found {
 		t.Errorf("the token is not listed: %+v", listed)
 	}
+	if out, _, code := typed(t, "", "hsm", "list", "--module", c.token.Module); code != 0 || !strings.Contains(out, "not initialised yet; `chancery hsm init`") {
+		t.Errorf("a free slot: %d %s", code, out)
+	}
 	so, user := c.place("so", []byte("officer of this test\n")), c.place("user", []byte("user of this test\n"))
 	weak := c.place("weak", []byte("12345678\n"))
 	label := "cli-" + filepath.Base(c.dir)
@@ -343,7 +352,12 @@ func TestHSMTokensAndPINs(t *testing.T) {
 		{0, "", []string{"pin", "change", "--pin-file", user, "--new-pin-file", next}},
 		{0, "", []string{"key", "list", "--pin-file", next}},
 		{1, "the PIN is wrong", []string{"pin", "change", "--pin-file", user, "--new-pin-file", third}},
+		{1, "--retry-after-failed-pin", []string{"key", "list", "--pin-file", next}},
+		{0, "", []string{"key", "list", "--pin-file", next, "--retry-after-failed-pin"}},
+		{0, "", []string{"key", "list", "--pin-file", next}},
+		{1, "the PIN is wrong", []string{"key", "list", "--pin-file", user}},
 		{1, "an earlier log-in failed", []string{"key", "list", "--pin-file", user}},
+		{1, "who has one must not have the other", []string{"pin", "unlock", "--so-pin-file", so, "--new-pin-file", so}},
 		{0, "", []string{"pin", "unlock", "--so-pin-file", so, "--new-pin-file", third}},
 		{0, "", []string{"key", "list", "--pin-file", third}},
 		{1, "tried first", []string{"pin", "change", "--pin-file", third, "--new-pin-file", c.place("word", []byte("password1\n"))}},

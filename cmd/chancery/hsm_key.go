@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"io"
 	"math/big"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -51,6 +52,20 @@ func (f *specFlags) add(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&f.indestructible, "indestructible", false, "CKA_DESTROYABLE is false: nobody can destroy it")
 	_ = cmd.MarkFlagRequired("algorithm")
 	_ = cmd.MarkFlagRequired("label")
+}
+
+// check refuses what no token could make, before one is opened.
+func (f *specFlags) check() error {
+	if !slices.Contains(hsm.Algorithms(), hsm.Algorithm(f.algorithm)) {
+		return misuse{fmt.Errorf("the algorithm %q is unknown; take one of %v", f.algorithm, hsm.Algorithms())}
+	}
+	for _, u := range fields(f.usages) {
+		if !slices.Contains([]hsm.Usage{hsm.UseSign, hsm.UseEncrypt, hsm.UseWrap}, hsm.Usage(u)) {
+			return misuse{fmt.Errorf("--for %q: take sign, encrypt or wrap", u)}
+		}
+	}
+	_, err := parseID(f.id)
+	return err
 }
 
 // spec reads the flags, and what the usage policy says of the key.
@@ -111,6 +126,9 @@ A usage policy (--usage, or the configuration's) that names the label decides wh
 read back and compared; a key that is not what was asked for is destroyed again.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := spec.check(); err != nil {
+				return err
+			}
 			return a.inToken(cmd.Context(), &f, func(ctx context.Context, w *worksite) error {
 				s, err := spec.spec(w, extractable)
 				if err != nil {
@@ -165,7 +183,7 @@ func (a *app) showKey(ctx context.Context, w *worksite, ref hsm.KeyRef, public c
 		return err
 	}
 	if len(objects) == 0 {
-		return fmt.Errorf("%w with %s", hsm.ErrKeyNotFound, ref)
+		return w.noKey(ref)
 	}
 	result := keyJSON{Label: objects[0].Label, ID: hex.EncodeToString(objects[0].ID)}
 	for _, o := range objects {
@@ -388,6 +406,10 @@ destroys the key.`,
 	return cmd
 }
 
+func (w *worksite) noKey(ref hsm.KeyRef) error {
+	return fmt.Errorf("%w with %s in token %q; `chancery hsm key list` shows the keys", hsm.ErrKeyNotFound, ref, w.Info().Label)
+}
+
 // exact finds the whole name of the one private or secret key that ref names.
 func (w *worksite) exact(ctx context.Context, ref hsm.KeyRef) (hsm.KeyRef, error) {
 	objects, err := w.Objects(ctx, ref)
@@ -403,7 +425,7 @@ func (w *worksite) exact(ctx context.Context, ref hsm.KeyRef) (hsm.KeyRef, error
 	}
 	switch len(found) {
 	case 0:
-		return hsm.KeyRef{}, fmt.Errorf("%w with %s in token %q; `chancery hsm key list` shows the keys", hsm.ErrKeyNotFound, ref, w.Info().Label)
+		return hsm.KeyRef{}, w.noKey(ref)
 	case 1:
 		return found[0], nil
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -28,6 +29,9 @@ func (f *signFlags) options() (hsm.SignOptions, error) {
 	o := hsm.SignOptions{Scheme: hsm.Scheme(f.scheme)}
 	if (f.in == "") == (f.digest == "") {
 		return o, misuse{errors.New("what is signed? give --in FILE or --digest HEX")}
+	}
+	if f.scheme != "" && !slices.Contains([]hsm.Scheme{hsm.RSAPSS, hsm.RSAPKCS1, hsm.ECDSA, hsm.EdDSA}, o.Scheme) {
+		return o, misuse{fmt.Errorf("--scheme %q: take rsa-pss, rsa-pkcs1, ecdsa or eddsa", f.scheme)}
 	}
 	if f.hash != "" {
 		hash, err := hsm.ParseHash(f.hash)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -72,8 +73,13 @@ func writeModules(w io.Writer, all []hsm.Module) {
 				continue
 			}
 			t := s.Token
-			fmt.Fprintf(w, "    token    %q, serial %s\n    model    %s %s, hardware %s, firmware %s\n    flags    %s\n    PIN      %d to %d octets\n    sessions %s\n",
-				t.Label, t.Serial, t.Manufacturer, t.Model, t.HardwareVersion, t.FirmwareVersion, strings.Join(t.Flags, " "), t.MinPIN, t.MaxPIN, t.Sessions)
+			if slices.Contains(t.Flags, "CKF_TOKEN_INITIALIZED") {
+				fmt.Fprintf(w, "    token    %q, serial %s\n", t.Label, t.Serial)
+			} else {
+				fmt.Fprintln(w, "    token    not initialised yet; `chancery hsm init` does it")
+			}
+			fmt.Fprintf(w, "    model    %s %s, hardware %s, firmware %s\n    flags    %s\n    PIN      %d to %d octets\n    sessions %s\n",
+				t.Manufacturer, t.Model, t.HardwareVersion, t.FirmwareVersion, strings.Join(t.Flags, " "), t.MinPIN, t.MaxPIN, t.Sessions)
 			table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 			for _, m := range t.Mechanisms {
 				fmt.Fprintf(table, "      %s\t%d to %d\t%s\n", m.Name, m.MinSize, m.MaxSize, strings.Join(m.Flags, " "))
@@ -184,7 +190,7 @@ func (a *app) hsmPINCommand() *cobra.Command {
 func (a *app) hsmPINSetCommand(use string, unlock bool) *cobra.Command {
 	var f tokenFlags
 	var soPINFile, newPINFile string
-	var officer, weak, retry bool
+	var officer, weak bool
 	cmd := &cobra.Command{
 		Use:   use,
 		Short: "Change the user PIN, or the security officer's (C_SetPIN)",
@@ -205,7 +211,7 @@ A wrong present PIN is tried once. No other process needs to be stopped, but eac
 			defer func() { err = errors.Join(err, done()) }()
 			c := hsm.SetPINConfig{
 				Module: where.Module, Token: where.Token.selector(), Officer: officer, Actor: operator(), Observer: observer,
-				RetryAfterFailedPIN: retry || where.RetryAfterFailedPIN,
+				RetryAfterFailedPIN: where.RetryAfterFailedPIN,
 			}
 			set := hsm.ChangePIN
 			switch {
@@ -229,7 +235,6 @@ A wrong present PIN is tried once. No other process needs to be stopped, but eac
 	cmd.Flags().StringVar(&soPINFile, "so-pin-file", "", "file that holds the security officer's PIN (default: ask)")
 	cmd.Flags().StringVar(&newPINFile, "new-pin-file", "", "file that holds the new PIN (default: ask)")
 	cmd.Flags().BoolVar(&weak, "allow-weak-pins", false, "take a PIN that is easily guessed, for a token that protects nothing")
-	cmd.Flags().BoolVar(&retry, "retry-after-failed-pin", false, "log in although the token says that the last log-in failed")
 	if unlock {
 		cmd.Short = "Set a new user PIN by the security officer's (C_InitPIN)"
 		cmd.Long = "Set a new user PIN by the security officer's (C_InitPIN), where it is locked or lost. Keys stay."

@@ -56,10 +56,7 @@ func (a *app) tokenConfig(c HSMConfig, actor string, observer hsm.Observer) (hsm
 // opened opens a token within the time that the configuration allows.
 func opened[T any](ctx context.Context, c HSMConfig, open func(context.Context) (T, error)) (token T, err error) {
 	if c.PIN.Prompt { // a person may think as long as they like
-		if token, err = open(ctx); err != nil {
-			return token, fmt.Errorf("opening the token: %w", err)
-		}
-		return token, nil
+		return open(ctx)
 	}
 	type result struct {
 		token T
@@ -75,10 +72,7 @@ func opened[T any](ctx context.Context, c HSMConfig, open func(context.Context) 
 	defer timer.Stop()
 	select {
 	case r := <-done:
-		if r.err != nil {
-			return token, fmt.Errorf("opening the token: %w", r.err)
-		}
-		return r.token, nil
+		return r.token, r.err
 	case <-timer.C:
 		// A call into the module cannot be cancelled; what becomes of it is the process's end.
 		return token, fmt.Errorf("opening the token: the module %s has not answered for %s; see that the HSM is reachable, or raise timeouts.open", c.Module, limit)

@@ -82,6 +82,7 @@ type Report struct {
 	Hardware  bool          `json:"hardware"`
 	Profile   string        `json:"profile"`  // by which Chancery makes keys
 	Measured  string        `json:"measured"` // on what the profile was measured; empty: not at all
+	Lacks     []string      `json:"lacks"`    // capabilities that the profile declares to be missing (hsm.Capability)
 	Verdict   Verdict       `json:"verdict"`
 	Checks    []Check       `json:"checks"`
 	Speed     []Speed       `json:"speed"`
@@ -100,8 +101,11 @@ func Run(ctx context.Context, c Config) (*Report, error) {
 	profile := info.Profile()
 	p := &run{Config: c, prefix: newPrefix(), report: &Report{
 		Version: Version, Time: began.UTC(), Hardware: info.Hardware, Profile: profile.Name, Measured: profile.Measured,
-		Checks: []Check{}, Speed: []Speed{}, Quirks: append([]hsm.Quirk{}, profile.Quirks...), Left: []string{},
+		Lacks: []string{}, Checks: []Check{}, Speed: []Speed{}, Quirks: append([]hsm.Quirk{}, profile.Quirks...), Left: []string{},
 	}}
+	for _, lacked := range profile.Lacks {
+		p.report.Lacks = append(p.report.Lacks, string(lacked))
+	}
 	if err := p.describe(ctx); err != nil {
 		return nil, fmt.Errorf("probing token %q: %w", info.Label, err)
 	}

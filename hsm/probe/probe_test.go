@@ -139,6 +139,9 @@ func TestProbe(t *testing.T) {
 	if report.Verdict.Runs != profile.Has(hsm.TellsLocal) || len(report.Verdict.Because) == 0 {
 		t.Errorf("the verdict is %+v", report.Verdict)
 	}
+	if len(report.Lacks) == 0 || len(report.Lacks) != len(profile.Lacks) {
+		t.Errorf("the report says that %v are missing, the profile %v", report.Lacks, profile.Lacks)
+	}
 	if len(report.Speed) == 0 || report.Speed[0].PerSecond <= 0 {
 		t.Errorf("the speed is %v", report.Speed)
 	}
@@ -167,7 +170,12 @@ func readable(t *testing.T, report *probe.Report) {
 			}
 		}
 	}
-	for _, says := range []string{"Chancery can", report.Profile, report.Verdict.Because[0]} {
+	for _, lacked := range report.Lacks {
+		if !strings.Contains(table.String(), "| "+lacked+" | missing | missing |") {
+			t.Errorf("the comparison does not say that %s is missing", lacked)
+		}
+	}
+	for _, says := range append([]string{"Chancery can", report.Profile, report.Verdict.Because[0]}, report.Lacks...) {
 		if !strings.Contains(text.String(), says) || !strings.Contains(page.String(), says) {
 			t.Errorf("the report does not say %q", says)
 		}

@@ -37,6 +37,9 @@ func (r *Report) Text(w io.Writer) error {
 	for _, because := range r.Verdict.Because {
 		fmt.Fprintf(&tail, "  - %s\n", because)
 	}
+	if len(r.Lacks) > 0 {
+		fmt.Fprintf(&tail, "declared to be missing: %s\n", strings.Join(r.Lacks, ", "))
+	}
 	for _, q := range r.Quirks {
 		fmt.Fprintf(&tail, "known of such tokens: %s\n    what to do: %s\n", q.What, q.Remedy)
 	}
@@ -87,6 +90,9 @@ func (r *Report) Markdown(w io.Writer) error {
 		for _, s := range r.Speed {
 			fmt.Fprintf(&b, "| %s | %d | %.0f |\n", s.Mechanism, s.Sessions, s.PerSecond)
 		}
+	}
+	if len(r.Lacks) > 0 {
+		fmt.Fprintf(&b, "\nDeclared to be missing: %s.\n", strings.Join(r.Lacks, ", "))
 	}
 	if len(r.Quirks) > 0 {
 		b.WriteString("\n| known of such tokens | what to do |\n| --- | --- |\n")
@@ -142,6 +148,7 @@ func Compare(w io.Writer, reports []*Report) error {
 		}
 		row(name[1], func(r *Report) string { return r.cellOf(name) })
 	}
+	declared(header, row, reports)
 	if slices.ContainsFunc(reports, func(r *Report) bool { return len(r.Speed) > 0 }) {
 		header("signatures a second")
 		var at []Speed
@@ -171,6 +178,34 @@ func Compare(w io.Writer, reports []*Report) error {
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// declared writes what the vendor profiles say to be missing, of which the probe cannot try everything: it makes no token and sets no PIN.
+func declared(header func(string), row func(string, func(*Report) string), reports []*Report) {
+	var lacked []string
+	for _, r := range reports {
+		for _, c := range r.Lacks {
+			if !slices.Contains(lacked, c) {
+				lacked = append(lacked, c)
+			}
+		}
+	}
+	if len(lacked) == 0 {
+		return
+	}
+	header("as the vendor profile declares")
+	slices.Sort(lacked)
+	for _, c := range lacked {
+		row(c, func(r *Report) string {
+			switch {
+			case r.Measured == "":
+				return "-"
+			case slices.Contains(r.Lacks, c):
+				return "missing"
+			}
+			return "yes"
+		})
+	}
 }
 
 // cellOf is the outcome of a check in few words.
