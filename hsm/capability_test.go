@@ -318,6 +318,12 @@ func TestCapabilities(t *testing.T) {
 				t.Errorf("the profile %s lacks it, but it works", profile.Name)
 			case err != nil:
 				t.Logf("lacking, as declared: %v", err)
+				if slices.Contains(hsm.Algorithms(), hsm.Algorithm(name)) && !errors.Is(err, hsm.ErrNotSupported) {
+					t.Errorf("of that a caller cannot tell that another algorithm helps: %v", err)
+				}
+				if name == hsm.CanGCM && strings.Contains(err.Error(), "RSA-OAEP") {
+					t.Errorf("the remedy is that of another mode: %v", err)
+				}
 				if errors.Is(err, hsm.ErrUnavailable) && !strings.Contains(err.Error(), "CKR_") {
 					t.Errorf("that does not say why: %v", err)
 				}

@@ -65,7 +65,13 @@ func oaep(hash crypto.Hash, label []byte) *pkcs11.Mechanism {
 	return pkcs11.NewMechanism(pkcs11.CKM_RSA_PKCS_OAEP, pkcs11.NewOAEPParams(h.mechanism, h.mgf, pkcs11.CKZ_DATA_SPECIFIED, label))
 }
 
-const oaepRemedy = "RSA-OAEP with this hash or context is missing; take the hash sha1 and no context (as SoftHSM needs), or an AES key"
+// remedy says what to do where a token does not encrypt in this mode.
+func (m Mode) remedy() string {
+	if m == AESGCM {
+		return "AES-GCM is missing, or something on the way to the token does not pass it on; take an RSA key that is for encryption"
+	}
+	return "RSA-OAEP with this hash or context is missing; take the hash sha1 and no context (as SoftHSM needs), or an AES key"
+}
 
 // Encrypt encrypts at most 1 MiB with a secret key, or a few octets with the public half of an RSA key pair.
 //
@@ -97,10 +103,10 @@ func (t *Token) Encrypt(ctx context.Context, ref KeyRef, c Cipher, plaintext []b
 	}, func(s session, k key, mechanism []*pkcs11.Mechanism) error {
 		defer gcm.Free()
 		if err := s.ctx.EncryptInit(s.handle, mechanism, k.handle); err != nil {
-			return errMechanism(err, oaepRemedy)
+			return errMechanism(err, c.Mode.remedy())
 		}
 		if ciphertext, err = s.ctx.Encrypt(s.handle, plaintext); err != nil {
-			return errMechanism(err, oaepRemedy)
+			return errMechanism(err, c.Mode.remedy())
 		}
 		if c.Mode == AESGCM {
 			used := gcm.IV()
@@ -142,7 +148,7 @@ func (t *Token) Decrypt(ctx context.Context, ref KeyRef, c Cipher, ciphertext []
 	}, func(s session, k key, mechanism []*pkcs11.Mechanism) error {
 		defer gcm.Free()
 		if err := s.ctx.DecryptInit(s.handle, mechanism, k.handle); err != nil {
-			return errMechanism(err, oaepRemedy)
+			return errMechanism(err, c.Mode.remedy())
 		}
 		plaintext, err = s.ctx.Decrypt(s.handle, input)
 		// SoftHSM says GENERAL_ERROR of a wrong tag and of wrong padding; the standard has names for it.

@@ -65,7 +65,7 @@ func (t *Token) generate(ctx context.Context, spec KeySpec, made func(session, K
 		var err error
 		if public, err = made(s, spec, algorithm); err != nil {
 			// Both names were free before, so what has them now is what was just made.
-			return errors.Join(errMechanism(err, "choose another algorithm; `chancery hsm list --mechanisms` shows what the token has"), s.destroy(ref))
+			return errors.Join(notGenerated(err), s.destroy(ref))
 		}
 		return nil
 	})
@@ -74,6 +74,18 @@ func (t *Token) generate(ctx context.Context, spec KeySpec, made func(session, K
 	}
 	return ref, public, nil
 }
+
+// notGenerated says what to do where the token does not make such a key.
+func notGenerated(err error) error {
+	const remedy = "choose another algorithm; `chancery hsm list --mechanisms` shows what the token has"
+	if is(err, pkcs11.CKR_KEY_SIZE_RANGE, pkcs11.CKR_ATTRIBUTE_VALUE_INVALID, pkcs11.CKR_DOMAIN_PARAMS_INVALID, ckrCurveNotSupported) {
+		return fmt.Errorf("%w: it has not this size, this curve or one of the attributes; %s: %w", ErrNotSupported, remedy, err)
+	}
+	return errMechanism(err, remedy)
+}
+
+// ckrCurveNotSupported is PKCS#11 2.40's; the binding does not know it by name.
+const ckrCurveNotSupported = 0x140
 
 // generation is the mechanism that makes the key.
 func (k kind) generation() uint {
@@ -132,6 +144,10 @@ func (s session) make(spec KeySpec, k kind, p profile) (crypto.PublicKey, error)
 	switch {
 	case k.curve != nil:
 		_, err = s.token.inner.GenerateECDSAKeyPairWithAttributes(public, private, k.curve)
+		var code pkcs11.Error
+		if err != nil && !errors.As(err, &code) && !awayTexts[err.Error()] {
+			err = fmt.Errorf("%w: the public key that it tells of the new key cannot be read; choose another algorithm: %w", ErrNotSupported, err)
+		}
 	case k.bits > 0:
 		_, err = s.token.inner.GenerateRSAKeyPairWithAttributes(public, private, k.bits)
 	case k.secret():

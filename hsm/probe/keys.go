@@ -126,6 +126,9 @@ func (p *run) authority(ctx context.Context, k pair) (string, error) {
 			p.notLocal = len(kept.Wrong) == 1 && strings.HasPrefix(kept.Wrong[0], "CKA_LOCAL ")
 			return "", errors.New(strings.Join(kept.Wrong, ", "))
 		}
+		if cause := errors.Unwrap(err); cause != nil {
+			err = cause // without the key's label, which is another in every probe
+		}
 		return "", err
 	}
 	options := hsm.SignOptions{}
