@@ -33,13 +33,10 @@ func (t *Token) Destroy(ctx context.Context, ref KeyRef) error {
 	return nil
 }
 
-// ckrActionProhibited is PKCS#11 2.40's; the binding does not know it by name.
-const ckrActionProhibited = 0x1b
-
 // prohibited says why the token does not do what its objects forbid.
 func prohibited(err error, why string) error {
 	if is(err, ckrActionProhibited) {
-		return fmt.Errorf("%s: %w CKR_ACTION_PROHIBITED", why, err)
+		return fmt.Errorf("%s: %w%s", why, err, codeName(ckrActionProhibited))
 	}
 	if is(err, pkcs11.CKR_ATTRIBUTE_READ_ONLY, pkcs11.CKR_OBJECT_HANDLE_INVALID) {
 		return fmt.Errorf("%s: %w", why, err)

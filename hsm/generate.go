@@ -84,9 +84,6 @@ func notGenerated(err error) error {
 	return errMechanism(err, remedy)
 }
 
-// ckrCurveNotSupported is PKCS#11 2.40's; the binding does not know it by name.
-const ckrCurveNotSupported = 0x140
-
 // generation is the mechanism that makes the key.
 func (k kind) generation() uint {
 	switch {

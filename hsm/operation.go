@@ -88,11 +88,22 @@ func (o Operation) Result() string {
 
 // codeName is the name of a PKCS#11 answer, or its number where the vendor made it.
 func codeName(code pkcs11.Error) string {
+	if name, ok := newCodes[code]; ok {
+		return name
+	}
 	if _, name, ok := strings.Cut(code.Error(), ": CKR_"); ok {
 		return "CKR_" + name
 	}
 	return fmt.Sprintf("0x%X", uint(code))
 }
+
+// PKCS#11 2.40 has answers that the binding does not know by name.
+const (
+	ckrActionProhibited  pkcs11.Error = 0x1b
+	ckrCurveNotSupported pkcs11.Error = 0x140
+)
+
+var newCodes = map[pkcs11.Error]string{ckrActionProhibited: "CKR_ACTION_PROHIBITED", ckrCurveNotSupported: "CKR_CURVE_NOT_SUPPORTED"}
 
 // Observer is told of every operation on a token once it has ended, in the goroutine that carried it out and before its result is handed
 // out. When Observe fails, the result is withheld: nothing comes out of a token unrecorded. It must be quick and safe for concurrent use.

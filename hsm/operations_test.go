@@ -465,6 +465,16 @@ func TestWrap(t *testing.T) {
 	if left, err := two.Objects(t.Context(), hsm.KeyRef{Label: "loose"}); err != nil || len(left) != 0 {
 		t.Errorf("it left %v, %v", left, err)
 	}
+	// Nor did anything stay that has no name.
+	all, err := two.Objects(t.Context(), hsm.KeyRef{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range all {
+		if o.Label == "" {
+			t.Errorf("there is a %s, %s, without a name: %v", o.Class, o.Type, o.Attributes)
+		}
+	}
 }
 
 // storeKEK has pkcs11-tool store an AES key of a known value.

@@ -71,6 +71,7 @@ type profile struct {
 	mechanisms   bool        // whether CKA_ALLOWED_MECHANISMS is understood
 	unread       []uint      // attributes that are not asked for, since asking is an error that looks like a lost token
 	silent       []uint      // attributes that no template may name, since the token refuses them or decides by itself
+	unwrapped    []uint      // attributes that no template of an unwrapped key may name besides
 }
 
 // conservative is what vendors accept: some refuse CKA_MODIFIABLE, CKA_COPYABLE or CKA_SIGN_RECOVER (CKR_TEMPLATE_INCONSISTENT).
@@ -124,6 +125,9 @@ var softHSM = profile{
 		{pkcs11.CKA_MODIFIABLE, false},
 	},
 	mechanisms: true,
+	// It takes CKA_MODIFIABLE from whoever generates or creates a key, and from nobody else. What it refuses leaves an object without a name
+	// and without a key in the token.
+	unwrapped: []uint{pkcs11.CKA_MODIFIABLE},
 }
 
 // profiles, the most particular first. The last fits everything. Those that are not measured are of the vendors' documentation: their
@@ -156,7 +160,7 @@ var profiles = []profile{
 		},
 		manufacturer: softHSM.manufacturer, library: "PKCS#11 Kit",
 		private: softHSM.private, public: softHSM.public, mechanisms: softHSM.mechanisms,
-		unread: []uint{pkcs11.CKA_ALLOWED_MECHANISMS},
+		unread: []uint{pkcs11.CKA_ALLOWED_MECHANISMS}, unwrapped: softHSM.unwrapped,
 	},
 	softHSM,
 	{

@@ -293,13 +293,14 @@ func (s session) unwrap(spec UnwrapSpec, k kind, under key, wrapped []byte) erro
 	if err != nil {
 		return err
 	}
+	private = slices.DeleteFunc(private, func(c condition) bool { return slices.Contains(p.unwrapped, c.attribute) })
 	template, err := s.unwrapTemplate(spec.Key, k, private, p.mechanisms)
 	if err != nil {
 		return err
 	}
 	object, err := s.unwrapBy(spec, under, wrapped, template)
 	if is(err, pkcs11.CKR_ATTRIBUTE_READ_ONLY) {
-		// SoftHSM takes CKA_MODIFIABLE from whoever generates or creates a key, and from nobody else.
+		// A module that is not known to refuse CKA_MODIFIABLE here, and does.
 		private = slices.DeleteFunc(private, func(c condition) bool { return c.attribute == pkcs11.CKA_MODIFIABLE })
 		template = slices.DeleteFunc(template, func(a *pkcs11.Attribute) bool { return a.Type == pkcs11.CKA_MODIFIABLE })
 		object, err = s.unwrapBy(spec, under, wrapped, template)
