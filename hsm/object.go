@@ -263,28 +263,34 @@ func (s session) key(handle pkcs11.ObjectHandle) (key, error) {
 
 // oneOf returns the one object of a class that ref names.
 func (s session) oneOf(class uint, ref KeyRef) (pkcs11.ObjectHandle, error) {
+	object, there, err := s.lookUp(class, ref)
+	if err == nil && !there {
+		err = s.absent(ref, class)
+	}
+	return object, err
+}
+
+// lookUp returns the one object of a class that ref names, or that there is none. What there is instead is not looked for.
+func (s session) lookUp(class uint, ref KeyRef) (object pkcs11.ObjectHandle, there bool, err error) {
 	if ref.Label == "" && len(ref.ID) == 0 {
-		return 0, errors.New("no key is named: give its label or its CKA_ID")
+		return 0, false, errors.New("no key is named: give its label or its CKA_ID")
 	}
 	found, err := s.findClass(class, ref)
-	if err != nil {
-		return 0, err
+	if err != nil || len(found) == 0 {
+		return 0, false, err
 	}
-	switch len(found) {
-	case 0:
-		return 0, s.absent(ref, class)
-	case 1:
-		return found[0], nil
+	if len(found) == 1 {
+		return found[0], true, nil
 	}
 	var several []string
 	for _, object := range found {
 		other, err := s.ref(object)
 		if err != nil {
-			return 0, err
+			return 0, false, err
 		}
 		several = append(several, other.String())
 	}
-	return 0, fmt.Errorf("%w, name one by label and CKA_ID: %s", ErrAmbiguous, strings.Join(several, "; "))
+	return 0, false, fmt.Errorf("%w, name one by label and CKA_ID: %s", ErrAmbiguous, strings.Join(several, "; "))
 }
 
 // absent says that no object of these classes is named by ref, and what is instead.

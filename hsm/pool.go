@@ -107,12 +107,12 @@ func (t *Token) withKey(ctx context.Context, o *Operation, classes []uint, ref K
 func (s session) oneAmong(classes []uint, ref KeyRef) (key, error) {
 	var found []key
 	for _, class := range classes {
-		object, err := s.oneOf(class, ref)
-		if errors.Is(err, ErrKeyNotFound) {
-			continue
-		}
+		object, there, err := s.lookUp(class, ref)
 		if err != nil {
 			return key{}, err
+		}
+		if !there {
+			continue
 		}
 		k, err := s.key(object)
 		if err != nil {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"os"
@@ -26,7 +25,8 @@ import (
 // durable (fsync on), certificate out. The service is a process of its own; the clients share the machine with it.
 //
 // Besides ns/op it reports certificates a second, the latencies that half and 99 of 100 requests stay under, the CPU time that the clients,
-// the service and Postgres spent on each certificate, the transactions and syncs of the log that each took, and the most memory that the service held.
+// the service and Postgres spent on each certificate, the transactions and syncs of the log that each took, and the most memory that the
+// service held.
 func BenchmarkEndToEnd(b *testing.B) {
 	for _, clients := range []int{1, 8, 32, 128, 256} {
 		benchmarkIssuing(b, setting{clients: clients, issuer: devIssuerKey})
@@ -63,7 +63,7 @@ func benchmarkIssuing(b *testing.B, c setting) {
 		b.Cleanup(r.stop) // in good order, so that a profile asked for is written
 		var requests [][]byte
 		for i := range 64 {
-			body, err := json.Marshal(map[string]string{"profile": "tls-server", "csr": newRequest(b, fmt.Sprintf("host-%d.dev.example", i))})
+			body, err := issueBody(newRequest(b, fmt.Sprintf("host-%d.dev.example", i)))
 			if err != nil {
 				b.Fatal(err)
 			}

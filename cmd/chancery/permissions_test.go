@@ -101,7 +101,7 @@ func (m *matrix) probes() map[string]asking {
 		m.t.Fatalf("making a token: %d %s %v", target.status, target.body, err)
 	}
 	csr := newRequest(m.t, "again.dev.example")
-	issue, err := json.Marshal(map[string]string{"profile": "tls-server", "csr": csr})
+	issue, err := issueBody(csr)
 	if err != nil {
 		m.t.Fatal(err)
 	}

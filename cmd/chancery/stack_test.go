@@ -355,7 +355,7 @@ func newRequest(t testing.TB, name string) string {
 }
 
 func (r *replica) issueCSR(ctx context.Context, request string, header http.Header) (issuedJSON, answer, error) {
-	body, err := json.Marshal(map[string]string{"profile": "tls-server", "csr": request})
+	body, err := issueBody(request)
 	if err != nil {
 		return issuedJSON{}, answer{}, err
 	}
@@ -372,6 +372,11 @@ func (r *replica) issueCSR(ctx context.Context, request string, header http.Head
 		err = json.Unmarshal(got.body, &issued)
 	}
 	return issued, got, err
+}
+
+// issueBody is the body in which a CSR is sent.
+func issueBody(request string) ([]byte, error) {
+	return json.Marshal(map[string]string{"profile": "tls-server", "csr": request})
 }
 
 // crl is the CRL that a replica serves of the issuing authority.

@@ -184,18 +184,14 @@ func Compare(w io.Writer, reports []*Report) error {
 func declared(header func(string), row func(string, func(*Report) string), reports []*Report) {
 	var lacked []string
 	for _, r := range reports {
-		for _, c := range r.Lacks {
-			if !slices.Contains(lacked, c) {
-				lacked = append(lacked, c)
-			}
-		}
+		lacked = append(lacked, r.Lacks...)
 	}
 	if len(lacked) == 0 {
 		return
 	}
 	header("as the vendor profile declares")
 	slices.Sort(lacked)
-	for _, c := range lacked {
+	for _, c := range slices.Compact(lacked) {
 		row(c, func(r *Report) string {
 			switch {
 			case r.Measured == "":
