@@ -2,10 +2,12 @@ package storage_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -54,9 +56,10 @@ func BenchmarkScale(b *testing.B) {
 }
 
 const (
-	scaleMonths     = 25 // the present one is the last
-	scaleLeaves     = 3  // months whose audit leaves are loaded
-	scaleAtOnce     = 8  // months loaded at once
+	scaleMonths     = 25   // the present one is the last
+	scaleLeaves     = 3    // months whose audit leaves are loaded
+	scaleLot        = 1000 // certificates whose leaves are written at once
+	scaleAtOnce     = 8    // months loaded at once
 	scaleNamespaces = 50
 	scaleLife       = 90 * 24 * time.Hour
 	scaleRevoked    = 100 // one in so many
@@ -152,7 +155,7 @@ const scalePolicy = "sha256:05197553858ac69351e95dcff4f46e748c680436c671a1fe6551
 // load fills the months as fast as Postgres takes it: whole tables that are empty, so that neither their log nor a vacuum is needed.
 func (s *scale) load(b *testing.B) {
 	ctx := context.Background()
-	fixture := &fixture{Store: s.Store(b), t: b, db: &s.Database}
+	fixture := &fixture{Store: s.Store(b), t: b, db: &s.Database, owner: connect(b, s.OwnerURL)}
 	fixture.addAuthority("issuing-1")
 	free := make(chan struct{}, scaleAtOnce)
 	var months sync.WaitGroup
@@ -166,19 +169,19 @@ func (s *scale) load(b *testing.B) {
 			defer func() { <-free }()
 			for _, one := range []struct {
 				table string
-				whole bool
+				lot   int // certificates of one COPY; 0: all of the month
 				text  func([]byte, scaled) []byte
 				skip  bool
 			}{
-				{"certificates", true, certificateText, false},
-				{"requests", true, requestText, false},
-				{"audit_leaves", false, leavesText, n < scaleMonths-scaleLeaves},
-				{"revocations", false, revocationText, false},
+				{"certificates", 0, certificateText, false},
+				{"requests", 0, requestText, false},
+				{"audit_leaves", scaleLot, leavesText, !withLeaves(n)},
+				{"revocations", 0, revocationText, false},
 			} {
 				if one.skip {
 					continue
 				}
-				if err := s.copy(one.table, n, one.whole, one.text); err != nil {
+				if err := s.copy(one.table, n, one.lot, one.text); err != nil {
 					b.Errorf("loading %s of month %d: %v", one.table, n, err)
 					return
 				}
@@ -188,24 +191,53 @@ func (s *scale) load(b *testing.B) {
 	if months.Wait(); b.Failed() {
 		b.FailNow()
 	}
+	s.sequence(b, fixture)
 	conn := connect(b, s.OwnerURL)
-	for _, sql := range []string{"INSERT INTO crl_scopes (issuer, scope) VALUES ('issuing-1', 'full') ON CONFLICT DO NOTHING", "VACUUM (ANALYZE) audit_leaves, revocations", "ANALYZE"} {
+	for _, sql := range []string{
+		"INSERT INTO crl_scopes (issuer, scope) VALUES ('issuing-1', 'full') ON CONFLICT DO NOTHING",
+		"VACUUM (ANALYZE) audit_leaves, audit_sequence, audit_unsequenced, revocations", "ANALYZE",
+	} {
 		if _, err := conn.Exec(ctx, sql); err != nil {
 			b.Fatal(err)
 		}
 	}
 }
 
-// copy writes a month of a table, in the text form of COPY.
-func (s *scale) copy(table string, n int, whole bool, text func(p []byte, c scaled) []byte) error {
+// withLeaves tells whether a month's audit leaves are loaded.
+func withLeaves(n int) bool { return n >= scaleMonths-scaleLeaves }
+
+// sequence gives the leaves their places in the log, as the service does.
+func (s *scale) sequence(b *testing.B, f *fixture) {
+	began, total := time.Now(), 0
+	sequencer := f.sequencer(alpha)
+	for {
+		n, err := sequencer.round(4096)
+		if err := errors.Join(err, f.RenewLease(context.Background(), sequencer.term, lease)); err != nil {
+			b.Fatal(err)
+		}
+		if n == 0 {
+			break
+		}
+		total += n
+	}
+	if want := f.count("audit_leaves"); total != want {
+		b.Fatalf("%d leaves have their places, want %d", total, want)
+	}
+	s.say(b, "sequenced %d leaves, %.0f a second", total, float64(total)/time.Since(began).Seconds())
+}
+
+// copy writes a month of a table, so many certificates at once.
+func (s *scale) copy(table string, n, lot int, text func(p []byte, c scaled) []byte) error {
 	ctx := context.Background()
 	conn, err := pgx.Connect(ctx, s.OwnerURL)
 	if err != nil {
 		return err
 	}
 	defer conn.Close(ctx)
+	_, _, rows := s.month(n)
 	sql := "COPY " + table + " (" + scaleColumns[table] + ") FROM STDIN"
-	if whole { // what is made or emptied in the same transaction may be written as if it had been vacuumed
+	parted := table == "certificates" || table == "requests"
+	if parted { // what is made or emptied in the same transaction may be written as if it had been vacuumed
 		from, _, _ := s.month(n)
 		partition := table + from.Format("_2006_01")
 		if _, err := conn.Exec(ctx, "BEGIN; TRUNCATE "+partition); err != nil {
@@ -213,16 +245,32 @@ func (s *scale) copy(table string, n int, whole bool, text func(p []byte, c scal
 		}
 		sql = "COPY " + partition + " (" + scaleColumns[table] + ") FROM STDIN (FREEZE)"
 	}
+	for first, end := 0, 0; first < rows; first = end {
+		end = rows
+		if lot > 0 {
+			end = min(rows, first+lot)
+		}
+		if err := s.copyRows(conn, sql, table == "revocations", n, first, end, text); err != nil {
+			return err
+		}
+	}
+	if parted {
+		_, err = conn.Exec(ctx, "COMMIT")
+	}
+	return err
+}
+
+// copyRows writes what belongs to some certificates of a month, in the text form of COPY: to all of them, or to one in so many.
+func (s *scale) copyRows(conn *pgx.Conn, sql string, seldom bool, n, first, end int, text func(p []byte, c scaled) []byte) error {
 	read, write := io.Pipe()
 	go func() {
 		out := bufio.NewWriterSize(write, 1<<16)
-		_, _, rows := s.month(n)
 		line := make([]byte, 0, 1<<13)
 		step := 1
-		if table == "revocations" {
+		if seldom {
 			step = scaleRevoked
 		}
-		for i := 0; i < rows; i += step {
+		for i := first; i < end; i += step {
 			line = text(line[:0], s.certificate(n, i))
 			if _, err := out.Write(line); err != nil {
 				_ = write.CloseWithError(err)
@@ -231,13 +279,8 @@ func (s *scale) copy(table string, n int, whole bool, text func(p []byte, c scal
 		}
 		_ = write.CloseWithError(out.Flush())
 	}()
-	if _, err := conn.PgConn().CopyFrom(ctx, read, sql); err != nil {
-		return err
-	}
-	if whole {
-		_, err = conn.Exec(ctx, "COMMIT")
-	}
-	return err
+	_, err := conn.PgConn().CopyFrom(context.Background(), read, sql)
+	return errors.Join(err, read.Close())
 }
 
 var scaleColumns = map[string]string{
@@ -279,14 +322,15 @@ func requestText(p []byte, c scaled) []byte {
 		c.fill(make([]byte, 300)), c.spki[:], "0\t{}\tallow\t[]", scalePolicy, "f")
 }
 
-// leavesText are three leaves of the lengths that they have in truth.
+// leavesText are three leaves of the lengths that they have in truth. None has an octet 0, behind which private texts would stand.
 func leavesText(p []byte, c scaled) []byte {
 	for _, l := range []struct {
 		id     uuid.UUID
 		kind   string
 		length int
 	}{{c.intended, "certificate.intended", 600}, {c.issued, "certificate.issued", 550}, {c.signed, "key.signed", 370}} {
-		p = row(p, l.id, l.kind, c.fill(make([]byte, l.length)), c.at)
+		leaf := bytes.ReplaceAll(c.fill(make([]byte, l.length)), []byte{0}, []byte{1})
+		p = row(p, l.id, l.kind, leaf, c.at)
 	}
 	return p
 }
@@ -300,7 +344,7 @@ func (s *scale) sizes(b *testing.B) {
 	conn := connect(b, s.OwnerURL)
 	rows, err := conn.Query(context.Background(), `
 		SELECT t.name, sum(pg_table_size(p.oid))::bigint, sum(pg_indexes_size(p.oid))::bigint
-		FROM (VALUES ('certificates'), ('requests'), ('audit_leaves'), ('revocations')) AS t (name)
+		FROM (VALUES ('certificates'), ('requests'), ('audit_leaves'), ('audit_sequence'), ('revocations')) AS t (name)
 		JOIN pg_class AS p ON p.oid = t.name::regclass OR p.oid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = t.name::regclass)
 		GROUP BY t.name ORDER BY 2 DESC`)
 	if err != nil {
@@ -320,7 +364,7 @@ func (s *scale) sizes(b *testing.B) {
 	s.say(b, "size all together   %.1f octets a certificate", each)
 	rows, err = conn.Query(context.Background(), `
 		SELECT regexp_replace(i.relname, '_[0-9]{4}_[0-9]{2}', ''), sum(pg_relation_size(i.oid))::bigint FROM pg_class AS i
-		WHERE i.relkind = 'i' AND i.relname ~ '^(certificates|requests|audit_leaves|revocations)' GROUP BY 1 HAVING sum(pg_relation_size(i.oid)) > 0 ORDER BY 2 DESC`)
+		WHERE i.relkind = 'i' AND i.relname ~ '^(certificates|requests|audit_leaves|audit_sequence|revocations)' GROUP BY 1 HAVING sum(pg_relation_size(i.oid)) > 0 ORDER BY 2 DESC`)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -334,7 +378,7 @@ func (s *scale) sizes(b *testing.B) {
 
 // having is how many certificates have their part of a table.
 func (s *scale) having(table string) float64 {
-	if strings.HasPrefix(table, "audit_leaves") {
+	if strings.HasPrefix(table, "audit_") {
 		return float64(s.rows / scaleMonths * scaleLeaves)
 	}
 	return float64(s.rows)
