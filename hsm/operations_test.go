@@ -131,6 +131,32 @@ func TestSignaturesAreAcceptedByOpenSSL(t *testing.T) {
 	}
 }
 
+// A signature that is not valid is no lost token, though the token may say so; and one that is valid is not so on the host's word.
+func TestVerifyWithoutTheTokensWord(t *testing.T) {
+	t.Parallel()
+	faulty := hsmtest.NewFaulty(t)
+	token, err := hsm.Open(t.Context(), faulty.Config(hsmtest.New(t)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer token.Close()
+	for _, algorithm := range []hsm.Algorithm{hsm.RSA2048, hsm.ECDSAP256, hsm.Ed25519} {
+		ref, _ := generated(t, token, hsm.KeySpec{Algorithm: algorithm, Label: string(algorithm)})
+		signature, err := token.Sign(t.Context(), ref, hsm.SignOptions{}, strings.NewReader("m"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		faulty.Begin(t, hsmtest.Unclear)
+		if err := token.Verify(t.Context(), ref, hsm.SignOptions{}, strings.NewReader("n"), signature); !errors.Is(err, hsm.ErrSignature) {
+			t.Errorf("%s, of another message: %v", algorithm, err)
+		}
+		if err := token.Verify(t.Context(), ref, hsm.SignOptions{}, strings.NewReader("m"), signature); !errors.Is(err, hsm.ErrUnavailable) {
+			t.Errorf("%s: %v", algorithm, err)
+		}
+		faulty.Begin(t, "")
+	}
+}
+
 func TestSignRefuses(t *testing.T) {
 	t.Parallel()
 	token := hsmtest.New(t).Open(t)

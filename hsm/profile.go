@@ -178,6 +178,10 @@ var profiles = []profile{
 					"make the database with certutil -N, change its password with `chancery hsm pin change`, and keep it twice",
 				},
 				{
+					"a signature that is not valid is CKR_DEVICE_ERROR at times, as if the token were lost",
+					"none needed: Chancery then verifies in software, before it says so",
+				},
+				{
 					"CKA_LOCAL is false for every key, so that a generated key looks like an imported one",
 					"for an authority: another token; for trials in Go: hsm.Config.AcceptNotLocal",
 				},

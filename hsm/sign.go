@@ -292,7 +292,7 @@ func (t *Token) verify(ctx context.Context, ref KeyRef, o SignOptions, from sour
 			return errMechanism(err, "choose another scheme or hash")
 		}
 		err := s.ctx.Verify(s.handle, o.input(k, input), raw)
-		if is(err, pkcs11.CKR_SIGNATURE_INVALID, pkcs11.CKR_SIGNATURE_LEN_RANGE) {
+		if is(err, pkcs11.CKR_SIGNATURE_INVALID, pkcs11.CKR_SIGNATURE_LEN_RANGE) || is(err, pkcs11.CKR_DEVICE_ERROR) && s.disproved(k, o, input, signature) {
 			return fmt.Errorf("%w: %w", ErrSignature, err)
 		}
 		return errMechanism(err, "choose another scheme or hash")
@@ -301,6 +301,13 @@ func (t *Token) verify(ctx context.Context, ref KeyRef, o SignOptions, from sour
 		return fmt.Errorf("verifying with the key with %s in token %q: %w", ref, t.info.Label, err)
 	}
 	return nil
+}
+
+// disproved tells whether a signature is not the public key's, where the token did not say. NSS sometimes answers CKR_DEVICE_ERROR to a
+// signature that is not valid, which must not pass for a token that is lost.
+func (s session) disproved(k key, o SignOptions, input, signature []byte) bool {
+	public, err := s.publicKey(k.handle)
+	return err == nil && errors.Is(verifyInput(public, o, input, signature), ErrSignature)
 }
 
 // VerifyWith verifies a signature in software, with the options as Sign takes them. It returns ErrSignature if it is not the key's.

@@ -31,6 +31,7 @@ const (
 	Late       = "late"        // C_Sign makes the signature and answers CKR_DEVICE_ERROR
 	Crash      = "crash"       // C_Sign ends the process
 	Wrong      = "wrong"       // C_Sign makes signatures that do not verify
+	Unclear    = "unclear"     // C_Verify answers CKR_DEVICE_ERROR, whatever the signature
 	CloseAll   = "close"       // all sessions are closed before the next C_SignInit, once
 	HangLogin  = "hang-login"  // C_Login does not come back while the fault lasts
 	CrashLogin = "crash-login" // C_Login ends the process

@@ -5,7 +5,7 @@
  * The file holds one word: "hang" (until the word is gone), "slow" (a quarter of a second for each signature), "crash", "wrong"
  * (signatures with a bit turned over), "late" (the signature is made, and CKR_DEVICE_ERROR answered), "close" (all
  * sessions, once for each change of the file), or a hexadecimal CKR that C_SignInit answers with. An absent or empty file is no fault.
- * "hang-login" and "crash-login" do the same to C_Login. "locked" says of every token that its user PIN is locked, and "hardware" of every
+ * "unclear" has C_Verify answer CKR_DEVICE_ERROR, whatever the signature. "hang-login" and "crash-login" do the same to C_Login. "locked" says of every token that its user PIN is locked, and "hardware" of every
  * slot that it is one of hardware; these two are no faults but what another token would say.
  */
 #include <dlfcn.h>
@@ -19,7 +19,7 @@
 typedef unsigned long ulong;
 typedef ulong (*function)();
 
-enum { functions = 68, slot_info = 5, token_info = 6, open_session = 12, close_all = 14, login = 18, sign_init = 42, sign = 43 };
+enum { functions = 68, slot_info = 5, token_info = 6, open_session = 12, close_all = 14, login = 18, sign_init = 42, sign = 43, verify = 49 };
 
 struct list {
 	unsigned char version[2];
@@ -162,6 +162,14 @@ static ulong our_sign(ulong session, void *data, ulong length, unsigned char *si
 	return result;
 }
 
+static ulong our_verify(ulong session, void *data, ulong length, void *signature, ulong size)
+{
+	char w[32];
+	ulong result = real->of[verify](session, data, length, signature, size);
+	word(w, sizeof w);
+	return strcmp(w, "unclear") == 0 ? 0x30 /* CKR_DEVICE_ERROR */ : result;
+}
+
 ulong C_GetFunctionList(struct list **list)
 {
 	if (!real) {
@@ -177,6 +185,7 @@ ulong C_GetFunctionList(struct list **list)
 		ours.of[login] = (function)our_login;
 		ours.of[sign_init] = (function)our_sign_init;
 		ours.of[sign] = (function)our_sign;
+		ours.of[verify] = (function)our_verify;
 	}
 	*list = &ours;
 	return 0;
