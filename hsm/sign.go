@@ -292,7 +292,8 @@ func (t *Token) verify(ctx context.Context, ref KeyRef, o SignOptions, from sour
 			return errMechanism(err, "choose another scheme or hash")
 		}
 		err := s.ctx.Verify(s.handle, o.input(k, input), raw)
-		if is(err, pkcs11.CKR_SIGNATURE_INVALID, pkcs11.CKR_SIGNATURE_LEN_RANGE) || is(err, pkcs11.CKR_DEVICE_ERROR) && s.disproved(k, o, input, signature) {
+		if is(err, pkcs11.CKR_SIGNATURE_INVALID, pkcs11.CKR_SIGNATURE_LEN_RANGE) ||
+			is(err, pkcs11.CKR_DEVICE_ERROR) && s.disproved(k, o, input, signature) {
 			return fmt.Errorf("%w: %w", ErrSignature, err)
 		}
 		return errMechanism(err, "choose another scheme or hash")

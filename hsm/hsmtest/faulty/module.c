@@ -5,8 +5,9 @@
  * The file holds one word: "hang" (until the word is gone), "slow" (a quarter of a second for each signature), "crash", "wrong"
  * (signatures with a bit turned over), "late" (the signature is made, and CKR_DEVICE_ERROR answered), "close" (all
  * sessions, once for each change of the file), or a hexadecimal CKR that C_SignInit answers with. An absent or empty file is no fault.
- * "unclear" has C_Verify answer CKR_DEVICE_ERROR, whatever the signature. "hang-login" and "crash-login" do the same to C_Login. "locked" says of every token that its user PIN is locked, and "hardware" of every
- * slot that it is one of hardware; these two are no faults but what another token would say.
+ * "unclear" has C_Verify answer CKR_DEVICE_ERROR, whatever the signature. "hang-login" and "crash-login" do to C_Login what "hang" and
+ * "crash" do to C_Sign. "locked" says of every token that its user PIN is locked, and "hardware" of every slot that it is one of hardware;
+ * these two are no faults but what another token would say.
  */
 #include <dlfcn.h>
 #include <pthread.h>
@@ -19,7 +20,10 @@
 typedef unsigned long ulong;
 typedef ulong (*function)();
 
-enum { functions = 68, slot_info = 5, token_info = 6, open_session = 12, close_all = 14, login = 18, sign_init = 42, sign = 43, verify = 49 };
+enum {
+	functions = 68,
+	slot_info = 5, token_info = 6, open_session = 12, close_all = 14, login = 18, sign_init = 42, sign = 43, verify = 49
+};
 
 struct list {
 	unsigned char version[2];
