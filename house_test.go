@@ -51,6 +51,7 @@ var mayImport = map[string][]string{
 	"ndjson":              {},
 	"mirror":              {"ca", "issuance"},
 	"oidc":                {"access"},
+	"oidc/native":         {"access", "oidc"},
 	"oidc/oidctest":       {},
 	"policies":            {"access", "csr", "strictyaml"},
 	"policies/analysis":   {"policies"},
