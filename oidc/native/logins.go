@@ -53,6 +53,10 @@ func (l Login) Bearer() (token string, ends time.Time) {
 // Prolonged tells whether new tokens can be had without the person.
 func (l Login) Prolonged() bool { return l.Tokens.Refresh != "" }
 
+// Withdraw has the provider forget a login that is not kept. The error wraps oidc.ErrNotOffered or oidc.ErrUnavailable, or says that it
+// refused.
+func (l Login) Withdraw(ctx context.Context) error { return l.Provider.revoke(ctx, l.Tokens) }
+
 // good tells whether the token will do for some time yet.
 func (l Login) good(until time.Time) bool {
 	_, ends := l.Bearer()
