@@ -318,8 +318,13 @@ func (a *app) printWho(l loggedIn) error {
 		c := l.Caller
 		fmt.Fprintf(w, "%s at %s\n", first(c.Name, c.ID), l.Service)
 		for _, line := range []struct{ name, value string }{
-			{"person", c.Person}, {"credential", c.ID}, {"namespace", c.Namespace}, {"roles", strings.Join(c.Roles, ", ")},
-			{"groups", strings.Join(c.Groups, ", ")}, {"profiles", strings.Join(c.Profiles, ", ")}, {"networks", strings.Join(c.Networks, ", ")},
+			{"person", c.Person},
+			{"credential", c.ID},
+			{"namespace", c.Namespace},
+			{"roles", strings.Join(c.Roles, ", ")},
+			{"groups", strings.Join(c.Groups, ", ")},
+			{"profiles", strings.Join(c.Profiles, ", ")},
+			{"networks", strings.Join(c.Networks, ", ")},
 		} {
 			if line.value != "" {
 				fmt.Fprintf(w, "  %-11s %s\n", line.name, line.value)
