@@ -51,6 +51,7 @@ var mayImport = map[string][]string{
 	"ndjson":              {},
 	"mirror":              {"ca", "issuance"},
 	"oidc":                {"access"},
+	"oidc/native":         {"access", "oidc"},
 	"oidc/oidctest":       {},
 	"policies":            {"access", "csr", "strictyaml"},
 	"policies/analysis":   {"policies"},
@@ -65,7 +66,7 @@ var mayImport = map[string][]string{
 	"strictyaml":           {},
 	"transparency":         {},
 	"web":                  {"access", "approval", "audit", "ca", "csr", "policies"},
-	"web/console":          {"access", "ca", "oidc", "web"},
+	"web/console":          {"access", "audit", "ca", "oidc", "web"},
 	"transparency/logtest": {},
 }
 

@@ -52,6 +52,7 @@ const (
 	ReadToken         Action = "token.read"       // whose API tokens there are, never the tokens themselves
 	ManageToken       Action = "token.manage"     // create, rotate, withdraw
 	OpenSession       Action = "session.open"     // sign in to the console
+	ReadSelf          Action = "self.read"        // who one is here
 )
 
 // AllNamespaces is the namespace of actors and resources that belong to no single team.

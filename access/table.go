@@ -6,23 +6,24 @@ import "slices"
 var allowed = map[Role][]Action{
 	Requester: {
 		IssueCertificate, ReadCertificate, ReadProfile, EvaluateProfile, ReadAuthority, ReadRequest, ReadNamespace, ReadReceipt, OpenSession,
+		ReadSelf,
 	},
 	Approver: {
 		ReadCertificate, ReadProfile, ReadAuthority, ReadRequest, ApproveRequest, ReadNamespace, ReadPolicy, ApprovePolicy,
-		ReadRevocation, ApproveRevocation, ReadOrder, ApproveOrder, ReadReceipt, OpenSession,
+		ReadRevocation, ApproveRevocation, ReadOrder, ApproveOrder, ReadReceipt, OpenSession, ReadSelf,
 	},
-	Revoker: {ReadCertificate, RevokeCertificate, ReadRevocation, ReadProfile, ReadAuthority, PublishCRL, ReadReceipt, OpenSession},
+	Revoker: {ReadCertificate, RevokeCertificate, ReadRevocation, ReadProfile, ReadAuthority, PublishCRL, ReadReceipt, OpenSession, ReadSelf},
 	Auditor: {
 		ReadCertificate, ReadRevocation, ReadProfile, ReadAuthority, ReadRequest, ReadNamespace, ReadPolicy, ReadToken, ReadAudit, ReadReceipt,
-		ReadOrder, OpenSession,
+		ReadOrder, OpenSession, ReadSelf,
 	},
 	Operator: {
 		ReadCertificate, ReadRevocation, ReadProfile, ReadAuthority, ReadRequest, ReadNamespace, ChangeNamespace, ReadPolicy,
-		PublishCRL, ReadToken, ManageToken, ReadOrder, ReadReceipt, OpenSession,
+		PublishCRL, ReadToken, ManageToken, ReadOrder, ReadReceipt, OpenSession, ReadSelf,
 	},
 	PolicyAdmin: {
 		ReadCertificate, ReadProfile, EvaluateProfile, ReadAuthority, ReadNamespace, ReadPolicy, ChangePolicy, ReadReceipt,
-		OpenSession,
+		OpenSession, ReadSelf,
 	},
 }
 

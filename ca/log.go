@@ -90,6 +90,45 @@ func (c *CA) Checkpoint(ctx context.Context, actor access.Actor, cosigned int) (
 	return c.store.LatestCheckpoint(ctx, cosigned)
 }
 
+// LogView is the log as an auditor looks at it.
+type LogView struct {
+	State LogState
+	// Latest is the latest checkpoint, and Cosigned the latest that a witness has signed; nil: there is none yet.
+	Latest, Cosigned *SignedCheckpoint
+}
+
+// SignedCheckpoint is a checkpoint with the signatures that this replica's keys verify: the log's own, and those of witnesses.
+type SignedCheckpoint struct {
+	audit.Checkpoint
+	Note       []byte
+	Signatures []audit.Signature // none: no key of the configuration has signed it
+}
+
+// Log is the state of the log, with its checkpoints.
+func (c *CA) Log(ctx context.Context, actor access.Actor) (view LogView, err error) {
+	if err := c.authorizeAudit(ctx, actor, "log"); err != nil {
+		return view, err
+	}
+	if view.State, err = c.store.LogState(ctx); err != nil {
+		return view, fmt.Errorf("reading the state of the log: %w", err)
+	}
+	for cosigned, to := range []**SignedCheckpoint{&view.Latest, &view.Cosigned} {
+		note, at, err := c.latest(ctx, cosigned)
+		switch {
+		case errors.Is(err, ErrNotLogged):
+			continue
+		case err != nil:
+			return view, err
+		}
+		*to = &SignedCheckpoint{Checkpoint: at, Note: note}
+		// One that does not verify is shown as such: it is the auditor who is to know.
+		if _, signatures, err := audit.OpenCheckpoint(note, c.logPlan.logKeys()...); err == nil {
+			(*to).Signatures = signatures
+		}
+	}
+	return view, nil
+}
+
 // LogKeys are the verifier keys of checkpoints, the newest first.
 func (c *CA) LogKeys(ctx context.Context, actor access.Actor) ([]string, error) {
 	if err := c.authorizeAudit(ctx, actor, "keys"); err != nil {

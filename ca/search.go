@@ -1,6 +1,7 @@
 package ca
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"fmt"
@@ -17,6 +18,8 @@ type EventStore interface {
 	// SearchEvents gives the events that fit, newest first. It looks at a bounded number of events and then gives back what it has found so
 	// far, which may be nothing, with the cursor to go on from.
 	SearchEvents(ctx context.Context, f EventFilter) (EventPage, error)
+	// Event finds an event by its ID, as a search gives it. ErrNotFound when there is none.
+	Event(ctx context.Context, id string) (LoggedEvent, error)
 }
 
 // EventFilter selects events. Whatever is given must fit.
@@ -73,6 +76,19 @@ func (c *CA) SearchEvents(ctx context.Context, actor access.Actor, f EventFilter
 		return EventPage{}, fmt.Errorf("searching the audit log: %w", err)
 	}
 	return page, nil
+}
+
+// Event is one event by its ID. One of another namespace is to the actor as one that is not there.
+func (c *CA) Event(ctx context.Context, actor access.Actor, id string) (LoggedEvent, error) {
+	e, err := c.store.Event(ctx, id)
+	if err != nil {
+		return LoggedEvent{}, err
+	}
+	owner := cmp.Or(e.Namespace, access.AllNamespaces)
+	if err := c.authorize(ctx, actor, access.ReadAudit, access.Resource{Namespace: owner, Kind: "event", ID: id}); err != nil {
+		return LoggedEvent{}, err
+	}
+	return e, nil
 }
 
 func (c *CA) recordSearch(ctx context.Context, actor access.Actor, f EventFilter) error {

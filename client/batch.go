@@ -164,7 +164,9 @@ func (c *Client) stream(ctx context.Context, body []byte, each func(batchAnswer)
 	if err != nil {
 		return fmt.Errorf("making a request: %w", err)
 	}
-	c.mark(request, accept)
+	if err := c.mark(request, accept); err != nil {
+		return err
+	}
 	request.Header.Set("Content-Type", accept)
 	response, err := patient.Do(request)
 	if err != nil {

@@ -36,16 +36,18 @@ const (
 
 // Config tells where the service is and who calls.
 type Config struct {
-	BaseURL   string         // such as "https://127.0.0.1:8443", or "unix:///run/chancery/local.sock" on the service's own machine
-	Token     string         // an API token; empty for what needs none
-	CAFile    string         // PEM bundle of the roots that the service's certificate must lead to; empty: the system's
-	Roots     *x509.CertPool // the same, in memory; CAFile is not read then
-	CertFile  string         // PEM file of a client certificate with its chain, and KeyFile of its key; empty: none
-	KeyFile   string
-	Emergency string        // why the glass is broken, over a Unix socket; empty: it is not
-	Timeout   time.Duration // of one attempt; 0: DefaultTimeout
-	Attempts  int           // at most; 0: DefaultAttempts
-	UserAgent string        // empty: "chancery-client"
+	BaseURL string // such as "https://127.0.0.1:8443", or "unix:///run/chancery/local.sock" on the service's own machine
+	Token   string // an API token; empty for what needs none
+	// TokenSource gives the token of each request, in place of Token. What it returns is used once, so that a token that ends may be replaced.
+	TokenSource func(ctx context.Context) (string, error)
+	CAFile      string         // PEM bundle of the roots that the service's certificate must lead to; empty: the system's
+	Roots       *x509.CertPool // the same, in memory; CAFile is not read then
+	CertFile    string         // PEM file of a client certificate with its chain, and KeyFile of its key; empty: none
+	KeyFile     string
+	Emergency   string        // why the glass is broken, over a Unix socket; empty: it is not
+	Timeout     time.Duration // of one attempt; 0: DefaultTimeout
+	Attempts    int           // at most; 0: DefaultAttempts
+	UserAgent   string        // empty: "chancery-client"
 	// HTTPClient replaces the client that would be made. Roots, CAFile and Timeout do not count then.
 	HTTPClient *http.Client
 	// Wait waits between attempts, or returns the context's error. Nil waits on the clock.
@@ -57,7 +59,7 @@ type Config struct {
 // Client calls the API. It is safe for concurrent use.
 type Client struct {
 	base      *url.URL
-	token     string
+	token     func(ctx context.Context) (string, error)
 	emergency string
 	userAgent string
 	attempts  int
@@ -72,17 +74,20 @@ func New(cfg Config) (*Client, error) {
 	if err != nil || base.Host == "" || (base.Scheme != "https" && base.Scheme != "http") || base.User != nil || base.RawQuery != "" {
 		return nil, errors.New("client: the base URL is not of the form https://host:port")
 	}
-	if base.Scheme == "http" && cfg.Token != "" && !loopback(base.Hostname()) {
+	if base.Scheme == "http" && (cfg.Token != "" || cfg.TokenSource != nil) && !loopback(base.Hostname()) {
 		return nil, errors.New("client: a token is not sent over plain HTTP to another machine; use https")
 	}
-	if strings.ContainsFunc(cfg.Token, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return nil, errors.New("client: the token holds characters that no token has, such as a line end")
+	if err := checkToken(cfg.Token); err != nil {
+		return nil, err
+	}
+	if cfg.TokenSource == nil {
+		cfg.TokenSource = func(context.Context) (string, error) { return cfg.Token, nil }
 	}
 	if cfg.Emergency != "" && socket == "" {
 		return nil, errors.New("client: glass is broken on the service's own machine alone, over a unix:// address")
 	}
 	c := &Client{
-		base: base, token: cfg.Token, emergency: cfg.Emergency, userAgent: cfg.UserAgent, attempts: cfg.Attempts, http: cfg.HTTPClient,
+		base: base, token: cfg.TokenSource, emergency: cfg.Emergency, userAgent: cfg.UserAgent, attempts: cfg.Attempts, http: cfg.HTTPClient,
 		wait: cfg.Wait, random: cfg.Random,
 	}
 	c.base.Path = strings.TrimSuffix(c.base.Path, "/")
@@ -102,6 +107,14 @@ func New(cfg Config) (*Client, error) {
 		c.http, err = newHTTPClient(cfg, socket)
 	}
 	return c, err
+}
+
+// checkToken refuses a token that no header can hold.
+func checkToken(token string) error {
+	if strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return errors.New("client: the token holds characters that no token has, such as a line end")
+	}
+	return nil
 }
 
 // parseBase reads the address of a service. Over a Unix socket plain HTTP is spoken, to a host whose name says nothing.
@@ -163,6 +176,9 @@ func newHTTPClient(cfg Config, socket string) (*http.Client, error) {
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}, nil
 }
+
+// Service is the address of the service.
+func (c *Client) Service() string { return c.base.String() }
 
 // Close lets go of idle connections.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
@@ -228,7 +244,9 @@ func (c *Client) once(ctx context.Context, r call, body []byte) (reply, error) {
 	if err != nil {
 		return reply{}, fmt.Errorf("making a request: %w", err)
 	}
-	c.mark(request, r.accept)
+	if err := c.mark(request, r.accept); err != nil {
+		return reply{}, err
+	}
 	switch {
 	case r.body != nil:
 		request.Header.Set("Content-Type", "application/json")
@@ -260,15 +278,23 @@ func (c *Client) once(ctx context.Context, r call, body []byte) (reply, error) {
 }
 
 // mark writes into a request who asks, and for what kind of answer.
-func (c *Client) mark(request *http.Request, accept string) {
+func (c *Client) mark(request *http.Request, accept string) error {
 	request.Header.Set("Accept", accept)
 	request.Header.Set("User-Agent", c.userAgent)
-	if c.token != "" {
-		request.Header.Set("Authorization", "Bearer "+c.token)
+	token, err := c.token(request.Context())
+	if err == nil {
+		err = checkToken(token)
+	}
+	if err != nil {
+		return err
+	}
+	if token != "" {
+		request.Header.Set("Authorization", "Bearer "+token)
 	}
 	if c.emergency != "" {
 		request.Header.Set("Chancery-Emergency", c.emergency)
 	}
+	return nil
 }
 
 // withoutURL takes the request's URL out of an error: the caller knows whom it called.

@@ -90,48 +90,57 @@ var loginTypes = []string{"", "jwt"}
 
 // Finish ends an attempt with what the provider sent the browser back with. The error is *access.Unauthenticated, or wraps ErrUnavailable.
 func (l *Login) Finish(ctx context.Context, a Attempt, answer url.Values) (access.Actor, error) {
-	if a.State == "" || !same(answer.Get("state"), a.State) || len(answer["state"]) != 1 {
-		return access.Actor{}, failed("this login was not begun in this browser, or was ended before")
-	}
-	config, said, err := l.config(ctx)
-	if err != nil {
-		return access.Actor{}, err
-	}
-	// Who answers must be who was asked (RFC 9207).
-	if issuer := answer.Get("iss"); issuer != "" && issuer != l.party.Issuer || issuer == "" && said.issuerInResponses {
-		return access.Actor{}, failed("another provider than the one that was asked has answered")
-	}
-	if answer.Has("error") {
-		return access.Actor{}, failed("the provider did not sign you in (" + word(answer.Get("error")) + ")")
-	}
-	if answer.Get("code") == "" || len(answer["code"]) != 1 {
-		return access.Actor{}, failed("the provider sent no code")
-	}
-	exchange, cancel := context.WithTimeout(gooidc.ClientContext(ctx, l.provider.issuer.Client), fetchTime)
-	defer cancel()
-	tokens, err := config.Exchange(exchange, answer.Get("code"), oauth2.VerifierOption(a.Verifier))
-	var refused *oauth2.RetrieveError
-	switch {
-	case errors.As(err, &refused) && refused.Response.StatusCode < 500:
-		return access.Actor{}, failed("the provider did not take the code (" + word(refused.ErrorCode) + ")")
-	case err != nil:
-		return access.Actor{}, fmt.Errorf("%w: %w", ErrUnavailable, err)
-	}
-	raw, _ := tokens.Extra("id_token").(string)
-	facts, err := l.provider.verify(ctx, raw, loginTypes, func(c claims) error { return l.isOurs(a, c) })
+	_, facts, err := l.exchange(ctx, a, answer)
 	if err != nil {
 		return access.Actor{}, err
 	}
 	return l.providers.actor(facts)
 }
 
+// exchange gets tokens for the code that a browser brought, and the claims of the ID token among them.
+func (l *Login) exchange(ctx context.Context, a Attempt, answer url.Values) (Tokens, map[string][]string, error) {
+	if !l.Concerns(a, answer) {
+		return Tokens{}, nil, failed("this login was not begun in this browser, or was ended before")
+	}
+	config, said, err := l.config(ctx)
+	if err != nil {
+		return Tokens{}, nil, err
+	}
+	// Who answers must be who was asked (RFC 9207).
+	if issuer := answer.Get("iss"); issuer != "" && issuer != l.party.Issuer || issuer == "" && said.issuerInResponses {
+		return Tokens{}, nil, failed("another provider than the one that was asked has answered")
+	}
+	if answer.Has("error") {
+		return Tokens{}, nil, failed("the provider did not sign you in (" + word(answer.Get("error")) + ")")
+	}
+	if answer.Get("code") == "" || len(answer["code"]) != 1 {
+		return Tokens{}, nil, failed("the provider sent no code")
+	}
+	exchange, cancel := context.WithTimeout(l.asking(ctx), fetchTime)
+	defer cancel()
+	got, err := config.Exchange(exchange, answer.Get("code"), oauth2.VerifierOption(a.Verifier))
+	if err != nil {
+		return Tokens{}, nil, l.notGiven(err, "the provider did not take the code")
+	}
+	return l.tokens(ctx, got, func(c claims) error { return l.isOurs(a, c) })
+}
+
+// Concerns tells whether what a browser brings is the answer to an attempt: its state is the attempt's.
+func (l *Login) Concerns(a Attempt, answer url.Values) bool {
+	return a.State != "" && same(answer.Get("state"), a.State) && len(answer["state"]) == 1
+}
+
 // isOurs judges an ID token by whom and what it was made for (OpenID Connect Core 1.0, section 3.1.3.7).
 func (l *Login) isOurs(a Attempt, c claims) error {
-	switch {
-	case !slices.Contains(c.Audience, l.party.ClientID), c.Party != "" && c.Party != l.party.ClientID, len(c.Audience) > 1 && c.Party == "":
-		return refuse("it is meant for another client")
-	case !same(c.Nonce, a.Nonce):
+	if !same(c.Nonce, a.Nonce) {
 		return refuse("it is of another login")
+	}
+	return l.isForUs(c)
+}
+
+func (l *Login) isForUs(c claims) error {
+	if !slices.Contains(c.Audience, l.party.ClientID) || c.Party != "" && c.Party != l.party.ClientID || len(c.Audience) > 1 && c.Party == "" {
+		return refuse("it is meant for another client")
 	}
 	return nil
 }

@@ -48,6 +48,7 @@ type statement struct {
 	at                time.Time
 	endpoint          oauth2.Endpoint
 	endSession        string // empty: it has none
+	revocation        string // RFC 7009; empty: it has none
 	issuerInResponses bool   // RFC 9207
 	keys              []jose.JSONWebKey
 }
@@ -193,18 +194,23 @@ func (p *provider) fetch(ctx context.Context) (*statement, error) {
 	var about struct {
 		Keys       string   `json:"jwks_uri"`
 		EndSession string   `json:"end_session_endpoint"`
+		Revocation string   `json:"revocation_endpoint"`
 		Methods    []string `json:"token_endpoint_auth_methods_supported"`
 		InResponse bool     `json:"authorization_response_iss_parameter_supported"`
 	}
 	if err := discovered.Claims(&about); err != nil {
 		return nil, fmt.Errorf("discovery: %w", err)
 	}
-	said := &statement{endpoint: discovered.Endpoint(), issuerInResponses: about.InResponse, endSession: about.EndSession}
+	said := &statement{
+		endpoint: discovered.Endpoint(), issuerInResponses: about.InResponse, endSession: about.EndSession, revocation: about.Revocation,
+	}
 	said.endpoint.AuthStyle = oauth2.AuthStyleInHeader // the default of OpenID Connect Discovery 1.0, section 3
 	if len(about.Methods) > 0 && !slices.Contains(about.Methods, "client_secret_basic") {
 		said.endpoint.AuthStyle = oauth2.AuthStyleInParams
 	}
-	for _, address := range []string{said.endpoint.AuthURL, said.endpoint.TokenURL, about.EndSession} {
+	for _, address := range []string{
+		said.endpoint.AuthURL, said.endpoint.TokenURL, said.endpoint.DeviceAuthURL, about.EndSession, about.Revocation,
+	} {
 		if u, err := url.Parse(address); address != "" && (err != nil || u.Scheme != "https") {
 			return nil, fmt.Errorf("discovery: %q is not an https URL", address)
 		}

@@ -41,6 +41,9 @@ func TestPrivateTexts(t *testing.T) {
 		found[0].Data["comment"] != comment {
 		t.Errorf("found %+v", found)
 	}
+	if one, err := f.Event(ctx, id); err != nil || one.ID != id || one.Index < 0 || one.Data["person"] != person || one.Data["comment"] != comment {
+		t.Errorf("by its ID: %+v, %v", one, err)
+	}
 
 	erased := func(texts []storage.PrivateText) (audit.Leaf, error) {
 		return audit.New(audit.Event{

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -56,6 +57,10 @@ const (
 	privateOf = `(SELECT json_agg(json_build_object('field', p.field, 'salt', encode(p.salt, 'hex'), 'value', p.value))
 		FROM audit_private AS p WHERE p.event_id`
 
+	selectEvent = `
+	SELECT l.id::text, l.leaf, coalesce(s.index, -1), ` + privateOf + ` = l.id)
+	FROM audit_leaves AS l LEFT JOIN audit_sequence AS s ON s.id = l.id WHERE l.id = $1::text::uuid`
+
 	// frequentKinds are those of every issuance. All others share an index.
 	frequentKinds = ` AND l.kind NOT IN ('certificate.intended', 'certificate.issued', 'key.signed')`
 )
@@ -83,17 +88,9 @@ func (s *Store) SearchEvents(ctx context.Context, f ca.EventFilter) (page ca.Eve
 			if !fits {
 				return nil
 			}
-			e, err := audit.Parse(leaf)
-			if err != nil {
-				return fmt.Errorf("event %s: %w", last, err)
-			}
-			for _, p := range private {
-				if p.in(e) {
-					e.Data[p.Field] = p.Value
-				}
-			}
+			e, err := eventOf(last, leaf, private)
 			page.Events = append(page.Events, ca.LoggedEvent{Event: e, Index: index})
-			return nil
+			return err
 		})
 		return err
 	})
@@ -111,6 +108,37 @@ func (s *Store) SearchEvents(ctx context.Context, f ca.EventFilter) (page ca.Eve
 		page.Next = last
 	}
 	return page, nil
+}
+
+// Event looks an event up.
+func (s *Store) Event(ctx context.Context, id string) (e ca.LoggedEvent, err error) {
+	err = s.read(ctx, "looking up an event", func(ctx context.Context, db querier) error {
+		var leaf []byte
+		var private []privateText
+		if err := db.QueryRow(ctx, selectEvent, id).Scan(&id, &leaf, &e.Index, &private); err != nil {
+			return err
+		}
+		e.Event, err = eventOf(id, leaf, private)
+		return err
+	})
+	if errors.Is(err, pgx.ErrNoRows) || isNoUUID(err) {
+		return ca.LoggedEvent{}, fmt.Errorf("the event: %w", ca.ErrNotFound)
+	}
+	return e, err
+}
+
+// eventOf reads an event from its leaf, with the private texts that were logged with it.
+func eventOf(id string, leaf []byte, private []privateText) (audit.Event, error) {
+	e, err := audit.Parse(leaf)
+	if err != nil {
+		return e, fmt.Errorf("event %s: %w", id, err)
+	}
+	for _, p := range private {
+		if p.in(e) {
+			e.Data[p.Field] = p.Value
+		}
+	}
+	return e, nil
 }
 
 func searchStatement(f ca.EventFilter) (sql string, args []any, err error) {

@@ -61,6 +61,15 @@ func TestSearchEvents(t *testing.T) {
 	f.sequence()
 	waiting := f.tell(newID(), audit.ServiceStopped, "system", "", nil)
 
+	if one, err := f.Event(t.Context(), waiting); err != nil || one.Kind != audit.ServiceStopped || one.Index != -1 {
+		t.Errorf("an event without an index: %+v, %v", one, err)
+	}
+	for _, id := range []string{newID(), "none", ""} {
+		if _, err := f.Event(t.Context(), id); !errors.Is(err, ca.ErrNotFound) {
+			t.Errorf("the event %q: %v", id, err)
+		}
+	}
+
 	// c and r got their identifiers first.
 	byID := []string{intended, issued, started, denied, revoked, waiting}
 	slices.Sort(byID)

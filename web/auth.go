@@ -42,6 +42,8 @@ var permissions = map[string]access.Action{
 	"GET /api/v1/authorities/{name}":                   access.ReadAuthority,
 	"POST /api/v1/authorities/{name}/crl":              access.PublishCRL,
 	"POST /api/v1/console/logins":                      access.OpenSession,
+	"GET /api/v1/login":                                public, // tells nothing that a person who signs in does not see
+	"GET /api/v1/whoami":                               access.ReadSelf,
 	"GET /api/v1/openapi.json":                         public,
 	"GET /api/v1/docs":                                 public,
 	"GET /api/v1/docs/{file}":                          public,

@@ -24,6 +24,7 @@ func requests(t *testing.T) map[string]ask {
 			Profile: "tls-server",
 			CSR:     csr,
 		}),
+		"GET /api/v1/whoami":                        {path: "/api/v1/whoami"},
 		"GET /api/v1/certificates":                  {path: "/api/v1/certificates"},
 		"GET /api/v1/certificates/{serial}":         {path: "/api/v1/certificates/1c"},
 		"POST /api/v1/certificates/{serial}/revoke": ask{path: "/api/v1/certificates/1c/revoke"}.json(RevokeRequest{Reason: "superseded"}),

@@ -109,7 +109,7 @@ func TestOpenAPITellsTheTruth(t *testing.T) {
 			t.Errorf("the document has huma's own %s", name)
 		}
 	}
-	if n := len(document.Paths); n != 44 {
+	if n := len(document.Paths); n != 46 {
 		t.Errorf("%d paths are documented", n)
 	}
 }

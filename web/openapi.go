@@ -40,6 +40,7 @@ func (s *Server) newOpenAPI(router chi.Router) huma.API {
 				{Name: tagAuthorities, Description: "Authorities: the hierarchy, its keys and its CRLs"},
 				{Name: tagAudit, Description: "The audit log: events, checkpoints, proofs and receipts"},
 				{Name: tagTokens, Description: "API tokens: create, rotate, withdraw, and see when they were last used"},
+				{Name: tagLogin, Description: "Who calls, and where people sign in"},
 				{Name: tagConsole, Description: "The console: pages for people, in a browser"},
 			},
 			Components: &huma.Components{
@@ -68,6 +69,7 @@ const (
 	tagAudit        = "audit"
 	tagTokens       = "tokens"
 	tagConsole      = "console"
+	tagLogin        = "login"
 )
 
 // foreignErrors turns errors that huma itself makes into problems. What it would echo of the request is left out.

@@ -132,6 +132,8 @@ type Config struct {
 	InFlight  int       // 0: DefaultInFlight
 	RateLimit RateLimit // the zero value: no limit
 
+	Providers []LoginProvider // that people sign in at who call the API; may be empty
+
 	Pages   Pages  // nil: there are none
 	PageURL string // where browsers reach the service, without a path; needed with Pages
 }
@@ -161,6 +163,8 @@ type Server struct {
 	distribution *chi.Mux
 	operations   *chi.Mux
 
+	providers []LoginProvider
+
 	pages   http.Handler // the API with the pages beside it; nil: there are none
 	pageURL string
 }
@@ -174,7 +178,8 @@ func New(cfg Config) (*Server, error) {
 		ca: cfg.CA, log: cfg.Log, now: cfg.Now, newID: cfg.NewID, metrics: cfg.Metrics, version: cfg.Version,
 		bearers: append([]Authenticator{tokenAuthenticator{cfg.Tokens}}, cfg.Bearers...), ambient: cfg.Ambient,
 		gate: cfg.Gate, clientAddr: cfg.ClientAddr, guessing: newGuessing(cfg.Now),
-		maxBody: cfg.MaxBody, rates: newRates(cfg.RateLimit, cfg.Now), batches: make(chan struct{}, batchesAtOnce),
+		providers: append([]LoginProvider{}, cfg.Providers...), // never null
+		maxBody:   cfg.MaxBody, rates: newRates(cfg.RateLimit, cfg.Now), batches: make(chan struct{}, batchesAtOnce),
 	}
 	if s.gate == nil {
 		s.gate = func(*http.Request) error { return nil }
@@ -228,7 +233,7 @@ func (s *Server) routeAPI(inFlight int) error {
 		s.routePolicies, s.routePolicySet, s.routeChangePolicies, s.routeReloadPolicies, s.routeApprovePolicies, s.routeRejectPolicies,
 		s.routeAuthorities, s.routeAuthority, s.routePublishCRL, s.routeAudit, s.routeEvents,
 		s.routeTokens, s.routeToken, s.routeCreateToken, s.routeRotateToken, s.routeRevokeToken,
-		s.routeOfferLogin,
+		s.routeOfferLogin, s.routeProviders, s.routeWhoAmI,
 		s.routeOrders, s.routeOrder, s.routeApproveOrder, s.routeRejectOrder,
 	} {
 		if err := register(api); err != nil {

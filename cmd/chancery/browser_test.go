@@ -154,7 +154,11 @@ func (b *browser) take(m devtools) {
 		}
 	case "Page.loadEventFired":
 		b.loads <- m.Session
-	case "Runtime.exceptionThrown", "Network.loadingFailed", "Audits.issueAdded":
+	case "Network.loadingFailed":
+		if about["canceled"] != true || about["type"] != "Document" { // a page that turned out to be a file to keep
+			b.complain(m.Method, about)
+		}
+	case "Runtime.exceptionThrown", "Audits.issueAdded":
 		b.complain(m.Method, about)
 	case "Runtime.consoleAPICalled":
 		if kind := about["type"]; kind == "error" || kind == "warning" || kind == "assert" {

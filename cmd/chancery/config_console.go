@@ -3,6 +3,7 @@ package main
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -12,7 +13,9 @@ import (
 	"time"
 
 	"github.com/chancery-ca/chancery/oidc"
+	"github.com/chancery-ca/chancery/oidc/native"
 	"github.com/chancery-ca/chancery/strictyaml"
+	"github.com/chancery-ca/chancery/web"
 	"github.com/chancery-ca/chancery/web/console"
 )
 
@@ -26,7 +29,26 @@ type OIDCConfig struct {
 	Algorithms []string `yaml:"algorithms"`
 	// CAFile holds the roots that the provider's TLS certificate leads to, PEM. Default: those of the system.
 	CAFile string `yaml:"ca_file"`
+	// CommandLine has people sign in here by `chancery login`. Default: nobody can.
+	CommandLine CommandLineConfig `yaml:"command_line"`
 }
+
+// CommandLineConfig is what the command line is at the provider: a public client that comes back to any port of http://127.0.0.1/callback
+// (RFC 8252), or has people sign in on another device (RFC 8628). All of it is told to everybody who asks at GET /api/v1/login.
+type CommandLineConfig struct {
+	// ClientID is that of the client at the provider. It has no secret.
+	ClientID string `yaml:"client_id"`
+	// Scopes are asked for besides openid. Default: profile, email, offline_access; without the last most logins end with the first token.
+	Scopes []string `yaml:"scopes"`
+	// Bearer is the token that is sent to the API: access_token, which must be a JSON Web Token with one of audiences, or id_token, whose
+	// audience is the client. Default: access_token.
+	Bearer string `yaml:"bearer"`
+}
+
+const (
+	bearerAccess = "access_token"
+	bearerID     = "id_token"
+)
 
 // ConsoleConfig is about the pages for people. Without a URL there are none.
 type ConsoleConfig struct {
@@ -73,6 +95,7 @@ func (c *Config) validateOIDC(doc *strictyaml.Document) {
 				doc.Refuse(fmt.Sprintf("%s.algorithms[%d]", field, j), "leave it out for the usual ones", "%v", err)
 			}
 		}
+		o.CommandLine.validate(doc, field+".command_line", o.Audiences)
 		if slices.Contains(o.Audiences, "") {
 			doc.Refuse(field+".audiences", "name what the provider writes into aud for this service", "an audience is empty")
 		}
@@ -84,6 +107,59 @@ func (c *Config) validateOIDC(doc *strictyaml.Document) {
 		}
 	}
 	c.Console.validate(doc, c.OIDC)
+}
+
+func (c CommandLineConfig) validate(doc *strictyaml.Document, field string, audiences []string) {
+	switch {
+	case c.ClientID == "" && (len(c.Scopes) > 0 || c.Bearer != ""):
+		doc.Refuse(field+".client_id", "register a native client at the provider, with "+native.Redirect, "a login needs a client")
+	case c.ClientID == "":
+	case len(audiences) == 0:
+		doc.Refuse(field, "set audiences to what the provider writes into aud of its tokens", "whoever logs in would not be let in")
+	case c.Bearer != "" && c.Bearer != bearerAccess && c.Bearer != bearerID:
+		doc.Refuse(field+".bearer", "use access_token or id_token", "%q is no kind of token", c.Bearer)
+	case c.Bearer == bearerID && !slices.Contains(audiences, c.ClientID):
+		doc.Refuse(field+".bearer", "add the client's ID to audiences", "an ID token is for its client, and %q is none of audiences", c.ClientID)
+	}
+}
+
+// loginProviders are where people log in by the command line.
+func (c *Config) loginProviders() ([]web.LoginProvider, error) {
+	var all []web.LoginProvider
+	for _, o := range c.OIDC {
+		if o.CommandLine.ClientID == "" {
+			continue
+		}
+		p := web.LoginProvider{
+			Issuer: o.Issuer, ClientID: o.CommandLine.ClientID, Scopes: o.CommandLine.Scopes, Bearer: first(o.CommandLine.Bearer, bearerAccess),
+		}
+		if p.Scopes == nil {
+			p.Scopes = []string{"profile", "email", "offline_access"}
+		}
+		if o.CAFile != "" {
+			text, err := os.ReadFile(o.CAFile)
+			if err != nil {
+				return nil, fmt.Errorf("reading the roots of the provider %s: %w", o.Issuer, err)
+			}
+			p.Roots = certificatesIn(text)
+		}
+		all = append(all, p)
+	}
+	return all, nil
+}
+
+// certificatesIn are the certificates of a file, PEM, and nothing else that it may hold.
+func certificatesIn(text []byte) string {
+	var found []byte
+	for {
+		var block *pem.Block
+		if block, text = pem.Decode(text); block == nil {
+			return string(found)
+		}
+		if block.Type == "CERTIFICATE" {
+			found = append(found, pem.EncodeToMemory(&pem.Block{Type: block.Type, Bytes: block.Bytes})...)
+		}
+	}
 }
 
 func (c ConsoleConfig) validate(doc *strictyaml.Document, issuers []OIDCConfig) {

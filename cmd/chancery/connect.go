@@ -1,12 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"iter"
-	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -16,8 +16,8 @@ import (
 )
 
 // apiFlags say where the service is and who calls. Without them the environment is asked (CHANCERY_API, CHANCERY_TOKEN,
-// CHANCERY_CA_BUNDLE, CHANCERY_CLIENT_CERT, CHANCERY_CLIENT_KEY), and then a running `chancery dev`. There is no flag for the token itself:
-// whoever lists processes would read it.
+// CHANCERY_CA_BUNDLE, CHANCERY_CLIENT_CERT, CHANCERY_CLIENT_KEY), then a running `chancery dev`, and then what `chancery login` kept. There is
+// no flag for the token itself: whoever lists processes would read it.
 type apiFlags struct {
 	api, tokenFile, caBundle string
 	certificate, key         string
@@ -25,48 +25,72 @@ type apiFlags struct {
 }
 
 func (f *apiFlags) add(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.api, "api", "",
-		"the service's address, such as https://ca.example:8443 or unix:///run/chancery/local.sock (or CHANCERY_API)")
-	cmd.Flags().StringVar(&f.tokenFile, "token-file", "", "file that holds the API token (or the token itself in CHANCERY_TOKEN)")
-	cmd.Flags().StringVar(&f.caBundle, "ca-bundle", "", "roots that the service's TLS certificate leads to, PEM (or CHANCERY_CA_BUNDLE)")
+	f.addService(cmd)
+	cmd.Flags().StringVar(&f.tokenFile, "token-file", "",
+		"file that holds the API token (or the token itself in CHANCERY_TOKEN), in place of what `chancery login` kept")
 	cmd.Flags().StringVar(&f.certificate, "client-cert", "",
 		"client certificate with its chain, PEM, instead of a token (or CHANCERY_CLIENT_CERT)")
 	cmd.Flags().StringVar(&f.key, "client-key", "", "file of its key, PEM (or CHANCERY_CLIENT_KEY)")
 	cmd.Flags().StringVar(&f.breakGlass, "break-glass", "", "in an emergency, on the service's own machine: why; it is recorded, loudly")
 }
 
-// connect makes a client. Role chooses among the tokens of `chancery dev` and matters nowhere else.
+// addService adds the flags that say where the service is.
+func (f *apiFlags) addService(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.api, "api", "",
+		"the service's address, such as https://ca.example:8443 or unix:///run/chancery/local.sock (or CHANCERY_API)")
+	cmd.Flags().StringVar(&f.caBundle, "ca-bundle", "", "roots that the service's TLS certificate leads to, PEM (or CHANCERY_CA_BUNDLE)")
+}
+
+// connect makes a client. Role chooses among the tokens of `chancery dev` and matters nowhere else, but that without one nobody's token is
+// sent.
 func (a *app) connect(f apiFlags, role access.Role) (*client.Client, error) {
 	cfg := client.Config{
 		BaseURL: first(f.api, a.lookup("CHANCERY_API")), Token: a.lookup("CHANCERY_TOKEN"),
-		CAFile: first(f.caBundle, a.lookup("CHANCERY_CA_BUNDLE")),
+		CAFile:   first(f.caBundle, a.lookup("CHANCERY_CA_BUNDLE")),
+		CertFile: first(f.certificate, a.lookup("CHANCERY_CLIENT_CERT")), KeyFile: first(f.key, a.lookup("CHANCERY_CLIENT_KEY")),
+		Emergency: f.breakGlass, UserAgent: "chancery/" + version(),
 	}
-	cfg.CertFile, cfg.KeyFile = first(f.certificate, a.lookup("CHANCERY_CLIENT_CERT")), first(f.key, a.lookup("CHANCERY_CLIENT_KEY"))
-	cfg.Emergency = f.breakGlass
 	if f.tokenFile != "" {
-		data, err := os.ReadFile(f.tokenFile)
-		if err != nil {
+		data, unfit, err := readOwn(f.tokenFile)
+		if err := cmp.Or(err, unfit); err != nil {
 			return nil, fmt.Errorf("reading the token: %w", err)
 		}
 		cfg.Token = strings.TrimSpace(string(data))
 	}
 	if cfg.BaseURL == "" {
-		home, err := a.home()
-		if err != nil {
+		if err := a.findService(&cfg, role); err != nil {
 			return nil, err
 		}
-		d, err := readDevFile(home)
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil, misuse{errors.New("which service? give --api and --token-file, or set CHANCERY_API and CHANCERY_TOKEN, or start `chancery " +
-				"dev` here")}
-		}
-		if err != nil {
-			return nil, err
-		}
-		cfg.BaseURL, cfg.Token, cfg.CAFile = d.API, first(cfg.Token, d.Tokens[string(role)]), first(cfg.CAFile, d.CABundle)
 	}
-	cfg.UserAgent = "chancery/" + version()
+	if role != "" && cfg.Token == "" && cfg.CertFile == "" {
+		if err := a.useLogin(&cfg); err != nil {
+			return nil, err
+		}
+	}
 	return client.New(cfg)
+}
+
+// findService has a client call the running `chancery dev`, or else the one service that somebody is logged in at.
+func (a *app) findService(cfg *client.Config, role access.Role) error {
+	home, err := a.home()
+	if err != nil {
+		return err
+	}
+	d, err := readDevFile(home)
+	if err == nil {
+		cfg.BaseURL, cfg.Token, cfg.CAFile = d.API, first(cfg.Token, d.Tokens[string(role)]), first(cfg.CAFile, d.CABundle)
+		return nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if cfg.Token == "" { // a token that was given is not sent to where it was not meant to go
+		if cfg.BaseURL, err = a.onlyLogin(); err != nil || cfg.BaseURL != "" {
+			return err
+		}
+	}
+	return misuse{errors.New("which service? give --api, or set CHANCERY_API, or start `chancery dev` here; say who you are by `chancery login`, " +
+		"--token-file or CHANCERY_TOKEN")}
 }
 
 // overAPI is a command that calls the service under a role.

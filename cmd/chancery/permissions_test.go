@@ -141,6 +141,8 @@ func (m *matrix) probes() map[string]asking {
 		"GET /api/v1/authorities/{name}":               {api + "/authorities/" + devIssuer, "", ofAll},
 		"POST /api/v1/authorities/{name}/crl":          {api + "/authorities/" + devIssuer + "/crl", `{}`, ofAll},
 		"POST /api/v1/console/logins":                  {api + "/console/logins", `{}`, own},
+		"GET /api/v1/login":                            {api + "/login", "", nobody},
+		"GET /api/v1/whoami":                           {api + "/whoami", "", own},
 		"GET /api/v1/openapi.json":                     {api + "/openapi.json", "", nobody},
 		"GET /api/v1/docs":                             {api + "/docs", "", nobody},
 		"GET /api/v1/docs/{file}":                      {api + "/docs/init.js", "", nobody},

@@ -64,6 +64,10 @@ func exitCode(err error) int {
 type app struct {
 	Env
 	output string // "text" or "json"
+	// advice is what may help when the service does not know who calls.
+	advice string
+	// loggedInAt is the service whose login is used; empty: none is.
+	loggedInAt string
 }
 
 // run carries out one command line. It returns what main exits with; it never exits by itself.
@@ -71,7 +75,7 @@ func run(ctx context.Context, args []string, env Env) error {
 	a := &app{Env: env}
 	root := a.rootCommand()
 	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
+	err := a.advise(root.ExecuteContext(ctx))
 	if err != nil && (strings.HasPrefix(err.Error(), "unknown command") || strings.HasPrefix(err.Error(), "required flag")) {
 		err = misuse{err} // cobra gives these two no type
 	}
@@ -139,7 +143,7 @@ then:         chancery request      a certificate for a CSR, or for a new key`,
 			a.issuanceCommand(), a.replicasCommand(), a.archiveCommand(), a.auditCommand(), a.approverCommand(),
 		},
 		"client": {
-			a.requestCommand(), a.getCommand(), a.listCommand(), a.revokeCommand(), a.revocationCommand(), a.requestsCommand(), a.approveCommand(),
+			a.loginCommand(), a.logoutCommand(), a.whoAmICommand(), a.requestCommand(), a.getCommand(), a.listCommand(), a.revokeCommand(), a.revocationCommand(), a.requestsCommand(), a.approveCommand(),
 			a.rejectCommand(),
 			a.ctCommand(), a.ocspCommand(), a.consoleCommand(), a.approvalCommand(), a.orderCommand(),
 		},

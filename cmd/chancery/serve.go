@@ -371,8 +371,13 @@ func (a *app) open(ctx context.Context, cfg Config) (_ *service, err error) {
 	if s.clients != nil {
 		ambient = append(ambient, s.clients)
 	}
+	logins, err := cfg.loginProviders()
+	if err != nil {
+		return nil, err
+	}
 	s.web, err = web.New(web.Config{
-		Bearers: []web.Authenticator{bearers{s.providers}}, Pages: pages, PageURL: cfg.Console.URL,
+		Providers: logins,
+		Bearers:   []web.Authenticator{bearers{s.providers}}, Pages: pages, PageURL: cfg.Console.URL,
 		Ambient: ambient, Gate: s.gate(), ClientAddr: cfg.Proxies.proxies().ClientAddr,
 		CA: s.ca, Tokens: s.store, Log: s.log, Now: a.Now, NewID: newID, MaxBody: body, RateLimit: cfg.Limits.rateLimit(),
 		Metrics: metrics, Version: version(),

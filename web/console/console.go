@@ -1,4 +1,4 @@
-// Package console owns the pages for people: who am I, certificates, requests that wait, authorities; and signing in and out of them.
+// Package console owns the pages for people: who am I, certificates, requests that wait, authorities, the audit log; and signing in and out of them.
 //
 // Every page calls the authority's verbs as the person who is signed in, and shows what comes back: it decides nothing, and keeps nothing
 // but what a browser holds. Pages are whole without a script, and load nothing from elsewhere.
@@ -16,6 +16,7 @@ import (
 	"github.com/go-chi/chi/v5"
 
 	"github.com/chancery-ca/chancery/access"
+	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/ca"
 	"github.com/chancery-ca/chancery/oidc"
 	"github.com/chancery-ca/chancery/web"
@@ -32,6 +33,10 @@ type Authority interface {
 	Approve(ctx context.Context, o ca.ApproveOrder) (ca.RequestState, error)
 	Reject(ctx context.Context, o ca.ApproveOrder) (ca.RequestState, error)
 	Authorities(ctx context.Context, actor access.Actor) ([]ca.AuthorityState, error)
+	SearchEvents(ctx context.Context, actor access.Actor, f ca.EventFilter) (ca.EventPage, error)
+	Event(ctx context.Context, actor access.Actor, id string) (ca.LoggedEvent, error)
+	Receipt(ctx context.Context, actor access.Actor, event string, cosigned int) (audit.Receipt, error)
+	Log(ctx context.Context, actor access.Actor) (ca.LogView, error)
 
 	OpenSession(ctx context.Context, s ca.Session, secret [32]byte, life time.Duration) error
 	OfferedLogin(ctx context.Context, login [32]byte) (access.Actor, error)
@@ -131,6 +136,11 @@ func (c *Console) Routes(d web.Desk) http.Handler {
 	r.Post("/requests/{id}/approve", v.in(v.decide(c.CA.Approve)))
 	r.Post("/requests/{id}/reject", v.in(v.decide(c.CA.Reject)))
 	r.Get("/authorities", v.in(v.authorities))
+	r.Get("/audit", v.in(v.events))
+	r.Get("/audit/log", v.in(v.log))
+	r.Get("/audit/log/checkpoint", v.in(v.checkpoint))
+	r.Get("/audit/events/{event}", v.in(v.event))
+	r.Get("/audit/events/{event}/receipt", v.in(v.receipt))
 	return r
 }
 

@@ -22,6 +22,7 @@ import (
 	"github.com/go-chi/chi/v5"
 
 	"github.com/chancery-ca/chancery/access"
+	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/ca"
 	"github.com/chancery-ca/chancery/oidc"
 	"github.com/chancery-ca/chancery/web"
@@ -42,6 +43,11 @@ type office struct {
 	revoked  []ca.RevokeOrder
 	words    []ca.ApproveOrder
 	filters  []ca.Filter
+	searches []ca.EventFilter
+	event    ca.LoggedEvent
+	receipt  audit.Receipt
+	view     ca.LogView
+	waiting  bool // no checkpoint covers the event
 	err      error
 }
 
@@ -94,6 +100,32 @@ func (o *office) Authorities(_ context.Context, a access.Actor) ([]ca.AuthorityS
 			Current:         &ca.CRLRecord{Number: big.NewInt(7), ThisUpdate: noon.Add(-2 * time.Hour), NextUpdate: noon.Add(-time.Hour)},
 		},
 	}, o.asked(a, access.ReadAuthority)
+}
+
+func (o *office) SearchEvents(_ context.Context, a access.Actor, f ca.EventFilter) (ca.EventPage, error) {
+	o.searches = append(o.searches, f)
+	if f.Text == "nothing" {
+		return ca.EventPage{Next: "older"}, o.asked(a, access.ReadAudit)
+	}
+	return ca.EventPage{Events: []ca.LoggedEvent{o.event}, Next: "older"}, o.asked(a, access.ReadAudit)
+}
+
+func (o *office) Event(_ context.Context, a access.Actor, id string) (ca.LoggedEvent, error) {
+	if id != o.event.ID {
+		return ca.LoggedEvent{}, ca.ErrNotFound
+	}
+	return o.event, o.asked(a, access.ReadAudit)
+}
+
+func (o *office) Receipt(_ context.Context, a access.Actor, _ string, cosigned int) (audit.Receipt, error) {
+	if o.waiting || cosigned > 1 {
+		return audit.Receipt{}, ca.ErrNotLogged
+	}
+	return o.receipt, o.asked(a, access.ReadReceipt)
+}
+
+func (o *office) Log(_ context.Context, a access.Actor) (ca.LogView, error) {
+	return o.view, o.asked(a, access.ReadAudit)
 }
 
 func (o *office) OpenSession(_ context.Context, s ca.Session, secret [32]byte, life time.Duration) error {
@@ -218,6 +250,7 @@ func open(t *testing.T) *browser {
 		Actor:   access.Actor{Name: nasty, Person: "bob"}, Subject: "CN=" + nasty, Names: []string{nasty},
 		Approvals: []ca.ApprovalRecord{{Comment: nasty}},
 	}}
+	b.office.logged()
 	c, err := New(Config{
 		CA: b.office, Provider: b.provider, URL: "https://ca.dev.example", Idle: 30 * time.Minute, Life: 8 * time.Hour,
 		Log: slog.New(slog.DiscardHandler), Now: func() time.Time { return noon }, Random: rand.Reader, Version: "1.2.3",
@@ -304,6 +337,11 @@ var everyRoute = map[string]string{
 	"POST /console/requests/{id}/approve":        "/console/requests/r-7/approve",
 	"POST /console/requests/{id}/reject":         "/console/requests/r-7/reject",
 	"GET /console/authorities":                   "/console/authorities",
+	"GET /console/audit":                         "/console/audit?kind=certificate.",
+	"GET /console/audit/log":                     "/console/audit/log",
+	"GET /console/audit/log/checkpoint":          "/console/audit/log/checkpoint",
+	"GET /console/audit/events/{event}":          "/console/audit/events/" + eventID,
+	"GET /console/audit/events/{event}/receipt":  "/console/audit/events/" + eventID + "/receipt",
 }
 
 var openRoutes = []string{
@@ -551,10 +589,10 @@ func TestALoginLeadsNowhereElse(t *testing.T) {
 // TestPagesShowWhatTheyAreGivenAsText looks at every page, with texts that are not meant well in it.
 func TestPagesShowWhatTheyAreGivenAsText(t *testing.T) {
 	b := open(t)
-	b.signIn()
-	pages := map[string]string{}
+	b.signIn(access.Approver, access.Revoker, access.Auditor)
+	pages := map[string]string{"a search for nothing": b.ask("GET", "/console/audit", nil).Body.String()}
 	for name, path := range everyRoute {
-		if strings.HasPrefix(name, "GET") {
+		if strings.HasPrefix(name, "GET") && !strings.HasSuffix(name, "/receipt") && !strings.HasSuffix(name, "/checkpoint") {
 			w := b.ask("GET", path, nil)
 			if w.Code != http.StatusOK {
 				t.Errorf("%s: %d %s", name, w.Code, w.Body)
@@ -566,6 +604,7 @@ func TestPagesShowWhatTheyAreGivenAsText(t *testing.T) {
 	for _, path := range []string{
 		"/console/login", "/console/enter?code=CODE", "/console/signed-out?provider=1", "/console/nowhere",
 		"/console/certificates?status=" + url.QueryEscape(nasty),
+		"/console/audit?serial=" + url.QueryEscape(nasty),
 	} {
 		pages[path] = b.ask("GET", path, nil).Body.String()
 	}
@@ -648,6 +687,19 @@ func TestRolesAreHeldOnPagesToo(t *testing.T) {
 	}
 	if w := b.ask("GET", "/console/requests", nil); w.Code != http.StatusForbidden {
 		t.Errorf("requests to a revoker: %d", w.Code)
+	}
+	if strings.Contains(page, "/console/audit") {
+		t.Error("a revoker is offered the audit log")
+	}
+	for name, path := range everyRoute {
+		if strings.Contains(path, "/console/audit") && !strings.HasSuffix(name, "/receipt") { // of the own namespace anybody may have receipts
+			if w := b.ask("GET", path, nil); w.Code != http.StatusForbidden {
+				t.Errorf("%s to a revoker: %d", path, w.Code)
+			}
+		}
+	}
+	if w := b.ask("GET", "/console/audit", nil); w.Code != http.StatusForbidden {
+		t.Errorf("the empty search to a revoker: %d", w.Code)
 	}
 }
 

@@ -27,6 +27,7 @@ type pages map[string]*template.Template
 
 var pageNames = []string{
 	"login", "enter", "signed-out", "problem", "home", "certificates", "certificate", "revoke", "requests", "request", "authorities",
+	"events", "event", "log",
 }
 
 func readPages() (pages, error) {
@@ -81,6 +82,7 @@ func (v *visit) tabs(name string) (all []tab) {
 		{access.ReadCertificate, "/console/certificates", "Certificates", []string{"certificates", "certificate", "revoke"}},
 		{access.ReadRequest, "/console/requests", "Requests", []string{"requests", "request"}},
 		{access.ReadAuthority, "/console/authorities", "Authorities", []string{"authorities"}},
+		{access.ReadAudit, "/console/audit", "Audit log", []string{"events", "event", "log"}},
 	} {
 		if v.may(t.action) {
 			all = append(all, tab{Path: t.path, Title: t.title, Here: slices.Contains(t.pages, name)})
