@@ -12,7 +12,6 @@ import (
 	"net"
 	"os"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/chancery-ca/chancery/hsm"
@@ -63,11 +62,11 @@ func (c *Client) Close() error {
 	idle := c.idle
 	c.idle, c.closed = nil, true
 	for l := range c.busy {
-		_ = l.conn.Close()
+		l.close()
 	}
 	c.mu.Unlock()
 	for _, l := range idle {
-		_ = l.conn.Close()
+		l.close()
 	}
 	for range cap(c.room) { // until each call has come to its end
 		c.room <- struct{}{}
@@ -153,7 +152,9 @@ func (s *signer) SignMessage(_ io.Reader, message []byte, opts crypto.SignerOpts
 
 // link is one connection, on which one call at a time goes on.
 type link struct {
-	conn   *net.UnixConn
+	conn   *net.UnixConn // over which it was made; the keeper sees by it when this side is gone
+	in     line
+	out    line
 	frames *frameReader
 	count  uint64 // of calls
 	unsent []byte // kept for the next
@@ -169,7 +170,7 @@ func (c *Client) ask(ctx context.Context, kind byte, parts ...[]byte) ([]byte, e
 	if err != nil {
 		return nil, fmt.Errorf("%w: reaching the keeper at %s: %w", hsm.ErrUnavailable, c.path, err)
 	}
-	stop := context.AfterFunc(ctx, func() { _ = l.conn.Close() })
+	stop := context.AfterFunc(ctx, l.close)
 	body, failure, err := l.ask(kind, parts, time.Now().Add(c.timeout))
 	stop()
 	c.give(l, err == nil)
@@ -205,12 +206,12 @@ func (c *Client) enter(ctx context.Context) error {
 
 // ask returns the answer or the failure that the keeper told; err means that the connection is of no more use.
 func (l *link) ask(kind byte, parts [][]byte, until time.Time) (body []byte, failure, err error) {
-	if err := l.conn.SetDeadline(until); err != nil {
+	if err := l.in.SetReadDeadline(until); err != nil {
 		return nil, nil, err
 	}
 	l.count++
 	l.unsent = appendFrame(l.unsent[:0], kind, l.count, parts...)
-	_, err = l.conn.Write(l.unsent)
+	err = l.out.writeWithin(time.Until(until), l.unsent)
 	if cap(l.unsent) > keptBuffer {
 		l.unsent = nil
 	}
@@ -241,7 +242,7 @@ func (c *Client) take() (*link, error) {
 		if l == nil {
 			break
 		}
-		if quiet(l.conn) {
+		if l.in.quiet() {
 			return l, nil
 		}
 		c.give(l, false)
@@ -253,7 +254,7 @@ func (c *Client) take() (*link, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
-		_ = l.conn.Close()
+		l.close()
 		return nil, net.ErrClosed
 	}
 	c.busy[l] = true
@@ -286,7 +287,7 @@ func (c *Client) give(l *link, sound bool) {
 		c.idle = append(c.idle, l)
 		return
 	}
-	_ = l.conn.Close()
+	l.close()
 }
 
 func (c *Client) connect() (*link, error) {
@@ -294,10 +295,11 @@ func (c *Client) connect() (*link, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &link{conn: conn, frames: newFrameReader(conn, maxFrame)}
+	l := &link{conn: conn}
 	if err := l.greet(); err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
+	l.frames = newFrameReader(l.in, maxFrame)
 	return l, nil
 }
 
@@ -305,30 +307,25 @@ func (l *link) greet() error {
 	if err := l.conn.SetDeadline(time.Now().Add(dialTimeout)); err != nil {
 		return err
 	}
-	if _, err := l.conn.Write(appendFrame(nil, frameHello, 0, []byte(hello))); err != nil {
+	said := appendFrame(nil, frameHello, 0, []byte(hello))
+	if _, err := l.conn.Write(said); err != nil {
 		return err
 	}
-	f, err := l.frames.next()
-	if err != nil {
-		return fmt.Errorf("it did not say hello (is this process's user among its peers?): %w", err)
-	}
-	if f.kind != frameHello || string(f.body) != hello {
+	heard := make([]byte, len(said)) // the same
+	var err error
+	l.in, l.out, err = takePipes(l.conn, heard)
+	switch {
+	case err == nil && bytes.Equal(heard, said):
+		return nil
+	case err == nil:
+		return errors.Join(fmt.Errorf("%w: it does not speak %q", ErrProtocol, hello), l.in.Close(), l.out.Close())
+	case errors.Is(err, ErrProtocol):
 		return fmt.Errorf("%w: it does not speak %q", ErrProtocol, hello)
 	}
-	return nil
+	return fmt.Errorf("it did not say hello (is this process's user among its peers?): %w", err)
 }
 
-// quiet tells whether a connection is up and nothing has arrived on it: what one expects of one that nobody uses.
-func quiet(conn *net.UnixConn) bool {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return false
-	}
-	var peeked error
-	err = raw.Read(func(fd uintptr) bool {
-		var one [1]byte
-		_, _, peeked = syscall.Recvfrom(int(fd), one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-		return true
-	})
-	return err == nil && errors.Is(peeked, syscall.EAGAIN)
+// close ends the connection, and a call that is on it.
+func (l *link) close() {
+	_, _, _ = l.conn.Close(), l.in.Close(), l.out.Close() // nothing is lost with it but what fails anyway
 }

@@ -304,14 +304,20 @@ func TestNothingIsSignedThatCannotBeWrittenDown(t *testing.T) {
 	if err := a.issue(key, leaf()); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.keeper.journal.file.Close(); err != nil {
+	j := r.keeper.journal
+	j.mu.Lock()
+	err := j.file.Close()
+	j.mu.Unlock()
+	if err != nil {
 		t.Fatal(err)
 	}
 	if err := a.issue(key, leaf()); !errors.Is(err, hsm.ErrUnavailable) || !strings.Contains(err.Error(), "journal") {
 		t.Errorf("without a journal: %v", err)
 	}
 	_ = r.client.Close()
-	r.keeper.journal.file, _ = os.OpenFile(os.DevNull, os.O_WRONLY, 0) // so that it can be closed
+	j.mu.Lock()
+	j.file, _ = os.OpenFile(os.DevNull, os.O_WRONLY, 0) // so that it can be closed
+	j.mu.Unlock()
 }
 
 func TestPeersAreChecked(t *testing.T) {

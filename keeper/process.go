@@ -22,7 +22,7 @@ const maxGiven = 128
 
 // process is a worker that has a token open.
 type process struct {
-	conn  *net.UnixConn
+	conn  line
 	cmd   *exec.Cmd
 	room  chan struct{} // one for each call that it has
 	ended chan struct{} // closed when it has ended, after why was set
@@ -114,9 +114,13 @@ func ending(err, waited error) error {
 
 // spawn starts a worker with one end of a socket pair as its file descriptor 3.
 func spawn(cmd *exec.Cmd) (*process, error) {
-	conn, err := startWith(cmd, syscall.SOCK_SEQPACKET)
+	ours, err := startWith(cmd, syscall.SOCK_SEQPACKET)
 	if err != nil {
 		return nil, fmt.Errorf("starting the worker: %w", err)
+	}
+	conn, err := newLine(ours)
+	if err != nil {
+		return nil, errors.Join(err, ours.Close(), cmd.Process.Kill(), cmd.Wait())
 	}
 	return &process{conn: conn, cmd: cmd, calls: map[uint64]*call{}, ended: make(chan struct{})}, nil
 }

@@ -328,7 +328,7 @@ func (k *Keeper) admitClient(conn *net.UnixConn) (*client, error) {
 	if err := k.mayConnect(uid); err != nil {
 		return nil, err
 	}
-	c := &client{keeper: k, conn: conn, uid: uid, frames: newFrameReader(conn, maxFrame)}
+	c := &client{keeper: k, conn: conn, uid: uid}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if len(k.clients) >= maxClients {
@@ -369,20 +369,34 @@ func (k *Keeper) mayRefuse(now time.Time) bool {
 // request also signs and answers, and nobody else has to be woken.
 type client struct {
 	keeper *Keeper
-	conn   *net.UnixConn
+	conn   *net.UnixConn // over which it came; it closes it to hang up
 	uid    uint32
-	frames *frameReader
+	pipes  *pipes
 	unsent []byte // kept for the next answer
 }
 
 // serve answers requests until the client hangs up.
-func (c *client) serve() error {
+func (c *client) serve() (err error) {
 	if err := c.greet(); err != nil {
 		return err
 	}
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		// Nothing comes over the socket any more but its end.
+		_, _ = c.conn.Read(make([]byte, 1))
+		if err := c.pipes.in.end(); err != nil {
+			c.keeper.config.Log.Error("the end of a client could not be passed on", "error", err)
+		}
+	})
+	defer func() {
+		_ = c.conn.Close()
+		watching.Wait()
+		err = errors.Join(err, c.pipes.close())
+	}()
+	frames := newFrameReader(c.pipes.in, maxFrame)
 	for {
-		f, err := c.frames.next()
-		if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, syscall.ECONNRESET) {
+		f, err := frames.next()
+		if errors.Is(err, io.EOF) || c.pipes.in.ended.Load() {
 			return nil
 		}
 		if err != nil {
@@ -415,26 +429,28 @@ func (c *client) answer(request uint64, body []byte, failure error) error {
 		kind, body = frameError, appendError(nil, failure)
 	}
 	c.unsent = appendFrame(c.unsent[:0], kind, request, body)
-	if err := c.conn.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
+	if err := c.pipes.out.writeWithin(writeTimeout, c.unsent); !errors.Is(err, syscall.EPIPE) {
 		return err
 	}
-	_, err := c.conn.Write(c.unsent)
-	return err
+	return nil // it has hung up, which is seen next
 }
 
 func (c *client) greet() error {
 	if err := c.conn.SetDeadline(time.Now().Add(helloTimeout)); err != nil {
 		return err
 	}
-	f, err := c.frames.next()
+	f, err := newFrameReader(c.conn, maxFrame).next()
 	if err != nil {
 		return fmt.Errorf("waiting for its hello: %w", err)
 	}
 	if f.kind != frameHello || string(f.body) != hello {
 		return fmt.Errorf("%w: it does not speak %q", ErrProtocol, hello)
 	}
-	if _, err := c.conn.Write(appendFrame(nil, frameHello, f.request, []byte(hello))); err != nil {
-		return err
+	if c.pipes, err = makePipes(c.keeper.config.Worker == nil); err != nil {
+		return fmt.Errorf("making pipes: %w", err)
+	}
+	if err := c.pipes.give(c.conn, appendFrame(nil, frameHello, f.request, []byte(hello))); err != nil {
+		return errors.Join(err, c.pipes.close())
 	}
 	return c.conn.SetDeadline(time.Time{})
 }

@@ -2,6 +2,7 @@ package keeper
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -12,6 +13,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"runtime"
 	"sync"
 	"syscall"
 	"time"
@@ -189,6 +191,9 @@ func Hold(c Config) error {
 		cancel()
 	}()
 	go sayAlive(ctx, tell)
+	if c.Worker == nil {
+		keepProcessors(c.Tokens)
+	}
 	c.AwaitsPerson = map[string]error{}
 	for name, why := range maps.All(begin.AwaitsPerson) {
 		c.AwaitsPerson[name] = parseError(why)
@@ -210,6 +215,16 @@ func Hold(c Config) error {
 		return errors.Join(err, k.Close())
 	}
 	return k.Close()
+}
+
+// keepProcessors lets each call into a library that is in this process keep what Go's scheduler calls a processor. Otherwise those that are
+// too many lose it after 20 microseconds and queue for another at their end, for which threads are put to sleep and woken.
+func keepProcessors(tokens []TokenConfig) {
+	calls := 1
+	for _, t := range tokens {
+		calls += cmp.Or(t.HSM.MaxSessions, defaultSessions)
+	}
+	runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), calls))
 }
 
 func sayAlive(ctx context.Context, tell func(telling)) {

@@ -18,3 +18,13 @@ func peerUID(*net.UnixConn) (uint32, error) {
 func datasync(fd int) error { return syscall.Fsync(fd) }
 
 func reach(dir *os.File, name string) string { return filepath.Join(dir.Name(), name) }
+
+// readNow and writeNow read from and write to what does not block (EAGAIN).
+func readNow(fd uintptr, p []byte) (int, error) { return syscall.Read(int(fd), p) }
+
+func writeNow(fd uintptr, p []byte) (int, error) { return syscall.Write(int(fd), p) }
+
+// pipe and writeEnd are not needed where no client is let in.
+func pipe() (ends [2]int, err error) { return ends, errors.ErrUnsupported }
+
+func writeEnd(int) (*os.File, error) { return nil, errors.ErrUnsupported }

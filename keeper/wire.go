@@ -19,8 +19,8 @@ import (
 // A client has one request at a time on a connection, and as many connections as it has requests at once. A worker has many at a time, and
 // answers in any order: there each frame is one message of a SOCK_SEQPACKET socket, so that several threads can read and write it.
 //
-// A connection begins with a hello from each side, which names the protocol and its version. Whoever receives what it does not understand
-// closes the connection.
+// A connection begins with a hello from each side, over the socket, which names the protocol and its version. With the keeper's hello go two
+// pipes, over which all else is said (see line.go). Whoever receives what it does not understand closes the connection.
 
 // The types of frames.
 const (
@@ -48,7 +48,7 @@ const (
 	maxStart  = 128 << 10
 	maxDigest = 1024
 	maxAnswer = 4 << 10
-	hello     = "chancery-keeper 1"
+	hello     = "chancery-keeper 2"
 )
 
 // frame is one frame as read. Its body is valid until the next is read.
