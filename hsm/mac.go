@@ -37,7 +37,8 @@ func pour(o *Operation, from io.Reader, give func([]byte) error) error {
 	}
 }
 
-// MAC makes an HMAC (RFC 2104) over a message with a secret key in the token. The token sees the whole message.
+// MAC makes an HMAC (RFC 2104) over a message with a secret key in the token. The token sees the whole message. A hash of 0 stands for the one
+// that the key is as long as, and SHA-256 for a key of any other length.
 func (t *Token) MAC(ctx context.Context, ref KeyRef, hash crypto.Hash, message io.Reader) (mac []byte, err error) {
 	err = t.hmac(ctx, OpMAC, ref, hash, func(s session, k key, o *Operation, mechanism []*pkcs11.Mechanism) error {
 		if err := s.ctx.SignInit(s.handle, mechanism, k.handle); err != nil {
@@ -55,7 +56,7 @@ func (t *Token) MAC(ctx context.Context, ref KeyRef, hash crypto.Hash, message i
 	return mac, nil
 }
 
-// VerifyMAC verifies an HMAC in the token. It returns ErrSignature if it is not the key's over the message.
+// VerifyMAC verifies an HMAC in the token, with a hash as in MAC. It returns ErrSignature if it is not the key's over the message.
 func (t *Token) VerifyMAC(ctx context.Context, ref KeyRef, hash crypto.Hash, message io.Reader, mac []byte) error {
 	return t.hmac(ctx, OpVerify, ref, hash, func(s session, k key, o *Operation, mechanism []*pkcs11.Mechanism) error {
 		if err := s.ctx.VerifyInit(s.handle, mechanism, k.handle); err != nil {
@@ -75,6 +76,9 @@ func (t *Token) VerifyMAC(ctx context.Context, ref KeyRef, hash crypto.Hash, mes
 func (t *Token) hmac(ctx context.Context, op Op, ref KeyRef, hash crypto.Hash, work func(session, key, *Operation, []*pkcs11.Mechanism) error) error {
 	o := &Operation{Op: op, Key: ref}
 	err := t.withKey(ctx, o, []uint{pkcs11.CKO_SECRET_KEY}, ref, func(k key) (*pkcs11.Mechanism, error) {
+		if hash == 0 {
+			hash = hashOfLength(k.octets)
+		}
 		if err := strong(hash); err != nil {
 			return nil, err
 		}
@@ -86,6 +90,16 @@ func (t *Token) hmac(ctx context.Context, op Op, ref KeyRef, hash crypto.Hash, w
 		return fmt.Errorf("making the HMAC with the key with %s in token %q: %w", ref, t.info.Label, err)
 	}
 	return nil
+}
+
+// hashOfLength is the hash that makes so many octets, and SHA-256 where none does.
+func hashOfLength(octets int) crypto.Hash {
+	for _, hash := range []crypto.Hash{crypto.SHA384, crypto.SHA512} {
+		if hash.Size() == octets {
+			return hash
+		}
+	}
+	return crypto.SHA256
 }
 
 // Digest hashes in the token.

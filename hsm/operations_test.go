@@ -235,8 +235,15 @@ func TestMACAndDigest(t *testing.T) {
 		t.Errorf("another message: %v", err)
 	}
 	ours, _ := generated(t, token, hsm.KeySpec{Algorithm: hsm.HMACSHA512, Label: "ours"})
-	if mac, err := token.MAC(t.Context(), ours, crypto.SHA512, strings.NewReader("")); err != nil || len(mac) != 64 {
-		t.Errorf("%x, %v", mac, err)
+	said, err := token.MAC(t.Context(), ours, crypto.SHA512, strings.NewReader(""))
+	if err != nil || len(said) != 64 {
+		t.Errorf("%x, %v", said, err)
+	}
+	if mac, err := token.MAC(t.Context(), ours, 0, strings.NewReader("")); err != nil || !bytes.Equal(mac, said) {
+		t.Errorf("with the hash that the key is as long as: %x, %v", mac, err)
+	}
+	if mac256, err := token.MAC(t.Context(), known, 0, bytes.NewReader(message)); err != nil || !bytes.Equal(mac256, mac) {
+		t.Errorf("with the hash that the key is as long as: %x, %v", mac256, err)
 	}
 	digest, err := token.Digest(t.Context(), crypto.SHA256, bytes.NewReader(message))
 	if want := sha256.Sum256(message); err != nil || !bytes.Equal(digest, want[:]) {

@@ -220,6 +220,11 @@ func TestHSMEncryption(t *testing.T) {
 		t.Errorf("%q", out)
 	}
 	c.refused(1, "", "hmac", "--key", "mac", "--in", c.path("plain"), "--verify", mac)
+	c.do("key", "generate", "--algorithm", "hmac-sha512", "--label", "long")
+	if mac := strings.TrimSpace(c.do("hmac", "--key", "long", "--in", c.path("note"))); len(mac) != 128 {
+		t.Errorf("with a key for SHA-512: %s", mac)
+	}
+	c.refused(2, "--hash", "hmac", "--key", "long", "--hash", "rot13", "--in", c.path("note"))
 	want := sha256.Sum256([]byte("a note"))
 	if got := strings.TrimSpace(c.do("digest", "--in", c.path("note"))); got != hex.EncodeToString(want[:]) {
 		t.Errorf("%s", got)

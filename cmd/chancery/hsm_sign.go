@@ -167,9 +167,12 @@ func (a *app) hsmMACCommand() *cobra.Command {
 		Short:   "Make an HMAC over a file, or verify one",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			hash, err := hsm.ParseHash(hashName)
-			if err != nil {
-				return misuse{fmt.Errorf("--hash: %w", err)}
+			var hash crypto.Hash // 0: as the key says
+			if hashName != "" {
+				var err error
+				if hash, err = hsm.ParseHash(hashName); err != nil {
+					return misuse{fmt.Errorf("--hash: %w", err)}
+				}
 			}
 			if err := a.checkStreams(streams{out: []string{out}, octets: true}); err != nil {
 				return err
@@ -196,7 +199,7 @@ func (a *app) hsmMACCommand() *cobra.Command {
 	key.add(cmd)
 	cmd.Flags().StringVar(&in, "in", "-", "file with the message; - for standard input")
 	cmd.Flags().StringVar(&out, "out", "", "file for the raw octets, - for standard output (default: hexadecimal digits there)")
-	cmd.Flags().StringVar(&hashName, "hash", "sha256", "sha256, sha384, sha512")
+	cmd.Flags().StringVar(&hashName, "hash", "", "sha256, sha384, sha512 (default: the one that the key is as long as, otherwise sha256)")
 	cmd.Flags().StringVar(&verify, "verify", "", "the HMAC to verify, in hexadecimal; exit code 1 if it is not valid")
 	return cmd
 }
