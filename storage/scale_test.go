@@ -513,7 +513,7 @@ func (s *scale) crl(b *testing.B, store *storage.Store) {
 func (s *scale) beside(b *testing.B) {
 	empty := storagetest.NewServer(b, storagetest.Options{Durable: true})
 	settle(b, empty, "shared_buffers = '1GB'", "max_wal_size = '4GB'")
-	const rounds, lot = 15, 3000
+	const rounds, lot = 30, 3000
 	for _, clients := range []int{1, 32} {
 		var ratios, rates []float64
 		stores := map[string]*storage.Store{}
