@@ -58,19 +58,26 @@ func (r *replica) checkpoint(t *testing.T, size int64, known ...*audit.Verifier)
 	return note, c, all
 }
 
+// withWitness has the configuration, in which a log must be, name a witness.
+func (s *stack) withWitness() (*audit.Verifier, ed25519.PrivateKey) {
+	s.t.Helper()
+	public, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	witness, err := audit.NewWitness("witness.example/w1", public)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.more = strings.Replace(s.more, "checkpoint_every", fmt.Sprintf("witnesses: [%q], checkpoint_every", witness), 1)
+	return witness, private
+}
+
 // A witness that the configuration names signs a checkpoint, and is served with it.
 func TestWitnesses(t *testing.T) {
 	s := newStack(t, storagetest.New(t), false)
 	log := s.withLog(hsm.Ed25519)
-	public, private, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	witness, err := audit.NewWitness("witness.example/w1", public)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.more = strings.Replace(s.more, "checkpoint_every", fmt.Sprintf("witnesses: [%q], checkpoint_every", witness), 1)
+	witness, private := s.withWitness()
 	r := s.start(one, s.token.Module)
 	note, before, _ := r.checkpoint(t, 1, log)
 	cosigned, err := audit.Cosign([]byte(note), witness.Name(), private, time.Now())

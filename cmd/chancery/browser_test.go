@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -259,6 +260,17 @@ func (b *browser) text() (text string) {
 	b.t.Helper()
 	b.eval(`location.href + "\n" + document.body.innerText`, &text)
 	return text
+}
+
+// says checks that a person reads these words.
+func (b *browser) says(words ...string) {
+	b.t.Helper()
+	text := b.text()
+	for _, w := range words {
+		if !strings.Contains(text, w) {
+			b.t.Fatalf("the page does not say %q: %s", w, text)
+		}
+	}
 }
 
 // fill writes into the field of a name.

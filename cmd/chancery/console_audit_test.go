@@ -1,8 +1,6 @@
 package main
 
 import (
-	"crypto/ed25519"
-	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -22,15 +20,7 @@ func TestAnAuditorInABrowser(t *testing.T) {
 	findChromium(t)
 	q := newQueueStack(t)
 	log := q.withLog(hsm.Ed25519)
-	public, private, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	witness, err := audit.NewWitness("witness.example/w1", public)
-	if err != nil {
-		t.Fatal(err)
-	}
-	q.more = strings.Replace(q.more, "checkpoint_every", fmt.Sprintf("witnesses: [%q], checkpoint_every", witness), 1)
+	witness, private := q.withWitness()
 	h := q.serveHere("alpha", func(api string) string { return fmt.Sprintf("console: {url: %q}\n", api) })
 	r := &replica{s: q.stack, api: h.api}
 
@@ -48,15 +38,6 @@ func TestAnAuditorInABrowser(t *testing.T) {
 	}
 
 	b := newBrowser(t)
-	wantText := func(words ...string) {
-		t.Helper()
-		text := b.text()
-		for _, w := range words {
-			if !strings.Contains(text, w) {
-				t.Fatalf("the page does not say %q: %s", w, text)
-			}
-		}
-	}
 	enter := func(role access.Role) {
 		t.Helper()
 		var link struct{ URL string }
@@ -69,12 +50,12 @@ func TestAnAuditorInABrowser(t *testing.T) {
 	}
 	enter(access.Auditor)
 	b.press("Audit log")
-	wantText("A search is an event, too", "Certificate’s serial")
+	b.says("A search is an event, too", "Certificate’s serial")
 	b.picture("audit-1-search")
 	b.fill("serial", issued.Serial)
 	b.fill("kind", "certificate.revoked")
 	b.press("Search")
-	wantText("certificate.revoked", "keyCompromise", "…"+issued.Serial[len(issued.Serial)-12:])
+	b.says("certificate.revoked", "keyCompromise", "…"+issued.Serial[len(issued.Serial)-12:])
 	b.picture("audit-2-found")
 
 	// A checkpoint covers the revocation, and a witness signs it.
@@ -93,7 +74,7 @@ func TestAnAuditorInABrowser(t *testing.T) {
 		t.Fatalf("%d %s", status, said)
 	}
 	b.press("certificate.revoked")
-	wantText("the laptop was stolen", "Download the receipt", "Download it under a checkpoint that a witness signed", devLogOrigin)
+	b.says("the laptop was stolen", "Download the receipt", "Download it under a checkpoint that a witness signed", devLogOrigin)
 	b.picture("audit-3-event")
 	b.call("Emulation.setDeviceMetricsOverride", map[string]any{"width": 400, "height": 800, "deviceScaleFactor": 1, "mobile": true}, nil)
 	b.picture("audit-4-event-on-a-phone")
@@ -126,21 +107,21 @@ func TestAnAuditorInABrowser(t *testing.T) {
 
 	b.press("Audit log")
 	b.press("Search")
-	wantText("log.searched", "Older ones")
+	b.says("log.searched", "Older ones")
 	b.picture("audit-5-newest")
 	b.press("Older ones")
-	wantText("certificate.issued")
+	b.says("certificate.issued")
 	b.eval(`scrollTo(0, document.body.scrollHeight)`, nil)
 	b.picture("audit-6-older")
 	b.press("The log itself")
-	wantText("witness.example/w1", "Last checkpoint that a witness has signed", devLogOrigin, "the log")
+	b.says("witness.example/w1", "Last checkpoint that a witness has signed", devLogOrigin, "the log")
 	b.picture("audit-8-log")
 
 	b.content() // of what follows, which is refused, the browser complains
 	b.press("Audit log")
 	b.fill("serial", "no serial")
 	b.press("Search")
-	wantText("Write the serial number in hexadecimal")
+	b.says("Write the serial number in hexadecimal")
 	b.picture("audit-7-mistake")
 	b.press("Sign out")
 	enter(access.Revoker)
@@ -148,6 +129,6 @@ func TestAnAuditorInABrowser(t *testing.T) {
 		t.Errorf("a revoker is offered the audit log: %s", text)
 	}
 	b.open(h.api + "/console/audit")
-	wantText("your roles do not allow audit.read")
+	b.says("your roles do not allow audit.read")
 	b.picture("audit-9-refused")
 }

@@ -136,7 +136,7 @@ func (p *person) wantNone() {
 func TestLogin(t *testing.T) {
 	q := newStack(t, storagetest.New(t), false)
 	provider := oidctest.NewProvider(t, "https://localhost/console/callback", "https://localhost/console/signed-out")
-	roots := trust(t, provider.Client, provider.URL)
+	roots := trust(t, provider.Roots())
 	configured := func(group, more string) string {
 		return fmt.Sprintf(`oidc: [{issuer: %q, audiences: [%s], ca_file: %q, command_line: {client_id: %[2]s%[4]s}}]
 identities:

@@ -2,7 +2,6 @@ package native_test
 
 import (
 	"context"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -43,20 +42,9 @@ func newDesk(t *testing.T) *desk {
 	d := &desk{t: t, provider: p, logins: native.Logins{Dir: filepath.Join(t.TempDir(), "state", "logins"), Now: time.Now}}
 	d.at = native.Provider{
 		Issuer: p.URL, ClientID: oidctest.CommandLine, Scopes: []string{"profile", "email", "offline_access"},
-		Roots: rootsOf(t, p.Client, p.URL),
+		Roots: string(p.Roots()),
 	}.By(time.Now)
 	return d
-}
-
-// rootsOf is the certificate of a provider's server, PEM.
-func rootsOf(t *testing.T, client *http.Client, address string) string {
-	t.Helper()
-	got, err := client.Get(address + "/.well-known/openid-configuration")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = got.Body.Close()
-	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: got.TLS.PeerCertificates[0].Raw}))
 }
 
 // signIn signs the person in by a browser that does as people do, and returns the last page.
@@ -262,7 +250,7 @@ func TestSigningInOnAnotherDevice(t *testing.T) {
 		t.Errorf("cancelled: %v", err)
 	}
 	issuer := oidctest.NewIssuer(t)
-	at := native.Provider{Issuer: issuer.URL, ClientID: "c", Roots: rootsOf(t, issuer.Client, issuer.URL)}.By(time.Now)
+	at := native.Provider{Issuer: issuer.URL, ClientID: "c", Roots: string(issuer.Roots())}.By(time.Now)
 	if _, err := native.SignInElsewhere(t.Context(), at, nil); !errors.Is(err, oidc.ErrNotOffered) {
 		t.Errorf("a provider without: %v", err)
 	}
@@ -397,7 +385,7 @@ func TestWhomARefreshIsAbout(t *testing.T) {
 	issuer := oidctest.NewIssuer(t)
 	logins := native.Logins{Dir: filepath.Join(t.TempDir(), "logins"), Now: time.Now}
 	l := native.Login{
-		Service: service, Provider: native.Provider{Issuer: issuer.URL, ClientID: "c", Roots: rootsOf(t, issuer.Client, issuer.URL), SendsID: true},
+		Service: service, Provider: native.Provider{Issuer: issuer.URL, ClientID: "c", Roots: string(issuer.Roots()), SendsID: true},
 		Tokens: oidc.Tokens{Refresh: "r", Subject: "ada", ID: "old", IDExpires: time.Now().Add(-time.Second)},
 	}
 	if err := logins.Keep(t.Context(), l); err != nil {

@@ -6,6 +6,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -39,6 +40,13 @@ func NewIssuer(t testing.TB) *Issuer {
 	i.URL, i.Client = i.server.URL, i.server.Client()
 	i.Rotate()
 	return i
+}
+
+// Roots is the certificate of its server, PEM.
+func (i *Issuer) Roots() []byte { return rootsOf(i.server) }
+
+func rootsOf(server *httptest.Server) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
 }
 
 // Rotate has the issuer sign with another key from now on, and show that key alone.

@@ -41,6 +41,9 @@ type Provider struct {
 	asked map[string]int
 }
 
+// Roots is the certificate of its server, PEM.
+func (p *Provider) Roots() []byte { return rootsOf(p.server) }
+
 // Down has the provider answer nothing, or everything again.
 func (p *Provider) Down(down bool) {
 	p.mu.Lock()
