@@ -42,7 +42,7 @@ func BenchmarkEndToEndAlone(b *testing.B) {
 
 // BenchmarkEndToEndIssuer is BenchmarkEndToEnd with other keys of the issuer.
 func BenchmarkEndToEndIssuer(b *testing.B) {
-	for _, issuer := range []string{"ecdsa-p384", "rsa-2048"} {
+	for _, issuer := range []string{"ecdsa-p384", "rsa-3072"} {
 		benchmarkIssuing(b, setting{clients: 32, issuer: issuer})
 	}
 }
