@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -41,7 +42,7 @@ func (a *app) requestsCommand() *cobra.Command {
 			fmt.Fprintln(t, "REQUEST\tSTATUS\tNAMESPACE\tPROFILE\tREQUESTER\tUNTIL\tCERTIFICATE")
 			for _, r := range found {
 				fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.ID, r.Status, r.Namespace, r.Profile, orDash(r.Requester.Person),
-					r.ExpiresAt.Local().Format(time.DateOnly), orDash(first(strings.Join(r.Names, ","), r.Subject)))
+					r.ExpiresAt.Local().Format(time.DateOnly), orDash(cmp.Or(strings.Join(r.Names, ","), r.Subject)))
 			}
 			_ = t.Flush()
 		})

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -72,7 +73,7 @@ chancery revoke --issuer NAME --all; take the authority out of the configuration
 					RevokedAt: revoked.Revocation.At, Event: revoked.Revocation.EventID,
 				}
 				if !revoked.Parent.Online {
-					dir := first(out, "revoke-"+args[0])
+					dir := cmp.Or(out, "revoke-"+args[0])
 					if result.Plan, err = writeRevocationPlan(cmd.Context(), store, revoked, dir, validity); err != nil {
 						return err
 					}

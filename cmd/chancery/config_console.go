@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
@@ -131,7 +132,7 @@ func (c *Config) loginProviders() ([]web.LoginProvider, error) {
 			continue
 		}
 		p := web.LoginProvider{
-			Issuer: o.Issuer, ClientID: o.CommandLine.ClientID, Scopes: o.CommandLine.Scopes, Bearer: first(o.CommandLine.Bearer, bearerAccess),
+			Issuer: o.Issuer, ClientID: o.CommandLine.ClientID, Scopes: o.CommandLine.Scopes, Bearer: cmp.Or(o.CommandLine.Bearer, bearerAccess),
 		}
 		if p.Scopes == nil {
 			p.Scopes = []string{"profile", "email", "offline_access"}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
@@ -249,7 +250,7 @@ func (m *MailConfig) validate(doc *strictyaml.Document, at string) {
 	}
 }
 
-func (m *MailConfig) security() string { return first(m.Security, delivery.MailSTARTTLS) }
+func (m *MailConfig) security() string { return cmp.Or(m.Security, delivery.MailSTARTTLS) }
 
 // target is where syslog goes.
 func (s *SyslogConfig) target() (network, address string, secured bool, err error) {

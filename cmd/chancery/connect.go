@@ -45,9 +45,9 @@ func (f *apiFlags) addService(cmd *cobra.Command) {
 // sent.
 func (a *app) connect(f apiFlags, role access.Role) (*client.Client, error) {
 	cfg := client.Config{
-		BaseURL: first(f.api, a.lookup("CHANCERY_API")), Token: a.lookup("CHANCERY_TOKEN"),
-		CAFile:   first(f.caBundle, a.lookup("CHANCERY_CA_BUNDLE")),
-		CertFile: first(f.certificate, a.lookup("CHANCERY_CLIENT_CERT")), KeyFile: first(f.key, a.lookup("CHANCERY_CLIENT_KEY")),
+		BaseURL: cmp.Or(f.api, a.lookup("CHANCERY_API")), Token: a.lookup("CHANCERY_TOKEN"),
+		CAFile:   cmp.Or(f.caBundle, a.lookup("CHANCERY_CA_BUNDLE")),
+		CertFile: cmp.Or(f.certificate, a.lookup("CHANCERY_CLIENT_CERT")), KeyFile: cmp.Or(f.key, a.lookup("CHANCERY_CLIENT_KEY")),
 		Emergency: f.breakGlass, UserAgent: "chancery/" + version(),
 	}
 	if f.tokenFile != "" {
@@ -78,7 +78,7 @@ func (a *app) findService(cfg *client.Config, role access.Role) error {
 	}
 	d, err := readDevFile(home)
 	if err == nil {
-		cfg.BaseURL, cfg.Token, cfg.CAFile = d.API, first(cfg.Token, d.Tokens[string(role)]), first(cfg.CAFile, d.CABundle)
+		cfg.BaseURL, cfg.Token, cfg.CAFile = d.API, cmp.Or(cfg.Token, d.Tokens[string(role)]), cmp.Or(cfg.CAFile, d.CABundle)
 		return nil
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
@@ -123,13 +123,4 @@ func collect[T any](all iter.Seq2[T, error], limit int) ([]T, error) {
 		}
 	}
 	return found, nil
-}
-
-func first(values ...string) string {
-	for _, v := range values {
-		if v != "" {
-			return v
-		}
-	}
-	return ""
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -80,7 +81,7 @@ func (a *app) login(ctx context.Context, l loggingIn) error {
 	if err != nil {
 		return err
 	}
-	address := first(l.api.api, a.lookup("CHANCERY_API"))
+	address := cmp.Or(l.api.api, a.lookup("CHANCERY_API"))
 	if address == "" {
 		return misuse{errors.New("which service? give --api, or set CHANCERY_API")}
 	}
@@ -89,7 +90,7 @@ func (a *app) login(ctx context.Context, l loggingIn) error {
 		return misuse{err}
 	}
 	cfg := client.Config{
-		BaseURL: service, CAFile: first(l.api.caBundle, a.lookup("CHANCERY_CA_BUNDLE")), UserAgent: "chancery/" + version(),
+		BaseURL: service, CAFile: cmp.Or(l.api.caBundle, a.lookup("CHANCERY_CA_BUNDLE")), UserAgent: "chancery/" + version(),
 	}
 	if cfg.CAFile != "" { // later commands are called elsewhere
 		if cfg.CAFile, err = filepath.Abs(cfg.CAFile); err != nil {
@@ -253,7 +254,7 @@ func (a *app) logout(ctx context.Context, api apiFlags) error {
 	if err != nil {
 		return err
 	}
-	address := first(api.api, a.lookup("CHANCERY_API"))
+	address := cmp.Or(api.api, a.lookup("CHANCERY_API"))
 	if address == "" {
 		if address, err = a.onlyLogin(); err != nil {
 			return err
@@ -316,7 +317,7 @@ func (a *app) whoAmICommand() *cobra.Command {
 func (a *app) printWho(l loggedIn) error {
 	return a.print(l, func(w io.Writer) {
 		c := l.Caller
-		fmt.Fprintf(w, "%s at %s\n", first(c.Name, c.ID), l.Service)
+		fmt.Fprintf(w, "%s at %s\n", cmp.Or(c.Name, c.ID), l.Service)
 		for _, line := range []struct{ name, value string }{
 			{"person", c.Person},
 			{"credential", c.ID},

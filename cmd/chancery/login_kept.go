@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -72,7 +73,7 @@ func (a *app) useLogin(cfg *client.Config) error {
 		return err
 	}
 	a.loggedInAt, a.advice = service, "the service takes your login no more; "+again
-	cfg.CAFile = first(cfg.CAFile, login.CABundle)
+	cfg.CAFile = cmp.Or(cfg.CAFile, login.CABundle)
 	cfg.TokenSource = func(ctx context.Context) (string, error) {
 		token, err := logins.Token(ctx, service)
 		if errors.Is(err, native.ErrEnded) || errors.Is(err, native.ErrNone) {

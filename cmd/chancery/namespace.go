@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -38,7 +39,7 @@ func (a *app) namespaceListCommand() *cobra.Command {
 			fmt.Fprintln(t, "NAME\tVERSION\tSET IN\tOWNS\tPROFILES")
 			for _, n := range all {
 				owns := strings.Join(append(append(append(append([]string{}, n.DNS...), n.IP...), n.Email...), n.URI...), ",")
-				fmt.Fprintf(t, "%s\t%d\t%s\t%s\t%s\n", n.Name, n.Version, n.Source, orDash(owns), first(strings.Join(n.Profiles, ","), "every one"))
+				fmt.Fprintf(t, "%s\t%d\t%s\t%s\t%s\n", n.Name, n.Version, n.Source, orDash(owns), cmp.Or(strings.Join(n.Profiles, ","), "every one"))
 			}
 			_ = t.Flush()
 		})

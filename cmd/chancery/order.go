@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -101,7 +102,7 @@ func (a *app) destroyUnderOrder(ctx context.Context, w *worksite, key hsm.KeyRef
 	facts := []approval.Fact{
 		{Name: "token", Value: w.Info().Serial},
 		{Name: "key_id", Value: "0x" + hex.EncodeToString(key.ID)},
-		{Name: "key_label", Value: first(key.Label, "-")},
+		{Name: "key_label", Value: cmp.Or(key.Label, "-")},
 	}
 	return a.underOrder(ctx, recorder.store, w.cfg.Orders.DestroyKey, ca.OrderDestroyKey, facts, order, "chancery hsm key destroy …")
 }

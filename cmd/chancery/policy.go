@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -121,7 +122,7 @@ func (a *app) explainHere(o explainOptions, request string) (*client.Decision, e
 		return nil, err
 	}
 	if _, ok := set.Profile(o.in.Profile); !ok {
-		return nil, misuse{fmt.Errorf("--profile %q: %s has %s", o.in.Profile, first(o.policies, "the program"), strings.Join(set.Names(), ", "))}
+		return nil, misuse{fmt.Errorf("--profile %q: %s has %s", o.in.Profile, cmp.Or(o.policies, "the program"), strings.Join(set.Names(), ", "))}
 	}
 	parsed, err := csr.ParsePEM([]byte(request))
 	if err != nil {

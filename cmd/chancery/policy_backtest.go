@@ -103,7 +103,7 @@ func (a *app) backtest(ctx context.Context, o backtestOptions) (report *trial.Re
 			return err
 		}
 		now := a.Now()
-		past, err := pastOf(ctx, store, first(o.archives, cfg.Archive.Directory), now.Add(-span), now)
+		past, err := pastOf(ctx, store, cmp.Or(o.archives, cfg.Archive.Directory), now.Add(-span), now)
 		if err != nil {
 			return err
 		}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -37,7 +38,7 @@ The exit code is 1 when a case ends otherwise than it should. --coverage lists f
 				return fmt.Errorf("reading the cases: %w", err)
 			}
 			if len(cases) == 0 {
-				return fmt.Errorf("there are no cases in %s/%s: docs/policies.md shows how to write some", first(dir, "."), trial.CasesDir)
+				return fmt.Errorf("there are no cases in %s/%s: docs/policies.md shows how to write some", cmp.Or(dir, "."), trial.CasesDir)
 			}
 			report, err := trial.RunCases(set, cases, a.Random, a.Now())
 			if err != nil {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -146,7 +147,7 @@ func (a *app) policyShowCommand() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&dir, "out", "", "directory to write the files into, in place of printing them; it must not exist")
 	return a.overAPI(cmd, access.Auditor, func(ctx context.Context, c *client.Client, args []string) error {
-		set, err := c.PolicySet(ctx, first(append(args, "ruling")...))
+		set, err := c.PolicySet(ctx, cmp.Or(append(args, "ruling")...))
 		if err != nil {
 			return err
 		}

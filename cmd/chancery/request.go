@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -66,7 +67,7 @@ func (a *app) requestCommand() *cobra.Command {
 				in.CSR, err = readCSR(csrFile)
 			} else {
 				stem := strings.ReplaceAll(strings.ReplaceAll(names[0], "*", "wildcard"), "/", "_")
-				keyFile, certificate = first(keyFile, stem+".key"), first(certificate, stem+".pem")
+				keyFile, certificate = cmp.Or(keyFile, stem+".key"), cmp.Or(certificate, stem+".pem")
 				if err := refuseOverwrite(force, keyFile, certificate); err != nil {
 					return err
 				}

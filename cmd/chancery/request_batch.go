@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -140,7 +141,7 @@ func (b *batch) files() ([]string, error) {
 }
 
 func (b *batch) certificate(file string) string {
-	return filepath.Join(first(b.out, b.source), strings.TrimSuffix(file, csrSuffix)+".pem")
+	return filepath.Join(cmp.Or(b.out, b.source), strings.TrimSuffix(file, csrSuffix)+".pem")
 }
 
 // take writes a certificate down as soon as it is there.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/x509"
@@ -286,7 +287,7 @@ func (a *app) revokeMany(ctx context.Context, c *client.Client, r *revoking) err
 // word is what has to be typed: the name of the whole that is revoked, or the number of certificates.
 func (r *revoking) word(o client.RevocationOutlook) string {
 	if r.in.All {
-		if name := first(r.in.Issuer, r.in.Namespace, r.in.Profile); name != "" {
+		if name := cmp.Or(r.in.Issuer, r.in.Namespace, r.in.Profile); name != "" {
 			return name
 		}
 	}
@@ -342,7 +343,7 @@ func writeOutlook(w io.Writer, o client.RevocationOutlook) {
 	}
 	fmt.Fprintf(t, "revoked already\t%d\nexpired\t%d\nunknown\t%d\n", o.Already, o.Expired, o.Unknown)
 	for _, e := range o.Examples {
-		fmt.Fprintf(t, "for example\t%s  %s\n", e.Serial, first(strings.Join(e.Names, ","), e.Subject))
+		fmt.Fprintf(t, "for example\t%s  %s\n", e.Serial, cmp.Or(strings.Join(e.Names, ","), e.Subject))
 	}
 	for _, serial := range o.UnknownSerials {
 		fmt.Fprintf(t, "unknown serial\t%s\n", serial)

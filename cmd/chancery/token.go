@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -197,8 +198,8 @@ func writeToken(w io.Writer, t *client.Token) {
 		{"person", t.Person},
 		{"namespace", t.Namespace},
 		{"roles", strings.Join(t.Roles, ", ")},
-		{"profiles", first(strings.Join(t.Profiles, ", "), "every one of the namespace")},
-		{"networks", first(strings.Join(t.Networks, ", "), "every one")},
+		{"profiles", cmp.Or(strings.Join(t.Profiles, ", "), "every one of the namespace")},
+		{"networks", cmp.Or(strings.Join(t.Networks, ", "), "every one")},
 		{"status", t.Status},
 		{"created", showTime(&t.CreatedAt, "") + " by " + orDash(t.CreatedBy)},
 		{"expires", showTime(t.ExpiresAt, "never")},
