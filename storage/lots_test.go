@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/ca"
@@ -19,23 +20,32 @@ import (
 // together has all writes share one transaction: a first write of the kind is held up, by a lock that it needs, until all wait.
 func together(t *testing.T, hold func() (release func()), state func() (underWay bool, waiting int), first func() error, writes []func() error) []error {
 	t.Helper()
-	release := hold()
-	await := func(want int) {
-		for underWay, waiting := state(); !underWay || waiting != want; underWay, waiting = state() {
+	patience := time.Now().Add(time.Minute)
+	await := func(wantUnderWay bool, want int) {
+		for {
+			underWay, waiting := state()
+			if underWay == wantUnderWay && waiting == want {
+				return
+			}
+			if time.Now().After(patience) {
+				panic(fmt.Sprintf("under way: %v, waiting: %d; want %v, %d", underWay, waiting, wantUnderWay, want)) // with what all are doing
+			}
 			runtime.Gosched()
 		}
 	}
+	await(false, 0) // who worked on the writes before has still to see that there are no more, and must not take these
+	release := hold()
 	var calls sync.WaitGroup
 	calls.Go(func() {
 		if err := first(); err != nil {
 			t.Errorf("the write before: %v", err)
 		}
 	})
-	await(0)
+	await(true, 0)
 	outcomes := make([]error, len(writes))
 	for i, write := range writes {
 		calls.Go(func() { outcomes[i] = write() })
-		await(i + 1)
+		await(true, i+1)
 	}
 	release()
 	calls.Wait()
