@@ -312,17 +312,18 @@ func (l *link) greet() error {
 		return err
 	}
 	heard := make([]byte, len(said)) // the same
-	var err error
-	l.in, l.out, err = takePipes(l.conn, heard)
+	in, out, err := takePipes(l.conn, heard)
+	if err == nil && !bytes.Equal(heard, said) {
+		err = errors.Join(ErrProtocol, in.Close(), out.Close())
+	}
 	switch {
-	case err == nil && bytes.Equal(heard, said):
-		return nil
-	case err == nil:
-		return errors.Join(fmt.Errorf("%w: it does not speak %q", ErrProtocol, hello), l.in.Close(), l.out.Close())
 	case errors.Is(err, ErrProtocol):
 		return fmt.Errorf("%w: it does not speak %q", ErrProtocol, hello)
+	case err != nil:
+		return fmt.Errorf("it did not say hello (is this process's user among its peers?): %w", err)
 	}
-	return fmt.Errorf("it did not say hello (is this process's user among its peers?): %w", err)
+	l.in, l.out = in, out
+	return nil
 }
 
 // close ends the connection, and a call that is on it.

@@ -202,7 +202,8 @@ func makePipes(thread bool) (_ *pipes, err error) {
 }
 
 // give hands the client's ends over, with the message that is the keeper's hello.
-func (p *pipes) give(conn *net.UnixConn, message []byte) error {
+func (p *pipes) give(conn *net.UnixConn, message []byte) (err error) {
+	defer func() { err = errors.Join(err, p.client[0].Close(), p.client[1].Close()) }()
 	// Not by Fd, which would make them block.
 	var numbers []int
 	for _, f := range p.client {
@@ -214,8 +215,8 @@ func (p *pipes) give(conn *net.UnixConn, message []byte) error {
 			return err
 		}
 	}
-	_, _, err := conn.WriteMsgUnix(message, syscall.UnixRights(numbers...), nil)
-	return errors.Join(err, p.client[0].Close(), p.client[1].Close())
+	_, _, err = conn.WriteMsgUnix(message, syscall.UnixRights(numbers...), nil)
+	return err
 }
 
 func (p *pipes) close() error { return errors.Join(p.in.close(), p.out.Close()) }

@@ -2,7 +2,6 @@ package keeper
 
 import (
 	"bufio"
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -191,9 +190,6 @@ func Hold(c Config) error {
 		cancel()
 	}()
 	go sayAlive(ctx, tell)
-	if c.Worker == nil {
-		keepProcessors(c.Tokens)
-	}
 	c.AwaitsPerson = map[string]error{}
 	for name, why := range maps.All(begin.AwaitsPerson) {
 		c.AwaitsPerson[name] = parseError(why)
@@ -207,6 +203,9 @@ func Hold(c Config) error {
 		tell(telling{Failed: err.Error()})
 		return fmt.Errorf("%w: %w", ErrTold, err)
 	}
+	if c.Worker == nil {
+		k.keepProcessors()
+	}
 	if err := k.Ready(); err != nil {
 		c.Log.Warn("not every key can be used yet", "error", err)
 	}
@@ -219,10 +218,10 @@ func Hold(c Config) error {
 
 // keepProcessors lets each call into a library that is in this process keep what Go's scheduler calls a processor. Otherwise those that are
 // too many lose it after 20 microseconds and queue for another at their end, for which threads are put to sleep and woken.
-func keepProcessors(tokens []TokenConfig) {
+func (k *Keeper) keepProcessors() {
 	calls := 1
-	for _, t := range tokens {
-		calls += cmp.Or(t.HSM.MaxSessions, defaultSessions)
+	for _, t := range k.tokens {
+		calls += t.HSM.MaxSessions
 	}
 	runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), calls))
 }

@@ -7,9 +7,8 @@ import (
 	"github.com/chancery-ca/chancery/issuance"
 )
 
-// Intents and Completions tell of the writes that share transactions: whether a lot is under way, and how many writes wait for the next.
-func (s *Store) Intents() (underWay bool, waiting int)     { return s.issuances.state() }
-func (s *Store) Completions() (underWay bool, waiting int) { return s.issuances.state() }
+// Issuances tells of the intents and certificates, which share transactions: whether a lot is under way, and how many wait for the next.
+func (s *Store) Issuances() (underWay bool, waiting int) { return s.issuances.state() }
 
 func (g *group[In, Out]) state() (underWay bool, waiting int) {
 	g.mu.Lock()

@@ -17,13 +17,13 @@ import (
 	"github.com/chancery-ca/chancery/storage/storagetest"
 )
 
-// together has all writes share one transaction: a first write of the kind is held up, by a lock that it needs, until all wait.
-func together(t *testing.T, hold func() (release func()), state func() (underWay bool, waiting int), first func() error, writes []func() error) []error {
+// together has all writes to a store share one transaction: a first write is held up, by a lock that it needs, until all wait.
+func together(t *testing.T, s *storage.Store, hold func() (release func()), first func() error, writes []func() error) []error {
 	t.Helper()
 	patience := time.Now().Add(time.Minute)
 	await := func(wantUnderWay bool, want int) {
 		for {
-			underWay, waiting := state()
+			underWay, waiting := s.Issuances()
 			if underWay == wantUnderWay && waiting == want {
 				return
 			}
@@ -129,7 +129,7 @@ func TestIntentsShareATransactionAndEachHasItsOwnOutcome(t *testing.T) {
 	for _, i := range intents {
 		writes = append(writes, f.recording(f.Store, i))
 	}
-	outcomes := together(t, f.holdKey(first.Request.SPKI), f.Intents, f.recording(f.Store, first), writes)
+	outcomes := together(t, f.Store, f.holdKey(first.Request.SPKI), f.recording(f.Store, first), writes)
 	winners := 0
 	for n, err := range outcomes {
 		want := error(nil)
@@ -177,7 +177,7 @@ func TestABadIntentSpoilsNobodyElses(t *testing.T) {
 		}
 		writes = append(writes, f.recording(f.Store, i))
 	}
-	outcomes := together(t, f.holdKey(first.Request.SPKI), f.Intents, f.recording(f.Store, first), writes)
+	outcomes := together(t, f.Store, f.holdKey(first.Request.SPKI), f.recording(f.Store, first), writes)
 	for n, err := range outcomes {
 		var invalid *ca.InvalidError
 		if n == 4 && !errors.As(err, &invalid) || n != 4 && err != nil {
@@ -206,7 +206,7 @@ func TestCertificatesShareATransactionAndEachHasItsOwnOutcome(t *testing.T) {
 		f.completing(f.Store, other),
 		f.completing(f.Store, certificateOf(f.intend())),
 	}
-	outcomes := together(t, f.holdIntent(first), f.Completions, f.completing(f.Store, certificateOf(first)), writes)
+	outcomes := together(t, f.Store, f.holdIntent(first), f.completing(f.Store, certificateOf(first)), writes)
 	for n, want := range []error{nil, ca.ErrIntentLost, nil, nil, ca.ErrIntentLost, ca.ErrIntentLost, nil} {
 		if !errors.Is(outcomes[n], want) || want == nil && outcomes[n] != nil {
 			t.Errorf("certificate %d: %v, want %v", n, outcomes[n], want)
@@ -238,10 +238,10 @@ func TestTheLostAnswerOfALot(t *testing.T) {
 				writes = append(writes, f.recording(disturbed, i))
 			}
 			hold := f.holdKey(first.Request.SPKI)
-			outcomes := together(t, func() func() {
+			outcomes := together(t, disturbed, func() func() {
 				release := hold()
 				return func() { p.Arm(fault, intents[2].Serial[:]); release() }
-			}, disturbed.Intents, f.recording(disturbed, first), writes)
+			}, f.recording(disturbed, first), writes)
 			if p.Met() == 0 {
 				t.Fatal("the fault was not met")
 			}
@@ -267,7 +267,7 @@ func TestOneSerialTwiceInALot(t *testing.T) {
 	f := setUp(t)
 	first, one, two := newIntent(t, alpha), newIntent(t, alpha), newIntent(t, alpha)
 	two.Serial = one.Serial
-	outcomes := together(t, f.holdKey(first.Request.SPKI), f.Intents, f.recording(f.Store, first),
+	outcomes := together(t, f.Store, f.holdKey(first.Request.SPKI), f.recording(f.Store, first),
 		[]func() error{f.recording(f.Store, one), f.recording(f.Store, two)})
 	if (outcomes[0] == nil) == (outcomes[1] == nil) {
 		t.Errorf("two intents for one serial: %v", outcomes)
@@ -276,7 +276,7 @@ func TestOneSerialTwiceInALot(t *testing.T) {
 
 	before, i := f.intend(), f.intend()
 	c := certificateOf(i)
-	outcomes = together(t, f.holdIntent(before), f.Completions, f.completing(f.Store, certificateOf(before)),
+	outcomes = together(t, f.Store, f.holdIntent(before), f.completing(f.Store, certificateOf(before)),
 		[]func() error{f.completing(f.Store, c), f.completing(f.Store, c)})
 	if outcomes[0] != nil || outcomes[1] != nil {
 		t.Errorf("one certificate twice: %v", outcomes)
@@ -290,7 +290,7 @@ func TestIntentsAndCertificatesShareATransaction(t *testing.T) {
 	first, intent, bad, lost := newIntent(t, alpha), newIntent(t, alpha), newIntent(t, alpha), newIntent(t, alpha)
 	open := f.intend()
 	write := func() []error {
-		return together(t, f.holdKey(first.Request.SPKI), f.Intents, f.recording(f.Store, first), []func() error{
+		return together(t, f.Store, f.holdKey(first.Request.SPKI), f.recording(f.Store, first), []func() error{
 			f.recording(f.Store, intent), f.completing(f.Store, certificateOf(open)), f.completing(f.Store, certificateOf(lost)),
 		})
 	}
@@ -304,7 +304,7 @@ func TestIntentsAndCertificatesShareATransaction(t *testing.T) {
 
 	first, intent, open = newIntent(t, alpha), newIntent(t, alpha), f.intend()
 	bad.Request.Metadata = map[string]string{"comment": "a\x00b"}
-	outcomes := together(t, f.holdKey(first.Request.SPKI), f.Intents, f.recording(f.Store, first), []func() error{
+	outcomes := together(t, f.Store, f.holdKey(first.Request.SPKI), f.recording(f.Store, first), []func() error{
 		f.recording(f.Store, bad), f.completing(f.Store, certificateOf(open)), f.recording(f.Store, intent),
 	})
 	var invalid *ca.InvalidError
@@ -327,10 +327,10 @@ func TestTheLostAnswerOfAMixedLot(t *testing.T) {
 		t.Run(fmt.Sprint(fault), func(t *testing.T) {
 			first, intent, open, lost := newIntent(t, alpha), newIntent(t, alpha), f.intend(), newIntent(t, alpha)
 			hold := f.holdKey(first.Request.SPKI)
-			outcomes := together(t, func() func() {
+			outcomes := together(t, disturbed, func() func() {
 				release := hold()
 				return func() { p.Arm(fault, intent.Serial[:]); release() }
-			}, disturbed.Intents, f.recording(disturbed, first), []func() error{
+			}, f.recording(disturbed, first), []func() error{
 				f.recording(disturbed, intent), f.completing(disturbed, certificateOf(open)), f.completing(disturbed, certificateOf(lost)),
 			})
 			if p.Met() == 0 {

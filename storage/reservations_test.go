@@ -152,7 +152,7 @@ func TestReservationsWithinALot(t *testing.T) {
 	for _, i := range intents {
 		writes = append(writes, f.recording(f.Store, i))
 	}
-	outcomes := together(t, f.holdKey(first.Request.SPKI), f.Intents, f.recording(f.Store, first), writes)
+	outcomes := together(t, f.Store, f.holdKey(first.Request.SPKI), f.recording(f.Store, first), writes)
 	granted, turnedAway := 0, 0
 	for n, err := range outcomes {
 		var exhausted *ca.ExhaustedError

@@ -3,6 +3,7 @@ package storage_test
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -167,22 +168,12 @@ func (s *scale) load(b *testing.B) {
 		free <- struct{}{}
 		months.Go(func() {
 			defer func() { <-free }()
-			for _, one := range []struct {
-				table string
-				lot   int // certificates of one COPY; 0: all of the month
-				text  func([]byte, scaled) []byte
-				skip  bool
-			}{
-				{"certificates", 0, certificateText, false},
-				{"requests", 0, requestText, false},
-				{"audit_leaves", scaleLot, leavesText, !withLeaves(n)},
-				{"revocations", 0, revocationText, false},
-			} {
-				if one.skip {
+			for _, table := range scaleTables {
+				if n < table.from {
 					continue
 				}
-				if err := s.copy(one.table, n, one.lot, one.text); err != nil {
-					b.Errorf("loading %s of month %d: %v", one.table, n, err)
+				if err := s.copy(table, n); err != nil {
+					b.Errorf("loading %s of month %d: %v", table.name, n, err)
 					return
 				}
 			}
@@ -202,9 +193,6 @@ func (s *scale) load(b *testing.B) {
 		}
 	}
 }
-
-// withLeaves tells whether a month's audit leaves are loaded.
-func withLeaves(n int) bool { return n >= scaleMonths-scaleLeaves }
 
 // sequence gives the leaves their places in the log, as the service does.
 func (s *scale) sequence(b *testing.B, f *fixture) {
@@ -226,52 +214,72 @@ func (s *scale) sequence(b *testing.B, f *fixture) {
 	s.say(b, "sequenced %d leaves, %.0f a second", total, float64(total)/time.Since(began).Seconds())
 }
 
-// copy writes a month of a table, so many certificates at once.
-func (s *scale) copy(table string, n, lot int, text func(p []byte, c scaled) []byte) error {
+// scaleTable is a table that is loaded.
+type scaleTable struct {
+	name    string
+	parted  bool // into months
+	from    int  // the first month that is loaded
+	lot     int  // certificates of one COPY; 0: all of the month
+	step    int  // one in so many certificates has rows there
+	text    func([]byte, scaled) []byte
+	columns string
+}
+
+var scaleTables = []scaleTable{
+	{
+		name: "certificates", parted: true, step: 1, text: certificateText,
+		columns: "serial, issuer, kind, der, spki_sha256, crl_scope, profile, policy_digest, namespace, request_id, subject, names, search, " +
+			"not_before, not_after, issued_at, event_id",
+	},
+	{
+		name: "requests", parted: true, step: 1, text: requestText,
+		columns: "id, at, actor_id, actor_name, namespace, roles, profile, issuer, csr, spki_sha256, validity, metadata, verdict, results, " +
+			"policy_digest, compromised_key",
+	},
+	{name: "audit_leaves", from: scaleMonths - scaleLeaves, lot: scaleLot, step: 1, text: leavesText, columns: "id, kind, leaf, written_at"},
+	{
+		name: "revocations", step: scaleRevoked, text: revocationText,
+		columns: "issuer, serial, sequence, reason, at, comment, actor, event_id, crl_scope, not_after, spki_sha256",
+	},
+}
+
+// copy writes a month of a table.
+func (s *scale) copy(table scaleTable, n int) error {
 	ctx := context.Background()
 	conn, err := pgx.Connect(ctx, s.OwnerURL)
 	if err != nil {
 		return err
 	}
 	defer conn.Close(ctx)
-	_, _, rows := s.month(n)
-	sql := "COPY " + table + " (" + scaleColumns[table] + ") FROM STDIN"
-	parted := table == "certificates" || table == "requests"
-	if parted { // what is made or emptied in the same transaction may be written as if it had been vacuumed
-		from, _, _ := s.month(n)
-		partition := table + from.Format("_2006_01")
+	from, _, rows := s.month(n)
+	sql := "COPY " + table.name + " (" + table.columns + ") FROM STDIN"
+	if table.parted { // what is made or emptied in the same transaction may be written as if it had been vacuumed
+		partition := table.name + from.Format("_2006_01")
 		if _, err := conn.Exec(ctx, "BEGIN; TRUNCATE "+partition); err != nil {
 			return err
 		}
-		sql = "COPY " + partition + " (" + scaleColumns[table] + ") FROM STDIN (FREEZE)"
+		sql = "COPY " + partition + " (" + table.columns + ") FROM STDIN (FREEZE)"
 	}
-	for first, end := 0, 0; first < rows; first = end {
-		end = rows
-		if lot > 0 {
-			end = min(rows, first+lot)
-		}
-		if err := s.copyRows(conn, sql, table == "revocations", n, first, end, text); err != nil {
+	lot := cmp.Or(table.lot, rows)
+	for first := 0; first < rows; first += lot {
+		if err := s.copyLot(conn, sql, table, n, first, min(rows, first+lot)); err != nil {
 			return err
 		}
 	}
-	if parted {
+	if table.parted {
 		_, err = conn.Exec(ctx, "COMMIT")
 	}
 	return err
 }
 
-// copyRows writes what belongs to some certificates of a month, in the text form of COPY: to all of them, or to one in so many.
-func (s *scale) copyRows(conn *pgx.Conn, sql string, seldom bool, n, first, end int, text func(p []byte, c scaled) []byte) error {
+// copyLot writes what belongs to some certificates of a month, in the text form of COPY.
+func (s *scale) copyLot(conn *pgx.Conn, sql string, table scaleTable, n, first, end int) error {
 	read, write := io.Pipe()
 	go func() {
 		out := bufio.NewWriterSize(write, 1<<16)
 		line := make([]byte, 0, 1<<13)
-		step := 1
-		if seldom {
-			step = scaleRevoked
-		}
-		for i := first; i < end; i += step {
-			line = text(line[:0], s.certificate(n, i))
+		for i := first; i < end; i += table.step {
+			line = table.text(line[:0], s.certificate(n, i))
 			if _, err := out.Write(line); err != nil {
 				_ = write.CloseWithError(err)
 				return
@@ -281,15 +289,6 @@ func (s *scale) copyRows(conn *pgx.Conn, sql string, seldom bool, n, first, end 
 	}()
 	_, err := conn.PgConn().CopyFrom(context.Background(), read, sql)
 	return errors.Join(err, read.Close())
-}
-
-var scaleColumns = map[string]string{
-	"certificates": "serial, issuer, kind, der, spki_sha256, crl_scope, profile, policy_digest, namespace, request_id, subject, names, search, " +
-		"not_before, not_after, issued_at, event_id",
-	"requests": "id, at, actor_id, actor_name, namespace, roles, profile, issuer, csr, spki_sha256, validity, metadata, verdict, results, " +
-		"policy_digest, compromised_key",
-	"audit_leaves": "id, kind, leaf, written_at",
-	"revocations":  "issuer, serial, sequence, reason, at, comment, actor, event_id, crl_scope, not_after, spki_sha256",
 }
 
 // row appends one row in the text form of COPY (PostgreSQL, COPY, "Text Format").

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -193,12 +194,7 @@ func writeAuthorities(w io.Writer, all []authorityJSON) {
 	_ = t.Flush()
 }
 
-func orDash(s string) string {
-	if s == "" {
-		return "-"
-	}
-	return s
-}
+func orDash(s string) string { return cmp.Or(s, "-") }
 
 func authorityRecord(b ceremony.Bundle) ca.AuthorityRecord {
 	return ca.AuthorityRecord{

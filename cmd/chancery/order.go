@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -102,7 +101,7 @@ func (a *app) destroyUnderOrder(ctx context.Context, w *worksite, key hsm.KeyRef
 	facts := []approval.Fact{
 		{Name: "token", Value: w.Info().Serial},
 		{Name: "key_id", Value: "0x" + hex.EncodeToString(key.ID)},
-		{Name: "key_label", Value: cmp.Or(key.Label, "-")},
+		{Name: "key_label", Value: orDash(key.Label)},
 	}
 	return a.underOrder(ctx, recorder.store, w.cfg.Orders.DestroyKey, ca.OrderDestroyKey, facts, order, "chancery hsm key destroy …")
 }
