@@ -13,6 +13,9 @@ ROWS         ?= 1000000
 MODULES      ?=
 TEST_TIMEOUT ?= 25m
 
+# A program with the race detector waits for a second at its end, and the tests start hundreds.
+export GORACE ?= atexit_sleep_ms=10
+
 # The version is the nearest tag, else the commit, else nothing in particular: a tarball and a repository without commits build too.
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unversioned)
 LDFLAGS  = -X main.buildVersion=$(VERSION)
