@@ -49,6 +49,9 @@ func StatementsBySerial() map[string]Statement {
 	}
 }
 
+// LookUpTokens is the statement that looks tokens up by their digests.
+const LookUpTokens = selectActors
+
 // ListQuery is the statement of a page.
 func ListQuery(f ca.Filter) (sql string, args []any, err error) { return listQuery(f, nil) }
 

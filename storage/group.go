@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -328,17 +329,19 @@ func (s *Store) settleTaken(ctx context.Context, doing string, outcomes []error,
 	return outcomes
 }
 
-// readGroup looks keys up together. A key that query does not find has the zero value.
-func readGroup[K comparable, V any](s *Store, doing string, query func(ctx context.Context, db querier, keys []K) (map[K]V, error)) *group[K, V] {
-	return &group[K, V]{work: func(ctx context.Context, keys []K) []outcome[V] {
-		var found map[K]V
+// readGroup looks digests up together, each once however many ask for it. One that query does not find has the zero value.
+func readGroup[V any](s *Store, doing string, query func(context.Context, querier, [][32]byte) (map[[32]byte]V, error)) *group[[32]byte, V] {
+	compare := func(a, b [32]byte) int { return bytes.Compare(a[:], b[:]) }
+	return &group[[32]byte, V]{work: func(ctx context.Context, digests [][32]byte) []outcome[V] {
+		distinct := slices.Compact(slices.SortedFunc(slices.Values(digests), compare))
+		var found map[[32]byte]V
 		err := s.read(ctx, doing, func(ctx context.Context, db querier) (err error) {
-			found, err = query(ctx, db, keys)
+			found, err = query(ctx, db, distinct)
 			return err
 		})
-		outcomes := make([]outcome[V], len(keys))
-		for i, k := range keys {
-			outcomes[i] = outcome[V]{found[k], err}
+		outcomes := make([]outcome[V], len(digests))
+		for i, d := range digests {
+			outcomes[i] = outcome[V]{found[d], err}
 		}
 		return outcomes
 	}}

@@ -2,6 +2,7 @@ package storage_test
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"regexp"
 	"slices"
@@ -82,6 +83,42 @@ func TestPlansTouchFewPartitions(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestTokensAreLookedUpWithoutPlanning: every call of the API looks a token up, and planning that would take longer than the look itself.
+func TestTokensAreLookedUpWithoutPlanning(t *testing.T) {
+	f := setUp(t)
+	ctx := context.Background()
+	f.exec(`INSERT INTO api_tokens (id, sha256, name, person, namespace, roles, profiles, networks, created_at, created_by)
+		SELECT 't' || i, sha256(i::text::bytea), 'n', 'p', 'team', '{requester}', '{}', '{}', now(), 'test' FROM generate_series(1, 5000) AS i`)
+	f.exec("ANALYZE api_tokens")
+	conn := connect(t, f.db.OwnerURL)
+	if _, err := conn.Prepare(ctx, "look", storage.LookUpTokens); err != nil {
+		t.Fatal(err)
+	}
+	var digests [][]byte
+	for n := range 12 { // Postgres plans the first five anew whatever they are
+		digest := sha256.Sum256([]byte(strconv.Itoa(n + 1)))
+		digests = append(digests, digest[:])
+		tag, err := conn.Exec(ctx, "look", digests)
+		if err != nil || tag.RowsAffected() != int64(len(digests)) {
+			t.Fatalf("%d digests: %s, %v", len(digests), tag, err)
+		}
+	}
+	var anew, kept int
+	if err := conn.QueryRow(ctx, "SELECT custom_plans, generic_plans FROM pg_prepared_statements WHERE name = 'look'").Scan(&anew, &kept); err != nil {
+		t.Fatal(err)
+	}
+	if anew > 5 || kept == 0 {
+		t.Errorf("it was planned anew %d times, and %d times not", anew, kept)
+	}
+	if _, err := conn.Exec(ctx, "SET plan_cache_mode = force_generic_plan"); err != nil {
+		t.Fatal(err)
+	}
+	plan := explain(t, conn, storage.Statement{SQL: storage.LookUpTokens}, []any{digests})
+	if strings.Contains(plan, "Seq Scan") {
+		t.Errorf("it reads all tokens\n%s", plan)
 	}
 }
 
