@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build dev test test-browser test-modules compatibility check units format lint bench bench-scale fuzz faults compose-faults image packages clean FORCE
+.PHONY: help build dev test test-browser test-modules compatibility check units format lint bench bench-once bench-scale fuzz faults compose-faults image packages clean FORCE
 
 ARGS         ?=
 FUZZTIME     ?= 60s
@@ -84,6 +84,11 @@ bench: packages ## measure the rooms, then issuance end to end with 1, 8 and 32 
 	@rooms=$$(scripts/functions-of Benchmark | cut -d ' ' -f 1 | sort -u | grep -vx ./cmd/chancery) && \
 		go test -p 1 -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) $$rooms
 	go test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./cmd/chancery
+
+# Benchmarks are programs that nothing else runs, so they rot. Small, and with what the tests have compiled.
+bench-once: ## run every benchmark once, on little, with the race detector: not to measure, but to see that each still runs
+	@scripts/install-packages --test
+	go test -race -vet=off -short -run '^$$' -bench . -benchtime 1x $$(scripts/functions-of Benchmark | cut -d ' ' -f 1 | sort -u)
 
 bench-scale: packages ## measure a database of ROWS certificates beside an empty one; ROWS=1000000
 	ROWS=$(ROWS) go test -run '^$$' -bench BenchmarkScale -benchtime 1x -timeout 6h ./storage

@@ -34,6 +34,9 @@ import (
 // has its figures for ten million.
 func BenchmarkScale(b *testing.B) {
 	rows := 20_000
+	if testing.Short() {
+		rows = 10 * scaleMonths
+	}
 	if text := os.Getenv("ROWS"); text != "" {
 		var err error
 		if rows, err = strconv.Atoi(text); err != nil || rows < scaleMonths {
@@ -394,6 +397,9 @@ func (s *scale) any(random *rand.Rand) scaled {
 func (s *scale) timed(b *testing.B, what string, times int, do func(random *rand.Rand) error) {
 	b.Helper()
 	random := rand.New(rand.NewPCG(1, 2))
+	if testing.Short() {
+		times = min(times, 20)
+	}
 	took := make([]time.Duration, times)
 	for i := range took {
 		began := time.Now()
@@ -512,7 +518,10 @@ func (s *scale) crl(b *testing.B, store *storage.Store) {
 func (s *scale) beside(b *testing.B) {
 	empty := storagetest.NewServer(b, storagetest.Options{Durable: true})
 	settle(b, empty, "shared_buffers = '1GB'", "max_wal_size = '4GB'")
-	const rounds, lot = 30, 3000
+	rounds, lot := 30, 3000
+	if testing.Short() {
+		rounds, lot = 2, 6
+	}
 	for _, clients := range []int{1, 32} {
 		var ratios, rates []float64
 		stores := map[string]*storage.Store{}

@@ -34,23 +34,31 @@ import (
 // the service and Postgres spent on each certificate, the transactions and syncs of the log that each took, and the most memory that the
 // service held.
 func BenchmarkEndToEnd(b *testing.B) {
-	for _, clients := range []int{1, 8, 32, 128, 256} {
+	for _, clients := range settings(1, 8, 32, 128, 256) {
 		benchmarkIssuing(b, setting{clients: clients, issuer: devIssuerKey})
 	}
 }
 
 // BenchmarkEndToEndAlone is BenchmarkEndToEnd where no two calls share a transaction or a query: what group commit is worth.
 func BenchmarkEndToEndAlone(b *testing.B) {
-	for _, clients := range []int{1, 8, 32} {
+	for _, clients := range settings(1, 8, 32) {
 		benchmarkIssuing(b, setting{clients: clients, issuer: devIssuerKey, environ: []string{writesAlone + "=1"}})
 	}
 }
 
 // BenchmarkEndToEndIssuer is BenchmarkEndToEnd with other keys of the issuer.
 func BenchmarkEndToEndIssuer(b *testing.B) {
-	for _, issuer := range []string{"ecdsa-p384", "rsa-3072"} {
+	for _, issuer := range settings("ecdsa-p384", "rsa-3072") {
 		benchmarkIssuing(b, setting{clients: 32, issuer: issuer})
 	}
+}
+
+// settings are those to measure, or the first alone where it is only to be seen that a benchmark runs.
+func settings[T any](all ...T) []T {
+	if testing.Short() {
+		return all[:1]
+	}
+	return all
 }
 
 type setting struct {
