@@ -140,6 +140,7 @@ func (r *replica) listed(ctx context.Context) int {
 // TestAJobSurvivesAKill kills the replica that works on a job in the middle, while another issues: the job goes on there, and in the end
 // each certificate is revoked once, with one leaf, and on the CRL.
 func TestAJobSurvivesAKill(t *testing.T) {
+	t.Parallel()
 	const n = 12_000
 	s := newStack(t, storagetest.New(t), false)
 	s.offerOCSP()

@@ -98,6 +98,7 @@ func trust(t *testing.T, roots []byte) string {
 
 // TestTokensOfAProvider calls the API as a pipeline does that has a token of its provider and none of ours.
 func TestTokensOfAProvider(t *testing.T) {
+	t.Parallel()
 	issuer, q := oidctest.NewIssuer(t), newQueueStack(t)
 	ca := trust(t, issuer.Roots())
 	issuer.Down(true) // the service starts all the same

@@ -53,6 +53,7 @@ func (r *replica) fetchCRL(ctx context.Context, t *testing.T, address string) []
 // Certificates are spread over shards, each names its own, and what one replica revokes another serves: on the delta at once, on the
 // complete list when that is due. openssl agrees with the state of each, and the directory holds what is served.
 func TestShardsAndDeltasAcrossReplicas(t *testing.T) {
+	t.Parallel()
 	s := newStack(t, storagetest.New(t), false)
 	files := t.TempDir()
 	s.more = fmt.Sprintf("crls: {directory: %q, authorities: [{name: %s, shards: 3, delta_period: 1m, jitter: 1m}]}\n", files, devIssuer)

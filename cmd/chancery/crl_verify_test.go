@@ -29,6 +29,7 @@ import (
 // verdict on each, by the CRLs alone, is the database's. It is so with one complete CRL, and with shards: by the complete ones when they
 // were made, and with their deltas after more has changed. GnuTLS reads as many entries.
 func TestOpenSSLAgreesWithTheDatabase(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name, crls   string
 		certificates int

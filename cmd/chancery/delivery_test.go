@@ -67,6 +67,7 @@ func (c *collected) size() int {
 // TestDeliveryLosesNothing kills the service in the middle of delivering, again and again: the file and the webhook get every entry of the
 // log in order; the file once, the webhook perhaps twice, but then the same.
 func TestDeliveryLosesNothing(t *testing.T) {
+	t.Parallel()
 	s := newStack(t, storagetest.New(t), false)
 	hook := &collected{events: map[int64]string{}}
 	server := httptest.NewServer(hook)

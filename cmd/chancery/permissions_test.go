@@ -224,6 +224,7 @@ func (m *matrix) refusals(actor string, action access.Action) (n int) {
 // TestWhoMayCallWhat calls every route of a running service as every role, in its own namespace, in another one, and in all, and without
 // credentials. What the tables allow is not refused; what they do not is, and is in the audit log; and what lies elsewhere is as nothing.
 func TestWhoMayCallWhat(t *testing.T) {
+	t.Parallel()
 	m := newMatrix(t)
 	probes := m.probes()
 	calls := 0

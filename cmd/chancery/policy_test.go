@@ -77,6 +77,7 @@ func (r *replica) ruling(t testing.TB) string {
 // TestPoliciesAreReloaded changes the policies of running replicas: by signal, by the API, and by another replica's hand. While they
 // change, requests go on, and each certificate names policies that ruled.
 func TestPoliciesAreReloaded(t *testing.T) {
+	t.Parallel()
 	s := newStack(t, storagetest.New(t), false)
 	dir := filepath.Join(s.dir, "profiles")
 	shippedIn(t, dir)

@@ -234,6 +234,7 @@ func TestAPolicyChangeDecidesAnew(t *testing.T) {
 
 // Time ends a waiting request, and what was approved and left without a certificate is taken up by itself.
 func TestWaitingRequestsAreLookedAfter(t *testing.T) {
+	t.Parallel()
 	q := newQueueStack(t)
 	r := q.start("one")
 	late := q.want(q.ask(r, newRequest(t, "late.dev.example"), "late"), http.StatusAccepted)
@@ -261,6 +262,7 @@ func TestWaitingRequestsAreLookedAfter(t *testing.T) {
 // Wherever the service is killed on the way from a request through its approval to the certificate: what was answered stands, nothing waits
 // twice, and repeating what was not answered leads to one certificate.
 func TestKillAtEachStepOfAnApproval(t *testing.T) {
+	t.Parallel()
 	q := newQueueStack(t)
 	q.write("guarded", guarded(1, ", once: true"))
 	armed := filepath.Join(q.dir, "armed")

@@ -77,6 +77,7 @@ func (s *stack) asSuperuser(t testing.TB, sql string) {
 // TestReconcile issues, revokes and answers by way of a keeper, and finds every signature accounted for. Then it makes signatures that are
 // on record nowhere, and takes records away.
 func TestReconcile(t *testing.T) {
+	t.Parallel()
 	s := newStack(t, storagetest.New(t), false)
 	k := s.startKeeper(s.token.Module)
 	s.withLog(hsm.Ed25519)

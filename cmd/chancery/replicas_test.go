@@ -144,6 +144,7 @@ func TestLeaderIsReplaced(t *testing.T) {
 
 // TestOneNameForTwo: a second replica of one name is refused while the first lives; when the first was silent, it is replaced and ends by itself.
 func TestOneNameForTwo(t *testing.T) {
+	t.Parallel()
 	s := newStack(t, storagetest.New(t), false)
 	first := s.start("same", s.token.Module)
 	second := exec.Command(os.Args[0], "serve", "--config", filepath.Join(s.dir, "same.yaml"))
