@@ -41,7 +41,9 @@ func BenchmarkSign(b *testing.B) {
 	config.Journal, config.Log, config.Worker = filepath.Join(b.TempDir(), "journal"), slog.New(slog.DiscardHandler), workerCommand(io.Discard)
 	apart := start(b, config, &syncBuffer{})
 	keepers, pids = append(keepers, apart.signer(b, a.certificate.PublicKey)), append(pids, apart.keeper.tokens[0].workerPID())
-	token, err := hsm.OpenRecovering(b.Context(), a.fixture.Config(), slog.New(slog.DiscardHandler))
+	inHere := a.fixture.Config()
+	inHere.MaxSessions = 32 // as many as the bare C_Sign has; a keeper's are its default
+	token, err := hsm.OpenRecovering(b.Context(), inHere, slog.New(slog.DiscardHandler))
 	if err != nil {
 		b.Fatal(err)
 	}
