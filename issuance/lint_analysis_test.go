@@ -1,0 +1,633 @@
+package issuance
+
+import (
+	"encoding/asn1"
+	"fmt"
+	"go/ast"
+	"go/constant"
+	"go/token"
+	"go/types"
+	"maps"
+	"reflect"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/zmap/zlint/v3/lint"
+	"golang.org/x/tools/go/packages"
+	"golang.org/x/tools/go/ssa"
+	"golang.org/x/tools/go/ssa/ssautil"
+)
+
+// analysis finds out what zlint's lints read of a certificate, from their code. A certificate is followed from the parameter of a method
+// to each field that is taken of it, through every function of zlint and zcrypto on the way. What is not understood counts as reading
+// everything, and so does what could make two runs differ: a clock, a variable that is not constant, a store to memory that is not the
+// function's own.
+type analysis struct {
+	functions map[string]*ssa.Function // of followed packages, by full name
+	built     map[*ssa.Package]bool    // the followed packages
+	varying   map[*ssa.Global]bool     // identifiers of extensions, by whether the value of that extension varies
+	unsteady  map[*ssa.Global]string   // variables that something changes, or may
+	written   []string                 // functions that may write into an object identifier
+}
+
+// followed are the packages whose functions are looked into. Those of all others are taken at their word in trusted, or not called.
+var followed = []string{
+	"github.com/zmap/zlint/v3/lints/...", "github.com/zmap/zlint/v3/lint", "github.com/zmap/zlint/v3/util",
+	"github.com/zmap/zcrypto/x509", "github.com/zmap/zcrypto/x509/pkix",
+}
+
+const (
+	zlintUtil  = "github.com/zmap/zlint/v3/util"
+	zlintLint  = "github.com/zmap/zlint/v3/lint"
+	zx509Path  = "github.com/zmap/zcrypto/x509"
+	extensions = "Extensions"
+	publicKey  = "PublicKey"
+)
+
+func analyse(t testing.TB) *analysis {
+	t.Helper()
+	mode := packages.NeedName | packages.NeedFiles | packages.NeedCompiledGoFiles | packages.NeedImports | packages.NeedTypes |
+		packages.NeedTypesSizes | packages.NeedTypesInfo | packages.NeedSyntax
+	loaded, err := packages.Load(&packages.Config{Mode: mode, Context: t.Context()}, followed...)
+	if err != nil {
+		t.Fatalf("loading zlint's source: %v", err)
+	}
+	for _, p := range loaded {
+		for _, e := range p.Errors {
+			t.Fatalf("loading %s: %v", p.PkgPath, e)
+		}
+	}
+	program, built := ssautil.Packages(loaded, ssa.InstantiateGenerics)
+	program.Build()
+	a := &analysis{functions: map[string]*ssa.Function{}, built: map[*ssa.Package]bool{}, varying: map[*ssa.Global]bool{}, unsteady: map[*ssa.Global]string{}}
+	for i, p := range built {
+		a.built[p] = true
+		a.addIdentifiers(p, loaded[i])
+	}
+	for f := range ssautil.AllFunctions(program) {
+		if f.Blocks == nil {
+			continue
+		}
+		if f.Object() != nil {
+			a.functions[f.String()] = f
+		}
+		a.addUnsteady(f)
+	}
+	return a
+}
+
+// addIdentifiers notes the variables of a package that are object identifiers written out.
+func (a *analysis) addIdentifiers(p *ssa.Package, source *packages.Package) {
+	for _, file := range source.Syntax {
+		ast.Inspect(file, func(n ast.Node) bool {
+			spec, ok := n.(*ast.ValueSpec)
+			if !ok || len(spec.Names) != len(spec.Values) {
+				return true
+			}
+			for i, name := range spec.Names {
+				literal, ok := spec.Values[i].(*ast.CompositeLit)
+				g, isVar := p.Members[name.Name].(*ssa.Global)
+				if !ok || !isVar || source.TypesInfo.Defs[name] != g.Object() || !strings.HasSuffix(g.Object().Type().String(), "asn1.ObjectIdentifier") {
+					continue
+				}
+				var arcs asn1.ObjectIdentifier
+				for _, e := range literal.Elts {
+					if v := source.TypesInfo.Types[e].Value; v != nil {
+						if arc, ok := constant.Int64Val(constant.ToInt(v)); ok {
+							arcs = append(arcs, int(arc))
+						}
+					}
+				}
+				if len(arcs) == len(literal.Elts) {
+					a.varying[g] = mayVary(arcs)
+				}
+			}
+			return true
+		})
+	}
+}
+
+// addUnsteady notes the variables that a function other than an initialiser does more with than read.
+func (a *analysis) addUnsteady(f *ssa.Function) {
+	if f.Name() == "init" || strings.HasPrefix(f.Name(), "init#") {
+		return
+	}
+	for _, b := range f.Blocks {
+		for _, i := range b.Instrs {
+			if identifierWritten(i) {
+				a.written = append(a.written, f.String())
+			}
+			for _, o := range i.Operands(nil) {
+				if g, ok := (*o).(*ssa.Global); ok && a.unsteady[g] == "" {
+					if why := onlyRead(g, i, map[ssa.Instruction]bool{}); why != "" {
+						a.unsteady[g] = why + " in " + f.String()
+					}
+				}
+			}
+		}
+	}
+}
+
+// onlyRead says what an instruction does with a value, or with what can be reached through it, but read it.
+func onlyRead(v ssa.Value, i ssa.Instruction, seen map[ssa.Instruction]bool) string {
+	if seen[i] || isIdentifier(v.Type()) {
+		return "" // an identifier's arcs are not written to by anybody: see identifierWritten
+	}
+	seen[i] = true
+	switch i := i.(type) {
+	case *ssa.If, *ssa.BinOp, *ssa.DebugRef:
+		return ""
+	case *ssa.Lookup, *ssa.Index, *ssa.IndexAddr, *ssa.Field, *ssa.FieldAddr, *ssa.UnOp, *ssa.Range, *ssa.Next, *ssa.Extract,
+		*ssa.Phi, *ssa.Slice, *ssa.ChangeType, *ssa.ChangeInterface, *ssa.Convert, *ssa.MakeInterface, *ssa.TypeAssert:
+		made := i.(ssa.Value)
+		if !canReach(made.Type()) {
+			return ""
+		}
+		for _, next := range *made.Referrers() {
+			if why := onlyRead(made, next, seen); why != "" {
+				return why
+			}
+		}
+		return ""
+	case *ssa.Store:
+		if slot, ok := i.Addr.(*ssa.IndexAddr); ok && i.Val == v && isArguments(slot.X) {
+			return ""
+		}
+	case *ssa.Call:
+		if b, ok := i.Call.Value.(*ssa.Builtin); ok && (b.Name() == "len" || b.Name() == "append" && i.Call.Args[0] != v) {
+			return ""
+		}
+		callee := i.Call.StaticCallee()
+		if callee == nil {
+			break
+		}
+		if writes, known := trusted[nameOf(callee)]; known && (writes < 0 || i.Call.Args[writes] != v) {
+			return ""
+		}
+		if callee.Blocks == nil {
+			break
+		}
+		for at, arg := range i.Call.Args {
+			if arg != v {
+				continue
+			}
+			for _, next := range *callee.Params[at].Referrers() {
+				if why := onlyRead(callee.Params[at], next, seen); why != "" {
+					return why
+				}
+			}
+		}
+		return ""
+	}
+	return fmt.Sprintf("%T %s", i, i)
+}
+
+// isArguments tells whether an array holds the last arguments of a call of a trusted function, and nothing else.
+func isArguments(v ssa.Value) bool {
+	array, ok := v.(*ssa.Alloc)
+	if !ok || array.Comment != "varargs" {
+		return false
+	}
+	for _, i := range *array.Referrers() {
+		slice, ok := i.(*ssa.Slice)
+		if _, isSlot := i.(*ssa.IndexAddr); isSlot {
+			continue
+		}
+		if !ok {
+			return false
+		}
+		for _, use := range *slice.Referrers() {
+			call, ok := use.(*ssa.Call)
+			if !ok || call.Call.StaticCallee() == nil || !isTrusted(call.Call.StaticCallee()) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+func isTrusted(f *ssa.Function) bool {
+	writes, known := trusted[nameOf(f)]
+	return known && writes < 0
+}
+
+func isIdentifier(t types.Type) bool {
+	named, ok := t.(*types.Named)
+	return ok && named.Obj().Name() == "ObjectIdentifier"
+}
+
+// identifierWritten tells whether an instruction may write an arc of an identifier that its function has not made, or takes one for a list
+// of another type, of which that would not be seen.
+func identifierWritten(i ssa.Instruction) bool {
+	switch i := i.(type) {
+	case *ssa.ChangeType:
+		return isIdentifier(i.X.Type()) && !isIdentifier(i.Type())
+	case *ssa.Store:
+		element, ok := i.Addr.(*ssa.IndexAddr)
+		return ok && isIdentifier(element.X.Type()) && !local(element)
+	case *ssa.Call:
+		b, ok := i.Call.Value.(*ssa.Builtin)
+		return ok && (b.Name() == "copy" || b.Name() == "clear") && isIdentifier(i.Call.Args[0].Type()) && !local(i.Call.Args[0]) &&
+			!neverAssigned(i.Call.Args[0])
+	case *ssa.Slice: // what is appended to a part is written over the rest
+		return isIdentifier(i.X.Type()) && i.High != nil && !local(i.X) && slices.ContainsFunc(*i.Referrers(), func(use ssa.Instruction) bool {
+			call, ok := use.(*ssa.Call)
+			return !ok || call.Call.StaticCallee() == nil || !isTrusted(call.Call.StaticCallee())
+		})
+	}
+	return false
+}
+
+// neverAssigned tells whether a value is a field of a variable of the function's own to which the function assigns nothing, so that it is
+// what a decoder has put there.
+func neverAssigned(v ssa.Value) bool {
+	load, ok := v.(*ssa.UnOp)
+	if !ok {
+		return false
+	}
+	field, ok := load.X.(*ssa.FieldAddr)
+	if !ok {
+		return false
+	}
+	variable, ok := field.X.(*ssa.Alloc)
+	return ok && !slices.ContainsFunc(*variable.Referrers(), func(i ssa.Instruction) bool {
+		same, isField := i.(*ssa.FieldAddr)
+		store, isStore := i.(*ssa.Store)
+		return isStore && store.Addr == variable || isField && same.Field == field.Field &&
+			slices.ContainsFunc(*same.Referrers(), func(i ssa.Instruction) bool { _, isStore := i.(*ssa.Store); return isStore })
+	})
+}
+
+// canReach tells whether memory can be reached through a value of a type.
+func canReach(t types.Type) bool {
+	switch t := t.Underlying().(type) {
+	case *types.Basic:
+		return t.Kind() == types.UnsafePointer
+	case *types.Struct:
+		for f := range t.Fields() {
+			if canReach(f.Type()) {
+				return true
+			}
+		}
+		return false
+	case *types.Array:
+		return canReach(t.Elem())
+	case *types.Tuple:
+		for v := range t.Variables() {
+			if canReach(v.Type()) {
+				return true
+			}
+		}
+		return false
+	case *types.Signature:
+		return false
+	}
+	return true
+}
+
+// local tells whether what an address or a slice points to was made by the function itself.
+func local(v ssa.Value) bool { return made(v, map[ssa.Value]bool{}) }
+
+func made(v ssa.Value, seen map[ssa.Value]bool) bool {
+	if seen[v] {
+		return true
+	}
+	seen[v] = true
+	switch v := v.(type) {
+	case *ssa.Alloc, *ssa.MakeSlice, *ssa.MakeMap, *ssa.Const:
+		return true
+	case *ssa.FieldAddr:
+		return made(v.X, seen)
+	case *ssa.IndexAddr:
+		return made(v.X, seen)
+	case *ssa.Slice:
+		return made(v.X, seen)
+	case *ssa.ChangeType:
+		return made(v.X, seen)
+	case *ssa.MakeInterface:
+		return made(v.X, seen)
+	case *ssa.Convert:
+		return true // of a string to octets, or the like: a copy
+	case *ssa.Phi:
+		return !slices.ContainsFunc(v.Edges, func(e ssa.Value) bool { return !made(e, seen) })
+	case *ssa.Call:
+		b, ok := v.Call.Value.(*ssa.Builtin)
+		return ok && b.Name() == "append" && made(v.Call.Args[0], seen)
+	}
+	return false
+}
+
+// kind is what is followed through a function.
+type kind string
+
+const (
+	wholeCertificate kind = "certificate" // *x509.Certificate
+	extensionList    kind = "extensions"  // its Extensions
+	oneExtension     kind = "extension"   // one of them, or a pointer to one, of which the value may vary
+	keyOfUnknownType kind = "key"         // its PublicKey
+	pointerTo        kind = "&"           // before another: a pointer to such a field
+)
+
+// reading is what one method reads, and all that it calls.
+type reading struct {
+	*analysis
+	decided []string // the fields that are decided
+	visited map[string]bool
+	more    map[string]bool // what is read that the shape does not decide
+}
+
+func (r *reading) add(format string, args ...any) { r.more[fmt.Sprintf(format, args...)] = true }
+
+// visit looks through a function that is called with values of these kinds, "" for others.
+func (r *reading) visit(f *ssa.Function, args []kind) {
+	visit := fmt.Sprint(f.String(), args)
+	if r.visited[visit] {
+		return
+	}
+	r.visited[visit] = true
+	if f.Blocks == nil {
+		r.add("call of %s", nameOf(f))
+		return
+	}
+	kinds := map[ssa.Value]kind{}
+	for at, k := range args {
+		r.follow(kinds, f.Params[at], k)
+	}
+	for _, b := range f.Blocks {
+		for _, i := range b.Instrs {
+			if call, ok := i.(*ssa.Call); ok && isGetExtension(call, kinds) && r.mayVary(call.Call.Args[1]) {
+				r.follow(kinds, call, oneExtension)
+			}
+		}
+	}
+	for _, b := range f.Blocks {
+		for _, i := range b.Instrs {
+			r.instruction(kinds, f, i)
+		}
+	}
+}
+
+// isGetExtension tells whether a call asks a certificate for an extension by its identifier.
+func isGetExtension(i *ssa.Call, kinds map[ssa.Value]kind) bool {
+	callee := i.Call.StaticCallee()
+	return callee != nil && nameOf(callee) == zlintUtil+".GetExtFromCert" && kinds[i.Call.Args[0]] == wholeCertificate
+}
+
+// follow marks a value as of a kind, and what is made of it, as far as that is still followed.
+func (r *reading) follow(kinds map[ssa.Value]kind, v ssa.Value, k kind) {
+	if k == "" || kinds[v] == k {
+		return
+	}
+	if kinds[v] != "" {
+		r.add("a mixture of %s and %s", kinds[v], k)
+		return
+	}
+	kinds[v] = k
+	for _, i := range *v.Referrers() {
+		switch i := i.(type) {
+		case *ssa.DebugRef, *ssa.Call: // calls are looked at when every kind is known
+		case *ssa.Phi:
+			r.follow(kinds, i, k)
+		case *ssa.ChangeType:
+			r.follow(kinds, i, k)
+		case *ssa.BinOp:
+			if !isNil(i.X) && !isNil(i.Y) {
+				r.add("comparison of a whole %s", k)
+			}
+		case *ssa.FieldAddr:
+			name := i.X.Type().Underlying().(*types.Pointer).Elem().Underlying().(*types.Struct).Field(i.Field).Name()
+			switch {
+			case k == wholeCertificate && name == extensions:
+				r.follow(kinds, i, pointerTo+extensionList)
+			case k == wholeCertificate && name == publicKey:
+				r.follow(kinds, i, pointerTo+keyOfUnknownType)
+			case k == wholeCertificate && !slices.Contains(r.decided, name), k == oneExtension && name == "Value":
+				r.add("%s.%s", k, name)
+			case k != wholeCertificate && k != oneExtension:
+				r.add("field of %s", k)
+			}
+		case *ssa.Field:
+			name := i.X.Type().Underlying().(*types.Struct).Field(i.Field).Name()
+			if k != oneExtension || name == "Value" {
+				r.add("%s.%s", k, name)
+			}
+		case *ssa.UnOp:
+			switch {
+			case i.Op == token.MUL && strings.HasPrefix(string(k), string(pointerTo)):
+				r.follow(kinds, i, k[len(pointerTo):])
+			case i.Op == token.MUL && k == oneExtension:
+				r.follow(kinds, i, k)
+			default:
+				r.add("load of a whole %s", k)
+			}
+		case *ssa.IndexAddr:
+			if k == extensionList && i.X == v {
+				r.follow(kinds, i, oneExtension)
+			} else {
+				r.add("index of %s", k)
+			}
+		case *ssa.Store:
+			if target, ok := i.Addr.(*ssa.Alloc); ok && i.Val == v && k == oneExtension && isStruct(v.Type()) {
+				r.follow(kinds, target, oneExtension)
+			} else if i.Addr != v || k != oneExtension || !local(v) {
+				r.add("store of %s", k)
+			}
+		case *ssa.TypeAssert:
+			if k != keyOfUnknownType || !i.CommaOk {
+				r.add("assertion on %s", k)
+			} else if slices.ContainsFunc(*i.Referrers(), func(i ssa.Instruction) bool {
+				e, ok := i.(*ssa.Extract)
+				return !ok || e.Index == 0 && len(*e.Referrers()) > 0
+			}) {
+				r.add("certificate.%s", publicKey)
+			}
+		default:
+			r.add("%T of %s", i, k)
+		}
+	}
+}
+
+func isNil(v ssa.Value) bool {
+	c, ok := v.(*ssa.Const)
+	return ok && c.IsNil()
+}
+
+func isStruct(t types.Type) bool {
+	_, ok := t.Underlying().(*types.Struct)
+	return ok
+}
+
+// instruction looks at one for what would make its function more than one of its arguments.
+func (r *reading) instruction(kinds map[ssa.Value]kind, f *ssa.Function, i ssa.Instruction) {
+	var callee ssa.Value
+	if call, ok := i.(*ssa.Call); ok {
+		callee = call.Call.Value
+	}
+	for _, o := range i.Operands(nil) {
+		switch o := (*o).(type) {
+		case *ssa.Global:
+			if why, bad := r.unsteady[o]; bad {
+				r.add("variable %s: %s", o, why)
+			} else if !r.knows(o.Pkg) {
+				r.add("variable %s of a package that is not followed", o)
+			}
+		case *ssa.Function:
+			if writes, known := trusted[nameOf(o)]; o != callee && !(known && writes < 0) {
+				r.visit(o, nil)
+			}
+		}
+	}
+	switch i := i.(type) {
+	case *ssa.Store:
+		if !local(i.Addr) {
+			r.add("store in %s", f)
+		}
+	case *ssa.MapUpdate:
+		if !local(i.Map) {
+			r.add("store to a map in %s", f)
+		}
+	case *ssa.Call:
+		r.call(kinds, f, i)
+	case *ssa.UnOp:
+		if i.Op == token.ARROW {
+			r.add("receive in %s", f)
+		}
+	case *ssa.Convert:
+		if b, ok := i.Type().Underlying().(*types.Basic); ok && b.Kind() == types.UnsafePointer || strings.Contains(i.X.Type().String(), "unsafe") {
+			r.add("unsafe in %s", f)
+		}
+	case *ssa.Alloc, *ssa.BinOp, *ssa.ChangeInterface, *ssa.ChangeType, *ssa.DebugRef, *ssa.Extract, *ssa.Field, *ssa.FieldAddr, *ssa.If,
+		*ssa.Index, *ssa.IndexAddr, *ssa.Jump, *ssa.Lookup, *ssa.MakeClosure, *ssa.MakeInterface, *ssa.MakeMap, *ssa.MakeSlice, *ssa.Next,
+		*ssa.Panic, *ssa.Phi, *ssa.Range, *ssa.Return, *ssa.Slice, *ssa.TypeAssert:
+	default:
+		r.add("%T in %s", i, f)
+	}
+}
+
+func (r *reading) knows(p *ssa.Package) bool { return p != nil && r.built[p] }
+
+func (r *reading) call(kinds map[ssa.Value]kind, f *ssa.Function, i *ssa.Call) {
+	given := make([]kind, len(i.Call.Args))
+	followed := false
+	for at, arg := range i.Call.Args {
+		given[at] = kinds[arg]
+		followed = followed || given[at] != ""
+	}
+	callee := i.Call.StaticCallee()
+	if b, ok := i.Call.Value.(*ssa.Builtin); ok {
+		switch b.Name() {
+		case "len", "cap":
+			if followed && given[0] != extensionList {
+				r.add("%s of %s", b.Name(), given[0])
+			}
+		case "append", "copy", "delete", "clear":
+			if followed || !local(i.Call.Args[0]) {
+				r.add("%s in %s", b.Name(), f)
+			}
+		case "min", "max", "real", "imag", "complex", "ssa:wrapnilchk":
+			if followed {
+				r.add("%s of %s", b.Name(), given)
+			}
+		default:
+			r.add("call of %s", b.Name())
+		}
+		return
+	}
+	if callee == nil {
+		if i.Call.IsInvoke() && i.Call.Method.FullName() == "(error).Error" && kinds[i.Call.Value] == "" {
+			return
+		}
+		r.add("call of %s, unknown until it runs", i.Call.String())
+		return
+	}
+	name := nameOf(callee)
+	writes, known := trusted[name]
+	switch {
+	case isGetExtension(i, kinds): // followed already
+	case name == zlintUtil+".IsExtInCert" && given[0] == wholeCertificate: // whether there is one is the shape's
+	case known && followed:
+		r.add("%s of %s", name, given)
+	case known && writes >= 0 && !local(i.Call.Args[writes]):
+		r.add("%s into memory of others in %s", name, f)
+	case !known:
+		r.visit(callee, given)
+	}
+}
+
+// mayVary tells whether the value of an extension may differ between certificates of one shape, given the identifier asked for.
+func (r *reading) mayVary(id ssa.Value) bool {
+	load, ok := id.(*ssa.UnOp)
+	if !ok {
+		return true
+	}
+	g, ok := load.X.(*ssa.Global)
+	if !ok || r.unsteady[g] != "" {
+		return true
+	}
+	varies, known := r.varying[g]
+	return !known || varies
+}
+
+// nameOf is the full name of a function, of a generic one without its types.
+func nameOf(f *ssa.Function) string {
+	if f.Origin() != nil {
+		f = f.Origin()
+	}
+	return f.String()
+}
+
+// decides says how much of a lint's verdict depends on nothing but the fields named, and what else it depends on. A lint is made by a
+// function, and says by two methods whether it applies and what it finds; before them the framework asks, by the lint's source, what the
+// certificate is for.
+func (a *analysis) decides(l *lint.CertificateLint, fields []string) (d decision, why []string) {
+	instance := l.Lint()
+	if _, configured := instance.(lint.Configurable); configured {
+		return decidesNothing, []string{"a configuration"}
+	}
+	r := &reading{analysis: a, decided: fields, visited: map[string]bool{}, more: map[string]bool{}}
+	r.enter(runtime.FuncForPC(reflect.ValueOf(l.Lint).Pointer()).Name(), nil)
+	if !l.OverrideFrameworkFilter {
+		r.filter(l.Source)
+	}
+	r.method(instance, "CheckApplies")
+	if len(r.more) > 0 {
+		return decidesNothing, slices.Sorted(maps.Keys(r.more))
+	}
+	r.method(instance, "Execute")
+	if len(r.more) > 0 {
+		return decidesApplies, slices.Sorted(maps.Keys(r.more))
+	}
+	return decidesVerdict, nil
+}
+
+// filter looks at what lint.CertificateLint asks of a certificate before it runs a lint of a source.
+func (r *reading) filter(source lint.LintSource) {
+	switch source {
+	case lint.CABFBaselineRequirements:
+		r.enter(zlintUtil+".IsServerAuthCert", []kind{wholeCertificate})
+	case lint.CABFSMIMEBaselineRequirements:
+		r.enter(zlintUtil+".IsEmailProtectionCert", []kind{wholeCertificate})
+	case lint.CABFCSBaselineRequirements:
+		r.enter(zlintUtil+".IsCodeSigning", nil) // of PolicyIdentifiers
+	}
+}
+
+func (r *reading) method(instance any, name string) {
+	of, format := reflect.TypeOf(instance), "(%s.%s).%s"
+	if of.Kind() == reflect.Pointer {
+		of, format = of.Elem(), "(*%s.%s).%s"
+	}
+	r.enter(fmt.Sprintf(format, of.PkgPath(), of.Name(), name), []kind{"", wholeCertificate})
+}
+
+// enter visits a function by its name.
+func (r *reading) enter(name string, args []kind) {
+	f := r.functions[name]
+	if f == nil {
+		r.add("no code of %s", name)
+		return
+	}
+	r.visit(f, args)
+}
