@@ -169,11 +169,3 @@ func BenchmarkLint(b *testing.B) {
 		}
 	}
 }
-
-func TestRest(t *testing.T) {
-	l := linterOf(t, publicLint)
-	if err := l.check(ourDraft(t)); err != nil { t.Fatal(err) }
-	for _, v := range *l.shapes.known.Load() {
-		for _, o := range v.rest { t.Log("REST", o.Name) }
-	}
-}

@@ -9,8 +9,10 @@ import (
 	"go/types"
 	"maps"
 	"reflect"
+	"regexp"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -39,11 +41,8 @@ var followed = []string{
 }
 
 const (
-	zlintUtil  = "github.com/zmap/zlint/v3/util"
-	zlintLint  = "github.com/zmap/zlint/v3/lint"
-	zx509Path  = "github.com/zmap/zcrypto/x509"
-	extensions = "Extensions"
-	publicKey  = "PublicKey"
+	zlintUtil = "github.com/zmap/zlint/v3/util"
+	zlintLint = "github.com/zmap/zlint/v3/lint"
 )
 
 func analyse(t testing.TB) *analysis {
@@ -70,9 +69,7 @@ func analyse(t testing.TB) *analysis {
 		if f.Blocks == nil {
 			continue
 		}
-		if f.Object() != nil {
-			a.functions[f.String()] = f
-		}
+		a.functions[f.String()] = f
 		a.addUnsteady(f)
 	}
 	return a
@@ -163,7 +160,7 @@ func onlyRead(v ssa.Value, i ssa.Instruction, seen map[ssa.Instruction]bool) str
 		if callee == nil {
 			break
 		}
-		if writes, known := trusted[nameOf(callee)]; known && (writes < 0 || i.Call.Args[writes] != v) {
+		if writes, known := trusted[nameOf(callee)]; known && !slices.ContainsFunc(writes, func(at int) bool { return i.Call.Args[at] == v }) {
 			return ""
 		}
 		if callee.Blocks == nil {
@@ -210,7 +207,7 @@ func isArguments(v ssa.Value) bool {
 
 func isTrusted(f *ssa.Function) bool {
 	writes, known := trusted[nameOf(f)]
-	return known && writes < 0
+	return known && len(writes) == 0
 }
 
 func isIdentifier(t types.Type) bool {
@@ -313,8 +310,10 @@ func made(v ssa.Value, seen map[ssa.Value]bool) bool {
 	case *ssa.Phi:
 		return !slices.ContainsFunc(v.Edges, func(e ssa.Value) bool { return !made(e, seen) })
 	case *ssa.Call:
-		b, ok := v.Call.Value.(*ssa.Builtin)
-		return ok && b.Name() == "append" && made(v.Call.Args[0], seen)
+		if b, ok := v.Call.Value.(*ssa.Builtin); ok {
+			return b.Name() == "append" && made(v.Call.Args[0], seen)
+		}
+		return v.Call.StaticCallee() != nil && nameOf(v.Call.StaticCallee()) == "math/big.NewInt"
 	}
 	return false
 }
@@ -327,18 +326,22 @@ const (
 	extensionList    kind = "extensions"  // its Extensions
 	oneExtension     kind = "extension"   // one of them, or a pointer to one, of which the value may vary
 	keyOfUnknownType kind = "key"         // its PublicKey
+	subjectName      kind = "subject"     // a pointer to its Subject
 	pointerTo        kind = "&"           // before another: a pointer to such a field
 )
 
 // reading is what one method reads, and all that it calls.
 type reading struct {
 	*analysis
-	decided []string // the fields that are decided
 	visited map[string]bool
-	more    map[string]bool // what is read that the shape does not decide
+	reads   facets
+	why     map[string]bool // it reads everything
 }
 
-func (r *reading) add(format string, args ...any) { r.more[fmt.Sprintf(format, args...)] = true }
+func (r *reading) add(format string, args ...any) {
+	r.reads |= everything
+	r.why[fmt.Sprintf(format, args...)] = true
+}
 
 // visit looks through a function that is called with values of these kinds, "" for others.
 func (r *reading) visit(f *ssa.Function, args []kind) {
@@ -397,20 +400,10 @@ func (r *reading) follow(kinds map[ssa.Value]kind, v ssa.Value, k kind) {
 				r.add("comparison of a whole %s", k)
 			}
 		case *ssa.FieldAddr:
-			name := i.X.Type().Underlying().(*types.Pointer).Elem().Underlying().(*types.Struct).Field(i.Field).Name()
-			switch {
-			case k == wholeCertificate && name == extensions:
-				r.follow(kinds, i, pointerTo+extensionList)
-			case k == wholeCertificate && name == publicKey:
-				r.follow(kinds, i, pointerTo+keyOfUnknownType)
-			case k == wholeCertificate && !slices.Contains(r.decided, name), k == oneExtension && name == "Value":
-				r.add("%s.%s", k, name)
-			case k != wholeCertificate && k != oneExtension:
-				r.add("field of %s", k)
-			}
+			r.field(kinds, v, k, i)
 		case *ssa.Field:
 			name := i.X.Type().Underlying().(*types.Struct).Field(i.Field).Name()
-			if k != oneExtension || name == "Value" {
+			if k != oneExtension || name == "Value" && !r.isOfShape(v, i) {
 				r.add("%s.%s", k, name)
 			}
 		case *ssa.UnOp:
@@ -419,6 +412,8 @@ func (r *reading) follow(kinds map[ssa.Value]kind, v ssa.Value, k kind) {
 				r.follow(kinds, i, k[len(pointerTo):])
 			case i.Op == token.MUL && k == oneExtension:
 				r.follow(kinds, i, k)
+			case i.Op == token.MUL && k == subjectName:
+				r.reads |= aSubject
 			default:
 				r.add("load of a whole %s", k)
 			}
@@ -441,12 +436,75 @@ func (r *reading) follow(kinds map[ssa.Value]kind, v ssa.Value, k kind) {
 				e, ok := i.(*ssa.Extract)
 				return !ok || e.Index == 0 && len(*e.Referrers()) > 0
 			}) {
-				r.add("certificate.%s", publicKey)
+				r.add("certificate.PublicKey")
 			}
 		default:
 			r.add("%T of %s", i, k)
 		}
 	}
+}
+
+// field looks at the taking of a field's address.
+func (r *reading) field(kinds map[ssa.Value]kind, v ssa.Value, k kind, i *ssa.FieldAddr) {
+	name := i.X.Type().Underlying().(*types.Pointer).Elem().Underlying().(*types.Struct).Field(i.Field).Name()
+	switch {
+	case k == oneExtension && (name != "Value" || r.isOfShape(v, i)):
+	case k == subjectName && slices.Contains(attributeFields, name):
+		r.reads |= otherAttributes
+	case k == subjectName && name == "CommonName" && onlyPresence(i):
+	case k == subjectName:
+		r.reads |= aSubject
+	case k != wholeCertificate:
+		r.add("%s.%s", k, name)
+	case name == "Extensions":
+		r.follow(kinds, i, pointerTo+extensionList)
+	case name == "PublicKey":
+		r.follow(kinds, i, pointerTo+keyOfUnknownType)
+	case name == "Subject":
+		r.follow(kinds, i, subjectName)
+	case slices.Contains(shapeFields, name):
+	case facetFields[name] != 0 && onlyPresence(i):
+	case facetFields[name] != 0:
+		r.reads |= facetFields[name]
+	default:
+		r.add("%s.%s", k, name)
+	}
+}
+
+// onlyPresence tells whether a field is read for no more than whether it is empty.
+func onlyPresence(field *ssa.FieldAddr) bool {
+	switch of := field.Type().Underlying().(*types.Pointer).Elem().Underlying().(type) {
+	case *types.Slice:
+	case *types.Basic:
+		if of.Kind() != types.String {
+			return false
+		}
+	default:
+		return false
+	}
+	return all[*ssa.UnOp](field, func(load *ssa.UnOp) bool {
+		return all[*ssa.BinOp](load, isComparison) || all[*ssa.Call](load, func(call *ssa.Call) bool {
+			b, ok := call.Call.Value.(*ssa.Builtin)
+			return ok && b.Name() == "len" && all[*ssa.BinOp](call, isComparison)
+		})
+	})
+}
+
+// isComparison tells whether an operation compares with nothing: is it, or is it more?
+func isComparison(i *ssa.BinOp) bool {
+	nothing, ok := i.Y.(*ssa.Const)
+	if !ok || nothing.Value != nil && nothing.Value.ExactString() != "0" && nothing.Value.ExactString() != `""` {
+		return false
+	}
+	return i.Op == token.EQL || i.Op == token.NEQ || i.Op == token.GTR && nothing.Value != nil && nothing.Value.Kind() == constant.Int
+}
+
+// all tells whether every use of a value is an instruction of one kind, of which something holds.
+func all[T ssa.Instruction](v ssa.Value, holds func(T) bool) bool {
+	return !slices.ContainsFunc(*v.Referrers(), func(i ssa.Instruction) bool {
+		one, ok := i.(T)
+		return !ok || !holds(one)
+	})
 }
 
 func isNil(v ssa.Value) bool {
@@ -474,7 +532,7 @@ func (r *reading) instruction(kinds map[ssa.Value]kind, f *ssa.Function, i ssa.I
 				r.add("variable %s of a package that is not followed", o)
 			}
 		case *ssa.Function:
-			if writes, known := trusted[nameOf(o)]; o != callee && !(known && writes < 0) {
+			if o != callee && !isTrusted(o) {
 				r.visit(o, nil)
 			}
 		}
@@ -494,13 +552,17 @@ func (r *reading) instruction(kinds map[ssa.Value]kind, f *ssa.Function, i ssa.I
 		if i.Op == token.ARROW {
 			r.add("receive in %s", f)
 		}
+	case *ssa.Range:
+		if _, isMap := i.X.Type().Underlying().(*types.Map); isMap {
+			r.add("the order of a map in %s", f)
+		}
 	case *ssa.Convert:
 		if b, ok := i.Type().Underlying().(*types.Basic); ok && b.Kind() == types.UnsafePointer || strings.Contains(i.X.Type().String(), "unsafe") {
 			r.add("unsafe in %s", f)
 		}
 	case *ssa.Alloc, *ssa.BinOp, *ssa.ChangeInterface, *ssa.ChangeType, *ssa.DebugRef, *ssa.Extract, *ssa.Field, *ssa.FieldAddr, *ssa.If,
 		*ssa.Index, *ssa.IndexAddr, *ssa.Jump, *ssa.Lookup, *ssa.MakeClosure, *ssa.MakeInterface, *ssa.MakeMap, *ssa.MakeSlice, *ssa.Next,
-		*ssa.Panic, *ssa.Phi, *ssa.Range, *ssa.Return, *ssa.Slice, *ssa.TypeAssert:
+		*ssa.Panic, *ssa.Phi, *ssa.Return, *ssa.Slice, *ssa.TypeAssert:
 	default:
 		r.add("%T in %s", i, f)
 	}
@@ -547,9 +609,12 @@ func (r *reading) call(kinds map[ssa.Value]kind, f *ssa.Function, i *ssa.Call) {
 	switch {
 	case isGetExtension(i, kinds): // followed already
 	case name == zlintUtil+".IsExtInCert" && given[0] == wholeCertificate: // whether there is one is the shape's
+	case name == zlintUtil+".HasEmailSAN" && given[0] == wholeCertificate: // is asked for the shape, too
+	case name == zlintUtil+".TypeInName" && given[0] == subjectName: // the type of a common name is known
+		r.reads |= otherAttributes
 	case known && followed:
 		r.add("%s of %s", name, given)
-	case known && writes >= 0 && !local(i.Call.Args[writes]):
+	case known && slices.ContainsFunc(writes, func(at int) bool { return !local(i.Call.Args[at]) }):
 		r.add("%s into memory of others in %s", name, f)
 	case !known:
 		r.visit(callee, given)
@@ -570,6 +635,52 @@ func (r *reading) mayVary(id ssa.Value) bool {
 	return !known || varies
 }
 
+// isOfShape tells whether an extension is used only where it was compared to an identifier, by the method Equal, and is one of those whose
+// value does not vary.
+func (r *reading) isOfShape(extension ssa.Value, use ssa.Instruction) bool {
+	var set ssa.Instruction // what makes a variable this extension
+	for _, i := range *extension.Referrers() {
+		if store, ok := i.(*ssa.Store); ok && store.Addr == extension {
+			if set != nil {
+				return false
+			}
+			set = store
+		}
+	}
+	for _, i := range *extension.Referrers() {
+		field, ok := i.(*ssa.FieldAddr)
+		if !ok {
+			continue
+		}
+		for _, i := range *field.Referrers() {
+			load, ok := i.(*ssa.UnOp)
+			if !ok || !isIdentifier(load.Type()) || set != nil && !before(set, load) {
+				continue
+			}
+			for _, i := range *load.Referrers() {
+				call, ok := i.(*ssa.Call)
+				if !ok || call.Call.StaticCallee() == nil || call.Call.StaticCallee().Name() != "Equal" || call.Call.Args[0] != load ||
+					r.mayVary(call.Call.Args[1]) {
+					continue
+				}
+				if last, ok := call.Block().Instrs[len(call.Block().Instrs)-1].(*ssa.If); ok && last.Cond == call && load.Block() == call.Block() &&
+					len(call.Block().Succs[0].Preds) == 1 && call.Block().Succs[0].Dominates(use.Block()) {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+// before tells whether an instruction has always run before another.
+func before(a, b ssa.Instruction) bool {
+	if a.Block() == b.Block() {
+		return slices.Index(a.Block().Instrs, a) < slices.Index(b.Block().Instrs, b)
+	}
+	return a.Block().Dominates(b.Block())
+}
+
 // nameOf is the full name of a function, of a generic one without its types.
 func nameOf(f *ssa.Function) string {
 	if f.Origin() != nil {
@@ -578,28 +689,19 @@ func nameOf(f *ssa.Function) string {
 	return f.String()
 }
 
-// decides says how much of a lint's verdict depends on nothing but the fields named, and what else it depends on. A lint is made by a
-// function, and says by two methods whether it applies and what it finds; before them the framework asks, by the lint's source, what the
-// certificate is for.
-func (a *analysis) decides(l *lint.CertificateLint, fields []string) (d decision, why []string) {
+// readsOf says what decides whether a lint applies, and what decides its verdict. A lint is made by a function, and says by two methods
+// whether it applies and what it finds; before them the framework asks, by the lint's source, what the certificate is for.
+func (a *analysis) readsOf(l *lint.CertificateLint) (applies, verdict facets, why []string) {
 	instance := l.Lint()
-	if _, configured := instance.(lint.Configurable); configured {
-		return decidesNothing, []string{"a configuration"}
-	}
-	r := &reading{analysis: a, decided: fields, visited: map[string]bool{}, more: map[string]bool{}}
-	r.enter(runtime.FuncForPC(reflect.ValueOf(l.Lint).Pointer()).Name(), nil)
+	r := &reading{analysis: a, visited: map[string]bool{}, why: map[string]bool{}}
+	r.enter(sourceName(runtime.FuncForPC(reflect.ValueOf(l.Lint).Pointer()).Name()), nil)
 	if !l.OverrideFrameworkFilter {
 		r.filter(l.Source)
 	}
 	r.method(instance, "CheckApplies")
-	if len(r.more) > 0 {
-		return decidesNothing, slices.Sorted(maps.Keys(r.more))
-	}
+	applies = r.reads
 	r.method(instance, "Execute")
-	if len(r.more) > 0 {
-		return decidesApplies, slices.Sorted(maps.Keys(r.more))
-	}
-	return decidesVerdict, nil
+	return applies, r.reads, slices.Sorted(maps.Keys(r.why))
 }
 
 // filter looks at what lint.CertificateLint asks of a certificate before it runs a lint of a source.
@@ -621,6 +723,21 @@ func (r *reading) method(instance any, name string) {
 	}
 	r.enter(fmt.Sprintf(format, of.PkgPath(), of.Name(), name), []kind{"", wholeCertificate})
 }
+
+// sourceName is the name that go/ssa gives to what the compiler calls init.0.func1: the first function literal in the first init.
+func sourceName(compiled string) string {
+	parts := literalInInit.FindStringSubmatch(compiled)
+	if parts == nil {
+		return compiled
+	}
+	n, err := strconv.Atoi(parts[2])
+	if err != nil {
+		return compiled
+	}
+	return fmt.Sprintf("%s.init#%d$%s", parts[1], n+1, parts[3])
+}
+
+var literalInInit = regexp.MustCompile(`^(.*)\.init\.([0-9]+)\.func([0-9]+)$`)
 
 // enter visits a function by its name.
 func (r *reading) enter(name string, args []kind) {

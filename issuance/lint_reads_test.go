@@ -5,8 +5,10 @@ import (
 	"encoding/asn1"
 	"fmt"
 	"go/format"
+	"maps"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/zmap/zlint/v3/lint"
@@ -28,67 +30,98 @@ var shapeFields = []string{
 	"CABFOrganizationIdentifier", "QCStatements", "TorServiceDescriptors",
 }
 
-// subjectFields are the fields that, beside the shape, only the subject decides. Of a certificate without a subject the shape decides them
-// as well.
-var subjectFields = []string{"RawSubject", "Subject", "ValidationLevel"}
+// facetFields are those that are empty where a certificate is without a facet.
+var facetFields = map[string]facets{
+	"RawSubject": aSubject, "ValidationLevel": otherAttributes,
+	"DNSNames": dnsNames, "EmailAddresses": emailAddresses, "URIs": uris, "IPAddresses": ipAddresses, "OtherNames": otherNames,
+	"DirectoryNames": directoryNames, "EDIPartyNames": ediPartyNames, "RegisteredIDs": registeredIDs,
+}
+
+// attributeFields are the fields of a name that are empty where it has one common name and nothing else.
+var attributeFields = []string{
+	"Country", "Organization", "OrganizationalUnit", "Locality", "Province", "StreetAddress", "PostalCode", "DomainComponent", "EmailAddress",
+	"SerialNumber", "SerialNumbers", "GivenName", "Surname", "OrganizationIDs", "JurisdictionLocality", "JurisdictionProvince",
+	"JurisdictionCountry",
+}
 
 // trusted are functions of other packages that lints call. Each does nothing but compute an answer from its arguments, or write it to the
-// memory that the argument of that number points to; -1 is none.
-var trusted = map[string]int{
-	"(github.com/zmap/zcrypto/encoding/asn1.ObjectIdentifier).Equal": -1,
-	"(github.com/zmap/zcrypto/encoding/asn1.ObjectIdentifier).String": -1,
-	"github.com/zmap/zcrypto/encoding/asn1.Unmarshal": 1,
-	"github.com/zmap/zcrypto/encoding/asn1.Marshal": -1,
-	"encoding/asn1.Unmarshal": 1,
-	"(encoding/asn1.ObjectIdentifier).Equal": -1,
-	"(encoding/asn1.ObjectIdentifier).String": -1,
-	"(time.Time).Before": -1,
-	"(time.Time).After": -1,
-	"(time.Time).Sub": -1,
-	"(time.Time).Add": -1,
-	"(time.Duration).Seconds": -1,
-	"time.Date": -1,
-	"(time.Time).Equal": -1,
-	"strings.ToLower": -1,
-	"strings.HasSuffix": -1,
-	"strings.HasPrefix": -1,
-	"strings.TrimPrefix": -1,
-	"strings.TrimSuffix": -1,
-	"strings.Split": -1,
-	"strings.Join": -1,
-	"strings.Contains": -1,
-	"strings.ContainsAny": -1,
-	"strings.TrimSpace": -1,
-	"strings.EqualFold": -1,
-	"strings.Index": -1,
-	"strings.Count": -1,
-	"strings.ContainsRune": -1,
-	"strings.ToUpper": -1,
-	"strings.Compare": -1,
-	"fmt.Sprintf": -1,
-	"fmt.Errorf": -1,
-	"fmt.Sprint": -1,
-	"errors.New": -1,
-	"bytes.Equal": -1,
-	"bytes.Compare": -1,
-	"regexp.MustCompile": -1,
-	"(*regexp.Regexp).MatchString": -1,
-	"net/url.Parse": -1,
-	"(*net/url.URL).Hostname": -1,
-	"net.ParseIP": -1,
-	"(net.IP).To4": -1,
-	"(*math/big.Int).BitLen": -1,
-	"(*math/big.Int).Sign": -1,
-	"(*math/big.Int).Cmp": -1,
-	"math/big.NewInt": -1,
-	"unicode/utf8.ValidString": -1,
-	"unicode/utf8.DecodeRune": -1,
-	"unicode/utf8.RuneCountInString": -1,
-	"unicode/utf8.DecodeRuneInString": -1,
-	"unicode/utf8.RuneCount": -1,
-	"sort.Strings": 0,
-	"encoding/hex.EncodeToString": -1,
-	"reflect.TypeOf": -1,
+// memory that the arguments of these numbers point to.
+var trusted = map[string][]int{
+	"(github.com/zmap/zcrypto/encoding/asn1.ObjectIdentifier).Equal":  nil,
+	"(github.com/zmap/zcrypto/encoding/asn1.ObjectIdentifier).String": nil,
+	"github.com/zmap/zcrypto/encoding/asn1.Unmarshal":                 {1},
+	"github.com/zmap/zcrypto/encoding/asn1.Marshal":                   nil,
+	"encoding/asn1.Unmarshal":                                         {1},
+	"(encoding/asn1.ObjectIdentifier).Equal":                          nil,
+	"(encoding/asn1.ObjectIdentifier).String":                         nil,
+	"(time.Time).Before":                                              nil,
+	"(time.Time).After":                                               nil,
+	"(time.Time).Sub":                                                 nil,
+	"(time.Time).Add":                                                 nil,
+	"(time.Duration).Seconds":                                         nil,
+	"time.Date":                                                       nil,
+	"(time.Time).Equal":                                               nil,
+	"strings.ToLower":                                                 nil,
+	"strings.HasSuffix":                                               nil,
+	"strings.HasPrefix":                                               nil,
+	"strings.TrimPrefix":                                              nil,
+	"strings.TrimSuffix":                                              nil,
+	"strings.Split":                                                   nil,
+	"strings.Join":                                                    nil,
+	"strings.Contains":                                                nil,
+	"strings.ContainsAny":                                             nil,
+	"strings.TrimSpace":                                               nil,
+	"strings.EqualFold":                                               nil,
+	"strings.Index":                                                   nil,
+	"strings.Count":                                                   nil,
+	"strings.ContainsRune":                                            nil,
+	"strings.ToUpper":                                                 nil,
+	"strings.Compare":                                                 nil,
+	"fmt.Sprintf":                                                     nil,
+	"fmt.Errorf":                                                      nil,
+	"fmt.Sprint":                                                      nil,
+	"errors.New":                                                      nil,
+	"bytes.Equal":                                                     nil,
+	"bytes.Compare":                                                   nil,
+	"regexp.MustCompile":                                              nil,
+	"(*regexp.Regexp).MatchString":                                    nil,
+	"net/url.Parse":                                                   nil,
+	"(*net/url.URL).Hostname":                                         nil,
+	"net.ParseIP":                                                     nil,
+	"(net.IP).To4":                                                    nil,
+	"(*math/big.Int).BitLen":                                          nil,
+	"(*math/big.Int).Sign":                                            nil,
+	"(*math/big.Int).Cmp":                                             nil,
+	"math/big.NewInt":                                                 nil,
+	"unicode/utf8.ValidString":                                        nil,
+	"unicode/utf8.DecodeRune":                                         nil,
+	"unicode/utf8.RuneCountInString":                                  nil,
+	"unicode/utf8.DecodeRuneInString":                                 nil,
+	"unicode/utf8.RuneCount":                                          nil,
+	"sort.Strings":                                                    {0},
+	"encoding/hex.EncodeToString":                                     nil,
+	"reflect.TypeOf":                                                  nil,
+	"(*regexp.Regexp).Match":                                          nil,
+	"github.com/zmap/zcrypto/encoding/asn1.UnmarshalWithParams":   {1},
+	"(*golang.org/x/crypto/cryptobyte.String).ReadASN1":           {0, 1},
+	"(*golang.org/x/crypto/cryptobyte.String).ReadASN1BitString":  {0, 1},
+	"(*golang.org/x/crypto/cryptobyte.String).ReadASN1Element":    {0, 1},
+	"(*golang.org/x/crypto/cryptobyte.String).SkipASN1":           {0},
+	"(*golang.org/x/crypto/cryptobyte.String).SkipOptionalASN1":   {0},
+	"(*golang.org/x/crypto/cryptobyte.String).ReadAnyASN1Element": {0, 1, 2},
+	"(golang.org/x/crypto/cryptobyte.String).Empty":               nil,
+	"(golang.org/x/crypto/cryptobyte/asn1.Tag).ContextSpecific":   nil,
+	"(golang.org/x/crypto/cryptobyte/asn1.Tag).Constructed":       nil,
+	"(*math/big.Int).SetBytes":                                    {0},
+	"(*math/big.Int).IsInt64":                                     nil,
+	"(*math/big.Int).Int64":                                       nil,
+	"(*math/big.Int).Bit":                                         nil,
+	"(*math/big.Int).TrailingZeroBits":                            nil,
+	"math.Ceil":                                                   nil,
+	"(time.Time).AddDate":                                         nil,
+	"unicode/utf16.Decode":                                        nil,
+	"(golang.org/x/text/unicode/norm.Form).IsNormal":              nil,
+	"(*net/url.URL).IsAbs":                                        nil,
 }
 
 func mayVary(id asn1.ObjectIdentifier) bool {
@@ -103,15 +136,12 @@ func TestLintReads(t *testing.T) {
 	if len(a.written) > 0 {
 		t.Fatalf("identifiers may not be constant: %v write lists of integers", a.written)
 	}
-	names := map[[2]decision][]string{}
-	counts := map[decision]int{}
+	names := map[[2]facets][]string{}
 	for _, l := range lint.GlobalRegistry().CertificateLints().Lints() {
-		always, why := a.decides(l, shapeFields)
-		unnamed, _ := a.decides(l, slices.Concat(shapeFields, subjectFields))
-		names[[2]decision{always, unnamed}] = append(names[[2]decision{always, unnamed}], l.Name)
-		counts[always]++
+		applies, verdict, why := a.readsOf(l)
+		names[[2]facets{applies, verdict}] = append(names[[2]facets{applies, verdict}], l.Name)
 		if testing.Verbose() {
-			t.Log(l.Name, always, unnamed, why)
+			t.Logf("%s: %s; %s %q", l.Name, namesOf(applies), namesOf(verdict), why)
 		}
 	}
 	want, err := readsTable(names)
@@ -132,39 +162,55 @@ func TestLintReads(t *testing.T) {
 	}
 }
 
-// readsTable writes the function that says how much of each lint is decided: always, and of a certificate without a subject.
-func readsTable(names map[[2]decision][]string) ([]byte, error) {
-	said := map[decision]string{decidesNothing: "decidesNothing", decidesApplies: "decidesApplies", decidesVerdict: "decidesVerdict"}
+var facetNames = []string{
+	"aSubject", "otherAttributes", "dnsNames", "emailAddresses", "uris", "ipAddresses", "otherNames", "directoryNames", "ediPartyNames",
+	"registeredIDs",
+}
+
+// namesOf writes facets as an expression.
+func namesOf(f facets) string {
+	var names []string
+	for i, name := range facetNames {
+		if f&(1<<i) != 0 {
+			names = append(names, name)
+		}
+	}
+	switch {
+	case f&everything != 0:
+		return "everything" // the other bits say no more
+	case len(names) == 0:
+		return "0"
+	}
+	return strings.Join(names, " | ")
+}
+
+// readsTable writes the function that says what each lint reads.
+func readsTable(lints map[[2]facets][]string) ([]byte, error) {
+	groups := map[string][]string{}
+	for reads, names := range lints {
+		said := namesOf(reads[0]) + ", " + namesOf(reads[1])
+		groups[said] = append(groups[said], names...)
+	}
+	delete(groups, "everything, everything")
 	var b bytes.Buffer
 	b.WriteString(`// Code generated from zlint by "go test ./issuance -run LintReads -update". DO NOT EDIT.
 
 package issuance
 
-// decidedByShape says how much of a lint's verdict the shape of a certificate decides, which has a subject or not.
-func decidedByShape(name string, named bool) decision {
-	switch name {
+// readsOf says what a lint reads of a certificate, beside its shape, to know whether it applies, and in all.
+func readsOf(lint string) (applies, verdict facets) {
+	switch lint {
 `)
-	for _, unnamed := range []decision{decidesVerdict, decidesApplies} {
-		for _, always := range []decision{decidesVerdict, decidesApplies, decidesNothing} {
-			group := names[[2]decision{always, unnamed}]
-			if len(group) == 0 {
-				continue
+	for _, said := range slices.Sorted(maps.Keys(groups)) {
+		b.WriteString("case ")
+		for i, name := range slices.Sorted(slices.Values(groups[said])) {
+			if i > 0 {
+				b.WriteString(",\n")
 			}
-			slices.Sort(group)
-			b.WriteString("case ")
-			for i, name := range group {
-				if i > 0 {
-					b.WriteString(",\n")
-				}
-				fmt.Fprintf(&b, "%q", name)
-			}
-			b.WriteString(":\n")
-			if always != unnamed {
-				fmt.Fprintf(&b, "if named {\nreturn %s\n}\n", said[always])
-			}
-			fmt.Fprintf(&b, "return %s\n", said[unnamed])
+			fmt.Fprintf(&b, "%q", name)
 		}
+		fmt.Fprintf(&b, ":\nreturn %s\n", said)
 	}
-	b.WriteString("}\nreturn decidesNothing\n}\n")
+	b.WriteString("}\nreturn everything, everything\n}\n")
 	return format.Source(b.Bytes())
 }

@@ -1,7 +1,6 @@
 package issuance
 
 import (
-	"bytes"
 	"encoding/binary"
 	"maps"
 	"slices"
@@ -11,22 +10,54 @@ import (
 
 	zx509 "github.com/zmap/zcrypto/x509"
 	"github.com/zmap/zlint/v3/lint"
+	"github.com/zmap/zlint/v3/util"
 	"golang.org/x/crypto/cryptobyte"
 	der "golang.org/x/crypto/cryptobyte/asn1"
 )
 
 // The shape of a certificate is all of it but what differs from one certificate of a profile to the next: serial number, validity, subject,
 // public key, and the values of the extensions named in isVarying. Most lints read nothing else, so what they find in one certificate
-// they find in every one of its shape: they are run once for each shape. lint_reads.go says which they are, as found from their code.
+// they find in every one of its shape: they are run once for each shape. lint_reads.go says what each reads, as found from its code.
 
-// decision is how much of a lint's verdict the shape of a certificate decides.
-type decision int
+// facets are parts of what differs that a certificate may be without. Where it is, which belongs to the shape, a lint that reads no more
+// than that is decided by the shape.
+type facets uint16
 
 const (
-	decidesNothing decision = iota
-	decidesApplies          // whether the lint applies; where it does, what it finds depends on more
-	decidesVerdict
+	aSubject        facets = 1 << iota
+	otherAttributes        // of the subject, than one common name
+	dnsNames               // and so on: the subject alternative names
+	emailAddresses
+	uris
+	ipAddresses
+	otherNames
+	directoryNames
+	ediPartyNames
+	registeredIDs
+	everything // the rest of what differs, which no certificate is without
 )
+
+// facetsOf are those that a certificate has. Subject is the contents of its subject.
+func facetsOf(c *zx509.Certificate, subject cryptobyte.String) facets {
+	return everything | aSubject.when(!subject.Empty()) | otherAttributes.when(!subject.Empty() && !isCommonName(subject)) |
+		dnsNames.when(len(c.DNSNames) > 0) | emailAddresses.when(len(c.EmailAddresses) > 0) | uris.when(len(c.URIs) > 0) |
+		ipAddresses.when(len(c.IPAddresses) > 0) | otherNames.when(len(c.OtherNames) > 0) | directoryNames.when(len(c.DirectoryNames) > 0) |
+		ediPartyNames.when(len(c.EDIPartyNames) > 0) | registeredIDs.when(len(c.RegisteredIDs) > 0)
+}
+
+func (f facets) when(is bool) facets {
+	if is {
+		return f
+	}
+	return 0
+}
+
+// isCommonName tells whether the contents of a Name are one common name.
+func isCommonName(name cryptobyte.String) bool {
+	var set, attribute, id cryptobyte.String
+	return name.ReadASN1(&set, der.SET) && name.Empty() && set.ReadASN1(&attribute, der.SEQUENCE) && set.Empty() &&
+		attribute.ReadASN1(&id, der.OBJECT_IDENTIFIER) && string(id) == "\x55\x04\x03"
+}
 
 // Bounds of what a linter remembers. Beyond the first it forgets everything and begins again; what is longer than the second is not
 // remembered.
@@ -69,13 +100,13 @@ func (s *shapes) add(shape []byte, v *shapeVerdict) {
 // find runs the lints on a certificate, but for those that need not be run again on one of its shape.
 func (l *linter) find(c *zx509.Certificate) []Finding {
 	var room [1024]byte
-	shape, ok := l.shape(room[:0], c)
+	shape, has, ok := l.shape(room[:0], c)
 	if !ok {
 		return l.run(nil, l.lints, c)
 	}
 	known := l.shapes.get(shape)
 	if known == nil {
-		return l.findFirst(shape, c)
+		return l.findFirst(shape, has, c)
 	}
 	return l.run(slices.Clone(known.findings), known.rest, c)
 }
@@ -89,18 +120,20 @@ func (l *linter) run(findings []Finding, lints []*lint.CertificateLint, c *zx509
 
 // findFirst runs all lints on the first certificate of a shape, and remembers what holds for the others. Where a lint fails, as one does
 // that panics, nothing is remembered.
-func (l *linter) findFirst(shape []byte, c *zx509.Certificate) []Finding {
+func (l *linter) findFirst(shape []byte, has facets, c *zx509.Certificate) []Finding {
 	var findings []Finding
 	var made shapeVerdict
-	sound, named := true, !bytes.Equal(c.RawSubject, []byte{0x30, 0})
+	sound := true
 	for _, one := range l.lints {
 		result, executed := watch(one, c, l.configuration)
 		findings = appendFinding(findings, one.Name, result)
-		switch decides := decidedByShape(one.Name, named); {
-		case decides == decidesVerdict:
+		switch applies, verdict := readsOf(one.Name); {
+		case verdict&has == 0:
 			made.findings = appendFinding(made.findings, one.Name, result)
-		case decides == decidesNothing || executed:
+		case applies&has != 0:
 			made.rest = append(made.rest, one)
+		case executed:
+			made.rest = append(made.rest, applying(one))
 		}
 		sound = sound && result.Status != lint.Fatal
 	}
@@ -112,11 +145,7 @@ func (l *linter) findFirst(shape []byte, c *zx509.Certificate) []Finding {
 
 // watch runs a lint and tells whether it applied, so that it was asked for what it finds.
 func watch(one *lint.CertificateLint, c *zx509.Certificate, with lint.Configuration) (result *lint.LintResult, executed bool) {
-	if _, configured := one.Lint().(lint.Configurable); configured {
-		return one.Execute(c, with), true
-	}
-	watched := *one
-	watched.Lint = func() lint.CertificateLintInterface { return witness{one.Lint(), &executed} }
+	watched := wrap(one, func(l lint.CertificateLintInterface) lint.CertificateLintInterface { return witness{l, &executed} })
 	result = watched.Execute(c, with)
 	return result, executed
 }
@@ -130,6 +159,35 @@ type witness struct {
 func (w witness) Execute(c *zx509.Certificate) *lint.LintResult {
 	*w.executed = true
 	return w.CertificateLintInterface.Execute(c)
+}
+
+// applying is a lint that is known to apply, and is not asked any more.
+func applying(one *lint.CertificateLint) *lint.CertificateLint {
+	known := wrap(one, func(l lint.CertificateLintInterface) lint.CertificateLintInterface { return applies{l} })
+	known.LintMetadata = lint.LintMetadata{Name: one.Name, OverrideFrameworkFilter: true}
+	return known
+}
+
+type applies struct{ lint.CertificateLintInterface }
+
+func (applies) CheckApplies(*zx509.Certificate) bool { return true }
+
+// wrap is a lint with another around what it is made of. It is configured as before.
+func wrap(one *lint.CertificateLint, around func(lint.CertificateLintInterface) lint.CertificateLintInterface) *lint.CertificateLint {
+	wrapped := *one
+	wrapped.Lint = func() lint.CertificateLintInterface {
+		inner := one.Lint()
+		if c, ok := inner.(lint.Configurable); ok {
+			return configured{around(inner), c}
+		}
+		return around(inner)
+	}
+	return &wrapped
+}
+
+type configured struct {
+	lint.CertificateLintInterface
+	lint.Configurable
 }
 
 // effectiveDates are the moments, in order, at which one of the lints begins or ceases to hold for what is issued from then on.
@@ -147,9 +205,9 @@ func effectiveDates(lints []*lint.CertificateLint) []time.Time {
 }
 
 // shape appends the octets of a certificate that are its shape. Two certificates have the same octets only if they differ in nothing but what
-// varies, their validity begins between the same two effective dates, and both have a subject or neither has. Only a certificate of
-// version 3 without unique identifiers that is strict DER down to its extensions has a shape.
-func (l *linter) shape(to []byte, c *zx509.Certificate) (shape []byte, ok bool) {
+// varies, they have the same facets, and their validity begins between the same two effective dates. Only a certificate of version 3
+// without unique identifiers that is strict DER down to its extensions has a shape.
+func (l *linter) shape(to []byte, c *zx509.Certificate) (shape []byte, has facets, ok bool) {
 	raw := cryptobyte.String(c.Raw)
 	var certificate, tbs, version, algorithm, issuer, subject, key, keyAlgorithm, list, extensions cryptobyte.String
 	if !raw.ReadASN1(&certificate, der.SEQUENCE) || !raw.Empty() || !certificate.ReadASN1(&tbs, der.SEQUENCE) ||
@@ -159,17 +217,19 @@ func (l *linter) shape(to []byte, c *zx509.Certificate) (shape []byte, ok bool) 
 		!tbs.ReadASN1(&key, der.SEQUENCE) || !key.ReadASN1Element(&keyAlgorithm, der.SEQUENCE) ||
 		!tbs.ReadASN1(&list, der.Tag(3).ContextSpecific().Constructed()) || !tbs.Empty() ||
 		!list.ReadASN1(&extensions, der.SEQUENCE) || !list.Empty() {
-		return nil, false
+		return nil, 0, false
 	}
+	has = facetsOf(c, subject)
+	to = binary.BigEndian.AppendUint16(to, uint16(has))
+	to = append(to, bit(c.SelfSigned), bit(c.Subject.CommonName == ""), bit(util.HasEmailSAN(c)))
 	to = binary.AppendUvarint(to, uint64(l.interval(c.NotBefore)))
-	to = append(to, bit(c.SelfSigned), bit(subject.Empty()))
 	to = append(append(append(to, algorithm...), issuer...), keyAlgorithm...)
 	for !extensions.Empty() {
 		if to, ok = appendExtension(to, &extensions); !ok {
-			return nil, false
+			return nil, 0, false
 		}
 	}
-	return to, len(to) <= maxShape
+	return to, has, len(to) <= maxShape
 }
 
 // appendExtension appends the next extension whole, or without its value if that varies. What is appended begins with another tag then.
@@ -195,7 +255,7 @@ func appendExtension(to []byte, extensions *cryptobyte.String) (shape []byte, ok
 func isVarying(id []byte) bool {
 	switch string(id) {
 	case "\x55\x1d\x0e", // subjectKeyIdentifier
-		"\x55\x1d\x11",                             // subjectAltName
+		"\x55\x1d\x11", // subjectAltName
 		"\x2b\x06\x01\x04\x01\xd6\x79\x02\x04\x02": // the list of SCTs
 		return true
 	}
