@@ -36,15 +36,13 @@ type analysis struct {
 
 // followed are the packages whose functions are looked into. Those of all others are taken at their word in trusted, or not called.
 var followed = []string{
-	"github.com/zmap/zlint/v3/lints/...", "github.com/zmap/zlint/v3/lint", "github.com/zmap/zlint/v3/util",
+	"github.com/zmap/zlint/v3", "github.com/zmap/zlint/v3/lints/...", "github.com/zmap/zlint/v3/lint", zlintUtil,
 	"github.com/zmap/zcrypto/x509", "github.com/zmap/zcrypto/x509/pkix",
 }
 
-const (
-	zlintUtil = "github.com/zmap/zlint/v3/util"
-	zlintLint = "github.com/zmap/zlint/v3/lint"
-)
+const zlintUtil = "github.com/zmap/zlint/v3/util"
 
+// analyse loads the followed packages as they are in go.mod.
 func analyse(t testing.TB) *analysis {
 	t.Helper()
 	mode := packages.NeedName | packages.NeedFiles | packages.NeedCompiledGoFiles | packages.NeedImports | packages.NeedTypes |
@@ -60,7 +58,9 @@ func analyse(t testing.TB) *analysis {
 	}
 	program, built := ssautil.Packages(loaded, ssa.InstantiateGenerics)
 	program.Build()
-	a := &analysis{functions: map[string]*ssa.Function{}, built: map[*ssa.Package]bool{}, varying: map[*ssa.Global]bool{}, unsteady: map[*ssa.Global]string{}}
+	a := &analysis{
+		functions: map[string]*ssa.Function{}, built: map[*ssa.Package]bool{}, varying: map[*ssa.Global]bool{}, unsteady: map[*ssa.Global]string{},
+	}
 	for i, p := range built {
 		a.built[p] = true
 		a.addIdentifiers(p, loaded[i])
@@ -86,7 +86,7 @@ func (a *analysis) addIdentifiers(p *ssa.Package, source *packages.Package) {
 			for i, name := range spec.Names {
 				literal, ok := spec.Values[i].(*ast.CompositeLit)
 				g, isVar := p.Members[name.Name].(*ssa.Global)
-				if !ok || !isVar || source.TypesInfo.Defs[name] != g.Object() || !strings.HasSuffix(g.Object().Type().String(), "asn1.ObjectIdentifier") {
+				if !ok || !isVar || source.TypesInfo.Defs[name] != g.Object() || !isIdentifier(g.Object().Type()) {
 					continue
 				}
 				var arcs asn1.ObjectIdentifier
@@ -108,7 +108,7 @@ func (a *analysis) addIdentifiers(p *ssa.Package, source *packages.Package) {
 
 // addUnsteady notes the variables that a function other than an initialiser does more with than read.
 func (a *analysis) addUnsteady(f *ssa.Function) {
-	if f.Name() == "init" || strings.HasPrefix(f.Name(), "init#") {
+	if f.Parent() == nil && f.Signature.Recv() == nil && (f.Name() == "init" || strings.HasPrefix(f.Name(), "init#")) {
 		return
 	}
 	for _, b := range f.Blocks {
@@ -557,7 +557,7 @@ func (r *reading) instruction(kinds map[ssa.Value]kind, f *ssa.Function, i ssa.I
 			r.add("the order of a map in %s", f)
 		}
 	case *ssa.Convert:
-		if b, ok := i.Type().Underlying().(*types.Basic); ok && b.Kind() == types.UnsafePointer || strings.Contains(i.X.Type().String(), "unsafe") {
+		if isUnsafe(i.Type()) || isUnsafe(i.X.Type()) {
 			r.add("unsafe in %s", f)
 		}
 	case *ssa.Alloc, *ssa.BinOp, *ssa.ChangeInterface, *ssa.ChangeType, *ssa.DebugRef, *ssa.Extract, *ssa.Field, *ssa.FieldAddr, *ssa.If,
@@ -566,6 +566,11 @@ func (r *reading) instruction(kinds map[ssa.Value]kind, f *ssa.Function, i ssa.I
 	default:
 		r.add("%T in %s", i, f)
 	}
+}
+
+func isUnsafe(t types.Type) bool {
+	b, ok := t.Underlying().(*types.Basic)
+	return ok && b.Kind() == types.UnsafePointer
 }
 
 func (r *reading) knows(p *ssa.Package) bool { return p != nil && r.built[p] }

@@ -17,8 +17,8 @@ const (
 	invalidDER   = "e_cert_ext_invalid_der"           // decodes the whole certificate once more, by reflection
 )
 
-// timeForms are lints on how the validity is written, each of which decodes the certificate up to it, by reflection. The value tells whether
-// it applies to UTCTime.
+// timeForms are lints on how the validity is written, each of which decodes the certificate up to it, by reflection. The value tells
+// whether it applies to UTCTime.
 var timeForms = map[string]bool{
 	"e_generalized_time_does_not_include_seconds":  false,
 	"e_generalized_time_includes_fraction_seconds": false,

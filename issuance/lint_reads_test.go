@@ -21,12 +21,13 @@ var shapeFields = []string{
 	"Version", "IssuerUniqueId", "SubjectUniqueId",
 	"KeyUsage", "ExtKeyUsage", "UnknownExtKeyUsage", "BasicConstraintsValid", "IsCA", "MaxPathLen", "MaxPathLenZero", "AuthorityKeyId",
 	"OCSPServer", "IssuingCertificateURL", "CRLDistributionPoints", "IsPrecert",
-	"IANOtherNames", "IANDNSNames", "IANEmailAddresses", "IANDirectoryNames", "IANEDIPartyNames", "IANURIs", "IANIPAddresses", "IANRegisteredIDs",
+	"IANOtherNames", "IANDNSNames", "IANEmailAddresses", "IANDirectoryNames", "IANEDIPartyNames", "IANURIs", "IANIPAddresses",
+	"IANRegisteredIDs",
 	"PolicyIdentifiers", "QualifierId", "CPSuri", "ExplicitTexts", "NoticeRefOrgnization", "NoticeRefNumbers",
 	"ParsedExplicitTexts", "ParsedNoticeRefOrganization", "UserNotices",
 	"NameConstraintsCritical", "PermittedDNSNames", "ExcludedDNSNames", "PermittedEmailAddresses", "ExcludedEmailAddresses", "PermittedURIs",
-	"ExcludedURIs", "PermittedIPAddresses", "ExcludedIPAddresses", "PermittedDirectoryNames", "ExcludedDirectoryNames", "PermittedEdiPartyNames",
-	"ExcludedEdiPartyNames", "PermittedRegisteredIDs", "ExcludedRegisteredIDs", "PermittedX400Addresses", "ExcludedX400Addresses",
+	"ExcludedURIs", "PermittedIPAddresses", "ExcludedIPAddresses", "PermittedDirectoryNames", "ExcludedDirectoryNames",
+	"PermittedEdiPartyNames", "ExcludedEdiPartyNames", "PermittedRegisteredIDs", "ExcludedRegisteredIDs", "PermittedX400Addresses", "ExcludedX400Addresses",
 	"CABFOrganizationIdentifier", "QCStatements", "TorServiceDescriptors",
 }
 

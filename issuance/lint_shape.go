@@ -204,9 +204,9 @@ func effectiveDates(lints []*lint.CertificateLint) []time.Time {
 	return slices.CompactFunc(dates, time.Time.Equal)
 }
 
-// shape appends the octets of a certificate that are its shape. Two certificates have the same octets only if they differ in nothing but what
-// varies, they have the same facets, and their validity begins between the same two effective dates. Only a certificate of version 3
-// without unique identifiers that is strict DER down to its extensions has a shape.
+// shape appends the octets of a certificate that are its shape. Two certificates have the same octets only if they differ in nothing but
+// what varies, they have the same facets, and their validity begins between the same two effective dates. Only a certificate of version
+// 3 without unique identifiers that is strict DER down to its extensions has a shape.
 func (l *linter) shape(to []byte, c *zx509.Certificate) (shape []byte, has facets, ok bool) {
 	raw := cryptobyte.String(c.Raw)
 	var certificate, tbs, version, algorithm, issuer, subject, key, keyAlgorithm, list, extensions cryptobyte.String

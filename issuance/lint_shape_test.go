@@ -214,6 +214,10 @@ func sameShape(t *testing.T, a, b *zx509.Certificate) {
 			t.Errorf("%s is said to be decided by the shape: %v, %v", name, x.FieldByName(name), y.FieldByName(name))
 		}
 	}
+	if subject := cryptobyte.String(a.RawSubject); subject.ReadASN1(&subject, der.SEQUENCE) && facetsOf(a, subject)&otherAttributes == 0 &&
+		a.ValidationLevel != b.ValidationLevel {
+		t.Errorf("validation level %d and %d", a.ValidationLevel, b.ValidationLevel)
+	}
 	if reflect.TypeOf(a.PublicKey) != reflect.TypeOf(b.PublicKey) {
 		t.Errorf("keys of type %T and %T", a.PublicKey, b.PublicKey)
 	}
@@ -264,7 +268,9 @@ func TestShapesOfDrafts(t *testing.T) {
 	h := ecdsaHierarchy(t)
 	l := linterOf(t, allLint())
 	var keys []policies.Template
-	for _, public := range []crypto.PublicKey{p256(t).Public(), p256(t).Public(), ecdsaKey(t, elliptic.P384()).Public(), rsaKey().Public(), ed25519Key(t)} {
+	for _, public := range []crypto.PublicKey{
+		p256(t).Public(), p256(t).Public(), ecdsaKey(t, elliptic.P384()).Public(), rsaKey().Public(), ed25519Key(t),
+	} {
 		keys = append(keys, withKey(t, leafTemplate(t, public), public))
 	}
 	subjects := []pkix.RDNSequence{
@@ -273,11 +279,12 @@ func TestShapesOfDrafts(t *testing.T) {
 		{{{Type: asn1.ObjectIdentifier{2, 5, 4, 6}, Value: "at"}}},
 	}
 	uses := []asn1.ObjectIdentifier{oidServerAuth, {1, 3, 6, 1, 5, 5, 7, 3, 2}, {1, 3, 6, 1, 5, 5, 7, 3, 4}, {1, 3, 6, 1, 5, 5, 7, 3, 3}}
+	names := []string{"www.example.com", "a_b.example.com", "localhost", "-.example.co.uk", "*.com", "xn--a.example"}
 	found := 0
 	rapid.Check(t, func(t *rapid.T) {
 		tpl := rapid.SampledFrom(keys).Draw(t, "key")
 		tpl.Subject = rapid.SampledFrom(subjects).Draw(t, "subject")
-		tpl.DNS = rapid.SliceOfN(rapid.SampledFrom([]string{"www.example.com", "a_b.example.com", "localhost", "-.example.co.uk", "*.com", "xn--a.example"}), 0, 2).Draw(t, "DNS")
+		tpl.DNS = rapid.SliceOfN(rapid.SampledFrom(names), 0, 2).Draw(t, "DNS")
 		tpl.Email = rapid.SliceOfN(rapid.SampledFrom([]string{"a@example.com", "nobody"}), 0, 1).Draw(t, "email")
 		tpl.ExtKeyUsage = rapid.SliceOfN(rapid.SampledFrom(uses), 0, 1).Draw(t, "use")
 		tpl.WriteSubjectKeyID = rapid.Bool().Draw(t, "key identifier")
