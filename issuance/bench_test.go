@@ -162,6 +162,7 @@ func BenchmarkLint(b *testing.B) {
 		} {
 			b.Run(name+"/"+way, func(b *testing.B) {
 				b.ReportAllocs()
+				defer reportCPU(b)()
 				for b.Loop() {
 					find(parsed)
 				}
