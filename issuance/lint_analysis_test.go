@@ -42,12 +42,13 @@ var followed = []string{
 
 const zlintUtil = "github.com/zmap/zlint/v3/util"
 
-// analyse loads the followed packages as they are in go.mod.
-func analyse(t testing.TB) *analysis {
+// analyse loads the followed packages as they are in go.mod, and further ones.
+func analyse(t testing.TB, more ...string) *analysis {
 	t.Helper()
-	mode := packages.NeedName | packages.NeedFiles | packages.NeedCompiledGoFiles | packages.NeedImports | packages.NeedTypes |
+	config := &packages.Config{Context: t.Context()}
+	config.Mode = packages.NeedName | packages.NeedFiles | packages.NeedCompiledGoFiles | packages.NeedImports | packages.NeedTypes |
 		packages.NeedTypesSizes | packages.NeedTypesInfo | packages.NeedSyntax
-	loaded, err := packages.Load(&packages.Config{Mode: mode, Context: t.Context()}, followed...)
+	loaded, err := packages.Load(config, append(more, followed...)...)
 	if err != nil {
 		t.Fatalf("loading zlint's source: %v", err)
 	}

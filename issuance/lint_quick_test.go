@@ -14,14 +14,20 @@ import (
 	"github.com/zmap/zlint/v3/lint"
 )
 
-// zlintCorpus are the certificates that zlint's own tests lint: good ones, and such as break each of its lints.
-func zlintCorpus(t testing.TB) map[string]*zx509.Certificate {
+// zlintDir is where zlint's source is.
+func zlintDir(t testing.TB) string {
 	t.Helper()
 	out, err := exec.CommandContext(t.Context(), "go", "list", "-m", "-f", "{{.Dir}}", "github.com/zmap/zlint/v3").Output()
 	if err != nil {
 		t.Fatalf("finding zlint: %v", err)
 	}
-	paths, err := filepath.Glob(filepath.Join(strings.TrimSpace(string(out)), "testdata", "*.pem"))
+	return strings.TrimSpace(string(out))
+}
+
+// zlintCorpus are the certificates that zlint's own tests lint: good ones, and such as break each of its lints.
+func zlintCorpus(t testing.TB) map[string]*zx509.Certificate {
+	t.Helper()
+	paths, err := filepath.Glob(filepath.Join(zlintDir(t), "testdata", "*.pem"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -215,3 +215,25 @@ func readsOf(lint string) (applies, verdict facets) {
 	b.WriteString("}\nreturn everything, everything\n}\n")
 	return format.Source(b.Bytes())
 }
+
+// TestAnalysis looks at functions that read a certificate openly and less so, as if zlint had them.
+func TestAnalysis(t *testing.T) {
+	a := analyse(t, "./testdata/tricky")
+	looked := 0
+	for name := range a.functions {
+		_, what, ok := strings.Cut(name, "/testdata/tricky.")
+		want, _, tricky := strings.Cut(what, "_")
+		if !ok || !tricky || strings.Contains(what, "$") {
+			continue
+		}
+		looked++
+		r := &reading{analysis: a, visited: map[string]bool{}, why: map[string]bool{}}
+		r.enter(name, []kind{wholeCertificate})
+		if got := strings.Replace(namesOf(r.reads), "0", "nothing", 1); got != want {
+			t.Errorf("%s is found to read %s: %v", what, got, slices.Sorted(maps.Keys(r.why)))
+		}
+	}
+	if looked < 41 {
+		t.Errorf("%d functions were looked at", looked)
+	}
+}
