@@ -125,16 +125,21 @@ func (l *linter) findFirst(shape []byte, has facets, c *zx509.Certificate) []Fin
 	var made shapeVerdict
 	sound := true
 	for _, one := range l.lints {
-		result, executed := watch(one, c, l.configuration)
-		findings = appendFinding(findings, one.Name, result)
+		var result *lint.LintResult
 		switch applies, verdict := readsOf(one.Name); {
 		case verdict&has == 0:
+			result = one.Execute(c, l.configuration)
 			made.findings = appendFinding(made.findings, one.Name, result)
 		case applies&has != 0:
+			result = one.Execute(c, l.configuration)
 			made.rest = append(made.rest, one)
-		case executed:
-			made.rest = append(made.rest, applying(one))
+		default:
+			var executed bool
+			if result, executed = watch(one, c, l.configuration); executed {
+				made.rest = append(made.rest, applying(one))
+			}
 		}
+		findings = appendFinding(findings, one.Name, result)
 		sound = sound && result.Status != lint.Fatal
 	}
 	if sound {
