@@ -227,7 +227,7 @@ func (l *linter) shape(to []byte, c *zx509.Certificate) (shape []byte, has facet
 	has = facetsOf(c, subject)
 	to = binary.BigEndian.AppendUint16(to, uint16(has))
 	to = append(to, bit(c.SelfSigned), bit(c.Subject.CommonName == ""), bit(util.HasEmailSAN(c)))
-	to = binary.AppendUvarint(to, uint64(l.interval(c.NotBefore)))
+	to = binary.AppendUvarint(to, l.ahead(c.NotBefore))
 	to = append(append(append(to, algorithm...), issuer...), keyAlgorithm...)
 	for !extensions.Empty() {
 		if to, ok = appendExtension(to, &extensions); !ok {
@@ -267,11 +267,10 @@ func isVarying(id []byte) bool {
 	return false
 }
 
-// interval is the number of effective dates up to a moment.
-func (l *linter) interval(at time.Time) int {
-	n := len(l.dates)
-	for n > 0 && l.dates[n-1].After(at) {
-		n-- // nearly all lie in the past
+// ahead is the number of effective dates after a moment. Nearly all lie in the past.
+func (l *linter) ahead(at time.Time) (n uint64) {
+	for i := len(l.dates) - 1; i >= 0 && l.dates[i].After(at); i-- {
+		n++
 	}
 	return n
 }
