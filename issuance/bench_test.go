@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	zx509 "github.com/zmap/zcrypto/x509"
+
 	"github.com/chancery-ca/chancery/policies"
 )
 
@@ -140,6 +142,40 @@ func BenchmarkReadCRL(b *testing.B) {
 	for b.Loop() {
 		if _, err := ReadCRL(signed.DER); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkLint lints certificates of one shape, as issuance does, beside running every lint on each.
+func BenchmarkLint(b *testing.B) {
+	h := ecdsaHierarchy(b)
+	linter := linterOf(b, publicLint)
+	named := leafTemplate(b, p256(b).Public())
+	named.Subject = commonName("www.example.com")
+	for name, tpl := range map[string]policies.Template{"no subject": leafTemplate(b, p256(b).Public()), "common name": named} {
+		tbs, err := marshalTBS(frame{ecdsaSHA256, newSerial(b), h.issuing.certificate.RawSubject, h.issuing.certificate.SubjectKeyId}, &tpl)
+		if err != nil {
+			b.Fatal(err)
+		}
+		draft, err := h.issuing.key.draft(tbs)
+		if err != nil {
+			b.Fatal(err)
+		}
+		parsed, err := zx509.ParseCertificate(draft)
+		if err != nil {
+			b.Fatal(err)
+		}
+		for way, find := range map[string]func(*zx509.Certificate) []Finding{
+			"once a shape": linter.find,
+			"each":         func(c *zx509.Certificate) []Finding { return linter.run(nil, linter.lints, c) },
+		} {
+			b.Run(name+"/"+way, func(b *testing.B) {
+				b.ReportAllocs()
+				defer reportCPU(b)()
+				for b.Loop() {
+					find(parsed)
+				}
+			})
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	zx509 "github.com/zmap/zcrypto/x509"
 	_ "github.com/zmap/zlint/v3" // registers the lints
@@ -40,6 +41,8 @@ func CheckLint(l policies.Lint) error {
 type linter struct {
 	lints         []*lint.CertificateLint
 	configuration lint.Configuration
+	dates         []time.Time // of effectiveDates
+	shapes        shapes
 }
 
 // newLinter selects the lints of a profile, without compromisedIssuer.
@@ -71,6 +74,7 @@ func newLinter(l policies.Lint) (*linter, error) {
 	for _, one := range selected.CertificateLints().Lints() {
 		made.lints = append(made.lints, quick(one))
 	}
+	made.dates = effectiveDates(made.lints)
 	return made, nil
 }
 
@@ -92,11 +96,7 @@ func (l *linter) check(certificate []byte) error {
 	if err != nil {
 		return unreadable(err)
 	}
-	var findings []Finding
-	for _, one := range l.lints {
-		findings = appendFinding(findings, one.Name, one.Execute(parsed, l.configuration))
-	}
-	return refusal(findings)
+	return refusal(l.find(parsed))
 }
 
 // checkIssuerKey runs compromisedIssuer on a certificate that the issuer's key has signed, or on the issuer's own.

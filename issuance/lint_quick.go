@@ -17,9 +17,24 @@ const (
 	invalidDER   = "e_cert_ext_invalid_der"           // decodes the whole certificate once more, by reflection
 )
 
+// timeForms are lints on how the validity is written, each of which decodes the certificate up to it, by reflection. The value tells
+// whether it applies to UTCTime.
+var timeForms = map[string]bool{
+	"e_generalized_time_does_not_include_seconds":  false,
+	"e_generalized_time_includes_fraction_seconds": false,
+	"e_generalized_time_not_in_zulu":               false,
+	"e_utc_time_does_not_include_seconds":          true,
+	"e_utc_time_not_in_zulu":                       true,
+	"e_wrong_time_format_pre2050":                  true,
+}
+
 // quick is the lint itself, or a copy of it that says the same sooner.
 func quick(l *lint.CertificateLint) *lint.CertificateLint {
 	made := *l
+	if applies, ok := timeForms[l.Name]; ok {
+		made.Lint = func() lint.CertificateLintInterface { return timeForm{l.Lint(), applies} }
+		return &made
+	}
 	switch l.Name {
 	case badCharacter:
 		instance := l.Lint() // holds the expression and nothing else, and running it changes nothing
@@ -43,6 +58,49 @@ func (p plainlyPassing) Execute(c *zx509.Certificate) *lint.LintResult {
 		return &lint.LintResult{Status: lint.Pass}
 	}
 	return p.CertificateLintInterface.Execute(c)
+}
+
+// timeForm is a lint that is not asked about a validity in plain UTCTime, with which it is content.
+type timeForm struct {
+	lint.CertificateLintInterface
+	appliesToUTC bool
+}
+
+func (t timeForm) CheckApplies(c *zx509.Certificate) bool {
+	if hasPlainTimes(c) {
+		return t.appliesToUTC
+	}
+	return t.CertificateLintInterface.CheckApplies(c)
+}
+
+func (t timeForm) Execute(c *zx509.Certificate) *lint.LintResult {
+	if hasPlainTimes(c) {
+		return &lint.LintResult{Status: lint.Pass}
+	}
+	return t.CertificateLintInterface.Execute(c)
+}
+
+// hasPlainTimes tells that a certificate of version 3 is strict DER down to its validity, of which both times are written as RFC 5280,
+// section 4.1.2.5.1, wants UTCTime: with seconds, and in Zulu.
+func hasPlainTimes(c *zx509.Certificate) bool {
+	raw := cryptobyte.String(c.RawTBSCertificate)
+	var tbs, validity cryptobyte.String
+	return raw.ReadASN1(&tbs, der.SEQUENCE) && tbs.SkipASN1(der.Tag(0).ContextSpecific().Constructed()) && tbs.SkipASN1(der.INTEGER) &&
+		tbs.SkipASN1(der.SEQUENCE) && tbs.SkipASN1(der.SEQUENCE) && // signature, issuer
+		tbs.ReadASN1(&validity, der.SEQUENCE) && isPlainUTCTime(&validity) && isPlainUTCTime(&validity) && validity.Empty()
+}
+
+func isPlainUTCTime(s *cryptobyte.String) bool {
+	var text cryptobyte.String
+	if !s.ReadASN1(&text, der.UTCTime) || len(text) != len("YYMMDDhhmmssZ") || text[len(text)-1] != 'Z' {
+		return false
+	}
+	for _, digit := range text[:len(text)-1] {
+		if digit < '0' || digit > '9' {
+			return false
+		}
+	}
+	return true
 }
 
 // hasPlainExtensions tells that a certificate is of version 3 without unique identifiers, strict DER down to its extensions, and that the

@@ -2,6 +2,7 @@ package issuance
 
 import (
 	"encoding/pem"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,14 +14,20 @@ import (
 	"github.com/zmap/zlint/v3/lint"
 )
 
-// zlintCorpus are the certificates that zlint's own tests lint: good ones, and such as break each of its lints.
-func zlintCorpus(t testing.TB) map[string]*zx509.Certificate {
+// zlintDir is where zlint's source is.
+func zlintDir(t testing.TB) string {
 	t.Helper()
 	out, err := exec.CommandContext(t.Context(), "go", "list", "-m", "-f", "{{.Dir}}", "github.com/zmap/zlint/v3").Output()
 	if err != nil {
 		t.Fatalf("finding zlint: %v", err)
 	}
-	paths, err := filepath.Glob(filepath.Join(strings.TrimSpace(string(out)), "testdata", "*.pem"))
+	return strings.TrimSpace(string(out))
+}
+
+// zlintCorpus are the certificates that zlint's own tests lint: good ones, and such as break each of its lints.
+func zlintCorpus(t testing.TB) map[string]*zx509.Certificate {
+	t.Helper()
+	paths, err := filepath.Glob(filepath.Join(zlintDir(t), "testdata", "*.pem"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,7 +59,9 @@ func TestQuickLintsSayTheSame(t *testing.T) {
 			corpus[name] = c
 		}
 	}
-	for _, name := range []string{badCharacter, invalidDER} {
+	// Parsers refuse a GeneralizedTime of which these two would complain.
+	unreached := []string{"e_generalized_time_does_not_include_seconds", "e_generalized_time_includes_fraction_seconds"}
+	for _, name := range append(slices.Sorted(maps.Keys(timeForms)), badCharacter, invalidDER) {
 		own := registry.CertificateLints().ByName(name)
 		if own == nil {
 			t.Fatalf("zlint has no %s", name)
@@ -69,7 +78,7 @@ func TestQuickLintsSayTheSame(t *testing.T) {
 			}
 			seen[got.Status]++
 		}
-		if seen[lint.Pass] == 0 || seen[lint.Error] == 0 {
+		if seen[lint.Pass] == 0 || seen[lint.Error] == 0 && !slices.Contains(unreached, name) {
 			t.Errorf("%s was not seen to pass and to fail: %v", name, seen)
 		}
 	}
@@ -81,7 +90,7 @@ func TestOurCertificatesAreQuick(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !hasPlainExtensions(c) {
+	if !hasPlainExtensions(c) || !hasPlainTimes(c) {
 		t.Error("a certificate of ours is not seen to be plain")
 	}
 }
