@@ -11,6 +11,7 @@ import (
 	"reflect"
 	"regexp"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -48,6 +49,9 @@ func analyse(t testing.TB, more ...string) *analysis {
 	config := &packages.Config{Context: t.Context()}
 	config.Mode = packages.NeedName | packages.NeedFiles | packages.NeedCompiledGoFiles | packages.NeedImports | packages.NeedTypes |
 		packages.NeedTypesSizes | packages.NeedTypesInfo | packages.NeedSyntax
+	if info, ok := debug.ReadBuildInfo(); ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
+		config.BuildFlags = []string{"-race"} // or all that zlint imports would be compiled once more, without
+	}
 	loaded, err := packages.Load(config, append(more, followed...)...)
 	if err != nil {
 		t.Fatalf("loading zlint's source: %v", err)

@@ -46,7 +46,9 @@ func nothing_LocalWork(c *x509.Certificate) bool {
 	return len(seen) == len(c.CRLDistributionPoints)
 }
 
-func nothing_NoneOfThese(c *x509.Certificate) bool { return len(c.DNSNames) == 0 && c.URIs == nil && c.Subject.CommonName != "" }
+func nothing_NoneOfThese(c *x509.Certificate) bool {
+	return len(c.DNSNames) == 0 && c.URIs == nil && c.Subject.CommonName != ""
+}
 
 func dnsNames_Read(c *x509.Certificate) bool { return len(c.DNSNames) > 1 }
 
@@ -54,7 +56,9 @@ func dnsNames_ThroughAnother(c *x509.Certificate) bool { return third(1, c) }
 
 func third(n int, c *x509.Certificate) bool { return c.DNSNames[n] == "" }
 
-func otherAttributes_Read(c *x509.Certificate) bool { return util.TypeInName(&c.Subject, util.OrganizationNameOID) }
+func otherAttributes_Read(c *x509.Certificate) bool {
+	return util.TypeInName(&c.Subject, util.OrganizationNameOID)
+}
 
 func aSubject_Read(c *x509.Certificate) bool { return c.Subject.CommonName == "a" }
 
@@ -113,7 +117,9 @@ var changing = asn1.ObjectIdentifier{2, 5, 29, 19}
 
 func change() { changing = util.SubjectAlternateNameOID }
 
-func everything_ChangingIdentifier(c *x509.Certificate) bool { return len(util.GetExtFromCert(c, changing).Value) > 2 }
+func everything_ChangingIdentifier(c *x509.Certificate) bool {
+	return len(util.GetExtFromCert(c, changing).Value) > 2
+}
 
 func everything_VaryingValue(c *x509.Certificate) bool {
 	return len(util.GetExtFromCert(c, util.SubjectAlternateNameOID).Value) > 2
@@ -121,7 +127,9 @@ func everything_VaryingValue(c *x509.Certificate) bool {
 
 func everything_GivenIdentifier(c *x509.Certificate) bool { return given(c, util.BasicConstOID) }
 
-func given(c *x509.Certificate, id asn1.ObjectIdentifier) bool { return len(util.GetExtFromCert(c, id).Value) > 2 }
+func given(c *x509.Certificate, id asn1.ObjectIdentifier) bool {
+	return len(util.GetExtFromCert(c, id).Value) > 2
+}
 
 func everything_AnyOfAll(c *x509.Certificate) bool {
 	for _, e := range c.Extensions {
