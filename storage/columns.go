@@ -11,27 +11,38 @@ import (
 	"github.com/chancery-ca/chancery/issuance"
 )
 
-// columns turns rows into the arrays that unnest makes rows of again, so that one statement writes any number of them.
-type columns []pgtype.FlatArray[any]
+// columns are rows by their columns: the arrays that unnest makes rows of again, so that one statement writes any number of them.
+type columns struct{ rows [][]any }
 
 // add appends a row. All rows have values of the same types in the same places. A nil []byte or pointer becomes NULL.
-func (c *columns) add(row ...any) {
-	if *c == nil {
-		*c = make(columns, len(row))
-	}
-	for i, v := range row {
-		(*c)[i] = append((*c)[i], v)
-	}
-}
+func (c *columns) add(row ...any) { c.rows = append(c.rows, row) }
 
-// arrays are the columns as arguments of a statement.
+// arrays are the columns as arguments of a statement; none where there is no row.
 func (c columns) arrays() []any {
-	all := make([]any, len(c))
-	for i, column := range c {
-		all[i] = column
+	if len(c.rows) == 0 {
+		return nil
+	}
+	all := make([]any, len(c.rows[0]))
+	for i := range all {
+		all[i] = column{c.rows, i}
 	}
 	return all
 }
+
+// column is one of them, as pgx reads it (pgtype.ArrayGetter).
+type column struct {
+	rows  [][]any
+	place int
+}
+
+func (c column) Dimensions() []pgtype.ArrayDimension {
+	return []pgtype.ArrayDimension{{Length: int32(len(c.rows)), LowerBound: 1}}
+}
+
+func (c column) Index(i int) any { return c.rows[i][c.place] }
+
+// IndexType leaves it to pgx to look at each value.
+func (c column) IndexType() any { return nil }
 
 // textArray is the text form of a Postgres array (PostgreSQL, section 8.15.6). An array of arrays of different lengths has no other.
 func textArray(elements []string) string {
@@ -65,7 +76,7 @@ func places[T any](items []T, serial func(T) issuance.Serial) map[issuance.Seria
 
 // onRecord runs a query that returns the serials of those items that it finds. There is a row of columns for each item.
 func onRecord(ctx context.Context, db querier, sql string, c columns, place map[issuance.Serial]int) ([]bool, error) {
-	found := make([]bool, len(c[0])) // of two items of one serial the second counts, and the first is tried by itself
+	found := make([]bool, len(c.rows)) // of two items of one serial the second counts, and the first is tried by itself
 	rows, err := db.Query(ctx, sql, c.arrays()...)
 	if err != nil {
 		return nil, err
@@ -87,7 +98,7 @@ func leavesOf[T any](items []T, of func(T) (key []byte, leaves []audit.Leaf)) []
 			c.add(l.ID(), string(l.Kind()), l.Bytes(), key)
 		}
 	}
-	if c == nil {
+	if len(c.rows) == 0 {
 		return []any{[]string{}, []string{}, [][]byte{}, [][]byte{}}
 	}
 	return c.arrays()
