@@ -120,14 +120,14 @@ func checkParameters(r *http.Request, op *huma.Operation) error {
 	if err != nil {
 		return refusal(broken("query", "encode it as RFC 3986 says", "the query string cannot be read"))
 	}
-	hint := "this call has no query parameters"
-	if len(known) > 0 {
-		hint = "the query parameters are " + strings.Join(known, ", ")
-	}
 	var all []policies.Violation
 	for _, name := range sortedKeys(query) {
 		switch {
 		case !slices.Contains(known, name):
+			hint := "this call has no query parameters"
+			if len(known) > 0 {
+				hint = "the query parameters are " + strings.Join(known, ", ")
+			}
 			all = append(all, broken("query", hint, join("", name)+" is not a query parameter here"))
 		case len(query[name]) > 1:
 			all = append(all, broken(name, "give it once", name+" stands several times in the query string"))
