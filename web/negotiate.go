@@ -82,13 +82,13 @@ func quality(ranges []string, offer string) float64 {
 
 // bodyType reads the one Content-Type header. Nothing is guessed from the body.
 func bodyType(values, accepted []string) (string, error) {
-	hint := "send one of " + strings.Join(accepted, ", ")
+	hint := func() string { return "send one of " + strings.Join(accepted, ", ") }
 	if len(values) != 1 {
-		return "", newProblem(kindMediaType, "the body has no Content-Type, or several; "+hint)
+		return "", newProblem(kindMediaType, "the body has no Content-Type, or several; "+hint())
 	}
 	name, parameters, err := mime.ParseMediaType(values[0])
 	if err != nil || !slices.Contains(accepted, name) {
-		return "", newProblem(kindMediaType, hint)
+		return "", newProblem(kindMediaType, hint())
 	}
 	if charset, given := parameters["charset"]; given && !strings.EqualFold(charset, "utf-8") {
 		return "", newProblem(kindMediaType, "text is read as UTF-8 alone")
