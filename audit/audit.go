@@ -6,10 +6,12 @@
 package audit
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -107,22 +109,12 @@ func (l Leaf) Kind() Kind { return l.kind }
 // Bytes are the canonical octets. They must not be changed.
 func (l Leaf) Bytes() []byte { return l.bytes }
 
-type leafJSON struct {
-	Actor     string            `json:"actor"`
-	Data      map[string]string `json:"data"`
-	ID        string            `json:"id"`
-	Kind      Kind              `json:"kind"`
-	Namespace string            `json:"namespace"`
-	Time      string            `json:"time"`
-	Version   int               `json:"v"`
-}
-
 // TimeFormat is the format of times in leaves: UTC with microseconds, always of one length.
 const TimeFormat = "2006-01-02T15:04:05.000000Z"
 
 // New makes the leaf of an event. The canonical form is JSON with keys in byte order, no white space, and no escaping but what
-// RFC 8259 requires, which is what encoding/json writes for these types with HTML escaping off. Of what names a person, or was written by
-// one, the leaf holds a salted digest: Private.
+// RFC 8259 requires, which is what encoding/json writes with HTML escaping off. Of what names a person, or was written by one, the leaf holds
+// a salted digest: Private.
 func New(e Event) (Leaf, error) {
 	if e.ID == "" || e.Kind == "" || e.Time.IsZero() || e.Actor == "" {
 		return Leaf{}, errors.New("audit: an event needs an ID, a kind, a time and an actor")
@@ -130,28 +122,58 @@ func New(e Event) (Leaf, error) {
 	if year := e.Time.UTC().Year(); year < 0 || year > 9999 {
 		return Leaf{}, fmt.Errorf("audit: the year %d of an event of kind %s has not four digits", year, e.Kind)
 	}
-	if e.Data == nil {
-		e.Data = map[string]string{}
-	}
 	e, err := readable(e)
 	if err != nil {
 		return Leaf{}, err
 	}
 	e, private := conceal(e)
-	var b strings.Builder
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(leafJSON{
-		Version: Version, ID: e.ID, Kind: e.Kind, Time: e.Time.UTC().Format(TimeFormat), Actor: e.Actor,
-		Namespace: e.Namespace, Data: e.Data,
-	}); err != nil {
-		return Leaf{}, fmt.Errorf("audit: encoding %s: %w", e.Kind, err)
-	}
-	canonical := []byte(strings.TrimSuffix(b.String(), "\n"))
+	canonical := canonical(e)
 	if len(canonical) > MaxLeaf {
 		return Leaf{}, fmt.Errorf("audit: a leaf of kind %s has %d octets, more than %d", e.Kind, len(canonical), MaxLeaf)
 	}
 	return Leaf{id: e.ID, kind: e.Kind, bytes: canonical, private: private}, nil
+}
+
+// canonical writes an event whose texts are UTF-8. What it writes, scan reads.
+func canonical(e Event) []byte {
+	leaf := make([]byte, 0, 640) // more than most leaves are
+	leaf = appendText(append(leaf, `{"actor":`...), e.Actor)
+	leaf = append(leaf, `,"data":{`...)
+	keys := make([]string, 0, 16) // more than most leaves have
+	for key := range e.Data {
+		keys = append(keys, key)
+	}
+	slices.Sort(keys)
+	for i, key := range keys {
+		if i > 0 {
+			leaf = append(leaf, ',')
+		}
+		leaf = appendText(append(appendText(leaf, key), ':'), e.Data[key])
+	}
+	leaf = appendText(append(leaf, `},"id":`...), e.ID)
+	leaf = appendText(append(leaf, `,"kind":`...), string(e.Kind))
+	leaf = appendText(append(leaf, `,"namespace":`...), e.Namespace)
+	leaf = append(leaf, `,"time":"`...)
+	leaf = append(e.Time.UTC().AppendFormat(leaf, TimeFormat), '"')
+	return append(leaf, tail...)
+}
+
+// appendText writes a string. Where anything may have to be escaped, encoding/json does it.
+func appendText(leaf []byte, text string) []byte {
+	for i := range len(text) {
+		if c := text[i]; c < ' ' || c == '"' || c == '\\' || c >= utf8.RuneSelf {
+			return appendEscaped(leaf, text)
+		}
+	}
+	return append(append(append(leaf, '"'), text...), '"')
+}
+
+func appendEscaped(leaf []byte, text string) []byte {
+	b := bytes.NewBuffer(leaf)
+	enc := json.NewEncoder(b)
+	enc.SetEscapeHTML(false)
+	_ = enc.Encode(text) // never fails for a string
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
 }
 
 // readable replaces what is not UTF-8 by U+FFFD. JSON cannot hold it, and an event must not get lost because its caller sent such text.

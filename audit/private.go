@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"maps"
-	"slices"
 	"strings"
 )
 
@@ -31,15 +30,12 @@ func (p Private) Digest() string {
 // In tells whether the text is the one that an event was made with.
 func (p Private) In(e Event) bool { return e.ID == p.Event && e.Data[p.Field+Salted] == p.Digest() }
 
-// isPrivate tells whether a field names a person or holds what a person wrote.
-func isPrivate(kind Kind, field string) bool {
-	switch field {
-	case "person", "comment":
-		return true
-	case "name": // of a credential, which may well be that of a person; namespaces have names too
-		return kind != NamespaceChanged
+// privateFields name a person or hold what a person wrote, in the order of their names.
+func privateFields(kind Kind) []string {
+	if kind == NamespaceChanged {
+		return []string{"comment", "person"}
 	}
-	return false
+	return []string{"comment", "name", "person"} // the name of a credential may well be that of a person; namespaces have names too
 }
 
 // conceal puts digests in the place of private texts. Salts come from the system's generator and not from whoever makes the event: one that
@@ -47,9 +43,9 @@ func isPrivate(kind Kind, field string) bool {
 func conceal(e Event) (Event, []Private) {
 	var all []Private
 	cloned := false
-	for _, field := range slices.Sorted(maps.Keys(e.Data)) {
-		value := e.Data[field]
-		if !isPrivate(e.Kind, field) {
+	for _, field := range privateFields(e.Kind) {
+		value, told := e.Data[field]
+		if !told {
 			continue
 		}
 		if !cloned {

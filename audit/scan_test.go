@@ -8,7 +8,19 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"pgregory.net/rapid"
 )
+
+type leafJSON struct {
+	Actor     string            `json:"actor"`
+	Data      map[string]string `json:"data"`
+	ID        string            `json:"id"`
+	Kind      Kind              `json:"kind"`
+	Namespace string            `json:"namespace"`
+	Time      string            `json:"time"`
+	Version   int               `json:"v"`
+}
 
 // parseByEncoding reads a leaf by encoding it anew: slow, and beyond doubt.
 func parseByEncoding(canonical []byte) (Event, error) {
@@ -35,6 +47,32 @@ func parseByEncoding(canonical []byte) (Event, error) {
 		return Event{}, errors.New("not canonical")
 	}
 	return e, nil
+}
+
+// What New writes is what encoding/json writes.
+func TestNewWritesAsEncodingJSONDoes(t *testing.T) {
+	odd := rapid.SampledFrom([]rune("ab09 <>&'\"\\/\x00\x01\b\t\n\f\r\x1f\x7f\u0080\u2027\u2028\u2029\u202a\ufffd😀"))
+	text := rapid.OneOf(rapid.String(), rapid.StringOf(odd))
+	rapid.Check(t, func(t *rapid.T) {
+		e := Event{
+			ID: "1" + text.Draw(t, "id"), Kind: Kind("k" + text.Draw(t, "kind")), Actor: "a" + text.Draw(t, "actor"),
+			Time:      time.UnixMicro(rapid.Int64Range(1, 1<<50).Draw(t, "time")),
+			Namespace: text.Draw(t, "namespace"), Data: rapid.MapOf(text, text).Draw(t, "data"),
+		}
+		leaf, err := New(e)
+		if err != nil {
+			t.Skip(err)
+		}
+		var want strings.Builder
+		enc := json.NewEncoder(&want)
+		enc.SetEscapeHTML(false)
+		if err := enc.Encode(leafJSON{e.Actor, e.Data, e.ID, e.Kind, e.Namespace, e.Time.UTC().Format(TimeFormat), Version}); err != nil {
+			t.Fatal(err)
+		}
+		if got := string(leaf.Bytes()) + "\n"; got != want.String() {
+			t.Fatalf("got  %s\nwant %s", got, want.String())
+		}
+	})
 }
 
 func leafText(actor, data, at string) string {

@@ -1,6 +1,7 @@
 package csr_test
 
 import (
+	"encoding/pem"
 	"testing"
 
 	"github.com/chancery-ca/chancery/csr"
@@ -27,6 +28,19 @@ func BenchmarkParse(b *testing.B) {
 		b.SetBytes(int64(len(c.DER)))
 		for b.Loop() {
 			if _, err := csr.Parse(c.DER); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
+
+func BenchmarkParsePEM(b *testing.B) {
+	eachMeasured(b, func(b *testing.B, c csrtest.Case) {
+		text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: c.DER})
+		b.ReportAllocs()
+		b.SetBytes(int64(len(text)))
+		for b.Loop() {
+			if _, err := csr.ParsePEM(text); err != nil {
 				b.Fatal(err)
 			}
 		}

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/chancery-ca/chancery/csr"
@@ -363,6 +364,10 @@ func TestParsePEM(t *testing.T) {
 	block := func(label string) string { return string(pem.EncodeToMemory(&pem.Block{Type: label, Bytes: der})) }
 	good := block("CERTIFICATE REQUEST")
 	cut := func(s string, n int) string { return s[:len(s)-n] }
+	lines := func(s string) string {
+		const begin, end = "-----BEGIN CERTIFICATE REQUEST-----\n", "-----END CERTIFICATE REQUEST-----\n"
+		return begin + strings.Join(strings.Split(s[len(begin):len(s)-len(end)], ""), "\n") + end
+	}
 	for name, c := range map[string]struct{ text, rule string }{
 		"as OpenSSL writes it":    {good, ""},
 		"as older software does":  {block("NEW CERTIFICATE REQUEST"), ""},
@@ -391,6 +396,10 @@ func TestParsePEM(t *testing.T) {
 		"not base64":              {"-----BEGIN CERTIFICATE REQUEST-----\n!!!!\n-----END CERTIFICATE REQUEST-----\n", csr.RuleNotPEM},
 		"base64 cut off":          {"-----BEGIN CERTIFICATE REQUEST-----\nMIIBA\n-----END CERTIFICATE REQUEST-----\n", csr.RuleNotPEM},
 		"base64 with unused bits": {"-----BEGIN CERTIFICATE REQUEST-----\nMB==\n-----END CERTIFICATE REQUEST-----\n", csr.RuleNotPEM},
+		"tabs in lines":           {strings.ReplaceAll(good, "MII", "M\tI\tI"), ""},
+		"a character a line":      {lines(good), ""},
+		"a form feed in lines":    {strings.ReplaceAll(good, "MII", "MI\fI"), csr.RuleNotPEM},
+		"a no-break space":        {strings.ReplaceAll(good, "MII", "MI\u00a0I"), csr.RuleNotPEM},
 		"an empty block":          {"-----BEGIN CERTIFICATE REQUEST-----\n-----END CERTIFICATE REQUEST-----\n", csr.RuleNotDER},
 		"truncated DER inside":    {string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der[:100]})), csr.RuleTruncated},
 		"too large":               {good + string(bytes.Repeat([]byte(" "), 2*csr.MaxDER)), csr.RuleTooLarge},

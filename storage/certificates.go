@@ -80,13 +80,13 @@ type certificateItem struct {
 }
 
 // queueCertificates adds to a batch what records certificates, and returns their outcomes, which are filled in when the batch is answered.
-func queueCertificates(b *pgx.Batch, items []certificateItem) []error {
+func queueCertificates(b *pgx.Batch, items []*certificateItem) []error {
 	outcomes := make([]error, len(items))
 	for i := range outcomes {
 		outcomes[i] = ca.ErrIntentLost
 	}
 	b.Queue(insertCertificates, certificateArrays(items)...).Query(func(rows pgx.Rows) error {
-		place := places(items, func(c certificateItem) issuance.Serial { return c.Serial })
+		place := places(items, func(c *certificateItem) issuance.Serial { return c.Serial })
 		var serial []byte
 		_, err := pgx.ForEachRow(rows, []any{&serial}, func() error {
 			outcomes[place[issuance.Serial(serial)]] = nil
@@ -97,23 +97,23 @@ func queueCertificates(b *pgx.Batch, items []certificateItem) []error {
 	return outcomes
 }
 
-func certificateArrays(items []certificateItem) []any {
+func certificateArrays(items []*certificateItem) []any {
 	var columns columns
 	for _, c := range items {
 		columns.add(c.Serial[:], c.Issuer, string(c.Kind), c.DER, c.SPKI[:], c.CRLScope, c.Profile, c.PolicyDigest, c.Namespace, c.RequestID,
 			c.Subject, textArray(c.Names), searchText(c.Subject, c.Names), c.NotBefore, c.NotAfter, c.IssuedAt, c.EventID, c.Owner.Name,
 			c.Owner.Run)
 	}
-	return append(columns.arrays(), leavesOf(items, func(c certificateItem) ([]byte, []audit.Leaf) { return c.Serial[:], c.leaves })...)
+	return append(columns.arrays(), leavesOf(items, func(c *certificateItem) ([]byte, []audit.Leaf) { return c.Serial[:], c.leaves })...)
 }
 
 // certificatesOnRecord tells which certificates are on record, octet for octet.
-func certificatesOnRecord(ctx context.Context, db querier, items []certificateItem) ([]bool, error) {
+func certificatesOnRecord(ctx context.Context, db querier, items []*certificateItem) ([]bool, error) {
 	var columns columns
 	for _, c := range items {
 		columns.add(c.Serial[:], c.Issuer, string(c.Kind), c.DER)
 	}
-	return onRecord(ctx, db, selectSameCertificates, columns, places(items, func(c certificateItem) issuance.Serial { return c.Serial }))
+	return onRecord(ctx, db, selectSameCertificates, columns, places(items, func(c *certificateItem) issuance.Serial { return c.Serial }))
 }
 
 // searchText is what List searches in: one line for the subject and for each name, in lower case.

@@ -2,63 +2,47 @@ package storage
 
 import (
 	"context"
-	"fmt"
 	"strings"
-	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/issuance"
 )
 
-// columns turns rows into the arrays that unnest makes rows of again, so that one statement writes any number of them.
-type columns [][]any
+// columns are rows by their columns: the arrays that unnest makes rows of again, so that one statement writes any number of them.
+type columns struct{ rows [][]any }
 
-// add appends a row. All rows have values of the same types in the same places: string, []byte, bool, time.Time,
-// time.Duration, int64, or *string, of which nil becomes NULL.
-func (c *columns) add(row ...any) {
-	if *c == nil {
-		*c = make(columns, len(row))
-	}
-	for i, v := range row {
-		(*c)[i] = append((*c)[i], v)
-	}
-}
+// add appends a row. All rows have values of the same types in the same places. A nil []byte or pointer becomes NULL.
+func (c *columns) add(row ...any) { c.rows = append(c.rows, row) }
 
-// arrays are the columns as arguments of a statement. A nil []byte becomes NULL.
+// arrays are the columns as arguments of a statement; none where there is no row.
 func (c columns) arrays() []any {
-	all := make([]any, len(c))
-	for i, column := range c {
-		switch column[0].(type) {
-		case string:
-			all[i] = typed[string](column)
-		case []byte:
-			all[i] = typed[[]byte](column)
-		case bool:
-			all[i] = typed[bool](column)
-		case time.Time:
-			all[i] = typed[time.Time](column)
-		case time.Duration:
-			all[i] = typed[time.Duration](column)
-		case int64:
-			all[i] = typed[int64](column)
-		case *string:
-			all[i] = typed[*string](column)
-		default:
-			panic(fmt.Sprintf("storage: a column of %T", column[0]))
-		}
+	if len(c.rows) == 0 {
+		return nil
+	}
+	all := make([]any, len(c.rows[0]))
+	for i := range all {
+		all[i] = column{c.rows, i}
 	}
 	return all
 }
 
-func typed[T any](column []any) []T {
-	values := make([]T, len(column))
-	for i, v := range column {
-		values[i] = v.(T)
-	}
-	return values
+// column is one of them, as pgx reads it (pgtype.ArrayGetter).
+type column struct {
+	rows  [][]any
+	place int
 }
+
+func (c column) Dimensions() []pgtype.ArrayDimension {
+	return []pgtype.ArrayDimension{{Length: int32(len(c.rows)), LowerBound: 1}}
+}
+
+func (c column) Index(i int) any { return c.rows[i][c.place] }
+
+// IndexType leaves it to pgx to look at each value.
+func (c column) IndexType() any { return nil }
 
 // textArray is the text form of a Postgres array (PostgreSQL, section 8.15.6). An array of arrays of different lengths has no other.
 func textArray(elements []string) string {
@@ -92,7 +76,7 @@ func places[T any](items []T, serial func(T) issuance.Serial) map[issuance.Seria
 
 // onRecord runs a query that returns the serials of those items that it finds. There is a row of columns for each item.
 func onRecord(ctx context.Context, db querier, sql string, c columns, place map[issuance.Serial]int) ([]bool, error) {
-	found := make([]bool, len(c[0])) // of two items of one serial the second counts, and the first is tried by itself
+	found := make([]bool, len(c.rows)) // of two items of one serial the second counts, and the first is tried by itself
 	rows, err := db.Query(ctx, sql, c.arrays()...)
 	if err != nil {
 		return nil, err
@@ -107,16 +91,17 @@ func onRecord(ctx context.Context, db querier, sql string, c columns, place map[
 
 // leavesOf are the leaves of all items, each with the key of the item that it goes with: four arrays.
 func leavesOf[T any](items []T, of func(T) (key []byte, leaves []audit.Leaf)) []any {
-	var ids, kinds []string
-	var canonical, keys [][]byte
+	var c columns
 	for _, item := range items {
 		key, leaves := of(item)
 		for _, l := range leaves {
-			ids, kinds = append(ids, l.ID()), append(kinds, string(l.Kind()))
-			canonical, keys = append(canonical, l.Bytes()), append(keys, key)
+			c.add(l.ID(), string(l.Kind()), l.Bytes(), key)
 		}
 	}
-	return []any{orEmpty(ids), orEmpty(kinds), orEmpty(canonical), orEmpty(keys)}
+	if len(c.rows) == 0 {
+		return []any{[]string{}, []string{}, [][]byte{}, [][]byte{}}
+	}
+	return c.arrays()
 }
 
 // octets are digests as values of bytea.

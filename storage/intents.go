@@ -225,7 +225,7 @@ func newIntentItem(i ca.Intent, leaves []audit.Leaf) (intentItem, error) {
 }
 
 // queueIntents adds to a batch what records intents, and returns their outcomes, which are filled in when the batch is answered.
-func queueIntents(b *pgx.Batch, items []intentItem) []error {
+func queueIntents(b *pgx.Batch, items []*intentItem) []error {
 	outcomes := make([]error, len(items))
 	for i := range outcomes {
 		outcomes[i] = errUnanswered
@@ -236,7 +236,7 @@ func queueIntents(b *pgx.Batch, items []intentItem) []error {
 	}
 	b.Queue(lockKeysShared, keyLocks(items))
 	b.Queue(sql, arguments...).Query(func(rows pgx.Rows) error {
-		place := places(items, func(i intentItem) issuance.Serial { return i.Serial })
+		place := places(items, func(i *intentItem) issuance.Serial { return i.Serial })
 		var serial []byte
 		var compromised, recorded bool
 		var admission int
@@ -267,7 +267,7 @@ const waitsNoMore = -2
 
 // admissionColumns are the arguments of admit_intents: the intents with conditions of their own, and their reservations. It is nil for a lot
 // that has none.
-func admissionColumns(items []intentItem) []any {
+func admissionColumns(items []*intentItem) []any {
 	var admitted, reserved columns
 	for _, i := range items {
 		if len(i.Reservations) == 0 && !i.Approved {
@@ -284,16 +284,16 @@ func admissionColumns(items []intentItem) []any {
 		}
 	}
 	switch {
-	case admitted == nil:
+	case len(admitted.rows) == 0:
 		return nil
-	case reserved == nil:
+	case len(reserved.rows) == 0:
 		return append(admitted.arrays(), [][]byte{}, []string{}, []string{}, []string{}, []int64{}, []int64{})
 	}
 	return append(admitted.arrays(), reserved.arrays()...)
 }
 
 // keyLocks are the locks of all subject keys, in the one order in which all transactions take them.
-func keyLocks(items []intentItem) []int64 {
+func keyLocks(items []*intentItem) []int64 {
 	locks := make([]int64, len(items))
 	for n, i := range items {
 		locks[n] = lockNumber(i.Request.SPKI)
@@ -302,24 +302,24 @@ func keyLocks(items []intentItem) []int64 {
 	return slices.Compact(locks)
 }
 
-func intentColumns(items []intentItem) []any {
+func intentColumns(items []*intentItem) []any {
 	var c columns
 	for _, i := range items {
-		r, k := i.Request, i.Idempotency
+		r, k := &i.Request, &i.Idempotency
 		c.add(r.ID, r.At, r.ActorID, r.ActorName, r.Namespace, i.request.roles, r.Profile, r.Issuer, r.CSR, r.SPKI[:], r.Validity,
 			i.request.metadata, string(r.Verdict), i.request.results, r.PolicyDigest, r.CompromisedKey,
 			k.Actor, k.Key, k.Body[:], i.Issuer, i.Serial[:], string(i.Kind), i.TBS, i.CRLScope, i.NotAfter, i.Owner.Name, i.Owner.Run, i.Lease)
 	}
-	return append(c.arrays(), leavesOf(items, func(i intentItem) ([]byte, []audit.Leaf) { return i.Serial[:], i.leaves })...)
+	return append(c.arrays(), leavesOf(items, func(i *intentItem) ([]byte, []audit.Leaf) { return i.Serial[:], i.leaves })...)
 }
 
 // intentsOnRecord tells which intents are open, and their owner's own.
-func intentsOnRecord(ctx context.Context, db querier, items []intentItem) ([]bool, error) {
+func intentsOnRecord(ctx context.Context, db querier, items []*intentItem) ([]bool, error) {
 	var c columns
 	for _, i := range items {
 		c.add(i.Serial[:], i.Issuer, string(i.Kind), i.Request.ID, i.Owner.Name, i.Owner.Run)
 	}
-	return onRecord(ctx, db, selectIntents, c, places(items, func(i intentItem) issuance.Serial { return i.Serial }))
+	return onRecord(ctx, db, selectIntents, c, places(items, func(i *intentItem) issuance.Serial { return i.Serial }))
 }
 
 // lockNumber is the advisory lock of a subject key. Two keys that share one merely wait for each other.

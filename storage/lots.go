@@ -26,18 +26,18 @@ func (i issuanceItem) namespace() string {
 
 // issuanceLot is a lot told apart by kind, with the place of each item in it.
 type issuanceLot struct {
-	intents                   []intentItem
-	certificates              []certificateItem
+	intents                   []*intentItem
+	certificates              []*certificateItem
 	intentsAt, certificatesAt []int
 }
 
 func newIssuanceLot(items []issuanceItem) (l issuanceLot) {
 	for n, i := range items {
 		if i.intent != nil {
-			l.intents, l.intentsAt = append(l.intents, *i.intent), append(l.intentsAt, n)
+			l.intents, l.intentsAt = append(l.intents, i.intent), append(l.intentsAt, n)
 			continue
 		}
-		l.certificates, l.certificatesAt = append(l.certificates, *i.certificate), append(l.certificatesAt, n)
+		l.certificates, l.certificatesAt = append(l.certificates, i.certificate), append(l.certificatesAt, n)
 	}
 	return l
 }

@@ -66,14 +66,14 @@ func (s *Server) admit(r *http.Request, actor access.Actor) error {
 // whoCalls asks one authenticator after the other. A request with several Authorization headers, or with one that nobody knows, is
 // refused whatever else it carries: which of them counts must not be a matter of taste.
 func (s *Server) whoCalls(r *http.Request) (access.Actor, error) {
-	asked, missing := s.ambient, noCredentials()
+	asked, missing := s.ambient, noCredentials
 	switch headers := r.Header.Values("Authorization"); {
 	case len(headers) > 1:
-		return access.Actor{}, missing
+		return access.Actor{}, missing()
 	case len(headers) == 1:
 		asked = s.bearers
 		if _, isBearer := Bearer(r); isBearer {
-			missing = badToken()
+			missing = badToken
 		}
 	}
 	for _, a := range asked {
@@ -81,7 +81,7 @@ func (s *Server) whoCalls(r *http.Request) (access.Actor, error) {
 			return actor, err
 		}
 	}
-	return access.Actor{}, missing
+	return access.Actor{}, missing()
 }
 
 // tokenAuthenticator knows API tokens.

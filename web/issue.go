@@ -79,12 +79,13 @@ func (s *Server) issue(ctx context.Context, in *issueInput) (*issueAnswer, error
 	}
 	issued := issuedOf(outcome)
 	out := &issueAnswer{
-		Status: http.StatusCreated, ContentType: typeChain, Location: pattern("/certificates/" + issued.Serial), Body: []byte(issued.Chain),
+		Status: http.StatusCreated, Location: pattern("/certificates/" + issued.Serial),
 	}
 	if outcome.Replayed {
 		out.Replayed = "true"
 	}
 	if exchangeOf(ctx).answer == typeChain {
+		out.ContentType, out.Body = typeChain, []byte(issued.Chain)
 		return out, nil
 	}
 	body, err := jsonAnswer(issued)
@@ -129,7 +130,8 @@ func readIssue(ctx context.Context, in *issueInput) (ca.Order, error) {
 		if err := decodeStrict(e.body, &body); err != nil {
 			return ca.Order{}, err
 		}
-		o.queryIsForRaw(map[string]string{"profile": in.Profile, "validity": in.Validity, "issuer": in.Issuer, "replaces": in.Replaces})
+		o.queryIsForRaw(
+			parameter{"issuer", in.Issuer}, parameter{"profile", in.Profile}, parameter{"replaces", in.Replaces}, parameter{"validity", in.Validity})
 		o.body(body)
 		return o.result()
 	}

@@ -82,13 +82,13 @@ func quality(ranges []string, offer string) float64 {
 
 // bodyType reads the one Content-Type header. Nothing is guessed from the body.
 func bodyType(values, accepted []string) (string, error) {
-	hint := "send one of " + strings.Join(accepted, ", ")
+	hint := func() string { return "send one of " + strings.Join(accepted, ", ") }
 	if len(values) != 1 {
-		return "", newProblem(kindMediaType, "the body has no Content-Type, or several; "+hint)
+		return "", newProblem(kindMediaType, "the body has no Content-Type, or several; "+hint())
 	}
 	name, parameters, err := mime.ParseMediaType(values[0])
 	if err != nil || !slices.Contains(accepted, name) {
-		return "", newProblem(kindMediaType, hint)
+		return "", newProblem(kindMediaType, hint())
 	}
 	if charset, given := parameters["charset"]; given && !strings.EqualFold(charset, "utf-8") {
 		return "", newProblem(kindMediaType, "text is read as UTF-8 alone")
@@ -120,14 +120,14 @@ func checkParameters(r *http.Request, op *huma.Operation) error {
 	if err != nil {
 		return refusal(broken("query", "encode it as RFC 3986 says", "the query string cannot be read"))
 	}
-	hint := "this call has no query parameters"
-	if len(known) > 0 {
-		hint = "the query parameters are " + strings.Join(known, ", ")
-	}
 	var all []policies.Violation
 	for _, name := range sortedKeys(query) {
 		switch {
 		case !slices.Contains(known, name):
+			hint := "this call has no query parameters"
+			if len(known) > 0 {
+				hint = "the query parameters are " + strings.Join(known, ", ")
+			}
 			all = append(all, broken("query", hint, join("", name)+" is not a query parameter here"))
 		case len(query[name]) > 1:
 			all = append(all, broken(name, "give it once", name+" stands several times in the query string"))

@@ -137,11 +137,14 @@ func (o *order) idempotencyKey(key string) {
 	o.IdempotencyKey = key
 }
 
+// parameter is one of the query string.
+type parameter struct{ name, value string }
+
 // queryIsForRaw reports query parameters that belong to bodies without room for them.
-func (o *order) queryIsForRaw(values map[string]string) {
-	for _, name := range sortedKeys(values) {
-		if values[name] != "" {
-			o.report(broken(name, "put it into the JSON body", name+" stands in the query string beside a JSON body"))
+func (o *order) queryIsForRaw(all ...parameter) {
+	for _, p := range all {
+		if p.value != "" {
+			o.report(broken(p.name, "put it into the JSON body", p.name+" stands in the query string beside a JSON body"))
 		}
 	}
 }

@@ -134,7 +134,7 @@ func readEvaluate(ctx context.Context, in *evaluateInput) (ca.Order, error) {
 		if err := decodeStrict(e.body, &body); err != nil {
 			return ca.Order{}, err
 		}
-		o.queryIsForRaw(map[string]string{"validity": in.Validity, "issuer": in.Issuer})
+		o.queryIsForRaw(parameter{"issuer", in.Issuer}, parameter{"validity", in.Validity})
 		o.issuer(body.Issuer)
 		o.validity(body.Validity)
 		o.pem([]byte(body.CSR))

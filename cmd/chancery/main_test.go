@@ -18,6 +18,9 @@ const actAsChancery = "CHANCERY_TEST_ACT_AS_CHANCERY"
 // profileTo, set in the environment, names a file for a CPU profile of the program.
 const profileTo = "CHANCERY_TEST_CPU_PROFILE"
 
+// allocationsTo, set in the environment, names a file for a profile of all that the program has allocated by its end.
+const allocationsTo = "CHANCERY_TEST_ALLOCATIONS"
+
 // writesAlone, set in the environment, has the program write each issuance in transactions of its own.
 const writesAlone = "CHANCERY_TEST_WRITES_ALONE"
 
@@ -48,6 +51,13 @@ func actAs() int {
 			panic(err)
 		}
 		defer func() { pprof.StopCPUProfile(); _ = f.Close() }()
+	}
+	if path := os.Getenv(allocationsTo); path != "" {
+		f, err := os.Create(path)
+		if err != nil {
+			panic(err)
+		}
+		defer func() { _ = pprof.Lookup("allocs").WriteTo(f, 0); _ = f.Close() }()
 	}
 	err := run(ctx, os.Args[1:], env)
 	stop()
