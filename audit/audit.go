@@ -139,10 +139,7 @@ func canonical(e Event) []byte {
 	leaf := make([]byte, 0, 640) // more than most leaves are
 	leaf = appendText(append(leaf, `{"actor":`...), e.Actor)
 	leaf = append(leaf, `,"data":{`...)
-	keys := make([]string, 0, 16) // more than most leaves have
-	for key := range e.Data {
-		keys = append(keys, key)
-	}
+	keys := slices.AppendSeq(make([]string, 0, 16), maps.Keys(e.Data)) // room for more than most leaves have
 	slices.Sort(keys)
 	for i, key := range keys {
 		if i > 0 {

@@ -307,15 +307,9 @@ type answer struct {
 }
 
 func (r *replica) call(ctx context.Context, method, path string, role access.Role, header http.Header, body []byte) (answer, error) {
-	request, err := http.NewRequestWithContext(ctx, method, r.api+path, bytes.NewReader(body))
+	request, err := r.request(ctx, method, path, role, header, body)
 	if err != nil {
 		return answer{}, err
-	}
-	for name, values := range header {
-		request.Header[name] = values
-	}
-	if role != "" {
-		request.Header.Set("Authorization", "Bearer "+r.s.tokens[role])
 	}
 	response, err := r.s.client.Do(request)
 	if err != nil {
@@ -324,6 +318,21 @@ func (r *replica) call(ctx context.Context, method, path string, role access.Rol
 	defer response.Body.Close()
 	read, err := io.ReadAll(response.Body)
 	return answer{response.StatusCode, response.Header, read}, err
+}
+
+// request is a call that has not been made.
+func (r *replica) request(ctx context.Context, method, path string, role access.Role, header http.Header, body []byte) (*http.Request, error) {
+	request, err := http.NewRequestWithContext(ctx, method, r.api+path, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	for name, values := range header {
+		request.Header[name] = values
+	}
+	if role != "" {
+		request.Header.Set("Authorization", "Bearer "+r.s.tokens[role])
+	}
+	return request, nil
 }
 
 // issuedJSON is the part of an issued certificate's answer that tests look at.
