@@ -208,11 +208,11 @@ func (h *harness) column(query string, args ...any) []string {
 	return h.database.Column(h.t, query, args...)
 }
 
-// The open intents of a replica: all; those made since a moment; those that are being waited for now, for longer than is usual.
+// The open intents of a replica: all; those for a name; those that are being waited for now, for longer than is usual.
 const (
-	openOf    = `SELECT encode(serial, 'hex') FROM intents WHERE owner_name = $1`
-	openSince = openOf + ` AND created_at > $2::text::timestamptz`
-	stuckOf   = openOf + ` AND created_at BETWEEN now() - interval '10 seconds' AND now() - interval '1 second'`
+	openOf  = `SELECT encode(serial, 'hex') FROM intents WHERE owner_name = $1`
+	openFor = openOf + ` AND position(convert_to($2, 'UTF8') IN tbs) > 0`
+	stuckOf = openOf + ` AND created_at BETWEEN now() - interval '10 seconds' AND now() - interval '1 second'`
 )
 
 // askBriefly has a replica issue and revoke, and does not wait long for it.

@@ -219,20 +219,19 @@ func thaw(t *testing.T, h *harness) {
 // terminated ends a replica with SIGTERM while it has requests in its hands, that wait for its token. They are answered with certificates;
 // nobody new is let in; and then the process ends.
 func terminated() fault {
-	const inHand = 4
+	const inHand, name = 4, "inhand.dev.example"
 	return fault{
 		name: "terminated under load", sees: refused,
 		inject: func(t *testing.T, h *harness) {
 			r := h.replica(two)
 			h.leave(two)
-			since := h.column(`SELECT clock_timestamp()::text`)[0]
 			h.faulty[two].Begin(t, "hang")
 			answers := make(chan asked, inHand)
 			for range inHand {
-				csr := newRequest(t, "inhand.dev.example")
+				csr := newRequest(t, name)
 				go func() { answers <- h.ask(t.Context(), r, csr, "") }()
 			}
-			eventually(t, feltWithin, "the requests wait for the token", func() bool { return len(h.column(openSince, two, since)) >= inHand })
+			eventually(t, feltWithin, "the requests wait for the token", func() bool { return len(h.column(openFor, two, name)) >= inHand })
 			h.signal(t, two, syscall.SIGTERM)
 			eventually(t, feltWithin, "nobody new is let in", func() bool {
 				conn, err := net.Dial("tcp", strings.TrimPrefix(r.api, "https://"))

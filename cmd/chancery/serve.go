@@ -215,10 +215,18 @@ func (a *app) serve(ctx context.Context, cfg Config, l listeners, hangups <-chan
 
 	tlsConfig := web.TLSConfig(func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return s.tls.Load(), nil })
 	s.askForCertificates(tlsConfig)
+	serve := func(name string, server *http.Server, listener net.Listener) {
+		group.Go(func() error {
+			if err := web.ServeUntil(serving, server, listener, drainTime); err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+			return nil
+		})
+	}
 	if l.local != nil {
 		server := web.NewHTTPServer(s.web.API(), s.log)
 		server.ConnContext = identity.PeerContext
-		group.Go(func() error { return serveUntil(serving, server, l.local, "local") })
+		serve("local", server, l.local)
 	}
 	for _, one := range []struct {
 		name     string
@@ -230,7 +238,7 @@ func (a *app) serve(ctx context.Context, cfg Config, l listeners, hangups <-chan
 		{"operations", l.operations, s.web.Operations()},
 	} {
 		server := web.NewHTTPServer(one.handler, s.log)
-		group.Go(func() error { return serveUntil(serving, server, one.listener, one.name) })
+		serve(one.name, server, one.listener)
 	}
 	group.Go(func() error { // a replica whose name another has taken stops
 		select {
@@ -248,25 +256,6 @@ func (a *app) serve(ctx context.Context, cfg Config, l listeners, hangups <-chan
 	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
 	return errors.Join(err, s.record(ending, audit.ServiceStopped))
-}
-
-// serveUntil serves until the context ends, then lets requests come to their end.
-func serveUntil(ctx context.Context, server *http.Server, l net.Listener, name string) error {
-	failed := make(chan error, 1)
-	go func() { failed <- server.Serve(l) }()
-	select {
-	case err := <-failed:
-		return fmt.Errorf("serving %s: %w", name, err)
-	case <-ctx.Done():
-	}
-	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
-	defer cancel()
-	if err := server.Shutdown(drain); err != nil {
-		_ = server.Close()
-		return fmt.Errorf("stopping %s: %w", name, err)
-	}
-	<-failed
-	return nil
 }
 
 // open joins the rooms: store, policies, keys, authorities, the CA, the web.

@@ -1,0 +1,201 @@
+package web
+
+import (
+	"bufio"
+	"context"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// pipes is a listener of connections that a test makes.
+type pipes struct {
+	conns chan net.Conn
+	done  context.Context
+	close context.CancelFunc
+}
+
+func newPipes() *pipes {
+	ctx, cancel := context.WithCancel(context.Background())
+	return &pipes{conns: make(chan net.Conn), done: ctx, close: cancel}
+}
+
+func (p *pipes) Accept() (net.Conn, error) {
+	select {
+	case c := <-p.conns:
+		return c, nil
+	case <-p.done.Done():
+		return nil, net.ErrClosed
+	}
+}
+
+func (p *pipes) Close() error   { p.close(); return nil }
+func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipes"} }
+
+// dial is a client's side, and whether it was let in.
+func (p *pipes) dial() (net.Conn, bool) {
+	client, server := net.Pipe()
+	select {
+	case p.conns <- server:
+		return client, true
+	case <-p.done.Done():
+		return nil, false
+	}
+}
+
+// serving is a server that is told to end.
+type serving struct {
+	*pipes
+	t     *testing.T
+	end   context.CancelFunc
+	ended chan error
+}
+
+func newServing(t *testing.T, handler http.HandlerFunc, drain time.Duration) *serving {
+	ctx, cancel := context.WithCancel(t.Context())
+	s := &serving{pipes: newPipes(), t: t, end: cancel, ended: make(chan error, 1)}
+	server := NewHTTPServer(handler, slog.New(slog.DiscardHandler))
+	go func() { s.ended <- ServeUntil(ctx, server, s.pipes, drain) }()
+	return s
+}
+
+func (s *serving) mustDial() net.Conn {
+	s.t.Helper()
+	c, ok := s.dial()
+	if !ok {
+		s.t.Fatal("was not let in")
+	}
+	synctest.Wait()
+	return c
+}
+
+func (s *serving) say(c net.Conn, text string) {
+	s.t.Helper()
+	if _, err := io.WriteString(c, text); err != nil {
+		s.t.Fatal(err)
+	}
+	synctest.Wait()
+}
+
+// answered reads the answer of a request.
+func (s *serving) answered(c net.Conn) {
+	s.t.Helper()
+	answer, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		s.t.Fatal("no answer: ", err)
+	}
+	defer answer.Body.Close()
+	if body, err := io.ReadAll(answer.Body); err != nil || string(body) != "done" {
+		s.t.Errorf("answered %q, %v", body, err)
+	}
+}
+
+// quit tells the server to end, and holds that nobody is let in any more.
+func (s *serving) quit() {
+	s.t.Helper()
+	s.end()
+	synctest.Wait()
+	if _, ok := s.dial(); ok {
+		s.t.Error("somebody was let in after the end")
+	}
+}
+
+// TestServeUntil: at the end whoever was let in is answered, however far the request has come.
+func TestServeUntil(t *testing.T) {
+	const head, tail = "GET / HTTP/1.1\r\nHost: ", "ca\r\n\r\n"
+	done := func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "done") }
+	for _, c := range []struct{ name, before, after string }{
+		{"nothing said yet", "", head + tail},
+		{"half a request", head, tail},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newServing(t, done, time.Minute)
+				conn := s.mustDial()
+				if c.before != "" {
+					s.say(conn, c.before)
+				}
+				s.quit()
+				s.say(conn, c.after)
+				s.answered(conn)
+				if err := <-s.ended; err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+	t.Run("in its handler", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			leave := make(chan struct{})
+			s := newServing(t, func(w http.ResponseWriter, r *http.Request) { <-leave; done(w, r) }, time.Minute)
+			conn := s.mustDial()
+			s.say(conn, head+tail)
+			s.quit()
+			time.Sleep(arrivalTime + time.Second) // of the test's own clock
+			close(leave)
+			s.answered(conn)
+			if err := <-s.ended; err != nil {
+				t.Error(err)
+			}
+		})
+	})
+	t.Run("answered and silent", func(t *testing.T) { // is not waited for
+		synctest.Test(t, func(t *testing.T) {
+			s := newServing(t, done, time.Minute)
+			conn := s.mustDial()
+			s.say(conn, head+tail)
+			s.answered(conn)
+			synctest.Wait()
+			began := time.Now()
+			s.quit()
+			if err := <-s.ended; err != nil || time.Since(began) > 0 {
+				t.Errorf("it ended after %v, %v", time.Since(began), err)
+			}
+		})
+	})
+	for name, text := range map[string]string{"silent": "", "silent after half a request": head} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newServing(t, done, time.Minute)
+				conn := s.mustDial()
+				if text != "" {
+					s.say(conn, text)
+				}
+				began := time.Now()
+				s.quit()
+				err := <-s.ended
+				if took := time.Since(began); err != nil || took < arrivalTime || took > arrivalTime+time.Second {
+					t.Errorf("it ended after %v, %v", took, err)
+				}
+				if _, err := conn.Read(make([]byte, 1)); err == nil {
+					t.Error("the connection is open")
+				}
+			})
+		})
+	}
+	t.Run("never answered", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s := newServing(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, 5*time.Second)
+			s.say(s.mustDial(), head+tail)
+			s.quit()
+			if err := <-s.ended; err == nil || !strings.Contains(err.Error(), "last answers") {
+				t.Errorf("it ended with %v", err)
+			}
+		})
+	})
+	t.Run("a listener that fails", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s := newServing(t, done, time.Minute)
+			_ = s.Close()
+			if err := <-s.ended; err == nil {
+				t.Error("no error")
+			}
+			s.end()
+		})
+	})
+}
