@@ -11,6 +11,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"net"
 	"os"
 	"strings"
 	"time"
@@ -62,41 +64,35 @@ func (a *app) requestCommand() *cobra.Command {
 				many.app, many.client, many.in, many.force = a, c, in, force
 				return many.run(cmd.Context())
 			}
-			var key []byte
+			var key *newKeyFile
 			if csrFile != "" {
 				in.CSR, err = readCSR(csrFile)
 			} else {
 				stem := strings.ReplaceAll(strings.ReplaceAll(names[0], "*", "wildcard"), "/", "_")
 				keyFile, certificate = cmp.Or(keyFile, stem+".key"), cmp.Or(certificate, stem+".pem")
-				if err := refuseOverwrite(force, keyFile, certificate); err != nil {
+				if err := refuseOverwrite(force, keyFile, certificate, keyFile+newKeySuffix); err != nil {
 					return err
 				}
-				in.CSR, key, err = a.newKeyAndCSR(keyType, names)
+				in.CSR, key, err = a.newKeyAndCSR(keyType, names, keyFile)
 			}
 			if err != nil {
 				return err
-			}
-			// The key is on disk before the certificate exists: a certificate without its key would have to be revoked.
-			if key != nil {
-				if err := writeFile(keyFile, key, 0o600); err != nil {
-					return err
-				}
 			}
 			issued, err := c.Request(cmd.Context(), in)
 			var waiting *client.Waiting
 			if errors.As(err, &waiting) && waiting.Request.Status == ca.StatusWaiting {
-				return a.printWaiting(waiting.Request, key != nil, keyFile)
+				return a.printWaiting(waiting.Request, key)
 			}
 			if err != nil {
-				if key != nil {
-					err = errors.Join(err, os.Remove(keyFile))
-				}
-				return err
+				return key.without(err)
 			}
 			if certificate != "" {
 				if err := writeFile(certificate, []byte(issued.Chain), 0o644); err != nil {
-					return err
+					return key.kept(fmt.Errorf("%w\nThe certificate is issued: chancery get %s shows it", err, issued.Serial))
 				}
+			}
+			if err := key.settle(); err != nil {
+				return err
 			}
 			if in.Replaces != "" && issued.Replaced == "" {
 				fmt.Fprintf(a.Stderr, "%[1]s is not revoked yet. Revoke it with: chancery revoke %[1]s --reason superseded\n", in.Replaces)
@@ -109,7 +105,7 @@ func (a *app) requestCommand() *cobra.Command {
 				fmt.Fprintf(w, "serial       %s\nissuer       %s\nvalid until  %s\ncertificate  %s (with chain)\n", issued.Serial, issued.Issuer,
 					issued.NotAfter.Local().Format(time.RFC3339), certificate)
 				if key != nil {
-					fmt.Fprintf(w, "key          %s\n", keyFile)
+					fmt.Fprintf(w, "key          %s\n", key.path)
 				}
 				if issued.Replaced != "" {
 					fmt.Fprintf(w, "replaced     %s (revoked as superseded)\n", issued.Replaced)
@@ -150,15 +146,65 @@ func onlyOne(csr, name, batch bool) error {
 	return nil
 }
 
-// printWaiting tells of a request that needs approval. The key stays where it is: the certificate will be for it.
-func (a *app) printWaiting(r client.WaitingRequest, hasKey bool, keyFile string) error {
+// printWaiting tells of a request that needs approval. The certificate will be for the key, which takes the place that it was meant for only
+// where no other is there: that one is in use until the certificate is there.
+func (a *app) printWaiting(r client.WaitingRequest, key *newKeyFile) error {
+	if key != nil {
+		if _, err := os.Lstat(key.path); errors.Is(err, fs.ErrNotExist) {
+			if err := key.settle(); err != nil {
+				return err
+			}
+		}
+	}
 	return a.print(r, func(w io.Writer) {
 		fmt.Fprintf(w, "request      %s\nstatus       %s for approval, until %s\n", r.ID, r.Status, r.ExpiresAt.Local().Format(time.RFC3339))
-		if hasKey {
-			fmt.Fprintf(w, "key          %s\n", keyFile)
+		if key != nil {
+			fmt.Fprintf(w, "key          %s\n", key.now)
 		}
 		fmt.Fprintf(a.Stderr, "Persons must approve it. See where it stands with: chancery requests %s\n", r.ID)
 	})
+}
+
+// newKeySuffix is what the name of a new key's file ends in until there is a certificate for it.
+const newKeySuffix = ".new"
+
+// newKeyFile is a new key on the disk. It is there before its certificate exists, which would have to be revoked without it; and beside the
+// key before it, which may be in use and is not touched by a request that fails. Nil: the key is somebody else's, and nothing is done.
+type newKeyFile struct {
+	path string // where it is to be
+	now  string // where it is
+}
+
+// settle puts the key where it is to be.
+func (k *newKeyFile) settle() error {
+	if k == nil {
+		return nil
+	}
+	if err := os.Rename(k.now, k.path); err != nil {
+		return fmt.Errorf("putting the new key into its place: %w", err)
+	}
+	k.now = k.path
+	return nil
+}
+
+// without removes the key after a request that failed. It stays where an answer may have been lost: there may be a certificate for it, and
+// the one before may have been revoked.
+func (k *newKeyFile) without(err error) error {
+	var problem *client.Problem
+	var dialled *net.OpError
+	answered, unsent := errors.As(err, &problem), errors.As(err, &dialled) && dialled.Op == "dial"
+	if k != nil && (answered || unsent) {
+		return errors.Join(err, os.Remove(k.now))
+	}
+	return k.kept(err)
+}
+
+// kept says where the key is.
+func (k *newKeyFile) kept(err error) error {
+	if k == nil {
+		return err
+	}
+	return fmt.Errorf("%w\nThe new key is kept in %s", err, k.now)
 }
 
 func refuseOverwrite(force bool, files ...string) error {
@@ -181,8 +227,8 @@ func readCSR(path string) (string, error) {
 	return string(data), nil
 }
 
-// newKeyAndCSR makes a key, in PKCS#8 PEM, and a request for names.
-func (a *app) newKeyAndCSR(kind string, names []string) (request string, keyPEM []byte, err error) {
+// newKeyAndCSR makes a key, in PKCS#8 PEM, which is to be at a path, and a request for names.
+func (a *app) newKeyAndCSR(kind string, names []string, path string) (request string, _ *newKeyFile, err error) {
 	key, err := a.newKey(kind)
 	if err != nil {
 		return "", nil, err
@@ -191,8 +237,11 @@ func (a *app) newKeyAndCSR(kind string, names []string) (request string, keyPEM 
 	if err != nil {
 		return "", nil, fmt.Errorf("encoding the key: %w", err)
 	}
-	request, err = newCSR(a.Random, key, names)
-	return request, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), err
+	if request, err = newCSR(a.Random, key, names); err != nil {
+		return "", nil, err
+	}
+	file := &newKeyFile{path: path, now: path + newKeySuffix}
+	return request, file, writeFile(file.now, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600)
 }
 
 func (a *app) newKey(kind string) (crypto.Signer, error) {
