@@ -303,31 +303,41 @@ func (a *app) makePIN(file string) error {
 	return writeFile(file, []byte(base64.RawURLEncoding.EncodeToString(raw)+"\n"), 0o600)
 }
 
-// devHierarchy runs the ceremony at the first run, and registers what it made. A first run that was interrupted begins again under the
-// next name, so that nothing half-made is used.
+// devHierarchy runs the ceremony at the first run, and registers what it made. What a run that was interrupted has left undone is done by
+// the next; what came later, further authorities and newer CRLs of the root, stays.
 func (a *app) devHierarchy(ctx context.Context, home string, d devFile, cfg Config, store *storage.Store, observer hsm.Observer) error {
 	known, err := store.Authorities(ctx)
 	if err != nil {
 		return err
 	}
-	if len(known) == 2 {
-		return nil
+	registered := func(name string) bool {
+		return slices.ContainsFunc(known, func(r ca.AuthorityRecord) bool { return r.Name == name })
 	}
-	bundles, err := a.devCeremony(ctx, home, d, cfg, observer)
-	if err != nil {
-		return err
-	}
-	for _, b := range bundles {
-		if err := a.registrar(store).AddAuthority(ctx, authorityRecord(b)); err != nil {
+	if !registered(devRoot) || !registered(devIssuer) {
+		bundles, err := a.devCeremony(ctx, home, d, cfg, observer)
+		if err != nil {
 			return err
 		}
+		for _, b := range bundles {
+			if err := a.registrar(store).AddAuthority(ctx, authorityRecord(b)); err != nil {
+				return err
+			}
+		}
 	}
-	crl, err := os.ReadFile(filepath.Join(home, "ceremony", devRoot+".crl"))
-	if err != nil {
-		return fmt.Errorf("reading the root's CRL: %w", err)
-	}
-	if _, err := a.registrar(store).ImportCRL(ctx, devRoot, crl); err != nil {
+	switch _, err := store.CurrentCRL(ctx, devRoot, ca.FullScope, nil); {
+	case errors.Is(err, ca.ErrNotFound):
+		crl, err := os.ReadFile(filepath.Join(home, "ceremony", devRoot+".crl"))
+		if err != nil {
+			return fmt.Errorf("reading the root's CRL: %w", err)
+		}
+		if _, err := a.registrar(store).ImportCRL(ctx, devRoot, crl); err != nil {
+			return err
+		}
+	case err != nil:
 		return err
+	}
+	if _, err := os.Stat(d.CABundle); err == nil {
+		return nil
 	}
 	root, err := os.ReadFile(filepath.Join(home, "ceremony", devRoot+".pem"))
 	if err != nil {
