@@ -68,11 +68,13 @@ type app struct {
 	advice string
 	// loggedInAt is the service whose login is used; empty: none is.
 	loggedInAt string
+	// interrupted is closed when the program is asked to end. Nil: it is not asked.
+	interrupted <-chan struct{}
 }
 
 // run carries out one command line. It returns what main exits with; it never exits by itself.
 func run(ctx context.Context, args []string, env Env) error {
-	a := &app{Env: env}
+	a := &app{Env: env, interrupted: ctx.Done()}
 	root := a.rootCommand()
 	root.SetArgs(args)
 	err := a.advise(root.ExecuteContext(ctx))
