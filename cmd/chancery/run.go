@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"crypto"
 	"encoding/json"
@@ -197,13 +198,22 @@ func (a *app) reportError(err error) {
 // print writes a result: as indented JSON with -o json, else as the text that write makes.
 func (a *app) print(result any, write func(w io.Writer)) error {
 	if a.output != "json" {
-		write(a.Stdout)
-		return nil
+		return a.printText(write)
 	}
 	enc := json.NewEncoder(a.Stdout)
 	enc.SetIndent("", "  ")
 	enc.SetEscapeHTML(false)
 	if err := enc.Encode(result); err != nil {
+		return fmt.Errorf("writing the result: %w", err)
+	}
+	return nil
+}
+
+// printText writes text. That it could not be written is an error: a token that is shown once, or a certificate, would be lost unnoticed.
+func (a *app) printText(write func(w io.Writer)) error {
+	out := bufio.NewWriter(a.Stdout) // which remembers the first failure
+	write(out)
+	if err := out.Flush(); err != nil {
 		return fmt.Errorf("writing the result: %w", err)
 	}
 	return nil
