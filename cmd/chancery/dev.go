@@ -85,7 +85,10 @@ func (a *app) dev(ctx context.Context, o devOptions) (err error) {
 	}
 	defer unlock()
 	d, err := readDevFile(home)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		d.Distribution = distributionIn(home)
+	case err != nil:
 		return err
 	}
 	d.Issuer, d.CABundle = devIssuer, filepath.Join(home, "root.pem")
@@ -184,6 +187,20 @@ func (a *app) dev(ctx context.Context, o devOptions) (err error) {
 type devStep struct {
 	Step   string `json:"step"`
 	Detail string `json:"detail"`
+}
+
+// distributionIn is the address that the certificates of a home say, where there are any: a first run that was interrupted after its ceremony
+// has left nothing else of it.
+func distributionIn(home string) string {
+	bundles, err := readBundles(filepath.Join(home, "ceremony"))
+	if err != nil {
+		return ""
+	}
+	at, err := url.Parse(bundles[0].CRLURL)
+	if err != nil {
+		return ""
+	}
+	return (&url.URL{Scheme: at.Scheme, Host: at.Host}).String()
 }
 
 // bind listens where the flags say, else where the last run did, else on the defaults, and notes the addresses. A flag with port 0 takes

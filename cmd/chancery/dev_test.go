@@ -14,6 +14,27 @@ import (
 	"github.com/chancery-ca/chancery/storage/storagetest"
 )
 
+// TestDevKeepsTheAddressOfAnInterruptedFirstRun has the first run end after its ceremony: the next does not take another port than the
+// certificates say.
+func TestDevKeepsTheAddressOfAnInterruptedFirstRun(t *testing.T) {
+	s := newHierarchy(t, storagetest.New(t), false, devIssuerKey)
+	const inCertificates = "http://127.0.0.1:9" // where nobody but root may listen
+	d := devFile{Distribution: distributionIn(s.dir)}
+	if d.Distribution != inCertificates {
+		t.Fatalf("the address is %q, want %q", d.Distribution, inCertificates)
+	}
+	l, err := d.bind(devOptions{listen: "127.0.0.1:0", distribution: "127.0.0.1:0"})
+	if err == nil {
+		defer l.close()
+		if d.Distribution != inCertificates {
+			t.Errorf("bound to %s, want %s", d.Distribution, inCertificates)
+		}
+	}
+	if other := distributionIn(t.TempDir()); other != "" {
+		t.Errorf("a new home has the address %q", other)
+	}
+}
+
 // TestDevFinishesAnInterruptedFirstRun has the first run end when both authorities are registered: the next gives what is left, the root's
 // CRL and the bundle that every client reads.
 func TestDevFinishesAnInterruptedFirstRun(t *testing.T) {
