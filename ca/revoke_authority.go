@@ -48,12 +48,33 @@ func (r Registrar) RevokeAuthority(ctx context.Context, name string, reason issu
 		return RevokedAuthority{}, err
 	}
 	revoked.Revocation, err = r.Store.LatestRevocation(ctx, revoked.Parent.Name, revoked.Serial)
-	if err == nil {
-		return revoked, nil
-	}
-	if !errors.Is(err, ErrNotFound) {
+	if err != nil && !errors.Is(err, ErrNotFound) {
 		return RevokedAuthority{}, fmt.Errorf("looking whether %s is revoked: %w", name, err)
 	}
+	if err != nil {
+		if revoked.Revocation, err = r.recordAuthorityRevocation(ctx, name, revoked, certificate, reason, comment); err != nil {
+			return RevokedAuthority{}, err
+		}
+	}
+	if reason != issuance.CACompromise && revoked.Revocation.Reason != issuance.CACompromise {
+		return revoked, nil
+	}
+	// Again as well: a run that ended between the two has not come here, and what was superseded may turn out to be compromised.
+	remembered, err := r.leaf(audit.KeyCompromised, map[string]string{"authority": name, "issuer": revoked.Parent.Name})
+	if err == nil {
+		spki := sha256.Sum256(certificate.RawSubjectPublicKeyInfo)
+		err = r.Store.RecordCompromisedKey(ctx, spki, revoked.Parent.Name, revoked.Serial, r.Now().Truncate(time.Second), remembered)
+	}
+	if err != nil {
+		return RevokedAuthority{}, fmt.Errorf("remembering the key of %s: %w", name, err)
+	}
+	return revoked, nil
+}
+
+// recordAuthorityRevocation is the first revocation of an authority.
+func (r Registrar) recordAuthorityRevocation(ctx context.Context, name string, revoked RevokedAuthority, certificate *x509.Certificate,
+	reason issuance.Reason, comment string,
+) (Revocation, error) {
 	entry := Revocation{
 		Issuer: revoked.Parent.Name, Serial: revoked.Serial, Sequence: 1, Reason: reason, At: r.Now().Truncate(time.Second), Comment: comment,
 		Actor: r.Actor, EventID: r.NewID(), CRLScope: FullScope, NotAfter: certificate.NotAfter,
@@ -63,21 +84,13 @@ func (r Registrar) RevokeAuthority(ctx context.Context, name string, reason issu
 	data["authority"] = name
 	leaf, err := r.leafWithID(entry.EventID, kind, data)
 	if err != nil {
-		return RevokedAuthority{}, err
+		return Revocation{}, err
 	}
-	if revoked.Revocation, err = r.Store.RecordRevocation(ctx, entry, 0, leaf); err != nil {
-		return RevokedAuthority{}, fmt.Errorf("recording the revocation of %s: %w", name, err)
+	recorded, err := r.Store.RecordRevocation(ctx, entry, 0, leaf)
+	if err != nil {
+		return Revocation{}, fmt.Errorf("recording the revocation of %s: %w", name, err)
 	}
-	if reason == issuance.CACompromise {
-		remembered, err := r.leaf(audit.KeyCompromised, map[string]string{"authority": name, "issuer": entry.Issuer})
-		if err == nil {
-			err = r.Store.RecordCompromisedKey(ctx, entry.SPKI, entry.Issuer, entry.Serial, entry.At, remembered)
-		}
-		if err != nil {
-			return RevokedAuthority{}, fmt.Errorf("remembering the key of %s: %w", name, err)
-		}
-	}
-	return revoked, nil
+	return recorded, nil
 }
 
 // withParent finds an authority and the one that certified it.
