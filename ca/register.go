@@ -94,7 +94,8 @@ func checkAuthority(a AuthorityRecord, now time.Time) error {
 	return nil
 }
 
-// ImportCRL takes in a CRL signed elsewhere. It must be the authority's, current, and of a higher number than the last, whose entries it keeps.
+// ImportCRL takes in a CRL signed elsewhere. It must be the authority's, current, of a higher number than the last, and keep its
+// entries.
 func (r Registrar) ImportCRL(ctx context.Context, authority string, der []byte) (CRLRecord, error) {
 	known, err := r.Store.Authorities(ctx)
 	if err != nil {

@@ -14,8 +14,8 @@ import (
 	"github.com/chancery-ca/chancery/storage/storagetest"
 )
 
-// TestAnImportedCRLForgetsNothing has two ceremonies follow the same CRL, as when two authorities are revoked on one day: whichever is imported
-// second would take back what the first revokes.
+// TestAnImportedCRLForgetsNothing has two ceremonies follow the same CRL, as when two authorities are revoked on one day: whichever is
+// imported second would take back what the first revokes.
 func TestAnImportedCRLForgetsNothing(t *testing.T) {
 	s := newStack(t, storagetest.New(t), false)
 	ctx := t.Context()

@@ -189,8 +189,8 @@ type devStep struct {
 	Detail string `json:"detail"`
 }
 
-// distributionIn is the address that the certificates of a home say, where there are any: a first run that was interrupted after its ceremony
-// has left nothing else of it.
+// distributionIn is the address that the certificates of a home say, where there are any: a first run that was interrupted after its
+// ceremony has left nothing else of it.
 func distributionIn(home string) string {
 	bundles, err := readBundles(filepath.Join(home, "ceremony"))
 	if err != nil {

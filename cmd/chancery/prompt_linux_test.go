@@ -13,15 +13,15 @@ import (
 	"github.com/chancery-ca/chancery/hsm/hsmtest"
 )
 
-// TestAnInterruptEndsAPrompt presses Ctrl-C where a PIN, and where a confirmation, is asked for: the program ends, and the terminal shows again
-// what is typed.
+// TestAnInterruptEndsAPrompt presses Ctrl-C where a PIN, and where a confirmation, is asked for: the program ends, and the terminal shows
+// again what is typed.
 func TestAnInterruptEndsAPrompt(t *testing.T) {
 	token := hsmtest.New(t)
 	for prompt, args := range map[string][]string{
 		"PIN: ": {"hsm", "init", "--module", token.Module, "--label", "other"},
 		"[type yes] ": {
-			"hsm", "key", "generate", "--module", token.Module, "--token-label", token.Label, "--pin-file", token.PINFile, "--algorithm", "ecdsa-p256",
-			"--label", "wrapped", "--extractable",
+			"hsm", "key", "generate", "--module", token.Module, "--token-label", token.Label, "--pin-file", token.PINFile,
+			"--algorithm", "ecdsa-p256", "--label", "wrapped", "--extractable",
 		},
 	} {
 		t.Run(strings.Join(args[:2], " "), func(t *testing.T) {

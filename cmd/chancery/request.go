@@ -146,8 +146,8 @@ func onlyOne(csr, name, batch bool) error {
 	return nil
 }
 
-// printWaiting tells of a request that needs approval. The certificate will be for the key, which takes the place that it was meant for only
-// where no other is there: that one is in use until the certificate is there.
+// printWaiting tells of a request that needs approval. The certificate will be for the key, which takes the place that it was meant for
+// only where no other is there: that one is in use until the certificate is there.
 func (a *app) printWaiting(r client.WaitingRequest, key *newKeyFile) error {
 	if key != nil {
 		if _, err := os.Lstat(key.path); errors.Is(err, fs.ErrNotExist) {

@@ -122,8 +122,8 @@ func (a *app) askSecret(prompt string) ([]byte, error) {
 // errInterrupted is the answer of who interrupts the program rather than answer.
 var errInterrupted = errors.New("interrupted; nothing was done")
 
-// whatIsTyped is what a person types. An interrupt does not end a read from a terminal: it is answered by an error, and the read goes on until the
-// process ends, which is soon.
+// whatIsTyped is what a person types. An interrupt does not end a read from a terminal: it is answered by an error, and the read goes on
+// until the process ends, which is soon.
 func whatIsTyped[T any](interrupted <-chan struct{}, read func() (T, error)) (answer T, err error) {
 	type result struct {
 		answer T
