@@ -172,7 +172,7 @@ func (j *journal) recover() (*entry, error) {
 	}, nil
 }
 
-// tail reads the end of the file, from the last line that holds the memory on, or the whole file.
+// tail reads the end of the file, from the last line that holds the memory on, or the whole file. A torn line holds nothing.
 func (j *journal) tail(size int64) (tail []byte, whole bool, err error) {
 	for window := int64(1 << 20); ; window *= 4 {
 		from := max(size-window, 0)
@@ -180,7 +180,8 @@ func (j *journal) tail(size int64) (tail []byte, whole bool, err error) {
 		if _, err := j.file.ReadAt(tail, from); err != nil && !errors.Is(err, io.EOF) {
 			return nil, false, err
 		}
-		if at := bytes.LastIndex(tail, []byte(`,"memory":{`)); at >= 0 {
+		lines := tail[:bytes.LastIndexByte(tail, '\n')+1]
+		if at := bytes.LastIndex(lines, []byte(`,"memory":{`)); at >= 0 {
 			if begin := bytes.LastIndexByte(tail[:at], '\n'); begin >= 0 {
 				return tail[begin+1:], false, nil
 			}
