@@ -114,6 +114,13 @@ func TestGuardReadsCertificates(t *testing.T) {
 			change: func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageOCSPSigning} },
 		},
 		{
+			what: "an authority that answers OCSP for its siblings", pathLen: 1, policy: mayHave, refused: "OCSP responder",
+			change: func(c *x509.Certificate) {
+				authority(0)(c)
+				c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageOCSPSigning}
+			},
+		},
+		{
 			what: "an OCSP responder that may be", change: func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageOCSPSigning} },
 			policy: func(p *KeyPolicy) { p.Certificates.OCSPResponders = true },
 		},
