@@ -169,6 +169,30 @@ func TestGuardReadsCertificates(t *testing.T) {
 	}
 }
 
+// What is refused is written into the journal with its reason, so no reason is as long as whoever asks pleases.
+func TestGuardRefusesInFewWords(t *testing.T) {
+	endless := pkix.Extension{Id: append(asn1.ObjectIdentifier{1, 2}, make([]int, 1<<20)...), Value: []byte{5, 0}}
+	a, g := guarded(t, 0)
+	for what, message := range map[string][]byte{
+		"a certificate": a.tbs(t, leaf(func(c *x509.Certificate) { c.ExtraExtensions = []pkix.Extension{endless} })),
+		"a CRL": a.list(t, newList(1, func(l *x509.RevocationList) {
+			l.ExtraExtensions = []pkix.Extension{endless}
+		})),
+		"an entry of a CRL": a.list(t, newList(1, func(l *x509.RevocationList) {
+			l.RevokedCertificateEntries = []x509.RevocationListEntry{{
+				SerialNumber: big.NewInt(1), RevocationTime: time.Now(), ExtraExtensions: []pkix.Extension{endless},
+			}}
+		})),
+	} {
+		switch _, err := g.ask(message); {
+		case err == nil:
+			t.Errorf("%s with an endless identifier is signed", what)
+		case len(err.Error()) > 200:
+			t.Errorf("%s is refused in %d octets", what, len(err.Error()))
+		}
+	}
+}
+
 func TestGuardKnowsItsAuthority(t *testing.T) {
 	_, g := guarded(t, 0)
 	other, _ := guarded(t, 0)
