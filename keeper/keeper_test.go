@@ -231,6 +231,28 @@ func TestWrongPINStopsAllTries(t *testing.T) {
 	})
 }
 
+// A caller who gives up, at whatever moment, costs nobody else an answer.
+func TestGivingUpCostsNobodyElse(t *testing.T) {
+	a := newAuthority(t, 0)
+	config, log := a.config(t, a.fixture.Config())
+	r := start(t, config, log)
+	began := time.Now()
+	for range 100 {
+		if _, err := r.client.Keys(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	turn := time.Since(began) / 100
+	for i := range 3000 { // around the moment at which the answer comes
+		ctx, cancel := context.WithTimeout(t.Context(), turn/2+turn*time.Duration(i%100)/100)
+		_, _ = r.client.Keys(ctx) // whether it has given up does not matter
+		if _, err := r.client.Keys(t.Context()); err != nil {
+			t.Errorf("after %d callers who gave up: %v", i+1, err)
+		}
+		cancel()
+	}
+}
+
 func TestKeeperRefusesDigests(t *testing.T) {
 	a := newAuthority(t, 0)
 	config, log := a.config(t, a.fixture.Config())
