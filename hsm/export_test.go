@@ -33,3 +33,12 @@ func (t *Token) RawSigner(ref KeyRef) (crypto.Signer, error) {
 	})
 	return found.key, err
 }
+
+// LoseSessions ends all sessions of the token behind the package's back, as a network HSM does that was restarted.
+func (r *Recovering) LoseSessions() error {
+	token, _, err := r.now()
+	if err != nil {
+		return err
+	}
+	return token.module.ctx.CloseAllSessions(token.info.Slot)
+}

@@ -126,6 +126,7 @@ func (r *Recovering) Signer(ref KeyRef, want crypto.PublicKey, restored bool) (S
 	}
 	found, err := token.signer(ref, want, s.kept)
 	if err != nil {
+		r.noticed(generation, err)
 		return nil, fmt.Errorf("signer with %s in token %q: %w", ref, token.info.Label, err)
 	}
 	// From now on the CKA_ID alone names it: labels are for people. A key without one is found by its label.
@@ -140,11 +141,20 @@ func (r *Recovering) Signer(ref KeyRef, want crypto.PublicKey, restored bool) (S
 
 // Attributes is Token.Attributes.
 func (r *Recovering) Attributes(ref KeyRef) (Attributes, error) {
-	token, _, err := r.now()
+	token, generation, err := r.now()
 	if err != nil {
 		return Attributes{}, err
 	}
-	return token.Attributes(ref)
+	a, err := token.Attributes(ref)
+	r.noticed(generation, err)
+	return a, err
+}
+
+// noticed begins recovery where a failure means that the token of an opening is lost.
+func (r *Recovering) noticed(generation uint64, err error) {
+	if err != nil && isLoss(err) {
+		r.lost(generation, err, 0)
+	}
 }
 
 // isLoss tells whether a failure of a call means that the token must be opened anew. Waiting too long for a session does not: it means
@@ -304,9 +314,7 @@ func (s *recoveringSigner) resolve() (*resolved, error) {
 	}
 	found, err := token.signer(s.ref, s.public, s.kept)
 	if err != nil {
-		if isLoss(err) {
-			s.from.lost(generation, err, 0)
-		}
+		s.from.noticed(generation, err)
 		// Whatever is wrong with it, it is not the caller's fault, and it may be mended.
 		if !errors.Is(err, ErrUnavailable) {
 			err = fmt.Errorf("%w: finding the key again: %w", ErrUnavailable, err)

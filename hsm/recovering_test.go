@@ -90,6 +90,41 @@ func TestRecoveryOfAllTokensOfALibrary(t *testing.T) {
 	}
 }
 
+// TestLossBeforeTheFirstKey: what is lost between the log-in and the first look for a key comes back, too.
+func TestLossBeforeTheFirstKey(t *testing.T) {
+	r, before := recovering(t, hsmtest.New(t))
+	for what, look := range map[string]func() error{
+		"a key": func() error {
+			_, err := r.Signer(hsm.KeyRef{Label: "ca"}, before.Public(), false)
+			return err
+		},
+		"its attributes": func() error {
+			_, err := r.Attributes(hsm.KeyRef{Label: "ca"})
+			return err
+		},
+	} {
+		if err := r.LoseSessions(); err != nil {
+			t.Fatal(err)
+		}
+		if err := look(); !errors.Is(err, hsm.ErrUnavailable) {
+			t.Fatalf("looking for %s without a session: %v", what, err)
+		}
+		tick := time.NewTicker(20 * time.Millisecond)
+		defer tick.Stop()
+		for deadline := time.After(5 * time.Second); ; {
+			err := look()
+			if err == nil {
+				break
+			}
+			select {
+			case <-deadline:
+				t.Fatalf("looking for %s, 5 seconds after the loss: %v", what, err)
+			case <-tick.C:
+			}
+		}
+	}
+}
+
 func TestRecoveringIsClosed(t *testing.T) {
 	r, signer := recovering(t, hsmtest.New(t))
 	signsWithin(t, time.Second, signer)
