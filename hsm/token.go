@@ -108,10 +108,23 @@ func open(ctx context.Context, c Config) (*Token, error) {
 		return nil, errors.Join(err, inner.Close())
 	}
 	if err := t.start(settings, pin); err != nil {
-		return nil, errors.Join(err, t.inner.Close(), m.leave())
+		return nil, errors.Join(err, t.abandon())
 	}
 	m.open = append(m.open, t)
 	return t, nil
+}
+
+// abandon releases what an opening that came to nothing has taken. A log-in that stayed would be in the way of the next.
+func (t *Token) abandon() error {
+	if t.session != pkcs11.CK_INVALID_HANDLE {
+		_ = t.module.ctx.Logout(t.session) // why the opening failed is what matters
+		_ = t.module.ctx.CloseSession(t.session)
+	}
+	var err error
+	if t.inner != nil {
+		err = t.inner.Close()
+	}
+	return errors.Join(err, t.module.leave())
 }
 
 // start logs in.
@@ -124,6 +137,7 @@ func (t *Token) start(settings *crypto11.Config, pin []byte) error {
 		if err := t.inner.Close(); err != nil {
 			return err
 		}
+		t.inner = nil // closing it twice would take the library away from the tokens that are open
 		settings.LoginNotSupported, settings.Pin = false, string(pin)
 		inner, err := crypto11.Configure(settings)
 		if err != nil {
