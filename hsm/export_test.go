@@ -58,7 +58,7 @@ func OpenApart(c Config) error {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	token, settings, err := m.prepare(c)
+	token, settings, _, err := m.prepare(c)
 	if err != nil {
 		return err
 	}
