@@ -201,6 +201,73 @@ func TestHolderKilled(t *testing.T) {
 	}
 }
 
+// TestHolderWithoutASupervisor: a holder ends after its supervisor, whatever became of that, even while its library hangs. One that stayed
+// would have the socket, the journal and the token, and no other keeper could start.
+func TestHolderWithoutASupervisor(t *testing.T) {
+	t.Parallel()
+	a, f, dir := newAuthority(t, 0), hsmtest.NewFaulty(t), t.TempDir()
+	token := f.Config(a.fixture)
+	text, err := json.Marshal(holding{
+		Module: token.Module, Token: token.Token, PINFile: a.fixture.PINFile, Key: a.ref, Certificate: a.certificate.Raw,
+		Journal: filepath.Join(dir, "journal"), CallTimeout: time.Second,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "holding.json")
+	if err := os.WriteFile(path, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l, err := Listen(filepath.Join(dir, "keeper.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	var log syncBuffer
+	cmd := holderCommand(path, &log)()
+	supervisor := &supervisor{listener: l, awaits: map[string][]byte{}}
+	line, err := supervisor.spawn(cmd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() { _ = cmd.Wait(); close(ended) }()
+	defer func() { _ = cmd.Process.Kill(); <-ended }()
+	for lines := json.NewDecoder(line); ; {
+		var said telling
+		if err := lines.Decode(&said); err != nil || said.Failed != "" {
+			t.Fatalf("%v %s\n%s", err, said.Failed, &log)
+		}
+		if said.Ready {
+			break
+		}
+	}
+	client := NewClient(l.Addr().String(), 0)
+	defer client.Close()
+	key, _, err := client.Signer(t.Context(), a.certificate.PublicKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Begin(t, hsmtest.Hang)
+	answered := make(chan error, 1)
+	go func() { answered <- a.issue(key, leaf()) }()
+	select {
+	case err := <-answered:
+		t.Fatalf("the library did not hang: %v", err)
+	case <-time.After(200 * time.Millisecond):
+	}
+	_ = line.Close() // as the end of a supervisor does that was killed
+	select {
+	case <-ended:
+	case <-time.After(recovery):
+		t.Errorf("the holder is still there\n%s", &log)
+	}
+	_ = cmd.Process.Kill()
+	if err := <-answered; !errors.Is(err, hsm.ErrUnavailable) {
+		t.Errorf("the call that hung: %v", err)
+	}
+}
+
 // TestStoppedHolderIsReplaced: a holder that says nothing any more is killed.
 func TestStoppedHolderIsReplaced(t *testing.T) {
 	t.Parallel()
