@@ -268,6 +268,48 @@ func TestHolderWithoutASupervisor(t *testing.T) {
 	}
 }
 
+// TestWorkerWithoutAKeeper: a worker ends after the process that started it, although all its places wait for something else.
+func TestWorkerWithoutAKeeper(t *testing.T) {
+	t.Parallel()
+	var log syncBuffer
+	worker := workerCommand(&log)()
+	cmd := exec.Command("sh", "-c", `"$0" & echo $!; wait`, worker.Path)
+	cmd.Env = worker.Env
+	cmd.Stderr = &log
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	line, err := startWith(cmd, syscall.SOCK_SEQPACKET)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer line.Close() // this end stays open: it is not what tells the worker
+	var pid int
+	if _, err := fmt.Fscan(out, &pid); err != nil {
+		t.Fatal(err)
+	}
+	started := func() error {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		if err == nil && !strings.HasPrefix(string(text), worker.Path+"\x00") {
+			err = errors.New("it is still the shell")
+		}
+		return err
+	}
+	within(t, recovery, "the worker runs", started)
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	within(t, recovery, "the worker has ended", func() error {
+		if started() == nil {
+			return errors.New("it is still there")
+		}
+		return nil
+	})
+	_, _ = io.Copy(io.Discard, out)
+	_ = cmd.Wait()
+}
+
 // TestStoppedHolderIsReplaced: a holder that says nothing any more is killed.
 func TestStoppedHolderIsReplaced(t *testing.T) {
 	t.Parallel()
