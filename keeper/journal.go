@@ -198,7 +198,10 @@ func (j *journal) memories() map[string]memory { return maps.Clone(j.memory) }
 // add writes an entry, and returns when it is on the disk, or with an error when it is not. Who finds nobody writing writes by itself;
 // those who come meanwhile share the next write.
 func (j *journal) add(e entry) error {
-	e.Time, e.Why = j.now().UTC().Format(time.RFC3339Nano), strings.ToValidUTF8(e.Why, "?")
+	e.Time = j.now().UTC().Format(time.RFC3339Nano)
+	for _, text := range []*string{&e.Key, &e.Detail, &e.Scope, &e.Why} {
+		*text = strings.ToValidUTF8(*text, "?") // as JSON has it, so that the line is read as it was written
+	}
 	j.mu.Lock()
 	if j.closed {
 		j.mu.Unlock()

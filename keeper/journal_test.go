@@ -84,6 +84,23 @@ func TestJournalRemembers(t *testing.T) {
 	}
 }
 
+// Serial numbers are what the vendor makes of them. Whatever is written is read again.
+func TestJournalReadsWhatItWrote(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "journal")
+	j := openTestJournal(t, path)
+	const odd = "12\xff34 <&> \u2028 \x00"
+	addAll(t, j, entry{Key: odd, Kind: kindToken, Detail: odd, Scope: odd, Result: resultFailed, Why: odd})
+	closeJournal(t, j)
+	closeJournal(t, openTestJournal(t, path))
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if report, err := VerifyJournal(bytes.NewReader(text), ""); err != nil || report.Entries != 3 {
+		t.Errorf("%+v, %v", report, err)
+	}
+}
+
 func TestJournalTornByACrash(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "journal")
 	j := openTestJournal(t, path)
