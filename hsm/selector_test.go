@@ -106,6 +106,17 @@ func TestUniqueSerial(t *testing.T) {
 	}
 }
 
+// Some vendors' texts are no UTF-8. They are told with what can be read of them.
+func TestTextsOfATokenAreReadable(t *testing.T) {
+	for text, want := range map[string]string{
+		"plain   ": "plain", "nul\x00\x00": "nul", "Schl\xfcssel  ": "Schl\ufffdssel", "\xff\xff\xff\xff": "\ufffd", "Schlüssel ": "Schlüssel",
+	} {
+		if got := unpadded(text); got != want {
+			t.Errorf("%q: %q", text, got)
+		}
+	}
+}
+
 func TestSessionsFor(t *testing.T) {
 	for _, tt := range []struct {
 		asked        int

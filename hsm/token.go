@@ -180,7 +180,7 @@ func (m *module) prepare(c Config) (token present, settings *crypto11.Config, ow
 			LoginNotSupported: true,
 		}
 		if token.unique(tokens) {
-			settings.TokenSerial = token.SerialNumber
+			settings.TokenSerial = token.told
 		} else {
 			slot := int(token.slot)
 			settings.SlotNumber = &slot
