@@ -51,6 +51,8 @@ type Recovering struct {
 	info       TokenInfo
 	generation uint64 // counts the openings
 	why        error  // what is wrong while the token is away
+	// busy is since when the lost token is being closed, or opened anew; zero: it is not at this moment.
+	busy time.Time
 }
 
 // gathering is where tokens of one library, closed for a neighbour's sake, wait until all of them are closed.
@@ -118,6 +120,30 @@ func (r *Recovering) Info() TokenInfo {
 func (r *Recovering) Available() error {
 	_, _, err := r.now()
 	return err
+}
+
+// Busy tells for how long closing the lost token, or one attempt to open it anew, has been going on; 0 when neither is. One that goes on for
+// ever only the end of the process ends.
+func (r *Recovering) Busy() time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.busy.IsZero() {
+		return 0
+	}
+	return time.Since(r.busy)
+}
+
+// during carries out a call that may not come back.
+func (r *Recovering) during(call func()) {
+	r.setBusy(time.Now())
+	call()
+	r.setBusy(time.Time{})
+}
+
+func (r *Recovering) setBusy(since time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.busy = since
 }
 
 func (r *Recovering) now() (*Token, uint64, error) {
@@ -218,9 +244,11 @@ func (r *Recovering) lost(generation uint64, why error, others *gathering) {
 // recover closes what is left of the token and opens it until that succeeds, a person is needed, or Close is called.
 func (r *Recovering) recover(token *Token, others *gathering) {
 	began := time.Now()
-	if err := token.Close(); err != nil {
-		r.log.Warn("closing the lost token", "token", token.info.Label, "error", err)
-	}
+	r.during(func() {
+		if err := token.Close(); err != nil {
+			r.log.Warn("closing the lost token", "token", token.info.Label, "error", err)
+		}
+	})
 	others.arrive()
 	others.wait(r.ended)
 	var pause time.Duration
@@ -231,7 +259,9 @@ func (r *Recovering) recover(token *Token, others *gathering) {
 			return
 		case <-time.After(pause):
 		}
-		again, err := Open(r.ended, r.config)
+		var again *Token
+		var err error
+		r.during(func() { again, err = Open(r.ended, r.config) })
 		if err == nil {
 			r.put(again)
 			r.log.Info("the token is open again", "token", token.info.Label, "serial", token.info.Serial, "attempts", attempt,

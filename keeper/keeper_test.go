@@ -196,6 +196,61 @@ func TestTokenAwayAndBack(t *testing.T) {
 	})
 }
 
+// TestHangWhileOpeningAnew: a library that hangs when a lost token is opened anew takes its process along, as one that hangs at any other time
+// does. The directory that the tokens are in is the process's, so nothing runs beside it.
+func TestHangWhileOpeningAnew(t *testing.T) {
+	const startTimeout = time.Second
+	for name, open := range map[string]func(t *testing.T, a *authority, c hsm.Config) (key hsm.Signer, replaced func() error){
+		"holder": func(t *testing.T, a *authority, c hsm.Config) (hsm.Signer, func() error) {
+			s := supervise(t, a, c, t.TempDir(), func(h *holding) { h.StartTimeout = startTimeout })
+			first := s.pid(t)
+			return s.signer(t, a), func() error {
+				if s.pid(t) == first {
+					return errors.New("it is still the same process")
+				}
+				return nil
+			}
+		},
+		"worker": func(t *testing.T, a *authority, c hsm.Config) (hsm.Signer, func() error) {
+			config, log := a.config(t, c)
+			config.Tokens[0].StartTimeout = startTimeout
+			r := start(t, config, log)
+			return r.signer(t, a.certificate.PublicKey), func() error {
+				if !strings.Contains(log.String(), "the token is away; opening it again") {
+					return errors.New("it is still the same process")
+				}
+				return nil
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a, f := newAuthority(t, 0), hsmtest.NewFaulty(t)
+			key, replaced := open(t, a, f.Config(a.fixture))
+			issue := func() error { return a.issue(key, leaf()) }
+			if err := issue(); err != nil {
+				t.Fatal(err)
+			}
+			dir := hsmtest.Directory(t)
+			if err := os.Rename(dir, dir+".away"); err != nil {
+				t.Fatal(err)
+			}
+			within(t, recovery, "the loss is felt", func() error {
+				if issue() == nil {
+					return errors.New("it signs")
+				}
+				return nil
+			})
+			f.Begin(t, hsmtest.HangLogin)
+			if err := os.Rename(dir+".away", dir); err != nil {
+				t.Fatal(err)
+			}
+			within(t, startTimeout+2*recovery, "another process has taken its place", replaced)
+			f.Begin(t, "")
+			within(t, startTimeout+recovery, "it signs again", issue)
+		})
+	}
+}
+
 // TestWrongPINStopsAllTries changes the PIN that the token is opened with to a wrong one, and then ends its sessions: at most one log-in may
 // fail, however often somebody asks.
 func TestWrongPINStopsAllTries(t *testing.T) {

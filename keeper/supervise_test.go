@@ -1,6 +1,7 @@
 package keeper
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/x509"
@@ -34,6 +35,8 @@ type holding struct {
 	Journal     string
 	Restored    bool
 	CallTimeout time.Duration
+	// StartTimeout of 0 means 20 seconds.
+	StartTimeout time.Duration
 }
 
 // hold is the holder's side: the keeper that a file describes, with its tokens in this process.
@@ -59,7 +62,7 @@ func hold(path string) error {
 	policy := (&authority{ref: h.Key, certificate: certificate}).policy()
 	policy.Restored = h.Restored
 	return Hold(Config{
-		Tokens: []TokenConfig{{Name: "main", CallTimeout: h.CallTimeout, StartTimeout: 20 * time.Second, HSM: hsm.Config{
+		Tokens: []TokenConfig{{Name: "main", CallTimeout: h.CallTimeout, StartTimeout: cmp.Or(h.StartTimeout, 20*time.Second), HSM: hsm.Config{
 			Module: h.Module, Token: h.Token, PIN: hsm.PINFromFile(h.PINFile), MaxSessions: h.Sessions,
 		}}},
 		Keys: []KeyPolicy{policy}, Journal: h.Journal, Now: time.Now, Random: rand.Reader,
@@ -272,6 +275,7 @@ func TestHolderWithoutASupervisor(t *testing.T) {
 func TestWorkerWithoutAKeeper(t *testing.T) {
 	t.Parallel()
 	var log syncBuffer
+	a := newAuthority(t, 0)
 	worker := workerCommand(&log)()
 	cmd := exec.Command("sh", "-c", `"$0" & echo $!; wait`, worker.Path)
 	cmd.Env = worker.Env
@@ -289,19 +293,28 @@ func TestWorkerWithoutAKeeper(t *testing.T) {
 	if _, err := fmt.Fscan(out, &pid); err != nil {
 		t.Fatal(err)
 	}
-	started := func() error {
-		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-		if err == nil && !strings.HasPrefix(string(text), worker.Path+"\x00") {
-			err = errors.New("it is still the shell")
-		}
-		return err
+	conn, err := newLine(line)
+	if err != nil {
+		t.Fatal(err)
 	}
-	within(t, recovery, "the worker runs", started)
+	c := a.fixture.Config()
+	c.MaxSessions = 2
+	pin, err := c.PIN.Reveal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	token := token{
+		TokenConfig: TokenConfig{HSM: c, StartTimeout: 20 * time.Second}, loggedIn: func(string, error) error { return nil },
+	}
+	if _, err := token.begin(&process{conn: conn, cmd: cmd}, pin); err != nil {
+		t.Fatalf("%v\n%s", err, &log)
+	}
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	within(t, recovery, "the worker has ended", func() error {
-		if started() == nil {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		if err == nil && strings.HasPrefix(string(text), worker.Path+"\x00") {
 			return errors.New("it is still there")
 		}
 		return nil

@@ -1,6 +1,7 @@
 package keeper
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -25,6 +26,8 @@ type startRequest struct {
 	Sessions            int          `json:"sessions"`
 	RetryAfterFailedPIN bool         `json:"retry_after_failed_pin"`
 	Keys                []tokenKey   `json:"keys"`
+	// StartTimeout is how long the token may take when it is lost and opened anew. The first time the keeper watches by itself.
+	StartTimeout time.Duration `json:"start_timeout"`
 }
 
 // RunWorker is the body of a worker process: it opens the token that the keeper names over the socket, and signs the digests that the
@@ -67,6 +70,7 @@ type worker struct {
 	log    *slog.Logger
 	opened *opened
 	places int
+	limit  time.Duration // for opening the token anew
 }
 
 // receive waits for one message of the keeper, in this thread: the kernel gives each message to one of those who wait, and wakes no other.
@@ -118,7 +122,7 @@ func (w *worker) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	w.places = s.Sessions
+	w.places, w.limit = s.Sessions, cmp.Or(s.StartTimeout, defaultStartTimeout)
 	body, err := json.Marshal(found)
 	if err != nil {
 		return err
@@ -133,7 +137,8 @@ func (w *worker) start(ctx context.Context) error {
 func (w *worker) serve(ctx context.Context) error {
 	// A place that waits in a call keeps its processor for as long as nobody else needs it, so there is one for each.
 	runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), w.places+1))
-	ended := make(chan error, w.places)
+	ended := make(chan error, w.places+1)
+	go func() { ended <- w.opened.stuck(ctx, w.limit) }()
 	for range w.places {
 		go func() { ended <- w.place() }()
 	}
