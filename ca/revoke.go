@@ -12,8 +12,13 @@ import (
 	"github.com/chancery-ca/chancery/issuance"
 )
 
-// maxComment is the longest comment on a revocation, in octets.
-const maxComment = 1000
+const (
+	// maxComment is the longest comment on a revocation, in octets.
+	maxComment = 1000
+	// firstYear is the first of which a revocation may speak. A year before the year 0, which a zone can make of it, cannot be written, and
+	// a CRL is refused as a whole for one entry: a revocation, once on record, would keep its scope from having another CRL for ever.
+	firstYear = 1950
+)
 
 // RevokeOrder is a wish to revoke a certificate, to put it on hold, or (removeFromCRL) to end a hold.
 type RevokeOrder struct {
@@ -145,9 +150,16 @@ func (c *CA) checkRevocation(reason issuance.Reason, comment string, invalidityD
 	if len(comment) > maxComment {
 		return longComment()
 	}
-	if !invalidityDate.IsZero() && invalidityDate.After(c.now()) {
+	switch at := invalidityDate.UTC(); {
+	case at.IsZero():
+	case at.After(c.now()):
 		return &InvalidError{
 			Field: "invalidity_date", Message: "the invalidity date lies in the future",
+			Hint: "give the moment since when the key is not trusted",
+		}
+	case at.Year() < firstYear:
+		return &InvalidError{
+			Field: "invalidity_date", Message: fmt.Sprintf("the invalidity date lies before %d", firstYear),
 			Hint: "give the moment since when the key is not trusted",
 		}
 	}
