@@ -63,7 +63,7 @@ type CRLSchedule struct {
 type CRLDue struct {
 	Issuer, Scope string
 	Delta         bool
-	Why           string // "first", "revocation", "schedule", "base": a delta to a new complete CRL
+	Why           string // "first", "revocation", "schedule", "base": a delta to a new complete CRL; "corrupted", "demand", "key"
 }
 
 // CRLAsk asks for the right to make the next CRL of a scope.

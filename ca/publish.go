@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"slices"
 	"sync"
 	"time"
 
@@ -44,6 +45,7 @@ func (c *CA) PublishDue(ctx context.Context) {
 		return
 	}
 	due = append(due, c.publications.takeSpoilt()...)
+	due = append(due, c.doubtedKeys(due)...)
 	var working sync.WaitGroup
 	places := make(chan struct{}, publishAtOnce)
 	for _, d := range due {
@@ -58,6 +60,18 @@ func (c *CA) PublishDue(ctx context.Context) {
 	}
 	working.Wait()
 	c.watchEnds(ctx)
+}
+
+// doubtedKeys are CRLs that nobody needs, and that show whether a key which has failed is back: one that fails costs a number, where a
+// certificate would have to be revoked.
+func (c *CA) doubtedKeys(due []CRLDue) (more []CRLDue) {
+	for _, a := range c.authorities {
+		is := func(d CRLDue) bool { return d.Issuer == a.Name && d.Scope == FullScope && !d.Delta }
+		if a.doubted(c.now()) && !slices.ContainsFunc(due, is) {
+			more = append(more, CRLDue{Issuer: a.Name, Scope: FullScope, Why: "key"})
+		}
+	}
+	return more
 }
 
 func (c *CA) publishOne(ctx context.Context, d CRLDue) {
