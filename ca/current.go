@@ -23,8 +23,8 @@ const (
 
 // publications are the current CRLs as this replica knows them. They stay served while the store is away.
 type publications struct {
-	wake  bell
 	mu    sync.Mutex
+	wakes map[string]bell // by authority
 	byID  map[crlID]*publication
 	lists map[crlID]*keptList
 }
@@ -45,12 +45,26 @@ type publication struct {
 }
 
 func newPublications() *publications {
-	return &publications{wake: newBell(), byID: map[crlID]*publication{}, lists: map[crlID]*keptList{}}
+	return &publications{wakes: map[string]bell{}, byID: map[crlID]*publication{}, lists: map[crlID]*keptList{}}
 }
 
-// wakeUp makes the publisher look at once. A wake-up that is waiting already is enough.
+// wakeUp makes the publishers look at once. A wake-up that is waiting already is enough.
 func (p *publications) wakeUp() {
-	p.wake.ring()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, wake := range p.wakes {
+		wake.ring()
+	}
+}
+
+// wake is what wakes the publisher of an authority.
+func (p *publications) wake(authority string) bell {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.wakes[authority] == nil {
+		p.wakes[authority] = newBell()
+	}
+	return p.wakes[authority]
 }
 
 // of is what is known of a CRL; p.mu is held.
@@ -123,12 +137,13 @@ func (p *publications) spoil(id crlID, now time.Time) bool {
 	return news
 }
 
-// takeSpoilt are scopes that need a CRL because the current one cannot be served.
-func (p *publications) takeSpoilt() (due []CRLDue) {
+// takeSpoilt are scopes of an authority that need a CRL because the current one cannot be served. That of an offline authority is for its
+// operator to import again.
+func (p *publications) takeSpoilt(authority string) (due []CRLDue) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for id, known := range p.byID {
-		if known.spoilt {
+		if known.spoilt && id.issuer == authority {
 			due = append(due, CRLDue{Issuer: id.issuer, Scope: id.scope, Delta: id.delta, Why: "corrupted"})
 		}
 	}

@@ -28,29 +28,44 @@ const (
 	publishLeasePerEntry = 20 * time.Microsecond
 )
 
-// publishAtOnce is how many scopes a replica works on at a time: while one waits for the key or the disk, another is built.
+// publishAtOnce is how many scopes of an authority a replica works on at a time: while one waits for the key or the disk, another is built.
 const publishAtOnce = 4
+
+// keepPublishing makes the CRLs that are due, until the context ends. Authorities do not wait for each other: a key that hangs holds up its
+// own authority's CRLs alone.
+func (c *CA) keepPublishing(ctx context.Context) {
+	var publishing sync.WaitGroup
+	for _, a := range c.authorities {
+		publishing.Go(func() { c.every(ctx, publishEvery, c.publications.wake(a.Name), func() { c.publishDue(ctx, a) }) })
+	}
+	publishing.Wait()
+}
 
 // PublishDue makes the CRLs that are due. Another replica doing so is no error, and what fails is due again at the next look.
 func (c *CA) PublishDue(ctx context.Context) {
-	schedules := make([]CRLSchedule, 0, len(c.authorities))
+	var publishing sync.WaitGroup
 	for _, a := range c.authorities {
-		schedules = append(schedules, a.schedule())
+		publishing.Go(func() { c.publishDue(ctx, a) })
 	}
-	due, err := c.store.DueCRLs(ctx, schedules)
+	publishing.Wait()
+}
+
+// publishDue is PublishDue for one authority.
+func (c *CA) publishDue(ctx context.Context, a *Authority) {
+	due, err := c.store.DueCRLs(ctx, []CRLSchedule{a.schedule()})
 	if err != nil {
 		if ctx.Err() == nil {
-			c.log.ErrorContext(ctx, "looking for due CRLs failed; the last ones stay served", "error", err)
+			c.log.ErrorContext(ctx, "looking for due CRLs failed; the last ones stay served", "authority", a.Name, "error", err)
 		}
 		return
 	}
-	due = append(due, c.publications.takeSpoilt()...)
-	due = append(due, c.doubtedKeys(due)...)
+	due = append(due, c.publications.takeSpoilt(a.Name)...)
+	due = append(due, c.doubtedKey(a, due)...)
 	var working sync.WaitGroup
 	places := make(chan struct{}, publishAtOnce)
 	for _, d := range due {
-		if c.authorities[d.Issuer] == nil || !c.publications.rested(d, c.now()) {
-			continue // an offline authority's spoilt CRL is for its operator to import again
+		if !c.publications.rested(d, c.now()) {
+			continue
 		}
 		places <- struct{}{}
 		working.Go(func() {
@@ -62,16 +77,14 @@ func (c *CA) PublishDue(ctx context.Context) {
 	c.watchEnds(ctx)
 }
 
-// doubtedKeys are CRLs that nobody needs, and that show whether a key which has failed is back: one that fails costs a number, where a
+// doubtedKey is a CRL that nobody needs, and that shows whether a key which has failed is back: one that fails costs a number, where a
 // certificate would have to be revoked.
-func (c *CA) doubtedKeys(due []CRLDue) (more []CRLDue) {
-	for _, a := range c.authorities {
-		is := func(d CRLDue) bool { return d.Issuer == a.Name && d.Scope == FullScope && !d.Delta }
-		if a.doubted(c.now()) && !slices.ContainsFunc(due, is) {
-			more = append(more, CRLDue{Issuer: a.Name, Scope: FullScope, Why: "key"})
-		}
+func (c *CA) doubtedKey(a *Authority, due []CRLDue) []CRLDue {
+	is := func(d CRLDue) bool { return d.Scope == FullScope && !d.Delta }
+	if !a.doubted(c.now()) || slices.ContainsFunc(due, is) {
+		return nil
 	}
-	return more
+	return []CRLDue{{Issuer: a.Name, Scope: FullScope, Why: "key"}}
 }
 
 func (c *CA) publishOne(ctx context.Context, d CRLDue) {

@@ -52,7 +52,7 @@ func (c *CA) Run(ctx context.Context, more ...Chore) error {
 	for _, m := range c.mirrors {
 		others.Go(func() { c.every(working, mirrorEvery, m.wake, func() { c.putWaiting(working, m) }) })
 	}
-	c.every(working, publishEvery, c.publications.wake, func() { c.PublishDue(working) })
+	c.keepPublishing(working)
 	others.Wait()
 	c.ocsp.work.Wait()
 	if err := c.recordUses(context.WithoutCancel(ctx)); err != nil {
