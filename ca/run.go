@@ -55,6 +55,7 @@ func (c *CA) Run(ctx context.Context, more ...Chore) error {
 	c.keepPublishing(working)
 	others.Wait()
 	c.ocsp.work.Wait()
+	c.publications.work.Wait()
 	if err := c.recordUses(context.WithoutCancel(ctx)); err != nil {
 		c.log.WarnContext(ctx, "when API tokens were last used is not on record", "error", err)
 	}
