@@ -57,6 +57,9 @@ func (c *CA) revoke(ctx context.Context, o RevokeOrder, look func() (Certificate
 			return valueOrZero(certificate.Revocation), err
 		}
 		if c.now().After(certificate.NotAfter) {
+			if err := c.rememberKey(ctx, o, certificate); err != nil {
+				return Revocation{}, err
+			}
 			return Revocation{}, ErrExpired
 		}
 		recorded, err := c.recordRevocation(ctx, o, certificate, after)
@@ -74,7 +77,7 @@ func (c *CA) revoke(ctx context.Context, o RevokeOrder, look func() (Certificate
 }
 
 // rememberKey keeps a key out of later certificates that turns out to be compromised when its certificate has been revoked already, for
-// another reason: the revocation stays as it is, and the key is bad all the same.
+// another reason, or has expired: the certificate stays as it is, and the key is bad all the same (Baseline Requirements, section 6.1.1.3).
 func (c *CA) rememberKey(ctx context.Context, o RevokeOrder, certificate Certificate) error {
 	if o.Reason != issuance.KeyCompromise {
 		return nil
