@@ -3,6 +3,9 @@ package ca
 import (
 	"context"
 	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	_ "crypto/sha1" // of a CertID
 	_ "crypto/sha256"
 	"crypto/x509"
@@ -11,6 +14,8 @@ import (
 	"math/big"
 	"testing"
 	"time"
+
+	"github.com/chancery-ca/chancery/issuance"
 )
 
 // asked counts how often the status of a serial is looked up.
@@ -91,6 +96,68 @@ func TestAStatusIsLookedUpAgain(t *testing.T) {
 		c.ocsp.work.Wait()
 		if err != nil || response.Refusal != 0 || store.times != one.times {
 			t.Errorf("%d: looked up %d times, want %d; %v, %v", n, store.times, one.times, response.Refusal, err)
+		}
+	}
+}
+
+// responding is a store that holds the certificates of a responder's key.
+type responding struct {
+	Store
+	certificates [][]byte // those that are not revoked
+	revoked      map[string]issuance.Reason
+}
+
+func (r *responding) ResponderCertificates(context.Context, string, [32]byte) ([][]byte, error) {
+	return r.certificates, nil
+}
+
+func (r *responding) LatestRevocation(_ context.Context, _ string, serial []byte) (Revocation, error) {
+	if reason, revoked := r.revoked[string(serial)]; revoked {
+		return Revocation{Reason: reason}, nil
+	}
+	return Revocation{}, ErrNotFound
+}
+
+// A responder whose certificate was revoked answers under another.
+func TestARevokedResponderGivesWay(t *testing.T) {
+	now := time.Now().UTC().Truncate(time.Second)
+	a, authorityKey := openAuthority(t, "issuing-1", now)
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	made := func(serial int64) []byte {
+		der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
+			SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: "OCSP"}, NotBefore: now, NotAfter: now.AddDate(0, 1, 0),
+			KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageOCSPSigning},
+			ExtraExtensions: []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 48, 1, 5}, Value: asn1.NullBytes}},
+		}, a.Certificate, key.Public(), authorityKey)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return der
+	}
+	store := &responding{certificates: [][]byte{made(5)}, revoked: map[string]issuance.Reason{}}
+	c := publishing(store, func() time.Time { return now }, a)
+	if c.ocsp, err = newOCSP([]OCSPPlan{{Authority: a.Name, Key: key, Validity: 10 * time.Hour}}, c.authorities); err != nil {
+		t.Fatal(err)
+	}
+	second := made(6)
+	for n, one := range []struct {
+		change func()
+		serial int64
+	}{
+		{func() {}, 5},
+		{func() { store.certificates = append(store.certificates, second) }, 5},
+		{func() { store.revoked["\x05"], store.certificates = issuance.Superseded, [][]byte{second} }, 6},
+		{func() { store.revoked["\x06"] = issuance.RemoveFromCRL; store.certificates = [][]byte{made(7)} }, 6},
+	} {
+		one.change()
+		if err := c.RenewResponders(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		if got := c.ocsp.responders[a.Name].signs.Load().Certificate().SerialNumber.Int64(); got != one.serial {
+			t.Errorf("%d: it answers under certificate %d, want %d", n, got, one.serial)
 		}
 	}
 }
