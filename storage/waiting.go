@@ -118,11 +118,13 @@ const (
 		AND b.at <= now() AND NOT EXISTS (SELECT FROM audit_leaves AS l WHERE l.id IN (e.id, b.digest::uuid))
 	ORDER BY w.expires_at LIMIT $2`
 
+	// selectApproved takes some by lot: those that lack an approval, or that a quota has no room for, go on being among them, and must not keep
+	// the others from their turn.
 	selectApproved = `
 	SELECT w.request_id::text FROM waiting_requests AS w
 	WHERE w.outcome = '' AND w.serial IS NULL AND w.expires_at > now()
 		AND (SELECT max(a.at) FROM approvals AS a WHERE a.request_id = w.request_id AND a.approved) < now() - $1::interval
-	ORDER BY w.expires_at LIMIT $2`
+	ORDER BY random() LIMIT $2`
 )
 
 // RecordWaiting makes a request that needs approval durable, with its claim of an idempotency key.
