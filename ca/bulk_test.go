@@ -41,7 +41,9 @@ func (f *failing) RecordRevocationLot(context.Context, RevocationLot, ...audit.L
 func TestRevokingAtOnceEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
-		job := RevocationJob{ID: "job", Actor: access.Actor{ID: "actor-1"}, Reason: issuance.Superseded, AskedAt: began, ApprovedAt: began, Lots: 1, Total: 1}
+		job := RevocationJob{
+			ID: "job", Actor: access.Actor{ID: "actor-1"}, Reason: issuance.Superseded, AskedAt: began, ApprovedAt: began, Lots: 1, Total: 1,
+		}
 		c := publishing(&failing{job: job, since: began}, time.Now)
 		c.jobs = newBell()
 		got, err := c.revokeAtOnce(context.Background(), job)

@@ -45,7 +45,9 @@ func (q *quiet) ListedRevocations(context.Context, string, string, func(issuance
 func (q *quiet) ClaimCRL(_ context.Context, ask CRLAsk) (CRLClaim, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return CRLClaim{Issuer: ask.Issuer, Scope: ask.Scope, LastNumber: q.number, Now: q.now(), Alone: true, Position: FeedPosition{Server: "1", Xact: 1}}, nil
+	return CRLClaim{
+		Issuer: ask.Issuer, Scope: ask.Scope, LastNumber: q.number, Now: q.now(), Alone: true, Position: FeedPosition{Server: "1", Xact: 1},
+	}, nil
 }
 
 func (q *quiet) RecordCRLIntent(_ context.Context, i CRLIntent, _ ...audit.Leaf) error {

@@ -91,7 +91,10 @@ func TestAnImportedCRLIsServed(t *testing.T) {
 				t.Fatal(err)
 			}
 			store := &importing{authority: AuthorityRecord{Name: "root", Certificate: der, Chain: [][]byte{der}}}
-			r := Registrar{Store: store, Now: func() time.Time { return now }, NewID: func() string { return "0192f000-0000-7000-8000-000000000000" }, Actor: "operator"}
+			r := Registrar{
+				Store: store, Now: func() time.Time { return now }, NewID: func() string { return "0192f000-0000-7000-8000-000000000000" },
+				Actor: "operator",
+			}
 			_, err = r.ImportCRL(context.Background(), "root", list)
 			var invalid *InvalidError
 			if c.good != (err == nil) || !c.good && !errors.As(err, &invalid) {

@@ -29,8 +29,8 @@ type RevokedAuthority struct {
 }
 
 // RevokeAuthority records that an authority's certificate is revoked. An online parent puts it on its next CRL by itself; an offline one
-// makes that CRL in a ceremony. A compromised key of it is certified never again. Repeating is harmless: the first revocation stays, and makes
-// up for a key that a crash kept from being remembered.
+// makes that CRL in a ceremony. A compromised key of it is certified never again. Repeating is harmless: the first revocation stays, and it
+// makes up for a key that a crash kept from being remembered.
 func (r Registrar) RevokeAuthority(ctx context.Context, name string, reason issuance.Reason, comment string) (RevokedAuthority, error) {
 	if !slices.Contains(authorityReasons, reason) {
 		names := make([]string, len(authorityReasons))

@@ -56,7 +56,9 @@ func TestTheKeyOfAnExpiredCertificateIsRemembered(t *testing.T) {
 	for reason, remembered := range map[issuance.Reason]bool{issuance.KeyCompromise: true, issuance.Superseded: false} {
 		store := &remembering{keys: map[[32]byte]bool{}}
 		c := publishing(store, func() time.Time { return now })
-		expired := Certificate{NewCertificate: NewCertificate{Issuer: "issuing-1", SPKI: [32]byte{1}, NotAfter: now.Add(-time.Hour), Namespace: "web"}}
+		expired := Certificate{NewCertificate: NewCertificate{
+			Issuer: "issuing-1", SPKI: [32]byte{1}, NotAfter: now.Add(-time.Hour), Namespace: "web",
+		}}
 		o := RevokeOrder{Actor: access.Actor{ID: "actor-1"}, Serial: []byte{1}, Reason: reason}
 		_, err := c.revoke(context.Background(), o, func() (Certificate, error) { return expired, nil })
 		if !errors.Is(err, ErrExpired) || store.keys[expired.SPKI] != remembered {
