@@ -114,6 +114,12 @@ func (c *CA) publish(ctx context.Context, due CRLDue) error {
 	kept.working.Lock()
 	defer kept.working.Unlock()
 	claim, contents, err := c.nextContents(ctx, a, due, kept)
+	published := false
+	defer func() {
+		if claim.Fence > 0 && !published {
+			c.release(ctx, claim)
+		}
+	}()
 	if err != nil {
 		return err
 	}
@@ -137,12 +143,23 @@ func (c *CA) publish(ctx context.Context, due CRLDue) error {
 	if err != nil {
 		return fmt.Errorf("recording CRL %s: %w", contents.Number, err)
 	}
+	published = true
 	c.publications.keep(record, c.now(), c.now().Sub(started))
 	c.mirrorCRL(record)
 	c.tellLags(a.Name, due.Scope, started)
 	c.metrics.Published(a.Name, due.scopeName(), c.now().Sub(started))
 	c.metrics.Serves(a.Name, due.scopeName(), record)
 	return nil
+}
+
+// release gives a claim back of which no CRL came: another replica, whose key may be well, need not wait for its lease, which is long where
+// the CRL is.
+func (c *CA) release(ctx context.Context, claim CRLClaim) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleDeadline)
+	defer cancel()
+	if err := c.store.ReleaseCRL(ctx, claim); err != nil {
+		c.log.WarnContext(ctx, "giving up a CRL scope failed; the claim runs out by itself", "authority", claim.Issuer, "scope", claim.Scope, "error", err)
+	}
 }
 
 // nextContents claims a scope and says what its next CRL holds.

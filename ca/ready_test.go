@@ -30,6 +30,8 @@ type quiet struct {
 	mu       sync.Mutex
 	number   *big.Int
 	recorded int
+	released int
+	fence    int64
 }
 
 func (q *quiet) Ping(context.Context) error { return nil }
@@ -45,8 +47,9 @@ func (q *quiet) ListedRevocations(context.Context, string, string, func(issuance
 func (q *quiet) ClaimCRL(_ context.Context, ask CRLAsk) (CRLClaim, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	q.fence++
 	return CRLClaim{
-		Issuer: ask.Issuer, Scope: ask.Scope, LastNumber: q.number, Now: q.now(), Alone: true, Position: FeedPosition{Server: "1", Xact: 1},
+		Issuer: ask.Issuer, Scope: ask.Scope, Fence: q.fence, LastNumber: q.number, Now: q.now(), Alone: true, Position: FeedPosition{Server: "1", Xact: 1},
 	}, nil
 }
 
@@ -54,6 +57,13 @@ func (q *quiet) RecordCRLIntent(_ context.Context, i CRLIntent, _ ...audit.Leaf)
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.number = i.Number
+	return nil
+}
+
+func (q *quiet) ReleaseCRL(context.Context, CRLClaim) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.released++
 	return nil
 }
 
@@ -145,10 +155,13 @@ func TestAReplicaFindsOutThatItsKeyIsBack(t *testing.T) {
 			t.Errorf("with the key away: %v", err)
 		}
 	}
+	if store.fence != 3 || store.released != 3 {
+		t.Errorf("of %d claims %d were given back: other replicas, whose keys are well, wait for the others", store.fence, store.released)
+	}
 	key.away = false
 	now = now.Add(keyDoubt)
 	c.PublishDue(ctx)
-	if err := c.Ready(ctx); err != nil || store.recorded != 1 {
+	if err := c.Ready(ctx); err != nil || store.recorded != 1 || store.released != 3 {
 		t.Errorf("with the key back: %v, %d CRLs", err, store.recorded)
 	}
 	now = now.Add(time.Minute)
