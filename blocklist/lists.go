@@ -55,14 +55,14 @@ func (l *Lists) Refresh() (fresh []*List, err error) {
 			err = errors.Join(err, openErr)
 			continue
 		}
-		closing := list
 		l.mu.Lock()
-		if list.digest != l.open[i].digest {
-			closing, l.open[i] = l.open[i], list
+		before := l.open[i]
+		l.open[i] = list // the same list, too: the file of the one before may have been overwritten
+		l.mu.Unlock()
+		if list.digest != before.digest {
 			fresh = append(fresh, list)
 		}
-		l.mu.Unlock()
-		err = errors.Join(err, closing.Close())
+		err = errors.Join(err, before.Close())
 	}
 	return fresh, err
 }
