@@ -56,13 +56,13 @@ func (l *Lists) Refresh() (fresh []*List, err error) {
 			continue
 		}
 		l.mu.Lock()
-		before := l.open[i]
-		l.open[i] = list // the same list, too: the file of the one before may have been overwritten
+		was := l.open[i]
+		l.open[i] = list // the same again, too: else it would be read to its end each time
 		l.mu.Unlock()
-		if list.digest != before.digest {
+		if list.digest != was.digest {
 			fresh = append(fresh, list)
 		}
-		err = errors.Join(err, before.Close())
+		err = errors.Join(err, was.Close())
 	}
 	return fresh, err
 }
