@@ -352,3 +352,36 @@ func BenchmarkContains(b *testing.B) {
 		}
 	}
 }
+
+// A list that is put back as it was, after somebody has overwritten its file, is in use again, and read once.
+func TestAListThatIsPutBackIsInUseAgain(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "weak")
+	write := func() {
+		t.Helper()
+		if _, err := Write(path, "weak", numbers(0, 100)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write()
+	lists, err := OpenAll([]string{path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lists.Close()
+	if err := os.WriteFile(path, []byte("no list"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := lists.Refresh(); !errors.Is(err, ErrFormat) {
+		t.Fatalf("overwritten: %v", err)
+	}
+	write()
+	if fresh, err := lists.Refresh(); err != nil || len(fresh) != 0 {
+		t.Errorf("put back: %v, %v", fresh, err)
+	}
+	if got, err := lists.Listed(number(10)); err != nil || !slices.Equal(got, []string{"weak"}) {
+		t.Errorf("put back, a key of it is in %q, %v", got, err)
+	}
+	if !lists.unchanged(0) {
+		t.Error("it is read again at each look")
+	}
+}
