@@ -166,7 +166,7 @@ func BenchmarkLint(b *testing.B) {
 			b.Fatal(err)
 		}
 		for way, find := range map[string]func(*zx509.Certificate) []Finding{
-			"once a shape": linter.find,
+			"once a shape": func(c *zx509.Certificate) []Finding { return linter.find(c, nil) },
 			"each":         func(c *zx509.Certificate) []Finding { return linter.run(nil, linter.lints, c) },
 		} {
 			b.Run(name+"/"+way, func(b *testing.B) {
@@ -177,5 +177,32 @@ func BenchmarkLint(b *testing.B) {
 				}
 			})
 		}
+	}
+}
+
+// BenchmarkReadDraft reads certificates of one shape for the lints, as issuance does, beside having zcrypto read each.
+func BenchmarkReadDraft(b *testing.B) {
+	linter := linterOf(b, publicLint)
+	draft := ourDraft(b)
+	if err := linter.check(draft); err != nil {
+		b.Fatal(err)
+	}
+	for name, parse := range map[string]func(*x509.Certificate) (*zx509.Certificate, error){
+		"from a specimen": func(read *x509.Certificate) (*zx509.Certificate, error) { return linter.parse(draft, varying(read)) },
+		"by zcrypto":      func(*x509.Certificate) (*zx509.Certificate, error) { return zx509.ParseCertificate(draft) },
+	} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			defer reportCPU(b)()
+			for b.Loop() {
+				read, err := x509.ParseCertificate(draft)
+				if err != nil {
+					b.Fatal(err)
+				}
+				if _, err := parse(read); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }

@@ -49,7 +49,7 @@ func shaped(t testing.TB, l *linter) map[string]*zx509.Certificate {
 		}
 	}
 	maps.DeleteFunc(corpus, func(_ string, c *zx509.Certificate) bool {
-		_, _, ok := l.shape(nil, c)
+		_, _, ok := l.shape(nil, c, false)
 		return !ok
 	})
 	if len(corpus) < 1000 {
@@ -160,7 +160,7 @@ func TestShapesSayTheSame(t *testing.T) {
 	names := slices.Sorted(maps.Keys(pool))
 	alike := map[string][]string{} // certificates with the same facets, kind of key and effective dates
 	like := func(c *zx509.Certificate) string {
-		shape, has, _ := l.shape(nil, c)
+		shape, has, _ := l.shape(nil, c, false)
 		return fmt.Sprint(has, shape[2:5], c.PublicKeyAlgorithmOID, l.ahead(c.NotBefore))
 	}
 	for _, name := range names {
@@ -171,7 +171,7 @@ func TestShapesSayTheSame(t *testing.T) {
 	for _, name := range names {
 		own := l.each(pool[name])
 		for _, when := range []string{"first", "again"} {
-			if got := sorted(l.find(pool[name])); !slices.Equal(got, own) {
+			if got := sorted(l.find(pool[name], nil)); !slices.Equal(got, own) {
 				t.Errorf("%s, %s: %v, want %v", name, when, got, own)
 			}
 		}
@@ -182,7 +182,7 @@ func TestShapesSayTheSame(t *testing.T) {
 			continue
 		}
 		known, want := isKnown(l, c), l.each(c)
-		if got := sorted(l.find(c)); !slices.Equal(got, want) {
+		if got := sorted(l.find(c, nil)); !slices.Equal(got, want) {
 			t.Errorf("%s with what varies of %s, known %v: %v, want %v", name, donor, known, got, want)
 		}
 		if known && slices.Equal(shapeOf(l, pool[name]), shapeOf(l, c)) {
@@ -201,7 +201,7 @@ func TestShapesSayTheSame(t *testing.T) {
 func isKnown(l *linter, c *zx509.Certificate) bool { return l.shapes.get(shapeOf(l, c)) != nil }
 
 func shapeOf(l *linter, c *zx509.Certificate) []byte {
-	shape, _, _ := l.shape(nil, c)
+	shape, _, _ := l.shape(nil, c, false)
 	return shape
 }
 
@@ -227,7 +227,7 @@ func sameShape(t *testing.T, a, b *zx509.Certificate) {
 func TestFacets(t *testing.T) {
 	l := linterOf(t, rfcLint)
 	for name, c := range shaped(t, l) {
-		_, has, _ := l.shape(nil, c)
+		_, has, _ := l.shape(nil, c, false)
 		parsed := reflect.ValueOf(c).Elem()
 		for field, facet := range facetFields {
 			if has&facet == 0 && field != "RawSubject" && field != "ValidationLevel" && parsed.FieldByName(field).Len() > 0 {
@@ -297,7 +297,7 @@ func TestShapesOfDrafts(t *testing.T) {
 		if isKnown(l, c) {
 			found++
 		}
-		if got, want := sorted(l.find(c)), l.each(c); !slices.Equal(got, want) {
+		if got, want := sorted(l.find(c, nil)), l.each(c); !slices.Equal(got, want) {
 			t.Errorf("%v, want %v", got, want)
 		}
 	})
@@ -321,7 +321,7 @@ func TestShapesOfMany(t *testing.T) {
 		wait.Go(func() {
 			for name, c := range pool { // in an order of its own
 				own := *c
-				if got := sorted(l.find(&own)); !slices.Equal(got, want[name]) {
+				if got := sorted(l.find(&own, nil)); !slices.Equal(got, want[name]) {
 					t.Errorf("%s: %v, want %v", name, got, want[name])
 				}
 			}
@@ -359,7 +359,7 @@ func TestFailuresAreNotRemembered(t *testing.T) {
 		Lint:         func() lint.CertificateLintInterface { return saying{&results} },
 	}}}
 	for turn, want := range []string{"fatal", "fatal", "warn", "warn"} {
-		if got := l.find(c); len(got) != 1 || got[0].Level != want {
+		if got := l.find(c, nil); len(got) != 1 || got[0].Level != want {
 			t.Errorf("turn %d: %v, want %s", turn, got, want)
 		}
 	}
@@ -383,7 +383,7 @@ func TestShapeOfDates(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got, want := sorted(l.find(c)), l.each(c); !slices.Equal(got, want) {
+			if got, want := sorted(l.find(c, nil)), l.each(c); !slices.Equal(got, want) {
 				t.Errorf("beginning at %s: %v, want %v", begin, got, want)
 			}
 		}
