@@ -12,8 +12,8 @@ import (
 // The lints read a certificate as zcrypto has parsed it, by reflection, which takes longer than most of them. What the shape decides is
 // the same in all certificates of it, so it is parsed for the first and taken from there for the others.
 
-// specimen is a certificate as zcrypto has parsed it. Those made from it share what its fields point to: no lint writes to that, nor
-// behind the end of a list (TestLintsLeaveCertificatesAlone).
+// specimen is a certificate as zcrypto has parsed it. Those made from it share with it what the fields point to that the shape decides. No
+// lint writes to that, nor behind the end of such a list (TestLintsLeaveCertificatesAlone).
 type specimen struct {
 	certificate zx509.Certificate
 	identifiers []string // of its extensions, as they stand in ExtensionsMap
