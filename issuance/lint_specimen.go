@@ -66,8 +66,8 @@ func (s *specimen) completed(v *zx509.Certificate) (*zx509.Certificate, error) {
 	return &c, setFingerprints(&c)
 }
 
-// setFingerprints computes the fingerprints. For FingerprintNoCT zcrypto encodes anew what is left without the extensions of RFC 6962, which
-// makes the same octets of what is DER.
+// setFingerprints computes the fingerprints. For FingerprintNoCT zcrypto encodes anew what is left without the extensions of RFC 6962,
+// which makes the same octets of what is DER.
 func setFingerprints(c *zx509.Certificate) error {
 	c.FingerprintMD5, c.FingerprintSHA1 = zx509.MD5Fingerprint(c.Raw), zx509.SHA1Fingerprint(c.Raw)
 	c.FingerprintSHA256 = zx509.SHA256Fingerprint(c.Raw)

@@ -8,6 +8,7 @@ import (
 	"encoding/asn1"
 	"fmt"
 	"maps"
+	"math/big"
 	mathrand "math/rand/v2"
 	"net/netip"
 	"reflect"
@@ -28,8 +29,8 @@ import (
 // The fields of a certificate that its shape decides are shapeFields in lint_reads_test.go. These are all others.
 var (
 	variedFields = []string{
-		"Raw", "RawTBSCertificate", "RawSubjectPublicKeyInfo", "RawSubject", "Signature", "PublicKey", "SerialNumber", "Subject", "NotBefore", "NotAfter",
-		"Extensions", "SubjectKeyId", "DNSNames", "EmailAddresses", "URIs", "IPAddresses", "SignedCertificateTimestampList",
+		"Raw", "RawTBSCertificate", "RawSubjectPublicKeyInfo", "RawSubject", "Signature", "PublicKey", "SerialNumber", "Subject", "NotBefore",
+		"NotAfter", "Extensions", "SubjectKeyId", "DNSNames", "EmailAddresses", "URIs", "IPAddresses", "SignedCertificateTimestampList",
 	}
 	derivedFields = []string{
 		"ValidityPeriod", "ExtensionsMap", "FingerprintMD5", "FingerprintSHA1", "FingerprintSHA256", "FingerprintNoCT", "SPKIFingerprint",
@@ -118,7 +119,7 @@ func TestSpecimensOfCorpus(t *testing.T) {
 		if sameReading(t, l, pool[name].Raw) {
 			plain++
 		}
-		for range 10 {
+		for range 4 {
 			donor := pool[names[random.IntN(len(names))]]
 			draft, err := splice(pool[name], donor, func() bool { return random.IntN(4) > 0 })
 			if err != nil {
@@ -167,7 +168,7 @@ func TestSpecimensOfDrafts(t *testing.T) {
 			tpl.Email = namesOfKind(t, kinds, "email", "a@example.com", "nobody")
 			tpl.URI = namesOfKind(t, kinds, "URI", "https://example.com/%41?", "urn:x:y")
 			tpl.IP = namesOfKind(t, kinds, "IP", netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1"))
-			tpl.NotAfter = tpl.NotBefore.AddDate(rapid.SampledFrom([]int{0, 1, 40}).Draw(t, "years"), 1, 0)
+			tpl.NotAfter = tpl.NotBefore.AddDate(rapid.SampledFrom([]int{0, 1, 2, 40}).Draw(t, "years"), 1, 0)
 			draft := draftOf(t, i, tpl, mark)
 			if sameReading(t, l, draft) {
 				made++
@@ -181,7 +182,7 @@ func TestSpecimensOfDrafts(t *testing.T) {
 			}
 		}
 	})
-	if made < 20 {
+	if made < 5 {
 		t.Errorf("%d were made from specimens", made)
 	}
 }
@@ -238,7 +239,7 @@ func TestChangedOctets(t *testing.T) {
 		}
 		made := 0
 		for at := range draft {
-			for _, change := range []byte{0x01, 0x02, 0x20, 0x40, 0x80, 0xff} {
+			for _, change := range []byte{0x01, 0x20, 0x80} {
 				changed := slices.Clone(draft)
 				changed[at] ^= change
 				if sameReading(t, l, changed) {
@@ -293,17 +294,20 @@ func TestOutOfTheOrdinary(t *testing.T) {
 		tpl.Subject, tpl.WriteSubjectKeyID, tpl.Policies = subject, true, []asn1.ObjectIdentifier{{1, 3, 6, 1, 4, 1, 99999, 1}}
 		return draftOf(t, ecdsaHierarchy(t).issuing, tpl, marker{scts: sctList(t, someSCT())})
 	}
-	onCurve, rsaDraft := draftWith(p256(t).Public(), commonName("www.example.com")), draftWith(rsaKey().Public(), commonName("www.example.com"))
+	onCurve := draftWith(p256(t).Public(), commonName("www.example.com"))
+	rsaDraft := draftWith(rsaKey().Public(), commonName("www.example.com"))
 	organized := draftWith(p256(t).Public(), append(commonName("a"), commonName("b")...))
-	name := func(attributes ...[2]string) cryptobyte.String {
+	subject := func(attributes ...[]byte) func(*parts) {
 		var sets [][]byte
 		for _, a := range attributes {
-			sets = append(sets, element(der.SET, sequence([]byte(a[0]), element(der.UTF8String, []byte(a[1])))))
+			sets = append(sets, element(der.SET, a))
 		}
-		return sequence(sets...)
+		return func(p *parts) { p.subject = sequence(sets...) }
 	}
-	const commonName, organization, unit = "\x06\x03\x55\x04\x03", "\x06\x03\x55\x04\x0a", "\x06\x03\x55\x04\x0b"
-	subject := func(to []byte) func(*parts) { return func(p *parts) { p.subject = to } }
+	text := func(s string) []byte { return element(der.UTF8String, []byte(s)) }
+	common := func(value ...[]byte) []byte { return sequence([]byte("\x06\x03\x55\x04\x03"), slices.Concat(value...)) }
+	organization := func(s string) []byte { return sequence([]byte("\x06\x03\x55\x04\x0a"), text(s)) }
+	unit := func(s string) []byte { return sequence([]byte("\x06\x03\x55\x04\x0b"), text(s)) }
 	names := func(of ...[]byte) func(*parts) {
 		return func(p *parts) { p.setValue(oidSubjectAltName, sequence(of...)) }
 	}
@@ -317,23 +321,19 @@ func TestOutOfTheOrdinary(t *testing.T) {
 		change func(*parts)
 		quick  bool // it is read by the specimen
 	}{
-		"nothing":                  {change: func(*parts) {}, quick: true},
-		"another name":             {change: names(element(der.Tag(2).ContextSpecific(), []byte("b"))), quick: true},
-		"no name":                  {change: names()},
-		"a boolean in the subject": {change: subject(sequence(element(der.SET, sequence([]byte(commonName), []byte{1, 1, 0xff}))))},
-		"no value in the subject":  {change: subject(sequence(element(der.SET, sequence([]byte(commonName)))))},
-		"an empty set in the subject": {
-			change: subject(sequence(element(der.SET))),
-		},
-		"two values in the subject": {
-			change: subject(sequence(element(der.SET, sequence([]byte(commonName), element(der.UTF8String, []byte("a")), []byte{5, 0})))), quick: true,
-		},
-		"a T61String of Latin-1":    {change: subject(sequence(element(der.SET, sequence([]byte(commonName), element(der.T61String, []byte{0xe4}))))), quick: true},
-		"an organization":           {change: subject(name([2]string{organization, "Example"}))},
-		"the subject of the issuer": {change: func(p *parts) { p.subject = p.issuer }},
-		"the organization's level":  {draft: organized, change: subject(name([2]string{commonName, "Example"}, [2]string{organization, "Example"}))},
-		"a persona's level":         {draft: organized, change: subject(name([2]string{commonName, "a"}, [2]string{organization, "Persona Not Validated"}))},
-		"a unit's level":            {draft: organized, change: subject(name([2]string{commonName, "a"}, [2]string{unit, "Domain Control Validated - X"}))},
+		"nothing":                     {change: func(*parts) {}, quick: true},
+		"another name":                {change: names(element(der.Tag(2).ContextSpecific(), []byte("b"))), quick: true},
+		"no name":                     {change: names()},
+		"a boolean in the subject":    {change: subject(common([]byte{1, 1, 0xff}))},
+		"no value in the subject":     {change: subject(common())},
+		"an empty set in the subject": {change: subject(nil)},
+		"two values in the subject":   {change: subject(common(text("a"), []byte{5, 0})), quick: true},
+		"a T61String of Latin-1":      {change: subject(common(element(der.T61String, []byte{0xe4}))), quick: true},
+		"the subject of the issuer":   {change: func(p *parts) { p.subject = p.issuer }},
+		"an organization":             {draft: organized, change: subject(common(text("a")), organization("Example")), quick: true},
+		"the organization's level":    {draft: organized, change: subject(common(text("Example")), organization("Example"))},
+		"a persona's level":           {draft: organized, change: subject(common(text("a")), organization("Persona Not Validated"))},
+		"a unit's level":              {draft: organized, change: subject(common(text("a")), unit("Domain Control Validated - X"))},
 		"GeneralizedTime": {change: func(p *parts) {
 			p.validity = sequence(utc("250101000000Z"), element(der.GeneralizedTime, []byte("20600101000000Z")))
 		}},
@@ -352,7 +352,7 @@ func TestOutOfTheOrdinary(t *testing.T) {
 		"an otherName without value": {change: names(dns, []byte("\xa0\x03\x06\x01\x2a"))},
 		"an unreadable registeredID": {change: names(dns, []byte("\x88\x01\x80"))},
 		"a registeredID":             {change: names(dns, []byte("\x88\x01\x2a"))},
-		"a directoryName":            {change: names(dns, element(der.Tag(4).ContextSpecific().Constructed(), name()))},
+		"a directoryName":            {change: names(dns, element(der.Tag(4).ContextSpecific().Constructed(), sequence()))},
 		"a directoryName of nothing": {change: names(dns, []byte("\xa4\x00"))},
 		"a number for a DNS name":    {change: names(dns, []byte("\x02\x01\x61"))},
 		"an address of six octets":   {change: names(dns, []byte("\x04\x06\x00\x00\x00\x00\x00\x00"), []byte("\x47\x02\x00\x00"))},
@@ -373,9 +373,10 @@ func TestOutOfTheOrdinary(t *testing.T) {
 			change: func(p *parts) { p.setValue(oidSubjectKeyID, []byte{4, 1, 1, 5, 0}) }, quick: true,
 		},
 		"something after the key": {change: func(p *parts) { p.key = append(p.key[:len(p.key):len(p.key)], 5, 0); p.key[1] += 2 }},
-		"an unused bit in the key": {change: func(p *parts) {
+		"a key one bit to the left": {change: func(p *parts) {
 			algorithm, bits := keyOf(p.key)
-			p.key = sequence(algorithm, element(der.BIT_STRING, []byte{1}, bits[:len(bits)-1], []byte{bits[len(bits)-1] &^ 1}))
+			shifted := new(big.Int).Lsh(new(big.Int).SetBytes(bits), 1) // begins with 4, so there is room
+			p.key = sequence(algorithm, element(der.BIT_STRING, []byte{1}, shifted.Bytes()))
 		}},
 		"something after the extension": {change: func(p *parts) {
 			p.extensions = slices.Clone(p.extensions)
@@ -531,7 +532,8 @@ func FuzzVarying(f *testing.F) {
 	var drafts [][]byte
 	for _, public := range []crypto.PublicKey{p256(f).Public(), rsaKey().Public(), ed25519Key(f)} {
 		tpl := leafTemplate(f, public)
-		tpl.Subject, tpl.WriteSubjectKeyID, tpl.Policies = commonName("www.example.com"), true, []asn1.ObjectIdentifier{{1, 3, 6, 1, 4, 1, 99999, 1}}
+		tpl.Subject, tpl.WriteSubjectKeyID = commonName("www.example.com"), true
+		tpl.Policies = []asn1.ObjectIdentifier{{1, 3, 6, 1, 4, 1, 99999, 1}}
 		draft := draftOf(f, i, tpl, marker{scts: sctList(f, someSCT())})
 		if err := l.check(draft); err != nil {
 			f.Fatal(err)
