@@ -207,7 +207,7 @@ func TestWhoIsGivenUpIsNotBegun(t *testing.T) {
 	server := NewHTTPServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { begun++ }), slog.New(slog.DiscardHandler))
 	a := expect(server)
 	serve := func(ctx context.Context) (aborted bool) {
-		defer func() { aborted = recover() == http.ErrAbortHandler }()
+		defer func() { aborted = recover() == http.ErrAbortHandler }() //nolint:errorlint // net/http compares the value too
 		r, err := http.NewRequestWithContext(ctx, http.MethodPost, "/", nil)
 		if err != nil {
 			t.Fatal(err)
