@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"strings"
 	"time"
@@ -76,26 +77,39 @@ func (a *app) requestCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			// The key is on disk before the certificate exists: a certificate without its key would have to be revoked.
+			// The key is on disk before the certificate exists: a certificate without its key would have to be revoked. The key of an
+			// earlier request stays in its place until then: its certificate is in use.
+			kept := keyFile
 			if key != nil {
-				if err := writeFile(keyFile, key, 0o600); err != nil {
+				if _, err := os.Stat(keyFile); err == nil {
+					kept += ".new"
+				}
+				if err := writeFile(kept, key, 0o600); err != nil {
 					return err
 				}
 			}
 			issued, err := c.Request(cmd.Context(), in)
 			var waiting *client.Waiting
 			if errors.As(err, &waiting) && waiting.Request.Status == ca.StatusWaiting {
-				return a.printWaiting(waiting.Request, key != nil, keyFile)
+				return a.printWaiting(waiting.Request, key != nil, kept)
 			}
-			if err != nil {
-				if key != nil {
-					err = errors.Join(err, os.Remove(keyFile))
-				}
+			switch {
+			case err == nil:
+			case key == nil:
 				return err
+			case isRefusal(err):
+				return errors.Join(err, os.Remove(kept))
+			default:
+				return fmt.Errorf("%w\nthe key stays in %s: should there be a certificate for it all the same, chancery list finds it", err, kept)
 			}
 			if certificate != "" {
 				if err := writeFile(certificate, []byte(issued.Chain), 0o644); err != nil {
 					return err
+				}
+			}
+			if kept != keyFile {
+				if err := os.Rename(kept, keyFile); err != nil {
+					return fmt.Errorf("putting the new key in the place of the old: %w", err)
 				}
 			}
 			if in.Replaces != "" && issued.Replaced == "" {
@@ -148,6 +162,22 @@ func onlyOne(csr, name, batch bool) error {
 		return misuse{errors.New("give one of --csr, --name and --batch")}
 	}
 	return nil
+}
+
+// isRefusal tells whether the service has said for good that there is no certificate. Where an answer was lost, or the service could not
+// finish, there may be one.
+func isRefusal(err error) bool {
+	var problem *client.Problem
+	if !errors.As(err, &problem) {
+		return false
+	}
+	switch problem.Status {
+	case http.StatusTooManyRequests:
+		return len(problem.Violations) > 0 // of a quota, and not of how fast one may ask
+	case http.StatusRequestTimeout, http.StatusConflict:
+		return false // an attempt before may have done it
+	}
+	return problem.Status >= 400 && problem.Status < 500
 }
 
 // printWaiting tells of a request that needs approval. The key stays where it is: the certificate will be for it.
