@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -18,6 +17,7 @@ import (
 
 	"github.com/chancery-ca/chancery/archive"
 	"github.com/chancery-ca/chancery/audit"
+	"github.com/chancery-ca/chancery/ca"
 	"github.com/chancery-ca/chancery/ceremony"
 	"github.com/chancery-ca/chancery/keeper"
 	"github.com/chancery-ca/chancery/reconcile"
@@ -274,19 +274,33 @@ func addArchive(account *reconcile.Account, path string, made archive.Made) erro
 		if err != nil {
 			return err
 		}
-		if record.Kind != archive.KindCertificate {
-			continue
-		}
-		var c archive.Certificate
-		if err := json.Unmarshal(record.Row, &c); err != nil {
-			return err
-		}
-		if err := account.Record(reconcile.SignedCertificate(c.Kind, c.Issuer, c.Serial, c.DER, c.IssuedAt)); err != nil {
+		if err := addArchived(account, record); err != nil {
 			return err
 		}
 	}
 	if r.End.CertificatesDigest != hex.EncodeToString(made.CertificatesDigest[:]) {
 		return errors.New("it is not what the database has on record")
+	}
+	return nil
+}
+
+// addArchived adds a row of an archive: a certificate, or a request that the key of an OCSP responder signed.
+func addArchived(account *reconcile.Account, record archive.Record) error {
+	switch record.Kind {
+	case archive.KindCertificate:
+		c, err := record.Certificate()
+		if err != nil {
+			return err
+		}
+		return account.Record(reconcile.SignedCertificate(c.Kind, c.Issuer, c.Serial, c.DER, c.IssuedAt))
+	case archive.KindRequest:
+		q, err := record.Request()
+		if err != nil || q.Profile != ca.ResponderProfile || q.CSR == nil {
+			return err
+		}
+		return account.Record(reconcile.Record{
+			Source: reconcile.OtherRow, Digest: reconcile.SignedPart(*q.CSR), At: q.At, Subject: "request " + q.ID,
+		})
 	}
 	return nil
 }
