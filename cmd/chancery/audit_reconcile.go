@@ -424,8 +424,8 @@ type journalReading struct {
 	heads   map[string]bool
 }
 
-// journal reads one journal, from where the last run left off where there was one. What is wrong with it is a finding, up to which its
-// entries still count.
+// journal reads one journal, from where the last run left off where there was one and no head is looked for. What is wrong with it is a
+// finding, up to which its entries still count.
 func (r *journalReading) journal(number int, path string) (wrong *reconcile.Finding, err error) {
 	file, err := os.Open(path)
 	if err != nil {
@@ -435,7 +435,11 @@ func (r *journalReading) journal(number int, path string) (wrong *reconcile.Find
 	last, known := r.state.Journals[path]
 	j := reconciledJournal{File: path, Begin: last.Begin, Mark: last.Mark, Results: map[string]uint64{}}
 	var latest time.Time
-	if _, err := file.Seek(last.Mark.Octets, io.SeekStart); err != nil {
+	from := last.Mark
+	if len(r.heads) > 0 { // any of which may be from before the mark
+		from = keeper.JournalPlace{}
+	}
+	if _, err := file.Seek(from.Octets, io.SeekStart); err != nil {
 		return nil, fmt.Errorf("reading the journal %s: %w", path, err)
 	}
 	info, err := file.Stat()
@@ -444,7 +448,7 @@ func (r *journalReading) journal(number int, path string) (wrong *reconcile.Find
 	}
 	// Whether the head of the last run is there still.
 	again := !known || last.Mark == last.End && info.Size() >= last.End.Octets
-	end, _, err := keeper.ReadJournal(file, last.Mark, func(e keeper.JournalEntry, place keeper.JournalPlace) error {
+	end, _, err := keeper.ReadJournal(file, from, func(e keeper.JournalEntry, place keeper.JournalPlace) error {
 		latest = e.Time
 		if j.Begin.IsZero() {
 			j.Begin = e.Time
