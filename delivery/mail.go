@@ -52,17 +52,13 @@ func (m *Mail) Send(ctx context.Context, entries []Entry) error {
 }
 
 func (m *Mail) connect(ctx context.Context) (*smtp.Client, func(), error) {
-	var dialer net.Dialer
-	conn, err := dialer.DialContext(ctx, "tcp", m.Server)
+	host, _, err := net.SplitHostPort(m.Server)
 	if err != nil {
 		return nil, nil, err
 	}
-	if deadline, ok := ctx.Deadline(); ok {
-		err = conn.SetDeadline(deadline)
-	}
-	host, _, splitting := net.SplitHostPort(m.Server)
-	if err := errors.Join(err, splitting); err != nil {
-		return nil, nil, errors.Join(err, conn.Close())
+	conn, release, err := dial(ctx, "tcp", m.Server)
+	if err != nil {
+		return nil, nil, err
 	}
 	config := m.TLS.Clone()
 	if config == nil {
@@ -74,9 +70,13 @@ func (m *Mail) connect(ctx context.Context) (*smtp.Client, func(), error) {
 	}
 	client, err := smtp.NewClient(conn, host)
 	if err != nil {
+		release()
 		return nil, nil, errors.Join(err, conn.Close())
 	}
-	done := func() { _ = client.Close() } // after Quit it is closed already
+	done := func() {
+		release()
+		_ = client.Close() // after Quit it is closed already
+	}
 	if m.Security == MailSTARTTLS {
 		if offered, _ := client.Extension("STARTTLS"); !offered {
 			done()

@@ -598,3 +598,38 @@ func checkMail(t *testing.T, data string, e Entry) {
 		}
 	}
 }
+
+// A term that ends does not wait for a receiver that hangs: another replica delivers by then, or the service stops.
+func TestSendingEndsWithItsContext(t *testing.T) {
+	for name, sender := range map[string]func(address string) Sender{
+		"syslog": func(address string) Sender { return &Syslog{Network: "tcp", Address: address, Host: "replica-1"} },
+		"syslog over TLS": func(address string) Sender {
+			return &Syslog{Network: "tcp", Address: address, Host: "replica-1", TLS: &tls.Config{ServerName: "127.0.0.1", MinVersion: tls.VersionTLS12}}
+		},
+		"mail": func(address string) Sender {
+			return &Mail{Server: address, Security: MailPlain, From: "ca@pki.example", To: []string{"ann@example.com"}}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := listen(t)
+			ctx, cancel := context.WithTimeout(t.Context(), sendTime)
+			defer cancel()
+			sent := make(chan error, 1)
+			go func() { sent <- sender(l.Addr().String()).Send(ctx, entries(t, 0, 1)) }()
+			conn, err := l.Accept() // and says nothing
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			cancel()
+			select {
+			case err := <-sent:
+				if err == nil {
+					t.Error("what nobody confirmed counts as sent")
+				}
+			case <-time.After(5 * time.Second):
+				t.Fatal("it goes on")
+			}
+		})
+	}
+}
