@@ -378,7 +378,7 @@ func TestFile(t *testing.T) {
 func TestFilesArePutAside(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "audit.jsonl")
 	f := &File{Path: path, Rotate: 1000}
-	for i := range int64(10) {
+	for i := range int64(15) {
 		if err := f.Send(t.Context(), entries(t, i, 1)); err != nil {
 			t.Fatal(err)
 		}
@@ -399,8 +399,48 @@ func TestFilesArePutAside(t *testing.T) {
 			t.Errorf("line %d is %s", i, line)
 		}
 	}
-	if len(all) != 10 {
+	if len(all) != 15 {
 		t.Errorf("%d lines", len(all))
 	}
 	_ = f.Close()
+}
+
+// Whatever stops between a batch in the file and its cursor, the batch is sent again, and no line comes twice: not into another file either.
+func TestNoLineComesTwiceWhereAFileIsPutAside(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "audit.jsonl")
+	for from := int64(0); from < 40; from += 4 {
+		f := &File{Path: path, Rotate: 1000}
+		for range 2 { // the cursor could not be moved
+			if err := f.Send(t.Context(), entries(t, from, 4)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := f.Close(); err != nil { // or the process ended
+			t.Fatal(err)
+		}
+		again := &File{Path: path, Rotate: 1000}
+		if err := again.Send(t.Context(), entries(t, from, 4)); err != nil {
+			t.Fatal(err)
+		}
+		if err := again.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	all, err := filepath.Glob(path + "*")
+	if err != nil || len(all) < 3 {
+		t.Fatalf("%v, %v", all, err)
+	}
+	slices.Sort(all)
+	var got []string
+	for _, name := range append(all[1:], all[0]) { // the one that is written to comes last
+		got = append(got, lines(t, name)...)
+	}
+	for i, line := range got {
+		if !strings.HasPrefix(line, fmt.Sprintf(`{"index":%d,`, i)) {
+			t.Fatalf("line %d is %s", i, line)
+		}
+	}
+	if len(got) != 40 {
+		t.Errorf("%d lines", len(got))
+	}
 }

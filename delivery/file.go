@@ -31,6 +31,15 @@ func (f *File) Send(_ context.Context, entries []Entry) error {
 	if err := f.open(); err != nil {
 		return err
 	}
+	if f.Rotate > 0 && f.size >= f.Rotate && entries[0].Index > f.last {
+		// What it holds is not sent again: what comes after it is. Put aside sooner, it would not be there to tell what is written already.
+		if err := f.putAside(); err != nil {
+			return err
+		}
+		if err := f.open(); err != nil {
+			return err
+		}
+	}
 	var lines bytes.Buffer
 	last, lastLine := f.last, f.line
 	for _, e := range entries {
@@ -58,9 +67,6 @@ func (f *File) Send(_ context.Context, entries []Entry) error {
 		return errors.Join(fmt.Errorf("writing to %s: %w", f.Path, err), f.Close())
 	}
 	f.size, f.last, f.line = f.size+int64(lines.Len()), last, lastLine
-	if f.Rotate > 0 && f.size >= f.Rotate {
-		return f.putAside()
-	}
 	return nil
 }
 
