@@ -87,7 +87,7 @@ func (a Archiver) month(ctx context.Context, month Month, endedBefore time.Time)
 	if err != nil {
 		return Made{}, err
 	}
-	v, err := Verify(path)
+	v, err := Verify(ctx, path)
 	if err != nil {
 		return Made{}, fmt.Errorf("reading back what was written: %w", err)
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -150,7 +151,7 @@ func (a *app) reconcile(ctx context.Context, store *storage.Store, o reconcileOp
 	}
 	var broken uint64
 	for i, path := range o.journals {
-		wrong, err := reading.journal(i, path)
+		wrong, err := reading.journal(ctx, i, path)
 		if err != nil {
 			return nil, err
 		}
@@ -244,7 +245,7 @@ func (a *app) addRecords(ctx context.Context, store *storage.Store, account *rec
 		if o.archives == "" {
 			return misuse{fmt.Errorf("the certificates of %s are archived in %s: say with --archives where that is", m.Month, m.File)}
 		}
-		if err := addArchive(account, filepath.Join(o.archives, m.File), m); err != nil {
+		if err := addArchive(ctx, account, filepath.Join(o.archives, m.File), m); err != nil {
 			return fmt.Errorf("reading the archive %s: %w", m.File, err)
 		}
 	}
@@ -256,7 +257,7 @@ func (a *app) addRecords(ctx context.Context, store *storage.Store, account *rec
 	return nil
 }
 
-func addArchive(account *reconcile.Account, path string, made archive.Made) error {
+func addArchive(ctx context.Context, account *reconcile.Account, path string, made archive.Made) error {
 	file, err := os.Open(path)
 	if err != nil {
 		return err
@@ -271,10 +272,10 @@ func addArchive(account *reconcile.Account, path string, made archive.Made) erro
 		if errors.Is(err, io.EOF) {
 			break
 		}
-		if err != nil {
-			return err
+		if err = cmp.Or(err, ctx.Err()); err == nil {
+			err = addArchived(account, record)
 		}
-		if err := addArchived(account, record); err != nil {
+		if err != nil {
 			return err
 		}
 	}
@@ -426,7 +427,7 @@ type journalReading struct {
 
 // journal reads one journal, from where the last run left off where there was one and no head is looked for. What is wrong with it is a
 // finding, up to which its entries still count.
-func (r *journalReading) journal(number int, path string) (wrong *reconcile.Finding, err error) {
+func (r *journalReading) journal(ctx context.Context, number int, path string) (wrong *reconcile.Finding, err error) {
 	file, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("reading the journal: %w", err)
@@ -460,7 +461,7 @@ func (r *journalReading) journal(number int, path string) (wrong *reconcile.Find
 			r.heads[place.Head] = true
 		}
 		again = again || place == last.End
-		return r.entry(&j, number, e, e.Seq <= last.End.Entries)
+		return cmp.Or(ctx.Err(), r.entry(&j, number, e, e.Seq <= last.End.Entries))
 	})
 	j.End = end
 	var broken *keeper.BrokenJournalError

@@ -10,6 +10,7 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -62,7 +63,12 @@ func TestArchivedRequestsAccountForSignatures(t *testing.T) {
 		if err := account.Signature(reconcile.Signature{Digest: reconcile.SignedPart(der), At: at, Entry: 1, Kind: "request"}); err != nil {
 			t.Fatal(err)
 		}
-		if err := addArchive(account, path, archive.Made{}); err != nil {
+		over, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := addArchive(over, account, path, archive.Made{}); !errors.Is(err, context.Canceled) {
+			t.Errorf("who does not wait for an archive: %v", err)
+		}
+		if err := addArchive(t.Context(), account, path, archive.Made{}); err != nil {
 			t.Fatal(err)
 		}
 		counts, err := account.Settle(t.Context(), reconcile.Oracle{
@@ -113,7 +119,7 @@ func TestHeadsAreLookedForInTheWholeJournal(t *testing.T) {
 		for _, head := range heads {
 			r.heads[head] = false
 		}
-		if wrong, err := r.journal(0, path); wrong != nil || err != nil {
+		if wrong, err := r.journal(t.Context(), 0, path); wrong != nil || err != nil {
 			t.Fatalf("%+v, %v", wrong, err)
 		}
 		return r.next(now), r
@@ -121,6 +127,14 @@ func TestHeadsAreLookedForInTheWholeJournal(t *testing.T) {
 	state, _ := read(reconcileState{})
 	if mark := state.Journals[path].Mark; mark != (keeper.JournalPlace{Octets: int64(text.Len()), Entries: 4, Head: heads[3]}) {
 		t.Fatalf("the next run goes on at %+v", mark)
+	}
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	account := reconcile.Open(t.TempDir(), reconcile.Span{}, []string{path})
+	defer account.Close()
+	waits := &journalReading{account: account, report: &reconcileReport{}}
+	if _, err := waits.journal(over, 0, path); !errors.Is(err, context.Canceled) {
+		t.Errorf("who does not wait for a journal: %v", err)
 	}
 	again, r := read(state, heads[0], heads[3], "cut off")
 	if !r.heads[heads[0]] || !r.heads[heads[3]] || r.heads["cut off"] {
