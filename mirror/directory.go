@@ -111,7 +111,11 @@ func (d *Directory) makeFolder(folder string) error {
 	if err := d.makeFolder(parent); err != nil {
 		return err
 	}
-	if err := os.Mkdir(folder, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+	err := os.Mkdir(folder, 0o755)
+	if err == nil {
+		err = os.Chmod(folder, 0o755) // whatever the umask: another server reads it
+	}
+	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
 	return syncFolder(parent)
