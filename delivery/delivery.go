@@ -26,9 +26,12 @@ type Entry struct {
 	Event audit.Event
 }
 
+// opening is what every line begins with.
+const opening = `{"index":`
+
 // line is an entry as one JSON object. The leaf stands in it as it is: its hash in the tree can be computed from what arrives.
 func (e Entry) line() []byte {
-	return fmt.Appendf(nil, `{"index":%d,"event":%s}`, e.Index, e.Leaf)
+	return fmt.Appendf(nil, opening+`%d,"event":%s}`, e.Index, e.Leaf)
 }
 
 // Log is where entries come from.

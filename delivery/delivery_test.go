@@ -444,3 +444,38 @@ func TestNoLineComesTwiceWhereAFileIsPutAside(t *testing.T) {
 		t.Errorf("%d lines", len(got))
 	}
 }
+
+// What is not the audit log's is left as it is. What a crash tore is cut off.
+func TestOtherFilesAreLeftAsTheyAre(t *testing.T) {
+	ours := string(entry(t, 7, audit.CertificateIssued).line()) + "\n"
+	for text, taken := range map[string]bool{
+		"a secret":                           false,
+		"hello\nworld":                       false,
+		"hello\n" + `{"index":5,"ev`:         false,
+		ours + "world":                       false,
+		ours:                                 true,
+		ours + `{"index":8,"ev`:              true,
+		ours + `{"in`:                        true,
+		ours + "\x00\x00\x00":                true, // a disk that had the length and not the text
+		ours + `{"index":8,"ev` + "\x00\x00": true,
+		`{"index":5,"ev`:                     true,
+		"":                                   true,
+	} {
+		path := filepath.Join(t.TempDir(), "file")
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		f := &File{Path: path}
+		err := f.Send(t.Context(), entries(t, 8, 1))
+		got, unread := os.ReadFile(path)
+		if err := errors.Join(f.Close(), unread); err != nil {
+			t.Fatal(err)
+		}
+		switch {
+		case (err == nil) != taken:
+			t.Errorf("%q: %v", text, err)
+		case !taken && string(got) != text:
+			t.Errorf("%q became %q", text, got)
+		}
+	}
+}

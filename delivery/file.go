@@ -113,24 +113,32 @@ func (f *File) resume() error {
 	if whole == 0 && end > maxLine {
 		return fmt.Errorf("%s does not hold lines: it is no file of the audit log", f.Path)
 	}
+	if !tornLine(tail[whole:]) {
+		return fmt.Errorf("%s does not end with a line of the audit log: move the file away", f.Path)
+	}
+	if whole > 0 {
+		f.line = tail[bytes.LastIndexByte(tail[:whole-1], '\n')+1 : whole-1]
+		var last struct {
+			Index *int64 `json:"index"`
+		}
+		if err := json.Unmarshal(f.line, &last); err != nil || last.Index == nil {
+			return fmt.Errorf("the last line of %s is none of the audit log: move the file away", f.Path)
+		}
+		f.last = *last.Index
+	}
 	f.size = from + int64(whole)
 	if f.size < end {
 		if err := f.file.Truncate(f.size); err != nil {
 			return fmt.Errorf("cutting a torn line off %s: %w", f.Path, err)
 		}
 	}
-	if whole == 0 {
-		return nil
-	}
-	f.line = tail[bytes.LastIndexByte(tail[:whole-1], '\n')+1 : whole-1]
-	var last struct {
-		Index *int64 `json:"index"`
-	}
-	if err := json.Unmarshal(f.line, &last); err != nil || last.Index == nil {
-		return fmt.Errorf("the last line of %s is none of the audit log: move the file away", f.Path)
-	}
-	f.last = *last.Index
 	return nil
+}
+
+// tornLine tells whether a text can be what a crash has left of a line: its beginning, or zeros where the disk had not come to it.
+func tornLine(text []byte) bool {
+	n := min(len(text), len(opening))
+	return string(text[:n]) == opening[:n] || len(bytes.Trim(text, "\x00")) == 0
 }
 
 // putAside renames the file by the index of its last entry.
