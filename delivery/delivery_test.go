@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -477,5 +478,17 @@ func TestOtherFilesAreLeftAsTheyAre(t *testing.T) {
 		case !taken && string(got) != text:
 			t.Errorf("%q became %q", text, got)
 		}
+	}
+}
+
+// Whoever ships the file elsewhere is of the service's group, whatever the umask.
+func TestTheGroupReadsTheFile(t *testing.T) {
+	defer syscall.Umask(syscall.Umask(0o077))
+	f := &File{Path: filepath.Join(t.TempDir(), "audit.jsonl")}
+	if err := errors.Join(f.Send(t.Context(), entries(t, 0, 1)), f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(f.Path); err != nil || info.Mode().Perm() != 0o640 {
+		t.Errorf("%v, %v", info.Mode(), err)
 	}
 }

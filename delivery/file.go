@@ -93,6 +93,9 @@ func (f *File) open() error {
 		return errors.Join(err, f.Close())
 	}
 	if isNew {
+		if err := f.file.Chmod(0o640); err != nil { // whatever the umask: whoever ships it elsewhere may be of the group
+			return errors.Join(fmt.Errorf("opening a file for the audit log: %w", err), f.Close())
+		}
 		return syncDir(f.Path)
 	}
 	return nil
