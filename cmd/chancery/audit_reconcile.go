@@ -127,6 +127,9 @@ func (a *app) reconcile(ctx context.Context, store *storage.Store, o reconcileOp
 	if err != nil {
 		return nil, err
 	}
+	if err := distinctJournals(o.journals); err != nil {
+		return nil, err
+	}
 	report = &reconcileReport{Until: until, Journals: []reconciledJournal{}, Refused: []refusedOperation{}, Findings: []reconcile.Finding{}}
 	for path := range state.Journals {
 		if !slices.Contains(o.journals, path) {
@@ -193,6 +196,22 @@ func (a *app) reconcile(ctx context.Context, store *storage.Store, o reconcileOp
 		return report, nil
 	}
 	return report, reading.next(until).write(o.state)
+}
+
+// distinctJournals refuses a journal that is given twice: every certificate in it would have been signed twice.
+func distinctJournals(paths []string) error {
+	var seen []os.FileInfo
+	for _, path := range paths {
+		info, err := os.Stat(path)
+		if err != nil {
+			return fmt.Errorf("reading the journal: %w", err)
+		}
+		if same := slices.IndexFunc(seen, func(other os.FileInfo) bool { return os.SameFile(info, other) }); same >= 0 {
+			return misuse{fmt.Errorf("--journal: %s and %s are the same journal", paths[same], path)}
+		}
+		seen = append(seen, info)
+	}
+	return nil
 }
 
 // saysWhatTheLogSays tells whether a signature is over the checkpoint that the log has at its size.
