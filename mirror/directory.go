@@ -36,6 +36,9 @@ func OpenDirectory(root string) (*Directory, error) {
 		return nil, fmt.Errorf("opening the directory for CRLs: %s is none", root)
 	}
 	err = filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrPermission) && path != root { // such as lost+found: nothing of ours lies there
+			return fs.SkipDir
+		}
 		if err == nil && entry.Type().IsRegular() && strings.HasPrefix(entry.Name(), unfinished) {
 			err = os.Remove(path)
 		}
