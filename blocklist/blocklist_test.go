@@ -299,6 +299,15 @@ func TestLists(t *testing.T) {
 	check(10)
 	check(250, "leaked since")
 
+	// A list that is made again every night, the same: it is read once more, and not each time from then on.
+	if _, err := Write(weak, "weak", numbers(0, 10)); err != nil {
+		t.Fatal(err)
+	}
+	if fresh, err := lists.Refresh(); err != nil || len(fresh) != 0 || !lists.unchanged(0) {
+		t.Errorf("the same again: fresh %v, %v, unchanged: %t", fresh, err, lists.unchanged(0))
+	}
+	check(5, "weak")
+
 	if _, err := OpenAll([]string{weak, filepath.Join(t.TempDir(), "none")}); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a list that is not there: %v", err)
 	}
