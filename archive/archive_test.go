@@ -3,6 +3,7 @@ package archive_test
 import (
 	"bytes"
 	"compress/gzip"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -185,7 +186,7 @@ func TestTheWriterKeepsOrder(t *testing.T) {
 
 // The first form stays readable, whatever comes after it.
 func TestTheFirstFormIsRead(t *testing.T) {
-	v, err := archive.Verify("testdata/chancery-2026-01.ndjson.gz")
+	v, err := archive.Verify(t.Context(), "testdata/chancery-2026-01.ndjson.gz")
 	if err != nil || v.Header.Format != "chancery-archive/1" || v.End.Counts[archive.KindCertificate] != 1 {
 		t.Errorf("%+v, %v", v, err)
 	}
@@ -197,12 +198,18 @@ func TestVerifyTellsTheFile(t *testing.T) {
 	if err := os.WriteFile(path, data, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	v, err := archive.Verify(path)
+	v, err := archive.Verify(t.Context(), path)
 	if err != nil || v.Octets != int64(len(data)) || v.End.Counts[archive.KindCertificate] != 2 || v.Header.Month != january {
 		t.Errorf("%+v, %v", v, err)
 	}
-	if _, err := archive.Verify(path + "x"); err == nil {
+	if _, err := archive.Verify(t.Context(), path+"x"); err == nil {
 		t.Error("a file that is not there is sound")
+	}
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	var damaged *archive.DamagedError
+	if _, err := archive.Verify(over, path); !errors.Is(err, context.Canceled) || errors.As(err, &damaged) {
+		t.Errorf("whoever has left is told %v", err)
 	}
 }
 

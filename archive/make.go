@@ -87,7 +87,7 @@ func (a Archiver) month(ctx context.Context, month Month, endedBefore time.Time)
 	if err != nil {
 		return Made{}, err
 	}
-	v, err := Verify(path)
+	v, err := Verify(ctx, path)
 	if err != nil {
 		return Made{}, fmt.Errorf("reading back what was written: %w", err)
 	}
@@ -135,6 +135,9 @@ func (a Archiver) write(ctx context.Context, month Month, path string) (sum [32]
 			err = closing
 		}
 	}()
+	if err := file.Chmod(0o640); err != nil { // whatever the umask
+		return sum, fmt.Errorf("making the file: %w", err)
+	}
 	digest := sha256.New()
 	out := bufio.NewWriterSize(io.MultiWriter(file, digest), 1<<18)
 	w, err := NewWriter(out, header)

@@ -2,6 +2,8 @@ package archive
 
 import (
 	"bytes"
+	"cmp"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -192,17 +194,19 @@ type Verified struct {
 	SHA256 [32]byte // of the file
 }
 
-// Verify reads a file to its end.
-func Verify(path string) (v Verified, err error) {
+// Verify reads a file to its end. It ends early, with the context's error, when the context does: a file may take minutes.
+func Verify(ctx context.Context, path string) (v Verified, err error) {
 	f, err := Open(path)
 	if err != nil {
 		return v, err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
 	for {
-		if _, err := f.Next(); err == io.EOF {
+		_, err := f.Next()
+		if err == io.EOF {
 			break
-		} else if err != nil {
+		}
+		if err = cmp.Or(err, ctx.Err()); err != nil {
 			return v, fmt.Errorf("%s: %w", path, err)
 		}
 	}

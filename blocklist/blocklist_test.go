@@ -299,6 +299,15 @@ func TestLists(t *testing.T) {
 	check(10)
 	check(250, "leaked since")
 
+	// A list that is made again every night, the same: it is read once more, and not each time from then on.
+	if _, err := Write(weak, "weak", numbers(0, 10)); err != nil {
+		t.Fatal(err)
+	}
+	if fresh, err := lists.Refresh(); err != nil || len(fresh) != 0 || !lists.unchanged(0) {
+		t.Errorf("the same again: fresh %v, %v, unchanged: %t", fresh, err, lists.unchanged(0))
+	}
+	check(5, "weak")
+
 	if _, err := OpenAll([]string{weak, filepath.Join(t.TempDir(), "none")}); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a list that is not there: %v", err)
 	}
@@ -350,5 +359,38 @@ func BenchmarkContains(b *testing.B) {
 		if found := contains(b, list, number(2*i%2_000_000)); found != (2*i%2_000_000 < 1_000_000) {
 			b.Fatal(i)
 		}
+	}
+}
+
+// A list that is put back as it was, after somebody has overwritten its file, is in use again, and read once.
+func TestAListThatIsPutBackIsInUseAgain(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "weak")
+	write := func() {
+		t.Helper()
+		if _, err := Write(path, "weak", numbers(0, 100)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write()
+	lists, err := OpenAll([]string{path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lists.Close()
+	if err := os.WriteFile(path, []byte("no list"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := lists.Refresh(); !errors.Is(err, ErrFormat) {
+		t.Fatalf("overwritten: %v", err)
+	}
+	write()
+	if fresh, err := lists.Refresh(); err != nil || len(fresh) != 0 {
+		t.Errorf("put back: %v, %v", fresh, err)
+	}
+	if got, err := lists.Listed(number(10)); err != nil || !slices.Equal(got, []string{"weak"}) {
+		t.Errorf("put back, a key of it is in %q, %v", got, err)
+	}
+	if !lists.unchanged(0) {
+		t.Error("it is read again at each look")
 	}
 }

@@ -55,14 +55,14 @@ func (l *Lists) Refresh() (fresh []*List, err error) {
 			err = errors.Join(err, openErr)
 			continue
 		}
-		closing := list
 		l.mu.Lock()
-		if list.digest != l.open[i].digest {
-			closing, l.open[i] = l.open[i], list
+		was := l.open[i]
+		l.open[i] = list // the same again, too: else it would be read to its end each time
+		l.mu.Unlock()
+		if list.digest != was.digest {
 			fresh = append(fresh, list)
 		}
-		l.mu.Unlock()
-		err = errors.Join(err, closing.Close())
+		err = errors.Join(err, was.Close())
 	}
 	return fresh, err
 }

@@ -371,8 +371,13 @@ func (c *CA) issueApproved(ctx context.Context, w WaitingRequest, request Reques
 	return nil
 }
 
-// closeRefused ends the waiting of a request that the policies now refuse, and returns the refusal.
+// closeRefused ends the waiting of a request that the policies now refuse, and returns the refusal. After one that time alone may mend, as
+// where name servers do not answer, the request goes on waiting: an approval can be repeated, and what is approved is resumed.
 func (c *CA) closeRefused(ctx context.Context, r Request, why error) error {
+	var refusal *policies.Refusal
+	if errors.As(why, &refusal) && refusal.Temporary() {
+		return why
+	}
 	leaf, err := c.refusalLeaf(r, why)
 	if err != nil {
 		return err

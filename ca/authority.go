@@ -14,6 +14,10 @@ import (
 // revoked; one attempt a second is enough to notice that the key is back.
 const keyRest = time.Second
 
+// keyDoubt is after how long a key that failed, and that nobody has tried since, is tried by making a CRL: a replica that says that it is
+// not ready is sent no requests, and would not find out that its key is back.
+const keyDoubt = 5 * time.Second
+
 // Authority is an authority whose key is open: it can sign.
 type Authority struct {
 	AuthorityRecord
@@ -49,6 +53,12 @@ func (h *health) healthy(now time.Time) bool {
 		return false
 	}
 	return h.failedAt.CompareAndSwap(at, now.UnixNano())
+}
+
+// doubted tells whether the key failed, and nobody has tried it for a while.
+func (h *health) doubted(now time.Time) bool {
+	at := h.failedAt.Load()
+	return at != 0 && now.Sub(time.Unix(0, at)).Abs() >= keyDoubt
 }
 
 // recovered ends the rest: the key has signed.

@@ -23,6 +23,8 @@ const (
 	AtOnce = LotSize
 	// revocationLife is how long persons have to approve a job.
 	revocationLife = 24 * time.Hour
+	// atOnceDeadline is how long whoever ordered a job waits for it while the store is away; then it goes on in the background.
+	atOnceDeadline = issueDeadline
 	// revocationSelect bounds the search for the certificates of a job.
 	revocationSelect = 50 * time.Second
 )
@@ -346,7 +348,9 @@ func (c *CA) readyJob(j *RevocationJob) ([]audit.Leaf, error) {
 func (c *CA) revokeAtOnce(ctx context.Context, j RevocationJob) (RevocationJob, error) {
 	claimed, fence, err := c.store.ClaimRevocationJob(ctx, j.ID, c.replica, jobLease)
 	if err == nil {
-		err = c.work(context.WithoutCancel(ctx), claimed, fence, 0)
+		working, cancel := context.WithTimeout(context.WithoutCancel(ctx), atOnceDeadline)
+		defer cancel()
+		err = c.work(working, claimed, fence, 0)
 	}
 	if err != nil && !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrFenced) {
 		c.jobs.ring()

@@ -23,6 +23,8 @@ type CRLStore interface {
 	// changed. ErrFenced while another's lease runs, ErrStalePosition when the position is none of this server's life: list anew. The
 	// fence rises with every claim.
 	ClaimCRL(ctx context.Context, ask CRLAsk) (CRLClaim, error)
+	// ReleaseCRL ends a claim of which no CRL comes, so that nobody need wait for its lease. One that is stale ends nothing.
+	ReleaseCRL(ctx context.Context, claim CRLClaim) error
 	// RecordCRLIntent makes a CRL's number and the digest of its to-be-signed bytes durable. ErrFenced when the claim is stale or
 	// the number is not above every earlier one of the scope.
 	RecordCRLIntent(ctx context.Context, i CRLIntent, leaves ...audit.Leaf) error
@@ -63,7 +65,7 @@ type CRLSchedule struct {
 type CRLDue struct {
 	Issuer, Scope string
 	Delta         bool
-	Why           string // "first", "revocation", "schedule", "base": a delta to a new complete CRL
+	Why           string // "first", "revocation", "schedule", "base": a delta to a new complete CRL; "corrupted", "demand", "key"
 }
 
 // CRLAsk asks for the right to make the next CRL of a scope.

@@ -23,10 +23,11 @@ const (
 
 // publications are the current CRLs as this replica knows them. They stay served while the store is away.
 type publications struct {
-	wake  bell
 	mu    sync.Mutex
+	wakes map[string]bell // by authority
 	byID  map[crlID]*publication
 	lists map[crlID]*keptList
+	work  sync.WaitGroup // of those who read
 }
 
 // crlID names a scope's complete CRL, or its delta.
@@ -42,15 +43,30 @@ type publication struct {
 	took      time.Duration // how long that was at it
 	spoilt    bool          // what the store holds cannot be served
 	warnedAt  time.Time
+	reading   *crlReading // nil: nobody reads it
 }
 
 func newPublications() *publications {
-	return &publications{wake: newBell(), byID: map[crlID]*publication{}, lists: map[crlID]*keptList{}}
+	return &publications{wakes: map[string]bell{}, byID: map[crlID]*publication{}, lists: map[crlID]*keptList{}}
 }
 
-// wakeUp makes the publisher look at once. A wake-up that is waiting already is enough.
+// wakeUp makes the publishers look at once. A wake-up that is waiting already is enough.
 func (p *publications) wakeUp() {
-	p.wake.ring()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, wake := range p.wakes {
+		wake.ring()
+	}
+}
+
+// wake is what wakes the publisher of an authority.
+func (p *publications) wake(authority string) bell {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.wakes[authority] == nil {
+		p.wakes[authority] = newBell()
+	}
+	return p.wakes[authority]
 }
 
 // of is what is known of a CRL; p.mu is held.
@@ -123,12 +139,13 @@ func (p *publications) spoil(id crlID, now time.Time) bool {
 	return news
 }
 
-// takeSpoilt are scopes that need a CRL because the current one cannot be served.
-func (p *publications) takeSpoilt() (due []CRLDue) {
+// takeSpoilt are scopes of an authority that need a CRL because the current one cannot be served. That of an offline authority is for its
+// operator to import again.
+func (p *publications) takeSpoilt(authority string) (due []CRLDue) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for id, known := range p.byID {
-		if known.spoilt {
+		if known.spoilt && id.issuer == authority {
 			due = append(due, CRLDue{Issuer: id.issuer, Scope: id.scope, Delta: id.delta, Why: "corrupted"})
 		}
 	}
@@ -146,17 +163,66 @@ func (c *CA) CurrentDelta(ctx context.Context, authority, scope string) (CRLReco
 	return c.currentCRL(ctx, crlID{authority, scope, true}, c.store.CurrentDelta)
 }
 
-func (c *CA) currentCRL(ctx context.Context, id crlID, read func(context.Context, string, string, *big.Int) (CRLRecord, error)) (CRLRecord, error) {
+func (c *CA) currentCRL(ctx context.Context, id crlID, read readCRL) (CRLRecord, error) {
 	known, checkedAt, ok := c.publications.cached(id)
-	now := c.now()
-	if ok && now.Sub(checkedAt).Abs() < crlFreshness {
+	switch {
+	case !ok:
+		return c.readCurrent(ctx, id, known, read)
+	case c.now().Sub(checkedAt).Abs() < crlFreshness:
 		return known, nil
 	}
-	if ok {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, storePatience)
-		defer cancel()
+	reading := c.readBeside(ctx, id, read)
+	patience := time.NewTimer(storePatience)
+	defer patience.Stop()
+	select {
+	case <-reading.done:
+		return reading.record, reading.err
+	case <-ctx.Done():
+		return known, nil
+	case <-patience.C:
+		c.log.WarnContext(ctx, "serving the last CRL known: the store takes long to give the current one", "authority", id.issuer)
+		return c.publications.refresh(id, CRLRecord{}, c.now()), nil // others need not wait for the same
 	}
+}
+
+// readCRL reads a CRL of a scope from the store, without its DER if it has the number given.
+type readCRL func(ctx context.Context, issuer, scope string, unless *big.Int) (CRLRecord, error)
+
+// crlReading is a CRL that is being read for all who wait for it.
+type crlReading struct {
+	done chan struct{}
+
+	// Written before done is closed.
+	record CRLRecord
+	err    error
+}
+
+// readBeside has a CRL read beside whoever asks for it, once at a time, however many ask. The reading goes on when they leave: a long CRL
+// may take longer to come than any of them waits, and would otherwise never arrive.
+func (c *CA) readBeside(ctx context.Context, id crlID, read readCRL) *crlReading {
+	p := c.publications
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	one := p.of(id)
+	if one.reading == nil {
+		r, known := &crlReading{done: make(chan struct{})}, one.record
+		one.reading = r
+		p.work.Go(func() {
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), publishDeadline)
+			defer cancel()
+			r.record, r.err = c.readCurrent(ctx, id, known, read)
+			p.mu.Lock()
+			one.reading = nil
+			p.mu.Unlock()
+			close(r.done)
+		})
+	}
+	return one.reading
+}
+
+// readCurrent reads the current CRL, where it is not the one that is known, which is served where that cannot be done.
+func (c *CA) readCurrent(ctx context.Context, id crlID, known CRLRecord, read readCRL) (CRLRecord, error) {
+	now, ok := c.now(), known.Number != nil
 	fresh, err := read(ctx, id.issuer, id.scope, known.Number)
 	switch {
 	case err == nil:

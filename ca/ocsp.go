@@ -242,7 +242,7 @@ func (c *CA) liveAnswer(ctx context.Context, r *responder, asked *issuance.OCSPR
 	defer cancel()
 	statuses := make([]CertificateStatus, len(asked.Certificates))
 	for n, id := range asked.Certificates {
-		status, known := r.kept.status(serialOf(id), c.statusesSince(r))
+		status, _, known := r.kept.status(serialOf(id), c.statusesSince(r))
 		if !known {
 			f := c.begin(r, id, statusAlone)
 			if err := f.wait(ctx); err != nil {
@@ -294,16 +294,17 @@ func (c *CA) fly(ctx context.Context, r *responder, id issuance.CertID, form int
 	for {
 		r.kept.takeOff(f)
 		now := c.now()
-		status, known := r.kept.status(serial, c.statusesSince(r))
+		status, knownAt, known := r.kept.status(serial, c.statusesSince(r))
 		var err error
 		if !known {
+			knownAt = now
 			status, err = c.lookUpStatus(ctx, r, id.Serial)
 		}
 		var answer *OCSPResponse
 		if err == nil && form != statusAlone {
 			answer, err = c.signOCSP(ctx, r, []issuance.CertID{id}, []CertificateStatus{status}, nil)
 		}
-		if r.kept.land(serial, form, f, landing{status, answer, err, now}, c.ocsp.following.Load()) {
+		if r.kept.land(serial, form, f, landing{status, answer, err, now, knownAt}, c.ocsp.following.Load()) {
 			c.metrics.OCSPKept(r.authority.Name, r.kept.size())
 			return
 		}

@@ -147,15 +147,15 @@ func (a *answers) answer(serial serialKey, form int, now time.Time) (response *O
 	return kept.response, !now.Before(kept.dueAt)
 }
 
-// status is what was found out about a serial, if not before a moment.
-func (a *answers) status(serial serialKey, since time.Time) (CertificateStatus, bool) {
+// status is what was found out about a serial, and when, if not before a moment.
+func (a *answers) status(serial serialKey, since time.Time) (CertificateStatus, time.Time, bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	known := a.issued.get(serial)
 	if known == nil || known.knownAt.Before(since) {
-		return CertificateStatus{}, false
+		return CertificateStatus{}, time.Time{}, false
 	}
-	return known.status, true
+	return known.status, known.knownAt, true
 }
 
 // fly joins the flight for a serial and form, or begins one, which is then the caller's.
@@ -178,12 +178,13 @@ func (a *answers) takeOff(f *flight) {
 	f.stale = false
 }
 
-// landing is what a flight has found out. knownAt is when it took off.
+// landing is what a flight has found out.
 type landing struct {
 	status  CertificateStatus
 	answer  *OCSPResponse
 	err     error
-	knownAt time.Time
+	at      time.Time // when it took off
+	knownAt time.Time // when the status was looked up: by this flight, or by one before
 }
 
 // retryOCSP is how long after a failure the next try may be, while there is still an answer to give.
@@ -199,7 +200,7 @@ func (a *answers) land(serial serialKey, form int, f *flight, l landing, keep bo
 	switch {
 	case l.err != nil:
 		if known := a.get(serial); known != nil && form != statusAlone {
-			known.signed[form].dueAt = l.knownAt.Add(retryOCSP)
+			known.signed[form].dueAt = l.at.Add(retryOCSP)
 		}
 	case keep:
 		a.keep(serial, form, l)

@@ -40,7 +40,7 @@ func TestAnAnswerIsGivenUntilItEnds(t *testing.T) {
 	later := now.Add(25 * time.Hour)
 	f, _ := a.fly(numbered(1), 0)
 	a.takeOff(f)
-	a.land(numbered(1), 0, f, landing{err: errors.New("away"), knownAt: later}, true)
+	a.land(numbered(1), 0, f, landing{err: errors.New("away"), at: later}, true)
 	if got, due := a.answer(numbered(1), 0, later); got != response || due {
 		t.Errorf("after a failure: %v, due %v", got, due)
 	}

@@ -25,12 +25,22 @@ const (
 )
 
 // RenewResponders gets each responder with a key of its own a certificate, and a new one when two thirds of its life have passed. One that
-// another replica has got for the same key is taken. Answers under the former stay good: none holds longer than the certificate in it.
+// another replica has got for the same key is taken. Answers under the former stay good: none holds longer than the certificate in it. One
+// that was revoked gives way too: clients do not ask for it (id-pkix-ocsp-nocheck), but whoever reads CRLs finds it there.
 func (c *CA) RenewResponders(ctx context.Context) error {
 	var failures []error
 	for _, r := range c.ocsp.responders {
-		if r.key == nil || fresh(certificateOf(r.signs.Load()), c.now()) {
+		if r.key == nil {
 			continue
+		}
+		if certificate := certificateOf(r.signs.Load()); fresh(certificate, c.now()) {
+			latest, err := c.store.LatestRevocation(ctx, r.authority.Name, certificate.SerialNumber.Bytes())
+			if err != nil && !errors.Is(err, ErrNotFound) {
+				failures = append(failures, fmt.Errorf("looking whether the OCSP responder of %s is revoked: %w", r.authority.Name, err))
+			}
+			if err != nil || latest.Reason == issuance.RemoveFromCRL {
+				continue
+			}
 		}
 		if err := c.renewResponder(ctx, r); err != nil {
 			failures = append(failures, fmt.Errorf("getting a certificate for the OCSP responder of %s: %w", r.authority.Name, err))

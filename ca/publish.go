@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"slices"
 	"sync"
 	"time"
 
@@ -27,28 +28,44 @@ const (
 	publishLeasePerEntry = 20 * time.Microsecond
 )
 
-// publishAtOnce is how many scopes a replica works on at a time: while one waits for the key or the disk, another is built.
+// publishAtOnce is how many scopes of an authority a replica works on at a time: while one waits for the key or the disk, another is built.
 const publishAtOnce = 4
+
+// keepPublishing makes the CRLs that are due, until the context ends. Authorities do not wait for each other: a key that hangs holds up its
+// own authority's CRLs alone.
+func (c *CA) keepPublishing(ctx context.Context) {
+	var publishing sync.WaitGroup
+	for _, a := range c.authorities {
+		publishing.Go(func() { c.every(ctx, publishEvery, c.publications.wake(a.Name), func() { c.publishDue(ctx, a) }) })
+	}
+	publishing.Wait()
+}
 
 // PublishDue makes the CRLs that are due. Another replica doing so is no error, and what fails is due again at the next look.
 func (c *CA) PublishDue(ctx context.Context) {
-	schedules := make([]CRLSchedule, 0, len(c.authorities))
+	var publishing sync.WaitGroup
 	for _, a := range c.authorities {
-		schedules = append(schedules, a.schedule())
+		publishing.Go(func() { c.publishDue(ctx, a) })
 	}
-	due, err := c.store.DueCRLs(ctx, schedules)
+	publishing.Wait()
+}
+
+// publishDue is PublishDue for one authority.
+func (c *CA) publishDue(ctx context.Context, a *Authority) {
+	due, err := c.store.DueCRLs(ctx, []CRLSchedule{a.schedule()})
 	if err != nil {
 		if ctx.Err() == nil {
-			c.log.ErrorContext(ctx, "looking for due CRLs failed; the last ones stay served", "error", err)
+			c.log.ErrorContext(ctx, "looking for due CRLs failed; the last ones stay served", "authority", a.Name, "error", err)
 		}
 		return
 	}
-	due = append(due, c.publications.takeSpoilt()...)
+	due = append(due, c.publications.takeSpoilt(a.Name)...)
+	due = append(due, c.doubtedKey(a, due)...)
 	var working sync.WaitGroup
 	places := make(chan struct{}, publishAtOnce)
 	for _, d := range due {
-		if c.authorities[d.Issuer] == nil || !c.publications.rested(d, c.now()) {
-			continue // an offline authority's spoilt CRL is for its operator to import again
+		if !c.publications.rested(d, c.now()) {
+			continue
 		}
 		places <- struct{}{}
 		working.Go(func() {
@@ -58,6 +75,16 @@ func (c *CA) PublishDue(ctx context.Context) {
 	}
 	working.Wait()
 	c.watchEnds(ctx)
+}
+
+// doubtedKey is a CRL that nobody needs, and that shows whether a key which has failed is back: one that fails costs a number, where a
+// certificate would have to be revoked.
+func (c *CA) doubtedKey(a *Authority, due []CRLDue) []CRLDue {
+	is := func(d CRLDue) bool { return d.Scope == FullScope && !d.Delta }
+	if !a.doubted(c.now()) || slices.ContainsFunc(due, is) {
+		return nil
+	}
+	return []CRLDue{{Issuer: a.Name, Scope: FullScope, Why: "key"}}
 }
 
 func (c *CA) publishOne(ctx context.Context, d CRLDue) {
@@ -87,6 +114,12 @@ func (c *CA) publish(ctx context.Context, due CRLDue) error {
 	kept.working.Lock()
 	defer kept.working.Unlock()
 	claim, contents, err := c.nextContents(ctx, a, due, kept)
+	published := false
+	defer func() {
+		if claim.Fence > 0 && !published {
+			c.release(ctx, claim)
+		}
+	}()
 	if err != nil {
 		return err
 	}
@@ -110,12 +143,23 @@ func (c *CA) publish(ctx context.Context, due CRLDue) error {
 	if err != nil {
 		return fmt.Errorf("recording CRL %s: %w", contents.Number, err)
 	}
+	published = true
 	c.publications.keep(record, c.now(), c.now().Sub(started))
 	c.mirrorCRL(record)
 	c.tellLags(a.Name, due.Scope, started)
 	c.metrics.Published(a.Name, due.scopeName(), c.now().Sub(started))
 	c.metrics.Serves(a.Name, due.scopeName(), record)
 	return nil
+}
+
+// release gives a claim back of which no CRL came: another replica, whose key may be well, need not wait for its lease, which is long where
+// the CRL is.
+func (c *CA) release(ctx context.Context, claim CRLClaim) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleDeadline)
+	defer cancel()
+	if err := c.store.ReleaseCRL(ctx, claim); err != nil {
+		c.log.WarnContext(ctx, "giving up a CRL scope failed; the claim runs out by itself", "authority", claim.Issuer, "scope", claim.Scope, "error", err)
+	}
 }
 
 // nextContents claims a scope and says what its next CRL holds.

@@ -18,18 +18,22 @@ const (
 
 // Recover settles what crashes left open: this replica's own intents from an earlier run, and those of replicas whose lease has run
 // out. Each is recorded as possibly signed and revoked, and its idempotency key is released. Nothing is ever signed again: the bytes on
-// record may or may not have a signature somewhere, and a revoked serial is right in both cases. It returns how many it settled.
+// record may or may not have a signature somewhere, and a revoked serial is right in both cases. It returns how many it settled. One that
+// cannot be settled does not keep others from it.
 func (c *CA) Recover(ctx context.Context) (settled int, err error) {
+	var failed error
 	for {
 		intents, err := c.store.ClaimExpiredIntents(ctx, c.replica, settleLease, settleBatch)
 		if err != nil {
-			return settled, fmt.Errorf("claiming expired intents: %w", err)
+			return settled, errors.Join(failed, fmt.Errorf("claiming expired intents: %w", err))
 		}
 		for _, i := range intents {
 			switch err := c.settle(ctx, i, "its replica stopped before the certificate was recorded"); {
 			case errors.Is(err, ErrIntentLost): // settled by another, or recorded after all
+			case errors.Is(err, ErrUnavailable): // the others would fail as well
+				return settled, errors.Join(failed, err)
 			case err != nil:
-				return settled, err
+				failed = errors.Join(failed, err)
 			default:
 				settled++
 				c.log.WarnContext(ctx, "settled an intent as possibly signed and revoked it", "issuer", i.Issuer, "serial", i.Serial.String(),
@@ -37,7 +41,7 @@ func (c *CA) Recover(ctx context.Context) (settled int, err error) {
 			}
 		}
 		if len(intents) < settleBatch {
-			return settled, nil
+			return settled, failed
 		}
 	}
 }

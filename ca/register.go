@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/chancery-ca/chancery/audit"
+	"github.com/chancery-ca/chancery/issuance"
 )
 
 // Registrar takes in what was made elsewhere: authorities from a ceremony, and CRLs that an offline authority signed. It needs no key.
@@ -127,9 +128,15 @@ func (r Registrar) importCRL(ctx context.Context, a AuthorityRecord, der []byte,
 	if err := list.CheckSignatureFrom(issuer); err != nil {
 		return invalid("is it the CRL of this authority?", "the CRL is not signed by %s: %v", a.Name, err)
 	}
+	read, err := issuance.ReadCRL(der)
+	if err == nil {
+		err = read.VerifiedBy(issuer) // as whoever serves it does
+	}
 	switch now := r.Now(); {
-	case list.Number == nil:
-		return invalid("", "the CRL has no number")
+	case err != nil:
+		return invalid("make one in a ceremony of chancery", "the CRL could not be served: %v", err)
+	case read.Base != nil:
+		return invalid("give the complete CRL", "the CRL is a delta CRL, on which most of what is revoked does not stand")
 	case list.ThisUpdate.After(now.Add(time.Hour)):
 		return invalid("check the clock", "the CRL is of the future: %s", list.ThisUpdate.Format(time.RFC3339))
 	case !list.NextUpdate.After(now):

@@ -12,8 +12,13 @@ import (
 	"github.com/chancery-ca/chancery/issuance"
 )
 
-// maxComment is the longest comment on a revocation, in octets.
-const maxComment = 1000
+const (
+	// maxComment is the longest comment on a revocation, in octets.
+	maxComment = 1000
+	// firstYear is the first of which a revocation may speak. A year before the year 0, which a zone can make of it, cannot be written, and
+	// a CRL is refused as a whole for one entry: a revocation, once on record, would keep its scope from having another CRL for ever.
+	firstYear = 1950
+)
 
 // RevokeOrder is a wish to revoke a certificate, to put it on hold, or (removeFromCRL) to end a hold.
 type RevokeOrder struct {
@@ -52,6 +57,9 @@ func (c *CA) revoke(ctx context.Context, o RevokeOrder, look func() (Certificate
 			return valueOrZero(certificate.Revocation), err
 		}
 		if c.now().After(certificate.NotAfter) {
+			if err := c.rememberKey(ctx, o, certificate); err != nil {
+				return Revocation{}, err
+			}
 			return Revocation{}, ErrExpired
 		}
 		recorded, err := c.recordRevocation(ctx, o, certificate, after)
@@ -69,7 +77,7 @@ func (c *CA) revoke(ctx context.Context, o RevokeOrder, look func() (Certificate
 }
 
 // rememberKey keeps a key out of later certificates that turns out to be compromised when its certificate has been revoked already, for
-// another reason: the revocation stays as it is, and the key is bad all the same.
+// another reason, or has expired: the certificate stays as it is, and the key is bad all the same (Baseline Requirements, section 6.1.1.3).
 func (c *CA) rememberKey(ctx context.Context, o RevokeOrder, certificate Certificate) error {
 	if o.Reason != issuance.KeyCompromise {
 		return nil
@@ -145,9 +153,16 @@ func (c *CA) checkRevocation(reason issuance.Reason, comment string, invalidityD
 	if len(comment) > maxComment {
 		return longComment()
 	}
-	if !invalidityDate.IsZero() && invalidityDate.After(c.now()) {
+	switch at := invalidityDate.UTC(); {
+	case at.IsZero():
+	case at.After(c.now()):
 		return &InvalidError{
 			Field: "invalidity_date", Message: "the invalidity date lies in the future",
+			Hint: "give the moment since when the key is not trusted",
+		}
+	case at.Year() < firstYear:
+		return &InvalidError{
+			Field: "invalidity_date", Message: fmt.Sprintf("the invalidity date lies before %d", firstYear),
 			Hint: "give the moment since when the key is not trusted",
 		}
 	}

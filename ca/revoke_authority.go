@@ -29,7 +29,8 @@ type RevokedAuthority struct {
 }
 
 // RevokeAuthority records that an authority's certificate is revoked. An online parent puts it on its next CRL by itself; an offline one
-// makes that CRL in a ceremony. A compromised key of it is certified never again. Repeating is harmless: the first revocation stays.
+// makes that CRL in a ceremony. A compromised key of it is certified never again. Repeating is harmless: the first revocation stays, and it
+// makes up for a key that a crash kept from being remembered.
 func (r Registrar) RevokeAuthority(ctx context.Context, name string, reason issuance.Reason, comment string) (RevokedAuthority, error) {
 	if !slices.Contains(authorityReasons, reason) {
 		names := make([]string, len(authorityReasons))
@@ -48,33 +49,38 @@ func (r Registrar) RevokeAuthority(ctx context.Context, name string, reason issu
 		return RevokedAuthority{}, err
 	}
 	revoked.Revocation, err = r.Store.LatestRevocation(ctx, revoked.Parent.Name, revoked.Serial)
-	if err != nil && !errors.Is(err, ErrNotFound) {
-		return RevokedAuthority{}, fmt.Errorf("looking whether %s is revoked: %w", name, err)
+	if errors.Is(err, ErrNotFound) {
+		revoked.Revocation, err = r.recordAuthorityRevocation(ctx, revoked, certificate, reason, comment)
+	} else if err != nil {
+		err = fmt.Errorf("looking whether %s is revoked: %w", name, err)
+	}
+	if err == nil && (reason == issuance.CACompromise || reason == issuance.KeyCompromise) {
+		err = r.rememberKey(ctx, revoked, certificate)
 	}
 	if err != nil {
-		if revoked.Revocation, err = r.recordAuthorityRevocation(ctx, name, revoked, certificate, reason, comment); err != nil {
-			return RevokedAuthority{}, err
-		}
-	}
-	if reason != issuance.CACompromise && revoked.Revocation.Reason != issuance.CACompromise {
-		return revoked, nil
-	}
-	// Again as well: a run that ended between the two has not come here, and what was superseded may turn out to be compromised.
-	remembered, err := r.leaf(audit.KeyCompromised, map[string]string{"authority": name, "issuer": revoked.Parent.Name})
-	if err == nil {
-		spki := sha256.Sum256(certificate.RawSubjectPublicKeyInfo)
-		err = r.Store.RecordCompromisedKey(ctx, spki, revoked.Parent.Name, revoked.Serial, r.Now().Truncate(time.Second), remembered)
-	}
-	if err != nil {
-		return RevokedAuthority{}, fmt.Errorf("remembering the key of %s: %w", name, err)
+		return RevokedAuthority{}, err
 	}
 	return revoked, nil
 }
 
-// recordAuthorityRevocation is the first revocation of an authority.
-func (r Registrar) recordAuthorityRevocation(ctx context.Context, name string, revoked RevokedAuthority, certificate *x509.Certificate,
+// rememberKey keeps the key of a revoked authority out of later certificates, whatever it was revoked for. One that is known is left alone.
+func (r Registrar) rememberKey(ctx context.Context, revoked RevokedAuthority, certificate *x509.Certificate) error {
+	name := revoked.Authority.Name
+	leaf, err := r.leaf(audit.KeyCompromised, map[string]string{"authority": name, "issuer": revoked.Parent.Name})
+	if err == nil {
+		spki := sha256.Sum256(certificate.RawSubjectPublicKeyInfo)
+		err = r.Store.RecordCompromisedKey(ctx, spki, revoked.Parent.Name, revoked.Serial, r.Now().Truncate(time.Second), leaf)
+	}
+	if err != nil {
+		return fmt.Errorf("remembering the key of %s: %w", name, err)
+	}
+	return nil
+}
+
+func (r Registrar) recordAuthorityRevocation(ctx context.Context, revoked RevokedAuthority, certificate *x509.Certificate,
 	reason issuance.Reason, comment string,
 ) (Revocation, error) {
+	name := revoked.Authority.Name
 	entry := Revocation{
 		Issuer: revoked.Parent.Name, Serial: revoked.Serial, Sequence: 1, Reason: reason, At: r.Now().Truncate(time.Second), Comment: comment,
 		Actor: r.Actor, EventID: r.NewID(), CRLScope: FullScope, NotAfter: certificate.NotAfter,

@@ -39,6 +39,39 @@ func TestNextRevocation(t *testing.T) {
 	}
 }
 
+// An invalidity date that passes can stand on a CRL: one that cannot would keep its scope from having another CRL.
+func TestInvalidityDate(t *testing.T) {
+	now := time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
+	c := &CA{now: func() time.Time { return now }}
+	for text, good := range map[string]bool{
+		"2026-11-28T12:00:00Z":      true,
+		"2026-11-28T12:00:01Z":      false,
+		"2026-11-28T13:00:00+01:00": true,
+		"1950-01-01T00:00:00Z":      true,
+		"1950-01-01T00:00:00+01:00": false, // 1949
+		"0000-01-01T00:00:00+14:00": false, // the year before the year 0
+		"0000-01-01T00:00:00Z":      false,
+	} {
+		at, err := time.Parse(time.RFC3339, text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var invalid *InvalidError
+		err = c.checkRevocation(issuance.KeyCompromise, "", at)
+		if good != (err == nil) || !good && !errors.As(err, &invalid) {
+			t.Errorf("%s: %v", text, err)
+		}
+		var list issuance.Revoked
+		entry := issuance.RevokedEntry{CRLEntry: issuance.CRLEntry{Serial: []byte{1}, RevokedAt: now, InvalidityDate: at}, NotAfter: now}
+		if err := list.Apply(now, []issuance.RevokedEntry{entry}); good && err != nil {
+			t.Errorf("%s passes, and cannot stand on a CRL: %v", text, err)
+		}
+	}
+	if err := c.checkRevocation(issuance.KeyCompromise, "", time.Time{}); err != nil {
+		t.Errorf("without a date: %v", err)
+	}
+}
+
 // Whatever the clock says, the number of the next CRL is above the last, and never below the Unix time in milliseconds.
 func TestCRLNumberOnlyRises(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {

@@ -52,9 +52,10 @@ func (c *CA) Run(ctx context.Context, more ...Chore) error {
 	for _, m := range c.mirrors {
 		others.Go(func() { c.every(working, mirrorEvery, m.wake, func() { c.putWaiting(working, m) }) })
 	}
-	c.every(working, publishEvery, c.publications.wake, func() { c.PublishDue(working) })
+	c.keepPublishing(working)
 	others.Wait()
 	c.ocsp.work.Wait()
+	c.publications.work.Wait()
 	if err := c.recordUses(context.WithoutCancel(ctx)); err != nil {
 		c.log.WarnContext(ctx, "when API tokens were last used is not on record", "error", err)
 	}

@@ -17,6 +17,7 @@ import (
 var (
 	errNoAnswer = errors.New("no resolver answered in time")
 	errBad      = errors.New("the answer makes no sense")
+	errReferral = errors.New("the resolver does not resolve: it refers to other servers")
 )
 
 // ask asks the resolvers in turn for the CAA records at one name, until one answers.
@@ -91,11 +92,30 @@ func read(question, answer *dns.Msg) ([]policies.CAARecord, error) {
 	for range maxAliases {
 		target := alias(answer.Answer, owner)
 		if target == "" {
-			return recordsOf(answer.Answer, owner), nil
+			records := recordsOf(answer.Answer, owner)
+			if len(records) == 0 && referral(answer) {
+				return nil, errReferral
+			}
+			return records, nil
 		}
 		owner = target
 	}
 	return nil, errBad
+}
+
+// referral tells an answer that says where to ask from one that says that there are no records: it names servers and no start of authority
+// (RFC 2308, section 2.2). It says nothing of the name.
+func referral(answer *dns.Msg) bool {
+	servers := false
+	for _, rr := range answer.Ns {
+		switch rr.Header().Rrtype {
+		case dns.TypeSOA:
+			return false
+		case dns.TypeNS:
+			servers = true
+		}
+	}
+	return servers && !answer.Authoritative
 }
 
 func alias(answer []dns.RR, owner string) string {

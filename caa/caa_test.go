@@ -89,6 +89,14 @@ func (z *zone) ServeDNS(w dns.ResponseWriter, question *dns.Msg) {
 	case "rubbish":
 		_, _ = w.Write([]byte("rubbish, and too long for a header"))
 		return
+	case "referral": // of a server that is authoritative for something else, and does not resolve
+		rr, _ := dns.NewRR("example. 1 IN NS ns.example.")
+		answer.Ns = append(answer.Ns, rr)
+	case "nodata":
+		for _, text := range []string{"broken.example. 1 IN NS ns.example.", "broken.example. 1 IN SOA a. b. 1 1 1 1 1"} {
+			rr, _ := dns.NewRR(text)
+			answer.Ns = append(answer.Ns, rr)
+		}
 	case "loop":
 		for _, text := range []string{name + " 1 IN CNAME b.example.", "b.example. 1 IN CNAME " + name} {
 			rr, _ := dns.NewRR(text)
@@ -199,11 +207,16 @@ func TestFailures(t *testing.T) {
 		"rubbish.broken.example":  "no sense",
 		"loop.broken.example":     "no sense",
 		"silent.broken.example":   "in time",
+		"referral.broken.example": "refers to other servers",
 	} {
 		got := resolver(t, time.Second, z.address).Lookup(context.Background(), []string{name})[0]
 		if !strings.Contains(got.Failure, want) || got.Records != nil || got.Name != name || strings.Contains(got.Failure, "127.0.0.1") {
 			t.Errorf("%s: %+v, want %q", name, got, want)
 		}
+	}
+	// That there are no records, an authority says.
+	if got := resolver(t, time.Second, z.address).Lookup(context.Background(), []string{"nodata.broken.example"})[0]; got.At != "broken.example" {
+		t.Errorf("without records at the name: %+v", got)
 	}
 	// The second resolver answers for the first.
 	if got := resolver(t, 10*time.Second, nobody.LocalAddr().String(), z.address).Lookup(context.Background(), []string{"broken.example"})[0]; got.At != "broken.example" {

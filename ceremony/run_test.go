@@ -5,10 +5,12 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/big"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -357,6 +359,34 @@ func TestRSAAndLaterCRL(t *testing.T) {
 		t.Errorf("summary %+v", s)
 	}
 
+	root, err := ReadBundle(in("root-r.authority.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	partial := func(name string, extension pkix.Extension) {
+		t.Helper()
+		issuer, err := x509.ParseCertificate(root.Certificate)
+		if err != nil {
+			t.Fatal(err)
+		}
+		signer, err := token.Signer(hsm.KeyRef{Label: "root-r"}, issuer.PublicKey)
+		if err != nil {
+			t.Fatal(err)
+		}
+		der, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{
+			Number: big.NewInt(ceremonyTime.UnixMilli()), ThisUpdate: ceremonyTime.Add(-time.Hour), NextUpdate: ceremonyTime.Add(time.Hour),
+			ExtraExtensions: []pkix.Extension{extension},
+		}, issuer, signer)
+		if err == nil {
+			err = os.WriteFile(in(name), der, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	partial("delta.crl", pkix.Extension{Id: []int{2, 5, 29, 27}, Critical: true, Value: []byte{0x02, 0x01, 0x07}})
+	partial("shard.crl", pkix.Extension{Id: []int{2, 5, 29, 28}, Critical: true, Value: []byte{0x30, 0x03, 0x81, 0x01, 0xff}})
+
 	t.Run("refusals", func(t *testing.T) {
 		follow := func(change ...string) error {
 			text := strings.NewReplacer(append(change, "output: later", "output: third")...).Replace(text)
@@ -369,6 +399,8 @@ func TestRSAAndLaterCRL(t *testing.T) {
 			"number too low":          {[]string{"    validity: 90d", "    validity: 90d\n    number: \"7\""}, "is not above that of the CRL before"},
 			"revoked already":         {[]string{"out/root-r.crl", "later/root-r.crl"}, "is on the CRL before"},
 			"another's CRL":           {[]string{"out/root-r.crl", "out/offline-r.crl"}, "the CRL before"},
+			"a delta CRL":             {[]string{"out/root-r.crl", "out/delta.crl"}, "is not complete"},
+			"a CRL of one scope":      {[]string{"out/root-r.crl", "out/shard.crl"}, "is not complete"},
 			"not a certificate":       {[]string{"out/root-r.cer", "out/root-r.crl"}, "reading out/root-r.crl"},
 			"revoked in the future":   {[]string{"10:00:00Z", "11:00:00Z"}, "in the future"},
 			"beyond its issuer":       {[]string{"90d", "30y"}, "reach beyond"},

@@ -26,9 +26,12 @@ type Entry struct {
 	Event audit.Event
 }
 
+// opening is what every line begins with.
+const opening = `{"index":`
+
 // line is an entry as one JSON object. The leaf stands in it as it is: its hash in the tree can be computed from what arrives.
 func (e Entry) line() []byte {
-	return fmt.Appendf(nil, `{"index":%d,"event":%s}`, e.Index, e.Leaf)
+	return fmt.Appendf(nil, opening+`%d,"event":%s}`, e.Index, e.Leaf)
 }
 
 // Log is where entries come from.
@@ -49,8 +52,8 @@ type Cursor interface {
 	Over(err error) bool
 }
 
-// Sender sends entries to one receiver. Send returns nil once the receiver has all of them; otherwise it is called again with the same
-// entries first. It is called by one goroutine.
+// Sender sends entries to one receiver. Send returns nil once the receiver has all of them, or a *notAllError when it is several people and
+// some of them cannot be reached; otherwise it is called again with the same entries first. It is called by one goroutine.
 type Sender interface {
 	Send(ctx context.Context, entries []Entry) error
 	Close() error
@@ -202,6 +205,12 @@ func (d *Delivery) deliver(ctx context.Context, sender Sender, p part, pauses *b
 	sending, cancel := context.WithTimeout(ctx, sendTime)
 	defer cancel()
 	err := sender.Send(sending, p.send)
+	var notAll *notAllError
+	if errors.As(err, &notAll) { // sent again, it would come twice to the others, and not to these
+		d.Observe.DeliveryFailed(d.Name)
+		d.Logger.WarnContext(ctx, "a notification did not reach everybody", "receiver", d.Name, "event", p.send[0].Event.ID, "error", err)
+		err = nil
+	}
 	if err == nil {
 		d.Observe.Delivered(d.Name, len(p.send))
 		pauses.since = time.Time{}
@@ -259,6 +268,11 @@ func (b *backoff) failed(err error) time.Duration {
 	}
 	return min(wait, longestWait)
 }
+
+// notAllError says who of several will never get what the others have got.
+type notAllError struct{ error }
+
+func (e *notAllError) Unwrap() error { return e.error }
 
 // laterError is a receiver's wish to be left alone for a while.
 type laterError struct {

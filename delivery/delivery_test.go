@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -378,7 +379,7 @@ func TestFile(t *testing.T) {
 func TestFilesArePutAside(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "audit.jsonl")
 	f := &File{Path: path, Rotate: 1000}
-	for i := range int64(10) {
+	for i := range int64(15) {
 		if err := f.Send(t.Context(), entries(t, i, 1)); err != nil {
 			t.Fatal(err)
 		}
@@ -399,8 +400,95 @@ func TestFilesArePutAside(t *testing.T) {
 			t.Errorf("line %d is %s", i, line)
 		}
 	}
-	if len(all) != 10 {
+	if len(all) != 15 {
 		t.Errorf("%d lines", len(all))
 	}
 	_ = f.Close()
+}
+
+// Whatever stops between a batch in the file and its cursor, the batch is sent again, and no line comes twice: not into another file either.
+func TestNoLineComesTwiceWhereAFileIsPutAside(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "audit.jsonl")
+	for from := int64(0); from < 40; from += 4 {
+		f := &File{Path: path, Rotate: 1000}
+		for range 2 { // the cursor could not be moved
+			if err := f.Send(t.Context(), entries(t, from, 4)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := f.Close(); err != nil { // or the process ended
+			t.Fatal(err)
+		}
+		again := &File{Path: path, Rotate: 1000}
+		if err := again.Send(t.Context(), entries(t, from, 4)); err != nil {
+			t.Fatal(err)
+		}
+		if err := again.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	all, err := filepath.Glob(path + "*")
+	if err != nil || len(all) < 3 {
+		t.Fatalf("%v, %v", all, err)
+	}
+	slices.Sort(all)
+	var got []string
+	for _, name := range append(all[1:], all[0]) { // the one that is written to comes last
+		got = append(got, lines(t, name)...)
+	}
+	for i, line := range got {
+		if !strings.HasPrefix(line, fmt.Sprintf(`{"index":%d,`, i)) {
+			t.Fatalf("line %d is %s", i, line)
+		}
+	}
+	if len(got) != 40 {
+		t.Errorf("%d lines", len(got))
+	}
+}
+
+// What is not the audit log's is left as it is. What a crash tore is cut off.
+func TestOtherFilesAreLeftAsTheyAre(t *testing.T) {
+	ours := string(entry(t, 7, audit.CertificateIssued).line()) + "\n"
+	for text, taken := range map[string]bool{
+		"a secret":                           false,
+		"hello\nworld":                       false,
+		"hello\n" + `{"index":5,"ev`:         false,
+		ours + "world":                       false,
+		ours:                                 true,
+		ours + `{"index":8,"ev`:              true,
+		ours + `{"in`:                        true,
+		ours + "\x00\x00\x00":                true, // a disk that had the length and not the text
+		ours + `{"index":8,"ev` + "\x00\x00": true,
+		`{"index":5,"ev`:                     true,
+		"":                                   true,
+	} {
+		path := filepath.Join(t.TempDir(), "file")
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		f := &File{Path: path}
+		err := f.Send(t.Context(), entries(t, 8, 1))
+		got, unread := os.ReadFile(path)
+		if err := errors.Join(f.Close(), unread); err != nil {
+			t.Fatal(err)
+		}
+		switch {
+		case (err == nil) != taken:
+			t.Errorf("%q: %v", text, err)
+		case !taken && string(got) != text:
+			t.Errorf("%q became %q", text, got)
+		}
+	}
+}
+
+// Whoever ships the file elsewhere is of the service's group, whatever the umask.
+func TestTheGroupReadsTheFile(t *testing.T) {
+	defer syscall.Umask(syscall.Umask(0o077))
+	f := &File{Path: filepath.Join(t.TempDir(), "audit.jsonl")}
+	if err := errors.Join(f.Send(t.Context(), entries(t, 0, 1)), f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(f.Path); err != nil || info.Mode().Perm() != 0o640 {
+		t.Errorf("%v, %v", info.Mode(), err)
+	}
 }

@@ -31,6 +31,15 @@ func (f *File) Send(_ context.Context, entries []Entry) error {
 	if err := f.open(); err != nil {
 		return err
 	}
+	if f.Rotate > 0 && f.size >= f.Rotate && entries[0].Index > f.last {
+		// What it holds is not sent again: what comes after it is. Put aside sooner, it would not be there to tell what is written already.
+		if err := f.putAside(); err != nil {
+			return err
+		}
+		if err := f.open(); err != nil {
+			return err
+		}
+	}
 	var lines bytes.Buffer
 	last, lastLine := f.last, f.line
 	for _, e := range entries {
@@ -58,9 +67,6 @@ func (f *File) Send(_ context.Context, entries []Entry) error {
 		return errors.Join(fmt.Errorf("writing to %s: %w", f.Path, err), f.Close())
 	}
 	f.size, f.last, f.line = f.size+int64(lines.Len()), last, lastLine
-	if f.Rotate > 0 && f.size >= f.Rotate {
-		return f.putAside()
-	}
 	return nil
 }
 
@@ -87,6 +93,9 @@ func (f *File) open() error {
 		return errors.Join(err, f.Close())
 	}
 	if isNew {
+		if err := f.file.Chmod(0o640); err != nil { // whatever the umask: whoever ships it elsewhere may be of the group
+			return errors.Join(fmt.Errorf("opening a file for the audit log: %w", err), f.Close())
+		}
 		return syncDir(f.Path)
 	}
 	return nil
@@ -107,24 +116,32 @@ func (f *File) resume() error {
 	if whole == 0 && end > maxLine {
 		return fmt.Errorf("%s does not hold lines: it is no file of the audit log", f.Path)
 	}
+	if !tornLine(tail[whole:]) {
+		return fmt.Errorf("%s does not end with a line of the audit log: move the file away", f.Path)
+	}
+	if whole > 0 {
+		f.line = tail[bytes.LastIndexByte(tail[:whole-1], '\n')+1 : whole-1]
+		var last struct {
+			Index *int64 `json:"index"`
+		}
+		if err := json.Unmarshal(f.line, &last); err != nil || last.Index == nil {
+			return fmt.Errorf("the last line of %s is none of the audit log: move the file away", f.Path)
+		}
+		f.last = *last.Index
+	}
 	f.size = from + int64(whole)
 	if f.size < end {
 		if err := f.file.Truncate(f.size); err != nil {
 			return fmt.Errorf("cutting a torn line off %s: %w", f.Path, err)
 		}
 	}
-	if whole == 0 {
-		return nil
-	}
-	f.line = tail[bytes.LastIndexByte(tail[:whole-1], '\n')+1 : whole-1]
-	var last struct {
-		Index *int64 `json:"index"`
-	}
-	if err := json.Unmarshal(f.line, &last); err != nil || last.Index == nil {
-		return fmt.Errorf("the last line of %s is none of the audit log: move the file away", f.Path)
-	}
-	f.last = *last.Index
 	return nil
+}
+
+// tornLine tells whether a text can be what a crash has left of a line: its beginning, or zeros where the disk had not come to it.
+func tornLine(text []byte) bool {
+	n := min(len(text), len(opening))
+	return string(text[:n]) == opening[:n] || len(bytes.Trim(text, "\x00")) == 0
 }
 
 // putAside renames the file by the index of its last entry.

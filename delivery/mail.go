@@ -11,6 +11,7 @@ import (
 	"mime/quotedprintable"
 	"net"
 	"net/smtp"
+	"net/textproto"
 	"slices"
 	"strings"
 	"time"
@@ -42,27 +43,29 @@ func (m *Mail) Send(ctx context.Context, entries []Entry) error {
 		return fmt.Errorf("reaching the mail server: %w", err)
 	}
 	defer done()
+	var some error
 	for _, e := range entries {
-		if err := m.send(client, e); err != nil {
+		err := m.send(client, e)
+		var notAll *notAllError
+		switch {
+		case errors.As(err, &notAll):
+			some = fmt.Errorf("sending mail: %w", err)
+		case err != nil:
 			return fmt.Errorf("sending mail: %w", err)
 		}
 	}
 	_ = client.Quit() // the server has taken the messages; how it says goodbye matters to nobody
-	return nil
+	return some
 }
 
 func (m *Mail) connect(ctx context.Context) (*smtp.Client, func(), error) {
-	var dialer net.Dialer
-	conn, err := dialer.DialContext(ctx, "tcp", m.Server)
+	host, _, err := net.SplitHostPort(m.Server)
 	if err != nil {
 		return nil, nil, err
 	}
-	if deadline, ok := ctx.Deadline(); ok {
-		err = conn.SetDeadline(deadline)
-	}
-	host, _, splitting := net.SplitHostPort(m.Server)
-	if err := errors.Join(err, splitting); err != nil {
-		return nil, nil, errors.Join(err, conn.Close())
+	conn, release, err := dial(ctx, "tcp", m.Server)
+	if err != nil {
+		return nil, nil, err
 	}
 	config := m.TLS.Clone()
 	if config == nil {
@@ -74,9 +77,13 @@ func (m *Mail) connect(ctx context.Context) (*smtp.Client, func(), error) {
 	}
 	client, err := smtp.NewClient(conn, host)
 	if err != nil {
+		release()
 		return nil, nil, errors.Join(err, conn.Close())
 	}
-	done := func() { _ = client.Close() } // after Quit it is closed already
+	done := func() {
+		release()
+		_ = client.Close() // after Quit it is closed already
+	}
 	if m.Security == MailSTARTTLS {
 		if offered, _ := client.Extension("STARTTLS"); !offered {
 			done()
@@ -104,10 +111,22 @@ func (m *Mail) send(client *smtp.Client, e Entry) error {
 	if err := client.Mail(m.From); err != nil {
 		return err
 	}
+	var refused error
+	taken := 0
 	for _, to := range m.To {
-		if err := client.Rcpt(to); err != nil {
+		err := client.Rcpt(to)
+		var said *textproto.Error
+		switch {
+		case err == nil:
+			taken++
+		case errors.As(err, &said) && said.Code >= 500: // for good: the others get theirs
+			refused = errors.Join(refused, fmt.Errorf("%s: %w", to, err))
+		default:
 			return err
 		}
+	}
+	if taken == 0 {
+		return refused
 	}
 	body, err := client.Data()
 	if err != nil {
@@ -116,7 +135,10 @@ func (m *Mail) send(client *smtp.Client, e Entry) error {
 	if _, err := body.Write(message); err != nil {
 		return err
 	}
-	return body.Close()
+	if err := body.Close(); err != nil || refused == nil {
+		return err
+	}
+	return &notAllError{refused}
 }
 
 // subjects say in words what happened.

@@ -3,6 +3,7 @@ package delivery
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
@@ -484,8 +485,8 @@ func mailServer(conn net.Conn, secure *tls.Config, refuse string) (from string, 
 			from = rest
 			say("250 ok")
 		case "RCPT":
-			if refuse != "" {
-				say(refuse)
+			if whom, reply, one := strings.Cut(refuse, ": "); refuse != "" && (!one || strings.Contains(rest, whom)) {
+				say(cmp.Or(reply, refuse))
 				continue
 			}
 			to = append(to, rest)
@@ -571,6 +572,47 @@ func TestMail(t *testing.T) {
 	}
 }
 
+// One mailbox that is gone keeps nobody else from being told; one that is full for now is waited for.
+func TestMailReachesTheOthers(t *testing.T) {
+	for name, c := range map[string]struct {
+		refuse string
+		data   bool
+		gets   string // whoever calls Send
+	}{
+		"gone":    {"bob@: 550 no such mailbox", true, "bob@example.com: 550"},
+		"for now": {"bob@: 450 try again", false, "sending mail: 450"},
+		"nobody":  {"550 no such mailbox", false, "ann@example.com: 550"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := listen(t)
+			came := make(chan string, 1)
+			go func() {
+				conn, err := l.Accept()
+				if err != nil {
+					came <- ""
+					return
+				}
+				_, _, data, _ := mailServer(conn, nil, c.refuse)
+				came <- data
+			}()
+			sender := &Mail{
+				Server: l.Addr().String(), Security: MailPlain, From: "ca@pki.example", To: []string{"ann@example.com", "bob@example.com"},
+			}
+			h, counted, said := &history{all: []Entry{entry(t, 0, audit.RequestWaiting)}}, &counts{}, &strings.Builder{}
+			d := h.delivery(sender, counted, said)
+			next, pauses := int64(-1), backoff{}
+			_, err := d.step(t.Context(), sender, &next, &pauses)
+			if data := <-came; (data != "") != c.data {
+				t.Errorf("sent %q", data)
+			}
+			text := said.String() + fmt.Sprint(err)
+			if (err == nil) != c.data || (next == 1) != c.data || !strings.Contains(text, c.gets) || c.data != (counted.failed == 1) {
+				t.Errorf("next %d, %+v: %s", next, counted, text)
+			}
+		})
+	}
+}
+
 func checkMail(t *testing.T, data string, e Entry) {
 	t.Helper()
 	m, err := mail.ReadMessage(strings.NewReader(data))
@@ -596,5 +638,40 @@ func checkMail(t *testing.T, data string, e Entry) {
 		if !strings.Contains(strings.ReplaceAll(string(body), "\r\n", "\n"), words) {
 			t.Errorf("%q is missing in\n%s", words, body)
 		}
+	}
+}
+
+// A term that ends does not wait for a receiver that hangs: another replica delivers by then, or the service stops.
+func TestSendingEndsWithItsContext(t *testing.T) {
+	for name, sender := range map[string]func(address string) Sender{
+		"syslog": func(address string) Sender { return &Syslog{Network: "tcp", Address: address, Host: "replica-1"} },
+		"syslog over TLS": func(address string) Sender {
+			return &Syslog{Network: "tcp", Address: address, Host: "replica-1", TLS: &tls.Config{ServerName: "127.0.0.1", MinVersion: tls.VersionTLS12}}
+		},
+		"mail": func(address string) Sender {
+			return &Mail{Server: address, Security: MailPlain, From: "ca@pki.example", To: []string{"ann@example.com"}}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := listen(t)
+			ctx, cancel := context.WithTimeout(t.Context(), sendTime)
+			defer cancel()
+			sent := make(chan error, 1)
+			go func() { sent <- sender(l.Addr().String()).Send(ctx, entries(t, 0, 1)) }()
+			conn, err := l.Accept() // and says nothing
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			cancel()
+			select {
+			case err := <-sent:
+				if err == nil {
+					t.Error("what nobody confirmed counts as sent")
+				}
+			case <-time.After(5 * time.Second):
+				t.Fatal("it goes on")
+			}
+		})
 	}
 }

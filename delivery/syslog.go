@@ -65,17 +65,12 @@ func (s *Syslog) Send(ctx context.Context, entries []Entry) error {
 	if network == "unix" {
 		network = "unixgram"
 	}
-	var dialer net.Dialer
-	conn, err := dialer.DialContext(ctx, network, s.Address)
+	conn, release, err := dial(ctx, network, s.Address)
 	if err != nil {
 		return fmt.Errorf("connecting to syslog: %w", err)
 	}
 	defer conn.Close()
-	if deadline, ok := ctx.Deadline(); ok {
-		if err := conn.SetDeadline(deadline); err != nil {
-			return fmt.Errorf("sending to syslog: %w", err)
-		}
-	}
+	defer release()
 	if network != "tcp" {
 		for _, e := range entries {
 			if _, err := conn.Write(s.message(e)); err != nil {

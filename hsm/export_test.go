@@ -3,6 +3,9 @@ package hsm
 import (
 	"context"
 	"crypto"
+	"errors"
+
+	"github.com/ThalesIgnite/crypto11"
 )
 
 // GenerateMisled generates an extractable key where a kept one was asked for, as a token does that ignores what it is told.
@@ -32,4 +35,44 @@ func (t *Token) RawSigner(ref KeyRef) (crypto.Signer, error) {
 		return err
 	})
 	return found.key, err
+}
+
+// LoseSessions ends all sessions of the token behind the package's back, as a network HSM does that was restarted.
+func (r *Recovering) LoseSessions() error {
+	token, _, err := r.now()
+	if err != nil {
+		return err
+	}
+	return token.module.ctx.CloseAllSessions(token.info.Slot)
+}
+
+// OpenApart opens a token as behind p11-kit, where crypto11 has to log in by itself, and has that fail: the library is not found any more.
+func OpenApart(c Config) error {
+	m, err := modules.load(c.Module)
+	if err != nil {
+		return err
+	}
+	pin, err := c.PIN.reveal()
+	if err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	token, settings, _, err := m.prepare(c)
+	if err != nil {
+		return err
+	}
+	inner, err := crypto11.Configure(settings)
+	if err != nil {
+		return err
+	}
+	apart := m.apart
+	defer func() { m.apart = apart }()
+	m.apart = true
+	t := &Token{module: m, inner: inner, info: token.describe(m)}
+	settings.Path += ".gone"
+	if err := t.start(settings, pin); err != nil {
+		return errors.Join(err, t.abandon())
+	}
+	return nil
 }

@@ -52,7 +52,7 @@ type Config struct {
 	Module      string   // path of the PKCS#11 library
 	Token       Selector // exactly one token must match
 	PIN         PIN
-	MaxSessions int // sessions kept for signing; 0 means 8. Two more are used for housekeeping
+	MaxSessions int // sessions kept for signing, and as many for all else as the token has room for; 0 means 8. Two more are for housekeeping
 	// RetryAfterFailedPIN permits a log-in although the token says that the last one failed. Without it a restarting service
 	// could lock the token.
 	RetryAfterFailedPIN bool

@@ -253,3 +253,26 @@ func TestRandom(t *testing.T) {
 		t.Errorf("no octets: %v, %v", none, err)
 	}
 }
+
+// Where crypto11 has an instance of the library of its own, it is opened twice, and the second time can fail. Another token of the library
+// is none the worse for it, and the same one can be opened again.
+func TestAnOpeningThatFailsHalfWay(t *testing.T) {
+	other, err := hsm.Open(t.Context(), hsmtest.New(t).Config())
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := hsmtest.New(t).Config()
+	if err := hsm.OpenApart(config); err == nil {
+		t.Fatal("it did not fail")
+	}
+	if _, err := other.Random(8); err != nil {
+		t.Errorf("the other token: %v", err)
+	}
+	again, err := hsm.Open(t.Context(), config)
+	if err != nil {
+		t.Fatalf("opening it again: %v", err)
+	}
+	if err := errors.Join(again.Close(), other.Close()); err != nil {
+		t.Error(err)
+	}
+}

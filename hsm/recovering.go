@@ -20,9 +20,13 @@ const (
 	// below the five seconds within which a token that is back must be in use.
 	reopenFirst = 50 * time.Millisecond
 	reopenMost  = time.Second
-	// siblingRest is how long a token stays closed that was closed for its neighbour's sake: long enough for all to be closed at once, so
-	// that the library is finalised.
+	// siblingRest is how long a token that was closed for its neighbour's sake waits at most until all of its library are closed, so that the
+	// library is finalised.
 	siblingRest = 300 * time.Millisecond
+	// siblingsFirst and siblingsMost are the pauses between closing the neighbours of a token that stays away, doubling from one to the other:
+	// a token that is well must not suffer for one that is not. The longest stays below the five seconds, too.
+	siblingsFirst = 500 * time.Millisecond
+	siblingsMost  = 2 * time.Second
 	// maxWaiting bounds the calls that are in a token at once, waiting ones included. One that comes when there are so many fails at once.
 	maxWaiting = 256
 )
@@ -47,7 +51,39 @@ type Recovering struct {
 	info       TokenInfo
 	generation uint64 // counts the openings
 	why        error  // what is wrong while the token is away
-	rest       time.Duration
+	// busy is since when the lost token is being closed, or opened anew; zero: it is not at this moment.
+	busy time.Time
+}
+
+// gathering is where tokens of one library, closed for a neighbour's sake, wait until all of them are closed.
+type gathering struct {
+	left atomic.Int32 // that are not closed yet
+	all  chan struct{}
+}
+
+func newGathering(tokens int) *gathering {
+	g := &gathering{all: make(chan struct{})}
+	g.left.Store(int32(tokens))
+	return g
+}
+
+// arrive says that one is closed.
+func (g *gathering) arrive() {
+	if g != nil && g.left.Add(-1) == 0 {
+		close(g.all)
+	}
+}
+
+// wait waits for the others, but not for one whose library does not let it be closed.
+func (g *gathering) wait(ended context.Context) {
+	if g == nil {
+		return
+	}
+	select {
+	case <-g.all:
+	case <-time.After(siblingRest):
+	case <-ended.Done():
+	}
 }
 
 // OpenRecovering opens a token as Open does. The first opening must succeed: a mistake in the configuration is not waited for.
@@ -84,6 +120,30 @@ func (r *Recovering) Info() TokenInfo {
 func (r *Recovering) Available() error {
 	_, _, err := r.now()
 	return err
+}
+
+// Busy tells for how long closing the lost token, or one attempt to open it anew, has been going on; 0 when neither is. One that goes on for
+// ever only the end of the process ends.
+func (r *Recovering) Busy() time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.busy.IsZero() {
+		return 0
+	}
+	return time.Since(r.busy)
+}
+
+// during carries out a call that may not come back.
+func (r *Recovering) during(call func()) {
+	r.setBusy(time.Now())
+	call()
+	r.setBusy(time.Time{})
+}
+
+func (r *Recovering) setBusy(since time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.busy = since
 }
 
 func (r *Recovering) now() (*Token, uint64, error) {
@@ -126,6 +186,7 @@ func (r *Recovering) Signer(ref KeyRef, want crypto.PublicKey, restored bool) (S
 	}
 	found, err := token.signer(ref, want, s.kept)
 	if err != nil {
+		r.noticed(generation, err)
 		return nil, fmt.Errorf("signer with %s in token %q: %w", ref, token.info.Label, err)
 	}
 	// From now on the CKA_ID alone names it: labels are for people. A key without one is found by its label.
@@ -140,11 +201,20 @@ func (r *Recovering) Signer(ref KeyRef, want crypto.PublicKey, restored bool) (S
 
 // Attributes is Token.Attributes.
 func (r *Recovering) Attributes(ref KeyRef) (Attributes, error) {
-	token, _, err := r.now()
+	token, generation, err := r.now()
 	if err != nil {
 		return Attributes{}, err
 	}
-	return token.Attributes(ref)
+	a, err := token.Attributes(ref)
+	r.noticed(generation, err)
+	return a, err
+}
+
+// noticed begins recovery where a failure means that the token of an opening is lost.
+func (r *Recovering) noticed(generation uint64, err error) {
+	if err != nil && isLoss(err) {
+		r.lost(generation, err, nil)
+	}
 }
 
 // isLoss tells whether a failure of a call means that the token must be opened anew. Waiting too long for a session does not: it means
@@ -157,35 +227,41 @@ func isLoss(err error) bool {
 	return errors.Is(err, ErrUnavailable) && errors.As(err, &code)
 }
 
-// lost begins recovery, unless the opening that failed is no longer the current one.
-func (r *Recovering) lost(generation uint64, why error, rest time.Duration) {
+// lost begins recovery, unless the opening that failed is no longer the current one. Where it is for a neighbour's sake, others are met.
+func (r *Recovering) lost(generation uint64, why error, others *gathering) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.token == nil || r.generation != generation || r.ended.Err() != nil {
+		others.arrive()
 		return
 	}
 	token := r.token
-	r.token, r.why, r.rest = nil, why, rest
+	r.token, r.why = nil, why
 	r.log.Warn("the token is lost; opening it anew", "token", token.info.Label, "serial", token.info.Serial, "error", why)
-	r.work.Go(func() { r.recover(token) })
+	r.work.Go(func() { r.recover(token, others) })
 }
 
 // recover closes what is left of the token and opens it until that succeeds, a person is needed, or Close is called.
-func (r *Recovering) recover(token *Token) {
+func (r *Recovering) recover(token *Token, others *gathering) {
 	began := time.Now()
-	if err := token.Close(); err != nil {
-		r.log.Warn("closing the lost token", "token", token.info.Label, "error", err)
-	}
-	r.mu.Lock()
-	pause := r.rest
-	r.mu.Unlock()
+	r.during(func() {
+		if err := token.Close(); err != nil {
+			r.log.Warn("closing the lost token", "token", token.info.Label, "error", err)
+		}
+	})
+	others.arrive()
+	others.wait(r.ended)
+	var pause time.Duration
+	disturbed, undisturbed := began, siblingsFirst // when the neighbours were closed last, and for how long they are left alone
 	for attempt := 1; ; attempt++ {
 		select {
 		case <-r.ended.Done():
 			return
 		case <-time.After(pause):
 		}
-		again, err := Open(r.ended, r.config)
+		var again *Token
+		var err error
+		r.during(func() { again, err = Open(r.ended, r.config) })
 		if err == nil {
 			r.put(again)
 			r.log.Info("the token is open again", "token", token.info.Label, "serial", token.info.Serial, "attempts", attempt,
@@ -201,8 +277,9 @@ func (r *Recovering) recover(token *Token) {
 		}
 		r.log.Warn("opening the lost token failed; trying again", "token", token.info.Label, "attempt", attempt, "error", err)
 		pause = min(max(2*pause, reopenFirst), reopenMost)
-		if attempt > 1 {
+		if attempt == 2 || attempt > 2 && time.Since(disturbed) >= undisturbed {
 			token.module.closeAll(err)
+			disturbed, undisturbed = time.Now(), min(2*undisturbed, siblingsMost)
 		}
 	}
 }
@@ -223,9 +300,12 @@ func (m *module) closeAll(why error) {
 		}
 	}
 	m.mu.Unlock()
+	all := newGathering(len(owners))
 	for _, r := range owners {
 		if _, generation, err := r.now(); err == nil {
-			r.lost(generation, fmt.Errorf("another token of its library needs the library initialised anew: %w", why), siblingRest)
+			r.lost(generation, fmt.Errorf("another token of its library needs the library initialised anew: %w", why), all)
+		} else {
+			all.arrive()
 		}
 	}
 }
@@ -278,7 +358,7 @@ func (s *recoveringSigner) do(call func(*signer) ([]byte, error)) ([]byte, error
 	}
 	signature, err := call(key.signer)
 	if err != nil && isLoss(err) {
-		s.from.lost(key.generation, err, 0)
+		s.from.lost(key.generation, err, nil)
 		if !errors.Is(err, ErrUnavailable) {
 			err = fmt.Errorf("%w: %w", ErrUnavailable, err)
 		}
@@ -304,9 +384,7 @@ func (s *recoveringSigner) resolve() (*resolved, error) {
 	}
 	found, err := token.signer(s.ref, s.public, s.kept)
 	if err != nil {
-		if isLoss(err) {
-			s.from.lost(generation, err, 0)
-		}
+		s.from.noticed(generation, err)
 		// Whatever is wrong with it, it is not the caller's fault, and it may be mended.
 		if !errors.Is(err, ErrUnavailable) {
 			err = fmt.Errorf("%w: finding the key again: %w", ErrUnavailable, err)

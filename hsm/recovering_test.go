@@ -5,6 +5,8 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -86,6 +88,84 @@ func TestRecoveryOfAllTokensOfALibrary(t *testing.T) {
 	for _, r := range []*hsm.Recovering{first, second} {
 		if err := r.Available(); err != nil {
 			t.Error(err)
+		}
+	}
+}
+
+// TestATokenThatStaysAway: its neighbour in the library, which is well, hardly suffers, and it is in use soon after it is back. It is not
+// run beside other tests, whose tokens are of the same library.
+func TestATokenThatStaysAway(t *testing.T) {
+	_, well := recovering(t, hsmtest.New(t))
+	present, err := os.ReadDir(hsmtest.Directory(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, away := recovering(t, hsmtest.New(t))
+	all, err := os.ReadDir(hsmtest.Directory(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, aside := "", hsmtest.Directory(t)+".one"
+	for _, one := range all {
+		if !slices.ContainsFunc(present, func(other os.DirEntry) bool { return other.Name() == one.Name() }) {
+			dir = filepath.Join(hsmtest.Directory(t), one.Name())
+		}
+	}
+	if err := os.Rename(dir, aside); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := away.SignMessage(nil, []byte("x"), crypto.SHA256); !errors.Is(err, hsm.ErrUnavailable) {
+		t.Fatalf("without its token: %v", err)
+	}
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	tried, failed := 0, 0
+	for began := time.Now(); time.Since(began) < 4*time.Second; <-tick.C {
+		tried++
+		if _, err := well.SignMessage(nil, []byte("x"), crypto.SHA256); err != nil {
+			failed++
+		}
+	}
+	if failed > tried/5 {
+		t.Errorf("of %d signatures of the token that is well, %d failed", tried, failed)
+	}
+	if err := os.Rename(aside, dir); err != nil {
+		t.Fatal(err)
+	}
+	signsWithin(t, 5*time.Second, away)
+}
+
+// TestLossBeforeTheFirstKey: what is lost between the log-in and the first look for a key comes back, too.
+func TestLossBeforeTheFirstKey(t *testing.T) {
+	r, before := recovering(t, hsmtest.New(t))
+	for what, look := range map[string]func() error{
+		"a key": func() error {
+			_, err := r.Signer(hsm.KeyRef{Label: "ca"}, before.Public(), false)
+			return err
+		},
+		"its attributes": func() error {
+			_, err := r.Attributes(hsm.KeyRef{Label: "ca"})
+			return err
+		},
+	} {
+		if err := r.LoseSessions(); err != nil {
+			t.Fatal(err)
+		}
+		if err := look(); !errors.Is(err, hsm.ErrUnavailable) {
+			t.Fatalf("looking for %s without a session: %v", what, err)
+		}
+		tick := time.NewTicker(20 * time.Millisecond)
+		defer tick.Stop()
+		for deadline := time.After(5 * time.Second); ; {
+			err := look()
+			if err == nil {
+				break
+			}
+			select {
+			case <-deadline:
+				t.Fatalf("looking for %s, 5 seconds after the loss: %v", what, err)
+			case <-tick.C:
+			}
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/miekg/pkcs11"
 )
@@ -13,6 +14,7 @@ type present struct {
 	slot     uint
 	hardware bool
 	library  string // CK_INFO.manufacturerID
+	told     string // the serial number as the library tells it, whose octets crypto11 compares; TokenInfo has it readable
 	pkcs11.TokenInfo
 }
 
@@ -38,15 +40,19 @@ func (m *module) present() ([]present, error) {
 		if err != nil {
 			continue
 		}
+		told := info.SerialNumber
 		info.Label, info.SerialNumber = unpadded(info.Label), unpadded(info.SerialNumber)
 		info.ManufacturerID, info.Model = unpadded(info.ManufacturerID), unpadded(info.Model)
-		tokens = append(tokens, present{slot, device.Flags&pkcs11.CKF_HW_SLOT != 0, library.ManufacturerID, info})
+		tokens = append(tokens, present{slot, device.Flags&pkcs11.CKF_HW_SLOT != 0, library.ManufacturerID, told, info})
 	}
 	return tokens, nil
 }
 
-// unpadded drops what fills a text up to its fixed length: spaces by the standard, NULs with some modules (tpm2-pkcs11).
-func unpadded(text string) string { return strings.TrimRight(text, " \x00") }
+// unpadded drops what fills a text up to its fixed length: spaces by the standard, NULs with some modules (tpm2-pkcs11). What is no UTF-8,
+// against the standard, is replaced: journals and transcripts, which are JSON, must read what was written.
+func unpadded(text string) string {
+	return strings.ToValidUTF8(strings.TrimRight(text, " \x00"), string(utf8.RuneError))
+}
 
 // selected returns the one initialised token that matches.
 func selected(tokens []present, s Selector) (present, error) {

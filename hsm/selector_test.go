@@ -106,25 +106,43 @@ func TestUniqueSerial(t *testing.T) {
 	}
 }
 
-func TestSigningSessions(t *testing.T) {
-	tests := []struct {
-		asked int
-		limit uint
-		want  int // 0: refused
-	}{
-		{0, pkcs11.CK_EFFECTIVELY_INFINITE, 8},
-		{3, pkcs11.CK_UNAVAILABLE_INFORMATION, 3},
-		{1, 3, 1},
-		{8, 5, 3},
-		{2, 100, 2},
-		{8, 2, 0},
-		{8, 1, 0},
-		{-1, 100, 0},
+// Some vendors' texts are no UTF-8. They are told with what can be read of them.
+func TestTextsOfATokenAreReadable(t *testing.T) {
+	for text, want := range map[string]string{
+		"plain   ": "plain", "nul\x00\x00": "nul", "Schl\xfcssel  ": "Schl\ufffdssel", "\xff\xff\xff\xff": "\ufffd", "Schlüssel ": "Schlüssel",
+	} {
+		if got := unpadded(text); got != want {
+			t.Errorf("%q: %q", text, got)
+		}
 	}
-	for _, tt := range tests {
-		got, err := signingSessions(tt.asked, tt.limit)
-		if got != tt.want || (err == nil) != (tt.want > 0) {
-			t.Errorf("%d of %d: %d, %v", tt.asked, tt.limit, got, err)
+}
+
+func TestSessionsFor(t *testing.T) {
+	for _, tt := range []struct {
+		asked        int
+		limit        uint
+		signing, own int // 0: refused
+	}{
+		{0, pkcs11.CK_EFFECTIVELY_INFINITE, 8, 8},
+		{3, pkcs11.CK_UNAVAILABLE_INFORMATION, 3, 3},
+		{8, 18, 8, 8},
+		{8, 17, 8, 7},
+		{8, 12, 8, 2},
+		{8, 10, 7, 1},
+		{8, 5, 2, 1},
+		{1, 4, 1, 1},
+		{2, 100, 2, 2},
+		{8, 3, 0, 0},
+		{8, 1, 0, 0},
+		{-1, 100, 0, 0},
+	} {
+		signing, own, err := sessionsFor(tt.asked, tt.limit)
+		if signing != tt.signing || own != tt.own || (err == nil) != (tt.signing > 0) {
+			t.Errorf("%d of %d: %d and %d, %v", tt.asked, tt.limit, signing, own, err)
+		}
+		told := tt.limit != pkcs11.CK_EFFECTIVELY_INFINITE && tt.limit != pkcs11.CK_UNAVAILABLE_INFORMATION
+		if err == nil && told && uint(signing+own+housekeeping) > tt.limit {
+			t.Errorf("%d of %d: %d and %d, which are too many", tt.asked, tt.limit, signing, own)
 		}
 	}
 }

@@ -89,7 +89,7 @@ func open(ctx context.Context, c Config) (*Token, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	token, settings, err := m.prepare(c)
+	token, settings, own, err := m.prepare(c)
 	if err != nil {
 		return nil, err
 	}
@@ -103,15 +103,28 @@ func open(ctx context.Context, c Config) (*Token, error) {
 	t := &Token{
 		module: m, inner: inner, info: token.describe(m), notLocal: c.AcceptNotLocal, actor: c.Actor, observer: c.Observer, usage: c.Usage, now: c.Now, wait: settings.PoolWaitTimeout,
 	}
-	t.pool.room = make(chan struct{}, settings.MaxSessions-1)
+	t.pool.room = make(chan struct{}, own)
 	if err := m.join(); err != nil {
 		return nil, errors.Join(err, inner.Close())
 	}
 	if err := t.start(settings, pin); err != nil {
-		return nil, errors.Join(err, t.inner.Close(), m.leave())
+		return nil, errors.Join(err, t.abandon())
 	}
 	m.open = append(m.open, t)
 	return t, nil
+}
+
+// abandon releases what an opening that came to nothing has taken. A log-in that stayed would be in the way of the next.
+func (t *Token) abandon() error {
+	if t.session != pkcs11.CK_INVALID_HANDLE {
+		_ = t.module.ctx.Logout(t.session) // why the opening failed is what matters
+		_ = t.module.ctx.CloseSession(t.session)
+	}
+	var err error
+	if t.inner != nil {
+		err = t.inner.Close()
+	}
+	return errors.Join(err, t.module.leave())
 }
 
 // start logs in.
@@ -124,6 +137,7 @@ func (t *Token) start(settings *crypto11.Config, pin []byte) error {
 		if err := t.inner.Close(); err != nil {
 			return err
 		}
+		t.inner = nil // closing it twice would take the library away from the tokens that are open
 		settings.LoginNotSupported, settings.Pin = false, string(pin)
 		inner, err := crypto11.Configure(settings)
 		if err != nil {
@@ -136,8 +150,8 @@ func (t *Token) start(settings *crypto11.Config, pin []byte) error {
 	return err
 }
 
-// prepare selects the token and decides how crypto11 is to find it. Nothing is logged in.
-func (m *module) prepare(c Config) (token present, settings *crypto11.Config, err error) {
+// prepare selects the token and decides how crypto11 is to find it, and how many sessions the token's own pool has. Nothing is logged in.
+func (m *module) prepare(c Config) (token present, settings *crypto11.Config, own int, err error) {
 	err = m.initialised(func() error {
 		tokens, err := m.present()
 		if err != nil {
@@ -154,8 +168,8 @@ func (m *module) prepare(c Config) (token present, settings *crypto11.Config, er
 		if err := loginAllowed(token, c.RetryAfterFailedPIN); err != nil {
 			return fmt.Errorf("%s: %w", token, err)
 		}
-		sessions, err := signingSessions(c.MaxSessions, token.MaxRwSessionCount)
-		if err != nil {
+		var sessions int
+		if sessions, own, err = sessionsFor(c.MaxSessions, token.MaxRwSessionCount); err != nil {
 			return fmt.Errorf("%s: %w", token, err)
 		}
 		settings = &crypto11.Config{
@@ -166,34 +180,35 @@ func (m *module) prepare(c Config) (token present, settings *crypto11.Config, er
 			LoginNotSupported: true,
 		}
 		if token.unique(tokens) {
-			settings.TokenSerial = token.SerialNumber
+			settings.TokenSerial = token.told
 		} else {
 			slot := int(token.slot)
 			settings.SlotNumber = &slot
 		}
 		return nil
 	})
-	return token, settings, err
+	return token, settings, own, err
 }
 
-// signingSessions is how many sessions may sign at once, given what is asked for and what the token can have open.
-func signingSessions(asked int, limit uint) (int, error) {
+// sessionsFor is how many sessions crypto11 may sign in at once, and how many the pool may have for all else, given what is asked for and
+// what the token can have open. Both keep theirs, so all of them together must be within the token's limit: of one more the token says
+// CKR_SESSION_COUNT, which is what a token says that is lost.
+func sessionsFor(asked int, limit uint) (signing, own int, err error) {
 	if asked < 0 {
-		return 0, fmt.Errorf("MaxSessions is %d", asked)
+		return 0, 0, fmt.Errorf("MaxSessions is %d", asked)
 	}
 	if asked == 0 {
 		asked = defaultSessions
 	}
-	if limit == pkcs11.CK_EFFECTIVELY_INFINITE || limit == pkcs11.CK_UNAVAILABLE_INFORMATION {
-		return asked, nil
+	if limit == pkcs11.CK_EFFECTIVELY_INFINITE || limit == pkcs11.CK_UNAVAILABLE_INFORMATION || limit > uint(2*asked+housekeeping) {
+		return asked, asked, nil
 	}
-	if limit <= housekeeping {
-		return 0, fmt.Errorf("the token permits %d sessions at once; at least %d are needed", limit, housekeeping+1)
+	room := int(limit) - housekeeping
+	if room < 2 {
+		return 0, 0, fmt.Errorf("the token permits %d sessions at once; at least %d are needed", limit, housekeeping+2)
 	}
-	if room := limit - housekeeping; uint(asked) > room {
-		return int(room), nil
-	}
-	return asked, nil
+	signing = min(asked, room-1)
+	return signing, min(asked, room-signing), nil
 }
 
 // login opens the housekeeping session and logs in through it. On failure nothing stays open.

@@ -30,8 +30,12 @@ type peer struct {
 	facts map[string][]string
 }
 
-// PeerContext is for http.Server.ConnContext of a Unix socket's listener: it has Peers know who is at the other end.
+// PeerContext is for http.Server.ConnContext of a Unix socket's listener: it has Peers know who is at the other end. A connection may stand
+// in another that has it as its NetConn.
 func PeerContext(ctx context.Context, conn net.Conn) context.Context {
+	if outer, ok := conn.(interface{ NetConn() net.Conn }); ok {
+		conn = outer.NetConn()
+	}
 	unix, isUnix := conn.(*net.UnixConn)
 	if !isUnix {
 		return ctx

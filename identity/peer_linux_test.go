@@ -88,3 +88,31 @@ func TestWhoIsAtTheOtherEnd(t *testing.T) {
 		t.Errorf("of a caller that is not local: %v, %v", found, err)
 	}
 }
+
+// within stands for a connection that a listener's limit counts.
+type within struct{ net.Conn }
+
+func (w within) NetConn() net.Conn { return w.Conn }
+
+// TestWhoIsAtTheOtherEndOfACountedConnection: the limit on connections hides nobody.
+func TestWhoIsAtTheOtherEndOfACountedConnection(t *testing.T) {
+	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	caller, err := net.Dial("unix", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer caller.Close()
+	conn, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	at, isLocal := PeerContext(t.Context(), within{conn}).Value(peerKey{}).(*peer)
+	if !isLocal || at.err != nil || int(at.uid) != os.Getuid() {
+		t.Errorf("got %+v, %v", at, isLocal)
+	}
+}

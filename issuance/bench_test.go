@@ -3,6 +3,7 @@ package issuance
 import (
 	"crypto/rand"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"fmt"
 	"math/big"
 	"slices"
@@ -38,6 +39,7 @@ func BenchmarkPrepare(b *testing.B) {
 		} {
 			b.Run(kind+"/"+name, func(b *testing.B) {
 				b.ReportAllocs()
+				defer reportCPU(b)()
 				serial := newSerial(b)
 				for b.Loop() {
 					if _, err := h.issuing.prepare(tpl, linter, serial, now); err != nil {
@@ -166,7 +168,7 @@ func BenchmarkLint(b *testing.B) {
 			b.Fatal(err)
 		}
 		for way, find := range map[string]func(*zx509.Certificate) []Finding{
-			"once a shape": linter.find,
+			"once a shape": func(c *zx509.Certificate) []Finding { return linter.find(c, nil) },
 			"each":         func(c *zx509.Certificate) []Finding { return linter.run(nil, linter.lints, c) },
 		} {
 			b.Run(name+"/"+way, func(b *testing.B) {
@@ -174,6 +176,36 @@ func BenchmarkLint(b *testing.B) {
 				defer reportCPU(b)()
 				for b.Loop() {
 					find(parsed)
+				}
+			})
+		}
+	}
+}
+
+// BenchmarkReadDraft reads certificates of one shape for the lints, as issuance does, beside having zcrypto parse each.
+func BenchmarkReadDraft(b *testing.B) {
+	h := ecdsaHierarchy(b)
+	linter := linterOf(b, publicLint)
+	for name, subject := range map[string]pkix.RDNSequence{"no subject": nil, "common name": commonName("www.example.com")} {
+		tpl := leafTemplate(b, p256(b).Public())
+		tpl.Subject = subject
+		draft := draftOf(b, h.issuing, tpl, marker{})
+		_ = linter.check(draft)
+		for way, parse := range map[string]func(*x509.Certificate) (*zx509.Certificate, error){
+			"from a specimen": func(read *x509.Certificate) (*zx509.Certificate, error) { return linter.parse(draft, varying(read)) },
+			"by zcrypto":      func(*x509.Certificate) (*zx509.Certificate, error) { return zx509.ParseCertificate(draft) },
+		} {
+			b.Run(name+"/"+way, func(b *testing.B) {
+				b.ReportAllocs()
+				defer reportCPU(b)()
+				for b.Loop() {
+					read, err := x509.ParseCertificate(draft)
+					if err != nil {
+						b.Fatal(err)
+					}
+					if _, err := parse(read); err != nil {
+						b.Fatal(err)
+					}
 				}
 			})
 		}

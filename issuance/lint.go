@@ -89,14 +89,16 @@ func sourceNames(sources lint.SourceList) string {
 
 // check lints a certificate. Findings from notice up are a *LintError, and so is a certificate that a parser does not accept.
 func (l *linter) check(certificate []byte) error {
-	if _, err := x509.ParseCertificate(certificate); err != nil {
-		return unreadable(err)
-	}
-	parsed, err := zx509.ParseCertificate(certificate)
+	read, err := x509.ParseCertificate(certificate)
 	if err != nil {
 		return unreadable(err)
 	}
-	return refusal(l.find(parsed))
+	varies := varying(read)
+	parsed, err := l.parse(certificate, varies)
+	if err != nil {
+		return unreadable(err)
+	}
+	return refusal(l.find(parsed, varies))
 }
 
 // checkIssuerKey runs compromisedIssuer on a certificate that the issuer's key has signed, or on the issuer's own.

@@ -17,7 +17,8 @@ import (
 
 // The shape of a certificate is all of it but what differs from one certificate of a profile to the next: serial number, validity, subject,
 // public key, and the values of the extensions named in isVarying. Most lints read nothing else, so what they find in one certificate
-// they find in every one of its shape: they are run once for each shape. lint_reads.go says what each reads, as found from its code.
+// they find in every one of its shape: they are run once for each shape. lint_reads.go says what each reads, as found from its code. What
+// zcrypto parses of all else is the same too (lint_specimen.go).
 
 // facets are parts of what differs that a certificate may be without. Where it is, which belongs to the shape, a lint that reads no more
 // than that is decided by the shape.
@@ -76,6 +77,7 @@ type shapes struct {
 type shapeVerdict struct {
 	findings []Finding
 	rest     []*lint.CertificateLint // still to be run on each
+	specimen *specimen               // if others can be made from one
 }
 
 func (s *shapes) get(shape []byte) *shapeVerdict {
@@ -97,16 +99,17 @@ func (s *shapes) add(shape []byte, v *shapeVerdict) {
 	s.known.Store(&next)
 }
 
-// find runs the lints on a certificate, but for those that need not be run again on one of its shape.
-func (l *linter) find(c *zx509.Certificate) []Finding {
+// find runs the lints on a certificate, but for those that need not be run again on one of its shape. Varies is what varying has read of
+// it, or nil.
+func (l *linter) find(c, varies *zx509.Certificate) []Finding {
 	var room [1024]byte
-	shape, has, ok := l.shape(room[:0], c)
+	shape, has, ok := l.shape(room[:0], c, varies != nil)
 	if !ok {
 		return l.run(nil, l.lints, c)
 	}
 	known := l.shapes.get(shape)
 	if known == nil {
-		return l.findFirst(shape, has, c)
+		return l.findFirst(shape, has, c, varies)
 	}
 	return l.run(slices.Clone(known.findings), known.rest, c)
 }
@@ -120,9 +123,12 @@ func (l *linter) run(findings []Finding, lints []*lint.CertificateLint, c *zx509
 
 // findFirst runs all lints on the first certificate of a shape, and remembers what holds for the others. Where a lint fails, as one does
 // that panics, nothing is remembered.
-func (l *linter) findFirst(shape []byte, has facets, c *zx509.Certificate) []Finding {
+func (l *linter) findFirst(shape []byte, has facets, c, varies *zx509.Certificate) []Finding {
 	var findings []Finding
 	var made shapeVerdict
+	if varies != nil {
+		made.specimen = specimenOf(c, varies)
+	}
 	sound := true
 	for _, one := range l.lints {
 		var result *lint.LintResult
@@ -210,12 +216,14 @@ func effectiveDates(lints []*lint.CertificateLint) []time.Time {
 }
 
 // shape appends the octets of a certificate that are its shape. Two certificates have the same octets only if they differ in nothing but
-// what varies, they have the same facets, and their validity begins between the same two effective dates. Only a certificate of version
-// 3 without unique identifiers that is strict DER down to its extensions has a shape.
-func (l *linter) shape(to []byte, c *zx509.Certificate) (shape []byte, has facets, ok bool) {
+// what varies, they have the same facets, their validity begins between the same two effective dates, and both are plain, as varying has
+// it, or neither is. Only a certificate of version 3 without unique identifiers that is strict DER down to its extensions has a shape. It
+// is the same of a parsed certificate and of what varying reads of it.
+func (l *linter) shape(to []byte, c *zx509.Certificate, plain bool) (shape []byte, has facets, ok bool) {
 	raw := cryptobyte.String(c.Raw)
 	var certificate, tbs, version, algorithm, issuer, subject, key, keyAlgorithm, list, extensions cryptobyte.String
 	if !raw.ReadASN1(&certificate, der.SEQUENCE) || !raw.Empty() || !certificate.ReadASN1(&tbs, der.SEQUENCE) ||
+		!certificate.SkipASN1(der.SEQUENCE) || !certificate.SkipASN1(der.BIT_STRING) || !certificate.Empty() ||
 		!tbs.ReadASN1(&version, der.Tag(0).ContextSpecific().Constructed()) || string(version) != "\x02\x01\x02" ||
 		!tbs.SkipASN1(der.INTEGER) || !tbs.ReadASN1Element(&algorithm, der.SEQUENCE) || !tbs.ReadASN1Element(&issuer, der.SEQUENCE) ||
 		!tbs.SkipASN1(der.SEQUENCE) || !tbs.ReadASN1(&subject, der.SEQUENCE) ||
@@ -226,7 +234,7 @@ func (l *linter) shape(to []byte, c *zx509.Certificate) (shape []byte, has facet
 	}
 	has = facetsOf(c, subject)
 	to = binary.BigEndian.AppendUint16(to, uint16(has))
-	to = append(to, bit(c.SelfSigned), bit(c.Subject.CommonName == ""), bit(util.HasEmailSAN(c)))
+	to = append(to, bit(c.SelfSigned), bit(c.Subject.CommonName == ""), bit(util.HasEmailSAN(c)), bit(plain))
 	to = binary.AppendUvarint(to, l.ahead(c.NotBefore))
 	to = append(append(append(to, algorithm...), issuer...), keyAlgorithm...)
 	for !extensions.Empty() {
@@ -253,7 +261,8 @@ func appendExtension(to []byte, extensions *cryptobyte.String) (shape []byte, ok
 	if !isVarying(id) {
 		return append(to, whole...), true
 	}
-	return append(to, extension[:len(extension)-len(rest)]...), true
+	to = append(to, extension[:len(extension)-len(rest)]...)
+	return to, rest.SkipASN1(der.OCTET_STRING) && rest.Empty()
 }
 
 // isVarying tells, by the contents octets of its identifier, whether an extension's value is no part of the shape.

@@ -46,11 +46,12 @@ func (s Serial) String() string { return hex.EncodeToString(s[:]) }
 func (s Serial) Valid() bool { return s[0] == serialPrefix }
 
 // SerialBounds are the smallest serial of a moment and of the one that follows a span: certificates made in [from, to) have serials
-// in [low, high). The database's partitions are cut along them.
+// in [low, high). The database's partitions are cut along them. Moments outside those of which serials are made are taken for the first
+// or the last of these: nothing was issued before 1970.
 func SerialBounds(from, to time.Time) (low, high Serial) {
 	at := func(t time.Time) (s Serial) {
 		var stamp [8]byte
-		binary.BigEndian.PutUint64(stamp[:], uint64(t.UnixMilli()))
+		binary.BigEndian.PutUint64(stamp[:], uint64(min(max(t.UnixMilli(), 0), 1<<48-1)))
 		s[0] = serialPrefix
 		copy(s[1:7], stamp[2:])
 		return s

@@ -36,6 +36,23 @@ func TestSerialsFollowTime(t *testing.T) {
 	})
 }
 
+// A moment before all serials is below all of them, and one after all is not below any.
+func TestSerialBoundsOfMomentsWithoutSerials(t *testing.T) {
+	at := time.Date(2026, 11, 28, 0, 0, 0, 0, time.UTC)
+	s, err := NewSerial(at, rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, early := range []time.Time{{}, time.UnixMilli(-1), time.UnixMilli(0), time.Date(1, 1, 1, 0, 0, 0, 0, time.UTC)} {
+		for _, late := range []time.Time{time.UnixMilli(1 << 48), time.Date(99999, 1, 1, 0, 0, 0, 0, time.UTC)} {
+			low, high := SerialBounds(early, late)
+			if bytes.Compare(low[:], s[:]) > 0 || bytes.Compare(s[:], high[:]) >= 0 {
+				t.Errorf("from %v to %v are the serials from %v to %v", early, late, low, high)
+			}
+		}
+	}
+}
+
 func TestSerialRefuses(t *testing.T) {
 	for _, at := range []time.Time{{}, time.UnixMilli(0), time.UnixMilli(-1), time.UnixMilli(1 << 48)} {
 		if s, err := NewSerial(at, rand.Reader); err == nil || s.Valid() {

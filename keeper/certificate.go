@@ -175,7 +175,7 @@ func (k *key) checkExtensions(ext map[string]extension) error {
 	if err := k.checkAuthorityKeyID(ext); err != nil {
 		return err
 	}
-	return k.checkExtendedUsages(ext, authority)
+	return k.checkExtendedUsages(ext)
 }
 
 // checkBasicConstraints tells whether the certificate is an authority's, and refuses one that may not be.
@@ -244,8 +244,9 @@ func (k *key) checkAuthorityKeyID(ext map[string]extension) error {
 	return nil
 }
 
-// checkExtendedUsages refuses the purposes with which a certificate speaks for the authority.
-func (k *key) checkExtendedUsages(ext map[string]extension, authority bool) error {
+// checkExtendedUsages refuses the purposes with which a certificate speaks for the authority. An authority below it is no exception: with
+// OCSPSigning it would answer for its siblings, and for itself (RFC 6960, section 4.2.2.2).
+func (k *key) checkExtendedUsages(ext map[string]extension) error {
 	e, ok := ext[oidExtKeyUsage]
 	_, noCheck := ext[oidOCSPNoCheck]
 	if !ok {
@@ -274,7 +275,7 @@ func (k *key) checkExtendedUsages(ext map[string]extension, authority bool) erro
 			responder = true
 		}
 	}
-	if responder && !k.Certificates.OCSPResponders && !authority {
+	if responder && !k.Certificates.OCSPResponders {
 		return refuse("the certificate is an OCSP responder's, and the key signs none")
 	}
 	if noCheck && !responder {

@@ -172,8 +172,8 @@ func (c *Client) ask(ctx context.Context, kind byte, parts ...[]byte) ([]byte, e
 	}
 	stop := context.AfterFunc(ctx, l.close)
 	body, failure, err := l.ask(kind, parts, time.Now().Add(c.timeout))
-	stop()
-	c.give(l, err == nil)
+	// Where the context ended at the same moment as the answer came, the link is being closed, and the next call must not get it.
+	c.give(l, stop() && err == nil)
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return nil, fmt.Errorf("%w: the keeper did not answer within %s", hsm.ErrUnavailable, c.timeout)

@@ -23,6 +23,7 @@ func refuse(format string, args ...any) error { return refusal(fmt.Sprintf(forma
 const (
 	maxName       = 4 << 10 // octets of a distinguished name
 	maxExtensions = 32
+	maxIdentifier = 64 // octets of an extension's identifier: a refusal repeats it, and the journal keeps the refusal
 )
 
 // element reads one element whole, header and all, after making sure that it has the tag.
@@ -166,7 +167,7 @@ func oneExtension(list *cryptobyte.String, what string) (extension, error) {
 	}
 	var oid cryptobyte.String
 	var e extension
-	if !inner.ReadASN1(&oid, der.OBJECT_IDENTIFIER) {
+	if !inner.ReadASN1(&oid, der.OBJECT_IDENTIFIER) || len(oid) > maxIdentifier {
 		return extension{}, refuse("%s cannot be read", what)
 	}
 	if inner.PeekASN1Tag(der.BOOLEAN) {

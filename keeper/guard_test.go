@@ -114,6 +114,13 @@ func TestGuardReadsCertificates(t *testing.T) {
 			change: func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageOCSPSigning} },
 		},
 		{
+			what: "an authority that answers OCSP for its siblings", pathLen: 1, policy: mayHave, refused: "OCSP responder",
+			change: func(c *x509.Certificate) {
+				authority(0)(c)
+				c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageOCSPSigning}
+			},
+		},
+		{
 			what: "an OCSP responder that may be", change: func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageOCSPSigning} },
 			policy: func(p *KeyPolicy) { p.Certificates.OCSPResponders = true },
 		},
@@ -158,6 +165,30 @@ func TestGuardReadsCertificates(t *testing.T) {
 			t.Errorf("%s: want a refusal with %q, got %v", c.what, c.refused, err)
 		case r.kind != kindCertificate:
 			t.Errorf("%s: taken for a %s", c.what, r.kind)
+		}
+	}
+}
+
+// What is refused is written into the journal with its reason, so no reason is as long as whoever asks pleases.
+func TestGuardRefusesInFewWords(t *testing.T) {
+	endless := pkix.Extension{Id: append(asn1.ObjectIdentifier{1, 2}, make([]int, 1<<20)...), Value: []byte{5, 0}}
+	a, g := guarded(t, 0)
+	for what, message := range map[string][]byte{
+		"a certificate": a.tbs(t, leaf(func(c *x509.Certificate) { c.ExtraExtensions = []pkix.Extension{endless} })),
+		"a CRL": a.list(t, newList(1, func(l *x509.RevocationList) {
+			l.ExtraExtensions = []pkix.Extension{endless}
+		})),
+		"an entry of a CRL": a.list(t, newList(1, func(l *x509.RevocationList) {
+			l.RevokedCertificateEntries = []x509.RevocationListEntry{{
+				SerialNumber: big.NewInt(1), RevocationTime: time.Now(), ExtraExtensions: []pkix.Extension{endless},
+			}}
+		})),
+	} {
+		switch _, err := g.ask(message); {
+		case err == nil:
+			t.Errorf("%s with an endless identifier is signed", what)
+		case len(err.Error()) > 200:
+			t.Errorf("%s is refused in %d octets", what, len(err.Error()))
 		}
 	}
 }

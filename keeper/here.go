@@ -43,6 +43,11 @@ func (t *token) openHere(ctx context.Context, hung func(error)) error {
 	}
 	t.ready(h, found)
 	t.log.InfoContext(ctx, "the token is open", "label", found.Token.Label, "serial", found.Token.Serial, "process", os.Getpid())
+	go func() {
+		if err := h.stuck(watching, t.StartTimeout); err != nil {
+			hung(fmt.Errorf("token %q: %w", t.Name, err))
+		}
+	}()
 	<-ctx.Done()
 	unwatch()
 	return h.close()

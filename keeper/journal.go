@@ -172,7 +172,7 @@ func (j *journal) recover() (*entry, error) {
 	}, nil
 }
 
-// tail reads the end of the file, from the last line that holds the memory on, or the whole file.
+// tail reads the end of the file, from the last line that holds the memory on, or the whole file. A torn line holds nothing.
 func (j *journal) tail(size int64) (tail []byte, whole bool, err error) {
 	for window := int64(1 << 20); ; window *= 4 {
 		from := max(size-window, 0)
@@ -180,7 +180,8 @@ func (j *journal) tail(size int64) (tail []byte, whole bool, err error) {
 		if _, err := j.file.ReadAt(tail, from); err != nil && !errors.Is(err, io.EOF) {
 			return nil, false, err
 		}
-		if at := bytes.LastIndex(tail, []byte(`,"memory":{`)); at >= 0 {
+		lines := tail[:bytes.LastIndexByte(tail, '\n')+1]
+		if at := bytes.LastIndex(lines, []byte(`,"memory":{`)); at >= 0 {
 			if begin := bytes.LastIndexByte(tail[:at], '\n'); begin >= 0 {
 				return tail[begin+1:], false, nil
 			}
@@ -197,7 +198,10 @@ func (j *journal) memories() map[string]memory { return maps.Clone(j.memory) }
 // add writes an entry, and returns when it is on the disk, or with an error when it is not. Who finds nobody writing writes by itself;
 // those who come meanwhile share the next write.
 func (j *journal) add(e entry) error {
-	e.Time, e.Why = j.now().UTC().Format(time.RFC3339Nano), strings.ToValidUTF8(e.Why, "?")
+	e.Time = j.now().UTC().Format(time.RFC3339Nano)
+	for _, text := range []*string{&e.Key, &e.Detail, &e.Scope, &e.Why} {
+		*text = strings.ToValidUTF8(*text, "?") // as JSON has it, so that the line is read as it was written
+	}
 	j.mu.Lock()
 	if j.closed {
 		j.mu.Unlock()

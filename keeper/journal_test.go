@@ -84,6 +84,23 @@ func TestJournalRemembers(t *testing.T) {
 	}
 }
 
+// Serial numbers are what the vendor makes of them. Whatever is written is read again.
+func TestJournalReadsWhatItWrote(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "journal")
+	j := openTestJournal(t, path)
+	const odd = "12\xff34 <&> \u2028 \x00"
+	addAll(t, j, entry{Key: odd, Kind: kindToken, Detail: odd, Scope: odd, Result: resultFailed, Why: odd})
+	closeJournal(t, j)
+	closeJournal(t, openTestJournal(t, path))
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if report, err := VerifyJournal(bytes.NewReader(text), ""); err != nil || report.Entries != 3 {
+		t.Errorf("%+v, %v", report, err)
+	}
+}
+
 func TestJournalTornByACrash(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "journal")
 	j := openTestJournal(t, path)
@@ -105,6 +122,37 @@ func TestJournalTornByACrash(t *testing.T) {
 		entries := readEntries(t, path)
 		if n := len(entries); n != 5 || entries[2].Result != resultRecovered || entries[4].Detail != "3" {
 			t.Fatalf("cut at %d of %d: %+v", at, len(whole), entries)
+		}
+	}
+}
+
+// The line that a crash tears may be the very one that writes the memory down: each start of a keeper writes one.
+func TestJournalTornInItsMemory(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "journal")
+	j := openTestJournal(t, path)
+	addAll(t, j, signedEntry("1"), signedEntry("2"))
+	closeJournal(t, j)
+	closeJournal(t, openTestJournal(t, path)) // writes the memory down
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := bytes.LastIndexByte(whole[:len(whole)-1], '\n') + 1
+	if !bytes.Contains(whole[last:], []byte(`"memory"`)) {
+		t.Fatalf("the last line holds no memory: %s", whole[last:])
+	}
+	for at := last + 1; at < len(whole); at += 7 {
+		if err := os.WriteFile(path, whole[:at], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		j := openTestJournal(t, path)
+		m := j.memories()
+		closeJournal(t, j)
+		if got := m["ca"]; got.Count != 2 || got.Numbers[fullScope] != "2" {
+			t.Fatalf("cut at %d of %d it remembers %+v", at, len(whole), got)
+		}
+		if n := len(readEntries(t, path)); n != 5 {
+			t.Fatalf("cut at %d of %d there are %d entries", at, len(whole), n)
 		}
 	}
 }

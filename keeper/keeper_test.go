@@ -196,6 +196,61 @@ func TestTokenAwayAndBack(t *testing.T) {
 	})
 }
 
+// TestHangWhileOpeningAnew: a library that hangs when a lost token is opened anew takes its process along, as one that hangs at any other time
+// does. The directory that the tokens are in is the process's, so nothing runs beside it.
+func TestHangWhileOpeningAnew(t *testing.T) {
+	const startTimeout = time.Second
+	for name, open := range map[string]func(t *testing.T, a *authority, c hsm.Config) (key hsm.Signer, replaced func() error){
+		"holder": func(t *testing.T, a *authority, c hsm.Config) (hsm.Signer, func() error) {
+			s := supervise(t, a, c, t.TempDir(), func(h *holding) { h.StartTimeout = startTimeout })
+			first := s.pid(t)
+			return s.signer(t, a), func() error {
+				if s.pid(t) == first {
+					return errors.New("it is still the same process")
+				}
+				return nil
+			}
+		},
+		"worker": func(t *testing.T, a *authority, c hsm.Config) (hsm.Signer, func() error) {
+			config, log := a.config(t, c)
+			config.Tokens[0].StartTimeout = startTimeout
+			r := start(t, config, log)
+			return r.signer(t, a.certificate.PublicKey), func() error {
+				if !strings.Contains(log.String(), "the token is away; opening it again") {
+					return errors.New("it is still the same process")
+				}
+				return nil
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a, f := newAuthority(t, 0), hsmtest.NewFaulty(t)
+			key, replaced := open(t, a, f.Config(a.fixture))
+			issue := func() error { return a.issue(key, leaf()) }
+			if err := issue(); err != nil {
+				t.Fatal(err)
+			}
+			dir := hsmtest.Directory(t)
+			if err := os.Rename(dir, dir+".away"); err != nil {
+				t.Fatal(err)
+			}
+			within(t, recovery, "the loss is felt", func() error {
+				if issue() == nil {
+					return errors.New("it signs")
+				}
+				return nil
+			})
+			f.Begin(t, hsmtest.HangLogin)
+			if err := os.Rename(dir+".away", dir); err != nil {
+				t.Fatal(err)
+			}
+			within(t, startTimeout+2*recovery, "another process has taken its place", replaced)
+			f.Begin(t, "")
+			within(t, startTimeout+recovery, "it signs again", issue)
+		})
+	}
+}
+
 // TestWrongPINStopsAllTries changes the PIN that the token is opened with to a wrong one, and then ends its sessions: at most one log-in may
 // fail, however often somebody asks.
 func TestWrongPINStopsAllTries(t *testing.T) {
@@ -229,6 +284,28 @@ func TestWrongPINStopsAllTries(t *testing.T) {
 			t.Errorf("%d log-ins failed, want 1", failed)
 		}
 	})
+}
+
+// A caller who gives up, at whatever moment, costs nobody else an answer.
+func TestGivingUpCostsNobodyElse(t *testing.T) {
+	a := newAuthority(t, 0)
+	config, log := a.config(t, a.fixture.Config())
+	r := start(t, config, log)
+	began := time.Now()
+	for range 100 {
+		if _, err := r.client.Keys(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	turn := time.Since(began) / 100
+	for i := range 3000 { // around the moment at which the answer comes
+		ctx, cancel := context.WithTimeout(t.Context(), turn/2+turn*time.Duration(i%100)/100)
+		_, _ = r.client.Keys(ctx) // whether it has given up does not matter
+		if _, err := r.client.Keys(t.Context()); err != nil {
+			t.Errorf("after %d callers who gave up: %v", i+1, err)
+		}
+		cancel()
+	}
 }
 
 func TestKeeperRefusesDigests(t *testing.T) {

@@ -74,6 +74,23 @@ func (o *opened) sign(r digestRequest) ([]byte, error) {
 	return signer.Sign(nil, r.digest, r.hash)
 }
 
+// stuck waits until the token, which was lost, has been being opened anew for longer than it may be, or until the context ends. Only the end of
+// the process ends such a call.
+func (o *opened) stuck(ctx context.Context, limit time.Duration) error {
+	tick := time.NewTicker(watchEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		if o.token.Busy() > limit {
+			return fmt.Errorf("%w: the library did not come back within %s from opening the token anew", hsm.ErrUnavailable, limit)
+		}
+	}
+}
+
 // close closes the token, unless its library does not answer.
 func (o *opened) close() error {
 	closed := make(chan error, 1)

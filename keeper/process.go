@@ -149,7 +149,7 @@ func startWith(cmd *exec.Cmd, kind int, inherits ...*os.File) (*net.UnixConn, er
 func (t *token) begin(w *process, pin []byte) (findings, error) {
 	body, err := json.Marshal(startRequest{
 		Module: t.HSM.Module, Selector: t.HSM.Token, PIN: pin, Sessions: t.HSM.MaxSessions,
-		RetryAfterFailedPIN: t.HSM.RetryAfterFailedPIN, Keys: t.keys,
+		RetryAfterFailedPIN: t.HSM.RetryAfterFailedPIN, Keys: t.keys, StartTimeout: t.StartTimeout,
 	})
 	defer clear(body)
 	if err != nil {

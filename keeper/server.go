@@ -286,13 +286,11 @@ func (k *Keeper) Serve(ctx context.Context, l *net.UnixListener) error {
 			return context.Cause(k.hung)
 		}
 		if ctx.Err() != nil {
-			clients.Wait()
-			return nil
+			return k.part(&clients)
 		}
 		if errors.Is(err, net.ErrClosed) {
 			end()
-			clients.Wait()
-			return fmt.Errorf("waiting for clients: %w", err)
+			return errors.Join(fmt.Errorf("waiting for clients: %w", err), k.part(&clients))
 		}
 		if err != nil { // out of file descriptors, say
 			k.config.Log.WarnContext(ctx, "accepting a client failed", "error", err)
@@ -316,6 +314,21 @@ func (k *Keeper) Serve(ctx context.Context, l *net.UnixListener) error {
 				k.config.Log.WarnContext(ctx, "a client's connection was ended", "uid", c.uid, "error", err)
 			}
 		})
+	}
+}
+
+// part waits for the calls of clients that are still made, unless one hangs.
+func (k *Keeper) part(clients *sync.WaitGroup) error {
+	parted := make(chan struct{})
+	go func() {
+		clients.Wait()
+		close(parted)
+	}()
+	select {
+	case <-parted:
+		return nil
+	case <-k.hung.Done():
+		return context.Cause(k.hung)
 	}
 }
 

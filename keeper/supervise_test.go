@@ -1,6 +1,7 @@
 package keeper
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/x509"
@@ -34,6 +35,8 @@ type holding struct {
 	Journal     string
 	Restored    bool
 	CallTimeout time.Duration
+	// StartTimeout of 0 means 20 seconds.
+	StartTimeout time.Duration
 }
 
 // hold is the holder's side: the keeper that a file describes, with its tokens in this process.
@@ -59,7 +62,7 @@ func hold(path string) error {
 	policy := (&authority{ref: h.Key, certificate: certificate}).policy()
 	policy.Restored = h.Restored
 	return Hold(Config{
-		Tokens: []TokenConfig{{Name: "main", CallTimeout: h.CallTimeout, StartTimeout: 20 * time.Second, HSM: hsm.Config{
+		Tokens: []TokenConfig{{Name: "main", CallTimeout: h.CallTimeout, StartTimeout: cmp.Or(h.StartTimeout, 20*time.Second), HSM: hsm.Config{
 			Module: h.Module, Token: h.Token, PIN: hsm.PINFromFile(h.PINFile), MaxSessions: h.Sessions,
 		}}},
 		Keys: []KeyPolicy{policy}, Journal: h.Journal, Now: time.Now, Random: rand.Reader,
@@ -199,6 +202,125 @@ func TestHolderKilled(t *testing.T) {
 	if signed < l.signed.Load() || opened != 4 {
 		t.Errorf("%d signatures were received, and the journal has %d, of %d holders", l.signed.Load(), signed, opened)
 	}
+}
+
+// TestHolderWithoutASupervisor: a holder ends after its supervisor, whatever became of that, even while its library hangs. One that stayed
+// would have the socket, the journal and the token, and no other keeper could start.
+func TestHolderWithoutASupervisor(t *testing.T) {
+	t.Parallel()
+	a, f, dir := newAuthority(t, 0), hsmtest.NewFaulty(t), t.TempDir()
+	token := f.Config(a.fixture)
+	text, err := json.Marshal(holding{
+		Module: token.Module, Token: token.Token, PINFile: a.fixture.PINFile, Key: a.ref, Certificate: a.certificate.Raw,
+		Journal: filepath.Join(dir, "journal"), CallTimeout: time.Second,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "holding.json")
+	if err := os.WriteFile(path, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l, err := Listen(filepath.Join(dir, "keeper.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	var log syncBuffer
+	cmd := holderCommand(path, &log)()
+	supervisor := &supervisor{listener: l, awaits: map[string][]byte{}}
+	line, err := supervisor.spawn(cmd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() { _ = cmd.Wait(); close(ended) }()
+	defer func() { _ = cmd.Process.Kill(); <-ended }()
+	for lines := json.NewDecoder(line); ; {
+		var said telling
+		if err := lines.Decode(&said); err != nil || said.Failed != "" {
+			t.Fatalf("%v %s\n%s", err, said.Failed, &log)
+		}
+		if said.Ready {
+			break
+		}
+	}
+	client := NewClient(l.Addr().String(), 0)
+	defer client.Close()
+	key, _, err := client.Signer(t.Context(), a.certificate.PublicKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Begin(t, hsmtest.Hang)
+	answered := make(chan error, 1)
+	go func() { answered <- a.issue(key, leaf()) }()
+	select {
+	case err := <-answered:
+		t.Fatalf("the library did not hang: %v", err)
+	case <-time.After(200 * time.Millisecond):
+	}
+	_ = line.Close() // as the end of a supervisor does that was killed
+	select {
+	case <-ended:
+	case <-time.After(recovery):
+		t.Errorf("the holder is still there\n%s", &log)
+	}
+	_ = cmd.Process.Kill()
+	if err := <-answered; !errors.Is(err, hsm.ErrUnavailable) {
+		t.Errorf("the call that hung: %v", err)
+	}
+}
+
+// TestWorkerWithoutAKeeper: a worker ends after the process that started it, although all its places wait for something else.
+func TestWorkerWithoutAKeeper(t *testing.T) {
+	t.Parallel()
+	var log syncBuffer
+	a := newAuthority(t, 0)
+	worker := workerCommand(&log)()
+	cmd := exec.Command("sh", "-c", `"$0" & echo $!; wait`, worker.Path)
+	cmd.Env = worker.Env
+	cmd.Stderr = &log
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	line, err := startWith(cmd, syscall.SOCK_SEQPACKET)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer line.Close() // this end stays open: it is not what tells the worker
+	var pid int
+	if _, err := fmt.Fscan(out, &pid); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := newLine(line)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := a.fixture.Config()
+	c.MaxSessions = 2
+	pin, err := c.PIN.Reveal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	token := token{
+		TokenConfig: TokenConfig{HSM: c, StartTimeout: 20 * time.Second}, loggedIn: func(string, error) error { return nil },
+	}
+	if _, err := token.begin(&process{conn: conn, cmd: cmd}, pin); err != nil {
+		t.Fatalf("%v\n%s", err, &log)
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	within(t, recovery, "the worker has ended", func() error {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		if err == nil && strings.HasPrefix(string(text), worker.Path+"\x00") {
+			return errors.New("it is still there")
+		}
+		return nil
+	})
+	_, _ = io.Copy(io.Discard, out)
+	_ = cmd.Wait()
 }
 
 // TestStoppedHolderIsReplaced: a holder that says nothing any more is killed.

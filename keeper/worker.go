@@ -1,6 +1,7 @@
 package keeper
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"runtime"
 	"syscall"
+	"time"
 
 	"github.com/chancery-ca/chancery/hsm"
 )
@@ -24,13 +26,19 @@ type startRequest struct {
 	Sessions            int          `json:"sessions"`
 	RetryAfterFailedPIN bool         `json:"retry_after_failed_pin"`
 	Keys                []tokenKey   `json:"keys"`
+	// StartTimeout is how long the token may take when it is lost and opened anew. The first time the keeper watches by itself.
+	StartTimeout time.Duration `json:"start_timeout"`
 }
 
 // RunWorker is the body of a worker process: it opens the token that the keeper names over the socket, and signs the digests that the
-// keeper sends, until the keeper closes its end. It returns then even when a call into the library hangs; the process must end with it.
+// keeper sends, until the keeper closes its end or is gone. It returns then even when a call into the library hangs; the process must end
+// with it.
 func RunWorker(ctx context.Context, socket *os.File, log *slog.Logger) error {
 	defer socket.Close()
 	fd := int(socket.Fd())
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go endWithParent(ctx, os.Getppid(), cancel)
 	stop := context.AfterFunc(ctx, func() { _ = syscall.Shutdown(fd, syscall.SHUT_RDWR) })
 	defer stop()
 	w := &worker{socket: fd, log: log}
@@ -38,8 +46,23 @@ func RunWorker(ctx context.Context, socket *os.File, log *slog.Logger) error {
 		_ = w.send(appendFrame(nil, frameError, 0, appendError(nil, err)))
 		return err
 	}
-	err := w.serve()
+	err := w.serve(ctx)
 	return errors.Join(err, w.opened.close())
+}
+
+// endWithParent ends the context when the process has another parent than it had. That the keeper's end of the socket is closed is seen by a
+// place that reads: where all of them hang in the library nobody does, and the next worker would find the token in use.
+func endWithParent(ctx context.Context, parent int, end func()) {
+	tick := time.NewTicker(aliveEvery)
+	defer tick.Stop()
+	for os.Getppid() == parent {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+	end()
 }
 
 type worker struct {
@@ -47,6 +70,7 @@ type worker struct {
 	log    *slog.Logger
 	opened *opened
 	places int
+	limit  time.Duration // for opening the token anew
 }
 
 // receive waits for one message of the keeper, in this thread: the kernel gives each message to one of those who wait, and wakes no other.
@@ -98,7 +122,7 @@ func (w *worker) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	w.places = s.Sessions
+	w.places, w.limit = s.Sessions, cmp.Or(s.StartTimeout, defaultStartTimeout)
 	body, err := json.Marshal(found)
 	if err != nil {
 		return err
@@ -106,18 +130,24 @@ func (w *worker) start(ctx context.Context) error {
 	return w.send(appendFrame(nil, frameAnswer, 0, body))
 }
 
-// serve signs until the keeper closes its end. It does not wait for calls that hang.
+// serve signs until the keeper closes its end, or is gone. It does not wait for calls that hang.
 //
 // Each place is a goroutine that reads a message, signs, and answers, with no other in between: waking one another would cost more than
 // many a signature.
-func (w *worker) serve() error {
+func (w *worker) serve(ctx context.Context) error {
 	// A place that waits in a call keeps its processor for as long as nobody else needs it, so there is one for each.
 	runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), w.places+1))
-	ended := make(chan error, w.places)
+	ended := make(chan error, w.places+1)
+	go func() { ended <- w.opened.stuck(ctx, w.limit) }()
 	for range w.places {
 		go func() { ended <- w.place() }()
 	}
-	return <-ended
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+		return errors.New("the keeper is gone")
+	}
 }
 
 func (w *worker) place() error {

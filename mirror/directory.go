@@ -36,6 +36,9 @@ func OpenDirectory(root string) (*Directory, error) {
 		return nil, fmt.Errorf("opening the directory for CRLs: %s is none", root)
 	}
 	err = filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrPermission) && path != root { // such as lost+found: nothing of ours lies there
+			return fs.SkipDir
+		}
 		if err == nil && entry.Type().IsRegular() && strings.HasPrefix(entry.Name(), unfinished) {
 			err = os.Remove(path)
 		}
@@ -111,7 +114,11 @@ func (d *Directory) makeFolder(folder string) error {
 	if err := d.makeFolder(parent); err != nil {
 		return err
 	}
-	if err := os.Mkdir(folder, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+	err := os.Mkdir(folder, 0o755)
+	if err == nil {
+		err = os.Chmod(folder, 0o755) // whatever the umask: another server reads it
+	}
+	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
 	return syncFolder(parent)

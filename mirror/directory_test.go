@@ -153,3 +153,21 @@ func write(t *testing.T, root string) {
 		}
 	}
 }
+
+// Whoever serves the directory is another user: neither files nor folders depend on the umask of the service.
+func TestAnotherServerReadsWhateverTheUmask(t *testing.T) {
+	defer syscall.Umask(syscall.Umask(0o077))
+	root := t.TempDir()
+	d, err := mirror.OpenDirectory(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.PutCRL(t.Context(), "crl/issuing-1/7.crl", newLister(t).list(t, 1)); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]os.FileMode{"crl": 0o755, "crl/issuing-1": 0o755, "crl/issuing-1/7.crl": 0o644} {
+		if info, err := os.Stat(filepath.Join(root, path)); err != nil || info.Mode().Perm() != want {
+			t.Errorf("%s: %v, %v", path, info.Mode(), err)
+		}
+	}
+}

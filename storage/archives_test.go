@@ -197,7 +197,7 @@ func TestAMonthGoesIntoAnArchive(t *testing.T) {
 		t.Errorf("the key is compromised: %v, %v", compromised, err)
 	}
 
-	v, err := archive.Verify(filepath.Join(dir, made[0].File))
+	v, err := archive.Verify(t.Context(), filepath.Join(dir, made[0].File))
 	if err != nil || v.SHA256 != made[0].SHA256 || v.End.Counts[archive.KindRevocation] != 1 || v.End.FirstSerial != issued[0].Serial.String() {
 		t.Errorf("the file: %+v, %v", v, err)
 	}
@@ -408,7 +408,7 @@ func TestKillWhileArchiving(t *testing.T) {
 			files := map[string]bool{}
 			for _, m := range made {
 				files[m.File] = true
-				if v, err := archive.Verify(filepath.Join(dir, m.File)); err != nil || v.SHA256 != m.SHA256 {
+				if v, err := archive.Verify(t.Context(), filepath.Join(dir, m.File)); err != nil || v.SHA256 != m.SHA256 {
 					t.Errorf("%s: %v", m.File, err)
 				}
 				for _, serial := range archivedSerials(t, filepath.Join(dir, m.File)) {

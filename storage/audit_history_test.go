@@ -405,7 +405,8 @@ func TestRowsAndEvents(t *testing.T) {
 		f.exec("INSERT INTO audit_leaves (id, kind, leaf) VALUES ($1::text::uuid, $2, $3)", id, string(kind), leaf.Bytes())
 	}
 	say(c.EventID, audit.CertificateIssued, data)
-	say(r.EventID, audit.CertificateRevoked, data)
+	revoked := map[string]string{"issuer": c.Issuer, "serial": c.Serial.String(), "reason": r.Reason.String()}
+	say(r.EventID, audit.CertificateRevoked, revoked)
 	f.exec("DELETE FROM audit_leaves WHERE id NOT IN ($1::text::uuid, $2::text::uuid)", c.EventID, r.EventID)
 	f.sequence()
 	if found := f.rows(); len(found) != 0 {
@@ -432,6 +433,20 @@ func TestRowsAndEvents(t *testing.T) {
 	f.exec("UPDATE certificates SET event_id = gen_random_uuid()")
 	want("a certificate without an event", audit.Unlogged, audit.Unrecorded)
 	f.exec("UPDATE certificates SET event_id = $1::text::uuid", c.EventID)
+
+	for _, reason := range []issuance.Reason{issuance.RemoveFromCRL, issuance.CertificateHold, issuance.Superseded} {
+		f.exec("UPDATE revocations SET reason = $1", int(reason))
+		want("a revocation that became "+reason.String(), audit.Unlogged)
+	}
+	f.exec("UPDATE revocations SET reason = $1", int(r.Reason))
+	want("a revocation as it was")
+	say(r.EventID, audit.CertificateOrphaned, map[string]string{"issuer": c.Issuer, "serial": c.Serial.String(), "why": "a crash"})
+	want("the revocation of an orphan")
+	f.exec("UPDATE revocations SET reason = $1", int(issuance.RemoveFromCRL))
+	want("the revocation of an orphan that ended", audit.Unlogged)
+	f.exec("UPDATE revocations SET reason = $1", int(r.Reason))
+	say(r.EventID, audit.CertificateRevoked, revoked)
+	f.exec("DELETE FROM audit_unsequenced")
 
 	f.exec("DELETE FROM revocations")
 	want("a revocation that is gone", audit.Unrecorded)

@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/chancery-ca/chancery/audit"
+	"github.com/chancery-ca/chancery/issuance"
 )
 
 // rowsPage is how many rows are held against their events at once.
@@ -45,9 +46,9 @@ const (
 	ORDER BY c.serial, c.issuer, c.kind`
 
 	selectRevocationRows = `
-	SELECT r.issuer, r.serial, r.sequence, r.event_id::text, coalesce(s.index, -1), l.leaf
+	SELECT r.issuer, r.serial, r.sequence, r.reason, r.event_id::text, coalesce(s.index, -1), l.leaf
 	FROM (
-		SELECT issuer, serial, sequence, event_id FROM revocations WHERE (issuer, serial, sequence) > ($1, $2, $3)
+		SELECT issuer, serial, sequence, reason, event_id FROM revocations WHERE (issuer, serial, sequence) > ($1, $2, $3)
 		ORDER BY issuer, serial, sequence LIMIT $4
 	) AS r LEFT JOIN audit_leaves AS l ON l.id = r.event_id LEFT JOIN audit_sequence AS s ON s.id = r.event_id
 	ORDER BY r.issuer, r.serial, r.sequence`
@@ -208,20 +209,19 @@ func (r *rowsCheck) certificates(ctx context.Context) error {
 func (r *rowsCheck) revocations(ctx context.Context) error {
 	var serial, leaf []byte
 	var issuer, event string
-	var sequence int
+	var sequence, reason int
 	var index int64
-	kinds := []audit.Kind{audit.CertificateRevoked, audit.CertificateReleased, audit.CertificateOrphaned}
 	for {
 		rows, err := r.h.pool.Query(ctx, selectRevocationRows, issuer, append([]byte{}, serial...), sequence, rowsPage)
 		if err != nil {
 			return err
 		}
 		n := 0
-		if _, err := pgx.ForEachRow(rows, []any{&issuer, &serial, &sequence, &event, &index, &leaf}, func() error {
+		if _, err := pgx.ForEachRow(rows, []any{&issuer, &serial, &sequence, &reason, &event, &index, &leaf}, func() error {
 			n++
-			r.hold(fmt.Sprintf("the revocation %d of %x of %s", sequence, serial, issuer), event, index, leaf, kinds, map[string]string{
-				"issuer": issuer, "serial": hex.EncodeToString(serial),
-			})
+			kinds, want := revocationEvent(issuance.Reason(reason), leaf)
+			want["issuer"], want["serial"] = issuer, hex.EncodeToString(serial)
+			r.hold(fmt.Sprintf("the revocation %d of %x of %s", sequence, serial, issuer), event, index, leaf, kinds, want)
 			return nil
 		}); err != nil {
 			return err
@@ -230,6 +230,18 @@ func (r *rowsCheck) revocations(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// revocationEvent is what the event of a revocation must be and say: a changed reason would end a revocation, or make a hold of it. The event
+// of an orphan names no reason.
+func revocationEvent(reason issuance.Reason, leaf []byte) (kinds []audit.Kind, want map[string]string) {
+	if reason == issuance.RemoveFromCRL {
+		return []audit.Kind{audit.CertificateReleased}, map[string]string{"reason": reason.String()}
+	}
+	if e, err := audit.Parse(leaf); err == nil && e.Kind == audit.CertificateOrphaned {
+		return []audit.Kind{audit.CertificateOrphaned}, map[string]string{}
+	}
+	return []audit.Kind{audit.CertificateRevoked}, map[string]string{"reason": reason.String()}
 }
 
 // hold holds a row against the event that it names.

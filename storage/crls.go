@@ -40,6 +40,8 @@ const (
 	RETURNING fence, last_number::text, published_number::text, this_update, now(),
 		NOT EXISTS (SELECT FROM crl_scopes AS o WHERE o.issuer = $1 AND o.scope <> $2)`
 
+	releaseScope = `UPDATE crl_scopes SET holder = NULL, lease_until = '-infinity' WHERE issuer = $1 AND scope = $2 AND fence = $3`
+
 	selectScope = `SELECT EXISTS (SELECT FROM crl_scopes WHERE issuer = $1 AND scope = $2)`
 
 	selectPending = `SELECT id, serial, at FROM crl_pending WHERE issuer = $1 AND scope = $2 ORDER BY id`
@@ -288,6 +290,14 @@ func claimCRL(ctx context.Context, tx pgx.Tx, ask ca.CRLAsk) (ca.CRLClaim, error
 	}
 	claim.Changes, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (issuance.RevokedEntry, error) { return scanRevoked(row) })
 	return claim, err
+}
+
+// ReleaseCRL ends a claim of which no CRL comes. One that is stale ends nothing.
+func (s *Store) ReleaseCRL(ctx context.Context, c ca.CRLClaim) error {
+	return s.inTx(ctx, "giving up CRL scope "+c.Issuer+"/"+c.Scope, again, func(ctx context.Context, tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, releaseScope, c.Issuer, c.Scope, c.Fence)
+		return err
+	})
 }
 
 func whyNotClaimed(ctx context.Context, tx pgx.Tx, issuer, scope string) error {

@@ -434,3 +434,30 @@ func TestScopesAreAddedOnce(t *testing.T) {
 	}
 	f.wantCounts("crl_scopes", 3)
 }
+
+// A claim that is given back holds up nobody, and one that is stale ends no other.
+func TestAClaimIsGivenBack(t *testing.T) {
+	f := setUp(t)
+	ctx := context.Background()
+	f.addAuthority("issuing-1")
+	first := f.claim("issuing-1")
+	if _, err := claimBy(f.Store, "issuing-1", ca.FullScope, beta); !errors.Is(err, ca.ErrFenced) {
+		t.Fatalf("while it runs: %v", err)
+	}
+	if err := f.ReleaseCRL(ctx, first.CRLClaim); err != nil {
+		t.Fatal(err)
+	}
+	second, err := claimBy(f.Store, "issuing-1", ca.FullScope, beta)
+	if err != nil || second.Fence <= first.Fence {
+		t.Fatalf("given back: %+v, %v", second, err)
+	}
+	if err := f.ReleaseCRL(ctx, first.CRLClaim); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := claimBy(f.Store, "issuing-1", ca.FullScope, alpha); !errors.Is(err, ca.ErrFenced) {
+		t.Errorf("a stale claim ended another: %v", err)
+	}
+	if err := f.RecordCRLIntent(ctx, crlIntent(first, alpha), leaf(t, audit.CRLIntended)); !errors.Is(err, ca.ErrFenced) {
+		t.Errorf("a claim that was given back is good: %v", err)
+	}
+}

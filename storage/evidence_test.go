@@ -3,6 +3,7 @@ package storage_test
 import (
 	"context"
 	"crypto/ed25519"
+	"crypto/md5"
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/pem"
@@ -10,6 +11,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
+
+	"github.com/chancery-ca/chancery/access"
 	"github.com/chancery-ca/chancery/approval"
 	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/ca"
@@ -157,6 +161,26 @@ func TestRequestsThatExpireAreToldOnce(t *testing.T) {
 		}
 	}
 	if left, err := f.ExpiringRequests(ctx, 24*time.Hour, 10); err != nil || len(left) != 1 || left[0].ID != soon.ID {
+		t.Errorf("%+v, %v", left, err)
+	}
+	// It is found among the events of its time, and not among later ones.
+	for since, want := range map[time.Duration]int{-time.Second: 1, time.Second: 0} {
+		page, err := f.SearchEvents(ctx, ca.EventFilter{
+			Kind: string(audit.RequestExpiring), Namespace: access.AllNamespaces, Since: found[0].At.Add(since), Limit: 10,
+		})
+		if err != nil || len(page.Events) != want {
+			t.Errorf("%d events since %s, want %d; %v", len(page.Events), found[0].At.Add(since), want, err)
+		}
+	}
+	if id := uuid.MustParse(found[0].EventID); id.Version() != 7 || id.Variant() != uuid.RFC4122 {
+		t.Errorf("its identifier is %s", id)
+	}
+	// What a program of before has told is not told again.
+	told := md5.Sum([]byte("request.expiring " + soon.ID))
+	if err := f.RecordEvents(ctx, leafAt(t, uuid.UUID(told).String(), audit.RequestExpiring, found[1].At)); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := f.ExpiringRequests(ctx, 24*time.Hour, 10); err != nil || len(left) != 0 {
 		t.Errorf("%+v, %v", left, err)
 	}
 }

@@ -16,17 +16,18 @@ import (
 const (
 	selectLogSize = `SELECT coalesce(max(index) + 1, 0) FROM audit_sequence`
 
-	// selectLots takes whole lots of the first thousand, until there are enough leaves.
+	// selectLots takes whole lots of the first thousand, until there are enough leaves. The leaves themselves are read only where a lot does
+	// not say their hashes.
 	selectLots = `
 	WITH first AS (
-		SELECT lot, ids FROM audit_unsequenced ORDER BY lot LIMIT 1000
+		SELECT lot, ids, hashes FROM audit_unsequenced ORDER BY lot LIMIT 1000
 	), counted AS (
-		SELECT lot, ids, sum(cardinality(ids)) OVER (ORDER BY lot) AS total, row_number() OVER (ORDER BY lot) AS place FROM first
+		SELECT lot, ids, hashes, sum(cardinality(ids)) OVER (ORDER BY lot) AS total, row_number() OVER (ORDER BY lot) AS place FROM first
 	)
-	SELECT c.lot, a.leaf
-	FROM counted AS c CROSS JOIN unnest(c.ids) WITH ORDINALITY AS l (id, place) LEFT JOIN audit_leaves AS a ON a.id = l.id
-	WHERE c.total <= $1 OR c.place = 1
-	ORDER BY c.lot, l.place`
+	SELECT c.lot, c.hashes, CASE WHEN c.hashes IS NULL THEN (
+		SELECT array_agg(a.leaf ORDER BY l.place) FROM unnest(c.ids) WITH ORDINALITY AS l (id, place) LEFT JOIN audit_leaves AS a ON a.id = l.id
+	) END
+	FROM counted AS c WHERE c.total <= $1 OR c.place = 1 ORDER BY c.lot`
 
 	appendToLog  = `SELECT append_to_log($1, $2, $3, $4, $5, $6)`
 	logIsMoved   = "CH002"
@@ -93,7 +94,7 @@ func (s *Store) LogEdge(ctx context.Context) (size int64, edge [][]audit.Hash, e
 	return size, edge, err
 }
 
-// UnsequencedLots reads leaves that have no index yet, and hashes them.
+// UnsequencedLots reads what the leaves that have no index yet hash to.
 func (s *Store) UnsequencedLots(ctx context.Context, most int) (lots []ca.LeafLot, missing []int64, err error) {
 	err = s.read(ctx, "reading the leaves to be sequenced", func(ctx context.Context, db querier) error {
 		lots, missing = nil, nil
@@ -102,22 +103,34 @@ func (s *Store) UnsequencedLots(ctx context.Context, most int) (lots []ca.LeafLo
 			return err
 		}
 		var lot int64
-		var leaf []byte
-		_, err = pgx.ForEachRow(rows, []any{&lot, &leaf}, func() error {
-			if len(lots) == 0 || lots[len(lots)-1].Lot != lot {
-				lots = append(lots, ca.LeafLot{Lot: lot})
-			}
-			if leaf == nil && !slices.Contains(missing, lot) {
+		var noted []byte
+		var leaves [][]byte
+		_, err = pgx.ForEachRow(rows, []any{&lot, &noted, &leaves}, func() error {
+			hashes, whole := lotHashes(noted, leaves)
+			if !whole {
 				missing = append(missing, lot)
+				return nil
 			}
-			last := &lots[len(lots)-1]
-			last.Hashes = append(last.Hashes, audit.HashOf(leaf))
+			lots = append(lots, ca.LeafLot{Lot: lot, Hashes: hashes})
 			return nil
 		})
-		lots = slices.DeleteFunc(lots, func(l ca.LeafLot) bool { return slices.Contains(missing, l.Lot) })
 		return err
 	})
 	return lots, missing, err
+}
+
+// lotHashes are the hashes that a lot notes, or those of its leaves where it notes none; whole is false where a leaf has gone missing.
+func lotHashes(noted []byte, leaves [][]byte) (hashes []audit.Hash, whole bool) {
+	for hash := range slices.Chunk(noted, len(audit.Hash{})) {
+		hashes = append(hashes, audit.Hash(hash))
+	}
+	for _, leaf := range leaves {
+		if leaf == nil {
+			return nil, false
+		}
+		hashes = append(hashes, audit.HashOf(leaf))
+	}
+	return hashes, true
 }
 
 // AppendToLog gives lots their indexes, as the leader of a term. A crash leaves the lots where they were.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"sync"
 	"testing"
@@ -358,12 +359,14 @@ func flip(digit string) string {
 	return "0"
 }
 
-// A leaf that somebody took away before it had an index holds up neither the others nor is it forgotten.
+// A leaf that somebody took away before it had an index holds up neither the others nor is it forgotten. A lot that notes no hashes is one of
+// a program from before they were noted.
 func TestALeafThatHasGoneMissing(t *testing.T) {
 	f := setUp(t)
 	ctx := context.Background()
 	s := f.sequencer(alpha)
 	gone := f.write(3)
+	f.exec(`UPDATE audit_unsequenced SET hashes = NULL`)
 	f.write(2)
 	f.exec(`ALTER TABLE audit_leaves DISABLE TRIGGER facts_stay`)
 	f.exec(`DELETE FROM audit_leaves WHERE id = $1::text::uuid`, gone[1])
@@ -382,6 +385,45 @@ func TestALeafThatHasGoneMissing(t *testing.T) {
 		if _, _, err := f.LogIndex(ctx, id); !errors.Is(err, ca.ErrNotFound) {
 			t.Errorf("%s: %v", id, err)
 		}
+	}
+}
+
+// What a leaf said when it was written is what is logged, though somebody changes it or takes it away before it has an index.
+func TestALeafIsLoggedAsItWasWritten(t *testing.T) {
+	f := setUp(t)
+	hashes := func() []audit.Hash {
+		t.Helper()
+		lots, missing, err := f.UnsequencedLots(t.Context(), 100)
+		if err != nil || len(missing) > 0 || len(lots) != 1 {
+			t.Fatalf("the lots are %v, missing are %v, %v", lots, missing, err)
+		}
+		return lots[0].Hashes
+	}
+	ids := f.write(3)
+	noted := hashes()
+	f.exec(`ALTER TABLE audit_leaves DISABLE TRIGGER facts_stay`)
+	for _, tamper := range []string{`UPDATE audit_leaves SET leaf = 'another'`, `DELETE FROM audit_leaves`} {
+		f.exec(tamper+` WHERE id = $1::text::uuid`, ids[1])
+		if got := hashes(); !slices.Equal(got, noted) {
+			t.Errorf("after %s: %v instead of %v", tamper, got, noted)
+		}
+	}
+}
+
+// The hashes that are noted are those of the leaves, in the order of their identifiers.
+func TestNotedHashes(t *testing.T) {
+	f := setUp(t)
+	for range 40 {
+		f.issue()
+	}
+	noted, _, err := f.UnsequencedLots(t.Context(), 1000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.exec(`UPDATE audit_unsequenced SET hashes = NULL`) // they are read from the leaves
+	read, _, err := f.UnsequencedLots(t.Context(), 1000)
+	if err != nil || len(read) < 40 || !reflect.DeepEqual(noted, read) {
+		t.Errorf("%v are noted, %v are read: %v", noted, read, err)
 	}
 }
 

@@ -110,6 +110,8 @@ func TestASelectionMeetsWhatItSays(t *testing.T) {
 		"issuer":     {func(s *ca.Selection) { s.Issuer = "issuing-9" }, nil, 0, 0, 0, 0},
 		"from":       {func(s *ca.Selection) { s.IssuedFrom = other.IssuedAt }, of(other, held, pre), 1, 1, 0, 5},
 		"until":      {func(s *ca.Selection) { s.IssuedUntil = other.IssuedAt }, of(plain), 0, 0, 0, 1},
+		"from 1970":  {func(s *ca.Selection) { s.IssuedFrom = time.Unix(0, 0) }, of(plain, other, held, pre), 1, 1, 0, 6},
+		"until 1969": {func(s *ca.Selection) { s.IssuedUntil = time.Unix(-1, 0) }, nil, 0, 0, 0, 0},
 		"both":       {func(s *ca.Selection) { s.Profile, s.Issuer = "tls-client", "issuing-1" }, of(other), 0, 0, 0, 1},
 	} {
 		s := everywhere

@@ -102,21 +102,29 @@ const (
 	selectOverdue = `
 	SELECT request_id::text FROM waiting_requests WHERE outcome = '' AND serial IS NULL AND expires_at <= now() ORDER BY expires_at LIMIT $1`
 
+	// selectExpiring makes an event's identifier of the moment since which it is to be told, and of the request: it is of version 7, and stands
+	// in the order of time like all others. Programs of before made it of the request alone, and what they have told is not told again.
 	selectExpiring = `
-	SELECT w.request_id::text, w.namespace, w.profile, w.expires_at, e.id::text, w.expires_at - e.before
+	SELECT w.request_id::text, w.namespace, w.profile, w.expires_at, e.id::text, b.at
 	FROM waiting_requests AS w
 	CROSS JOIN LATERAL (
-		SELECT md5('request.expiring ' || w.request_id::text)::uuid AS id, least($1::interval, (w.expires_at - w.asked_at) / 4) AS before
+		SELECT w.expires_at - least($1::interval, (w.expires_at - w.asked_at) / 4) AS at, md5('request.expiring ' || w.request_id::text) AS digest
+	) AS b
+	CROSS JOIN LATERAL (
+		SELECT (lpad(to_hex(floor(extract(epoch FROM b.at) * 1000)::bigint), 12, '0') || '7' || substr(b.digest, 14, 3) || '8'
+			|| substr(b.digest, 18))::uuid AS id
 	) AS e
 	WHERE w.outcome = '' AND w.serial IS NULL AND w.expires_at > now() AND w.expires_at <= now() + $1::interval
-		AND w.expires_at - e.before <= now() AND NOT EXISTS (SELECT FROM audit_leaves AS l WHERE l.id = e.id)
+		AND b.at <= now() AND NOT EXISTS (SELECT FROM audit_leaves AS l WHERE l.id IN (e.id, b.digest::uuid))
 	ORDER BY w.expires_at LIMIT $2`
 
+	// selectApproved takes some by lot: those that lack an approval, or that a quota has no room for, go on being among them, and must not keep
+	// the others from their turn.
 	selectApproved = `
 	SELECT w.request_id::text FROM waiting_requests AS w
 	WHERE w.outcome = '' AND w.serial IS NULL AND w.expires_at > now()
 		AND (SELECT max(a.at) FROM approvals AS a WHERE a.request_id = w.request_id AND a.approved) < now() - $1::interval
-	ORDER BY w.expires_at LIMIT $2`
+	ORDER BY random() LIMIT $2`
 )
 
 // RecordWaiting makes a request that needs approval durable, with its claim of an idempotency key.

@@ -310,3 +310,23 @@ func TestWaitingRequestsAreListed(t *testing.T) {
 		}
 	}
 }
+
+// However many requests are approved and go on waiting, each has its turn.
+func TestEveryApprovedRequestHasItsTurn(t *testing.T) {
+	f := setUp(t)
+	waiting := map[string]bool{}
+	for n := range 3 {
+		w := f.await(func(w *ca.WaitingRequest) { w.ExpiresAt = now().Add(time.Duration(n+1) * time.Hour) })
+		if err := f.say(w.ID, word("bob", true)); err != nil {
+			t.Fatal(err)
+		}
+		waiting[w.ID] = true
+	}
+	for tries := 0; len(waiting) > 0; tries++ {
+		ids, err := f.ApprovedRequests(context.Background(), 0, 1)
+		if err != nil || len(ids) != 1 || tries == 200 {
+			t.Fatalf("after %d tries %d requests had no turn: %v, %v", tries, len(waiting), ids, err)
+		}
+		delete(waiting, ids[0])
+	}
+}

@@ -63,7 +63,7 @@ func (s *Server) routeBatch(api huma.API) error {
 			"A batch that was cut off is sent again with the same Idempotency-Key, and gets the certificates that it has got already.",
 		bodies:   []media{{name: typeNDJSON, json: BatchRequest{}}},
 		answers:  []media{{name: typeNDJSON, json: BatchResult{}}},
-		problems: requestProblems, maxBody: maxBatchBody,
+		problems: requestProblems, maxBody: maxBatchBody, places: s.batches,
 	}, s.issueBatch)
 }
 
@@ -105,19 +105,12 @@ func (s *Server) issueBatch(ctx context.Context, in *batchInput) (*huma.StreamRe
 	if err != nil {
 		return nil, err
 	}
-	select {
-	case s.batches <- struct{}{}:
-	default:
-		return nil, newProblem(kindUnavailable, "as many batches as may be are being worked on").retryAfter(5 * time.Second)
-	}
 	// Who may not ask for a certificate is told so once, and not line by line.
 	first := s.batchResult(ctx, in.Key, lines[0])
 	if first.Status == http.StatusForbidden {
-		<-s.batches
 		return nil, first.Problem
 	}
 	return &huma.StreamResponse{Body: func(c huma.Context) {
-		defer func() { <-s.batches }()
 		_, w := humachi.Unwrap(c)
 		w.Header().Set("Content-Type", typeNDJSON)
 		w.WriteHeader(http.StatusOK)

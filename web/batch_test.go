@@ -6,10 +6,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -109,6 +111,34 @@ func TestBatchAsAWhole(t *testing.T) {
 	wantProblem(t, w, http.StatusServiceUnavailable, "unavailable")
 	if w.Header().Get("Retry-After") == "" {
 		t.Error("nobody says when to come back")
+	}
+}
+
+// TestBatchesAreCountedBeforeTheyAreRead: each holds its body in memory, so that what nobody works on is not kept, whoever sends it.
+func TestBatchesAreCountedBeforeTheyAreRead(t *testing.T) {
+	s := newSurface(t)
+	sending, begun := make([]*io.PipeWriter, batchesAtOnce), make(chan struct{}, batchesAtOnce)
+	var answers sync.WaitGroup
+	for i := range sending {
+		body, w := io.Pipe()
+		sending[i] = w
+		r := httptest.NewRequest(http.MethodPost, "/api/v1/certificates:batch", body)
+		r.Header.Set("Content-Type", typeNDJSON)
+		r.Header.Set("Authorization", "Bearer "+s.tokens[access.Requester])
+		answers.Go(func() { s.API().ServeHTTP(httptest.NewRecorder(), r) })
+		go func() { _, _ = w.Write([]byte("{}\n")); begun <- struct{}{} }() // ends when the body is being read
+	}
+	for range sending {
+		<-begun
+	}
+	_, csr := newCSR(t, "a.dev.example")
+	wantProblem(t, s.call(batchCall.lines(BatchRequest{Profile: "tls-server", CSR: csr})), http.StatusServiceUnavailable, "unavailable")
+	for _, w := range sending {
+		_ = w.Close()
+	}
+	answers.Wait()
+	if w := s.call(batchCall.lines(BatchRequest{Profile: "tls-server", CSR: csr})); w.Code != http.StatusOK || len(s.batches) != 0 {
+		t.Errorf("afterwards: %d, %d places are taken", w.Code, len(s.batches))
 	}
 }
 

@@ -41,6 +41,9 @@ type placed struct {
 	leave func()
 }
 
+// NetConn is the connection itself, for whoever asks who is at its other end.
+func (c *placed) NetConn() net.Conn { return c.Conn }
+
 // Close implements net.Conn.
 func (c *placed) Close() error {
 	defer c.leave()

@@ -102,6 +102,9 @@ func TestTooManyConnections(t *testing.T) {
 	first := <-accepted
 	dialled(t, l.Addr().String())
 	second := <-accepted
+	if inner, ok := second.(interface{ NetConn() net.Conn }); !ok || inner.NetConn().RemoteAddr() != second.RemoteAddr() {
+		t.Errorf("a counted connection does not tell which one it is: %T", second)
+	}
 	third := dialled(t, l.Addr().String())
 	if _, err := third.Read(make([]byte, 1)); err == nil || errors.Is(err, syscall.ETIMEDOUT) {
 		t.Errorf("the third of two was kept: %v", err)

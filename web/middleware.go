@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/netip"
 	"runtime/debug"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humachi"
@@ -152,6 +153,14 @@ const (
 	drainMost   = 64 << 20 // octets
 )
 
+// discard reads what is left of a body that may have so many octets, and keeps nothing.
+func discard(r *http.Request, limit int64) {
+	_, _ = io.CopyN(io.Discard, r.Body, min(drainFactor*limit, drainMost))
+}
+
+// places are taken by calls that are worked on, so many at once.
+type places chan struct{}
+
 // readBody reads the body of a call that has one, into memory that nobody else holds.
 func (s *Server) readBody(ctx huma.Context, next func(huma.Context)) {
 	accepted := acceptedBodies(ctx.Operation())
@@ -168,6 +177,16 @@ func (s *Server) readBody(ctx huma.Context, next func(huma.Context)) {
 	limit, _ := ctx.Operation().Metadata[maxBodyOf].(int64)
 	if limit == 0 {
 		limit = s.maxBody
+	}
+	if at, _ := ctx.Operation().Metadata[placesOf].(places); at != nil {
+		select {
+		case at <- struct{}{}:
+			defer func() { <-at }()
+		default:
+			discard(r, limit)
+			writeProblem(w, r, newProblem(kindUnavailable, "as many of these calls as may be are being worked on").retryAfter(5*time.Second))
+			return
+		}
 	}
 	body, err := wholeBody(r, limit)
 	if err != nil {
@@ -189,7 +208,7 @@ func wholeBody(r *http.Request, limit int64) ([]byte, error) {
 	case err != nil:
 		return nil, newProblem(kindMalformed, "the body ended before its end")
 	case int64(body.Len()) > limit:
-		_, _ = io.CopyN(io.Discard, r.Body, min(drainFactor*limit, drainMost))
+		discard(r, limit)
 		return nil, newProblem(kindTooLarge, "the body is larger than this service reads")
 	}
 	return body.Bytes(), nil

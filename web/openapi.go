@@ -96,6 +96,7 @@ type call struct {
 	accepted     []media // of an answer 202, where a call can have one
 	problems     []int   // statuses besides those that every call can answer with
 	maxBody      int64   // octets of its body; 0: the service's limit
+	places       places  // one for each of these calls, from before its body is read until it is answered; nil: they are not counted
 }
 
 // media is a media type with what it holds: a JSON type, or nil for text and octets.
@@ -109,6 +110,7 @@ const (
 	bodiesOf  = "bodies"
 	answersOf = "answers"
 	maxBodyOf = "max-body"
+	placesOf  = "places"
 )
 
 func acceptedBodies(op *huma.Operation) []string { return mediaNames(op, bodiesOf) }
@@ -131,7 +133,7 @@ func route[I, O any](s *Server, api huma.API, c call, handler func(context.Conte
 		OperationID: c.id, Method: c.method, Path: path, Summary: c.summary, Tags: []string{c.tag}, DefaultStatus: c.success,
 		Description:        c.description,
 		SkipValidateParams: true, // the handlers read parameters themselves, to tell which rule is broken and how to mend it
-		Metadata:           map[string]any{bodiesOf: names(c.bodies), answersOf: names(c.answers), maxBodyOf: c.maxBody},
+		Metadata:           map[string]any{bodiesOf: names(c.bodies), answersOf: names(c.answers), maxBodyOf: c.maxBody, placesOf: c.places},
 		Responses: map[string]*huma.Response{
 			strconv.Itoa(c.success): {Description: http.StatusText(c.success), Content: content(schemas, c.answers)},
 		},

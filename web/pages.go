@@ -67,9 +67,26 @@ func pageHeaders(h http.Header) {
 	h.Set("Permissions-Policy", "camera=(), geolocation=(), microphone=(), payment=(), usb=()")
 }
 
+// passGate has the gate stand before every page, also before those that sign people in: a session is no way around it.
+func (s *Server) passGate(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		err := s.gate(r)
+		var refused *access.Unauthenticated
+		switch {
+		case errors.As(err, &refused):
+			s.refuse(w, r, refused)
+		case err != nil:
+			writeProblem(w, r, s.problem(r.Context(), err))
+		default:
+			next.ServeHTTP(w, r)
+		}
+	})
+}
+
 // withPages serves the pages beside the API.
 func (s *Server) withPages(pages Pages, inFlight int) http.Handler {
 	router := s.newRouter(inFlight, pageHeaders)
+	router.Use(s.passGate)
 	router.Mount(pagesPath, pages.Routes(desk{s}))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == pagesPath || strings.HasPrefix(r.URL.Path, pagesPath+"/") {

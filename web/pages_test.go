@@ -95,3 +95,27 @@ func TestALinkToTheConsole(t *testing.T) {
 	without := newSurface(t, func(c *Config) { c.Pages = nil })
 	wantProblem(t, without.call(offer), http.StatusNotFound, "not-found")
 }
+
+// TestPagesAreBehindTheGate: where client certificates are required, a session, or a link to one, is not enough.
+func TestPagesAreBehindTheGate(t *testing.T) {
+	var gate error
+	s := newSurface(t, func(c *Config) { c.Gate = func(*http.Request) error { return gate } })
+	if w := visit(s, "/console/"); w.Code != http.StatusOK {
+		t.Errorf("who passes is answered %d", w.Code)
+	}
+	before := len(s.office.visits)
+	for err, want := range map[error]int{
+		&access.Unauthenticated{Detail: "a client certificate is needed here"}: http.StatusUnauthorized,
+		ca.ErrUnavailable: http.StatusServiceUnavailable,
+	} {
+		gate = err
+		for _, path := range []string{"/console", "/console/", "/console/login", "/console/enter?code=x", "/console/console.css"} {
+			if w := visit(s, path); w.Code != want || strings.Contains(w.Body.String(), "a page") {
+				t.Errorf("%s, for whom the gate stops, is answered %d %s", path, w.Code, w.Body)
+			}
+		}
+	}
+	if len(s.office.visits) != before {
+		t.Error("who does not pass has visited")
+	}
+}

@@ -43,9 +43,17 @@ func ServeUntil(ctx context.Context, server *http.Server, l net.Listener, drain 
 
 // arrivals are the connections that have brought no request to a handler yet.
 type arrivals struct {
-	conns sync.Map // of net.Conn
+	conns sync.Map // from net.Conn to arrival
 	count sync.WaitGroup
 }
+
+// arrival is how it stands with a connection that has brought nothing yet.
+type arrival int
+
+const (
+	awaited arrival = iota
+	givenUp         // it is closed, and what it still brings is not begun
+)
 
 // arrivalsKey is where a request's context has its connection.
 type arrivalsKey struct{}
@@ -56,7 +64,7 @@ func expect(server *http.Server) *arrivals {
 	connContext, handler := server.ConnContext, server.Handler
 	server.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
 		a.count.Add(1)
-		a.conns.Store(c, struct{}{})
+		a.conns.Store(c, awaited)
 		if connContext != nil {
 			ctx = connContext(ctx, c)
 		}
@@ -64,17 +72,30 @@ func expect(server *http.Server) *arrivals {
 	}
 	server.ConnState = func(c net.Conn, state http.ConnState) {
 		if state == http.StateClosed {
-			a.arrived(c)
+			a.ended(c)
 		}
 	}
 	server.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		a.arrived(r.Context().Value(arrivalsKey{}))
+		if !a.arrived(r.Context().Value(arrivalsKey{})) {
+			panic(http.ErrAbortHandler) // nobody would have the answer
+		}
 		handler.ServeHTTP(w, r)
 	})
 	return a
 }
 
-func (a *arrivals) arrived(conn any) {
+// arrived notes that a connection has brought a request. It is false when the connection was given up before.
+func (a *arrivals) arrived(conn any) bool {
+	if a.conns.CompareAndDelete(conn, awaited) {
+		a.count.Done()
+		return true
+	}
+	_, kept := a.conns.Load(conn)
+	return !kept
+}
+
+// ended notes that a connection is closed.
+func (a *arrivals) ended(conn any) {
 	if _, waited := a.conns.LoadAndDelete(conn); waited {
 		a.count.Done()
 	}
@@ -95,7 +116,9 @@ func (a *arrivals) wait(most time.Duration) {
 // close ends the connections that have brought nothing.
 func (a *arrivals) close() {
 	a.conns.Range(func(conn, _ any) bool {
-		_ = conn.(net.Conn).Close()
+		if a.conns.CompareAndSwap(conn, awaited, givenUp) { // whose request has come meanwhile is answered
+			_ = conn.(net.Conn).Close()
+		}
 		return true
 	})
 }

@@ -199,3 +199,41 @@ func TestServeUntil(t *testing.T) {
 		})
 	})
 }
+
+// TestWhoIsGivenUpIsNotBegun: a request that comes in the moment in which its connection is closed is not worked on, as nobody would have
+// the answer; and a connection whose request came just before is not closed.
+func TestWhoIsGivenUpIsNotBegun(t *testing.T) {
+	begun := 0
+	server := NewHTTPServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { begun++ }), slog.New(slog.DiscardHandler))
+	a := expect(server)
+	serve := func(ctx context.Context) (aborted bool) {
+		defer func() { aborted = recover() == http.ErrAbortHandler }() //nolint:errorlint // net/http compares the value too
+		r, err := http.NewRequestWithContext(ctx, http.MethodPost, "/", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		server.Handler.ServeHTTP(nil, r)
+		return false
+	}
+	late, lateEnd := net.Pipe()
+	early, earlyEnd := net.Pipe()
+	defer lateEnd.Close()
+	defer earlyEnd.Close()
+	lateContext, earlyContext := server.ConnContext(t.Context(), late), server.ConnContext(t.Context(), early)
+	if serve(earlyContext) {
+		t.Error("who came in time was cut off")
+	}
+	a.close()
+	if !serve(lateContext) || !serve(lateContext) || begun != 1 {
+		t.Errorf("%d were begun, not the one that came in time", begun)
+	}
+	if serve(earlyContext) {
+		t.Error("the second request of who came in time was cut off")
+	}
+	server.ConnState(late, http.StateClosed)
+	server.ConnState(early, http.StateClosed)
+	a.count.Wait()
+	if err := early.SetDeadline(time.Now()); err != nil {
+		t.Error("whose request came in time is closed: ", err)
+	}
+}

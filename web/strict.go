@@ -157,6 +157,12 @@ func (r *strictReader) checkText(path, text string) {
 
 // exactNames refuses names that a struct does not have. encoding/json would take "CSR" for "csr".
 func (r *strictReader) exactNames(path string, value any, t reflect.Type) {
+	if elements, isArray := value.([]any); isArray && t.Kind() == reflect.Slice {
+		for _, element := range elements {
+			r.exactNames(path+"[]", element, t.Elem())
+		}
+		return
+	}
 	members, isObject := value.(map[string]any)
 	if !isObject || t.Kind() != reflect.Struct {
 		return

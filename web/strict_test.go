@@ -53,6 +53,25 @@ func TestDecodeStrict(t *testing.T) {
 	}
 }
 
+// TestDecodeStrictInArrays: a quota's misspelt "profile" would bound all profiles together, and of two spellings the last would count.
+func TestDecodeStrictInArrays(t *testing.T) {
+	for field, text := range map[string]string{
+		"quotas[].profle":       `{"quotas":[{"certificates":1,"per":"1d"},{"profle":"tls-server","certificates":1,"per":"1d"}]}`,
+		"quotas[].Certificates": `{"quotas":[{"certificates":1,"Certificates":1000,"per":"1d"}]}`,
+		"rates[].Per":           `{"rates":[{"requests":1,"Per":"1d"}]}`,
+	} {
+		var bad *invalid
+		if err := decodeStrict([]byte(text), &NamespaceRequest{}); !errors.As(err, &bad) || len(bad.violations) != 1 ||
+			bad.violations[0].Rule != "json.unknown-field" || bad.violations[0].Field != field {
+			t.Errorf("%s: got %v, %+v", field, err, bad)
+		}
+	}
+	good := `{"dns":["a.example"],"quotas":[{"profile":"tls-server","certificates":1,"per":"1d"}]}`
+	if err := decodeStrict([]byte(good), &NamespaceRequest{}); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestDecodeStrictReportsNoEndOfViolations(t *testing.T) {
 	names := make([]string, 100)
 	for i := range names {

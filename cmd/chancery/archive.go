@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"encoding/pem"
@@ -194,7 +195,7 @@ that the database has on record, whose SHA-256 stands in the audit log too (arch
 			all := []shownFile{}
 			verify := func(known map[string]archive.Made) error {
 				for _, file := range files {
-					v, err := archive.Verify(file)
+					v, err := archive.Verify(cmd.Context(), file)
 					if err != nil {
 						return err
 					}
@@ -278,8 +279,8 @@ func (a *app) archiveShowCommand() *cobra.Command {
 		Long: `Show what an archive holds, or one certificate of it with its revocations. The whole file is read and verified first. Everything else can be
 read with other tools: zcat FILE | jq 'select(.kind == "request").row'`,
 		Args: cobra.RangeArgs(1, 2),
-		RunE: func(_ *cobra.Command, args []string) error {
-			v, err := archive.Verify(args[0])
+		RunE: func(cmd *cobra.Command, args []string) error {
+			v, err := archive.Verify(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}
@@ -292,7 +293,7 @@ read with other tools: zcat FILE | jq 'select(.kind == "request").row'`,
 					}
 				})
 			}
-			found, err := findArchived(args[0], strings.ToLower(args[1]))
+			found, err := findArchived(cmd.Context(), args[0], strings.ToLower(args[1]))
 			if err != nil {
 				return err
 			}
@@ -311,7 +312,7 @@ read with other tools: zcat FILE | jq 'select(.kind == "request").row'`,
 }
 
 // eachArchived hands out every row of a file, which is verified by the time that it returns nil.
-func eachArchived(path string, each func(archive.Record) error) (sum [32]byte, err error) {
+func eachArchived(ctx context.Context, path string, each func(archive.Record) error) (sum [32]byte, err error) {
 	file, err := archive.Open(path)
 	if err != nil {
 		return sum, err
@@ -323,7 +324,7 @@ func eachArchived(path string, each func(archive.Record) error) (sum [32]byte, e
 			sum, _ = file.Sum()
 			return sum, nil
 		}
-		if err == nil {
+		if err = cmp.Or(err, ctx.Err()); err == nil {
 			err = each(r)
 		}
 		if err != nil {
@@ -332,8 +333,8 @@ func eachArchived(path string, each func(archive.Record) error) (sum [32]byte, e
 	}
 }
 
-func findArchived(path, serial string) (found []archivedCertificate, err error) {
-	_, err = eachArchived(path, func(r archive.Record) error {
+func findArchived(ctx context.Context, path, serial string) (found []archivedCertificate, err error) {
+	_, err = eachArchived(ctx, path, func(r archive.Record) error {
 		switch r.Kind {
 		case archive.KindCertificate:
 			c, err := r.Certificate()
@@ -383,7 +384,7 @@ func pastOf(ctx context.Context, store *storage.Store, dir string, since, until 
 		after, last := storage.HistoryBounds(since, until)
 		for _, m := range made {
 			stopped := errors.New("no more is asked for")
-			sum, err := eachArchived(filepath.Join(dir, m.File), func(r archive.Record) error {
+			sum, err := eachArchived(ctx, filepath.Join(dir, m.File), func(r archive.Record) error {
 				if r.Kind != archive.KindRequest {
 					return nil
 				}

@@ -1,10 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -18,6 +18,7 @@ import (
 
 	"github.com/chancery-ca/chancery/archive"
 	"github.com/chancery-ca/chancery/audit"
+	"github.com/chancery-ca/chancery/ca"
 	"github.com/chancery-ca/chancery/ceremony"
 	"github.com/chancery-ca/chancery/keeper"
 	"github.com/chancery-ca/chancery/reconcile"
@@ -126,6 +127,9 @@ func (a *app) reconcile(ctx context.Context, store *storage.Store, o reconcileOp
 	if err != nil {
 		return nil, err
 	}
+	if err := distinctJournals(o.journals); err != nil {
+		return nil, err
+	}
 	report = &reconcileReport{Until: until, Journals: []reconciledJournal{}, Refused: []refusedOperation{}, Findings: []reconcile.Finding{}}
 	for path := range state.Journals {
 		if !slices.Contains(o.journals, path) {
@@ -150,7 +154,7 @@ func (a *app) reconcile(ctx context.Context, store *storage.Store, o reconcileOp
 	}
 	var broken uint64
 	for i, path := range o.journals {
-		wrong, err := reading.journal(i, path)
+		wrong, err := reading.journal(ctx, i, path)
 		if err != nil {
 			return nil, err
 		}
@@ -192,6 +196,22 @@ func (a *app) reconcile(ctx context.Context, store *storage.Store, o reconcileOp
 		return report, nil
 	}
 	return report, reading.next(until).write(o.state)
+}
+
+// distinctJournals refuses a journal that is given twice: every certificate in it would have been signed twice.
+func distinctJournals(paths []string) error {
+	var seen []os.FileInfo
+	for _, path := range paths {
+		info, err := os.Stat(path)
+		if err != nil {
+			return fmt.Errorf("reading the journal: %w", err)
+		}
+		if same := slices.IndexFunc(seen, func(other os.FileInfo) bool { return os.SameFile(info, other) }); same >= 0 {
+			return misuse{fmt.Errorf("--journal: %s and %s are the same journal", paths[same], path)}
+		}
+		seen = append(seen, info)
+	}
+	return nil
 }
 
 // saysWhatTheLogSays tells whether a signature is over the checkpoint that the log has at its size.
@@ -244,7 +264,7 @@ func (a *app) addRecords(ctx context.Context, store *storage.Store, account *rec
 		if o.archives == "" {
 			return misuse{fmt.Errorf("the certificates of %s are archived in %s: say with --archives where that is", m.Month, m.File)}
 		}
-		if err := addArchive(account, filepath.Join(o.archives, m.File), m); err != nil {
+		if err := addArchive(ctx, account, filepath.Join(o.archives, m.File), m); err != nil {
 			return fmt.Errorf("reading the archive %s: %w", m.File, err)
 		}
 	}
@@ -256,7 +276,7 @@ func (a *app) addRecords(ctx context.Context, store *storage.Store, account *rec
 	return nil
 }
 
-func addArchive(account *reconcile.Account, path string, made archive.Made) error {
+func addArchive(ctx context.Context, account *reconcile.Account, path string, made archive.Made) error {
 	file, err := os.Open(path)
 	if err != nil {
 		return err
@@ -271,22 +291,36 @@ func addArchive(account *reconcile.Account, path string, made archive.Made) erro
 		if errors.Is(err, io.EOF) {
 			break
 		}
+		if err = cmp.Or(err, ctx.Err()); err == nil {
+			err = addArchived(account, record)
+		}
 		if err != nil {
-			return err
-		}
-		if record.Kind != archive.KindCertificate {
-			continue
-		}
-		var c archive.Certificate
-		if err := json.Unmarshal(record.Row, &c); err != nil {
-			return err
-		}
-		if err := account.Record(reconcile.SignedCertificate(c.Kind, c.Issuer, c.Serial, c.DER, c.IssuedAt)); err != nil {
 			return err
 		}
 	}
 	if r.End.CertificatesDigest != hex.EncodeToString(made.CertificatesDigest[:]) {
 		return errors.New("it is not what the database has on record")
+	}
+	return nil
+}
+
+// addArchived adds a row of an archive: a certificate, or a request that the key of an OCSP responder signed.
+func addArchived(account *reconcile.Account, record archive.Record) error {
+	switch record.Kind {
+	case archive.KindCertificate:
+		c, err := record.Certificate()
+		if err != nil {
+			return err
+		}
+		return account.Record(reconcile.SignedCertificate(c.Kind, c.Issuer, c.Serial, c.DER, c.IssuedAt))
+	case archive.KindRequest:
+		q, err := record.Request()
+		if err != nil || q.Profile != ca.ResponderProfile || q.CSR == nil {
+			return err
+		}
+		return account.Record(reconcile.Record{
+			Source: reconcile.OtherRow, Digest: reconcile.SignedPart(*q.CSR), At: q.At, Subject: "request " + q.ID,
+		})
 	}
 	return nil
 }
@@ -410,9 +444,9 @@ type journalReading struct {
 	heads   map[string]bool
 }
 
-// journal reads one journal, from where the last run left off where there was one. What is wrong with it is a finding, up to which its
-// entries still count.
-func (r *journalReading) journal(number int, path string) (wrong *reconcile.Finding, err error) {
+// journal reads one journal, from where the last run left off where there was one and no head is looked for. What is wrong with it is a
+// finding, up to which its entries still count.
+func (r *journalReading) journal(ctx context.Context, number int, path string) (wrong *reconcile.Finding, err error) {
 	file, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("reading the journal: %w", err)
@@ -421,7 +455,11 @@ func (r *journalReading) journal(number int, path string) (wrong *reconcile.Find
 	last, known := r.state.Journals[path]
 	j := reconciledJournal{File: path, Begin: last.Begin, Mark: last.Mark, Results: map[string]uint64{}}
 	var latest time.Time
-	if _, err := file.Seek(last.Mark.Octets, io.SeekStart); err != nil {
+	from := last.Mark
+	if len(r.heads) > 0 { // any of which may be from before the mark
+		from = keeper.JournalPlace{}
+	}
+	if _, err := file.Seek(from.Octets, io.SeekStart); err != nil {
 		return nil, fmt.Errorf("reading the journal %s: %w", path, err)
 	}
 	info, err := file.Stat()
@@ -430,7 +468,7 @@ func (r *journalReading) journal(number int, path string) (wrong *reconcile.Find
 	}
 	// Whether the head of the last run is there still.
 	again := !known || last.Mark == last.End && info.Size() >= last.End.Octets
-	end, _, err := keeper.ReadJournal(file, last.Mark, func(e keeper.JournalEntry, place keeper.JournalPlace) error {
+	end, _, err := keeper.ReadJournal(file, from, func(e keeper.JournalEntry, place keeper.JournalPlace) error {
 		latest = e.Time
 		if j.Begin.IsZero() {
 			j.Begin = e.Time
@@ -442,7 +480,7 @@ func (r *journalReading) journal(number int, path string) (wrong *reconcile.Find
 			r.heads[place.Head] = true
 		}
 		again = again || place == last.End
-		return r.entry(&j, number, e, e.Seq <= last.End.Entries)
+		return cmp.Or(ctx.Err(), r.entry(&j, number, e, e.Seq <= last.End.Entries))
 	})
 	j.End = end
 	var broken *keeper.BrokenJournalError

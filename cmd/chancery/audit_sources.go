@@ -246,9 +246,13 @@ func (h *serviceHistory) Next(ctx context.Context) (audit.Batch, error) {
 			break // what is missing is found
 		}
 		for _, e := range page {
-			b.Entries = append(b.Entries, audit.Entry{Index: e.Index, Leaf: []byte(e.Leaf)})
+			if e.Index < next || e.Index >= b.To {
+				return b, fmt.Errorf("reading the log from the service: asked for the events from %d to %d, it gives that of %d", next, b.To-1, e.Index)
+			}
+			if next = e.Index + 1; e.Leaf != "" { // else it is gone
+				b.Entries = append(b.Entries, audit.Entry{Index: e.Index, Leaf: []byte(e.Leaf)})
+			}
 		}
-		next = page[len(page)-1].Index + 1
 	}
 	if b.To == h.size {
 		b.Checkpoints = []audit.Note{{Text: h.note, Where: "of the service"}}

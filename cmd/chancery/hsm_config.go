@@ -38,7 +38,7 @@ type HSMConfig struct {
 	RetryAfterFailedPIN bool `yaml:"retry_after_failed_pin" env:"RETRY_AFTER_FAILED_PIN"`
 	// FIPS140 declares the module's FIPS 140 certificate, which the token itself does not tell.
 	FIPS140 FIPSConfig `yaml:"fips_140"`
-	// Usage is a file with the usage policy of the token's keys. Default: none.
+	// Usage is a file with the usage policy of the token's keys, for isolation none. Default: none.
 	Usage string `yaml:"usage" env:"USAGE"`
 }
 
@@ -190,6 +190,13 @@ func (c *Config) validateIsolation(doc *strictyaml.Document) bool {
 	if h.Isolation == isolationNone {
 		return true
 	}
+	unread := func(field, usage string) {
+		if usage != "" {
+			doc.Refuse(field+".usage", "a keeper's key policy says what keys sign; to commands in the token give it with --usage",
+				"with isolation %s nobody would hold the service to the usage policy", h.Isolation)
+		}
+	}
+	unread("hsm", h.Usage)
 	if h.Isolation == isolationKeeper {
 		if h.describesToken() || len(c.Tokens) > 0 {
 			doc.Refuse("hsm", "move module, token and pin to the keeper's configuration",
@@ -201,6 +208,7 @@ func (c *Config) validateIsolation(doc *strictyaml.Document) bool {
 		field := "hsm"
 		if len(c.Tokens) > 0 {
 			field = fmt.Sprintf("tokens[%d]", i)
+			unread(field, t.Usage)
 		}
 		if t.PIN.Prompt || len(t.PIN.Command) > 0 {
 			doc.Refuse(field+".pin", "give file, env or credential", "a child neither asks nor runs a command for its PIN")

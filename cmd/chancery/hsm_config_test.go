@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -10,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/chancery-ca/chancery/strictyaml"
 )
 
 // serves starts the program with a configuration and tells whether it comes to serve, and what it said.
@@ -70,6 +73,23 @@ compliance:
   - {authority: issuing-1, hardware: true, fips_140_level: 2}
   - {authority: "*", local: true}
 `
+
+// A child has the time to open a token that this process would have had, and is waited for longer.
+func TestAChildHasTheTimeThatIsConfigured(t *testing.T) {
+	for written, want := range map[strictyaml.Duration]time.Duration{
+		0: 30 * time.Second, strictyaml.Duration(5 * time.Second): 5 * time.Second, strictyaml.Duration(2 * time.Minute): 2 * time.Minute,
+	} {
+		c := Config{Tokens: []NamedToken{{Name: "a"}, {Name: "b"}}}
+		c.Tokens[0].Timeouts.Open, c.Tokens[1].Timeouts.Open = written, strictyaml.Duration(time.Second)
+		told, err := strictyaml.ParseDuration(fmt.Sprint(c.Tokens[0].kept()["start_timeout"]))
+		if err != nil || told != want {
+			t.Errorf("%s: a child is told %s, %v", written, told, err)
+		}
+		if limit := childStart(c); limit <= want {
+			t.Errorf("%s: a child is given up after %s", written, limit)
+		}
+	}
+}
 
 func TestConfigOfSeveralTokens(t *testing.T) {
 	c, err := parseConfig("/etc/chancery/c.yaml", []byte(twoTokens), nil)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto"
 	"encoding/hex"
@@ -18,6 +19,7 @@ import (
 	"github.com/chancery-ca/chancery/ca"
 	"github.com/chancery-ca/chancery/hsm"
 	"github.com/chancery-ca/chancery/keeper"
+	"github.com/chancery-ca/chancery/strictyaml"
 )
 
 // The kinds of isolation: where keys are used.
@@ -96,8 +98,18 @@ func (k *kept) Close() error {
 	return err
 }
 
-// childStart bounds how long a child may take until it serves.
-const childStart = 30 * time.Second
+// childStart is how long a child may take until it serves: longer than each of its tokens may take to be opened.
+func childStart(cfg Config) (longest time.Duration) {
+	for _, t := range cfg.allTokens() {
+		longest = max(longest, t.openWithin())
+	}
+	return longest + 10*time.Second
+}
+
+// openWithin is how long opening the token may take.
+func (h HSMConfig) openWithin() time.Duration {
+	return cmp.Or(time.Duration(h.Timeouts.Open), openAfter)
+}
 
 // childKeeper is a keeper whose supervisor is this process.
 type childKeeper struct {
@@ -126,14 +138,15 @@ func startChild(ctx context.Context, cfg Config, records []ca.AuthorityRecord, s
 		err := keeper.Supervise(running, listener, holder, func() { close(ready) }, log)
 		k.ended <- errors.Join(err, listener.Close())
 	}()
+	limit := childStart(cfg)
 	select {
 	case <-ready:
 		return k, nil
 	case err := <-k.ended:
 		cancel()
 		return nil, err
-	case <-time.After(childStart):
-		return nil, errors.Join(fmt.Errorf("the keeper does not serve after %s; its log tells why", childStart), k.stop())
+	case <-time.After(limit):
+		return nil, errors.Join(fmt.Errorf("the keeper does not serve after %s; its log tells why", limit), k.stop())
 	}
 }
 
@@ -295,13 +308,10 @@ func (t NamedToken) kept() map[string]any {
 	}
 	kept := map[string]any{
 		"name": t.Name, "module": t.Module, "token": selector, "pin": pin, "sessions": t.Sessions,
-		"retry_after_failed_pin": t.RetryAfterFailedPIN,
+		"retry_after_failed_pin": t.RetryAfterFailedPIN, "start_timeout": strictyaml.Duration(t.openWithin()).String(),
 	}
 	if t.FIPS140.Level > 0 {
 		kept["fips_140"] = map[string]any{"level": t.FIPS140.Level, "certificate": t.FIPS140.Certificate}
-	}
-	if t.Timeouts.Open > 0 {
-		kept["start_timeout"] = t.Timeouts.Open.String()
 	}
 	return kept
 }

@@ -83,6 +83,9 @@ func TestIsolationIsChecked(t *testing.T) {
 		"hsm: {isolation: child, socket: s}\ntokens: [{name: a, module: m, token: {serial: 1}, pin: {file: p}}, {name: b, module: m, token: {serial: 2}, pin: {env: P}}]\n": "",
 		"hsm: {isolation: child, socket: s}\ntokens: [{name: a, module: m, token: {serial: 1}, pin: {file: p}}, {name: b, module: m, token: {label: l}, pin: {file: p}}]\n": "add its serial",
 		"hsm: {isolation: child, socket: s}\ntokens: [{name: a, module: m, token: {serial: 1}, pin: {prompt: true}}]\n":                                                     "tokens[0].pin",
+		"hsm: {isolation: child, socket: s, module: m, token: {label: l}, pin: {file: p}, usage: u.yaml}\n":                                                                 "hsm.usage",
+		"hsm: {isolation: keeper, socket: s, usage: u.yaml}\n":                                                                                                              "hsm.usage",
+		"hsm: {isolation: child, socket: s}\ntokens: [{name: a, module: m, token: {serial: 1}, pin: {file: p}, usage: u.yaml}]\n":                                           "tokens[0].usage",
 		sound + "  socket: s\n": "hsm.socket",
 	} {
 		text := strings.Replace(soundConfig, sound, strings.TrimSuffix(hsm, "\n")+"\n", 1)

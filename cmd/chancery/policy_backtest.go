@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"iter"
@@ -69,19 +70,13 @@ func (a *app) backtest(ctx context.Context, o backtestOptions) (report *trial.Re
 		return nil, misuse{fmt.Errorf("--since: %w", err)}
 	}
 	if o.rows != "" {
-		file, err := os.OpenFile(o.rows, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-		if err != nil {
-			return nil, fmt.Errorf("writing the changed requests: %w", err)
+		file, failed := os.OpenFile(o.rows, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+		if failed != nil {
+			return nil, fmt.Errorf("writing the changed requests: %w", failed)
 		}
-		defer file.Close()
-		rows := bufio.NewWriter(file)
-		defer func() {
-			if err == nil {
-				err = rows.Flush()
-			}
-		}()
-		encoder := json.NewEncoder(rows)
-		o.trial.Each = func(f trial.Finding) error { return encoder.Encode(f) }
+		each, done := rowsInto(file)
+		o.trial.Each = each
+		defer func() { err = errors.Join(err, done()) }()
 	}
 	told := a.Now()
 	o.trial.Progress = func(done int) {
@@ -111,6 +106,18 @@ func (a *app) backtest(ctx context.Context, o backtestOptions) (report *trial.Re
 		return err
 	})
 	return report, err
+}
+
+// rowsInto writes requests that would change into a file, one JSON object a line. The file holds all of them when done returns nil.
+func rowsInto(file io.WriteCloser) (each func(trial.Finding) error, done func() error) {
+	rows := bufio.NewWriter(file)
+	encoder := json.NewEncoder(rows)
+	return func(f trial.Finding) error { return encoder.Encode(f) }, func() error {
+		if err := errors.Join(rows.Flush(), file.Close()); err != nil {
+			return fmt.Errorf("writing the changed requests: %w", err)
+		}
+		return nil
+	}
 }
 
 // pastWorld is what history is replayed in: namespaces and authorities as they are now.

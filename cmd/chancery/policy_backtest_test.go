@@ -2,17 +2,20 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -148,5 +151,25 @@ func TestBacktestFindsWhatSQLFinds(t *testing.T) {
 	}
 	if report.Changes() != len(want) || report.Rules["names.wildcard"] != len(want) || report.Namespaces["dev"] != len(want) || len(report.Examples) == 0 {
 		t.Errorf("the report says %+v", report)
+	}
+}
+
+// full is a file on a disk that is full, or whose last octets are lost when it is closed.
+type full struct{ writing, closing error }
+
+func (f full) Write(p []byte) (int, error) { return len(p), f.writing }
+func (f full) Close() error                { return f.closing }
+
+// A file of changed requests that is not whole is no success.
+func TestChangedRequestsThatCannotBeWritten(t *testing.T) {
+	t.Parallel()
+	for _, file := range []full{{}, {writing: syscall.ENOSPC}, {closing: syscall.EDQUOT}} {
+		each, done := rowsInto(file)
+		if err := each(trial.Finding{}); err != nil {
+			t.Fatal(err)
+		}
+		if err, want := done(), cmp.Or(file.writing, file.closing); !errors.Is(err, want) || (err == nil) != (want == nil) {
+			t.Errorf("%+v: %v", file, err)
+		}
 	}
 }

@@ -11,8 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"net"
+	"net/http"
 	"os"
 	"strings"
 	"time"
@@ -64,35 +63,54 @@ func (a *app) requestCommand() *cobra.Command {
 				many.app, many.client, many.in, many.force = a, c, in, force
 				return many.run(cmd.Context())
 			}
-			var key *newKeyFile
+			var key []byte
 			if csrFile != "" {
 				in.CSR, err = readCSR(csrFile)
 			} else {
 				stem := strings.ReplaceAll(strings.ReplaceAll(names[0], "*", "wildcard"), "/", "_")
 				keyFile, certificate = cmp.Or(keyFile, stem+".key"), cmp.Or(certificate, stem+".pem")
-				if err := refuseOverwrite(force, keyFile, certificate, keyFile+newKeySuffix); err != nil {
+				if err := refuseOverwrite(force, keyFile, certificate); err != nil {
 					return err
 				}
-				in.CSR, key, err = a.newKeyAndCSR(keyType, names, keyFile)
+				in.CSR, key, err = a.newKeyAndCSR(keyType, names)
 			}
 			if err != nil {
 				return err
+			}
+			// The key is on disk before the certificate exists: a certificate without its key would have to be revoked. The key of an
+			// earlier request stays in its place until then: its certificate is in use.
+			kept := keyFile
+			if key != nil {
+				if _, err := os.Stat(keyFile); err == nil {
+					kept += ".new"
+				}
+				if err := writeFile(kept, key, 0o600); err != nil {
+					return err
+				}
 			}
 			issued, err := c.Request(cmd.Context(), in)
 			var waiting *client.Waiting
 			if errors.As(err, &waiting) && waiting.Request.Status == ca.StatusWaiting {
-				return a.printWaiting(waiting.Request, key)
+				return a.printWaiting(waiting.Request, key != nil, kept)
 			}
-			if err != nil {
-				return key.without(err)
+			switch {
+			case err == nil:
+			case key == nil:
+				return err
+			case isRefusal(err):
+				return errors.Join(err, os.Remove(kept))
+			default:
+				return fmt.Errorf("%w\nthe key stays in %s: should there be a certificate for it all the same, chancery list finds it", err, kept)
 			}
 			if certificate != "" {
 				if err := writeFile(certificate, []byte(issued.Chain), 0o644); err != nil {
-					return key.kept(fmt.Errorf("%w\nThe certificate is issued: chancery get %s shows it", err, issued.Serial))
+					return err
 				}
 			}
-			if err := key.settle(); err != nil {
-				return err
+			if kept != keyFile {
+				if err := os.Rename(kept, keyFile); err != nil {
+					return fmt.Errorf("putting the new key in the place of the old: %w", err)
+				}
 			}
 			if in.Replaces != "" && issued.Replaced == "" {
 				fmt.Fprintf(a.Stderr, "%[1]s is not revoked yet. Revoke it with: chancery revoke %[1]s --reason superseded\n", in.Replaces)
@@ -105,7 +123,7 @@ func (a *app) requestCommand() *cobra.Command {
 				fmt.Fprintf(w, "serial       %s\nissuer       %s\nvalid until  %s\ncertificate  %s (with chain)\n", issued.Serial, issued.Issuer,
 					issued.NotAfter.Local().Format(time.RFC3339), certificate)
 				if key != nil {
-					fmt.Fprintf(w, "key          %s\n", key.path)
+					fmt.Fprintf(w, "key          %s\n", keyFile)
 				}
 				if issued.Replaced != "" {
 					fmt.Fprintf(w, "replaced     %s (revoked as superseded)\n", issued.Replaced)
@@ -146,65 +164,31 @@ func onlyOne(csr, name, batch bool) error {
 	return nil
 }
 
-// printWaiting tells of a request that needs approval. The certificate will be for the key, which takes the place that it was meant for
-// only where no other is there: that one is in use until the certificate is there.
-func (a *app) printWaiting(r client.WaitingRequest, key *newKeyFile) error {
-	if key != nil {
-		if _, err := os.Lstat(key.path); errors.Is(err, fs.ErrNotExist) {
-			if err := key.settle(); err != nil {
-				return err
-			}
-		}
+// isRefusal tells whether the service has said for good that there is no certificate. Where an answer was lost, or the service could not
+// finish, there may be one.
+func isRefusal(err error) bool {
+	var problem *client.Problem
+	if !errors.As(err, &problem) {
+		return false
 	}
+	switch problem.Status {
+	case http.StatusTooManyRequests:
+		return len(problem.Violations) > 0 // of a quota, and not of how fast one may ask
+	case http.StatusRequestTimeout, http.StatusConflict:
+		return false // an attempt before may have done it
+	}
+	return problem.Status >= 400 && problem.Status < 500
+}
+
+// printWaiting tells of a request that needs approval. The key stays where it is: the certificate will be for it.
+func (a *app) printWaiting(r client.WaitingRequest, hasKey bool, keyFile string) error {
 	return a.print(r, func(w io.Writer) {
 		fmt.Fprintf(w, "request      %s\nstatus       %s for approval, until %s\n", r.ID, r.Status, r.ExpiresAt.Local().Format(time.RFC3339))
-		if key != nil {
-			fmt.Fprintf(w, "key          %s\n", key.now)
+		if hasKey {
+			fmt.Fprintf(w, "key          %s\n", keyFile)
 		}
 		fmt.Fprintf(a.Stderr, "Persons must approve it. See where it stands with: chancery requests %s\n", r.ID)
 	})
-}
-
-// newKeySuffix is what the name of a new key's file ends in until there is a certificate for it.
-const newKeySuffix = ".new"
-
-// newKeyFile is a new key on the disk. It is there before its certificate exists, which would have to be revoked without it; and beside the
-// key before it, which may be in use and is not touched by a request that fails. Nil: the key is somebody else's, and nothing is done.
-type newKeyFile struct {
-	path string // where it is to be
-	now  string // where it is
-}
-
-// settle puts the key where it is to be.
-func (k *newKeyFile) settle() error {
-	if k == nil {
-		return nil
-	}
-	if err := os.Rename(k.now, k.path); err != nil {
-		return fmt.Errorf("putting the new key into its place: %w", err)
-	}
-	k.now = k.path
-	return nil
-}
-
-// without removes the key after a request that failed. It stays where an answer may have been lost: there may be a certificate for it, and
-// the one before may have been revoked.
-func (k *newKeyFile) without(err error) error {
-	var problem *client.Problem
-	var dialled *net.OpError
-	answered, unsent := errors.As(err, &problem), errors.As(err, &dialled) && dialled.Op == "dial"
-	if k != nil && (answered || unsent) {
-		return errors.Join(err, os.Remove(k.now))
-	}
-	return k.kept(err)
-}
-
-// kept says where the key is.
-func (k *newKeyFile) kept(err error) error {
-	if k == nil {
-		return err
-	}
-	return fmt.Errorf("%w\nThe new key is kept in %s", err, k.now)
 }
 
 func refuseOverwrite(force bool, files ...string) error {
@@ -227,8 +211,8 @@ func readCSR(path string) (string, error) {
 	return string(data), nil
 }
 
-// newKeyAndCSR makes a key, in PKCS#8 PEM, which is to be at a path, and a request for names.
-func (a *app) newKeyAndCSR(kind string, names []string, path string) (request string, _ *newKeyFile, err error) {
+// newKeyAndCSR makes a key, in PKCS#8 PEM, and a request for names.
+func (a *app) newKeyAndCSR(kind string, names []string) (request string, keyPEM []byte, err error) {
 	key, err := a.newKey(kind)
 	if err != nil {
 		return "", nil, err
@@ -237,11 +221,8 @@ func (a *app) newKeyAndCSR(kind string, names []string, path string) (request st
 	if err != nil {
 		return "", nil, fmt.Errorf("encoding the key: %w", err)
 	}
-	if request, err = newCSR(a.Random, key, names); err != nil {
-		return "", nil, err
-	}
-	file := &newKeyFile{path: path, now: path + newKeySuffix}
-	return request, file, writeFile(file.now, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600)
+	request, err = newCSR(a.Random, key, names)
+	return request, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), err
 }
 
 func (a *app) newKey(kind string) (crypto.Signer, error) {

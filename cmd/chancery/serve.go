@@ -96,10 +96,12 @@ func listen(c ListenConfig) (l listeners, err error) {
 		*one.to = web.LimitConnections(bound, web.MaxConnections)
 	}
 	if c.Local != "" {
-		if l.local, err = listenLocal(c.Local); err != nil {
+		local, err := listenLocal(c.Local)
+		if err != nil {
 			l.close()
 			return listeners{}, fmt.Errorf("listening for listen.local: %w", err)
 		}
+		l.local = web.LimitConnections(local, web.MaxConnections) // every user of the machine may open some
 	}
 	return l, nil
 }

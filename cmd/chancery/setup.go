@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -67,7 +66,7 @@ func opened[T any](ctx context.Context, c HSMConfig, open func(context.Context) 
 		token, err := open(ctx)
 		done <- result{token, err}
 	}()
-	limit := cmp.Or(time.Duration(c.Timeouts.Open), openAfter)
+	limit := c.openWithin()
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
 	select {

@@ -60,7 +60,7 @@ func (p *run) sessions(ctx context.Context) {
 	enough := 4 * p.Sessions
 	name := fmt.Sprintf("%d sessions at once", enough)
 	p.check(ctx, want{
-		"other", name, "", "configure fewer sessions than that (hsm.sessions, and two more for housekeeping)",
+		"other", name, "", "configure fewer sessions than that (twice hsm.sessions, and two more for housekeeping)",
 	}, func(s session) (detail string, err error) {
 		var open []pkcs11.SessionHandle
 		defer func() {

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -20,9 +21,9 @@ type counts struct {
 	mu   sync.Mutex
 }
 
-// use counts one use, or returns errUsedUp. It is on the disk before the key is used: a crash may count a use that was not made, and never
-// the other way round.
-func (c *counts) use(token string, r *rule, key hsm.KeyRef) error {
+// use counts one use, or returns errUsedUp where there were as many as there may be. It is on the disk before the key is used: a crash may
+// count a use that was not made, and never the other way round.
+func (c *counts) use(token string, key hsm.KeyRef, most int64) error {
 	if c == nil {
 		return errors.New("uses are bounded, and there is no file to count them in")
 	}
@@ -46,9 +47,19 @@ func (c *counts) use(token string, r *rule, key hsm.KeyRef) error {
 			return fmt.Errorf("counting uses: %s is damaged; restore it, or write it anew with the counts that the journal tells: %w", c.path, err)
 		}
 	}
-	name := token + "/" + hex.EncodeToString(key.ID) + "/" + key.Label
-	if used[name] >= r.Uses {
-		return fmt.Errorf("%w (%d)", errUsedUp, r.Uses)
+	whose := token + "/" + hex.EncodeToString(key.ID) + "/"
+	name := whose + key.Label
+	total := used[name]
+	if len(key.ID) > 0 { // a key with another label is the same key
+		total = 0
+		for other, n := range used {
+			if strings.HasPrefix(other, whose) {
+				total += n
+			}
+		}
+	}
+	if total >= most {
+		return fmt.Errorf("%w (%d)", errUsedUp, most)
 	}
 	used[name]++
 	if data, err = json.MarshalIndent(used, "", "  "); err != nil {

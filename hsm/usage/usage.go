@@ -215,17 +215,28 @@ func (p *Policy) Permit(_ context.Context, o hsm.Operation) error {
 	if !named && p.file.Others == "refuse" {
 		return fmt.Errorf("%w: the key with %s is not named in it; add a rule for it", hsm.ErrNotPermitted, o.Key)
 	}
-	// Counting comes last, so that a refusal costs nothing.
-	for i := range p.file.Keys {
-		r := &p.file.Keys[i]
-		if r.Uses == 0 || !r.matches(o.Key) || !bounded(o.Op) {
-			continue
-		}
-		if err := p.counts.use(o.Token, r, o.Key); err != nil {
-			return fmt.Errorf("%w: %s with the key with %s: %w", hsm.ErrNotPermitted, o.Op, o.Key, err)
-		}
+	// Counting comes last, so that a refusal costs nothing. A use is one, however many rules speak of the key: the strictest bounds it.
+	most := p.uses(o)
+	if most == 0 {
+		return nil
+	}
+	if err := p.counts.use(o.Token, o.Key, most); err != nil {
+		return fmt.Errorf("%w: %s with the key with %s: %w", hsm.ErrNotPermitted, o.Op, o.Key, err)
 	}
 	return nil
+}
+
+// uses is how many uses the rules permit of the operation's key; 0: they do not bound them.
+func (p *Policy) uses(o hsm.Operation) (most int64) {
+	if !bounded(o.Op) {
+		return 0
+	}
+	for i := range p.file.Keys {
+		if r := &p.file.Keys[i]; r.Uses > 0 && r.matches(o.Key) && (most == 0 || r.Uses < most) {
+			most = r.Uses
+		}
+	}
+	return most
 }
 
 func (p *Policy) permit(r *rule, o hsm.Operation) error {

@@ -84,6 +84,46 @@ func TestPermit(t *testing.T) {
 	}
 }
 
+// A key's uses are its own: another label does not begin them anew, and two rules that speak of it do not count one twice.
+func TestUsesBelongToTheKey(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "usage.yaml")
+	text := `others: permit
+keys:
+  - {key: {id: "0a"}, operations: [sign, label], uses: 6}
+  - {key: {label: k}, operations: [sign, label], uses: 4}
+`
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p, err := usage.Load(path, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	signs := func(label string, id byte) (n int) {
+		for range 10 {
+			if p.Permit(t.Context(), hsm.Operation{Op: hsm.OpSign, Token: "1", Key: hsm.KeyRef{Label: label, ID: []byte{id}}}) == nil {
+				n++
+			}
+		}
+		return n
+	}
+	for _, c := range []struct {
+		label string
+		id    byte
+		want  int
+	}{
+		{"k", 0x0a, 4}, // of which the second rule permits no more
+		{"renamed", 0x0a, 2},
+		{"renamed again", 0x0a, 0},
+		{"k", 0x0b, 4}, // another key
+	} {
+		if n := signs(c.label, c.id); n != c.want {
+			t.Errorf("key %q, id %x: %d uses were permitted, %d are", c.label, c.id, n, c.want)
+		}
+	}
+}
+
 // Uses are counted across policies that share the file, and never beyond the bound, whoever is first.
 func TestUsesAreCounted(t *testing.T) {
 	t.Parallel()

@@ -1,0 +1,59 @@
+package ca
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/chancery-ca/chancery/access"
+	"github.com/chancery-ca/chancery/audit"
+	"github.com/chancery-ca/chancery/issuance"
+)
+
+// failing is a store that is away from the moment on when a job's lot is to be recorded.
+type failing struct {
+	Store
+	job   RevocationJob
+	since time.Time
+}
+
+func (f *failing) ClaimRevocationJob(context.Context, string, Replica, time.Duration) (RevocationJob, int64, error) {
+	return f.job, 1, nil
+}
+
+func (f *failing) RevocationJob(context.Context, string) (RevocationJob, error) { return f.job, nil }
+
+func (f *failing) RevocationItems(context.Context, string, int) ([]RevocationItem, error) {
+	return []RevocationItem{{Issuer: "issuing-1", Serial: []byte{1}, CRLScope: FullScope, NotAfter: f.job.AskedAt.AddDate(1, 0, 0)}}, nil
+}
+
+func (f *failing) RecordRevocationLot(context.Context, RevocationLot, ...audit.Leaf) error {
+	if time.Since(f.since) > time.Hour {
+		return errors.New("it was tried for an hour")
+	}
+	return fmt.Errorf("the database is away: %w", ErrUnavailable)
+}
+
+// Whoever orders few certificates to be revoked is not kept waiting for as long as the store is away.
+func TestRevokingAtOnceEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		job := RevocationJob{
+			ID: "job", Actor: access.Actor{ID: "actor-1"}, Reason: issuance.Superseded, AskedAt: began, ApprovedAt: began, Lots: 1, Total: 1,
+		}
+		c := publishing(&failing{job: job, since: began}, time.Now)
+		c.jobs = newBell()
+		got, err := c.revokeAtOnce(context.Background(), job)
+		if took := time.Since(began); took > time.Minute || err != nil || got.Status(time.Now()) != JobRunning {
+			t.Errorf("after %s: %s, %v", took, got.Status(time.Now()), err)
+		}
+		select {
+		case <-c.jobs:
+		default:
+			t.Error("nobody goes on with it")
+		}
+	})
+}

@@ -1,0 +1,163 @@
+package ca
+
+import (
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	_ "crypto/sha1" // of a CertID
+	_ "crypto/sha256"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"math/big"
+	"testing"
+	"time"
+
+	"github.com/chancery-ca/chancery/issuance"
+)
+
+// asked counts how often the status of a serial is looked up.
+type asked struct {
+	Store
+	status CertificateStatus
+	times  int
+}
+
+func (a *asked) CertificateStatus(context.Context, string, []byte) (CertificateStatus, error) {
+	a.times++
+	return a.status, nil
+}
+
+// requestOCSP asks about a serial of an authority, by names that a hash makes.
+func requestOCSP(t *testing.T, issuer *x509.Certificate, hash crypto.Hash, oid asn1.ObjectIdentifier, serial int64) []byte {
+	t.Helper()
+	var spki struct {
+		Algorithm pkix.AlgorithmIdentifier
+		Key       asn1.BitString
+	}
+	if _, err := asn1.Unmarshal(issuer.RawSubjectPublicKeyInfo, &spki); err != nil {
+		t.Fatal(err)
+	}
+	sum := func(b []byte) []byte {
+		h := hash.New()
+		h.Write(b)
+		return h.Sum(nil)
+	}
+	type certID struct {
+		Algorithm pkix.AlgorithmIdentifier
+		Name, Key []byte
+		Serial    *big.Int
+	}
+	type single struct{ ID certID }
+	type tbs struct{ List []single }
+	der, err := asn1.Marshal(struct{ TBS tbs }{tbs{[]single{{certID{
+		pkix.AlgorithmIdentifier{Algorithm: oid, Parameters: asn1.NullRawValue}, sum(issuer.RawSubject), sum(spki.Key.Bytes), big.NewInt(serial),
+	}}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return der
+}
+
+// What is known of a certificate is looked up again after half the validity of an answer, in however many forms it is asked for.
+func TestAStatusIsLookedUpAgain(t *testing.T) {
+	now := time.Now().UTC().Truncate(time.Second)
+	a, _ := openAuthority(t, "issuing-1", now)
+	clock := func() time.Time { return now }
+	store := &asked{status: CertificateStatus{Issued: true, NotAfter: now.AddDate(1, 0, 0)}}
+	c := publishing(store, clock, a)
+	var err error
+	const validity = 10 * time.Hour
+	if c.ocsp, err = newOCSP([]OCSPPlan{{Authority: a.Name, Validity: validity}}, c.authorities); err != nil {
+		t.Fatal(err)
+	}
+	c.ocsp.following.Store(true)
+	forms := [][]byte{
+		requestOCSP(t, a.Certificate, crypto.SHA1, asn1.ObjectIdentifier{1, 3, 14, 3, 2, 26}, 5),
+		requestOCSP(t, a.Certificate, crypto.SHA256, asn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 2, 1}, 5),
+	}
+	began := now
+	for n, one := range []struct {
+		after time.Duration
+		form  int
+		times int
+	}{
+		{0, 0, 1},
+		{4 * time.Hour, 1, 1}, // the other form is signed from what is known
+		{6 * time.Hour, 0, 2}, // the first is due: what is known of it is six hours old
+		{10 * time.Hour, 1, 2},
+		{12 * time.Hour, 0, 3},
+	} {
+		now = began.Add(one.after)
+		c.ocsp.syncedAt.Store(now.UnixNano())
+		response, err := c.OCSP(context.Background(), a.Name, forms[one.form])
+		c.ocsp.work.Wait()
+		if err != nil || response.Refusal != 0 || store.times != one.times {
+			t.Errorf("%d: looked up %d times, want %d; %v, %v", n, store.times, one.times, response.Refusal, err)
+		}
+	}
+}
+
+// responding is a store that holds the certificates of a responder's key.
+type responding struct {
+	Store
+	certificates [][]byte // those that are not revoked
+	revoked      map[string]issuance.Reason
+}
+
+func (r *responding) ResponderCertificates(context.Context, string, [32]byte) ([][]byte, error) {
+	return r.certificates, nil
+}
+
+func (r *responding) LatestRevocation(_ context.Context, _ string, serial []byte) (Revocation, error) {
+	if reason, revoked := r.revoked[string(serial)]; revoked {
+		return Revocation{Reason: reason}, nil
+	}
+	return Revocation{}, ErrNotFound
+}
+
+// A responder whose certificate was revoked answers under another.
+func TestARevokedResponderGivesWay(t *testing.T) {
+	now := time.Now().UTC().Truncate(time.Second)
+	a, authorityKey := openAuthority(t, "issuing-1", now)
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	made := func(serial int64) []byte {
+		der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
+			SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: "OCSP"}, NotBefore: now, NotAfter: now.AddDate(0, 1, 0),
+			KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageOCSPSigning},
+			ExtraExtensions: []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 48, 1, 5}, Value: asn1.NullBytes}},
+		}, a.Certificate, key.Public(), authorityKey)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return der
+	}
+	store := &responding{certificates: [][]byte{made(5)}, revoked: map[string]issuance.Reason{}}
+	c := publishing(store, func() time.Time { return now }, a)
+	if c.ocsp, err = newOCSP([]OCSPPlan{{Authority: a.Name, Key: key, Validity: 10 * time.Hour}}, c.authorities); err != nil {
+		t.Fatal(err)
+	}
+	second := made(6)
+	for n, one := range []struct {
+		change func()
+		serial int64
+	}{
+		{func() {}, 5},
+		{func() { store.certificates = append(store.certificates, second) }, 5},
+		{func() { store.revoked["\x05"], store.certificates = issuance.Superseded, [][]byte{second} }, 6},
+		{func() { store.revoked["\x06"] = issuance.RemoveFromCRL; store.certificates = [][]byte{made(7)} }, 6},
+	} {
+		one.change()
+		if err := c.RenewResponders(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		if got := c.ocsp.responders[a.Name].signs.Load().Certificate().SerialNumber.Int64(); got != one.serial {
+			t.Errorf("%d: it answers under certificate %d, want %d", n, got, one.serial)
+		}
+	}
+}

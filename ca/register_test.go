@@ -1,0 +1,115 @@
+package ca
+
+import (
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"errors"
+	"io"
+	"log/slog"
+	"math/big"
+	"testing"
+	"time"
+
+	"github.com/chancery-ca/chancery/audit"
+)
+
+// importing is a store that keeps the last CRL that was imported.
+type importing struct {
+	Store
+	authority AuthorityRecord
+	imported  *CRLRecord
+}
+
+func (i *importing) Authorities(context.Context) ([]AuthorityRecord, error) {
+	return []AuthorityRecord{i.authority}, nil
+}
+
+func (i *importing) CurrentCRL(context.Context, string, string, *big.Int) (CRLRecord, error) {
+	if i.imported == nil {
+		return CRLRecord{}, ErrNotFound
+	}
+	return *i.imported, nil
+}
+
+func (i *importing) ImportCRL(_ context.Context, c CRLRecord, _ ...audit.Leaf) error {
+	i.imported = &c
+	return nil
+}
+
+// A CRL that is imported is served: what could not be is refused, and whoever imports it learns why.
+func TestAnImportedCRLIsServed(t *testing.T) {
+	elliptical, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	modular, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
+	delta := pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 27}, Critical: true, Value: []byte{2, 1, 1}}
+	revoked := func(serials ...int64) (all []x509.RevocationListEntry) {
+		for _, n := range serials {
+			all = append(all, x509.RevocationListEntry{SerialNumber: big.NewInt(n), RevocationTime: now})
+		}
+		return all
+	}
+	for name, c := range map[string]struct {
+		key  crypto.Signer
+		list x509.RevocationList
+		good bool
+	}{
+		"plain":                       {elliptical, x509.RevocationList{RevokedCertificateEntries: revoked(1, 2, 300)}, true},
+		"empty":                       {modular, x509.RevocationList{}, true},
+		"not in order":                {elliptical, x509.RevocationList{RevokedCertificateEntries: revoked(2, 1)}, false},
+		"a delta":                     {elliptical, x509.RevocationList{ExtraExtensions: []pkix.Extension{delta}}, false},
+		"an algorithm of another key": {modular, x509.RevocationList{SignatureAlgorithm: x509.SHA512WithRSA}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			template := &x509.Certificate{
+				SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "root"}, NotBefore: now.Add(-time.Hour), NotAfter: now.AddDate(1, 0, 0),
+				IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign, SubjectKeyId: []byte{1},
+			}
+			der, err := x509.CreateCertificate(rand.Reader, template, template, c.key.Public(), c.key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			issuer, err := x509.ParseCertificate(der)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.list.Number, c.list.ThisUpdate, c.list.NextUpdate = big.NewInt(7), now, now.AddDate(0, 1, 0)
+			list, err := x509.CreateRevocationList(rand.Reader, &c.list, issuer, c.key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			store := &importing{authority: AuthorityRecord{Name: "root", Certificate: der, Chain: [][]byte{der}}}
+			r := Registrar{
+				Store: store, Now: func() time.Time { return now }, NewID: func() string { return "0192f000-0000-7000-8000-000000000000" },
+				Actor: "operator",
+			}
+			_, err = r.ImportCRL(context.Background(), "root", list)
+			var invalid *InvalidError
+			if c.good != (err == nil) || !c.good && !errors.As(err, &invalid) {
+				t.Errorf("imported: %v", err)
+			}
+			if store.imported == nil {
+				return
+			}
+			service := &CA{
+				store: store, publications: newPublications(), lags: newLags(), directory: newDirectory(), now: r.Now, metrics: noMetrics{},
+				log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+			}
+			if served, err := service.CurrentCRL(context.Background(), "root", FullScope); err != nil || string(served.DER) != string(list) {
+				t.Errorf("it is on record and not served: %v", err)
+			}
+		})
+	}
+}
