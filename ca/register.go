@@ -6,7 +6,9 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"math/big"
 	"net/url"
 	"regexp"
 	"time"
@@ -93,7 +95,8 @@ func checkAuthority(a AuthorityRecord, now time.Time) error {
 	return nil
 }
 
-// ImportCRL takes in a CRL signed elsewhere. It must be the authority's, current, and of a higher number than the last.
+// ImportCRL takes in a CRL signed elsewhere. It must be the authority's, current, of a higher number than the last, and keep its
+// entries.
 func (r Registrar) ImportCRL(ctx context.Context, authority string, der []byte) (CRLRecord, error) {
 	known, err := r.Store.Authorities(ctx)
 	if err != nil {
@@ -101,13 +104,13 @@ func (r Registrar) ImportCRL(ctx context.Context, authority string, der []byte) 
 	}
 	for _, a := range known {
 		if a.Name == authority {
-			return r.importCRL(ctx, a, der)
+			return r.importCRL(ctx, a, der, known)
 		}
 	}
 	return CRLRecord{}, fmt.Errorf("authority %q: %w", authority, ErrNotFound)
 }
 
-func (r Registrar) importCRL(ctx context.Context, a AuthorityRecord, der []byte) (CRLRecord, error) {
+func (r Registrar) importCRL(ctx context.Context, a AuthorityRecord, der []byte, known []AuthorityRecord) (CRLRecord, error) {
 	invalid := func(hint, format string, args ...any) (CRLRecord, error) {
 		return CRLRecord{}, &InvalidError{Field: "crl", Message: fmt.Sprintf(format, args...), Hint: hint}
 	}
@@ -144,8 +147,21 @@ func (r Registrar) importCRL(ctx context.Context, a AuthorityRecord, der []byte)
 		Entries: len(list.RevokedCertificateEntries), EventID: r.NewID(),
 	}
 	current, err := r.Store.CurrentCRL(ctx, a.Name, FullScope, nil)
-	if err == nil && sha256.Sum256(current.DER) == sha256.Sum256(der) {
+	switch {
+	case errors.Is(err, ErrNotFound):
+	case err != nil:
+		return CRLRecord{}, fmt.Errorf("reading the CRL of %s that is served: %w", a.Name, err)
+	case sha256.Sum256(current.DER) == sha256.Sum256(der):
 		return current, nil // the same again
+	default:
+		served, err := x509.ParseRevocationList(current.DER)
+		if err != nil {
+			return CRLRecord{}, fmt.Errorf("reading the CRL of %s that is served: %w", a.Name, err)
+		}
+		if serial := forgotten(served, list, ended(a.Name, known, list.ThisUpdate)); serial != nil {
+			return invalid("make it in a ceremony whose previous is the CRL that is served now",
+				"the CRL leaves out serial %x, which the one that is served has", serial)
+		}
 	}
 	data := crlData(record)
 	leaf, err := r.leafWithID(record.EventID, audit.CRLImported, data)
@@ -156,6 +172,37 @@ func (r Registrar) importCRL(ctx context.Context, a AuthorityRecord, der []byte)
 		return CRLRecord{}, fmt.Errorf("importing the CRL of %s: %w", a.Name, err)
 	}
 	return record, nil
+}
+
+// forgotten is the serial of a certificate that one CRL of an authority revokes and the next does not, although it may have that neither for
+// having ended nor because it was only on hold. Nil: there is none.
+func forgotten(before, next *x509.RevocationList, ended map[string]bool) *big.Int {
+	const onHold = 6 // RFC 5280, section 5.3.1
+	kept := map[string]bool{}
+	for _, e := range next.RevokedCertificateEntries {
+		kept[e.SerialNumber.String()] = true
+	}
+	for _, e := range before.RevokedCertificateEntries {
+		serial := e.SerialNumber.String()
+		if !kept[serial] && !ended[serial] && e.ReasonCode != onHold {
+			return e.SerialNumber
+		}
+	}
+	return nil
+}
+
+// ended are the serials of the authorities under an issuer whose certificates have ended.
+func ended(issuer string, known []AuthorityRecord, now time.Time) map[string]bool {
+	serials := map[string]bool{}
+	for _, a := range known {
+		if a.Parent != issuer {
+			continue
+		}
+		if certificate, err := x509.ParseCertificate(a.Certificate); err == nil && certificate.NotAfter.Before(now) {
+			serials[certificate.SerialNumber.String()] = true
+		}
+	}
+	return serials
 }
 
 func (r Registrar) leaf(kind audit.Kind, data map[string]string) (audit.Leaf, error) {

@@ -25,7 +25,8 @@ if [ -z "$(ls -A "$tokens")" ]; then
 	chancery hsm init --module "$module" --label "$label" --so-pin-file "$secrets/so_pin" --pin-file "$secrets/pin" --journal "$journal"
 fi
 
-if [ ! -e "$ceremony/$issuer.authority.json" ]; then
+# The key of the audit log is the last that the ceremony makes.
+if [ ! -e "$ceremony/$log.key.pem" ]; then
 	if [ -n "$(ls -A "$ceremony")" ]; then
 		echo "The first ceremony failed on its way; $ceremony/transcript.jsonl says how far it came. A ceremony is not resumed." >&2
 		echo "If nothing was issued yet, start over: docker compose down --volumes" >&2

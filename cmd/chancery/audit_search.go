@@ -147,8 +147,7 @@ the service; no event is left out, and none comes twice. With -o json each event
 // printEvent writes an event of many: a line either way.
 func (a *app) printEvent(e client.Event) error {
 	if a.output != "json" {
-		writeEvent(a.Stdout, e)
-		return nil
+		return a.printText(func(w io.Writer) { writeEvent(w, e) })
 	}
 	enc := json.NewEncoder(a.Stdout)
 	enc.SetEscapeHTML(false)

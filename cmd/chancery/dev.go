@@ -85,7 +85,10 @@ func (a *app) dev(ctx context.Context, o devOptions) (err error) {
 	}
 	defer unlock()
 	d, err := readDevFile(home)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		d.Distribution = distributionIn(home)
+	case err != nil:
 		return err
 	}
 	d.Issuer, d.CABundle = devIssuer, filepath.Join(home, "root.pem")
@@ -184,6 +187,20 @@ func (a *app) dev(ctx context.Context, o devOptions) (err error) {
 type devStep struct {
 	Step   string `json:"step"`
 	Detail string `json:"detail"`
+}
+
+// distributionIn is the address that the certificates of a home say, where there are any: a first run that was interrupted after its
+// ceremony has left nothing else of it.
+func distributionIn(home string) string {
+	bundles, err := readBundles(filepath.Join(home, "ceremony"))
+	if err != nil {
+		return ""
+	}
+	at, err := url.Parse(bundles[0].CRLURL)
+	if err != nil {
+		return ""
+	}
+	return (&url.URL{Scheme: at.Scheme, Host: at.Host}).String()
 }
 
 // bind listens where the flags say, else where the last run did, else on the defaults, and notes the addresses. A flag with port 0 takes
@@ -303,31 +320,41 @@ func (a *app) makePIN(file string) error {
 	return writeFile(file, []byte(base64.RawURLEncoding.EncodeToString(raw)+"\n"), 0o600)
 }
 
-// devHierarchy runs the ceremony at the first run, and registers what it made. A first run that was interrupted begins again under the
-// next name, so that nothing half-made is used.
+// devHierarchy runs the ceremony at the first run, and registers what it made. What a run that was interrupted has left undone is done by
+// the next; what came later, further authorities and newer CRLs of the root, stays.
 func (a *app) devHierarchy(ctx context.Context, home string, d devFile, cfg Config, store *storage.Store, observer hsm.Observer) error {
 	known, err := store.Authorities(ctx)
 	if err != nil {
 		return err
 	}
-	if len(known) == 2 {
-		return nil
+	registered := func(name string) bool {
+		return slices.ContainsFunc(known, func(r ca.AuthorityRecord) bool { return r.Name == name })
 	}
-	bundles, err := a.devCeremony(ctx, home, d, cfg, observer)
-	if err != nil {
-		return err
-	}
-	for _, b := range bundles {
-		if err := a.registrar(store).AddAuthority(ctx, authorityRecord(b)); err != nil {
+	if !registered(devRoot) || !registered(devIssuer) {
+		bundles, err := a.devCeremony(ctx, home, d, cfg, observer)
+		if err != nil {
 			return err
 		}
+		for _, b := range bundles {
+			if err := a.registrar(store).AddAuthority(ctx, authorityRecord(b)); err != nil {
+				return err
+			}
+		}
 	}
-	crl, err := os.ReadFile(filepath.Join(home, "ceremony", devRoot+".crl"))
-	if err != nil {
-		return fmt.Errorf("reading the root's CRL: %w", err)
-	}
-	if _, err := a.registrar(store).ImportCRL(ctx, devRoot, crl); err != nil {
+	switch _, err := store.CurrentCRL(ctx, devRoot, ca.FullScope, nil); {
+	case errors.Is(err, ca.ErrNotFound):
+		crl, err := os.ReadFile(filepath.Join(home, "ceremony", devRoot+".crl"))
+		if err != nil {
+			return fmt.Errorf("reading the root's CRL: %w", err)
+		}
+		if _, err := a.registrar(store).ImportCRL(ctx, devRoot, crl); err != nil {
+			return err
+		}
+	case err != nil:
 		return err
+	}
+	if _, err := os.Stat(d.CABundle); err == nil {
+		return nil
 	}
 	root, err := os.ReadFile(filepath.Join(home, "ceremony", devRoot+".pem"))
 	if err != nil {

@@ -3,9 +3,11 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"io"
 	"os"
 	"os/signal"
 	"runtime/pprof"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -62,4 +64,19 @@ func actAs() int {
 	err := run(ctx, os.Args[1:], env)
 	stop()
 	return exitCode(err)
+}
+
+// TestAResultThatIsLostIsAnError has standard output fail, as a full disk does: in neither form is the command done.
+func TestAResultThatIsLostIsAnError(t *testing.T) {
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Skip(err)
+	}
+	defer full.Close()
+	for _, form := range []string{"text", "json"} {
+		err := run(t.Context(), []string{"version", "-o", form}, Env{Stdin: strings.NewReader(""), Stdout: full, Stderr: io.Discard})
+		if exitCode(err) != 1 {
+			t.Errorf("%s: %v, want a failure", form, err)
+		}
+	}
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -245,10 +244,5 @@ func (a *app) confirm(yes bool, question string) error {
 	if yes {
 		return nil
 	}
-	fmt.Fprintf(a.Stderr, "%s [type yes] ", question)
-	var answer string
-	if _, err := fmt.Fscanln(a.Stdin, &answer); err != nil || answer != "yes" {
-		return errors.New("not confirmed; nothing was done (--yes confirms beforehand)")
-	}
-	return nil
+	return a.confirmWord(question, "yes")
 }

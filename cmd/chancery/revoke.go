@@ -297,8 +297,14 @@ func (r *revoking) word(o client.RevocationOutlook) string {
 // confirmWord asks for a word that nobody types by habit.
 func (a *app) confirmWord(question, word string) error {
 	fmt.Fprintf(a.Stderr, "%s [type %s] ", question, word)
-	var answer string
-	if _, err := fmt.Fscanln(a.Stdin, &answer); err != nil || answer != word {
+	answer, err := whatIsTyped(a.interrupted, func() (answer string, err error) {
+		_, err = fmt.Fscanln(a.Stdin, &answer)
+		return answer, err
+	})
+	switch {
+	case errors.Is(err, errInterrupted):
+		return err
+	case err != nil || answer != word:
 		return errors.New("not confirmed; nothing was done (--yes confirms beforehand)")
 	}
 	return nil

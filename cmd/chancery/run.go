@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"crypto"
 	"encoding/json"
@@ -68,11 +69,13 @@ type app struct {
 	advice string
 	// loggedInAt is the service whose login is used; empty: none is.
 	loggedInAt string
+	// interrupted is closed when the program is asked to end. Nil: it is not asked.
+	interrupted <-chan struct{}
 }
 
 // run carries out one command line. It returns what main exits with; it never exits by itself.
 func run(ctx context.Context, args []string, env Env) error {
-	a := &app{Env: env}
+	a := &app{Env: env, interrupted: ctx.Done()}
 	root := a.rootCommand()
 	root.SetArgs(args)
 	err := a.advise(root.ExecuteContext(ctx))
@@ -195,13 +198,22 @@ func (a *app) reportError(err error) {
 // print writes a result: as indented JSON with -o json, else as the text that write makes.
 func (a *app) print(result any, write func(w io.Writer)) error {
 	if a.output != "json" {
-		write(a.Stdout)
-		return nil
+		return a.printText(write)
 	}
 	enc := json.NewEncoder(a.Stdout)
 	enc.SetIndent("", "  ")
 	enc.SetEscapeHTML(false)
 	if err := enc.Encode(result); err != nil {
+		return fmt.Errorf("writing the result: %w", err)
+	}
+	return nil
+}
+
+// printText writes text. That it could not be written is an error: a token that is shown once, or a certificate, would be lost unnoticed.
+func (a *app) printText(write func(w io.Writer)) error {
+	out := bufio.NewWriter(a.Stdout) // which remembers the first failure
+	write(out)
+	if err := out.Flush(); err != nil {
 		return fmt.Errorf("writing the result: %w", err)
 	}
 	return nil

@@ -72,6 +72,8 @@ func opened[T any](ctx context.Context, c HSMConfig, open func(context.Context) 
 	select {
 	case r := <-done:
 		return r.token, r.err
+	case <-ctx.Done():
+		return token, fmt.Errorf("opening the token: %w", ctx.Err())
 	case <-timer.C:
 		// A call into the module cannot be cancelled; what becomes of it is the process's end.
 		return token, fmt.Errorf("opening the token: the module %s has not answered for %s; see that the HSM is reachable, or raise timeouts.open", c.Module, limit)
@@ -99,13 +101,44 @@ func (a *app) askSecret(prompt string) ([]byte, error) {
 	if !ok || !term.IsTerminal(int(in.Fd())) {
 		return nil, misuse{errors.New("there is no terminal to ask on; give the PIN in a file")}
 	}
+	terminal := int(in.Fd())
+	before, err := term.GetState(terminal)
+	if err != nil {
+		return nil, fmt.Errorf("looking at the terminal: %w", err)
+	}
 	fmt.Fprint(a.Stderr, prompt)
-	secret, err := term.ReadPassword(int(in.Fd()))
+	secret, err := whatIsTyped(a.interrupted, func() ([]byte, error) { return term.ReadPassword(terminal) })
 	fmt.Fprintln(a.Stderr)
+	if errors.Is(err, errInterrupted) {
+		return nil, errors.Join(err, term.Restore(terminal, before)) // which is the reader's to do, who waits for ever
+	}
 	if err != nil {
 		return nil, fmt.Errorf("reading from the terminal: %w", err)
 	}
 	return secret, nil
+}
+
+// errInterrupted is the answer of who interrupts the program rather than answer.
+var errInterrupted = errors.New("interrupted; nothing was done")
+
+// whatIsTyped is what a person types. An interrupt does not end a read from a terminal: it is answered by an error, and the read goes on
+// until the process ends, which is soon.
+func whatIsTyped[T any](interrupted <-chan struct{}, read func() (T, error)) (answer T, err error) {
+	type result struct {
+		answer T
+		err    error
+	}
+	done := make(chan result, 1)
+	go func() {
+		answer, err := read()
+		done <- result{answer, err}
+	}()
+	select {
+	case r := <-done:
+		return r.answer, r.err
+	case <-interrupted:
+		return answer, errInterrupted
+	}
 }
 
 func newLogger(w io.Writer, c LogConfig) *slog.Logger {
