@@ -52,6 +52,7 @@ func (c *CA) PublishDue(ctx context.Context) {
 
 // publishDue is PublishDue for one authority.
 func (c *CA) publishDue(ctx context.Context, a *Authority) {
+	defer c.watchEnds(ctx) // also while the store is away
 	due, err := c.store.DueCRLs(ctx, []CRLSchedule{a.schedule()})
 	if err != nil {
 		if ctx.Err() == nil {
@@ -74,7 +75,6 @@ func (c *CA) publishDue(ctx context.Context, a *Authority) {
 		})
 	}
 	working.Wait()
-	c.watchEnds(ctx)
 }
 
 // doubtedKey is a CRL that nobody needs, and that shows whether a key which has failed is back: one that fails costs a number, where a

@@ -5,6 +5,7 @@ import (
 	"crypto"
 	"io"
 	"math/big"
+	"slices"
 	"testing"
 	"time"
 
@@ -81,4 +82,37 @@ func TestAKeyThatHangsHoldsUpNoOtherAuthority(t *testing.T) {
 	close(hung.letGo)
 	end()
 	<-ended
+}
+
+// gone is a store that is away.
+type gone struct{ quiet }
+
+func (*gone) DueCRLs(context.Context, []CRLSchedule) ([]CRLDue, error) { return nil, ErrUnavailable }
+
+// alarms are the steps that are told to have failed.
+type alarms struct {
+	noMetrics
+	steps []string
+}
+
+func (f *alarms) Failed(step string) { f.steps = append(f.steps, step) }
+
+// That a CRL runs out is told also while the store is away, which is when it does.
+func TestACRLThatRunsOutIsToldWhileTheStoreIsAway(t *testing.T) {
+	now := time.Now().UTC().Truncate(time.Second)
+	a, _ := openAuthority(t, "issuing-1", now)
+	c := publishing(&gone{}, func() time.Time { return now }, a)
+	told := &alarms{}
+	c.metrics = told
+	record := CRLRecord{Issuer: a.Name, Scope: FullScope, Number: big.NewInt(1), ThisUpdate: now.Add(-time.Hour), NextUpdate: now.Add(2 * time.Hour)}
+	c.publications.keep(record, now, 0)
+	c.PublishDue(t.Context())
+	if len(told.steps) > 0 {
+		t.Errorf("%v are told while two thirds of the time are left", told.steps)
+	}
+	now = now.Add(2 * time.Hour)
+	c.PublishDue(t.Context())
+	if !slices.Contains(told.steps, "crl ending") {
+		t.Errorf("%v are told, and not that the CRL runs out", told.steps)
+	}
 }
