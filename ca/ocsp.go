@@ -62,6 +62,8 @@ type OCSPPlan struct {
 	Key      crypto.Signer
 	Validity time.Duration // nextUpdate - thisUpdate, MinOCSPValidity to MaxOCSPValidity
 	Answers  int           // of how many certificates answers are kept; 0: DefaultOCSPAnswers
+	// Retention is for how long after its end the state of a certificate is surely known; 0: for as long as there is the authority.
+	Retention time.Duration
 }
 
 // OCSPMetrics counts OCSP answers. Status is good, revoked or unknown, "several" where a request asks about more than one certificate, or
@@ -109,6 +111,7 @@ type responder struct {
 	authority *Authority
 	key       crypto.Signer // of its own; nil: the authority's
 	validity  time.Duration
+	retention time.Duration
 	signs     atomic.Pointer[issuance.Responder] // nil until there is a certificate
 	health    *health
 	kept      *answers
@@ -131,7 +134,7 @@ func newOCSP(plans []OCSPPlan, authorities map[string]*Authority) (*ocsp, error)
 		if most == 0 {
 			most = DefaultOCSPAnswers
 		}
-		r := &responder{authority: a, key: p.Key, validity: p.Validity, health: &a.health, kept: newAnswers(most, unknownAnswers)}
+		r := &responder{authority: a, key: p.Key, validity: p.Validity, retention: p.Retention, health: &a.health, kept: newAnswers(most, unknownAnswers)}
 		if p.Key == nil {
 			direct, err := a.Issuer.Responder()
 			if err != nil {
@@ -334,6 +337,17 @@ func enter(ctx context.Context, places chan struct{}) (leave func(), err error) 
 	}
 }
 
+// knownSince is the moment since which every certificate that has ended is still known: the archive cutoff of RFC 6960, section 4.4.4.
+// Whoever verifies what was signed long ago relies on it, so it must not reach back to what may be archived, of which nothing but
+// revocations is left.
+func (r *responder) knownSince(now time.Time) time.Time {
+	since := r.authority.Certificate.NotBefore
+	if r.retention > 0 && now.Add(-r.retention).After(since) {
+		since = now.Add(-r.retention)
+	}
+	return since
+}
+
 // signOCSP signs what is said of some certificates.
 func (c *CA) signOCSP(ctx context.Context, r *responder, ids []issuance.CertID, statuses []CertificateStatus, nonce []byte) (*OCSPResponse, error) {
 	signs, now := r.signs.Load(), c.now().Truncate(time.Second)
@@ -347,9 +361,8 @@ func (c *CA) signOCSP(ctx context.Context, r *responder, ids []issuance.CertID, 
 			}
 			response.NextUpdate, response.Shared = now.Add(unknownValidity), false
 		}
-		if s.Issued && !s.NotAfter.IsZero() && s.NotAfter.Before(now) {
-			// The state of expired certificates is kept as well, since the authority began.
-			answers[n].ArchiveCutoff = r.authority.Certificate.NotBefore
+		if since := r.knownSince(now); s.Issued && s.NotAfter.Before(now) && !s.NotAfter.Before(since) {
+			answers[n].ArchiveCutoff = since
 		}
 	}
 	if end := signs.NotAfter(); response.NextUpdate.After(end) {

@@ -1,6 +1,7 @@
 package ca
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/ecdsa"
@@ -97,6 +98,55 @@ func TestAStatusIsLookedUpAgain(t *testing.T) {
 		if err != nil || response.Refusal != 0 || store.times != one.times {
 			t.Errorf("%d: looked up %d times, want %d; %v, %v", n, store.times, one.times, response.Refusal, err)
 		}
+	}
+}
+
+// An answer about a certificate that has ended says since when all such are known: where months are archived, not since the beginning.
+func TestTheArchiveCutoff(t *testing.T) {
+	const day = 24 * time.Hour
+	began := time.Now().UTC().Truncate(time.Second)
+	now := began.Add(200 * day)
+	a, _ := openAuthority(t, "issuing-1", began)
+	start := a.Certificate.NotBefore
+	identifier, err := asn1.Marshal(asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 48, 1, 6})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, one := range []struct {
+		name             string
+		retention, ended time.Duration // how long ago; 0: that is not known
+		cutoff           time.Time
+	}{
+		{"nothing is archived", 0, 150 * day, start},
+		{"in force", 90 * day, -day, time.Time{}},
+		{"it is surely known", 90 * day, 89 * day, now.Add(-90 * day)},
+		{"it may be archived soon", 90 * day, 91 * day, time.Time{}},
+		{"the authority is younger", 300 * day, 150 * day, start},
+		{"its end is not known", 90 * day, 0, time.Time{}},
+	} {
+		t.Run(one.name, func(t *testing.T) {
+			status := CertificateStatus{Issued: true}
+			if one.ended != 0 {
+				status.NotAfter = now.Add(-one.ended)
+			}
+			c := publishing(&asked{status: status}, func() time.Time { return now }, a)
+			plan := OCSPPlan{Authority: a.Name, Validity: 10 * time.Hour, Retention: one.retention}
+			if c.ocsp, err = newOCSP([]OCSPPlan{plan}, c.authorities); err != nil {
+				t.Fatal(err)
+			}
+			c.ocsp.syncedAt.Store(now.UnixNano())
+			response, err := c.OCSP(t.Context(), a.Name, requestOCSP(t, a.Certificate, crypto.SHA1, asn1.ObjectIdentifier{1, 3, 14, 3, 2, 26}, 5))
+			if err != nil || response.Refusal != 0 {
+				t.Fatal(response.Refusal, err)
+			}
+			_, after, found := bytes.Cut(response.DER, identifier)
+			if found != !one.cutoff.IsZero() {
+				t.Fatalf("an archive cutoff: %t", found)
+			}
+			if want := one.cutoff.Format("20060102150405Z"); found && !bytes.Contains(after[:20], []byte(want)) {
+				t.Errorf("%q does not say %s", after[:20], want)
+			}
+		})
 	}
 }
 

@@ -47,6 +47,14 @@ func (c ArchiveConfig) validate(doc *strictyaml.Document) {
 	}
 }
 
+// retention is for how long after its end a certificate is surely in the database; 0: for ever.
+func (c ArchiveConfig) retention() time.Duration {
+	if c.Directory == "" {
+		return 0
+	}
+	return time.Duration(c.After)
+}
+
 // archiver archives into the configured directory. Made may be nil.
 func (c ArchiveConfig) archiver(e Env, store archive.Source, actor string, log *slog.Logger, made func(archive.Made)) archive.Archiver {
 	return archive.Archiver{Source: store, Dir: c.Directory, Now: e.Now, NewID: newID, Actor: actor, Log: log, Made: made}

@@ -123,7 +123,9 @@ func (s *service) openResponders(ctx context.Context, records []ca.AuthorityReco
 			}
 			continue
 		}
-		plan := ca.OCSPPlan{Authority: record.Name, Validity: time.Duration(o.validity()), Answers: o.Answers}
+		plan := ca.OCSPPlan{
+			Authority: record.Name, Validity: time.Duration(o.validity()), Answers: o.Answers, Retention: s.cfg.Archive.retention(),
+		}
 		if o.PublicKey != "" {
 			if plan.Key, err = s.openResponder(ctx, o, record); err != nil {
 				return nil, fmt.Errorf("opening the OCSP responder of %q: %w", record.Name, err)
