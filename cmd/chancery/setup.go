@@ -106,8 +106,16 @@ func (a *app) askSecret(prompt string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("looking at the terminal: %w", err)
 	}
+	typed := beginReading(func() ([]byte, error) { return term.ReadPassword(terminal) })
+	for range 1000 { // milliseconds, at most: a terminal may never have shown anything
+		// Before the reader has hidden what is typed nobody is asked, and nothing is restored, which the reader would then change.
+		if now, err := term.GetState(terminal); err != nil || *now != *before || len(typed) > 0 {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
 	fmt.Fprint(a.Stderr, prompt)
-	secret, err := whatIsTyped(a.interrupted, func() ([]byte, error) { return term.ReadPassword(terminal) })
+	secret, err := typed.unless(a.interrupted)
 	fmt.Fprintln(a.Stderr)
 	if errors.Is(err, errInterrupted) {
 		return nil, errors.Join(err, term.Restore(terminal, before)) // which is the reader's to do, who waits for ever
@@ -121,21 +129,29 @@ func (a *app) askSecret(prompt string) ([]byte, error) {
 // errInterrupted is the answer of who interrupts the program rather than answer.
 var errInterrupted = errors.New("interrupted; nothing was done")
 
-// whatIsTyped is what a person types. An interrupt does not end a read from a terminal: it is answered by an error, and the read goes on
-// until the process ends, which is soon.
-func whatIsTyped[T any](interrupted <-chan struct{}, read func() (T, error)) (answer T, err error) {
-	type result struct {
-		answer T
-		err    error
-	}
-	done := make(chan result, 1)
+// reading is what a person is about to type.
+type reading[T any] chan said[T]
+
+type said[T any] struct {
+	answer T
+	err    error
+}
+
+func beginReading[T any](read func() (T, error)) reading[T] {
+	r := make(reading[T], 1)
 	go func() {
 		answer, err := read()
-		done <- result{answer, err}
+		r <- said[T]{answer, err}
 	}()
+	return r
+}
+
+// unless is what the person has typed. An interrupt does not end a read from a terminal: it is answered by an error, and the read goes on
+// until the process ends, which is soon.
+func (r reading[T]) unless(interrupted <-chan struct{}) (answer T, err error) {
 	select {
-	case r := <-done:
-		return r.answer, r.err
+	case s := <-r:
+		return s.answer, s.err
 	case <-interrupted:
 		return answer, errInterrupted
 	}
