@@ -395,14 +395,7 @@ func TestFilesArePutAside(t *testing.T) {
 	if _, err := os.Stat(path); err == nil {
 		all = append(all, lines(t, path)...)
 	}
-	for i, line := range all {
-		if !strings.HasPrefix(line, fmt.Sprintf(`{"index":%d,`, i)) {
-			t.Errorf("line %d is %s", i, line)
-		}
-	}
-	if len(all) != 15 {
-		t.Errorf("%d lines", len(all))
-	}
+	wantEachOnce(t, all, 15)
 	_ = f.Close()
 }
 
@@ -436,13 +429,19 @@ func TestNoLineComesTwiceWhereAFileIsPutAside(t *testing.T) {
 	for _, name := range append(all[1:], all[0]) { // the one that is written to comes last
 		got = append(got, lines(t, name)...)
 	}
-	for i, line := range got {
+	wantEachOnce(t, got, 40)
+}
+
+// wantEachOnce holds that lines are those of so many entries, in order.
+func wantEachOnce(t *testing.T, lines []string, entries int) {
+	t.Helper()
+	for i, line := range lines {
 		if !strings.HasPrefix(line, fmt.Sprintf(`{"index":%d,`, i)) {
 			t.Fatalf("line %d is %s", i, line)
 		}
 	}
-	if len(got) != 40 {
-		t.Errorf("%d lines", len(got))
+	if len(lines) != entries {
+		t.Errorf("%d lines", len(lines))
 	}
 }
 

@@ -117,18 +117,25 @@ func TestHangAndCrash(t *testing.T) {
 	}
 }
 
-// TestHangInProcess: nothing can end the call, but what comes after it works again.
-func TestHangInProcess(t *testing.T) {
-	a, f := newAuthority(t, 0), hsmtest.NewFaulty(t)
-	key := isolations["none"](t, a, f.Config(a.fixture))
+// hang has a library hang, and somebody wait for it, who is answered some time.
+func hang(t *testing.T, a *authority, f *hsmtest.Faulty, key hsm.Signer) (answered chan error) {
+	t.Helper()
 	f.Begin(t, hsmtest.Hang)
-	answered := make(chan error, 1)
+	answered = make(chan error, 1)
 	go func() { answered <- a.issue(key, leaf()) }()
 	select {
 	case err := <-answered:
 		t.Fatalf("the library did not hang: %v", err)
 	case <-time.After(200 * time.Millisecond):
 	}
+	return answered
+}
+
+// TestHangInProcess: nothing can end the call, but what comes after it works again.
+func TestHangInProcess(t *testing.T) {
+	a, f := newAuthority(t, 0), hsmtest.NewFaulty(t)
+	key := isolations["none"](t, a, f.Config(a.fixture))
+	answered := hang(t, a, f, key)
 	f.Begin(t, "")
 	if err := <-answered; err != nil {
 		t.Error(err)

@@ -251,14 +251,7 @@ func TestHolderWithoutASupervisor(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.Begin(t, hsmtest.Hang)
-	answered := make(chan error, 1)
-	go func() { answered <- a.issue(key, leaf()) }()
-	select {
-	case err := <-answered:
-		t.Fatalf("the library did not hang: %v", err)
-	case <-time.After(200 * time.Millisecond):
-	}
+	answered := hang(t, a, f, key)
 	_ = line.Close() // as the end of a supervisor does that was killed
 	select {
 	case <-ended:

@@ -38,16 +38,22 @@ func (s *Server) authenticate(ctx huma.Context, next func(huma.Context)) {
 	if err == nil {
 		err = s.admit(r, actor)
 	}
-	var refused *access.Unauthenticated
-	switch {
-	case errors.As(err, &refused):
-		s.refuse(w, r, refused)
-	case err != nil:
-		writeProblem(w, r, s.problem(r.Context(), err))
-	default:
-		exchangeOf(r.Context()).actor = actor
-		next(ctx)
+	if err != nil {
+		s.turnAway(w, r, err)
+		return
 	}
+	exchangeOf(r.Context()).actor = actor
+	next(ctx)
+}
+
+// turnAway answers who was not let in, or of whom that could not be found out.
+func (s *Server) turnAway(w http.ResponseWriter, r *http.Request, err error) {
+	var refused *access.Unauthenticated
+	if errors.As(err, &refused) {
+		s.refuse(w, r, refused)
+		return
+	}
+	writeProblem(w, r, s.problem(r.Context(), err))
 }
 
 // admit holds that a credential is used from where it may be, and has the visit recorded. A credential that is used from elsewhere was

@@ -70,16 +70,11 @@ func pageHeaders(h http.Header) {
 // passGate has the gate stand before every page, also before those that sign people in: a session is no way around it.
 func (s *Server) passGate(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		err := s.gate(r)
-		var refused *access.Unauthenticated
-		switch {
-		case errors.As(err, &refused):
-			s.refuse(w, r, refused)
-		case err != nil:
-			writeProblem(w, r, s.problem(r.Context(), err))
-		default:
-			next.ServeHTTP(w, r)
+		if err := s.gate(r); err != nil {
+			s.turnAway(w, r, err)
+			return
 		}
+		next.ServeHTTP(w, r)
 	})
 }
 
