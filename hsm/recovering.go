@@ -57,13 +57,13 @@ type Recovering struct {
 
 // gathering is where tokens of one library, closed for a neighbour's sake, wait until all of them are closed.
 type gathering struct {
-	left atomic.Int32 // that are not closed yet
+	left atomic.Int64 // that are not closed yet
 	all  chan struct{}
 }
 
 func newGathering(tokens int) *gathering {
 	g := &gathering{all: make(chan struct{})}
-	g.left.Store(int32(tokens))
+	g.left.Store(int64(tokens))
 	return g
 }
 
