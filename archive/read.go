@@ -195,18 +195,27 @@ type Verified struct {
 }
 
 // Verify reads a file to its end. It ends early, with the context's error, when the context does: a file may take minutes.
-func Verify(ctx context.Context, path string) (v Verified, err error) {
+func Verify(ctx context.Context, path string) (Verified, error) {
+	return Each(ctx, path, func(Record) error { return nil })
+}
+
+// Each hands out every row of a file, which is verified by the time that it returns nil. It ends early as Verify does, and with an error of
+// do.
+func Each(ctx context.Context, path string, do func(Record) error) (v Verified, err error) {
 	f, err := Open(path)
 	if err != nil {
 		return v, err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
 	for {
-		_, err := f.Next()
+		r, err := f.Next()
 		if err == io.EOF {
 			break
 		}
-		if err = cmp.Or(err, ctx.Err()); err != nil {
+		if err = cmp.Or(err, ctx.Err()); err == nil {
+			err = do(r)
+		}
+		if err != nil {
 			return v, fmt.Errorf("%s: %w", path, err)
 		}
 	}

@@ -177,14 +177,13 @@ func (r Registrar) importCRL(ctx context.Context, a AuthorityRecord, der []byte,
 // forgotten is the serial of a certificate that one CRL of an authority revokes and the next does not, although it may have that neither for
 // having ended nor because it was only on hold. Nil: there is none.
 func forgotten(before, next *x509.RevocationList, ended map[string]bool) *big.Int {
-	const onHold = 6 // RFC 5280, section 5.3.1
 	kept := map[string]bool{}
 	for _, e := range next.RevokedCertificateEntries {
 		kept[e.SerialNumber.String()] = true
 	}
 	for _, e := range before.RevokedCertificateEntries {
 		serial := e.SerialNumber.String()
-		if !kept[serial] && !ended[serial] && e.ReasonCode != onHold {
+		if !kept[serial] && !ended[serial] && e.ReasonCode != int(issuance.CertificateHold) {
 			return e.SerialNumber
 		}
 	}

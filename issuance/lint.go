@@ -93,12 +93,13 @@ func (l *linter) check(certificate []byte) error {
 	if err != nil {
 		return unreadable(err)
 	}
+	var room [1024]byte
 	varies := varying(read)
-	parsed, err := l.parse(certificate, varies)
+	parsed, at, err := l.parse(room[:0], certificate, varies)
 	if err != nil {
 		return unreadable(err)
 	}
-	return refusal(l.find(parsed, varies))
+	return refusal(l.find(at, parsed, varies))
 }
 
 // checkIssuerKey runs compromisedIssuer on a certificate that the issuer's key has signed, or on the issuer's own.

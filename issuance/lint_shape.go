@@ -99,19 +99,32 @@ func (s *shapes) add(shape []byte, v *shapeVerdict) {
 	s.known.Store(&next)
 }
 
+// sighting is the shape of a certificate, and what is known of it.
+type sighting struct {
+	shape []byte // nil: it has none
+	has   facets
+	known *shapeVerdict // nil: it is the first of its shape
+}
+
+// sight finds the shape of a certificate, and writes it into room where it fits. Plain is as for shape.
+func (l *linter) sight(room []byte, c *zx509.Certificate, plain bool) sighting {
+	shape, has, ok := l.shape(room, c, plain)
+	if !ok {
+		return sighting{}
+	}
+	return sighting{shape, has, l.shapes.get(shape)}
+}
+
 // find runs the lints on a certificate, but for those that need not be run again on one of its shape. Varies is what varying has read of
 // it, or nil.
-func (l *linter) find(c, varies *zx509.Certificate) []Finding {
-	var room [1024]byte
-	shape, has, ok := l.shape(room[:0], c, varies != nil)
-	if !ok {
+func (l *linter) find(at sighting, c, varies *zx509.Certificate) []Finding {
+	switch {
+	case at.shape == nil:
 		return l.run(nil, l.lints, c)
+	case at.known == nil:
+		return l.findFirst(at.shape, at.has, c, varies)
 	}
-	known := l.shapes.get(shape)
-	if known == nil {
-		return l.findFirst(shape, has, c, varies)
-	}
-	return l.run(slices.Clone(known.findings), known.rest, c)
+	return l.run(slices.Clone(at.known.findings), at.known.rest, c)
 }
 
 func (l *linter) run(findings []Finding, lints []*lint.CertificateLint, c *zx509.Certificate) []Finding {

@@ -34,17 +34,20 @@ func specimenOf(parsed, varies *zx509.Certificate) *specimen {
 	return s
 }
 
-// parse is what zcrypto parses of a certificate, of which varies is what varying has read, or nil.
-func (l *linter) parse(certificate []byte, varies *zx509.Certificate) (*zx509.Certificate, error) {
+// parse is what zcrypto parses of a certificate, of which varies is what varying has read, or nil, and what is known of its shape.
+func (l *linter) parse(room, certificate []byte, varies *zx509.Certificate) (c *zx509.Certificate, at sighting, err error) {
 	if varies != nil {
-		var room [1024]byte
-		if shape, _, ok := l.shape(room[:0], varies, true); ok {
-			if known := l.shapes.get(shape); known != nil && known.specimen != nil {
-				return known.specimen.completed(varies)
-			}
-		}
+		at = l.sight(room, varies, true)
 	}
-	return zx509.ParseCertificate(certificate)
+	if at.known != nil && at.known.specimen != nil {
+		c, err = at.known.specimen.completed(varies)
+	} else {
+		c, err = zx509.ParseCertificate(certificate)
+	}
+	if varies == nil && err == nil {
+		at = l.sight(room, c, false)
+	}
+	return c, at, err
 }
 
 // completed is what zcrypto would parse of a certificate of the specimen's shape. Of v, which is what varies in it, the lists and numbers

@@ -73,7 +73,7 @@ func sameReading(t fataler, l *linter, draft []byte) (fromSpecimen bool) {
 		known := l.shapes.get(shape)
 		fromSpecimen = known != nil && known.specimen != nil
 	}
-	got, gotErr := l.parse(draft, varies)
+	got, _, gotErr := l.parse(nil, draft, varies)
 	want, wantErr := zx509.ParseCertificate(draft)
 	if (gotErr == nil) != (wantErr == nil) {
 		t.Fatal(fmt.Sprintf("%v, and zcrypto says: %v\n%x", gotErr, wantErr, draft))

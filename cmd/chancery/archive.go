@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"encoding/hex"
 	"encoding/pem"
@@ -319,30 +318,8 @@ read with other tools: zcat FILE | jq 'select(.kind == "request").row'`,
 	}
 }
 
-// eachArchived hands out every row of a file, which is verified by the time that it returns nil.
-func eachArchived(ctx context.Context, path string, each func(archive.Record) error) (sum [32]byte, err error) {
-	file, err := archive.Open(path)
-	if err != nil {
-		return sum, err
-	}
-	defer func() { err = errors.Join(err, file.Close()) }()
-	for {
-		r, err := file.Next()
-		if err == io.EOF {
-			sum, _ = file.Sum()
-			return sum, nil
-		}
-		if err = cmp.Or(err, ctx.Err()); err == nil {
-			err = each(r)
-		}
-		if err != nil {
-			return sum, fmt.Errorf("%s: %w", path, err)
-		}
-	}
-}
-
 func findArchived(ctx context.Context, path, serial string) (found []archivedCertificate, err error) {
-	_, err = eachArchived(ctx, path, func(r archive.Record) error {
+	_, err = archive.Each(ctx, path, func(r archive.Record) error {
 		switch r.Kind {
 		case archive.KindCertificate:
 			c, err := r.Certificate()
@@ -392,7 +369,7 @@ func pastOf(ctx context.Context, store *storage.Store, dir string, since, until 
 		after, last := storage.HistoryBounds(since, until)
 		for _, m := range made {
 			stopped := errors.New("no more is asked for")
-			sum, err := eachArchived(ctx, filepath.Join(dir, m.File), func(r archive.Record) error {
+			v, err := archive.Each(ctx, filepath.Join(dir, m.File), func(r archive.Record) error {
 				if r.Kind != archive.KindRequest {
 					return nil
 				}
@@ -409,7 +386,7 @@ func pastOf(ctx context.Context, store *storage.Store, dir string, since, until 
 			if errors.Is(err, stopped) {
 				return
 			}
-			if err == nil && sum != m.SHA256 {
+			if err == nil && v.SHA256 != m.SHA256 {
 				err = fmt.Errorf("%s is not the archive that is on record", m.File)
 			}
 			if err != nil {

@@ -265,7 +265,7 @@ func (a *app) addRecords(ctx context.Context, store *storage.Store, account *rec
 			return misuse{fmt.Errorf("the certificates of %s are archived in %s: say with --archives where that is", m.Month, m.File)}
 		}
 		if err := addArchive(ctx, account, filepath.Join(o.archives, m.File), m); err != nil {
-			return fmt.Errorf("reading the archive %s: %w", m.File, err)
+			return fmt.Errorf("reading an archive: %w", err)
 		}
 	}
 	for _, path := range o.transcripts {
@@ -277,29 +277,12 @@ func (a *app) addRecords(ctx context.Context, store *storage.Store, account *rec
 }
 
 func addArchive(ctx context.Context, account *reconcile.Account, path string, made archive.Made) error {
-	file, err := os.Open(path)
+	v, err := archive.Each(ctx, path, func(r archive.Record) error { return addArchived(account, r) })
 	if err != nil {
 		return err
 	}
-	defer file.Close()
-	r, err := archive.NewReader(file)
-	if err != nil {
-		return err
-	}
-	for {
-		record, err := r.Next()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err = cmp.Or(err, ctx.Err()); err == nil {
-			err = addArchived(account, record)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	if r.End.CertificatesDigest != hex.EncodeToString(made.CertificatesDigest[:]) {
-		return errors.New("it is not what the database has on record")
+	if v.End.CertificatesDigest != hex.EncodeToString(made.CertificatesDigest[:]) {
+		return fmt.Errorf("%s is not what the database has on record", path)
 	}
 	return nil
 }

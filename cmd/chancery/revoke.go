@@ -297,10 +297,10 @@ func (r *revoking) word(o client.RevocationOutlook) string {
 // confirmWord asks for a word that nobody types by habit.
 func (a *app) confirmWord(question, word string) error {
 	fmt.Fprintf(a.Stderr, "%s [type %s] ", question, word)
-	answer, err := beginReading(func() (answer string, err error) {
+	answer, err := whatIsTyped(callApart(func() (answer string, err error) {
 		_, err = fmt.Fscanln(a.Stdin, &answer)
 		return answer, err
-	}).unless(a.interrupted)
+	}), a.interrupted)
 	switch {
 	case errors.Is(err, errInterrupted):
 		return err

@@ -57,21 +57,13 @@ func opened[T any](ctx context.Context, c HSMConfig, open func(context.Context) 
 	if c.PIN.Prompt { // a person may think as long as they like
 		return open(ctx)
 	}
-	type result struct {
-		token T
-		err   error
-	}
-	done := make(chan result, 1)
-	go func() {
-		token, err := open(ctx)
-		done <- result{token, err}
-	}()
+	opening := callApart(func() (T, error) { return open(ctx) })
 	limit := c.openWithin()
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
 	select {
-	case r := <-done:
-		return r.token, r.err
+	case o := <-opening:
+		return o.value, o.err
 	case <-ctx.Done():
 		return token, fmt.Errorf("opening the token: %w", ctx.Err())
 	case <-timer.C:
@@ -106,7 +98,7 @@ func (a *app) askSecret(prompt string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("looking at the terminal: %w", err)
 	}
-	typed := beginReading(func() ([]byte, error) { return term.ReadPassword(terminal) })
+	typed := callApart(func() ([]byte, error) { return term.ReadPassword(terminal) })
 	for range 1000 { // milliseconds, at most: a terminal may never have shown anything
 		// Before the reader has hidden what is typed nobody is asked, and nothing is restored, which the reader would then change.
 		if now, err := term.GetState(terminal); err != nil || *now != *before || len(typed) > 0 {
@@ -115,7 +107,7 @@ func (a *app) askSecret(prompt string) ([]byte, error) {
 		time.Sleep(time.Millisecond)
 	}
 	fmt.Fprint(a.Stderr, prompt)
-	secret, err := typed.unless(a.interrupted)
+	secret, err := whatIsTyped(typed, a.interrupted)
 	fmt.Fprintln(a.Stderr)
 	if errors.Is(err, errInterrupted) {
 		return nil, errors.Join(err, term.Restore(terminal, before)) // which is the reader's to do, who waits for ever
@@ -129,32 +121,31 @@ func (a *app) askSecret(prompt string) ([]byte, error) {
 // errInterrupted is the answer of who interrupts the program rather than answer.
 var errInterrupted = errors.New("interrupted; nothing was done")
 
-// reading is what a person is about to type.
-type reading[T any] chan said[T]
-
-type said[T any] struct {
-	answer T
-	err    error
-}
-
-func beginReading[T any](read func() (T, error)) reading[T] {
-	r := make(reading[T], 1)
-	go func() {
-		answer, err := read()
-		r <- said[T]{answer, err}
-	}()
-	return r
-}
-
-// unless is what the person has typed. An interrupt does not end a read from a terminal: it is answered by an error, and the read goes on
-// until the process ends, which is soon.
-func (r reading[T]) unless(interrupted <-chan struct{}) (answer T, err error) {
+// whatIsTyped is what a person has typed. An interrupt does not end a read from a terminal: it is answered by an error, and the read goes
+// on until the process ends, which is soon.
+func whatIsTyped[T any](reading <-chan outcome[T], interrupted <-chan struct{}) (answer T, err error) {
 	select {
-	case s := <-r:
-		return s.answer, s.err
+	case o := <-reading:
+		return o.value, o.err
 	case <-interrupted:
 		return answer, errInterrupted
 	}
+}
+
+// outcome is what a call came back with.
+type outcome[T any] struct {
+	value T
+	err   error
+}
+
+// callApart makes a call that nothing can end, so that its caller need not wait for it.
+func callApart[T any](call func() (T, error)) <-chan outcome[T] {
+	done := make(chan outcome[T], 1)
+	go func() {
+		value, err := call()
+		done <- outcome[T]{value, err}
+	}()
+	return done
 }
 
 func newLogger(w io.Writer, c LogConfig) *slog.Logger {
