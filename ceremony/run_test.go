@@ -403,7 +403,7 @@ func TestRSAAndLaterCRL(t *testing.T) {
 			"a CRL of one scope":      {[]string{"out/root-r.crl", "out/shard.crl"}, "is not complete"},
 			"not a certificate":       {[]string{"out/root-r.cer", "out/root-r.crl"}, "reading out/root-r.crl"},
 			"revoked in the future":   {[]string{"10:00:00Z", "11:00:00Z"}, "in the future"},
-			"beyond its issuer":       {[]string{"90d", "30y"}, "reach beyond"},
+			"beyond its issuer":       {[]string{"validity: 90d", "validity: 30y"}, "reach beyond"},
 			"a file that isn't there": {[]string{"out/root-r.crl", "out/none.crl"}, "no such file"},
 		} {
 			if err := follow(c.change...); err == nil || !strings.Contains(err.Error(), c.want) {
