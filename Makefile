@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build dev test test-browser test-modules compatibility check units format lint bench bench-once bench-scale fuzz faults compose-faults image packages clean FORCE
+.PHONY: help build dev test test-browser test-modules compatibility check units format lint bench bench-once bench-peers bench-scale fuzz faults compose-faults image packages clean FORCE
 
 ARGS         ?=
 FUZZTIME     ?= 60s
@@ -10,6 +10,7 @@ BENCHTIME    ?= 2s
 COUNT        ?= 1
 FAULT        ?=
 ROWS         ?= 1000000
+PEERS        ?= 8000
 MODULES      ?=
 TEST_TIMEOUT ?= 25m
 
@@ -89,6 +90,13 @@ bench: packages ## measure the rooms, then issuance end to end with 1, 8 and 32 
 bench-once: ## run every benchmark once, on little, with the race detector: not to measure, but to see that each still runs
 	@scripts/install-packages --test
 	go test -race -vet=off -short -run '^$$' -bench . -benchtime 1x $$(scripts/functions-of Benchmark | cut -d ' ' -f 1 | sort -u)
+
+# Each is built by itself, from its module as it was published: none is a dependency of this one.
+bench-peers: packages ## issue PEERS=8000 certificates each from CFSSL, step-ca and this authority, by turns in one run
+	@mkdir -p bin/peers
+	GOBIN=$(CURDIR)/bin/peers CGO_ENABLED=0 go install github.com/cloudflare/cfssl/cmd/cfssl@v1.6.5
+	GOBIN=$(CURDIR)/bin/peers CGO_ENABLED=0 go install github.com/smallstep/certificates/cmd/step-ca@v0.30.2
+	CHANCERY_PEERS=$(CURDIR)/bin/peers go test -run '^$$' -bench Peers -benchtime $(PEERS)x ./cmd/chancery
 
 bench-scale: packages ## measure a database of ROWS certificates beside an empty one; ROWS=1000000
 	ROWS=$(ROWS) go test -run '^$$' -bench BenchmarkScale -benchtime 1x -timeout 6h ./storage

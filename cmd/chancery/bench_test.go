@@ -124,37 +124,48 @@ func peakMemory(b *testing.B, pid int) float64 {
 	return 0
 }
 
-// issueAll has clients issue b.N certificates between them, each over a connection of its own. They share the processors with what is
-// measured, and so do no more than a client must: the octets of the requests are made beforehand.
+// issueAll has clients issue b.N certificates between them, each over a connection of its own.
 func issueAll(b *testing.B, r *replica, bodies [][]byte, clients int) []time.Duration {
-	inJSON := http.Header{"Content-Type": {"application/json"}}
 	var requests [][]byte
 	for _, body := range bodies {
-		request, err := r.request(b.Context(), http.MethodPost, "/api/v1/certificates", access.Requester, inJSON, body)
-		if err != nil {
-			b.Fatal(err)
-		}
-		var octets bytes.Buffer
-		if err := request.Write(&octets); err != nil {
-			b.Fatal(err)
-		}
-		requests = append(requests, octets.Bytes())
+		requests = append(requests, r.octets(b, body))
 	}
+	return exchangeAll(b, r.dial, func(i int64) []byte { return requests[i%int64(len(requests))] }, http.StatusCreated, b.N, clients)
+}
+
+// octets are those of a request for a certificate.
+func (r *replica) octets(b *testing.B, body []byte) []byte {
+	request, err := r.request(b.Context(), http.MethodPost, "/api/v1/certificates", access.Requester, http.Header{"Content-Type": {"application/json"}}, body)
+	if err != nil {
+		b.Fatal(err)
+	}
+	var octets bytes.Buffer
+	if err := request.Write(&octets); err != nil {
+		b.Fatal(err)
+	}
+	return octets.Bytes()
+}
+
+// exchangeAll has clients make n requests between them, each over a connection of its own, and gives how long each took. Clients share the
+// processors with what is measured, and so do no more than a client must: the octets of the requests are made beforehand.
+func exchangeAll(
+	b *testing.B, dial func(context.Context) (net.Conn, error), request func(i int64) []byte, status, n, clients int,
+) []time.Duration {
 	var next atomic.Int64
-	latencies := make([]time.Duration, b.N)
+	latencies := make([]time.Duration, n)
 	var group sync.WaitGroup
 	for range clients {
 		group.Go(func() {
-			conn, err := r.dial(b.Context())
+			conn, err := dial(b.Context())
 			if err != nil {
 				b.Error(err)
 				return
 			}
 			defer conn.Close()
 			answers := bufio.NewReader(conn)
-			for i := next.Add(1) - 1; i < int64(b.N); i = next.Add(1) - 1 {
+			for i := next.Add(1) - 1; i < int64(n); i = next.Add(1) - 1 {
 				began := time.Now()
-				if err := exchange(conn, answers, requests[i%int64(len(requests))], http.StatusCreated); err != nil {
+				if err := exchange(conn, answers, request(i), status); err != nil {
 					b.Errorf("certificate %d: %v", i, err)
 					return
 				}
@@ -207,19 +218,20 @@ func commitsAndSyncs(b *testing.B, url string) (commits, syncs int64) {
 	return commits, syncs
 }
 
-// cpuTime is the processor time that a process has used (proc(5): fields 14 and 15 of stat, in clock ticks of 10 ms).
+// cpuTime is the processor time that a process has used (proc(5): utime and stime of stat).
 func cpuTime(b *testing.B, pid int) time.Duration {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		b.Fatal(err)
 	}
-	return ticks(b, string(data))
+	return ticks(b, string(data), 11)
 }
 
-func ticks(b *testing.B, stat string) time.Duration {
+// ticks are two fields of a process's stat added up, counted from 0 behind its name, in clock ticks of 10 ms.
+func ticks(b *testing.B, stat string, at int) time.Duration {
 	fields := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])
 	var total int64
-	for _, field := range fields[11:13] {
+	for _, field := range fields[at : at+2] {
 		n, err := strconv.ParseInt(field, 10, 64)
 		if err != nil {
 			b.Fatal(err)
@@ -229,8 +241,13 @@ func ticks(b *testing.B, stat string) time.Duration {
 	return time.Duration(total) * 10 * time.Millisecond
 }
 
-// childrenCPU is the processor time of the living children of a process: Postgres has one for each connection.
+// childrenCPU is the processor time of the children of a process, living and ended: Postgres has one for each connection.
 func childrenCPU(b *testing.B, parent int) (total time.Duration) {
+	own, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", parent))
+	if err != nil {
+		b.Fatal(err)
+	}
+	total = ticks(b, string(own), 13) // cutime and cstime: of children that were waited for
 	stats, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil {
 		b.Fatal(err)
@@ -242,7 +259,7 @@ func childrenCPU(b *testing.B, parent int) (total time.Duration) {
 		}
 		stat := string(data)
 		if fields := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:]); fields[1] == strconv.Itoa(parent) {
-			total += ticks(b, stat)
+			total += ticks(b, stat, 11)
 		}
 	}
 	return total
