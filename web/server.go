@@ -149,7 +149,7 @@ type Server struct {
 	maxBody int64
 	rates   *rates
 	shares  *shares
-	batches places // one for each batch that is read or worked on
+	batches *places // one for each batch that is read or worked on
 
 	bearers, ambient []Authenticator
 	gate             func(*http.Request) error
@@ -179,7 +179,7 @@ func New(cfg Config) (*Server, error) {
 		bearers: append([]Authenticator{tokenAuthenticator{cfg.Tokens}}, cfg.Bearers...), ambient: cfg.Ambient,
 		gate: cfg.Gate, clientAddr: cfg.ClientAddr, guessing: newGuessing(cfg.Now),
 		providers: append([]LoginProvider{}, cfg.Providers...), // never null
-		maxBody:   cfg.MaxBody, rates: newRates(cfg.RateLimit, cfg.Now), batches: make(places, batchesAtOnce),
+		maxBody:   cfg.MaxBody, rates: newRates(cfg.RateLimit, cfg.Now), batches: newPlaces(batchesAtOnce),
 	}
 	if s.gate == nil {
 		s.gate = func(*http.Request) error { return nil }

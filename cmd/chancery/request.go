@@ -42,7 +42,7 @@ func (a *app) requestCommand() *cobra.Command {
   chancery request --csr www.csr                          prints the certificate and its chain
   chancery request --name www.dev.example --replaces SERIAL --force
                                                           renews, and revokes the old one as superseded: the token needs revoker too
-  chancery request --batch requests/ -j 4                 makes requests/NAME.pem for each requests/NAME.csr that has none yet`,
+  chancery request --batch requests/                      makes requests/NAME.pem for each requests/NAME.csr that has none yet`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := onlyOne(csrFile != "", len(names) > 0, many.source != ""); err != nil {
