@@ -174,8 +174,17 @@ func (s *Server) readBody(ctx huma.Context, next func(huma.Context)) {
 	if limit == 0 {
 		limit = s.maxBody
 	}
+	actor := exchangeOf(r.Context()).actor
+	if limit > s.maxBody { // the role is asked for before so much is taken into memory, and not only by the verb
+		action := permissions[ctx.Operation().Method+" "+ctx.Operation().Path]
+		if err := s.ca.Admits(r.Context(), actor, action); err != nil {
+			discard(r, limit)
+			writeProblem(w, r, s.problem(r.Context(), err))
+			return
+		}
+	}
 	if at, _ := ctx.Operation().Metadata[placesOf].(*places); at != nil {
-		leave, refused := at.enter(exchangeOf(r.Context()).actor.Namespace)
+		leave, refused := at.enter(actor.Namespace)
 		if refused != nil {
 			discard(r, limit)
 			writeProblem(w, r, refused)
