@@ -51,8 +51,8 @@ func (l *Lists) Refresh(ctx context.Context) error {
 	var failed []error
 	for i, source := range l.sources {
 		read, err := l.read(ctx, source)
-		if err == nil && fresh[i] != nil && read.crl.Number != nil && fresh[i].crl.Number != nil && read.crl.Number.Cmp(fresh[i].crl.Number) < 0 {
-			err = errors.New("its number is lower than that of the list before")
+		if err == nil && fresh[i] != nil {
+			err = notOlder(read.crl, fresh[i].crl)
 		}
 		if err != nil {
 			failed = append(failed, fmt.Errorf("reading the CRL %s: %w", source, err))
@@ -62,6 +62,29 @@ func (l *Lists) Refresh(ctx context.Context) error {
 	}
 	l.current.Store(&fresh)
 	return errors.Join(failed...)
+}
+
+// notOlder refuses a list that says less than the one before: somebody plays an old one back, in which a certificate is not revoked yet. The
+// numbers of an authority rise (RFC 5280, section 5.2.3). One that was built anew may begin again with low ones; its lists are told from
+// old ones by their time, which no list that it signed before can have.
+func notOlder(read, before *x509.RevocationList) error {
+	numbered := read.Number != nil && before.Number != nil
+	switch {
+	case numbered && read.Number.Cmp(before.Number) >= 0, read.ThisUpdate.After(before.ThisUpdate):
+		return nil
+	case !numbered && read.ThisUpdate.Equal(before.ThisUpdate):
+		return nil
+	}
+	return fmt.Errorf("it is older than the list before: number %s of %s after number %s of %s; when the authority numbers its lists anew, "+
+		"have it issue one now: a list with a later thisUpdate is taken", number(read), read.ThisUpdate.UTC().Format(time.RFC3339),
+		number(before), before.ThisUpdate.UTC().Format(time.RFC3339))
+}
+
+func number(crl *x509.RevocationList) string {
+	if crl.Number == nil {
+		return "none"
+	}
+	return crl.Number.String()
 }
 
 func (l *Lists) read(ctx context.Context, source string) (*list, error) {
