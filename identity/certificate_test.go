@@ -342,6 +342,11 @@ func TestListsComeByHTTP(t *testing.T) {
 	if err := l.check([]*x509.Certificate{corp.issue(), corp.certificate}, noon); err != nil {
 		t.Error(err)
 	}
+	// A signature is verified once, and by its authority alone: not by another that has its name.
+	impostor := newOffice(t, "Corp", nil)
+	if l.check([]*x509.Certificate{impostor.issue(), impostor.certificate}, noon) == nil {
+		t.Error("a list counts for an authority that has not signed it")
+	}
 	status = http.StatusNotFound
 	if err := l.Refresh(t.Context()); err == nil || !strings.Contains(err.Error(), "404") {
 		t.Errorf("got %v", err)

@@ -32,6 +32,20 @@ type Lists struct {
 type list struct {
 	crl     *x509.RevocationList
 	revoked map[string]struct{} // serials, octets of the number
+	// signedBy is the certificate by which the signature was verified; nil: by none yet. A request does not digest the list again.
+	signedBy atomic.Pointer[x509.Certificate]
+}
+
+// by tells whether the list is signed by an authority.
+func (l *list) by(issuer *x509.Certificate) bool {
+	if known := l.signedBy.Load(); known != nil && known.Equal(issuer) {
+		return true
+	}
+	if l.crl.CheckSignatureFrom(issuer) != nil {
+		return false
+	}
+	l.signedBy.Store(issuer)
+	return true
 }
 
 // NewLists makes Lists of paths and of http and https URLs. Nothing is read before Refresh. client fetches; nil: one that waits 30 seconds.
@@ -166,7 +180,7 @@ func (l *Lists) check(chain []*x509.Certificate, now time.Time) error {
 		found, issuer := false, chain[i+1]
 		for _, list := range *l.current.Load() {
 			if list == nil || !bytes.Equal(list.crl.RawIssuer, issuer.RawSubject) || now.After(list.crl.NextUpdate) ||
-				list.crl.CheckSignatureFrom(issuer) != nil {
+				!list.by(issuer) {
 				continue
 			}
 			found = true
