@@ -377,8 +377,8 @@ func TestFile(t *testing.T) {
 	_, _ = f.Close(), again.Close()
 }
 
-// TestWhatWasNotSyncedIsWrittenAgain: a disk that fails to sync may drop what was written, and the next sync tells nothing of it. Lines stay
-// whole and in their places, none is lost, and what the disk did spoil is appended.
+// TestWhatWasNotSyncedIsWrittenAgain: a disk that fails to sync may drop what was written, and the next sync tells nothing of it. Lines
+// stay whole and in their places, none is lost, and what the disk did spoil is appended.
 func TestWhatWasNotSyncedIsWrittenAgain(t *testing.T) {
 	for name, c := range map[string]struct {
 		old, new string // what the disk made of it

@@ -621,7 +621,8 @@ func TestMailReachesTheOthers(t *testing.T) {
 func TestMailIsTriedAgainForTheRest(t *testing.T) {
 	l := listen(t)
 	sender := &Mail{
-		Server: l.Addr().String(), Security: MailPlain, From: "ca@pki.example", To: []string{"ann@example.com", "bob@example.com", "eve@example.com"},
+		Server: l.Addr().String(), Security: MailPlain, From: "ca@pki.example",
+		To: []string{"ann@example.com", "bob@example.com", "eve@example.com"},
 	}
 	var tookIt []string
 	send := func(index int64, refuse string) error {

@@ -78,8 +78,8 @@ func (l *Lists) Refresh(ctx context.Context) error {
 	return errors.Join(failed...)
 }
 
-// notOlder refuses a list that says less than the one before: somebody plays an old one back, in which a certificate is not revoked yet. The
-// numbers of an authority rise (RFC 5280, section 5.2.3). One that was built anew may begin again with low ones; its lists are told from
+// notOlder refuses a list that says less than the one before: somebody plays an old one back, in which a certificate is not revoked yet.
+// The numbers of an authority rise (RFC 5280, section 5.2.3). One that was built anew may begin again with low ones; its lists are told from
 // old ones by their time, which no list that it signed before can have.
 func notOlder(read, before *x509.RevocationList) error {
 	numbered := read.Number != nil && before.Number != nil

@@ -202,7 +202,7 @@ func TestRevokingByKey(t *testing.T) {
 }
 
 // TestTheLargestRevocationByKeyIsRead: nobody needs credentials to send one, so what is read is hardly more than the largest that makes
-// sense: with the longest name of a host, serial and name of an authority, a comment of which JSON escapes each octet, and RSA of 8192 bits.
+// sense: with the longest name of a host, serial and name of an authority, a comment of which JSON escapes each octet, RSA of 8192 bits.
 func TestTheLargestRevocationByKeyIsRead(t *testing.T) {
 	s := newSurface(t)
 	serial := strings.Repeat("7f", 20)
@@ -212,7 +212,9 @@ func TestTheLargestRevocationByKeyIsRead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	payload, err := json.Marshal(map[string]string{"serial": serial, "issuer": strings.Repeat("i", maxName), "comment": strings.Repeat("<", 1000)})
+	payload, err := json.Marshal(map[string]string{
+		"serial": serial, "issuer": strings.Repeat("i", maxName), "comment": strings.Repeat("<", 1000),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -231,7 +233,8 @@ func TestTheLargestRevocationByKeyIsRead(t *testing.T) {
 	w := httptest.NewRecorder()
 	s.API().ServeHTTP(w, r)
 	decode[Revoked](t, w, http.StatusOK)
-	wantProblem(t, s.call(at.of(bytes.Repeat([]byte(" "), maxPossession+1)).with("Content-Type", typeJSON)), http.StatusRequestEntityTooLarge, "too-large")
+	over := at.of(bytes.Repeat([]byte(" "), maxPossession+1)).with("Content-Type", typeJSON)
+	wantProblem(t, s.call(over), http.StatusRequestEntityTooLarge, "too-large")
 }
 
 // TestRolesAreAskedForBeforeMuchIsRead: who may not do it is told so, whatever the body holds.

@@ -60,8 +60,8 @@ func (s *batchService) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// TestABatchByForceIsGoneOnWith: when one call fails, what the others are issued is taken all the same, and the next run asks under the same
-// keys: a certificate that was issued and whose answer was lost is not issued again. Once all is known, a further run is for new ones.
+// TestABatchByForceIsGoneOnWith: when one call fails, what the others are issued is taken all the same, and the next run asks under the
+// same keys: a certificate that was issued and whose answer was lost is not issued again. Once all is known, a further run is for new ones.
 func TestABatchByForceIsGoneOnWith(t *testing.T) {
 	dir := t.TempDir()
 	const many, good = batchPart + 1, 3 // the last request is a call of its own
@@ -80,7 +80,8 @@ func TestABatchByForceIsGoneOnWith(t *testing.T) {
 	batch := func() string {
 		var out bytes.Buffer
 		err := run(t.Context(), []string{"request", "--batch", dir, "--force", "--api", server.URL}, Env{
-			Stdin: strings.NewReader(""), Stdout: io.Discard, Stderr: &out, Environ: []string{"HOME=" + t.TempDir()}, Now: time.Now, Random: rand.Reader,
+			Stdin: strings.NewReader(""), Stdout: io.Discard, Stderr: &out,
+			Environ: []string{"HOME=" + t.TempDir()}, Now: time.Now, Random: rand.Reader,
 		})
 		return fmt.Sprintf("%s%v", out.String(), err)
 	}

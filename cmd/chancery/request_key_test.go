@@ -93,9 +93,12 @@ func TestAKeyThatMayHaveACertificateIsNotOverwritten(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	args := []string{"request", "--name", "www.dev.example", "--key", key, "--cert", filepath.Join(dir, "www.pem"), "--api", service.URL, "--force"}
+	args := []string{
+		"request", "--name", "www.dev.example", "--key", key, "--cert", filepath.Join(dir, "www.pem"), "--api", service.URL, "--force",
+	}
 	err := run(t.Context(), args, Env{
-		Stdin: strings.NewReader(""), Stdout: io.Discard, Stderr: io.Discard, Environ: []string{"HOME=" + dir}, Now: time.Now, Random: rand.Reader,
+		Stdin: strings.NewReader(""), Stdout: io.Discard, Stderr: io.Discard,
+		Environ: []string{"HOME=" + dir}, Now: time.Now, Random: rand.Reader,
 	})
 	if err == nil || !strings.Contains(err.Error(), "the key stays in "+key+".new-2") {
 		t.Errorf("got %v", err)

@@ -28,8 +28,8 @@ func holdsPassword(database string) bool {
 // secretFileSetting is a file with a secret among the settings of a database's name: one of passwords, or the key of a client certificate.
 var secretFileSetting = regexp.MustCompile(`(?i)(?:^|[\s?&])(?:passfile|sslkey)\s*=\s*'?([^\s&']+)`)
 
-// fitSecretFiles refuses a database's URL, in either form, that names a file which is not fit to hold a secret. The driver does not ask, and
-// tells itself what is wrong with a file that cannot be read.
+// fitSecretFiles refuses a database's URL, in either form, that names a file which is not fit to hold a secret. The driver does not ask,
+// and tells itself what is wrong with a file that cannot be read.
 func fitSecretFiles(database string) error {
 	for _, named := range secretFileSetting.FindAllStringSubmatch(database, -1) {
 		path := named[1]
