@@ -145,7 +145,8 @@ func (b *batch) endForced(done bool) error {
 	if done {
 		return os.Remove(filepath.Join(cmp.Or(b.out, b.source), forcedRun))
 	}
-	fmt.Fprintln(b.app.Stderr, "not all is known of what was issued: run it again with --force, within a week, to get it")
+	fmt.Fprintln(b.app.Stderr, "the run did not come to its end: run it again with --force, within a week, "+
+		"and what was issued already is not issued again")
 	return nil
 }
 
