@@ -3,6 +3,7 @@ package delivery
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -374,6 +375,69 @@ func TestFile(t *testing.T) {
 		t.Error("lines are added to a file of something else")
 	}
 	_, _ = f.Close(), again.Close()
+}
+
+// TestWhatWasNotSyncedIsWrittenAgain: a disk that fails to sync may drop what was written, and the next sync tells nothing of it. Lines
+// stay whole and in their places, none is lost, and what the disk did spoil is appended.
+func TestWhatWasNotSyncedIsWrittenAgain(t *testing.T) {
+	for name, c := range map[string]struct {
+		old, new string // what the disk made of it
+		want     []int64
+	}{
+		"kept":    {"", "", []int64{0, 1, 2, 3, 4, 5}},
+		"spoiled": {`"index":2`, `"index":1`, []int64{0, 1, 1, 3, 2, 3, 4, 5}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "audit.jsonl")
+			broken := false
+			f := &File{Path: path, sync: func(file *os.File) error {
+				if broken {
+					return errors.New("input/output error")
+				}
+				return file.Sync()
+			}}
+			defer f.Close()
+			if err := f.Send(t.Context(), entries(t, 0, 2)); err != nil {
+				t.Fatal(err)
+			}
+			broken = true
+			if err := f.Send(t.Context(), entries(t, 2, 2)); err == nil {
+				t.Fatal("nobody was told that the disk fails")
+			}
+			text, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			long := time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
+			err = errors.Join(os.WriteFile(path, bytes.Replace(text, []byte(c.old), []byte(c.new), 1), 0o600), os.Chtimes(path, long, long))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := f.Send(t.Context(), entries(t, 2, 2)); err == nil {
+				t.Fatal("nobody was told that the disk fails still")
+			}
+			if at, err := os.Stat(path); err != nil || at.ModTime().Equal(long) {
+				t.Errorf("nothing was written again: %v", err)
+			}
+			broken = false
+			if err := f.Send(t.Context(), entries(t, 2, 4)); err != nil {
+				t.Fatal(err)
+			}
+			var got []int64
+			for _, line := range lines(t, path) {
+				var l struct {
+					Index int64 `json:"index"`
+				}
+				if err := json.Unmarshal([]byte(line), &l); err != nil {
+					t.Errorf("%s: %v", line, err)
+				}
+				got = append(got, l.Index)
+			}
+			if !slices.Equal(got, c.want) {
+				t.Errorf("lines of %v, want %v", got, c.want)
+			}
+		})
+	}
 }
 
 func TestFilesArePutAside(t *testing.T) {

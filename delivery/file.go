@@ -21,12 +21,17 @@ type File struct {
 	size int64
 	last int64  // index of its last line; -1: none
 	line []byte // that line
+	// unsure says that lines past the cursor may stand in the file and not be on the disk: since it was opened nothing was synced.
+	unsure bool
+	sync   func(*os.File) error // nil: fsync
 }
 
 // maxLine is more than the longest line: a leaf, its index and the rest.
 const maxLine = 32 << 10
 
-// Send appends lines and has them on the disk. What the file has already, after a crash, is not written again.
+// Send appends lines and has them on the disk. What the file has already, after a crash or a failure, is written again in its place: a disk
+// that failed to sync may have dropped it, and would say nothing of that at the next sync. Where it is not what the entries are, it was
+// dropped, and they are appended.
 func (f *File) Send(_ context.Context, entries []Entry) error {
 	if err := f.open(); err != nil {
 		return err
@@ -40,17 +45,16 @@ func (f *File) Send(_ context.Context, entries []Entry) error {
 			return err
 		}
 	}
-	var lines bytes.Buffer
+	var lines, written bytes.Buffer
 	last, lastLine := f.last, f.line
 	for _, e := range entries {
 		line := e.line()
-		switch {
-		case e.Index < f.last:
-			continue
-		case e.Index == f.last:
-			if !bytes.Equal(line, f.line) {
+		if e.Index <= f.last {
+			if e.Index == f.last && !bytes.Equal(line, f.line) {
 				return fmt.Errorf("%s holds entry %d of another log: move the file away", f.Path, e.Index)
 			}
+			written.Write(line)
+			written.WriteByte('\n')
 			continue
 		}
 		lines.Write(line)
@@ -60,14 +64,63 @@ func (f *File) Send(_ context.Context, entries []Entry) error {
 	if f.last > entries[len(entries)-1].Index {
 		return fmt.Errorf("%s ends with entry %d, which was not delivered yet: it is of another log; move the file away", f.Path, f.last)
 	}
+	if f.unsure && written.Len() > 0 {
+		stands, err := f.writeAgain(written.Bytes())
+		if err != nil {
+			return errors.Join(err, f.Close())
+		}
+		if !stands {
+			written.Write(lines.Bytes())
+			lines = written
+		}
+	}
 	if _, err := f.file.Write(lines.Bytes()); err != nil {
 		return errors.Join(fmt.Errorf("writing to %s: %w", f.Path, err), f.Close()) // the next open cuts off what is torn
 	}
-	if err := f.file.Sync(); err != nil {
-		return errors.Join(fmt.Errorf("writing to %s: %w", f.Path, err), f.Close())
+	sync := (*os.File).Sync
+	if f.sync != nil {
+		sync = f.sync
 	}
+	if err := sync(f.file); err != nil {
+		return errors.Join(fmt.Errorf("writing to %s: %w", f.Path, err), f.Close()) // what is written again after the next open
+	}
+	f.unsure = false
 	f.size, f.last, f.line = f.size+int64(lines.Len()), last, lastLine
 	return nil
+}
+
+// writeAgain writes the last lines of the file over themselves, so that the next sync has them on the disk; a reader sees no change. stands
+// is false when they are not there.
+func (f *File) writeAgain(lines []byte) (stands bool, err error) {
+	from := f.size - int64(len(lines))
+	there := make([]byte, len(lines))
+	if from < 0 {
+		return false, nil
+	}
+	if _, err := f.file.ReadAt(there, from); err != nil {
+		return false, fmt.Errorf("reading %s: %w", f.Path, err)
+	}
+	if !bytes.Equal(there, lines) {
+		return false, nil
+	}
+	over, err := os.OpenFile(f.Path, os.O_WRONLY, 0) // the other only appends
+	if err != nil {
+		return false, fmt.Errorf("opening %s to write again what it ends with: %w", f.Path, err)
+	}
+	at, err := over.Stat()
+	here, errHere := f.file.Stat()
+	switch {
+	case err != nil || errHere != nil:
+		err = errors.Join(err, errHere)
+	case !os.SameFile(at, here):
+		err = errors.New("it was moved away") // the next open sees what is there now
+	default:
+		_, err = over.WriteAt(lines, from)
+	}
+	if err = errors.Join(err, over.Close()); err != nil {
+		return false, fmt.Errorf("writing again what %s ends with: %w", f.Path, err)
+	}
+	return true, nil
 }
 
 // open opens the file, unless it is open and still the one at its path. A torn last line, of a crash, is cut off.
@@ -88,7 +141,7 @@ func (f *File) open() error {
 	if err != nil {
 		return fmt.Errorf("opening a file for the audit log: %w", err)
 	}
-	f.file, f.last, f.line = file, -1, nil
+	f.file, f.last, f.line, f.unsure = file, -1, nil, true
 	if err := f.resume(); err != nil {
 		return errors.Join(err, f.Close())
 	}

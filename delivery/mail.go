@@ -34,7 +34,16 @@ type Mail struct {
 	From     string
 	To       []string
 	About    string // where people look, such as the API's address; empty: nowhere
+
+	event string          // of the message that not all have yet
+	tries int             // of it
+	has   map[string]bool // who has it
+	full  map[string]bool // who took a message not even in the last of restTries, and is not waited for until one is taken
 }
+
+// restTries is how often a message is tried for those whom the server turns away for now, while others have it: some 18 minutes, which is
+// more than greylisting asks for. Meanwhile what comes after it waits.
+const restTries = 12
 
 // Send sends a message for each entry.
 func (m *Mail) Send(ctx context.Context, entries []Entry) error {
@@ -111,23 +120,71 @@ func (m *Mail) send(client *smtp.Client, e Entry) error {
 	if err := client.Mail(m.From); err != nil {
 		return err
 	}
-	var refused error
-	taken := 0
+	if e.Event.ID != m.event {
+		m.event, m.tries, m.has = e.Event.ID, 0, map[string]bool{}
+	}
+	m.tries++
+	var refused, later error
+	var take, wait []string
 	for _, to := range m.To {
+		if m.has[to] {
+			continue
+		}
 		err := client.Rcpt(to)
 		var said *textproto.Error
 		switch {
 		case err == nil:
-			taken++
-		case errors.As(err, &said) && said.Code >= 500: // for good: the others get theirs
+			take = append(take, to)
+		case !errors.As(err, &said):
+			return err
+		case said.Code >= 500: // for good: the others get theirs
 			refused = errors.Join(refused, fmt.Errorf("%s: %w", to, err))
-		default:
+		default: // for now
+			later, wait = errors.Join(later, fmt.Errorf("%s: %w", to, err)), append(wait, to)
+		}
+	}
+	if len(take) > 0 {
+		if err := m.data(client, message); err != nil {
 			return err
 		}
 	}
-	if taken == 0 {
-		return refused
+	for _, to := range take {
+		m.has[to] = true
+		delete(m.full, to)
 	}
+	if len(m.has) == 0 {
+		return errors.Join(refused, later)
+	}
+	if m.waitsFor(wait) {
+		return later
+	}
+	if refused = errors.Join(refused, later); refused == nil {
+		return nil
+	}
+	if len(take) == 0 {
+		if err := client.Reset(); err != nil { // of the message that nobody is left for
+			return err
+		}
+	}
+	return &notAllError{refused}
+}
+
+// waitsFor tells whether a message that others have is to be tried again for those who could not take it for now.
+func (m *Mail) waitsFor(people []string) bool {
+	known := !slices.ContainsFunc(people, func(to string) bool { return !m.full[to] })
+	if !known && m.tries < restTries {
+		return true
+	}
+	if m.full == nil {
+		m.full = map[string]bool{}
+	}
+	for _, to := range people {
+		m.full[to] = true
+	}
+	return false
+}
+
+func (m *Mail) data(client *smtp.Client, message []byte) error {
 	body, err := client.Data()
 	if err != nil {
 		return err
@@ -135,10 +192,7 @@ func (m *Mail) send(client *smtp.Client, e Entry) error {
 	if _, err := body.Write(message); err != nil {
 		return err
 	}
-	if err := body.Close(); err != nil || refused == nil {
-		return err
-	}
-	return &notAllError{refused}
+	return body.Close()
 }
 
 // subjects say in words what happened.

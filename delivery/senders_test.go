@@ -24,6 +24,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -501,6 +502,8 @@ func mailServer(conn net.Conn, secure *tls.Config, refuse string) (from string, 
 				data += strings.TrimPrefix(line, ".")
 			}
 			say("250 taken")
+		case "RSET":
+			say("250 ok")
 		case "QUIT":
 			say("221 bye")
 			return from, to, data, secured
@@ -572,16 +575,16 @@ func TestMail(t *testing.T) {
 	}
 }
 
-// One mailbox that is gone keeps nobody else from being told; one that is full for now is waited for.
+// One mailbox that is gone keeps nobody else from being told, nor does one that is full for now; that one's is tried again.
 func TestMailReachesTheOthers(t *testing.T) {
 	for name, c := range map[string]struct {
 		refuse string
 		data   bool
 		gets   string // whoever calls Send
 	}{
-		"gone":    {"bob@: 550 no such mailbox", true, "bob@example.com: 550"},
-		"for now": {"bob@: 450 try again", false, "sending mail: 450"},
-		"nobody":  {"550 no such mailbox", false, "ann@example.com: 550"},
+		"gone":            {"bob@: 550 no such mailbox", true, "bob@example.com: 550"},
+		"nobody":          {"550 no such mailbox", false, "ann@example.com: 550"},
+		"nobody, for now": {"450 try again", false, "ann@example.com: 450"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := listen(t)
@@ -610,6 +613,64 @@ func TestMailReachesTheOthers(t *testing.T) {
 				t.Errorf("next %d, %+v: %s", next, counted, text)
 			}
 		})
+	}
+}
+
+// TestMailIsTriedAgainForTheRest: who is turned away for now gets the message later, and nobody gets it twice. A mailbox that stays full is
+// given up for that message, and the next ones do not wait for it, until it takes one.
+func TestMailIsTriedAgainForTheRest(t *testing.T) {
+	l := listen(t)
+	sender := &Mail{
+		Server: l.Addr().String(), Security: MailPlain, From: "ca@pki.example",
+		To: []string{"ann@example.com", "bob@example.com", "eve@example.com"},
+	}
+	var tookIt []string
+	send := func(index int64, refuse string) error {
+		t.Helper()
+		came := make(chan []string, 1)
+		go func() {
+			conn, err := l.Accept()
+			if err != nil {
+				came <- nil
+				return
+			}
+			_, to, data, _ := mailServer(conn, nil, refuse)
+			if data == "" {
+				to = nil
+			}
+			came <- to
+		}()
+		err := sender.Send(t.Context(), []Entry{entry(t, index, audit.RequestWaiting)})
+		tookIt = nil
+		for _, to := range <-came {
+			tookIt = append(tookIt, strings.TrimPrefix(strings.TrimSuffix(to, "@example.com>"), "TO:<"))
+		}
+		return err
+	}
+	const full = "bob@: 452 the mailbox is full"
+	var notAll *notAllError
+	if err := send(0, full); err == nil || errors.As(err, &notAll) || !slices.Equal(tookIt, []string{"ann", "eve"}) {
+		t.Errorf("first: %v, %v", err, tookIt)
+	}
+	if err := send(0, ""); err != nil || !slices.Equal(tookIt, []string{"bob"}) {
+		t.Errorf("the rest: %v, %v", err, tookIt)
+	}
+	for n := 1; n < restTries; n++ {
+		if err := send(1, full); err == nil || errors.As(err, &notAll) || (len(tookIt) == 2) != (n == 1) {
+			t.Errorf("try %d: %v, %v", n, err, tookIt)
+		}
+	}
+	if err := send(1, full); !errors.As(err, &notAll) || !strings.Contains(err.Error(), "bob@example.com: 452") || tookIt != nil {
+		t.Errorf("the last try: %v, %v", err, tookIt)
+	}
+	if err := send(2, full); !errors.As(err, &notAll) || !slices.Equal(tookIt, []string{"ann", "eve"}) {
+		t.Errorf("the next message waits for a mailbox that is full: %v, %v", err, tookIt)
+	}
+	if err := send(3, ""); err != nil || len(tookIt) != 3 {
+		t.Errorf("it takes mail again: %v, %v", err, tookIt)
+	}
+	if err := send(4, full); err == nil || errors.As(err, &notAll) {
+		t.Errorf("it is waited for again: %v", err)
 	}
 }
 

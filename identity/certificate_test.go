@@ -285,6 +285,48 @@ func TestOthersAreHeldAgainstTheirLists(t *testing.T) {
 	wantRefused(t, "is revoked", found, err)
 }
 
+// TestOldListsAreNotTaken: an authority may number anew, as one that was built again does, and an old list is none of its.
+func TestOldListsAreNotTaken(t *testing.T) {
+	corp := newOffice(t, "Corp", nil)
+	path := filepath.Join(t.TempDir(), "corp.crl")
+	at := func(number int64, updated time.Time) []byte {
+		template := &x509.RevocationList{Number: big.NewInt(number), ThisUpdate: updated, NextUpdate: noon.Add(24 * time.Hour)}
+		der, err := x509.CreateRevocationList(rand.Reader, template, corp.certificate, corp.key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return der
+	}
+	for name, c := range map[string]struct {
+		number int64
+		after  time.Duration
+		taken  bool
+	}{
+		"the same":                          {9, 0, true},
+		"a higher number":                   {10, time.Hour, true},
+		"a higher number, clock set back":   {10, -time.Hour, true},
+		"numbered anew":                     {1, time.Second, true},
+		"numbered anew, in the same second": {1, 0, false},
+		"an old one":                        {8, -time.Second, false},
+	} {
+		lists := NewLists([]string{path}, nil)
+		for i, list := range [][]byte{at(9, noon), at(c.number, noon.Add(c.after))} {
+			if err := os.WriteFile(path, list, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			err := lists.Refresh(t.Context())
+			if taken := i == 0 || c.taken; (err == nil) != taken || err != nil && !strings.Contains(err.Error(), "have it issue one now") {
+				t.Errorf("%s, list %d: %v", name, i+1, err)
+			}
+		}
+	}
+	plain := &x509.RevocationList{ThisUpdate: noon}
+	numbered := &x509.RevocationList{ThisUpdate: noon.Add(-time.Hour), Number: big.NewInt(9)}
+	if notOlder(numbered, plain) == nil || notOlder(plain, numbered) != nil || notOlder(plain, plain) != nil {
+		t.Error("a list without a number is not judged by its time")
+	}
+}
+
 func TestListsComeByHTTP(t *testing.T) {
 	corp := newOffice(t, "Corp", nil)
 	status, list := http.StatusOK, corp.list(1, noon.Add(time.Hour))
@@ -299,6 +341,11 @@ func TestListsComeByHTTP(t *testing.T) {
 	}
 	if err := l.check([]*x509.Certificate{corp.issue(), corp.certificate}, noon); err != nil {
 		t.Error(err)
+	}
+	// A signature is verified once, and by its authority alone: not by another that has its name.
+	impostor := newOffice(t, "Corp", nil)
+	if l.check([]*x509.Certificate{impostor.issue(), impostor.certificate}, noon) == nil {
+		t.Error("a list counts for an authority that has not signed it")
 	}
 	status = http.StatusNotFound
 	if err := l.Refresh(t.Context()); err == nil || !strings.Contains(err.Error(), "404") {

@@ -32,6 +32,20 @@ type Lists struct {
 type list struct {
 	crl     *x509.RevocationList
 	revoked map[string]struct{} // serials, octets of the number
+	// signedBy is the certificate by which the signature was verified; nil: by none yet. A request does not digest the list again.
+	signedBy atomic.Pointer[x509.Certificate]
+}
+
+// by tells whether the list is signed by an authority.
+func (l *list) by(issuer *x509.Certificate) bool {
+	if known := l.signedBy.Load(); known != nil && known.Equal(issuer) {
+		return true
+	}
+	if l.crl.CheckSignatureFrom(issuer) != nil {
+		return false
+	}
+	l.signedBy.Store(issuer)
+	return true
 }
 
 // NewLists makes Lists of paths and of http and https URLs. Nothing is read before Refresh. client fetches; nil: one that waits 30 seconds.
@@ -51,8 +65,8 @@ func (l *Lists) Refresh(ctx context.Context) error {
 	var failed []error
 	for i, source := range l.sources {
 		read, err := l.read(ctx, source)
-		if err == nil && fresh[i] != nil && read.crl.Number != nil && fresh[i].crl.Number != nil && read.crl.Number.Cmp(fresh[i].crl.Number) < 0 {
-			err = errors.New("its number is lower than that of the list before")
+		if err == nil && fresh[i] != nil {
+			err = notOlder(read.crl, fresh[i].crl)
 		}
 		if err != nil {
 			failed = append(failed, fmt.Errorf("reading the CRL %s: %w", source, err))
@@ -62,6 +76,29 @@ func (l *Lists) Refresh(ctx context.Context) error {
 	}
 	l.current.Store(&fresh)
 	return errors.Join(failed...)
+}
+
+// notOlder refuses a list that says less than the one before: somebody plays an old one back, in which a certificate is not revoked yet.
+// The numbers of an authority rise (RFC 5280, section 5.2.3). One that was built anew may begin again with low ones; its lists are told from
+// old ones by their time, which no list that it signed before can have.
+func notOlder(read, before *x509.RevocationList) error {
+	numbered := read.Number != nil && before.Number != nil
+	switch {
+	case numbered && read.Number.Cmp(before.Number) >= 0, read.ThisUpdate.After(before.ThisUpdate):
+		return nil
+	case !numbered && read.ThisUpdate.Equal(before.ThisUpdate):
+		return nil
+	}
+	return fmt.Errorf("it is older than the list before: number %s of %s after number %s of %s; when the authority numbers its lists anew, "+
+		"have it issue one now: a list with a later thisUpdate is taken", number(read), read.ThisUpdate.UTC().Format(time.RFC3339),
+		number(before), before.ThisUpdate.UTC().Format(time.RFC3339))
+}
+
+func number(crl *x509.RevocationList) string {
+	if crl.Number == nil {
+		return "none"
+	}
+	return crl.Number.String()
 }
 
 func (l *Lists) read(ctx context.Context, source string) (*list, error) {
@@ -143,7 +180,7 @@ func (l *Lists) check(chain []*x509.Certificate, now time.Time) error {
 		found, issuer := false, chain[i+1]
 		for _, list := range *l.current.Load() {
 			if list == nil || !bytes.Equal(list.crl.RawIssuer, issuer.RawSubject) || now.After(list.crl.NextUpdate) ||
-				list.crl.CheckSignatureFrom(issuer) != nil {
+				!list.by(issuer) {
 				continue
 			}
 			found = true

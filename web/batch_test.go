@@ -101,11 +101,11 @@ func TestBatchAsAWhole(t *testing.T) {
 	auditor := batchCall
 	auditor.role = access.Auditor
 	wantProblem(t, s.call(auditor.lines(good, good)), http.StatusForbidden, "denied")
-	if len(s.batches) != 0 {
-		t.Errorf("%d places are still taken", len(s.batches))
+	if len(s.batches.taken) != 0 {
+		t.Errorf("%d places are still taken", len(s.batches.taken))
 	}
 	for range batchesAtOnce {
-		s.batches <- struct{}{}
+		s.batches.taken <- struct{}{}
 	}
 	w := s.call(batchCall.lines(good))
 	wantProblem(t, w, http.StatusServiceUnavailable, "unavailable")
@@ -114,31 +114,68 @@ func TestBatchAsAWhole(t *testing.T) {
 	}
 }
 
-// TestBatchesAreCountedBeforeTheyAreRead: each holds its body in memory, so that what nobody works on is not kept, whoever sends it.
+// TestBatchesAreCountedBeforeTheyAreRead: each holds its body in memory, so that what nobody works on is not kept. One namespace may have
+// half of the places, and what it asks for beyond them takes none away from others.
 func TestBatchesAreCountedBeforeTheyAreRead(t *testing.T) {
 	s := newSurface(t)
-	sending, begun := make([]*io.PipeWriter, batchesAtOnce), make(chan struct{}, batchesAtOnce)
+	_, csr := newCSR(t, "a.dev.example")
+	one := ask{method: batchCall.method, path: batchCall.path}.lines(BatchRequest{Profile: "tls-server", CSR: csr})
+	bearer := func(namespace string) string {
+		token, digest, err := access.NewToken(strings.NewReader(strings.Repeat(namespace, 64)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.ring.actors[digest] = access.Actor{ID: namespace, Namespace: namespace, Roles: []access.Role{access.Requester}}
+		return "Bearer " + token
+	}
+	teams := []string{bearer("a"), bearer("b"), bearer("c"), bearer("*")}
+	refused := func(by, why string) {
+		t.Helper()
+		w := s.call(one.with("Authorization", by))
+		wantProblem(t, w, http.StatusServiceUnavailable, "unavailable")
+		if w.Header().Get("Retry-After") == "" || !strings.Contains(w.Body.String(), why) {
+			t.Errorf("%v %s", w.Header(), w.Body)
+		}
+	}
 	var answers sync.WaitGroup
-	for i := range sending {
+	var sending []*io.PipeWriter
+	send := func(by string) {
+		begun := make(chan struct{})
 		body, w := io.Pipe()
-		sending[i] = w
+		sending = append(sending, w)
 		r := httptest.NewRequest(http.MethodPost, "/api/v1/certificates:batch", body)
 		r.Header.Set("Content-Type", typeNDJSON)
-		r.Header.Set("Authorization", "Bearer "+s.tokens[access.Requester])
+		r.Header.Set("Authorization", by)
 		answers.Go(func() { s.API().ServeHTTP(httptest.NewRecorder(), r) })
-		go func() { _, _ = w.Write([]byte("{}\n")); begun <- struct{}{} }() // ends when the body is being read
-	}
-	for range sending {
+		go func() { _, _ = w.Write([]byte("{}\n")); close(begun) }() // ends when the body is being read
 		<-begun
 	}
-	_, csr := newCSR(t, "a.dev.example")
-	wantProblem(t, s.call(batchCall.lines(BatchRequest{Profile: "tls-server", CSR: csr})), http.StatusServiceUnavailable, "unavailable")
+	for range batchesAtOnce / 2 {
+		send(teams[0])
+	}
+	refused(teams[0], "one namespace")
+	if w := s.call(one.with("Authorization", teams[1])); w.Code != http.StatusOK {
+		t.Errorf("another namespace's batch: %d %s", w.Code, w.Body)
+	}
+	for range batchesAtOnce / 2 {
+		send(teams[1])
+	}
+	refused(teams[2], "as many of these calls as may be")
+	refused(teams[3], "as many of these calls as may be")
 	for _, w := range sending {
 		_ = w.Close()
 	}
 	answers.Wait()
-	if w := s.call(batchCall.lines(BatchRequest{Profile: "tls-server", CSR: csr})); w.Code != http.StatusOK || len(s.batches) != 0 {
-		t.Errorf("afterwards: %d, %d places are taken", w.Code, len(s.batches))
+	for range batchesAtOnce { // of all namespaces, and so of none
+		send(teams[3])
+	}
+	refused(teams[2], "as many of these calls as may be")
+	for _, w := range sending {
+		_ = w.Close()
+	}
+	answers.Wait()
+	if w := s.call(one.with("Authorization", teams[2])); w.Code != http.StatusOK || len(s.batches.taken)+len(s.batches.shares.held) != 0 {
+		t.Errorf("afterwards: %d, %d places are taken, by %v", w.Code, len(s.batches.taken), s.batches.shares.held)
 	}
 }
 
@@ -261,7 +298,7 @@ func TestBatchWhoseCallerLeaves(t *testing.T) {
 	if n := len(s.office.orders); n != 1 {
 		t.Errorf("%d orders were carried out", n)
 	}
-	if len(s.batches) != 0 {
+	if len(s.batches.taken) != 0 {
 		t.Error("its place is still taken")
 	}
 }

@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"net/netip"
 	"runtime/debug"
-	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humachi"
@@ -158,9 +157,6 @@ func discard(r *http.Request, limit int64) {
 	_, _ = io.CopyN(io.Discard, r.Body, min(drainFactor*limit, drainMost))
 }
 
-// places are taken by calls that are worked on, so many at once.
-type places chan struct{}
-
 // readBody reads the body of a call that has one, into memory that nobody else holds.
 func (s *Server) readBody(ctx huma.Context, next func(huma.Context)) {
 	accepted := acceptedBodies(ctx.Operation())
@@ -178,15 +174,23 @@ func (s *Server) readBody(ctx huma.Context, next func(huma.Context)) {
 	if limit == 0 {
 		limit = s.maxBody
 	}
-	if at, _ := ctx.Operation().Metadata[placesOf].(places); at != nil {
-		select {
-		case at <- struct{}{}:
-			defer func() { <-at }()
-		default:
+	actor := exchangeOf(r.Context()).actor
+	if limit > s.maxBody { // the role is asked for before so much is taken into memory, and not only by the verb
+		action := permissions[ctx.Operation().Method+" "+ctx.Operation().Path]
+		if err := s.ca.Admits(r.Context(), actor, action); err != nil {
 			discard(r, limit)
-			writeProblem(w, r, newProblem(kindUnavailable, "as many of these calls as may be are being worked on").retryAfter(5*time.Second))
+			writeProblem(w, r, s.problem(r.Context(), err))
 			return
 		}
+	}
+	if at, _ := ctx.Operation().Metadata[placesOf].(*places); at != nil {
+		leave, refused := at.enter(actor.Namespace)
+		if refused != nil {
+			discard(r, limit)
+			writeProblem(w, r, refused)
+			return
+		}
+		defer leave()
 	}
 	body, err := wholeBody(r, limit)
 	if err != nil {

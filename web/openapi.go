@@ -96,7 +96,7 @@ type call struct {
 	accepted     []media // of an answer 202, where a call can have one
 	problems     []int   // statuses besides those that every call can answer with
 	maxBody      int64   // octets of its body; 0: the service's limit
-	places       places  // one for each of these calls, from before its body is read until it is answered; nil: they are not counted
+	places       *places // one for each of these calls, from before its body is read until it is answered; nil: they are not counted
 }
 
 // media is a media type with what it holds: a JSON type, or nil for text and octets.

@@ -40,7 +40,7 @@ type possessionPayload struct {
 const (
 	possessionType  = "chancery-revocation+jws"
 	possessionClock = 5 * time.Minute // how far iat may be from now
-	maxPossession   = 16 << 10        // octets of the body
+	maxPossession   = 12 << 10        // octets of the body: the longest comment, escaped, and the signature of the longest key fit in
 )
 
 // possessionInput knows the host that was called: the service itself may be reached under any name.

@@ -127,8 +127,10 @@ type RevocationWord struct {
 	Signature string `json:"signature,omitempty" doc:"By the caller's own key over the statement, PEM; for a rejection over the statement that says reject"`
 }
 
-// maxSelection bounds the body of an order to revoke: some 180,000 serials.
-const maxSelection = 8 << 20
+const (
+	maxSelection     = 8 << 20 // octets of the body of an order to revoke: some 180,000 serials
+	selectionsAtOnce = 8       // of these orders, by everybody together: each holds its body in memory
+)
 
 type revocationsAnswer struct {
 	Status   int    `hidden:"true"`
@@ -148,7 +150,7 @@ func (s *Server) routeRevokeMany(api huma.API) error {
 		answers:  []media{{name: typeJSON, json: RevocationAnswer{}}},
 		accepted: []media{{name: typeJSON, json: RevocationAnswer{}}},
 		problems: append([]int{http.StatusNotFound}, requestProblems...),
-		maxBody:  maxSelection,
+		maxBody:  maxSelection, places: s.selections,
 	}, s.revokeMany)
 }
 

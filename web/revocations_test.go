@@ -1,6 +1,7 @@
 package web
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -10,6 +11,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"reflect"
 	"strings"
 	"testing"
@@ -196,6 +198,51 @@ func TestRevokingByKey(t *testing.T) {
 	wantProblem(t, s.call(post.json(signed(t, now, `{"serial":"1c01"}`))), http.StatusNotFound, "not-found")
 	if n := len(s.office.bulk.proofs); n != 2 {
 		t.Errorf("the authority was asked %d times", n)
+	}
+}
+
+// TestTheLargestRevocationByKeyIsRead: nobody needs credentials to send one, so what is read is hardly more than the largest that makes
+// sense: with the longest name of a host, serial and name of an authority, a comment of which JSON escapes each octet, RSA of 8192 bits.
+func TestTheLargestRevocationByKeyIsRead(t *testing.T) {
+	s := newSurface(t)
+	serial := strings.Repeat("7f", 20)
+	at := ask{method: http.MethodPost, path: "/api/v1/certificates/" + serial + "/revoke-by-key"}
+	host := strings.Repeat(strings.Repeat("h", 49)+".", 5) + "ex:65535"
+	header, err := json.Marshal(map[string]any{"alg": "PS256", "typ": possessionType, "iat": noon.Unix(), "url": "https://" + host + at.path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	payload, err := json.Marshal(map[string]string{
+		"serial": serial, "issuer": strings.Repeat("i", maxName), "comment": strings.Repeat("<", 1000),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	encode := base64.RawURLEncoding.EncodeToString
+	body, err := json.Marshal(SignedRevocation{
+		Protected: encode(header), Payload: encode(payload), Signature: encode(bytes.Repeat([]byte{0xff}, 8192/8)),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(body) > maxPossession || 5*len(body) < 4*maxPossession {
+		t.Errorf("the largest has %d octets, and %d are read", len(body), maxPossession)
+	}
+	r := httptest.NewRequest(http.MethodPost, "https://"+host+at.path, bytes.NewReader(body))
+	r.Header.Set("Content-Type", typeJSON)
+	w := httptest.NewRecorder()
+	s.API().ServeHTTP(w, r)
+	decode[Revoked](t, w, http.StatusOK)
+	over := at.of(bytes.Repeat([]byte(" "), maxPossession+1)).with("Content-Type", typeJSON)
+	wantProblem(t, s.call(over), http.StatusRequestEntityTooLarge, "too-large")
+}
+
+// TestRolesAreAskedForBeforeMuchIsRead: who may not do it is told so, whatever the body holds.
+func TestRolesAreAskedForBeforeMuchIsRead(t *testing.T) {
+	s := newSurface(t)
+	for path, mediaType := range map[string]string{"/api/v1/revocations": typeJSON, "/api/v1/certificates:batch": typeNDJSON} {
+		a := ask{method: http.MethodPost, path: path, role: access.Auditor}.with("Content-Type", mediaType)
+		wantProblem(t, s.call(a.of(bytes.Repeat([]byte("{"), maxSelection+1))), http.StatusForbidden, "denied")
 	}
 }
 

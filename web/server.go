@@ -26,6 +26,7 @@ import (
 
 // Authority is what the surface asks of the certificate authority. *ca.CA is one.
 type Authority interface {
+	Admits(ctx context.Context, actor access.Actor, action access.Action) error
 	Issue(ctx context.Context, o ca.Order) (ca.Outcome, error)
 	Evaluate(ctx context.Context, o ca.Order) (*policies.Decision, error)
 	Revoke(ctx context.Context, o ca.RevokeOrder) (ca.Revocation, error)
@@ -140,16 +141,17 @@ type Config struct {
 
 // Server is the surface: three handlers for three listeners.
 type Server struct {
-	ca      Authority
-	log     *slog.Logger
-	now     func() time.Time
-	newID   func() string
-	metrics *Metrics
-	version string
-	maxBody int64
-	rates   *rates
-	shares  *shares
-	batches places // one for each batch that is read or worked on
+	ca         Authority
+	log        *slog.Logger
+	now        func() time.Time
+	newID      func() string
+	metrics    *Metrics
+	version    string
+	maxBody    int64
+	rates      *rates
+	shares     *shares
+	batches    *places // one for each batch that is read or worked on
+	selections *places // one for each order to revoke many that is read or worked on
 
 	bearers, ambient []Authenticator
 	gate             func(*http.Request) error
@@ -179,7 +181,8 @@ func New(cfg Config) (*Server, error) {
 		bearers: append([]Authenticator{tokenAuthenticator{cfg.Tokens}}, cfg.Bearers...), ambient: cfg.Ambient,
 		gate: cfg.Gate, clientAddr: cfg.ClientAddr, guessing: newGuessing(cfg.Now),
 		providers: append([]LoginProvider{}, cfg.Providers...), // never null
-		maxBody:   cfg.MaxBody, rates: newRates(cfg.RateLimit, cfg.Now), batches: make(places, batchesAtOnce),
+		maxBody:   cfg.MaxBody, rates: newRates(cfg.RateLimit, cfg.Now), batches: newPlaces(batchesAtOnce),
+		selections: newPlaces(selectionsAtOnce),
 	}
 	if s.gate == nil {
 		s.gate = func(*http.Request) error { return nil }

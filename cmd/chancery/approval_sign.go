@@ -94,9 +94,12 @@ func (of decidedOn) text(approves bool) ([]byte, error) {
 // openSigner opens the key that a word is signed with. done lets go of it.
 func (a *app) openSigner(f signWith) (signer approval.Signer, done func(), err error) {
 	done = func() {}
-	data, err := os.ReadFile(f.key)
+	data, unfit, err := readOwn(f.key)
 	if err != nil {
 		return nil, done, fmt.Errorf("reading the key: %w", err)
+	}
+	if unfit != nil && strings.Contains(string(data), "PRIVATE KEY") {
+		return nil, done, fmt.Errorf("reading the key: %w", unfit)
 	}
 	if f.certificate != "" {
 		certificate, err := os.ReadFile(f.certificate)

@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -32,7 +33,8 @@ func (a *app) auditExportCommand() *cobra.Command {
 		Long: `Write the history into a file that verifies by itself, with ` + "`chancery audit verify FILE --key …`" + ` and no database.
 
 An export ends with the newest signed checkpoint, so that all of it is signed. Into a directory goes what its last export does not have yet:
-run it every night, and the directory is the whole history. The same export is always the same file. It is gzip and JSON, one object a line:
+run it every night, and the directory is the whole history. A second run into it at the same time is refused. The same export is always the
+same file. It is gzip and JSON, one object a line:
 
     zcat audit-*.ndjson.gz | jq -c 'select(.kind == "leaf").row | select(.kind == "certificate.revoked")'`,
 		Args: cobra.NoArgs,
@@ -69,6 +71,13 @@ type shownExport struct {
 func (a *app) auditExport(ctx context.Context, f auditExportFlags) error {
 	info, err := os.Stat(f.out)
 	intoDirectory := err == nil && info.IsDir()
+	if intoDirectory {
+		unlock, err := lockExports(f.out)
+		if err != nil {
+			return err
+		}
+		defer unlock()
+	}
 	if intoDirectory && f.since == "" && f.from == 0 {
 		all, err := exportsIn(f.out)
 		if err != nil {
@@ -111,6 +120,23 @@ func (a *app) auditExport(ctx context.Context, f auditExportFlags) error {
 		fmt.Fprintf(w, "%s  %d events from index %d on, %d checkpoints, %d octets\n", shown.File, shown.To-shown.From, shown.From,
 			shown.Checkpoints, shown.Octets)
 	})
+}
+
+// lockExports keeps two runs from going on where the same export ends: a directory with both would not verify. The kernel lets go of it
+// when the process ends, however it does. A file is locked and not the directory, which network file systems do not lock.
+func lockExports(dir string) (unlock func(), err error) {
+	file, err := os.OpenFile(filepath.Join(dir, ".chancery-export"), os.O_RDWR|os.O_CREATE, 0o640)
+	if err != nil {
+		return nil, fmt.Errorf("locking the directory of exports: %w", err)
+	}
+	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		_ = file.Close()
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, fmt.Errorf("another export into %s is under way: run it again when that has ended", dir)
+		}
+		return nil, fmt.Errorf("locking the directory of exports: %w", err)
+	}
+	return func() { _ = file.Close() }, nil
 }
 
 // startOf is where an export begins: at an index, or where an earlier one ended, whose history must be that of the database.

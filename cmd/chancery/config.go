@@ -442,7 +442,7 @@ func (t TLSConfig) serviceName() ca.ServiceName {
 // databaseURL is the URL in place or in its file.
 func (d DatabaseConfig) databaseURL() (string, error) {
 	if d.URL != "" {
-		return d.URL, nil
+		return d.URL, fitSecretFiles(d.URL)
 	}
 	data, unfit, err := readOwn(d.URLFile)
 	if err != nil {
@@ -452,7 +452,7 @@ func (d DatabaseConfig) databaseURL() (string, error) {
 	if unfit != nil && holdsPassword(url) {
 		return "", fmt.Errorf("reading the database URL: %w", unfit)
 	}
-	return url, nil
+	return url, fitSecretFiles(url)
 }
 
 var bodySize = regexp.MustCompile(`^([0-9]{1,9})(|KiB|MiB)$`)

@@ -343,7 +343,15 @@ func (t ReceiverTLSConfig) config() (*tls.Config, error) {
 		}
 	}
 	if t.CertificateFile != "" || t.KeyFile != "" {
-		pair, err := tls.LoadX509KeyPair(t.CertificateFile, t.KeyFile)
+		certificate, err := os.ReadFile(t.CertificateFile)
+		if err != nil {
+			return nil, fmt.Errorf("reading the client certificate: %w", err)
+		}
+		key, err := readSecret(t.KeyFile)
+		if err != nil {
+			return nil, err
+		}
+		pair, err := tls.X509KeyPair(certificate, []byte(key))
 		if err != nil {
 			return nil, fmt.Errorf("reading the client certificate %s: %w", t.CertificateFile, err)
 		}

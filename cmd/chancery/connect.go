@@ -57,6 +57,11 @@ func (a *app) connect(f apiFlags, role access.Role) (*client.Client, error) {
 		}
 		cfg.Token = strings.TrimSpace(string(data))
 	}
+	if cfg.KeyFile != "" {
+		if _, err := readSecret(cfg.KeyFile); err != nil {
+			return nil, err
+		}
+	}
 	if cfg.BaseURL == "" {
 		if err := a.findService(&cfg, role); err != nil {
 			return nil, err

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -179,11 +178,11 @@ func (c S3Config) keys(e Env) (mirror.Keys, error) {
 	}
 	var k mirror.Keys
 	for path, into := range map[string]*string{c.AccessKeyFile: &k.Access, c.SecretKeyFile: &k.Secret} {
-		text, err := os.ReadFile(path)
+		text, err := readSecret(path)
 		if err != nil {
 			return k, err
 		}
-		if *into = strings.TrimSpace(string(text)); *into == "" {
+		if *into = text; *into == "" {
 			return k, fmt.Errorf("%s is empty", path)
 		}
 	}

@@ -42,7 +42,7 @@ func (a *app) requestCommand() *cobra.Command {
   chancery request --csr www.csr                          prints the certificate and its chain
   chancery request --name www.dev.example --replaces SERIAL --force
                                                           renews, and revokes the old one as superseded: the token needs revoker too
-  chancery request --batch requests/ -j 4                 makes requests/NAME.pem for each requests/NAME.csr that has none yet`,
+  chancery request --batch requests/                      makes requests/NAME.pem for each requests/NAME.csr that has none yet`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := onlyOne(csrFile != "", len(names) > 0, many.source != ""); err != nil {
@@ -82,9 +82,9 @@ func (a *app) requestCommand() *cobra.Command {
 			kept := keyFile
 			if key != nil {
 				if _, err := os.Stat(keyFile); err == nil {
-					kept += ".new"
+					kept = unused(keyFile + ".new") // an earlier request may have left one, and may get its certificate yet
 				}
-				if err := writeFile(kept, key, 0o600); err != nil {
+				if err := errors.Join(writeFile(kept, key, 0o600), syncParent(kept)); err != nil {
 					return err
 				}
 			}
@@ -198,6 +198,17 @@ func refuseOverwrite(force bool, files ...string) error {
 		}
 	}
 	return nil
+}
+
+// unused is a path that no file has: the one given, or with a number behind it.
+func unused(path string) string {
+	free := path
+	for n := 2; ; n++ {
+		if _, err := os.Lstat(free); err != nil {
+			return free
+		}
+		free = fmt.Sprintf("%s-%d", path, n)
+	}
 }
 
 func readCSR(path string) (string, error) {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -24,6 +25,7 @@ const (
 	batchPart     = 500 // requests in one call: what is asked for again after a cut is not much
 	progressEvery = time.Second
 	csrSuffix     = ".csr"
+	forcedRun     = ".chancery-batch" // in the directory of the certificates: names a run with --force that has not ended
 )
 
 // batchReport is what `request --batch` has done.
@@ -53,12 +55,14 @@ type batch struct {
 	in          client.RequestInput // but for the CSR
 	source, out string
 	force       bool
-	parts       int // calls at once
+	forced      string // names the run, with force
+	parts       int    // calls at once
 
 	mu     sync.Mutex
 	report batchReport
 	total  int
 	shown  time.Time
+	open   bool // there may be a certificate that was not told of, or will be one
 }
 
 func (b *batch) run(ctx context.Context) error {
@@ -80,19 +84,31 @@ func (b *batch) run(ctx context.Context) error {
 		if one.CSR, err = readCSR(filepath.Join(b.source, file)); err != nil {
 			return err
 		}
-		one.IdempotencyKey = b.key(one)
 		requests = append(requests, one)
 	}
+	if b.force {
+		if err := b.beginForced(); err != nil {
+			return err
+		}
+	}
+	for i := range requests {
+		requests[i].IdempotencyKey = b.key(requests[i])
+	}
 	b.total, b.shown = len(files), b.app.Now()
-	calls, ctx := errgroup.WithContext(ctx)
+	calls, wanted := errgroup.WithContext(ctx)
 	calls.SetLimit(b.parts)
 	for from := 0; from < len(files); from += batchPart {
 		to := min(from+batchPart, len(files))
 		calls.Go(func() error {
+			if wanted.Err() != nil { // no further call is begun when one has failed; what others are issued is still taken
+				return nil
+			}
 			return b.client.Batch(ctx, requests[from:to], func(r client.BatchResult) error { return b.take(files[from+r.Index], r) })
 		})
 	}
-	err = calls.Wait()
+	if err = calls.Wait(); b.force {
+		err = errors.Join(err, b.endForced(err == nil && !b.open))
+	}
 	for _, list := range [][]batchFile{b.report.Issued, b.report.Waiting, b.report.Failed} {
 		slices.SortFunc(list, func(x, y batchFile) int { return strings.Compare(x.CSR, y.CSR) })
 	}
@@ -103,14 +119,46 @@ func (b *batch) run(ctx context.Context) error {
 	return err
 }
 
-// key names a request by what it asks for, so that another run gets the certificate of the first, or learns that it was approved. With
-// force a new certificate is meant, so each run has keys of its own.
-func (b *batch) key(r client.RequestInput) string {
-	if b.force {
-		return ""
+// beginForced names the run, and has the name on the disk before anything is asked for: a run that does not come to its end is gone on with
+// by the next, which gets what was issued already.
+func (b *batch) beginForced() error {
+	path := filepath.Join(cmp.Or(b.out, b.source), forcedRun)
+	before, err := os.ReadFile(path)
+	if err == nil && len(before) > 0 {
+		b.forced = string(before)
+		fmt.Fprintln(b.app.Stderr, "an earlier run with --force did not end: going on with it, what it was issued is not issued again")
+		return nil
 	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("reading the name of an earlier run: %w", err)
+	}
+	var random [16]byte
+	if _, err := io.ReadFull(b.app.Random, random[:]); err != nil {
+		return fmt.Errorf("naming the run: %w", err)
+	}
+	b.forced = hex.EncodeToString(random[:])
+	return errors.Join(writeFile(path, []byte(b.forced), 0o644), syncParent(path))
+}
+
+// endForced forgets the run, when all of it is known, and tells how to go on with it otherwise.
+func (b *batch) endForced(done bool) error {
+	if done {
+		return os.Remove(filepath.Join(cmp.Or(b.out, b.source), forcedRun))
+	}
+	fmt.Fprintln(b.app.Stderr, "the run did not come to its end: run it again with --force, within a week, "+
+		"and what was issued already is not issued again")
+	return nil
+}
+
+// key names a request by what it asks for, so that another run gets the certificate of the first, or learns that it was approved. With
+// force a new certificate is meant, so each run that comes to its end has keys of its own.
+func (b *batch) key(r client.RequestInput) string {
 	digest := sha256.New()
-	for _, part := range []string{r.Profile, r.Issuer, r.Validity, fmt.Sprint(r.Metadata), r.CSR} {
+	parts := []string{r.Profile, r.Issuer, r.Validity, fmt.Sprint(r.Metadata), r.CSR}
+	if b.force {
+		parts = append(parts, b.forced)
+	}
+	for _, part := range parts {
 		fmt.Fprintf(digest, "%d:%s", len(part), part)
 	}
 	return "batch-" + hex.EncodeToString(digest.Sum(nil))
@@ -166,6 +214,7 @@ func (b *batch) take(file string, r client.BatchResult) error {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.open = b.open || r.Err != nil && !isRefusal(r.Err)
 	*list = append(*list, one)
 	if now := b.app.Now(); now.Sub(b.shown) >= progressEvery {
 		b.shown = now

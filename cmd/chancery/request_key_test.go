@@ -78,6 +78,38 @@ func TestANewKeyIsThereWhileACertificateMayBe(t *testing.T) {
 	}
 }
 
+// TestAKeyThatMayHaveACertificateIsNotOverwritten: that of an earlier request, whose answer was lost, stays beside the next one's.
+func TestAKeyThatMayHaveACertificateIsNotOverwritten(t *testing.T) {
+	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusCreated)
+		_, _ = io.WriteString(w, `{"serial":`)
+	}))
+	defer service.Close()
+	dir := t.TempDir()
+	key := filepath.Join(dir, "www.key")
+	for path, text := range map[string]string{key: "old", key + ".new": "lost"} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	args := []string{
+		"request", "--name", "www.dev.example", "--key", key, "--cert", filepath.Join(dir, "www.pem"), "--api", service.URL, "--force",
+	}
+	err := run(t.Context(), args, Env{
+		Stdin: strings.NewReader(""), Stdout: io.Discard, Stderr: io.Discard,
+		Environ: []string{"HOME=" + dir}, Now: time.Now, Random: rand.Reader,
+	})
+	if err == nil || !strings.Contains(err.Error(), "the key stays in "+key+".new-2") {
+		t.Errorf("got %v", err)
+	}
+	for path, want := range map[string]string{key: "old", key + ".new": "lost", key + ".new-2": "new"} {
+		if got := whichKey(t, path); got != want {
+			t.Errorf("%s holds %q, want %q", filepath.Base(path), got, want)
+		}
+	}
+}
+
 // whichKey tells what a file holds: the old key, a new one, or nothing, where there is none.
 func whichKey(t *testing.T, path string) string {
 	t.Helper()

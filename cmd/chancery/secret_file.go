@@ -25,6 +25,26 @@ func holdsPassword(database string) bool {
 	return passwordSetting.MatchString(database)
 }
 
+// secretFileSetting is a file with a secret among the settings of a database's name: one of passwords, or the key of a client certificate.
+var secretFileSetting = regexp.MustCompile(`(?i)(?:^|[\s?&])(?:passfile|sslkey)\s*=\s*'?([^\s&']+)`)
+
+// fitSecretFiles refuses a database's URL, in either form, that names a file which is not fit to hold a secret. The driver does not ask,
+// and tells itself what is wrong with a file that cannot be read.
+func fitSecretFiles(database string) error {
+	for _, named := range secretFileSetting.FindAllStringSubmatch(database, -1) {
+		path := named[1]
+		if strings.Contains(database, "://") {
+			if plain, err := url.QueryUnescape(path); err == nil {
+				path = plain
+			}
+		}
+		if _, unfit, err := readOwn(path); err == nil && unfit != nil {
+			return fmt.Errorf("reading the database URL: %w", unfit)
+		}
+	}
+	return nil
+}
+
 // readOwn reads a file. unfit says that it is no file for a secret: everybody can read it, or its group write it. The open file is asked,
 // so that what is checked is what is read.
 func readOwn(path string) (data []byte, unfit, err error) {

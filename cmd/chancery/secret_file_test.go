@@ -1,6 +1,9 @@
 package main
 
 import (
+	"errors"
+	"io"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -73,7 +76,17 @@ func TestSecretsAreTheirOwners(t *testing.T) {
 	if err := os.WriteFile(path, []byte("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	signing := &app{Env: Env{Stdout: io.Discard, Stderr: io.Discard, Environ: []string{"HOME=" + t.TempDir()}}}
 	readers := map[string]func() error{
+		"S3 keys": func() error { _, err := S3Config{AccessKeyFile: path, SecretKeyFile: path}.keys(Env{}); return err },
+		"passwords of databases, in a URL": func() error {
+			_, err := DatabaseConfig{URL: "postgres://chancery@db/chancery?sslmode=verify-full&passfile=" + url.QueryEscape(path)}.databaseURL()
+			return err
+		},
+		"key for a database": func() error {
+			_, err := DatabaseConfig{URL: "host=db sslkey = '" + path + "' user=chancery"}.databaseURL()
+			return err
+		},
 		"client secret": func() error { _, err := LoginConfig{ClientSecretFile: path}.secret()(); return err },
 	}
 	for name, r := range map[string]ReceiverConfig{
@@ -82,6 +95,17 @@ func TestSecretsAreTheirOwners(t *testing.T) {
 		"mail":    {Mail: &MailConfig{Server: "smtp.example:587", PasswordFile: path}},
 	} {
 		readers[name] = func() error { _, err := r.open(&DeliveryConfig{}, time.Now, false); return err }
+	}
+	// Of these only a refusal for the mode is looked for: the file holds no key.
+	keys := map[string]func() error{
+		"receiver's client certificate": func() error {
+			_, err := ReceiverTLSConfig{CertificateFile: path, KeyFile: path}.config()
+			return err
+		},
+		"caller's client certificate": func() error {
+			_, err := signing.connect(apiFlags{api: "https://ca.example", certificate: path, key: path}, "")
+			return err
+		},
 	}
 	for mode, refused := range map[os.FileMode]bool{0o600: false, 0o640: false, 0o644: true, 0o660: true} {
 		if err := os.Chmod(path, mode); err != nil {
@@ -92,6 +116,25 @@ func TestSecretsAreTheirOwners(t *testing.T) {
 			if (err != nil) != refused || err != nil && (strings.Contains(err.Error(), "whsec_") || !strings.Contains(err.Error(), "chmod 600")) {
 				t.Errorf("%s of mode %#o: %v", name, mode, err)
 			}
+		}
+		for name, read := range keys {
+			if err := read(); err == nil || strings.Contains(err.Error(), "chmod 600") != refused {
+				t.Errorf("%s of mode %#o: %v", name, mode, err)
+			}
+		}
+	}
+}
+
+// TestAKeyThatSignsApprovalsIsItsOwners: a private key that everybody can read may be anybody's. A public one, for an agent, may be read.
+func TestAKeyThatSignsApprovalsIsItsOwners(t *testing.T) {
+	a := &app{Env: Env{Stdout: io.Discard, Stderr: io.Discard}}
+	path := filepath.Join(t.TempDir(), "id_ed25519")
+	for text, refused := range map[string]bool{"-----BEGIN OPENSSH PRIVATE KEY-----\n": true, "ssh-ed25519 AAAA\n": false} {
+		if err := errors.Join(os.WriteFile(path, []byte(text), 0o644), os.Chmod(path, 0o644)); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := a.openSigner(signWith{key: path}); err == nil || strings.Contains(err.Error(), "chmod 600") != refused {
+			t.Errorf("%q: %v", text, err)
 		}
 	}
 }
