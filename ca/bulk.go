@@ -111,8 +111,9 @@ func (s Selection) Text() map[string]string {
 type RevocationOutlook struct {
 	Found      int            `json:"found"`     // certificates that the selection met
 	ToRevoke   int            `json:"to_revoke"` // of these, whose state would change
-	Already    int            `json:"already"`   // revoked before, or held, or not held: nothing is left to be done
+	Already    int            `json:"already"`   // revoked before, or held, or not held: they stay as they are
 	Expired    int            `json:"expired"`
+	Keys       int            `json:"keys"`    // of those that stay as they are: to be remembered as compromised, each once
 	Unknown    int            `json:"unknown"` // serials given that are nobody's, or another namespace's
 	Issuers    map[string]int `json:"issuers"` // to be revoked, by authority
 	Profiles   map[string]int `json:"profiles"`
@@ -151,7 +152,8 @@ type RevocationJob struct {
 	Digest         [32]byte  // of its certificates: what is approved
 	Lots           int
 	Found          int
-	Total          int // of these there was something to be done with
+	Total          int // of these there was something to be done with: to revoke them, or to remember their keys
+	Keys           int // to be remembered as compromised, of certificates that stay as they are
 	EventID        string
 
 	ApprovedAt time.Time // zero: it waits
@@ -168,10 +170,14 @@ type RevocationCounts struct {
 	Already int // in that state before
 	Expired int
 	Refused int // by their profile, which knows no hold
+
+	Remembered int // keys, of those that were revoked already or expired
 }
 
 func (n RevocationCounts) plus(m RevocationCounts) RevocationCounts {
-	return RevocationCounts{n.Revoked + m.Revoked, n.Already + m.Already, n.Expired + m.Expired, n.Refused + m.Refused}
+	return RevocationCounts{
+		n.Revoked + m.Revoked, n.Already + m.Already, n.Expired + m.Expired, n.Refused + m.Refused, n.Remembered + m.Remembered,
+	}
 }
 
 // Status says where a job stands at a moment.
@@ -212,6 +218,7 @@ type RevocationItem struct {
 	NotAfter  time.Time
 	Sequence  int             // of its latest entry; 0: none
 	Reason    issuance.Reason // of that entry
+	KeyKnown  bool            // as compromised
 }
 
 // RevocationLot is what one transaction of a job records.
@@ -224,6 +231,8 @@ type RevocationLot struct {
 	Last        bool // the job is finished with it
 	At          time.Time
 	Revocations []Revocation // in order of issuer and serial; Sequence is the one that each gets
+	// Keys are to be remembered as compromised although their certificates stay as they are: each once, and none of Revocations.
+	Keys []RevocationItem
 }
 
 // BulkStore keeps jobs. The certificates of a job, once recorded, never change.
@@ -241,7 +250,7 @@ type BulkStore interface {
 	RevocationItems(ctx context.Context, job string, lot int) ([]RevocationItem, error)
 	// RecordRevocationLot records the revocations of a lot, all or none, and the progress of its job with them. ErrFenced when the
 	// job has another worker or has ended: nothing was written. ErrExists when another revocation of one of its certificates came
-	// first: look at the lot again.
+	// first, or one of its keys became known as compromised: look at the lot again.
 	RecordRevocationLot(ctx context.Context, l RevocationLot, leaves ...audit.Leaf) error
 	// RevocationJob is one job with its votes; ErrNotFound.
 	RevocationJob(ctx context.Context, id string) (RevocationJob, error)
@@ -300,7 +309,8 @@ func (c *CA) PreviewRevocation(ctx context.Context, o BulkOrder) (RevocationOutl
 
 // RevokeMany orders certificates to be revoked. The order is durable when it returns. Few certificates are revoked by then, and the job
 // is finished; many are revoked from now on, by any replica, whatever happens to this one; above the plan's threshold another person
-// must approve first. Each certificate is judged as Revoke does: what is revoked already, or has expired, is counted and left alone.
+// must approve first. Each certificate is judged as Revoke does: what is revoked already, or has expired, is counted and left alone, and
+// where keys are compromised, its key is remembered all the same.
 func (c *CA) RevokeMany(ctx context.Context, o BulkOrder) (RevocationJob, RevocationOutlook, error) {
 	if err := c.prepare(ctx, &o); err != nil {
 		return RevocationJob{}, RevocationOutlook{}, err
@@ -336,6 +346,9 @@ func (c *CA) readyJob(j *RevocationJob) ([]audit.Leaf, error) {
 	data := map[string]string{
 		"job": j.ID, "reason": j.Reason.String(), "comment": j.Comment, "person": j.Actor.Person,
 		"certificates": strconv.Itoa(j.Total), "certificates_sha256": hex.EncodeToString(j.Digest[:]), "needs": strconv.Itoa(j.Needs),
+	}
+	if j.Reason == issuance.KeyCompromise {
+		data["keys"] = strconv.Itoa(j.Keys)
 	}
 	for name, value := range j.Selection {
 		data["select_"+name] = value

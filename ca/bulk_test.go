@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -35,6 +36,19 @@ func (f *failing) RecordRevocationLot(context.Context, RevocationLot, ...audit.L
 		return errors.New("it was tried for an hour")
 	}
 	return fmt.Errorf("the database is away: %w", ErrUnavailable)
+}
+
+// A job remembers the key of a certificate that stays as it is once, and not where it is known or becomes so by a revocation.
+func TestKeysOfWhatStaysAsItIs(t *testing.T) {
+	key := func(n byte) [32]byte { return [32]byte{n} }
+	item := func(n byte, known bool) RevocationItem {
+		return RevocationItem{Serial: []byte{n}, SPKI: key(n), KeyKnown: known}
+	}
+	left := []RevocationItem{item(1, false), item(2, true), item(3, false), item(1, false), item(4, false)}
+	got := keysOf(left, []Revocation{{SPKI: key(3)}, {SPKI: key(5)}})
+	if want := []RevocationItem{item(1, false), item(4, false)}; !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v, want %+v", got, want)
+	}
 }
 
 // Whoever orders few certificates to be revoked is not kept waiting for as long as the store is away.

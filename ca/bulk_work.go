@@ -84,10 +84,12 @@ func (c *CA) workLot(ctx context.Context, j RevocationJob, number int, fence int
 	}
 	l := RevocationLot{Job: j.ID, Number: number, Fence: fence, Lease: jobLease, Last: number == j.Lots-1, At: c.now()}
 	var leaves []audit.Leaf
+	var left []RevocationItem
 	for _, item := range items {
 		r, count := c.judgeItem(j, item, l.At)
 		l.Counts = l.Counts.plus(count)
 		if count.Revoked == 0 {
+			left = append(left, item)
 			continue
 		}
 		leaf, err := c.jobLeaf(j, item, r)
@@ -95,6 +97,19 @@ func (c *CA) workLot(ctx context.Context, j RevocationJob, number int, fence int
 			return RevocationCounts{}, err
 		}
 		l.Revocations, leaves = append(l.Revocations, r), append(leaves, leaf)
+	}
+	if j.Reason == issuance.KeyCompromise {
+		l.Keys = keysOf(left, l.Revocations)
+		l.Counts.Remembered = len(l.Keys)
+	}
+	for _, item := range l.Keys {
+		data := keyData(item.Issuer, item.Serial, item.SPKI)
+		data["job"] = j.ID
+		leaf, err := c.leaf(audit.KeyCompromised, j.Actor.ID, item.Namespace, l.At, data)
+		if err != nil {
+			return RevocationCounts{}, err
+		}
+		leaves = append(leaves, leaf)
 	}
 	if l.Last {
 		leaf, err := c.finishedLeaf(j, before.plus(l.Counts), l.At)
@@ -140,6 +155,21 @@ func (c *CA) judgeItem(j RevocationJob, item RevocationItem, at time.Time) (Revo
 	}, RevocationCounts{Revoked: 1}
 }
 
+// keysOf are, of certificates that stay as they are, those whose keys are not known as compromised, and do not become so by the revocation of
+// another: of each key one.
+func keysOf(left []RevocationItem, revoked []Revocation) (keys []RevocationItem) {
+	known := make(map[[32]byte]bool, len(revoked))
+	for _, r := range revoked {
+		known[r.SPKI] = true
+	}
+	for _, item := range left {
+		if !item.KeyKnown && !known[item.SPKI] {
+			keys, known[item.SPKI] = append(keys, item), true
+		}
+	}
+	return keys
+}
+
 func (c *CA) jobLeaf(j RevocationJob, item RevocationItem, r Revocation) (audit.Leaf, error) {
 	kind, data := revocationData(r)
 	data["job"] = j.ID
@@ -147,10 +177,14 @@ func (c *CA) jobLeaf(j RevocationJob, item RevocationItem, r Revocation) (audit.
 }
 
 func (c *CA) finishedLeaf(j RevocationJob, n RevocationCounts, at time.Time) (audit.Leaf, error) {
-	return c.leaf(audit.RevocationFinished, j.Actor.ID, j.Namespace, at, map[string]string{
+	data := map[string]string{
 		"job": j.ID, "reason": j.Reason.String(), "certificates_sha256": hex.EncodeToString(j.Digest[:]), "revoked": strconv.Itoa(n.Revoked),
 		"already": strconv.Itoa(n.Already), "expired": strconv.Itoa(n.Expired), "refused": strconv.Itoa(n.Refused),
-	})
+	}
+	if j.Reason == issuance.KeyCompromise {
+		data["remembered"] = strconv.Itoa(n.Remembered)
+	}
+	return c.leaf(audit.RevocationFinished, j.Actor.ID, j.Namespace, at, data)
 }
 
 // pauseFor waits, and tells whether the context still goes on.

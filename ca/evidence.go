@@ -145,9 +145,12 @@ func (p PolicyProposal) statement(person string, approves bool) approval.Stateme
 
 // statement is what an approver signs to say a word on a revocation of many certificates.
 func (j RevocationJob) statement(person string, approves bool) approval.Statement {
+	facts := []approval.Fact{{Name: "certificates", Value: fmt.Sprint(j.Total)}, {Name: "reason", Value: j.Reason.String()}}
+	if j.Keys > 0 {
+		facts = append(facts, approval.Fact{Name: "only_keys_remembered", Value: fmt.Sprint(j.Keys)})
+	}
 	return approval.Statement{
-		Kind: approval.KindRevocation, ID: j.ID, Approves: approves, Person: person, Expires: j.ExpiresAt, Binding: j.binding(),
-		Facts: []approval.Fact{{Name: "certificates", Value: fmt.Sprint(j.Total)}, {Name: "reason", Value: j.Reason.String()}},
+		Kind: approval.KindRevocation, ID: j.ID, Approves: approves, Person: person, Expires: j.ExpiresAt, Binding: j.binding(), Facts: facts,
 	}
 }
 

@@ -1,6 +1,7 @@
 package ca
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -20,6 +21,10 @@ const (
 	OrderAddAuthority = "authority.add" // an authority that a ceremony made is taken in, to issue from then on
 )
 
+// unnamedNeeds is how many approvals an order needs at least when it is not known which person placed it: that one may be among those who
+// approve, and then there is another.
+const unnamedNeeds = 2
+
 // orderLife is how long an order waits, and how long it can be carried out.
 const orderLife = 7 * 24 * time.Hour
 
@@ -33,7 +38,7 @@ type ActOrder struct {
 	Needs     int             // approvals of persons other than who placed it
 	Signed    bool            // each must be signed by the approver's own key
 	Actor     string
-	Person    string
+	Person    string // the actor where it is not known who that is: then Needs is two at least
 	Comment   string
 	At        time.Time
 	ExpiresAt time.Time
@@ -78,6 +83,14 @@ func (o ActOrder) State(now time.Time) string {
 		return OrderReady
 	}
 	return OrderWaiting
+}
+
+// needing raises what an order needs to what it must need at least.
+func (o ActOrder) needing(approvals int) int {
+	if o.Person == o.Actor {
+		return max(o.Needs, approvals, unnamedNeeds)
+	}
+	return max(o.Needs, approvals)
 }
 
 // Have is how many approvals count: of distinct persons with distinct keys, none of them who placed it.
@@ -131,21 +144,21 @@ type OrderStore interface {
 	UseOrder(ctx context.Context, order, actor string, at time.Time, event string, leaves ...audit.Leaf) error
 }
 
-// PlaceOrder records an order that others must approve before it is carried out. A fact that is empty, or that could not stand in a
-// statement, is refused.
+// PlaceOrder records an order that others must approve before it is carried out: two at least where it is not known who places it. A fact
+// that is empty, or that could not stand in a statement, is refused.
 func (r Registrar) PlaceOrder(ctx context.Context, kind string, facts []approval.Fact, needs int, signed bool,
 	comment string,
 ) (ActOrder, error) {
 	o := ActOrder{
-		ID: r.NewID(), Kind: kind, Facts: facts, Binding: orderBinding(kind, facts), Needs: needs, Signed: signed, Actor: r.Actor,
-		Person:  r.Actor,
-		Comment: comment, At: r.Now(), ExpiresAt: r.Now().Add(orderLife), EventID: r.NewID(),
+		ID: r.NewID(), Kind: kind, Facts: facts, Binding: orderBinding(kind, facts), Signed: signed, Actor: r.Actor,
+		Person: cmp.Or(r.Person, r.Actor), Comment: comment, At: r.Now(), ExpiresAt: r.Now().Add(orderLife), EventID: r.NewID(),
 	}
+	o.Needs = o.needing(needs)
 	if _, err := o.statement("anybody", true).Text(); err != nil {
 		return ActOrder{}, fmt.Errorf("placing an order: %w", err)
 	}
 	data := map[string]string{
-		"order": o.ID, "kind": kind, "binding": o.Binding, "needs": strconv.Itoa(needs), "person": o.Person, "comment": comment,
+		"order": o.ID, "kind": kind, "binding": o.Binding, "needs": strconv.Itoa(o.Needs), "person": o.Person, "comment": comment,
 		"expires": o.ExpiresAt.UTC().Format(time.RFC3339),
 	}
 	for _, f := range facts {
@@ -175,7 +188,7 @@ func (r Registrar) UseOrder(ctx context.Context, id, kind string, facts []approv
 		return ActOrder{}, fmt.Errorf("order %q: %w", id, ErrNotFound)
 	}
 	o := found[0]
-	o.Needs, o.Signed = max(o.Needs, needs), o.Signed || signed
+	o.Needs, o.Signed = o.needing(needs), o.Signed || signed
 	switch state := o.State(r.Now()); {
 	case o.Kind != kind || o.Binding != orderBinding(kind, facts):
 		return o, fmt.Errorf("%w: it is about something else", ErrOrderNotReady)

@@ -23,6 +23,8 @@ type Registrar struct {
 	Now   func() time.Time
 	NewID func() string
 	Actor string // who is at the keyboard, for the audit log
+	// Person is who that is among those who approve orders; empty: it is not known.
+	Person string
 }
 
 // authorityName is what an authority may be called: it stands in URLs and file names.

@@ -86,9 +86,7 @@ func (c *CA) rememberKey(ctx context.Context, o RevokeOrder, certificate Certifi
 	if err != nil || known {
 		return err
 	}
-	leaf, err := c.leaf(audit.KeyCompromised, o.Actor.ID, certificate.Namespace, c.now(), map[string]string{
-		"issuer": certificate.Issuer, "serial": hex.EncodeToString(o.Serial), "spki_sha256": hex.EncodeToString(certificate.SPKI[:]),
-	})
+	leaf, err := c.leaf(audit.KeyCompromised, o.Actor.ID, certificate.Namespace, c.now(), keyData(certificate.Issuer, o.Serial, certificate.SPKI))
 	if err != nil {
 		return err
 	}
@@ -96,6 +94,11 @@ func (c *CA) rememberKey(ctx context.Context, o RevokeOrder, certificate Certifi
 		return fmt.Errorf("remembering the key: %w", err)
 	}
 	return nil
+}
+
+// keyData is what the audit log is told of a key that is remembered though its certificate stays as it is.
+func keyData(issuer string, serial []byte, spki [32]byte) map[string]string {
+	return map[string]string{"issuer": issuer, "serial": hex.EncodeToString(serial), "spki_sha256": hex.EncodeToString(spki[:])}
 }
 
 // nextRevocation says what a wished reason does to the latest entry of a certificate's sequence: after is the entry that the new one

@@ -20,6 +20,11 @@ var authorityReasons = []issuance.Reason{
 	issuance.PrivilegeWithdrawn, issuance.Unspecified,
 }
 
+// IsCompromise tells the reasons to revoke an authority for which its key is certified never again.
+func IsCompromise(reason issuance.Reason) bool {
+	return reason == issuance.CACompromise || reason == issuance.KeyCompromise
+}
+
 // RevokedAuthority is an authority that was revoked, and whose CRL has to say so.
 type RevokedAuthority struct {
 	Authority  AuthorityRecord
@@ -54,7 +59,7 @@ func (r Registrar) RevokeAuthority(ctx context.Context, name string, reason issu
 	} else if err != nil {
 		err = fmt.Errorf("looking whether %s is revoked: %w", name, err)
 	}
-	if err == nil && (reason == issuance.CACompromise || reason == issuance.KeyCompromise) {
+	if err == nil && IsCompromise(reason) {
 		err = r.rememberKey(ctx, revoked, certificate)
 	}
 	if err != nil {

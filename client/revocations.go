@@ -38,6 +38,7 @@ type RevocationOutlook struct {
 	ToRevoke       int                 `json:"to_revoke"`
 	Already        int                 `json:"already"`
 	Expired        int                 `json:"expired"`
+	Keys           int                 `json:"keys"` // of those that stay as they are: to be remembered as compromised
 	Unknown        int                 `json:"unknown"`
 	UnknownSerials []string            `json:"unknown_serials,omitempty"` // up to ten
 	Issuers        map[string]int      `json:"issuers"`
@@ -76,11 +77,13 @@ type RevocationJob struct {
 	Digest         string            `json:"digest"`
 	Found          int               `json:"found"`
 	Total          int               `json:"total"`
+	Keys           int               `json:"keys"` // of the total: they stay as they are, and their keys are remembered as compromised
 	Done           int               `json:"done"`
 	Revoked        int               `json:"revoked"`
 	Already        int               `json:"already"`
 	Expired        int               `json:"expired"`
 	Refused        int               `json:"refused"`
+	Remembered     int               `json:"remembered"` // keys of certificates that stayed as they were
 	Need           int               `json:"need,omitempty"`
 	Statement      string            `json:"statement,omitempty"` // what the caller signs to approve it, while it waits
 	Approvals      []Vote            `json:"approvals,omitempty"`

@@ -17,6 +17,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/chancery-ca/chancery/audit"
+	"github.com/chancery-ca/chancery/ca"
 	"github.com/chancery-ca/chancery/issuance"
 	"github.com/chancery-ca/chancery/storage"
 	"github.com/chancery-ca/chancery/storage/postgres"
@@ -390,7 +391,8 @@ func TestRowsAndEvents(t *testing.T) {
 	f.exec("ALTER TABLE audit_leaves DISABLE TRIGGER facts_stay")
 	f.exec("ALTER TABLE certificates DISABLE TRIGGER facts_stay")
 	f.exec("ALTER TABLE revocations DISABLE TRIGGER facts_stay")
-	c := f.issue()
+	f.addAuthority("issuing-1")
+	c := f.issue(readable(t, ca.FullScope))
 	r := f.revoke(c, issuance.KeyCompromise, 0)
 	data := map[string]string{
 		"issuer": c.Issuer, "serial": c.Serial.String(), "kind": string(c.Kind), "certificate_sha256": fmt.Sprintf("%x", sha256.Sum256(c.DER)),

@@ -46,11 +46,19 @@ const (
 	ORDER BY c.serial, c.issuer, c.kind`
 
 	selectRevocationRows = `
-	SELECT r.issuer, r.serial, r.sequence, r.reason, r.event_id::text, coalesce(s.index, -1), l.leaf
+	SELECT r.issuer, r.serial, r.sequence, r.reason, r.crl_scope, r.not_after, c.der, o.tbs, coalesce(c.crl_scope, o.crl_scope, ''),
+		EXISTS (SELECT FROM archives AS a WHERE r.serial >= a.serials_from AND r.serial < a.serials_until),
+		r.event_id::text, coalesce(s.index, -1), l.leaf
 	FROM (
-		SELECT issuer, serial, sequence, reason, event_id FROM revocations WHERE (issuer, serial, sequence) > ($1, $2, $3)
+		SELECT issuer, serial, sequence, reason, crl_scope, not_after, event_id FROM revocations WHERE (issuer, serial, sequence) > ($1, $2, $3)
 		ORDER BY issuer, serial, sequence LIMIT $4
 	) AS r LEFT JOIN audit_leaves AS l ON l.id = r.event_id LEFT JOIN audit_sequence AS s ON s.id = r.event_id
+	LEFT JOIN LATERAL (
+		SELECT der, crl_scope FROM certificates AS x WHERE x.serial = r.serial AND x.issuer = r.issuer ORDER BY x.kind LIMIT 1
+	) AS c ON true
+	LEFT JOIN LATERAL (
+		SELECT tbs, crl_scope FROM orphans AS x WHERE x.serial = r.serial AND x.issuer = r.issuer ORDER BY x.kind LIMIT 1
+	) AS o ON true
 	ORDER BY r.issuer, r.serial, r.sequence`
 
 	selectEventsOfRows = `
@@ -89,7 +97,8 @@ func (h *History) Waiting(ctx context.Context, longerThan time.Duration) (found 
 	return found, describeHistory("looking for events that wait", err)
 }
 
-// HoldRows holds the rows of certificates and revocations against their events, both ways, and looks for leaves that the log does not have.
+// HoldRows holds the rows of certificates and revocations against their events, both ways, and revocations against what their certificates
+// say besides, and looks for leaves that the log does not have.
 // What it finds it gives to found; done is told how many rows and events have been looked at, and may be nil.
 func (h *History) HoldRows(ctx context.Context, found func(audit.Finding), done func(int64)) error {
 	r := rowsCheck{h: h, found: found, done: done}
@@ -207,21 +216,33 @@ func (r *rowsCheck) certificates(ctx context.Context) error {
 }
 
 func (r *rowsCheck) revocations(ctx context.Context) error {
+	known, err := r.listedBy(ctx)
+	if err != nil {
+		return err
+	}
 	var serial, leaf []byte
 	var issuer, event string
 	var sequence, reason int
 	var index int64
+	var row listedRow
 	for {
 		rows, err := r.h.pool.Query(ctx, selectRevocationRows, issuer, append([]byte{}, serial...), sequence, rowsPage)
 		if err != nil {
 			return err
 		}
 		n := 0
-		if _, err := pgx.ForEachRow(rows, []any{&issuer, &serial, &sequence, &reason, &event, &index, &leaf}, func() error {
+		if _, err := pgx.ForEachRow(rows, []any{
+			&issuer, &serial, &sequence, &reason, &row.scope, &row.notAfter, &row.der, &row.tbs, &row.issuedInto, &row.archived,
+			&event, &index, &leaf,
+		}, func() error {
 			n++
+			what := fmt.Sprintf("the revocation %d of %x of %s", sequence, serial, issuer)
 			kinds, want := revocationEvent(issuance.Reason(reason), leaf)
 			want["issuer"], want["serial"] = issuer, hex.EncodeToString(serial)
-			r.hold(fmt.Sprintf("the revocation %d of %x of %s", sequence, serial, issuer), event, index, leaf, kinds, want)
+			r.hold(what, event, index, leaf, kinds, want)
+			if err := known.disagrees(issuer, serial, row); err != nil {
+				r.tell(audit.Unlogged, index, "%s %v", what, err)
+			}
 			return nil
 		}); err != nil {
 			return err

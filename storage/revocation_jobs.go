@@ -19,13 +19,13 @@ const (
 	insertJob = `
 	INSERT INTO revocation_jobs (id, namespace, actor, person, selection, reason, comment, invalidity_date, asked_at, expires_at, needs,
 		digest,
-		lots, found, total, event_id, approved_at, already, expired, outcome, closed_at)
+		lots, found, total, event_id, approved_at, already, expired, outcome, closed_at, keys)
 	VALUES ($1::text::uuid, $2, $3::text::jsonb, $4, $5::text::jsonb, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16::text::uuid, $17, $18,
-		$19, $20, $21)`
+		$19, $20, $21, $22)`
 
 	jobColumns = `
 	SELECT id::text, namespace, actor::text, selection::text, reason, comment, invalidity_date, asked_at, expires_at, needs, digest, lots,
-		found, total, event_id::text, approved_at, next_lot, revoked, already, expired, refused, outcome, closed_at
+		found, total, event_id::text, approved_at, next_lot, revoked, already, expired, refused, outcome, closed_at, keys, remembered
 	FROM revocation_jobs `
 
 	selectSameJob = `SELECT EXISTS (SELECT FROM revocation_jobs WHERE id = $1::text::uuid AND event_id = $2::text::uuid)`
@@ -45,7 +45,7 @@ const (
 
 	selectItems = `
 	SELECT DISTINCT ON (c.issuer, c.serial) c.issuer, c.serial, c.profile, c.namespace, c.crl_scope, c.spki_sha256, c.not_after,
-		coalesce(r.sequence, 0), coalesce(r.reason, 0)
+		coalesce(r.sequence, 0), coalesce(r.reason, 0), EXISTS (SELECT FROM compromised_keys AS k WHERE k.spki_sha256 = c.spki_sha256)
 	FROM revocation_lots AS l CROSS JOIN LATERAL unnest(l.issuers, l.serials) AS i (issuer, serial)
 	CROSS JOIN LATERAL (SELECT * FROM issued AS x WHERE x.serial = i.serial AND x.issuer = i.issuer) AS c
 	LEFT JOIN LATERAL (
@@ -57,7 +57,7 @@ const (
 	// advanceJob moves the cursor of a job over a lot, for whoever holds the claim.
 	advanceJob = `
 	UPDATE revocation_jobs SET next_lot = next_lot + 1, revoked = revoked + $4, already = already + $5, expired = expired + $6,
-		refused = refused + $7, lease_until = now() + $8::interval,
+		refused = refused + $7, remembered = remembered + $11, lease_until = now() + $8::interval,
 		outcome = CASE WHEN $9::boolean THEN 'finished' ELSE '' END, closed_at = CASE WHEN $9::boolean THEN $10::timestamptz END
 	WHERE id = $1::text::uuid AND next_lot = $2 AND fence = $3 AND outcome = ''`
 
@@ -133,7 +133,8 @@ func (s *Store) RecordRevocationJob(
 		j.Needs, j.Outcome, j.ClosedAt, j.ApprovedAt = 0, "", time.Time{}, time.Time{} // as before an earlier try
 		var text string
 		var digest []byte
-		if err := tx.QueryRow(ctx, sql+frozen, args...).Scan(&text, &digest, &j.Lots); err != nil {
+		var already, expired int // in the lots for their keys alone: they are counted when their lot is worked on
+		if err := tx.QueryRow(ctx, sql+frozen, args...).Scan(&text, &digest, &j.Lots, &already, &expired); err != nil {
 			return err
 		}
 		var err error
@@ -144,8 +145,8 @@ func (s *Store) RecordRevocationJob(
 			return err
 		}
 		o.Unknown = len(o.UnknownSerials)
-		j.Digest, j.Found, j.Total = [32]byte(digest), o.Found, o.ToRevoke
-		j.Counts = ca.RevocationCounts{Already: o.Already, Expired: o.Expired}
+		j.Digest, j.Found, j.Total, j.Keys = [32]byte(digest), o.Found, o.ToRevoke+o.Keys, o.Keys
+		j.Counts = ca.RevocationCounts{Already: o.Already - already, Expired: o.Expired - expired}
 		leaves, err := ready(&j)
 		if err != nil {
 			return err
@@ -178,7 +179,7 @@ func addJob(ctx context.Context, tx pgx.Tx, j ca.RevocationJob) error {
 	}
 	_, err = tx.Exec(ctx, insertJob, j.ID, j.Namespace, string(actor), j.Actor.Person, string(selection), int(j.Reason), j.Comment,
 		orNull(j.InvalidityDate), j.AskedAt, j.ExpiresAt, j.Needs, j.Digest[:], j.Lots, j.Found, j.Total, j.EventID, orNull(j.ApprovedAt),
-		j.Counts.Already, j.Counts.Expired, j.Outcome, orNull(j.ClosedAt))
+		j.Counts.Already, j.Counts.Expired, j.Outcome, orNull(j.ClosedAt), j.Keys)
 	return err
 }
 
@@ -212,7 +213,7 @@ func (s *Store) RevocationItems(ctx context.Context, job string, lot int) (items
 		items, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (i ca.RevocationItem, err error) {
 			var reason int
 			var spki []byte
-			err = row.Scan(&i.Issuer, &i.Serial, &i.Profile, &i.Namespace, &i.CRLScope, &spki, &i.NotAfter, &i.Sequence, &reason)
+			err = row.Scan(&i.Issuer, &i.Serial, &i.Profile, &i.Namespace, &i.CRLScope, &spki, &i.NotAfter, &i.Sequence, &reason, &i.KeyKnown)
 			copy(i.SPKI[:], spki)
 			i.Reason = issuance.Reason(reason)
 			return i, err
@@ -227,8 +228,11 @@ func (s *Store) RecordRevocationLot(ctx context.Context, l ca.RevocationLot, lea
 	done := found(selectAdvanced, l.Job, l.Fence, l.Number) // nobody else moves the cursor under this fence
 	return s.inTx(ctx, "recording a lot of revocations", done, func(ctx context.Context, tx pgx.Tx) error {
 		err := mustMatch(tx.Exec(ctx, advanceJob, l.Job, l.Number, l.Fence, l.Counts.Revoked, l.Counts.Already, l.Counts.Expired,
-			l.Counts.Refused, l.Lease, l.Last, l.At))
+			l.Counts.Refused, l.Lease, l.Last, l.At, l.Counts.Remembered))
 		if err != nil {
+			return err
+		}
+		if err := lockKeysOf(ctx, tx, l); err != nil {
 			return err
 		}
 		if len(l.Revocations) > 0 {
@@ -236,23 +240,50 @@ func (s *Store) RecordRevocationLot(ctx context.Context, l ca.RevocationLot, lea
 				return err
 			}
 		}
+		if len(l.Keys) > 0 {
+			if err := addCompromisedKeys(ctx, tx, l); err != nil {
+				return err
+			}
+		}
 		return addLeaves(ctx, tx, leaves)
 	})
+}
+
+// lockKeysOf keeps out intents for the keys that a lot makes known as compromised, after waiting for those that are just being recorded.
+func lockKeysOf(ctx context.Context, tx pgx.Tx, l ca.RevocationLot) error {
+	var locks []int64
+	for _, r := range l.Revocations {
+		if r.Reason == issuance.KeyCompromise {
+			locks = append(locks, lockNumber(r.SPKI))
+		}
+	}
+	for _, k := range l.Keys {
+		locks = append(locks, lockNumber(k.SPKI))
+	}
+	if len(locks) == 0 {
+		return nil
+	}
+	slices.Sort(locks) // in the order that intents take them in
+	_, err := tx.Exec(ctx, lockKeys, slices.Compact(locks))
+	return err
+}
+
+// addCompromisedKeys adds the keys of certificates that stay as they are. ca.ErrExists when one of these became known in between.
+func addCompromisedKeys(ctx context.Context, tx pgx.Tx, l ca.RevocationLot) error {
+	var c columns
+	for _, k := range l.Keys {
+		c.add(k.SPKI[:], k.Issuer, k.Serial)
+	}
+	tag, err := tx.Exec(ctx, insertCompromisedKeys, append(c.arrays(), l.At)...)
+	if err == nil && tag.RowsAffected() != int64(len(l.Keys)) {
+		return ca.ErrExists
+	}
+	return err
 }
 
 // addRevocations adds revocations that say the same of different certificates. ca.ErrExists when one of these was revoked in between.
 func addRevocations(ctx context.Context, tx pgx.Tx, all []ca.Revocation) error {
 	said := all[0]
-	if said.Reason == issuance.KeyCompromise {
-		locks := make([]int64, len(all))
-		for i, r := range all {
-			locks[i] = lockNumber(r.SPKI)
-		}
-		slices.Sort(locks) // in the order that intents take them in
-		if _, err := tx.Exec(ctx, lockKeys, slices.Compact(locks)); err != nil {
-			return err
-		}
-	}
 	var c columns
 	for _, r := range all {
 		c.add(r.Issuer, r.Serial, int64(r.Sequence), r.EventID, r.CRLScope, r.NotAfter, r.SPKI[:])
@@ -308,7 +339,7 @@ func scanJob(row pgx.CollectableRow) (j ca.RevocationJob, err error) {
 	var invalid, approved, closed *time.Time
 	if err := row.Scan(&j.ID, &j.Namespace, &actor, &selection, &reason, &j.Comment, &invalid, &j.AskedAt, &j.ExpiresAt, &j.Needs, &digest,
 		&j.Lots, &j.Found, &j.Total, &j.EventID, &approved, &j.NextLot, &j.Counts.Revoked, &j.Counts.Already, &j.Counts.Expired,
-		&j.Counts.Refused, &j.Outcome, &closed); err != nil {
+		&j.Counts.Refused, &j.Outcome, &closed, &j.Keys, &j.Counts.Remembered); err != nil {
 		return j, err
 	}
 	for text, into := range map[string]any{actor: &j.Actor, selection: &j.Selection} {

@@ -199,6 +199,82 @@ func TestAJobGoesOnWhereItStopped(t *testing.T) {
 	}
 }
 
+// Where keys are compromised, a job is about those too whose certificates stay as they are: each key once, and what is known is left out.
+func TestAJobRemembersKeys(t *testing.T) {
+	f := setUp(t)
+	ctx := context.Background()
+	sharing := func(with ca.NewCertificate, change ...func(*ca.NewCertificate)) ca.NewCertificate {
+		return f.issue(append(change, func(c *ca.NewCertificate) { c.SPKI = with.SPKI })...)
+	}
+	expire := func(c *ca.NewCertificate) { c.NotAfter = now().Add(-time.Hour) }
+	plain := f.issue()
+	sharing(plain, expire) // revoking plain makes its key known
+	known := f.issue()
+	f.revoke(known, issuance.KeyCompromise, 0)
+	sharing(known, expire)
+	expired := f.issue(expire)
+	revoked := f.issue()
+	f.revoke(revoked, issuance.Superseded, 0)
+	f.revoke(sharing(revoked), issuance.Superseded, 0)
+	outside := f.issue(expire, func(c *ca.NewCertificate) { c.Namespace = "db" })
+
+	for wish, want := range map[issuance.Reason][3]int{issuance.KeyCompromise: {1, 2, 3}, issuance.Superseded: {1, 0, 1}} {
+		s := ca.Selection{Namespace: "web"}
+		o, err := f.RevocationOutlook(ctx, s, wish, now())
+		if err != nil || o.ToRevoke != want[0] || o.Keys != want[1] || o.Already != 3 || o.Expired != 3 {
+			t.Errorf("%s: %+v, %v", wish, o, err)
+		}
+		j, o := f.order(s, newJob(wish), 1) // waits
+		if j.Total != want[2] || j.Keys != want[1] || o.Keys != want[1] || j.Found != 7 || j.Total+j.Counts.Already+j.Counts.Expired != 7 {
+			t.Errorf("%s: %+v", wish, j)
+		}
+	}
+
+	job, _ := f.order(ca.Selection{Namespace: "web"}, newJob(issuance.KeyCompromise), 0)
+	j, fence, err := f.ClaimRevocationJob(ctx, job.ID, alpha, lease)
+	if err != nil || j.Keys != 2 {
+		t.Fatalf("%+v, %v", j, err)
+	}
+	items, err := f.RevocationItems(ctx, j.ID, 0)
+	if err != nil || len(items) != 3 || items[0].SPKI != plain.SPKI || items[1].SPKI != expired.SPKI || items[2].SPKI != revoked.SPKI {
+		t.Fatalf("%+v, %v", items, err)
+	}
+	revocation := revocationOf(plain, issuance.KeyCompromise)
+	revocation.Sequence = 1
+	l := ca.RevocationLot{
+		Job: j.ID, Fence: fence, Lease: lease, Last: true, At: now(), Revocations: []ca.Revocation{revocation}, Keys: items[1:],
+		Counts: ca.RevocationCounts{Revoked: 1, Already: 1, Expired: 1, Remembered: 2},
+	}
+	leaves := []audit.Leaf{leafWithID(t, revocation.EventID, audit.CertificateRevoked)}
+
+	// One of the keys becomes known after the lot was read: it is looked at again, and nothing was written.
+	if err := f.RecordCompromisedKey(ctx, expired.SPKI, expired.Issuer, expired.Serial[:], now(), leaf(t, audit.KeyCompromised)); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.RecordRevocationLot(ctx, l, leaves...); !errors.Is(err, ca.ErrExists) {
+		t.Errorf("a lot with a key that became known in between: %v", err)
+	}
+	f.wantCounts("compromised_keys", 2)
+	l.Keys, l.Counts.Remembered = l.Keys[1:], 1
+	for range 2 { // the second as after an acknowledgement that was lost
+		if err := f.RecordRevocationLot(ctx, l, leaves...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.wantCounts("compromised_keys", 4, "revocations", 4)
+	j, err = f.RevocationJob(ctx, j.ID)
+	if want := (ca.RevocationCounts{Revoked: 1, Already: 3, Expired: 3, Remembered: 1}); err != nil || j.Counts != want ||
+		j.Outcome != ca.JobFinished {
+		t.Errorf("at the end: %+v, %v", j, err)
+	}
+	if again, o := f.order(ca.Selection{Namespace: "web"}, newJob(issuance.KeyCompromise), 1); again.Outcome != ca.JobFinished || o.Keys != 0 {
+		t.Errorf("ordered again: %+v", again)
+	}
+	if bad, err := f.KeyCompromised(ctx, outside.SPKI); err != nil || bad {
+		t.Errorf("the key of another namespace's certificate: %v, %v", bad, err)
+	}
+}
+
 // bulk are many certificates, written as no replica does.
 func (f *fixture) bulk(n int) []ca.NewCertificate {
 	f.t.Helper()

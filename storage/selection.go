@@ -20,17 +20,25 @@ import (
 const (
 	chosenBegin = `
 	WITH chosen AS MATERIALIZED (
-		SELECT DISTINCT ON (c.issuer, c.serial) c.issuer, c.serial, c.profile, c.namespace, c.subject, c.names,
+		SELECT DISTINCT ON (c.issuer, c.serial) c.issuer, c.serial, c.profile, c.namespace, c.subject, c.names, c.spki_sha256 AS spki,
 			coalesce(r.reason, 8) IN (%s) AND c.not_after >= $1 AS todo,
 			coalesce(r.reason, 8) IN (%[1]s) AND c.not_after < $1 AS expired` + withState + `
 		WHERE true`
 	chosenEnd = ` ORDER BY c.issuer, c.serial, c.kind)`
 
+	// bare are the certificates that stay as they are and whose keys are to be remembered as compromised: of each key that is not known yet,
+	// and that no certificate makes known by being revoked, one. Whether the reason asks for it follows as a condition.
+	bareBegin = `, bare AS MATERIALIZED (
+		SELECT k.issuer, k.serial, k.expired
+		FROM (SELECT DISTINCT ON (spki) spki, issuer, serial, todo, expired FROM chosen ORDER BY spki, todo DESC, issuer, serial) AS k
+		WHERE NOT k.todo AND NOT EXISTS (SELECT FROM compromised_keys AS c WHERE c.spki_sha256 = k.spki)`
+	bareEnd = `)`
+
 	// outlook sums chosen up, in the form of ca.RevocationOutlook.
 	outlook = `
 	SELECT jsonb_build_object(
 		'found', count(*), 'to_revoke', count(*) FILTER (WHERE todo), 'expired', count(*) FILTER (WHERE expired),
-		'already', count(*) FILTER (WHERE NOT todo AND NOT expired),
+		'already', count(*) FILTER (WHERE NOT todo AND NOT expired), 'keys', (SELECT count(*) FROM bare),
 		'issuers', (SELECT jsonb_object_agg(issuer, n) FROM (SELECT issuer, count(*) AS n FROM chosen WHERE todo GROUP BY 1) AS g),
 		'profiles', (SELECT jsonb_object_agg(profile, n) FROM (SELECT profile, count(*) AS n FROM chosen WHERE todo GROUP BY 1) AS g),
 		'namespaces', (SELECT jsonb_object_agg(namespace, n) FROM (SELECT namespace, count(*) AS n FROM chosen WHERE todo GROUP BY 1) AS g),
@@ -42,7 +50,8 @@ const (
 	// digest of all: the SHA-256 of the digests of the lots, each of which is that of the issuers' names and serials, in order. A NUL ends
 	// a name, and a serial has 20 octets, so that no two lists have the same octets.
 	frozen = `, kept AS (
-		SELECT issuer, serial, row_number() OVER (ORDER BY issuer, serial) - 1 AS n FROM chosen WHERE todo
+		SELECT issuer, serial, row_number() OVER (ORDER BY issuer, serial) - 1 AS n
+		FROM (SELECT issuer, serial FROM chosen WHERE todo UNION ALL SELECT issuer, serial FROM bare) AS listed
 	), lots AS (
 		SELECT (n / $3::bigint)::integer AS lot, array_agg(issuer ORDER BY n) AS issuers, array_agg(serial ORDER BY n) AS serials,
 			sha256(string_agg(convert_to(issuer, 'UTF8') || '\x00'::bytea || serial, ''::bytea ORDER BY n)) AS digest
@@ -50,7 +59,7 @@ const (
 	), written AS (
 		INSERT INTO revocation_lots (job, lot, issuers, serials) SELECT $2::text::uuid, lot, issuers, serials FROM lots
 	)` + outlook + `, (SELECT sha256(coalesce(string_agg(digest, ''::bytea ORDER BY lot), ''::bytea)) FROM lots),
-		(SELECT count(*) FROM lots)
+		(SELECT count(*) FROM lots), (SELECT count(*) FROM bare WHERE NOT expired), (SELECT count(*) FROM bare WHERE expired)
 	FROM chosen`
 )
 
@@ -113,7 +122,9 @@ func selectionQuery(s ca.Selection, wish issuance.Reason, now time.Time, first .
 		_, high := issuance.SerialBounds(s.IssuedUntil, s.IssuedUntil.Add(serialSlack))
 		b.where("c.issued_at < ? AND c.serial < ?", s.IssuedUntil, high[:])
 	}
-	b.WriteString(chosenEnd)
+	b.WriteString(chosenEnd + bareBegin)
+	b.where("?::boolean", wish == issuance.KeyCompromise)
+	b.WriteString(bareEnd)
 	return b.String(), b.args
 }
 

@@ -54,6 +54,7 @@ type RevocationOutlook struct {
 	ToRevoke       int                 `json:"to_revoke" doc:"Of these, whose state changes"`
 	Already        int                 `json:"already" doc:"In that state before, or revoked for good"`
 	Expired        int                 `json:"expired" doc:"Left alone"`
+	Keys           int                 `json:"keys" doc:"For keyCompromise: keys of those that are left as they are, which are remembered as compromised; each once"`
 	Unknown        int                 `json:"unknown" doc:"Serials given that are of no certificate that you may see"`
 	UnknownSerials []string            `json:"unknown_serials,omitempty" doc:"Up to ten of them"`
 	Issuers        map[string]int      `json:"issuers" doc:"To be revoked, by authority"`
@@ -85,12 +86,14 @@ type RevocationJob struct {
 	ClosedAt       *time.Time        `json:"closed_at,omitempty"`
 	Digest         string            `json:"digest" doc:"SHA-256 of the list of certificates: what is approved"`
 	Found          int               `json:"found" doc:"Certificates that the selection met"`
-	Total          int               `json:"total" doc:"Of these there was something to be done with"`
+	Total          int               `json:"total" doc:"Of these there was something to be done with: to revoke them, or to remember their keys"`
+	Keys           int               `json:"keys" doc:"Of the total: left as they are, and their keys remembered as compromised"`
 	Done           int               `json:"done" doc:"Of the total, seen to so far"`
 	Revoked        int               `json:"revoked" doc:"Or held, or released"`
 	Already        int               `json:"already" doc:"Left as they were: revoked before"`
 	Expired        int               `json:"expired" doc:"Left as they were"`
 	Refused        int               `json:"refused" doc:"Left as they were: their profile knows no hold"`
+	Remembered     int               `json:"remembered" doc:"Keys of certificates that were left as they were, remembered as compromised"`
 	Need           int               `json:"need,omitempty" doc:"Approvals that it needs"`
 	Statement      string            `json:"statement,omitempty" doc:"While it waits: what the caller signs to approve it"`
 	Approvals      []Vote            `json:"approvals,omitempty" doc:"Left out in lists"`
@@ -145,7 +148,8 @@ func (s *Server) routeRevokeMany(api huma.API) error {
 		description: fmt.Sprintf("Revokes the certificates that a selection meets, or tells which these would be. Up to %d are revoked when the "+
 			"answer comes (200). More are revoked from then on by a job, which goes on whatever happens to this service, and above a threshold "+
 			"waits until another person has approved it (202; Location leads to it). Which certificates a job revokes is settled now: later ones "+
-			"are not among them. What is revoked already or has expired is counted and left alone.", ca.AtOnce),
+			"are not among them. What is revoked already or has expired is counted and left alone; where keys are compromised, the keys of "+
+			"these are remembered all the same.", ca.AtOnce),
 		bodies:   []media{{name: typeJSON, json: RevocationRequest{}}},
 		answers:  []media{{name: typeJSON, json: RevocationAnswer{}}},
 		accepted: []media{{name: typeJSON, json: RevocationAnswer{}}},
@@ -274,8 +278,8 @@ func readCertificates(text string) (all [][]byte, ok bool) {
 
 func showOutlook(o ca.RevocationOutlook) RevocationOutlook {
 	shown := RevocationOutlook{
-		Found: o.Found, ToRevoke: o.ToRevoke, Already: o.Already, Expired: o.Expired, Unknown: o.Unknown, UnknownSerials: o.UnknownSerials,
-		Issuers: orNone(o.Issuers), Profiles: orNone(o.Profiles), Namespaces: orNone(o.Namespaces), Examples: []RevocationExample{},
+		Found: o.Found, ToRevoke: o.ToRevoke, Already: o.Already, Expired: o.Expired, Keys: o.Keys, Unknown: o.Unknown,
+		UnknownSerials: o.UnknownSerials, Issuers: orNone(o.Issuers), Profiles: orNone(o.Profiles), Namespaces: orNone(o.Namespaces), Examples: []RevocationExample{},
 	}
 	for _, e := range o.Examples {
 		shown.Examples = append(shown.Examples, RevocationExample(e))
@@ -304,7 +308,7 @@ func (s *Server) showJob(ctx context.Context, j ca.RevocationJob) RevocationJob 
 		Requester: Person{ID: j.Actor.ID, Name: j.Actor.Name, Person: j.Actor.Person},
 		Selection: j.Selection, Reason: j.Reason.String(), Comment: j.Comment, InvalidityDate: at(j.InvalidityDate), AskedAt: j.AskedAt.UTC(),
 		ClosedAt: at(j.ClosedAt), Digest: hex.EncodeToString(j.Digest[:]), Found: j.Found, Total: j.Total,
-		Done:    min(j.NextLot*ca.LotSize, j.Total),
+		Keys: j.Keys, Remembered: j.Counts.Remembered, Done: min(j.NextLot*ca.LotSize, j.Total),
 		Revoked: j.Counts.Revoked, Already: j.Counts.Already, Expired: j.Counts.Expired, Refused: j.Counts.Refused, Need: j.Needs,
 		AuditEvent: j.EventID,
 	}

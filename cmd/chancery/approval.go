@@ -38,6 +38,9 @@ func proposalDecided(p *client.PolicyProposal) decidedOn {
 
 func jobDecided(j *client.RevocationJob) decidedOn {
 	facts := map[string]string{"certificates": strconv.Itoa(j.Total), "reason": j.Reason}
+	if j.Keys > 0 {
+		facts["only_keys_remembered"] = strconv.Itoa(j.Keys)
+	}
 	return decidedOn{approval.KindRevocation, j.ID, "sha256:" + j.Digest, facts, j.Statement}
 }
 

@@ -3,17 +3,20 @@ package main
 import (
 	"cmp"
 	"context"
+	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/chancery-ca/chancery/ca"
+	"github.com/chancery-ca/chancery/issuance"
 	"github.com/chancery-ca/chancery/storage"
 	"github.com/chancery-ca/chancery/strictyaml"
 )
@@ -27,7 +30,21 @@ type authorityRevocationJSON struct {
 	RevokedAt time.Time `json:"revoked_at"`
 	Event     string    `json:"audit_event"`
 	Plan      string    `json:"plan,omitempty"` // of the ceremony that makes the issuer's CRL, where that is offline
+	// Revokes are what the plan puts on that CRL: this one, and what was revoked before and is not on the CRL that is served.
+	Revokes []plannedRevocation `json:"revokes,omitempty"`
+	// Listed says that the CRL that is served, of an offline issuer, shows it already: there is nothing to plan.
+	Listed bool `json:"listed,omitempty"`
 }
+
+// plannedRevocation is a certificate that a plan puts on a CRL.
+type plannedRevocation struct {
+	Authority string    `json:"authority,omitempty"` // empty: it is none's that is on record
+	Serial    string    `json:"serial"`
+	Reason    string    `json:"reason"`
+	RevokedAt time.Time `json:"revoked_at"`
+}
+
+func (r plannedRevocation) name() string { return cmp.Or(r.Authority, "serial "+r.Serial) }
 
 func (a *app) authorityRevokeCommand() *cobra.Command {
 	var path, reason, comment, out string
@@ -39,7 +56,8 @@ func (a *app) authorityRevokeCommand() *cobra.Command {
 		Long: `Revoke a subordinate authority: all that it has issued stands and falls with it, for those who look at its issuer's CRL.
 
 The revocation is recorded. An issuer that is online puts it on its next CRL within seconds. An offline one makes that CRL in a ceremony: for
-that this command writes a directory to carry into the room, with the plan (revoke.yaml), the issuer's certificate and its last CRL. There:
+that this command writes a directory to carry into the room, with the plan (revoke.yaml), the issuer's certificate and its last CRL. The plan
+names all that the CRL that is served does not have yet, also what was revoked before. There:
 
     chancery ceremony run revoke.yaml --token-label … --pin-file …
 and with what comes of it, here:
@@ -60,7 +78,11 @@ chancery revoke --issuer NAME --all; take the authority out of the configuration
 			}
 			return a.withStore(cmd.Context(), path, func(_ Config, store *storage.Store) error {
 				if !yes {
-					if err := a.confirmWord(fmt.Sprintf("Revoke the authority %s? It does not come back.", args[0]), args[0]); err != nil {
+					question := fmt.Sprintf("Revoke the authority %s? It does not come back", args[0])
+					if ca.IsCompromise(why) {
+						question += ", and its key is certified never again"
+					}
+					if err := a.confirmWord(question+".", args[0]); err != nil {
 						return err
 					}
 				}
@@ -74,7 +96,7 @@ chancery revoke --issuer NAME --all; take the authority out of the configuration
 				}
 				if !revoked.Parent.Online {
 					dir := cmp.Or(out, "revoke-"+args[0])
-					if result.Plan, err = writeRevocationPlan(cmd.Context(), store, revoked, dir, validity); err != nil {
+					if err := result.plan(cmd.Context(), store, revoked, dir, validity); err != nil {
 						return err
 					}
 				}
@@ -94,56 +116,104 @@ chancery revoke --issuer NAME --all; take the authority out of the configuration
 
 func writeRevokedAuthority(w io.Writer, r authorityRevocationJSON) {
 	fmt.Fprintf(w, "%s, serial %s, is revoked (%s) since %s\n", r.Authority, r.Serial, r.Reason, r.RevokedAt.Local().Format(time.RFC3339))
-	if r.Plan == "" {
+	switch {
+	case r.Listed:
+		fmt.Fprintf(w, "the CRL of %s that is served shows it\n", r.Issuer)
+		return
+	case r.Plan == "":
 		fmt.Fprintf(w, "%s puts it on its next CRL\n", r.Issuer)
 		return
 	}
-	fmt.Fprintf(w, "%s is offline: nobody learns of it before its CRL is made in a ceremony.\nThe plan is %s; then: chancery crl import --authority %s %s\n",
-		r.Issuer, r.Plan, r.Issuer, filepath.Join(filepath.Dir(r.Plan), "out", r.Issuer+".crl"))
+	fmt.Fprintf(w, "%s is offline: nobody learns of it before its CRL is made in a ceremony.\n", r.Issuer)
+	for _, planned := range r.Revokes {
+		fmt.Fprintf(w, "  that CRL revokes %s, serial %s (%s)\n", planned.name(), planned.Serial, planned.Reason)
+	}
+	fmt.Fprintf(w, "The plan is %s; then: chancery crl import --authority %s %s\n", r.Plan, r.Issuer,
+		filepath.Join(filepath.Dir(r.Plan), "out", r.Issuer+".crl"))
 }
 
-// writeRevocationPlan writes what the room needs to make the next CRL of an offline issuer: a directory that must not be there, so that no
+// unlisted are the revocations that the CRL of an offline issuer must show and the one that is served does not.
+func unlisted(ctx context.Context, store *storage.Store, issuer string, served []byte) (all []plannedRevocation, err error) {
+	listed := map[string]bool{}
+	if len(served) > 0 {
+		list, err := x509.ParseRevocationList(served)
+		if err != nil {
+			return nil, fmt.Errorf("reading the CRL of %s that is served: %w", issuer, err)
+		}
+		for _, e := range list.RevokedCertificateEntries {
+			listed[hex.EncodeToString(e.SerialNumber.Bytes())] = true
+		}
+	}
+	authorities, err := store.Authorities(ctx)
+	if err != nil {
+		return nil, err
+	}
+	names := map[string]string{}
+	for _, a := range authorities {
+		if c, err := x509.ParseCertificate(a.Certificate); err == nil && a.Parent == issuer {
+			names[hex.EncodeToString(c.SerialNumber.Bytes())] = a.Name
+		}
+	}
+	_, err = store.ListedRevocations(ctx, issuer, ca.FullScope, func(e issuance.RevokedEntry) error {
+		if serial := hex.EncodeToString(e.Serial); !listed[serial] {
+			all = append(all, plannedRevocation{names[serial], serial, e.Reason.String(), e.RevokedAt})
+		}
+		return nil
+	})
+	return all, err
+}
+
+// plan writes what the room needs to make the next CRL of an offline issuer: a directory that must not be there, so that no
 // plan of another day is mixed with it.
-func writeRevocationPlan(ctx context.Context, store *storage.Store, r ca.RevokedAuthority, dir, validity string) (plan string, err error) {
+func (result *authorityRevocationJSON) plan(ctx context.Context, store *storage.Store, r ca.RevokedAuthority, dir, validity string) error {
 	current, err := store.CurrentCRL(ctx, r.Parent.Name, ca.FullScope, nil)
 	previous := "previous: " + r.Parent.Name + ".crl"
 	switch {
 	case errors.Is(err, ca.ErrNotFound):
 		previous = "first: true # no CRL of it was ever imported; name the last one as previous if there is one"
 	case err != nil:
-		return "", err
+		return err
+	}
+	if result.Revokes, err = unlisted(ctx, store, r.Parent.Name, current.DER); err != nil || len(result.Revokes) == 0 {
+		result.Listed = err == nil
+		return err
 	}
 	if err := os.Mkdir(dir, 0o755); err != nil {
-		return "", fmt.Errorf("making the directory of the ceremony: %w; choose another with --out", err)
+		return fmt.Errorf("making the directory of the ceremony: %w; choose another with --out", err)
 	}
 	key := fmt.Sprintf("label: %q", r.Parent.Key.Label)
 	if r.Parent.Key.Label == "" {
 		key = fmt.Sprintf("id: %q", hex.EncodeToString(r.Parent.Key.ID))
 	}
-	plan = filepath.Join(dir, "revoke.yaml")
+	var names []string
+	var entries strings.Builder
+	for _, planned := range result.Revokes {
+		names = append(names, planned.name())
+		fmt.Fprintf(&entries, "      - {serial: %s, reason: %s, at: %q} # %s\n", planned.Serial, planned.Reason,
+			planned.RevokedAt.UTC().Format(time.RFC3339), planned.name())
+	}
+	result.Plan = filepath.Join(dir, "revoke.yaml")
 	files := map[string][]byte{
 		r.Parent.Name + ".cer": r.Parent.Certificate,
 		"revoke.yaml": fmt.Appendf(nil, `ceremony: revoke-%s
-description: The CRL of %s that revokes %[1]s
+description: The CRL of %[2]s that revokes %[3]s
 output: out
 crls:
   - issuer: %[2]s
     certificate: %[2]s.cer
-    key: {%s}
-    validity: %s
-    %s
+    key: {%[4]s}
+    validity: %[5]s
+    %[6]s
     revoked:
-      - {serial: %s, reason: %s, at: %q}
-`, r.Authority.Name, r.Parent.Name, key, validity, previous, hex.EncodeToString(r.Serial), r.Revocation.Reason,
-			r.Revocation.At.UTC().Format(time.RFC3339)),
+%[7]s`, r.Authority.Name, r.Parent.Name, strings.Join(names, ", "), key, validity, previous, entries.String()),
 	}
 	if len(current.DER) > 0 {
 		files[r.Parent.Name+".crl"] = current.DER
 	}
 	for name, content := range files {
 		if err := os.WriteFile(filepath.Join(dir, name), content, 0o644); err != nil {
-			return "", fmt.Errorf("writing the plan of the ceremony: %w", err)
+			return fmt.Errorf("writing the plan of the ceremony: %w", err)
 		}
 	}
-	return plan, nil
+	return nil
 }

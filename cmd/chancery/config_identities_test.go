@@ -60,6 +60,8 @@ func TestIdentitiesAreRefusedWithLines(t *testing.T) {
 			"proxies: {networks: [10.0.0.5/32], certificate_header: 'Client Cert'}",
 			"c.yaml:2: proxies.certificate_header",
 		},
+		"a user who is nobody":    {"orders: {persons: {ada: ''}}", "c.yaml:2: orders.persons"},
+		"a user who is a user":    {"orders: {persons: {ada: 'local:ada'}}", "c.yaml:2: orders.persons"},
 		"a long socket":           {"listen: {local: /" + strings.Repeat("x", 110) + "}", "c.yaml:2: listen.local"},
 		"tokens for ever":         {"limits: {token_life: 20y}", "c.yaml:2: "},
 		"tokens for half an hour": {"limits: {token_life: 30m}", "c.yaml:2: limits.token_life"},

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -27,11 +28,15 @@ type OrdersConfig struct {
 	DestroyKey OrderConfig `yaml:"destroy_key" envPrefix:"DESTROY_KEY_"`
 	// AddAuthority is about chancery authority add.
 	AddAuthority OrderConfig `yaml:"add_authority" envPrefix:"ADD_AUTHORITY_"`
+	// Persons says who the users of this machine are, by the names that their credentials have (chancery token create --person): that person
+	// has no say in an order of the user. Of a user who is not here it is not known, and two others must approve at least.
+	Persons map[string]string `yaml:"persons"`
 }
 
 // OrderConfig says who must approve one kind of order.
 type OrderConfig struct {
-	// Approvals is how many persons, besides whoever is at the keyboard: 0 to 10. Default: 0, none.
+	// Approvals is how many persons, besides whoever is at the keyboard: 0 to 10. Default: 0, none. 1 counts as 2 for a user of whom Persons
+	// does not say who that is.
 	Approvals int `yaml:"approvals" env:"APPROVALS"`
 	// Signed asks that each sign with the own key (chancery approver key add).
 	Signed bool `yaml:"signed" env:"SIGNED"`
@@ -46,11 +51,23 @@ func (c OrdersConfig) validate(doc *strictyaml.Document) {
 			doc.Refuse("orders."+name+".signed", "set approvals", "nobody is asked for an approval that could be signed")
 		}
 	}
+	for user, person := range c.Persons {
+		if user == "" || person == "" || strings.HasPrefix(person, localActor) {
+			doc.Refuse("orders.persons", "write USER: PERSON, the person as chancery token create --person has it", "%q: %q names nobody", user, person)
+		}
+	}
+}
+
+// clerk places and uses orders for whoever is at the keyboard.
+func (a *app) clerk(store ca.Store, c OrdersConfig) ca.Registrar {
+	r := a.registrar(store)
+	r.Person = c.Persons[strings.TrimPrefix(r.Actor, localActor)]
+	return r
 }
 
 // underOrder goes on where nobody else must approve, or where enough others have: with the order, which is used up by it. Otherwise it
 // places the order, and returns errSilent after saying what is to be done next.
-func (a *app) underOrder(ctx context.Context, store ca.Store, c OrderConfig, kind string, facts []approval.Fact, order,
+func (a *app) underOrder(ctx context.Context, clerk ca.Registrar, c OrderConfig, kind string, facts []approval.Fact, order,
 	command string,
 ) error {
 	switch {
@@ -59,13 +76,13 @@ func (a *app) underOrder(ctx context.Context, store ca.Store, c OrderConfig, kin
 	case c.Approvals == 0:
 		return nil
 	case order != "":
-		_, err := a.registrar(store).UseOrder(ctx, order, kind, facts, c.Approvals, c.Signed)
+		_, err := clerk.UseOrder(ctx, order, kind, facts, c.Approvals, c.Signed)
 		if errors.Is(err, ca.ErrNotFound) {
 			return fmt.Errorf("there is no order %s", order)
 		}
 		return err
 	}
-	o, err := a.registrar(store).PlaceOrder(ctx, kind, facts, c.Approvals, c.Signed, "")
+	o, err := clerk.PlaceOrder(ctx, kind, facts, c.Approvals, c.Signed, "")
 	if err != nil {
 		return err
 	}
@@ -76,6 +93,9 @@ func (a *app) underOrder(ctx context.Context, store ca.Store, c OrderConfig, kin
 		State   string `json:"state"`
 	}{o.ID, o.Binding, o.Needs, ca.OrderWaiting}
 	if err := a.print(result, func(w io.Writer) {
+		if o.Needs > c.Approvals {
+			fmt.Fprintf(w, "Who %s is, the configuration does not say (orders.persons): two others must approve at least.\n", o.Actor)
+		}
 		fmt.Fprintf(w, "This needs the approval of %d others. It is ordered, and nothing was done:\n  chancery order approve %s\nThen, until "+
 			"%s:\n  %s --order %s\n",
 			o.Needs, o.ID, o.ExpiresAt.Local().Format(time.RFC3339), command, o.ID)
@@ -103,7 +123,7 @@ func (a *app) destroyUnderOrder(ctx context.Context, w *worksite, key hsm.KeyRef
 		{Name: "key_id", Value: "0x" + hex.EncodeToString(key.ID)},
 		{Name: "key_label", Value: orDash(key.Label)},
 	}
-	return a.underOrder(ctx, recorder.store, w.cfg.Orders.DestroyKey, ca.OrderDestroyKey, facts, order, "chancery hsm key destroy …")
+	return a.underOrder(ctx, a.clerk(recorder.store, w.cfg.Orders), w.cfg.Orders.DestroyKey, ca.OrderDestroyKey, facts, order, "chancery hsm key destroy …")
 }
 
 // addUnderOrder asks for the approvals that the configuration wants for an authority.
@@ -114,7 +134,7 @@ func (a *app) addUnderOrder(ctx context.Context, cfg Config, store *storage.Stor
 		facts = append(facts, approval.Fact{Name: "authority" + which, Value: r.Name},
 			approval.Fact{Name: "certificate_sha256" + which, Value: hex.EncodeToString(digest[:])})
 	}
-	return a.underOrder(ctx, store, cfg.Orders.AddAuthority, ca.OrderAddAuthority, facts, order, "chancery authority add …")
+	return a.underOrder(ctx, a.clerk(store, cfg.Orders), cfg.Orders.AddAuthority, ca.OrderAddAuthority, facts, order, "chancery authority add …")
 }
 
 func (a *app) orderCommand() *cobra.Command {

@@ -265,9 +265,9 @@ func (a *app) revokeMany(ctx context.Context, c *client.Client, r *revoking) err
 	if r.in.DryRun {
 		return a.print(outlook, func(w io.Writer) { writeOutlook(w, outlook.Outlook) })
 	}
-	if outlook.Outlook.ToRevoke > 0 && !r.yes {
-		writeOutlook(a.Stderr, outlook.Outlook)
-		if err := a.confirmWord(fmt.Sprintf("Revoke %d certificates as %s?", outlook.Outlook.ToRevoke, r.in.Reason), r.word(outlook.Outlook)); err != nil {
+	if o := outlook.Outlook; o.ToRevoke+o.Keys > 0 && !r.yes {
+		writeOutlook(a.Stderr, o)
+		if err := a.confirmWord(r.question(o), r.word(o)); err != nil {
 			return err
 		}
 	}
@@ -284,14 +284,22 @@ func (a *app) revokeMany(ctx context.Context, c *client.Client, r *revoking) err
 	return a.print(job, func(w io.Writer) { writeJob(w, job) })
 }
 
-// word is what has to be typed: the name of the whole that is revoked, or the number of certificates.
+func (r *revoking) question(o client.RevocationOutlook) string {
+	question := fmt.Sprintf("Revoke %d certificates as %s", o.ToRevoke, r.in.Reason)
+	if o.Keys > 0 {
+		question += fmt.Sprintf(", and remember %d more keys as compromised", o.Keys)
+	}
+	return question + "?"
+}
+
+// word is what has to be typed: the name of the whole that is revoked, or the number of certificates that something is done with.
 func (r *revoking) word(o client.RevocationOutlook) string {
 	if r.in.All {
 		if name := cmp.Or(r.in.Issuer, r.in.Namespace, r.in.Profile); name != "" {
 			return name
 		}
 	}
-	return fmt.Sprint(o.ToRevoke)
+	return fmt.Sprint(o.ToRevoke + o.Keys)
 }
 
 // confirmWord asks for a word that nobody types by habit.
@@ -348,6 +356,9 @@ func writeOutlook(w io.Writer, o client.RevocationOutlook) {
 		}
 	}
 	fmt.Fprintf(t, "revoked already\t%d\nexpired\t%d\nunknown\t%d\n", o.Already, o.Expired, o.Unknown)
+	if o.Keys > 0 {
+		fmt.Fprintf(t, "keys to remember\t%d, of those that are revoked already or expired\n", o.Keys)
+	}
 	for _, e := range o.Examples {
 		fmt.Fprintf(t, "for example\t%s  %s\n", e.Serial, cmp.Or(strings.Join(e.Names, ","), e.Subject))
 	}
@@ -373,6 +384,9 @@ func writeJob(w io.Writer, j *client.RevocationJob) {
 	row("reason", j.Reason)
 	row("comment", j.Comment)
 	row("certificates", fmt.Sprintf("%d, seen to: %d", j.Total, j.Done))
+	if j.Keys > 0 {
+		row("only keys", fmt.Sprintf("of %d of them, revoked already or expired; remembered as compromised: %d", j.Keys, j.Remembered))
+	}
 	row("revoked", fmt.Sprint(j.Revoked))
 	row("revoked already", fmt.Sprint(j.Already))
 	row("expired", fmt.Sprint(j.Expired))

@@ -391,10 +391,13 @@ func (a *app) createToken(ctx context.Context, store ca.TokenStore, n ca.NewAPIT
 	return text, err
 }
 
+// localActor begins the names of those who work at the keyboard.
+const localActor = "local:"
+
 // operator is who is at the keyboard, for the audit log.
 func operator() string {
 	if u, err := user.Current(); err == nil {
-		return "local:" + u.Username
+		return localActor + u.Username
 	}
-	return "local:unknown"
+	return localActor + "unknown"
 }

@@ -1,0 +1,110 @@
+package storage
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/asn1"
+	"errors"
+	"fmt"
+	"math/big"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/chancery-ca/chancery/ca"
+)
+
+// listedRow is what decides on which CRL a revocation is listed and for how long, and what that follows from: no event tells it, and the
+// certificate, whose digest is in its own event, does.
+type listedRow struct {
+	scope      string
+	notAfter   time.Time
+	der        []byte // nil: there is no certificate
+	tbs        []byte // of an orphan
+	issuedInto string // the scope of the certificate's row
+	archived   bool
+}
+
+// listedBy are the authorities whose CRLs list revocations, and the certificates of those that can be revoked themselves.
+type listedBy struct {
+	authorities  map[string]ca.AuthorityRecord
+	subordinates map[[2]string][]byte // DER, by the name of the parent and the serial
+}
+
+func (r *rowsCheck) listedBy(ctx context.Context) (l listedBy, err error) {
+	rows, err := r.h.pool.Query(ctx, selectAuthorities)
+	if err != nil {
+		return l, err
+	}
+	all, err := pgx.CollectRows(rows, scanAuthority)
+	if err != nil {
+		return l, err
+	}
+	l = listedBy{authorities: map[string]ca.AuthorityRecord{}, subordinates: map[[2]string][]byte{}}
+	for _, a := range all {
+		l.authorities[a.Name] = a
+		if c, err := x509.ParseCertificate(a.Certificate); err == nil && a.Parent != "" {
+			l.subordinates[[2]string{a.Parent, string(c.SerialNumber.Bytes())}] = a.Certificate
+		}
+	}
+	return l, nil
+}
+
+// disagrees tells what of a revocation is not as its certificate and the authority have it: with another scope, or an end before the
+// certificate's, it would leave its CRL. A certificate that is in an archive is not looked at, and one without a distribution point tells no
+// scope: then that of its row counts.
+func (l listedBy) disagrees(issuer string, serial []byte, row listedRow) error {
+	authority, known := l.authorities[issuer]
+	der, subordinate := l.subordinates[[2]string{issuer, string(serial)}]
+	switch {
+	case !known:
+		return errors.New("is of an authority that is not on record")
+	case row.der != nil:
+		der, subordinate = row.der, false
+	case row.tbs != nil:
+		der, subordinate = withoutSignature(row.tbs), false
+	case row.archived && !subordinate:
+		return nil
+	case !subordinate:
+		return errors.New("is of no certificate on record")
+	}
+	c, err := x509.ParseCertificate(der)
+	if err != nil {
+		return fmt.Errorf("is of a certificate that cannot be read: %w", err)
+	}
+	if ended := row.notAfter.Truncate(time.Second); !ended.Equal(c.NotAfter) {
+		return fmt.Errorf("has the not_after %s, and its certificate says %s", row.notAfter.UTC().Format(time.RFC3339Nano),
+			c.NotAfter.UTC().Format(time.RFC3339))
+	}
+	points := c.CRLDistributionPoints
+	switch {
+	case subordinate && row.scope != ca.FullScope:
+		return fmt.Errorf("has the crl_scope %q, and authorities are on the CRL %q", row.scope, ca.FullScope)
+	case !subordinate && len(points) > 0 && !slices.Contains(points, authority.Distribution(row.scope).URL):
+		return fmt.Errorf("has the crl_scope %q, and its certificate names the CRL %q", row.scope, points[0])
+	case !subordinate && len(points) == 0 && row.scope != row.issuedInto:
+		return fmt.Errorf("has the crl_scope %q, and its certificate was issued into %q", row.scope, row.issuedInto)
+	}
+	return nil
+}
+
+// withoutSignature makes of what was to be signed a certificate that can be read, and whose signature is none; nil of what is no certificate.
+func withoutSignature(tbs []byte) []byte {
+	var inner struct {
+		Version   int `asn1:"optional,explicit,default:0,tag:0"`
+		Serial    *big.Int
+		Algorithm asn1.RawValue
+	}
+	if _, err := asn1.Unmarshal(tbs, &inner); err != nil {
+		return nil
+	}
+	der, err := asn1.Marshal(struct {
+		TBS, Algorithm asn1.RawValue
+		Signature      asn1.BitString
+	}{asn1.RawValue{FullBytes: tbs}, inner.Algorithm, asn1.BitString{Bytes: []byte{0}, BitLength: 8}})
+	if err != nil {
+		return nil
+	}
+	return der
+}

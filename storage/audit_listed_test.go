@@ -1,0 +1,116 @@
+package storage_test
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"math/big"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/chancery-ca/chancery/audit"
+	"github.com/chancery-ca/chancery/ca"
+	"github.com/chancery-ca/chancery/issuance"
+)
+
+// readableDER is a certificate that names the CRL of a scope; the empty scope: none.
+func readableDER(t testing.TB, serial []byte, notAfter time.Time, issuer, scope string) []byte {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: new(big.Int).SetBytes(serial), NotBefore: notAfter.Add(-time.Hour), NotAfter: notAfter}
+	if scope != "" {
+		template.CRLDistributionPoints = []string{newAuthority(issuer).Distribution(scope).URL}
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return der
+}
+
+// readable makes a certificate one that can be read.
+func readable(t testing.TB, scope string) func(*ca.NewCertificate) {
+	return func(c *ca.NewCertificate) { c.DER = readableDER(t, c.Serial[:], c.NotAfter, c.Issuer, scope) }
+}
+
+// Whoever changes on which CRL a revocation is listed, and until when, is found out by what the certificate itself says.
+func TestARevocationIsListedAsItsCertificateSays(t *testing.T) {
+	f := setUp(t)
+	ctx := context.Background()
+	f.exec("ALTER TABLE revocations DISABLE TRIGGER facts_stay")
+	f.exec("ALTER TABLE orphans DISABLE TRIGGER facts_stay")
+	f.addAuthority("issuing-1")
+	f.addAuthority("root-1")
+	subordinate := newAuthority("issuing-2")
+	ends := now().AddDate(1, 0, 0).Truncate(time.Second)
+	subordinate.Certificate = readableDER(t, []byte{7, 1}, ends, "root-1", ca.FullScope)
+	if err := f.RecordAuthority(ctx, subordinate, leaf(t, audit.AuthorityAdded)); err != nil {
+		t.Fatal(err)
+	}
+
+	serials := map[string][]byte{}
+	for name, scope := range map[string]string{"of the full CRL": ca.FullScope, "of a shard": "3", "that names no CRL": ""} {
+		c := f.issue(readable(t, scope), func(c *ca.NewCertificate) {
+			if scope == "3" {
+				c.CRLScope = scope
+			}
+		})
+		f.revoke(c, issuance.Superseded, 0)
+		serials[name] = c.Serial[:]
+	}
+	orphan := f.intend(func(i *ca.Intent) {
+		c, err := x509.ParseCertificate(readableDER(t, i.Serial[:], i.NotAfter, i.Issuer, i.CRLScope))
+		if err != nil {
+			t.Fatal(err)
+		}
+		i.TBS = c.RawTBSCertificate
+	})
+	settlement := ca.Settlement{Issuer: orphan.Issuer, Serial: orphan.Serial, Kind: orphan.Kind, At: now(), EventID: newID(), Reason: "a test"}
+	if err := f.SettleIntent(ctx, alpha, settlement, leafWithID(t, settlement.EventID, audit.CertificateOrphaned)); err != nil {
+		t.Fatal(err)
+	}
+	serials["that was possibly signed"] = orphan.Serial[:]
+	authority := ca.Revocation{
+		Issuer: "root-1", Serial: []byte{7, 1}, Reason: issuance.CACompromise, At: now(), Actor: "local:root", EventID: newID(),
+		CRLScope: ca.FullScope, NotAfter: ends,
+	}
+	if _, err := f.RecordRevocation(ctx, authority, 0, leafWithID(t, authority.EventID, audit.CertificateRevoked)); err != nil {
+		t.Fatal(err)
+	}
+	serials["of an authority"] = authority.Serial
+
+	want := func(what string, says ...string) {
+		t.Helper()
+		var got []string
+		for _, x := range f.rows() {
+			for _, one := range []string{"has the crl_scope", "has the not_after", "is of no certificate", "is of an authority"} {
+				if strings.HasPrefix(x.What, "the revocation") && strings.Contains(x.What, " "+one) {
+					got = append(got, one)
+				}
+			}
+		}
+		if !slices.Equal(got, says) {
+			t.Errorf("%s: found %q, want %q", what, got, says)
+		}
+	}
+	want("a sound database")
+	for name, serial := range serials {
+		f.exec("UPDATE revocations SET crl_scope = '9' WHERE serial = $1", serial)
+		want("another scope of one "+name, "has the crl_scope")
+		f.exec("UPDATE revocations AS r SET crl_scope = coalesce((SELECT crl_scope FROM issued AS i WHERE i.serial = r.serial), 'full')")
+		f.exec("UPDATE revocations SET not_after = not_after - interval '1 year' WHERE serial = $1", serial)
+		want("an earlier end of one "+name, "has the not_after")
+		f.exec("UPDATE revocations SET not_after = not_after + interval '1 year' WHERE serial = $1", serial)
+	}
+	f.exec("DELETE FROM orphans")
+	want("an orphan that is gone", "is of no certificate")
+	f.exec("UPDATE revocations SET issuer = 'nobody' WHERE serial = $1", serials["of a shard"])
+	want("another authority's", "is of no certificate", "is of an authority")
+}
