@@ -72,6 +72,9 @@ func (t *token) openInWorker(ctx context.Context, command func() *exec.Cmd) (err
 			kill()
 			err = ending(err, <-ended)
 		}
+		if ctx.Err() != nil && errors.Is(err, net.ErrClosed) {
+			err = errClosed
+		}
 		t.away(err) // before its calls fail: who then tries again finds that it is away
 		w.why = fmt.Errorf("%w: %w", hsm.ErrUnavailable, err)
 		close(w.ended)

@@ -190,13 +190,19 @@ func (k *Keeper) Ready() error {
 	return errors.Join(wrong...)
 }
 
-// Close ends all connections, closes the tokens and writes the journal to its end. It does not wait for a library that hangs.
+// Close ends all connections, closes the tokens and writes the journal to its end. It does not wait for a library that hangs: of the tokens
+// that are in this process the journal then says that they end with it.
 func (k *Keeper) Close() error {
 	k.mu.Lock()
 	for c := range k.clients {
 		_ = c.conn.Close()
 	}
 	k.mu.Unlock()
+	if k.hung.Err() != nil {
+		for _, t := range k.tokens {
+			k.noteLogout(t, context.Cause(k.hung))
+		}
+	}
 	k.stop()
 	if k.hung.Err() == nil {
 		k.running.Wait()
