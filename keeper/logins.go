@@ -36,6 +36,8 @@ func (w *worker) report(serial string, failed error) error {
 	if err != nil {
 		return err
 	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	return w.send(appendFrame(nil, frameLogin, 0, body))
 }
 
