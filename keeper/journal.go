@@ -45,23 +45,6 @@ const (
 	noHash     = "0000000000000000000000000000000000000000000000000000000000000000"
 )
 
-// entry is a line of the journal: one operation. Prev is SHA-256 over the line before, without its line feed, so that no line can be
-// changed, put in or taken out without all that follow being changed.
-type entry struct {
-	Seq    uint64            `json:"seq"` // 1, 2, 3, ...
-	Time   string            `json:"time"`
-	UID    *uint32           `json:"uid,omitempty"` // of the process that asked, as the kernel says
-	Key    string            `json:"key,omitempty"`
-	Kind   kind              `json:"kind"`
-	Detail string            `json:"detail,omitempty"` // serial numbers, CRL number, size of the tree; the name of a token
-	Scope  string            `json:"scope,omitempty"`  // of a CRL; of OCSP answers good, revoked or unknown, each
-	SHA256 string            `json:"sha256,omitempty"` // of the bytes that were to be signed
-	Result string            `json:"result"`
-	Why    string            `json:"why,omitempty"`
-	Memory map[string]memory `json:"memory,omitempty"` // by key
-	Prev   string            `json:"prev"`
-}
-
 // journal is the file to which every operation is written before its result is told to anyone. Entries that wait at the same time share one
 // write and one fsync.
 //
@@ -311,12 +294,12 @@ func appendEntry(text []byte, e *entry, seq uint64, prev string, now time.Time) 
 	if e.Time == "" {
 		e.Time = now.UTC().Format(time.RFC3339Nano)
 	}
-	line, err := json.Marshal(e)
+	line, err := e.appendTo(text)
 	if err != nil {
 		return text, seq, prev, fmt.Errorf("writing an entry of the journal: %w", err)
 	}
-	digest := sha256.Sum256(line)
-	return append(append(text, line...), '\n'), e.Seq, hex.EncodeToString(digest[:]), nil
+	digest := sha256.Sum256(line[len(text):])
+	return append(line, '\n'), e.Seq, hex.EncodeToString(digest[:]), nil
 }
 
 // remember does to the memory what the entry says. It is the same when an entry is written and when it is read again.
