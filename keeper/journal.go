@@ -49,8 +49,9 @@ const (
 // write and one fsync.
 //
 // A crash before the fsync leaves an operation whose signature nobody has received, and perhaps a torn last line, which the next start
-// removes and tells of. A write that fails (a full disk) is undone, and what waited for it fails; an fsync that fails leaves the file in a
-// state that nobody knows, so nothing is signed any more until a restart has read it again.
+// removes and tells of. Of a write that fails (a full disk) the torn line is removed, and all that waited for it fails; an fsync that fails
+// leaves the file in a state that nobody knows, so nothing is signed any more until a restart has read it again. A whole line is never taken
+// out again.
 type journal struct {
 	file *os.File
 	now  func() time.Time
@@ -250,7 +251,7 @@ func (j *journal) close() error {
 	return j.file.Close()
 }
 
-// commit makes entries durable, all or none.
+// commit makes entries durable. When it fails, it fails for all.
 func (j *journal) commit(entries []entry) error {
 	if j.broken != nil {
 		return j.broken
@@ -272,9 +273,9 @@ func (j *journal) commit(entries []entry) error {
 			}
 		}
 	}
-	if _, err := j.file.Write(text); err != nil {
-		if undone := j.file.Truncate(j.size); undone != nil {
-			j.broken = fmt.Errorf("%w: the journal: %w", hsm.ErrUnavailable, errors.Join(err, undone))
+	if n, err := j.file.Write(text); err != nil {
+		if untorn := j.untear(text[:n]); untorn != nil {
+			j.broken = fmt.Errorf("%w: the journal: %w", hsm.ErrUnavailable, errors.Join(err, untorn))
 		}
 		return fmt.Errorf("%w: writing to the journal: %w", hsm.ErrUnavailable, err)
 	}
@@ -286,6 +287,22 @@ func (j *journal) commit(entries []entry) error {
 	if j.text = text; cap(text) > maxEntry {
 		j.text = nil
 	}
+	return nil
+}
+
+// untear removes the torn line with which a write that failed has ended. The whole lines before it stay, although nothing that they tell of is
+// released: somebody may have read them, and copied them to where nothing is ever taken out.
+func (j *journal) untear(written []byte) error {
+	whole := written[:bytes.LastIndexByte(written, '\n')+1]
+	if err := j.file.Truncate(j.size + int64(len(whole))); err != nil {
+		return err
+	}
+	if len(whole) == 0 {
+		return nil
+	}
+	lines, last := bytes.Count(whole, []byte("\n")), whole[:len(whole)-1]
+	digest := sha256.Sum256(last[bytes.LastIndexByte(last, '\n')+1:])
+	j.seq, j.prev, j.since, j.size = j.seq+uint64(lines), hex.EncodeToString(digest[:]), j.since+lines, j.size+int64(len(whole))
 	return nil
 }
 
