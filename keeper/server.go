@@ -177,14 +177,8 @@ func (k *Keeper) begin() error {
 func (k *Keeper) Ready() error {
 	var wrong []error
 	for _, h := range k.names {
-		var why []error
-		for _, p := range h.places {
-			if _, err := p.token.state(); err != nil {
-				why = append(why, err)
-			}
-		}
-		if len(why) == len(h.places) {
-			wrong = append(wrong, fmt.Errorf("key %q: %w", h.key.Name, errors.Join(why...)))
+		if err := h.away(); err != nil {
+			wrong = append(wrong, fmt.Errorf("key %q: %w", h.key.Name, err))
 		}
 	}
 	return errors.Join(wrong...)
@@ -504,6 +498,13 @@ func (c *client) sign(body []byte) (signature []byte, failure, err error) {
 		return nil, failure, err
 	}
 	e.Key = h.key.Name
+	if away := h.away(); away != nil {
+		// Nothing is counted of what no token is asked for: who tries again and again meanwhile must not use up the key's total. What is refused
+		// is refused all the same.
+		if _, err := h.key.read(request.message, now); err == nil {
+			return nil, away, nil
+		}
+	}
 	r, refused := h.guard.admit(request.message, digest, request.hash, now)
 	e.Kind, e.Detail, e.Scope = r.kind, r.detail, r.scope()
 	if refused != nil {
