@@ -24,7 +24,7 @@ const (
 // publications are the current CRLs as this replica knows them. They stay served while the store is away.
 type publications struct {
 	mu    sync.Mutex
-	wakes map[string]bell // by authority
+	wake  bell // of the publishers
 	byID  map[crlID]*publication
 	lists map[crlID]*keptList
 	work  sync.WaitGroup // of those who read
@@ -47,27 +47,11 @@ type publication struct {
 }
 
 func newPublications() *publications {
-	return &publications{wakes: map[string]bell{}, byID: map[crlID]*publication{}, lists: map[crlID]*keptList{}}
+	return &publications{wake: newBell(), byID: map[crlID]*publication{}, lists: map[crlID]*keptList{}}
 }
 
 // wakeUp makes the publishers look at once. A wake-up that is waiting already is enough.
-func (p *publications) wakeUp() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, wake := range p.wakes {
-		wake.ring()
-	}
-}
-
-// wake is what wakes the publisher of an authority.
-func (p *publications) wake(authority string) bell {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.wakes[authority] == nil {
-		p.wakes[authority] = newBell()
-	}
-	return p.wakes[authority]
-}
+func (p *publications) wakeUp() { p.wake.ring() }
 
 // of is what is known of a CRL; p.mu is held.
 func (p *publications) of(id crlID) *publication {

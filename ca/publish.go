@@ -8,6 +8,7 @@ import (
 	"math/big"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/chancery-ca/chancery/audit"
@@ -31,35 +32,94 @@ const (
 // publishAtOnce is how many scopes of an authority a replica works on at a time: while one waits for the key or the disk, another is built.
 const publishAtOnce = 4
 
-// keepPublishing makes the CRLs that are due, until the context ends. Authorities do not wait for each other: a key that hangs holds up its
-// own authority's CRLs alone.
+// publisher makes the CRLs of one authority, one lot after the other.
+type publisher struct {
+	*Authority
+	lots   chan []CRLDue
+	missed atomic.Bool // something was due while it was at work on the lot before
+}
+
+// offer gives it what is due, unless it is at work.
+func (p *publisher) offer(due []CRLDue) {
+	select {
+	case p.lots <- due:
+	default:
+		p.missed.Store(len(due) > 0)
+	}
+}
+
+// keepPublishing makes the CRLs that are due, until the context ends. What is due is asked for all authorities at once; in making it they do not
+// wait for each other: a key that hangs holds up its own authority's CRLs alone.
 func (c *CA) keepPublishing(ctx context.Context) {
 	var publishing sync.WaitGroup
+	var publishers []*publisher
 	for _, a := range c.authorities {
-		publishing.Go(func() { c.every(ctx, publishEvery, c.publications.wake(a.Name), func() { c.publishDue(ctx, a) }) })
+		p := &publisher{Authority: a, lots: make(chan []CRLDue)}
+		publishers = append(publishers, p)
+		publishing.Go(func() { c.publishLots(ctx, p) })
+	}
+	c.every(ctx, publishEvery, c.publications.wake, func() {
+		defer c.watchEnds(ctx) // also while the store is away
+		due, err := c.dueCRLs(ctx)
+		if err != nil {
+			return
+		}
+		for _, p := range publishers {
+			p.offer(due[p.Name])
+		}
+	})
+	for _, p := range publishers {
+		close(p.lots)
 	}
 	publishing.Wait()
+}
+
+// publishLots makes what an authority's publisher is given, until there is no more.
+func (c *CA) publishLots(ctx context.Context, p *publisher) {
+	for due := range p.lots {
+		c.publishAll(ctx, p.Authority, due)
+		if p.missed.Swap(false) {
+			c.publications.wakeUp()
+		}
+	}
 }
 
 // PublishDue makes the CRLs that are due. Another replica doing so is no error, and what fails is due again at the next look.
 func (c *CA) PublishDue(ctx context.Context) {
+	defer c.watchEnds(ctx)
+	due, err := c.dueCRLs(ctx)
+	if err != nil {
+		return
+	}
 	var publishing sync.WaitGroup
 	for _, a := range c.authorities {
-		publishing.Go(func() { c.publishDue(ctx, a) })
+		publishing.Go(func() { c.publishAll(ctx, a, due[a.Name]) })
 	}
 	publishing.Wait()
 }
 
-// publishDue is PublishDue for one authority.
-func (c *CA) publishDue(ctx context.Context, a *Authority) {
-	defer c.watchEnds(ctx) // also while the store is away
-	due, err := c.store.DueCRLs(ctx, []CRLSchedule{a.schedule()})
+// dueCRLs asks the store what is due, by authority. That it could not be asked has been told.
+func (c *CA) dueCRLs(ctx context.Context) (map[string][]CRLDue, error) {
+	var schedules []CRLSchedule
+	for _, a := range c.authorities {
+		schedules = append(schedules, a.schedule())
+	}
+	all, err := c.store.DueCRLs(ctx, schedules)
 	if err != nil {
 		if ctx.Err() == nil {
-			c.log.ErrorContext(ctx, "looking for due CRLs failed; the last ones stay served", "authority", a.Name, "error", err)
+			c.log.ErrorContext(ctx, "looking for due CRLs failed; the last ones stay served", "error", err)
 		}
-		return
+		return nil, err
 	}
+	due := map[string][]CRLDue{}
+	for _, d := range all {
+		due[d.Issuer] = append(due[d.Issuer], d)
+	}
+	return due, nil
+}
+
+// publishAll makes what is due of one authority.
+func (c *CA) publishAll(ctx context.Context, a *Authority, due []CRLDue) {
 	due = append(due, c.publications.takeSpoilt(a.Name)...)
 	due = append(due, c.doubtedKey(a, due)...)
 	var working sync.WaitGroup

@@ -6,6 +6,7 @@ import (
 	"io"
 	"math/big"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -15,27 +16,37 @@ import (
 // pressing is a store in which the CRLs of some authorities are due.
 type pressing struct {
 	quiet
-	due  chan CRLDue
 	made chan string // the authorities of CRLs, in order
+
+	mu    sync.Mutex
+	due   map[string]bool
+	asked []int // of how many authorities, each time
+}
+
+func (p *pressing) press(authority string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.due[authority] = true
 }
 
 func (p *pressing) RecordCRL(_ context.Context, r CRLRecord, _ int64, _ ...audit.Leaf) error {
+	p.mu.Lock()
+	delete(p.due, r.Issuer)
+	p.mu.Unlock()
 	p.made <- r.Issuer
 	return nil
 }
 
 func (p *pressing) DueCRLs(_ context.Context, schedules []CRLSchedule) (all []CRLDue, err error) {
-	select {
-	case d := <-p.due:
-		for _, s := range schedules {
-			if s.Issuer == d.Issuer {
-				return []CRLDue{d}, nil
-			}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.asked = append(p.asked, len(schedules))
+	for _, s := range schedules {
+		if p.due[s.Issuer] {
+			all = append(all, CRLDue{Issuer: s.Issuer, Scope: FullScope, Why: "revocation"})
 		}
-		p.due <- d // for whoever asks next
-	default:
 	}
-	return nil, nil
+	return all, nil
 }
 
 // hanging is a key that does not answer until it is let go.
@@ -58,8 +69,13 @@ func TestAKeyThatHangsHoldsUpNoOtherAuthority(t *testing.T) {
 	well, _ := openAuthority(t, "issuing-2", now)
 	hung := &hanging{Signer: key.Signer, asked: make(chan struct{}), letGo: make(chan struct{})}
 	key.Signer = hung
-	store := &pressing{quiet: quiet{now: clock, number: new(big.Int)}, due: make(chan CRLDue, 1), made: make(chan string, 2)}
+	store := &pressing{quiet: quiet{now: clock, number: new(big.Int)}, due: map[string]bool{}, made: make(chan string, 2)}
 	c := publishing(store, clock, ill, well)
+	told := &alarms{}
+	c.metrics = told
+	c.publications.keep(CRLRecord{
+		Issuer: ill.Name, Scope: FullScope, Number: big.NewInt(1), ThisUpdate: now.Add(-3 * time.Hour), NextUpdate: now.Add(time.Hour),
+	}, now.Add(-3*time.Hour), 0)
 
 	ctx, end := context.WithCancel(context.Background())
 	ended := make(chan struct{})
@@ -67,9 +83,9 @@ func TestAKeyThatHangsHoldsUpNoOtherAuthority(t *testing.T) {
 		defer close(ended)
 		c.keepPublishing(ctx)
 	}()
-	store.due <- CRLDue{Issuer: ill.Name, Scope: FullScope, Why: "revocation"}
+	store.press(ill.Name)
 	<-hung.asked
-	store.due <- CRLDue{Issuer: well.Name, Scope: FullScope, Why: "revocation"}
+	store.press(well.Name)
 	c.publications.wakeUp()
 	select {
 	case made := <-store.made:
@@ -80,7 +96,43 @@ func TestAKeyThatHangsHoldsUpNoOtherAuthority(t *testing.T) {
 		t.Error("the CRL of another authority waits for the key that hangs")
 	}
 	close(hung.letGo)
+	if made := <-store.made; made != ill.Name {
+		t.Errorf("the key that is let go made the CRL of %s", made)
+	}
 	end()
+	<-ended
+	if slices.ContainsFunc(store.asked, func(of int) bool { return of != 2 }) {
+		t.Errorf("what is due was asked for %v authorities, not for all at once", store.asked)
+	}
+	if !slices.Contains(told.steps, "crl ending") {
+		t.Errorf("%v are told, and not that the CRL of the key that hangs runs out", told.steps)
+	}
+}
+
+// What becomes due while its authority is at work is looked for as soon as that has ended.
+func TestWhatIsDueMeanwhileIsMadeNext(t *testing.T) {
+	now := time.Now().UTC().Truncate(time.Second)
+	clock := func() time.Time { return now }
+	a, key := openAuthority(t, "issuing-1", now)
+	hung := &hanging{Signer: key.Signer, asked: make(chan struct{}), letGo: make(chan struct{})}
+	key.Signer = hung
+	store := &pressing{quiet: quiet{now: clock, number: new(big.Int)}, due: map[string]bool{a.Name: true}, made: make(chan string, 2)}
+	c := publishing(store, clock, a)
+	p := &publisher{Authority: a, lots: make(chan []CRLDue)}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		c.publishLots(t.Context(), p)
+	}()
+	p.lots <- []CRLDue{{Issuer: a.Name, Scope: FullScope, Why: "revocation"}}
+	<-hung.asked
+	if p.offer([]CRLDue{{Issuer: a.Name, Scope: "1", Why: "revocation"}}); len(c.publications.wake) > 0 {
+		t.Error("they are woken while it is at work")
+	}
+	close(hung.letGo)
+	<-c.publications.wake
+	p.offer(nil)
+	close(p.lots)
 	<-ended
 }
 

@@ -109,6 +109,9 @@ func (m memory) issuer(planned Issuer, chain []*x509.Certificate) (openKey, *x50
 	if algorithm == "" {
 		return openKey{}, nil, errors.New("the issuer's key is of no algorithm that ceremonies use")
 	}
+	for _, c := range chain {
+		m.transcript.line(len(c.Raw))
+	}
 	planned.Key.Algorithm = algorithm
 	key, err := m.key(planned.Name, planned.Key, nil)
 	if err != nil {

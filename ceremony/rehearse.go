@@ -20,31 +20,46 @@ import (
 
 // Rehearse plays a plan in memory, with throw-away keys in place of the token's, and returns what would be refused: by the policies,
 // by the linter, or because files that the plan names do not fit. It writes nothing and needs no token. CRLs of existing authorities
-// are prepared but not signed: only their own key could.
+// are prepared but not signed: only their own key could. A plan whose transcript would be too long to be read is refused as well.
 func Rehearse(ctx context.Context, p Plan, now time.Time, random io.Reader) error {
+	transcript, err := rehearse(ctx, p, now, random)
+	if err != nil {
+		return err
+	}
+	return transcript.readable()
+}
+
+func rehearse(ctx context.Context, p Plan, now time.Time, random io.Reader) (extent, error) {
 	if !p.Valid() {
-		return errNoPlan
+		return 0, errNoPlan
 	}
 	if err := p.fits(now); err != nil {
-		return err
+		return 0, err
 	}
 	authorities := p
 	authorities.CRLs = nil
-	if err := newAct(authorities, now, random, memory{random}).perform(ctx); err != nil {
-		return err
+	m := memory{random, new(extent)}
+	m.transcript.line(len(p.text)) // the beginning,
+	m.transcript.line(0)           // the token
+	m.transcript.line(0)           // and the end
+	if err := newAct(authorities, now, random, m).perform(ctx); err != nil {
+		return 0, err
 	}
 	for _, planned := range p.CRLs {
-		if err := rehearseCRL(p, planned, now); err != nil {
-			return fmt.Errorf("CRL of %s: %w", planned.Issuer, err)
+		if err := m.rehearseCRL(p, planned, now); err != nil {
+			return 0, fmt.Errorf("CRL of %s: %w", planned.Issuer, err)
 		}
 	}
-	return nil
+	return *m.transcript, nil
 }
 
-func rehearseCRL(p Plan, planned CRL, now time.Time) error {
+func (m memory) rehearseCRL(p Plan, planned CRL, now time.Time) error {
 	from, err := p.renewal(planned, now)
 	if err != nil {
 		return err
+	}
+	for _, f := range from.inputs {
+		_ = m.input(f)
 	}
 	if i := slices.IndexFunc(p.Issuers, func(i Issuer) bool { return i.Name == planned.Issuer }); i >= 0 {
 		chain, _, err := p.chainOf(p.Issuers[i])
@@ -59,8 +74,14 @@ func rehearseCRL(p Plan, planned CRL, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	_, err = issuer.PrepareCRL(from.contents)
-	return err
+	prepared, err := issuer.PrepareCRL(from.contents)
+	if err != nil {
+		return err
+	}
+	m.transcript.line(len(from.certificate.RawSubjectPublicKeyInfo)) // its key
+	m.transcript.signature(len(prepared.TBS()))
+	m.transcript.line(0) // its file
+	return nil
 }
 
 var errNoPlan = errors.New("there is no plan: read one with ReadPlan or ParsePlan")
@@ -74,8 +95,11 @@ func (mute) Sign(io.Reader, []byte, crypto.SignerOpts) ([]byte, error) {
 	return nil, errors.New("a rehearsal does not sign with the keys of existing authorities")
 }
 
-// memory is the place of a rehearsal: keys that are forgotten, and nothing kept.
-type memory struct{ random io.Reader }
+// memory is the place of a rehearsal: keys that are forgotten, and nothing kept but how much there would be to keep.
+type memory struct {
+	random     io.Reader
+	transcript *extent
+}
 
 func (m memory) key(_ string, k Key, _ crypto.PublicKey) (openKey, error) {
 	signer, err := throwAway(k.Algorithm, m.random)
@@ -86,6 +110,7 @@ func (m memory) key(_ string, k Key, _ crypto.PublicKey) (openKey, error) {
 	if err != nil {
 		return openKey{}, fmt.Errorf("encoding a throw-away key: %w", err)
 	}
+	m.transcript.line(len(spki))
 	return openKey{signer: signer, ref: k.ref(), spki: spki}, nil
 }
 
@@ -108,12 +133,24 @@ func throwAway(a hsm.Algorithm, random io.Reader) (crypto.Signer, error) {
 	return nil, fmt.Errorf("the algorithm %q is unknown", a)
 }
 
-func (memory) intents(string, string) issuance.Recorder {
-	return issuance.RecorderFunc(func(ctx context.Context, _ issuance.Signing) error { return ctx.Err() })
+func (m memory) intents(string, string) issuance.Recorder {
+	return issuance.RecorderFunc(func(ctx context.Context, s issuance.Signing) error {
+		m.transcript.signature(len(s.TBS))
+		return ctx.Err()
+	})
 }
 
-func (memory) input(fileLine) error                       { return nil }
+func (m memory) input(fileLine) error {
+	m.transcript.line(0)
+	return nil
+}
+
 func (memory) signed(string, issuance.Kind, []byte) error { return nil }
-func (memory) file(string, []byte) error                  { return nil }
-func (memory) tell(string, ...any)                        {}
-func (memory) tokenSerial() string                        { return "rehearsal" }
+
+func (m memory) file(string, []byte) error {
+	m.transcript.line(0)
+	return nil
+}
+
+func (memory) tell(string, ...any) {}
+func (memory) tokenSerial() string { return "rehearsal" }

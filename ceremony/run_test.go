@@ -75,6 +75,13 @@ func run(t *testing.T, token *hsm.Token, p Plan) *Result {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, &out)
 	}
+	expected, err := rehearse(t.Context(), p, ceremonyTime, rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(result.Transcript); err != nil || info.Size() > int64(expected) {
+		t.Errorf("the transcript has %d octets, %v; the rehearsal expected at most %d", info.Size(), err, expected)
+	}
 	for _, want := range []string{p.Digest(), result.Head, p.Description} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("those present were not told %s:\n%s", want, &out)

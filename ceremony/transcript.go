@@ -33,6 +33,7 @@ type transcript struct {
 	to       durable
 	now      func() time.Time
 	lines    int
+	octets   int
 	previous string // hash of the last line
 
 	signatures, artefacts int
@@ -74,6 +75,11 @@ func (t *transcript) record(e entry) error {
 	e.Version, e.Number, e.Previous = transcriptVersion, t.lines+1, t.previous
 	e.Time = t.now().UTC().Format(timeFormat)
 	line, hash, err := e.encode()
+	if e.Intent != nil && err == nil {
+		if err := t.room(len(line)); err != nil {
+			return err
+		}
+	}
 	if err == nil {
 		_, err = t.to.Write(line)
 	}
@@ -84,7 +90,7 @@ func (t *transcript) record(e entry) error {
 		t.broken = err
 		return fmt.Errorf("writing the transcript: %w", err)
 	}
-	t.lines, t.previous = t.lines+1, hash
+	t.lines, t.octets, t.previous = t.lines+1, t.octets+len(line), hash
 	switch {
 	case e.Signed != nil:
 		t.signatures++
@@ -92,6 +98,12 @@ func (t *transcript) record(e entry) error {
 		t.artefacts++
 	}
 	return nil
+}
+
+// room refuses an intent after which the transcript could not be read: what would be signed is as long again, and files and an end follow. The
+// rehearsal has refused it already, unless a file has become longer since.
+func (t *transcript) room(intent int) error {
+	return extent(t.octets + 2*intent + 16*lineRoom).readable()
 }
 
 // intents records what the issuer's key is about to sign, about a subject.

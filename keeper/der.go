@@ -88,19 +88,26 @@ func name(s *cryptobyte.String, what string) ([]byte, error) {
 // moment reads a time as RFC 5280, section 4.1.2.5, writes it: UTCTime through 2049, GeneralizedTime from 2050, in whole seconds.
 func moment(s *cryptobyte.String, what string) (time.Time, error) {
 	var t time.Time
-	whole := *s
 	var text cryptobyte.String
 	var tag der.Tag
-	ok := whole.ReadAnyASN1(&text, &tag)
+	ok := s.ReadAnyASN1(&text, &tag)
 	switch {
-	case ok && tag == der.UTCTime && len(text) == len("YYMMDDHHMMSSZ"):
-		ok = s.ReadASN1UTCTime(&t)
-	case ok && tag == der.GeneralizedTime && len(text) == len("YYYYMMDDHHMMSSZ"):
-		ok = s.ReadASN1GeneralizedTime(&t) && t.Year() >= 2050
+	case ok && tag == der.UTCTime:
+		year, digits := number(text, 2)
+		if year += 1900; year < 1950 {
+			year += 100
+		}
+		if ok = digits; ok {
+			t, ok = withinYear(year, text[2:])
+		}
+	case ok && tag == der.GeneralizedTime:
+		if t, ok = anyYear(text); ok {
+			ok = t.Year() >= 2050
+		}
 	default:
 		ok = false
 	}
-	if !ok || text[len(text)-1] != 'Z' {
+	if !ok {
 		return time.Time{}, refuse("%s is missing or not a time of RFC 5280", what)
 	}
 	return t, nil
@@ -108,13 +115,55 @@ func moment(s *cryptobyte.String, what string) (time.Time, error) {
 
 // generalized reads a GeneralizedTime in whole seconds of UTC, of any year: what OCSP and invalidityDate are written in.
 func generalized(s *cryptobyte.String, what string) (time.Time, error) {
-	var t time.Time
-	whole := *s
 	var text cryptobyte.String
-	if !whole.ReadASN1(&text, der.GeneralizedTime) || len(text) != len("YYYYMMDDHHMMSSZ") || text[len(text)-1] != 'Z' || !s.ReadASN1GeneralizedTime(&t) {
-		return t, refuse("%s is missing or not a GeneralizedTime in whole seconds", what)
+	if s.ReadASN1(&text, der.GeneralizedTime) {
+		if t, ok := anyYear(text); ok {
+			return t, nil
+		}
 	}
-	return t, nil
+	return time.Time{}, refuse("%s is missing or not a GeneralizedTime in whole seconds", what)
+}
+
+// anyYear reads YYYYMMDDHHMMSSZ.
+func anyYear(text []byte) (time.Time, bool) {
+	year, ok := number(text, 4)
+	if !ok {
+		return time.Time{}, false
+	}
+	return withinYear(year, text[4:])
+}
+
+// withinYear reads MMDDHHMMSSZ. It is read by its digits because each signature has two or more to read, and package time takes a microsecond
+// for each.
+func withinYear(year int, text []byte) (time.Time, bool) {
+	if len(text) != len("MMDDHHMMSSZ") || text[10] != 'Z' {
+		return time.Time{}, false
+	}
+	var part [5]int
+	for i := range part {
+		var ok bool
+		if part[i], ok = number(text[2*i:], 2); !ok {
+			return time.Time{}, false
+		}
+	}
+	t := time.Date(year, time.Month(part[0]), part[1], part[2], part[3], part[4], 0, time.UTC)
+	// Date carries what is too much over into the next month, day, hour or minute: the 31st of June is the 1st of July there.
+	is := [...]int{int(t.Month()), t.Day(), t.Hour(), t.Minute(), t.Second()}
+	return t, is == part
+}
+
+// number reads the number that text begins with, of so many digits.
+func number(text []byte, digits int) (n int, ok bool) {
+	if len(text) < digits {
+		return 0, false
+	}
+	for _, c := range text[:digits] {
+		if c < '0' || c > '9' {
+			return 0, false
+		}
+		n = 10*n + int(c-'0')
+	}
+	return n, true
 }
 
 // positive reads an INTEGER above zero in its shortest form, of at most 20 octets, and returns its octets without that of the sign.

@@ -18,8 +18,9 @@ var ErrNotThisJournal = errors.New("the copy is not the beginning of this journa
 
 // ExportJournal appends to a copy what the journal has more, and makes it durable: for an auditor who may not reach the keeper's directory.
 // What the copy has must be what the journal begins with, octet by octet, and what follows must follow in the chain. The copy is made when
-// there is none, readable by its group. A keeper may be writing meanwhile; of a line without an end nothing is copied. The place returned
-// is the end of the copy. When the journal is found broken, all that comes before is copied, and the error is a *BrokenJournalError.
+// there is none, readable by its group. A keeper may be writing meanwhile; of a line without an end nothing is copied, and what is copied is
+// first made durable in the journal as well, so that no crash leaves less there than in the copy. The place returned is the end of the copy.
+// When the journal is found broken, all that comes before is copied, and the error is a *BrokenJournalError.
 func ExportJournal(journal, path string) (end JournalPlace, err error) {
 	from, err := os.Open(journal)
 	if err != nil {
@@ -36,6 +37,9 @@ func ExportJournal(journal, path string) (end JournalPlace, err error) {
 		return begin, fmt.Errorf("exporting the journal to %s: %w", path, err)
 	}
 	end, _, broken := ReadJournal(from, begin, func(JournalEntry, JournalPlace) error { return nil })
+	if err := datasync(int(from.Fd())); err != nil {
+		return begin, fmt.Errorf("exporting the journal: making it durable: %w", err)
+	}
 	if _, err := from.Seek(begin.Octets, io.SeekStart); err != nil {
 		return begin, fmt.Errorf("exporting the journal: %w", err)
 	}

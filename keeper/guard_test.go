@@ -21,6 +21,8 @@ import (
 	"time"
 
 	"pgregory.net/rapid"
+
+	"github.com/chancery-ca/chancery/hsm"
 )
 
 // guarded is an authority whose key is in memory: the guard needs no token.
@@ -471,6 +473,47 @@ func TestGuardLimits(t *testing.T) {
 	}
 	if signed != 7 {
 		t.Errorf("%d signed of 7 that are permitted", signed)
+	}
+}
+
+// TestATokenThatIsAwayUsesNothingUp: a service that tries again and again while the token is away must find the key's total as it was. What is
+// not allowed is still refused and written down.
+func TestATokenThatIsAwayUsesNothingUp(t *testing.T) {
+	for name, worker := range map[string]bool{"worker": true, "in the keeper": false} {
+		t.Run(name, func(t *testing.T) {
+			a := newAuthority(t, 0)
+			config, log := a.config(t, a.fixture.Config())
+			config.Keys[0].Total = 3
+			if !worker {
+				config.Worker = nil
+			}
+			config.AwaitsPerson = map[string]error{"main": hsm.ErrWrongPIN}
+			r := start(t, config, log)
+			key := r.signer(t, a.certificate.PublicKey)
+			for range 10 {
+				if err := a.issue(key, leaf()); !errors.Is(err, hsm.ErrUnavailable) {
+					t.Fatalf("while the token is away: %v", err)
+				}
+			}
+			if err := a.issue(key, leaf(func(c *x509.Certificate) { c.NotBefore = c.NotBefore.AddDate(-1, 0, 0) })); !errors.Is(err, ErrRefused) {
+				t.Errorf("what is not allowed: %v", err)
+			}
+			r.stop()
+			refused := 0
+			for _, e := range readEntries(t, r.journal) {
+				if e.Result == resultRefused {
+					refused++
+				}
+			}
+			if refused != 1 {
+				t.Errorf("%d refusals are written down, want 1", refused)
+			}
+			config.AwaitsPerson = nil
+			again := start(t, config, log)
+			if err := a.issue(again.signer(t, a.certificate.PublicKey), leaf()); err != nil {
+				t.Errorf("once the token is back: %v", err)
+			}
+		})
 	}
 }
 

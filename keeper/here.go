@@ -63,13 +63,18 @@ func (h *here) sign(r digestRequest) ([]byte, error) {
 	signature, err := h.opened.sign(r)
 	h.since[i].Store(0)
 	h.free <- i
-	if err != nil && hsm.NeedsPerson(err) { // after a loss it could not be logged in to again
-		h.needed(err)
-	}
-	return signature, err
+	return signature, h.noticed(err)
 }
 
-func (h *here) available() error { return h.token.Available() }
+func (h *here) available() error { return h.noticed(h.token.Available()) }
+
+// noticed tells when a person is needed: after a loss the token could not be logged in to again.
+func (h *here) noticed(err error) error {
+	if err != nil && hsm.NeedsPerson(err) {
+		h.needed(err)
+	}
+	return err
+}
 
 // watch tells when a call takes longer than it may.
 func (h *here) watch(ctx context.Context, t *token, hung func(error)) {

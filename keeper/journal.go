@@ -45,29 +45,13 @@ const (
 	noHash     = "0000000000000000000000000000000000000000000000000000000000000000"
 )
 
-// entry is a line of the journal: one operation. Prev is SHA-256 over the line before, without its line feed, so that no line can be
-// changed, put in or taken out without all that follow being changed.
-type entry struct {
-	Seq    uint64            `json:"seq"` // 1, 2, 3, ...
-	Time   string            `json:"time"`
-	UID    *uint32           `json:"uid,omitempty"` // of the process that asked, as the kernel says
-	Key    string            `json:"key,omitempty"`
-	Kind   kind              `json:"kind"`
-	Detail string            `json:"detail,omitempty"` // serial numbers, CRL number, size of the tree; the name of a token
-	Scope  string            `json:"scope,omitempty"`  // of a CRL; of OCSP answers good, revoked or unknown, each
-	SHA256 string            `json:"sha256,omitempty"` // of the bytes that were to be signed
-	Result string            `json:"result"`
-	Why    string            `json:"why,omitempty"`
-	Memory map[string]memory `json:"memory,omitempty"` // by key
-	Prev   string            `json:"prev"`
-}
-
 // journal is the file to which every operation is written before its result is told to anyone. Entries that wait at the same time share one
 // write and one fsync.
 //
 // A crash before the fsync leaves an operation whose signature nobody has received, and perhaps a torn last line, which the next start
-// removes and tells of. A write that fails (a full disk) is undone, and what waited for it fails; an fsync that fails leaves the file in a
-// state that nobody knows, so nothing is signed any more until a restart has read it again.
+// removes and tells of. Of a write that fails (a full disk) the torn line is removed, and all that waited for it fails; an fsync that fails
+// leaves the file in a state that nobody knows, so nothing is signed any more until a restart has read it again. A whole line is never taken
+// out again.
 type journal struct {
 	file *os.File
 	now  func() time.Time
@@ -267,7 +251,7 @@ func (j *journal) close() error {
 	return j.file.Close()
 }
 
-// commit makes entries durable, all or none.
+// commit makes entries durable. When it fails, it fails for all.
 func (j *journal) commit(entries []entry) error {
 	if j.broken != nil {
 		return j.broken
@@ -289,9 +273,9 @@ func (j *journal) commit(entries []entry) error {
 			}
 		}
 	}
-	if _, err := j.file.Write(text); err != nil {
-		if undone := j.file.Truncate(j.size); undone != nil {
-			j.broken = fmt.Errorf("%w: the journal: %w", hsm.ErrUnavailable, errors.Join(err, undone))
+	if n, err := j.file.Write(text); err != nil {
+		if untorn := j.untear(text[:n]); untorn != nil {
+			j.broken = fmt.Errorf("%w: the journal: %w", hsm.ErrUnavailable, errors.Join(err, untorn))
 		}
 		return fmt.Errorf("%w: writing to the journal: %w", hsm.ErrUnavailable, err)
 	}
@@ -306,17 +290,33 @@ func (j *journal) commit(entries []entry) error {
 	return nil
 }
 
+// untear removes the torn line with which a write that failed has ended. The whole lines before it stay, although nothing that they tell of is
+// released: somebody may have read them, and copied them to where nothing is ever taken out.
+func (j *journal) untear(written []byte) error {
+	whole := written[:bytes.LastIndexByte(written, '\n')+1]
+	if err := j.file.Truncate(j.size + int64(len(whole))); err != nil {
+		return err
+	}
+	if len(whole) == 0 {
+		return nil
+	}
+	lines, last := bytes.Count(whole, []byte("\n")), whole[:len(whole)-1]
+	digest := sha256.Sum256(last[bytes.LastIndexByte(last, '\n')+1:])
+	j.seq, j.prev, j.since, j.size = j.seq+uint64(lines), hex.EncodeToString(digest[:]), j.since+lines, j.size+int64(len(whole))
+	return nil
+}
+
 func appendEntry(text []byte, e *entry, seq uint64, prev string, now time.Time) ([]byte, uint64, string, error) {
 	e.Seq, e.Prev = seq+1, prev
 	if e.Time == "" {
 		e.Time = now.UTC().Format(time.RFC3339Nano)
 	}
-	line, err := json.Marshal(e)
+	line, err := e.appendTo(text)
 	if err != nil {
 		return text, seq, prev, fmt.Errorf("writing an entry of the journal: %w", err)
 	}
-	digest := sha256.Sum256(line)
-	return append(append(text, line...), '\n'), e.Seq, hex.EncodeToString(digest[:]), nil
+	digest := sha256.Sum256(line[len(text):])
+	return append(line, '\n'), e.Seq, hex.EncodeToString(digest[:]), nil
 }
 
 // remember does to the memory what the entry says. It is the same when an entry is written and when it is read again.

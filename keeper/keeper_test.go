@@ -3,6 +3,9 @@ package keeper
 import (
 	"context"
 	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
 	"errors"
@@ -402,6 +405,33 @@ func TestNothingIsSignedThatCannotBeWrittenDown(t *testing.T) {
 	j.mu.Lock()
 	j.file, _ = os.OpenFile(os.DevNull, os.O_WRONLY, 0) // so that it can be closed
 	j.mu.Unlock()
+}
+
+// TestManyKeys: a worker is told of as many keys as a file of policies names, and tells of as many that are not there.
+func TestManyKeys(t *testing.T) {
+	a := newAuthority(t, 0)
+	config, log := a.config(t, a.fixture.Config())
+	for i := range 600 {
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		name := fmt.Sprintf("the log of tenant %d", i)
+		config.Keys = append(config.Keys, KeyPolicy{
+			Name: name, Ref: hsm.KeyRef{Label: name}, Tokens: []string{"main"}, PublicKey: key.Public(),
+			Require: hsm.Requirement{NeverExtractable: true}, Checkpoints: &CheckpointPolicy{Origin: "logs.example/" + name},
+		})
+	}
+	r := start(t, config, log)
+	if err := r.keeper.Ready(); err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(log.String(), "a key cannot be used"); n != 600 {
+		t.Errorf("of 600 keys that are not there, %d are told", n)
+	}
+	if err := a.issue(r.signer(t, a.certificate.PublicKey), leaf()); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestPeersAreChecked(t *testing.T) {

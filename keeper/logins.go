@@ -36,6 +36,8 @@ func (w *worker) report(serial string, failed error) error {
 	if err != nil {
 		return err
 	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	return w.send(appendFrame(nil, frameLogin, 0, body))
 }
 
@@ -71,10 +73,10 @@ func (k *Keeper) noteLogin(t *token, serial string, failed error) error {
 // noteLogout writes down that a token that was logged in to is away. A journal that cannot be written stops every signature by itself: here
 // it is only said.
 func (k *Keeper) noteLogout(t *token, why error) {
-	e := entry{Kind: kindToken, Detail: t.Name, Result: resultClosed, Why: "the keeper has closed it"}
-	if why != nil {
-		e.Why = why.Error()
+	if why == nil {
+		why = errClosed
 	}
+	e := entry{Kind: kindToken, Detail: t.Name, Result: resultClosed, Why: why.Error()}
 	t.mu.Lock()
 	inside := t.inside
 	t.inside, e.Scope = false, t.info.Serial

@@ -3,6 +3,7 @@ package keeper
 import (
 	"errors"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -44,6 +45,10 @@ func TestLoginsAreWrittenDown(t *testing.T) {
 				return nil
 			})
 			r.stop()
+			entries := readEntries(t, r.journal)
+			if last := entries[len(entries)-1]; last.Kind != kindToken || last.Why != errClosed.Error() {
+				t.Errorf("the journal ends with %+v", last)
+			}
 			told := tokenEntries(t, r.journal)
 			serial := told[0][strings.IndexByte(told[0], ' ')+1:]
 			if serial == "" || told[0] != resultOpened+" "+serial || told[len(told)-1] != resultClosed+" "+serial {
@@ -79,5 +84,26 @@ func TestFailedLoginsAreWrittenDown(t *testing.T) {
 				t.Errorf("%d signatures are counted", n)
 			}
 		})
+	}
+}
+
+// TestLogoutOfAHangIsWrittenDown: a process that ends because its library hangs says of its tokens that they go with it.
+func TestLogoutOfAHangIsWrittenDown(t *testing.T) {
+	t.Parallel()
+	a, f := newAuthority(t, 0), hsmtest.NewFaulty(t)
+	s := supervise(t, a, f.Config(a.fixture), t.TempDir())
+	outlive(t, a, s.signer(t, a), f, hsmtest.Hang, nil)
+	s.stop()
+	var results []string
+	for _, e := range readEntries(t, s.journal) {
+		if e.Kind != kindToken {
+			continue
+		}
+		if results = append(results, e.Result); len(results) == 2 && !strings.Contains(e.Why, "did not come back") {
+			t.Errorf("the first holder ended because %s", e.Why)
+		}
+	}
+	if want := []string{resultOpened, resultClosed, resultOpened, resultClosed}; !slices.Equal(results, want) {
+		t.Errorf("the journal says of the token that it was %q, want %q", results, want)
 	}
 }

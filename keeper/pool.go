@@ -62,6 +62,19 @@ func (h *held) sign(hash crypto.Hash, digest []byte) (signature []byte, err erro
 	return nil, err
 }
 
+// away tells why no token with the key is there; nil when one is.
+func (h *held) away() error {
+	var why []error
+	for _, p := range h.places {
+		_, err := p.token.state()
+		if err == nil {
+			return nil
+		}
+		why = append(why, err)
+	}
+	return errors.Join(why...)
+}
+
 func (p *place) sign(hash crypto.Hash, digest []byte) ([]byte, error) {
 	return p.token.sign(digestRequest{key: p.index, hash: hash, digest: digest})
 }

@@ -72,6 +72,9 @@ func (t *token) openInWorker(ctx context.Context, command func() *exec.Cmd) (err
 			kill()
 			err = ending(err, <-ended)
 		}
+		if ctx.Err() != nil && errors.Is(err, net.ErrClosed) {
+			err = errClosed
+		}
 		t.away(err) // before its calls fail: who then tries again finds that it is away
 		w.why = fmt.Errorf("%w: %w", hsm.ErrUnavailable, err)
 		close(w.ended)
@@ -164,14 +167,14 @@ func (t *token) begin(w *process, pin []byte) (findings, error) {
 	if err := w.conn.SetDeadline(time.Now().Add(t.StartTimeout)); err != nil {
 		return findings{}, err
 	}
-	if _, err := w.conn.Write(whole); err != nil {
+	if err := inParts(whole, func(part []byte) error { _, err := w.conn.Write(part); return err }); err != nil {
 		return findings{}, fmt.Errorf("telling the worker what to open: %w", err)
 	}
-	buffer := make([]byte, maxStart)
-	f, err := w.next(buffer)
+	buffer := make([]byte, maxPart)
+	f, err := w.whole(buffer)
 	for err == nil && f.kind == frameLogin {
 		if err = t.told(f.body); err == nil {
-			f, err = w.next(buffer)
+			f, err = w.whole(buffer)
 		}
 	}
 	switch {
@@ -232,6 +235,19 @@ func (w *process) next(buffer []byte) (frame, error) {
 		return frame{}, errors.New("the worker closed its end")
 	}
 	return parseFrame(buffer[:n])
+}
+
+// whole is next for a frame that may come in parts.
+func (w *process) whole(buffer []byte) (frame, error) {
+	n, err := w.conn.Read(buffer)
+	if err != nil {
+		return frame{}, err
+	}
+	message, err := gather(buffer[:n], w.conn.Read)
+	if err != nil {
+		return frame{}, err
+	}
+	return parseFrame(message)
 }
 
 // answers reads what the worker answers until it ends. told is given what it tells of log-ins.

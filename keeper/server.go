@@ -177,26 +177,26 @@ func (k *Keeper) begin() error {
 func (k *Keeper) Ready() error {
 	var wrong []error
 	for _, h := range k.names {
-		var why []error
-		for _, p := range h.places {
-			if _, err := p.token.state(); err != nil {
-				why = append(why, err)
-			}
-		}
-		if len(why) == len(h.places) {
-			wrong = append(wrong, fmt.Errorf("key %q: %w", h.key.Name, errors.Join(why...)))
+		if err := h.away(); err != nil {
+			wrong = append(wrong, fmt.Errorf("key %q: %w", h.key.Name, err))
 		}
 	}
 	return errors.Join(wrong...)
 }
 
-// Close ends all connections, closes the tokens and writes the journal to its end. It does not wait for a library that hangs.
+// Close ends all connections, closes the tokens and writes the journal to its end. It does not wait for a library that hangs: of the tokens
+// that are in this process the journal then says that they end with it.
 func (k *Keeper) Close() error {
 	k.mu.Lock()
 	for c := range k.clients {
 		_ = c.conn.Close()
 	}
 	k.mu.Unlock()
+	if k.hung.Err() != nil {
+		for _, t := range k.tokens {
+			k.noteLogout(t, context.Cause(k.hung))
+		}
+	}
 	k.stop()
 	if k.hung.Err() == nil {
 		k.running.Wait()
@@ -498,6 +498,13 @@ func (c *client) sign(body []byte) (signature []byte, failure, err error) {
 		return nil, failure, err
 	}
 	e.Key = h.key.Name
+	if away := h.away(); away != nil {
+		// Nothing is counted of what no token is asked for: who tries again and again meanwhile must not use up the key's total. What is refused
+		// is refused all the same.
+		if _, err := h.key.read(request.message, now); err == nil {
+			return nil, away, nil
+		}
+	}
 	r, refused := h.guard.admit(request.message, digest, request.hash, now)
 	e.Kind, e.Detail, e.Scope = r.kind, r.detail, r.scope()
 	if refused != nil {

@@ -62,6 +62,9 @@ type token struct {
 	first   sync.Once
 }
 
+// errClosed is why a token is away that was closed in good order, whoever had it open.
+var errClosed = errors.New("the keeper has closed it")
+
 // signing is a token that is open.
 type signing interface {
 	sign(r digestRequest) ([]byte, error)
@@ -142,7 +145,7 @@ func (t *token) ready(s signing, found findings) {
 // away says that it is not, or not any more.
 func (t *token) away(why error) {
 	if why == nil {
-		why = errors.New("the keeper has closed it")
+		why = errClosed
 	}
 	t.mu.Lock()
 	t.open, t.why = nil, why

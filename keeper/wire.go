@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 )
 
 // The protocol, between client and keeper and, with other messages, between keeper and worker. Each side sends frames:
@@ -17,7 +18,8 @@ import (
 //	body    the rest
 //
 // A client has one request at a time on a connection, and as many connections as it has requests at once. A worker has many at a time, and
-// answers in any order: there each frame is one message of a SOCK_SEQPACKET socket, so that several threads can read and write it.
+// answers in any order: there each frame is one message of a SOCK_SEQPACKET socket, so that several threads can read and write it. What begins
+// it, and its answer to that, may be longer than a message can be, and then go in parts, each a message.
 //
 // A connection begins with a hello from each side, over the socket, which names the protocol and its version. With the keeper's hello go two
 // pipes, over which all else is said (see line.go). Whoever receives what it does not understand closes the connection.
@@ -43,9 +45,12 @@ const (
 	maxMessage = 80 << 20
 	maxFrame   = frameHead + 64 + maxMessage
 	maxWords   = 1000 // octets of an error's words
-	// The longest messages between keeper and worker: what begins it, which must fit into a socket's buffer whole; a digest, or a checkpoint
-	// for an Ed25519 key; an answer.
-	maxStart  = 128 << 10
+	// The longest frame between keeper and worker, which is what begins it. A file of policies, of at most 256 KiB, does not name keys enough to
+	// fill it: 16,000 keys of RSA with 4096 bits do.
+	maxStart = 16 << 20
+	// The longest messages between them: a part of such a frame, which must fit into a socket's buffer; a digest, or a checkpoint for an
+	// Ed25519 key; an answer.
+	maxPart   = 64 << 10
 	maxDigest = 1024
 	maxAnswer = 4 << 10
 	hello     = "chancery-keeper 2"
@@ -115,6 +120,40 @@ func parseFrame(message []byte) (frame, error) {
 		return frame{}, errFrame
 	}
 	return frame{kind: message[4], request: binary.BigEndian.Uint64(message[5:]), body: message[4+frameHead:]}, nil
+}
+
+// gather reads what is left of a frame whose beginning is the message given. read reads one message.
+func gather(beginning []byte, read func([]byte) (int, error)) ([]byte, error) {
+	if len(beginning) < 4 {
+		return nil, errFrame
+	}
+	length := 4 + int64(binary.BigEndian.Uint32(beginning))
+	if length < int64(len(beginning)) || length > maxStart {
+		return nil, errFrame
+	}
+	whole := append(make([]byte, 0, length), beginning...)
+	for len(whole) < cap(whole) {
+		n, err := read(whole[len(whole):min(len(whole)+maxPart, cap(whole))])
+		if err == nil && n == 0 {
+			err = io.ErrUnexpectedEOF
+		}
+		if err != nil {
+			clear(whole)
+			return nil, err
+		}
+		whole = whole[:len(whole)+n]
+	}
+	return whole, nil
+}
+
+// inParts sends a frame that gather reads. send sends one message.
+func inParts(whole []byte, send func([]byte) error) error {
+	for part := range slices.Chunk(whole, maxPart) {
+		if err := send(part); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // appendFrame writes a frame whose body is the parts, one after the other.

@@ -45,6 +45,46 @@ func TestFrames(t *testing.T) {
 	}
 }
 
+// TestFramesInParts: what begins a worker comes in as many messages as it needs, and is refused when they do not make a frame.
+func TestFramesInParts(t *testing.T) {
+	for _, size := range []int{0, 1, maxPart - 4 - frameHead, maxPart - 3 - frameHead, 2 * maxPart, 3*maxPart + 7} {
+		whole := appendFrame(nil, frameStart, 0, bytes.Repeat([]byte("x"), size))
+		var messages [][]byte
+		if err := inParts(whole, func(part []byte) error { messages = append(messages, part); return nil }); err != nil {
+			t.Fatal(err)
+		}
+		next := func(into []byte) (int, error) {
+			if len(messages) == 0 {
+				return 0, nil
+			}
+			n := copy(into, messages[0])
+			messages = messages[1:]
+			return n, nil
+		}
+		first := messages[0]
+		messages = messages[1:]
+		for _, part := range append([][]byte{first}, messages...) {
+			if len(part) > maxPart {
+				t.Errorf("of a frame of %d octets a message has %d", len(whole), len(part))
+			}
+		}
+		rest := len(messages)
+		if got, err := gather(first, next); err != nil || !bytes.Equal(got, whole) {
+			t.Errorf("a frame of %d octets in %d messages: %d octets, %v", len(whole), 1+rest, len(got), err)
+		}
+		if rest > 0 {
+			if _, err := gather(first, next); !errors.Is(err, io.ErrUnexpectedEOF) { // the others have been read
+				t.Errorf("a frame of which the end is missing: %v", err)
+			}
+		}
+	}
+	for _, wrong := range []string{"", "\x00\x00\x01", "\x00\x00\x00\x01xx", "\xff\xff\xff\xff"} {
+		if _, err := gather([]byte(wrong), func([]byte) (int, error) { return 0, nil }); !errors.Is(err, ErrProtocol) {
+			t.Errorf("a frame that begins with %x: %v", wrong, err)
+		}
+	}
+}
+
 func TestErrorsCross(t *testing.T) {
 	for _, err := range []error{
 		ErrRefused, ErrUnknownKey, hsm.ErrWrongPIN, hsm.ErrPINLocked, hsm.ErrPINAtRisk, hsm.ErrUnavailable,

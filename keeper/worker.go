@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"runtime"
+	"sync"
 	"syscall"
 	"time"
 
@@ -68,6 +69,7 @@ func endWithParent(ctx context.Context, parent int, end func()) {
 type worker struct {
 	socket int
 	log    *slog.Logger
+	mu     sync.Mutex // held while it sends what may have parts, or what may come between them
 	opened *opened
 	places int
 	limit  time.Duration // for opening the token anew
@@ -95,13 +97,18 @@ func (w *worker) send(message []byte) error {
 }
 
 func (w *worker) start(ctx context.Context) error {
-	message := make([]byte, maxStart)
-	defer clear(message)
-	n, err := w.receive(message)
+	beginning := make([]byte, maxPart)
+	defer clear(beginning)
+	n, err := w.receive(beginning)
 	if err != nil {
 		return fmt.Errorf("reading what to open: %w", err)
 	}
-	first, err := parseFrame(message[:n])
+	message, err := gather(beginning[:n], w.receive)
+	if err != nil {
+		return fmt.Errorf("reading what to open: %w", err)
+	}
+	defer clear(message)
+	first, err := parseFrame(message)
 	if err != nil {
 		return err
 	}
@@ -127,7 +134,9 @@ func (w *worker) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return w.send(appendFrame(nil, frameAnswer, 0, body))
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return inParts(appendFrame(nil, frameAnswer, 0, body), w.send)
 }
 
 // serve signs until the keeper closes its end, or is gone. It does not wait for calls that hang.

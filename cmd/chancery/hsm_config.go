@@ -1,10 +1,8 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
 	"path/filepath"
-	"slices"
 
 	"github.com/chancery-ca/chancery/ca"
 	"github.com/chancery-ca/chancery/hsm"
@@ -314,15 +312,4 @@ func (t TokenConfig) selector() hsm.Selector {
 
 func (f FIPSConfig) declaration() hsm.Declaration {
 	return hsm.Declaration{FIPSLevel: f.Level, FIPSCertificate: f.Certificate}
-}
-
-// usedBy names the authorities whose key is the one given.
-func usedBy(records []ca.AuthorityRecord, token string, key hsm.KeyRef) (names []string) {
-	for _, r := range records {
-		if (r.Key.Token == "" || r.Key.Token == token) && (bytes.Equal(r.Key.ID, key.ID) || len(r.Key.ID) == 0 && r.Key.Label == key.Label) {
-			names = append(names, r.Name)
-		}
-	}
-	slices.Sort(names)
-	return names
 }

@@ -44,6 +44,7 @@ func operationData(op hsm.Operation) map[string]string {
 type journal struct {
 	mu   sync.Mutex
 	file *os.File
+	torn bool // the last line has no end: a crash, or a disk that was full
 }
 
 // journalEntry is one line.
@@ -55,11 +56,26 @@ type journalEntry struct {
 
 // openJournal opens a journal before anything is done: what cannot be recorded is not done.
 func openJournal(path string) (*journal, error) {
-	file, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("opening the journal of operations: %w; name another file by --journal", err)
 	}
-	return &journal{file: file}, nil
+	j := &journal{file: file}
+	if j.torn, err = endsTorn(file); err != nil {
+		return nil, errors.Join(fmt.Errorf("opening the journal of operations: %w", err), file.Close())
+	}
+	return j, nil
+}
+
+// endsTorn tells whether a file ends in the middle of a line. What is no regular file, a pipe say, has no end to look at.
+func endsTorn(file *os.File) (bool, error) {
+	info, err := file.Stat()
+	if err != nil || !info.Mode().IsRegular() || info.Size() == 0 {
+		return false, err
+	}
+	var last [1]byte
+	_, err = file.ReadAt(last[:], info.Size()-1)
+	return last[0] != '\n', err
 }
 
 // Observe appends an operation. It is on the disk before its result is handed out.
@@ -70,7 +86,11 @@ func (j *journal) Observe(_ context.Context, op hsm.Operation) error {
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	_, err = j.file.Write(append(line, '\n'))
+	if line = append(line, '\n'); j.torn {
+		line = append([]byte{'\n'}, line...) // what was torn stays a line of its own, and this one can be read
+	}
+	_, err = j.file.Write(line)
+	j.torn = err != nil
 	if op.Op == hsm.OpRandom || op.Op == hsm.OpList {
 		return err // the next operation's sync takes these along
 	}

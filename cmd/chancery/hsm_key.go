@@ -346,7 +346,7 @@ func (a *app) hsmKeyLabelCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				if err := a.unused(w, exact, yes, "relabel"); err != nil {
+				if err := a.unused(ctx, w, exact, yes, "relabel"); err != nil {
 					return err
 				}
 				if err := w.SetLabel(ctx, exact, label); err != nil {
@@ -375,7 +375,9 @@ func (a *app) hsmKeyDestroyCommand() *cobra.Command {
 		Short: "Destroy a key for ever",
 		Long: `Destroy a key for ever: both halves of a pair, or a secret key.
 
-With --config, a key that an authority of the database uses is refused. Without it nobody can tell, and --yes is needed.
+With --config, a key is refused that an authority of the database uses, an OCSP responder or the audit log of the configuration, or an
+approver. Without it nobody can tell, and --yes is needed. Keys under which others were wrapped are not known to anybody: see first that
+no backup needs them.
 Where the configuration asks for approvals (orders.destroy_key), it places an order, which others approve; called again with --order, it
 destroys the key.`,
 		Args: cobra.NoArgs,
@@ -385,7 +387,7 @@ destroys the key.`,
 				if err != nil {
 					return err
 				}
-				if err := a.unused(w, exact, yes, "destroy"); err != nil {
+				if err := a.unused(ctx, w, exact, yes, "destroy"); err != nil {
 					return err
 				}
 				if err := a.destroyUnderOrder(ctx, w, exact, order); err != nil {
@@ -432,19 +434,23 @@ func (w *worksite) exact(ctx context.Context, ref hsm.KeyRef) (hsm.KeyRef, error
 	return hsm.KeyRef{}, fmt.Errorf("%w; name one by --key and --key-id: %s", hsm.ErrAmbiguous, strings.Join(several, "; "))
 }
 
-// unused refuses a key that an authority uses. Where no database could be asked, only --yes goes on.
-func (a *app) unused(w *worksite, key hsm.KeyRef, yes bool, verb string) error {
+// unused refuses a key that somebody of the configuration or its database uses. Where no database could be asked, only --yes goes on.
+func (a *app) unused(ctx context.Context, w *worksite, key hsm.KeyRef, yes bool, verb string) error {
 	if !w.asked {
 		if yes {
 			return nil
 		}
-		return fmt.Errorf("whether an authority uses the key %q could not be checked, because no configuration with a database was asked: "+
+		return fmt.Errorf("whether the key %q is in use could not be checked, because no configuration with a database was asked: "+
 			"give --config, or --yes to %s it all the same", key.Label, verb)
 	}
-	if users := usedBy(w.authorities, w.Info().Serial, key); len(users) > 0 {
-		return fmt.Errorf("the key %q is that of the authority %s; a key is not to be lost while its authority is known", key.Label,
-			strings.Join(users, ", "))
+	uses, err := w.usesOf(ctx, key)
+	if err != nil {
+		return fmt.Errorf("looking for who uses the key %q: %w", key.Label, err)
 	}
-	return a.confirm(yes, fmt.Sprintf("No authority of the database uses the key %q, id %x. %s%s it?", key.Label, key.ID,
+	if len(uses) > 0 {
+		return fmt.Errorf("the key %q is that of the %s; a key is not to be lost, or renamed, while it is known there", key.Label,
+			strings.Join(uses, ", and of the "))
+	}
+	return a.confirm(yes, fmt.Sprintf("Neither the configuration nor its database knows a use of the key %q, id %x. %s%s it?", key.Label, key.ID,
 		strings.ToUpper(verb[:1]), verb[1:]))
 }

@@ -68,8 +68,13 @@ func (c *counts) use(token string, key hsm.KeyRef, most int64) error {
 	return replace(c.path, append(data, '\n'))
 }
 
-// replace writes a file whole or not at all.
+// replace writes a file whole or not at all. A crash after it has returned loses nothing: its name is durable as well.
 func replace(path string, data []byte) error {
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return fmt.Errorf("counting uses: %w", err)
+	}
+	defer dir.Close()
 	tmp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
 	if err != nil {
 		return fmt.Errorf("counting uses: %w", err)
@@ -78,6 +83,9 @@ func replace(path string, data []byte) error {
 	_, err = tmp.Write(data)
 	if err = errors.Join(err, tmp.Sync(), tmp.Close()); err == nil {
 		err = os.Rename(tmp.Name(), path)
+	}
+	if err == nil {
+		err = dir.Sync()
 	}
 	if err != nil {
 		return fmt.Errorf("counting uses: %w", err)

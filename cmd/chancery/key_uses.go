@@ -1,0 +1,128 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/chancery-ca/chancery/audit"
+	"github.com/chancery-ca/chancery/ca"
+	"github.com/chancery-ca/chancery/hsm"
+	"github.com/chancery-ca/chancery/storage"
+)
+
+// usesOf says who would no longer work without a key of the token: those whose key the configuration or its database names. A responder, the
+// log and an approver are told by the public half, which is what pins their keys; a secret key is none of theirs.
+func (w *worksite) usesOf(ctx context.Context, key hsm.KeyRef) (uses []string, err error) {
+	for _, name := range usedBy(w.authorities, w.Info().Serial, key) {
+		uses = append(uses, "authority "+name)
+	}
+	public, err := w.PublicKey(key)
+	if errors.Is(err, hsm.ErrKeyNotFound) {
+		return uses, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	configured, err := w.cfg.usesOf(public)
+	if err != nil {
+		return nil, err
+	}
+	uses = append(uses, configured...)
+	if recorder, ok := w.observer.(storeObserver); ok {
+		recorded, err := recordedUsesOf(ctx, recorder.store, public)
+		if err != nil {
+			return nil, err
+		}
+		uses = append(uses, recorded...)
+	}
+	slices.Sort(uses)
+	return slices.Compact(uses), nil
+}
+
+const useOfLog = "audit log (audit.key)"
+
+// usesOf are those of a key that the configuration names.
+func (c Config) usesOf(public crypto.PublicKey) (uses []string, err error) {
+	for _, o := range c.OCSP {
+		if o.PublicKey == "" {
+			continue
+		}
+		pinned, err := o.publicKey()
+		if err != nil {
+			return nil, err
+		}
+		if sameKey(pinned, public) {
+			uses = append(uses, fmt.Sprintf("OCSP responder of %s (ocsp)", o.Authority))
+		}
+	}
+	if c.Audit.Key.PublicKey != "" {
+		pinned, err := readPublicKey(c.Audit.Key.PublicKey)
+		if err != nil {
+			return nil, fmt.Errorf("reading the public key of the log: %w", err)
+		}
+		if sameKey(pinned, public) {
+			uses = append(uses, useOfLog)
+		}
+	}
+	return uses, nil
+}
+
+// recordedUsesOf are those of a key that the database names beside its authorities: the log's last key, and those of approvers.
+func recordedUsesOf(ctx context.Context, store *storage.Store, public crypto.PublicKey) (uses []string, err error) {
+	logKeys, err := store.LogKeys(ctx) // the last first
+	if err != nil {
+		return nil, err
+	}
+	if len(logKeys) > 0 {
+		last, err := audit.ParseVerifier(logKeys[0])
+		if err != nil {
+			return nil, fmt.Errorf("reading the log's key in the database: %w", err)
+		}
+		if sameKey(last.Public(), public) {
+			uses = append(uses, useOfLog)
+		}
+	}
+	spki, err := x509.MarshalPKIXPublicKey(public)
+	if err != nil {
+		return nil, fmt.Errorf("encoding the public key: %w", err)
+	}
+	digest := sha256.Sum256(spki)
+	fingerprint := "sha256:" + hex.EncodeToString(digest[:])
+	approvers, err := store.ApproverKeys(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	for _, k := range approvers {
+		if k.EndedAt.IsZero() && k.Key.Fingerprint() == fingerprint {
+			uses = append(uses, "approver "+k.Person)
+		}
+	}
+	return uses, nil
+}
+
+func sameKey(a, b crypto.PublicKey) bool {
+	comparable, ok := a.(interface{ Equal(crypto.PublicKey) bool })
+	return ok && comparable.Equal(b)
+}
+
+// usedBy names the authorities whose key is the one given.
+func usedBy(records []ca.AuthorityRecord, token string, key hsm.KeyRef) (names []string) {
+	for _, r := range records {
+		same := bytes.Equal(r.Key.ID, key.ID)
+		if len(r.Key.ID) == 0 {
+			same = r.Key.Label == key.Label
+		}
+		if same && (r.Key.Token == "" || r.Key.Token == token) {
+			names = append(names, r.Name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
