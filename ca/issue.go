@@ -195,7 +195,7 @@ func (c *CA) complete(ctx context.Context, authority *Authority, what issuable) 
 	if err != nil {
 		return NewCertificate{}, err
 	}
-	scope := authority.scopeOf(serial)
+	scope := authority.lists.ScopeOf(serial)
 	point := authority.point(scope)
 	grant = grant.Distributed(scope, point.URL, point.DeltaURL)
 	prepared, err := authority.Issuer.Prepare(grant, serial, c.now())

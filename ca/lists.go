@@ -88,12 +88,12 @@ func (a *Authority) scopes() []string {
 	return all
 }
 
-// scopeOf is the scope that a certificate with a serial is issued into: its last random octets choose.
-func (a *Authority) scopeOf(s issuance.Serial) string {
-	if a.lists.Shards <= 1 {
+// ScopeOf is the scope that a certificate with a serial is issued into: its last random octets choose.
+func (l CRLLists) ScopeOf(s issuance.Serial) string {
+	if l.Shards <= 1 {
 		return FullScope
 	}
-	return strconv.FormatUint(binary.BigEndian.Uint64(s[len(s)-8:])%uint64(a.lists.Shards), 10)
+	return strconv.FormatUint(binary.BigEndian.Uint64(s[len(s)-8:])%uint64(l.Shards), 10)
 }
 
 // DistributionPoint is where the CRLs of a scope are fetched. The complete one's stands in certificates and, where there are several

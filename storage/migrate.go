@@ -81,7 +81,12 @@ func grantRole(ctx context.Context, url, role, login string) (err error) {
 	}
 	defer func() { err = errors.Join(err, conn.Close(ctx)) }()
 	var member bool
-	if err := conn.QueryRow(ctx, `SELECT pg_has_role($1, $2, 'MEMBER')`, login, role).Scan(&member); err != nil {
+	err = conn.QueryRow(ctx, `SELECT pg_has_role($1, $2, 'MEMBER')`, login, role).Scan(&member)
+	if sqlState(err) == undefinedObject {
+		return fmt.Errorf("granting the role %s: there is no login %q: have an administrator make it first (CREATE ROLE %s LOGIN PASSWORD '…')",
+			role, login, pgx.Identifier{login}.Sanitize())
+	}
+	if err != nil {
 		return describe("granting the role "+role, err)
 	}
 	if member {
@@ -90,6 +95,9 @@ func grantRole(ctx context.Context, url, role, login string) (err error) {
 	_, err = conn.Exec(ctx, "GRANT "+pgx.Identifier{role}.Sanitize()+" TO "+pgx.Identifier{login}.Sanitize())
 	return describe("granting the role "+role, err)
 }
+
+// undefinedObject is the SQLSTATE of a role that there is not.
+const undefinedObject = "42704"
 
 const schemaVersion = `SELECT coalesce(max(version_id), 0) FROM goose_db_version WHERE is_applied`
 

@@ -95,3 +95,23 @@ func TestOneOfManyRevocationsWins(t *testing.T) {
 	}
 	f.wantCounts("revocations", 1, "crl_pending", 1, "audit_leaves", 3)
 }
+
+// TestALostCertificateIsKnownByItsRevocation: of a certificate that an older copy of the database has lost there is its revocation alone.
+func TestALostCertificateIsKnownByItsRevocation(t *testing.T) {
+	f := setUp(t)
+	ctx := context.Background()
+	lost := certificateOf(newIntent(t, alpha))
+	if err := f.RecordAuthority(ctx, newAuthority(lost.Issuer), leaf(t, audit.AuthorityAdded)); err != nil && !errors.Is(err, ca.ErrExists) {
+		t.Fatal(err)
+	}
+	if never, err := f.Unissued(ctx, [][]byte{lost.Serial[:]}); err != nil || len(never) != 1 {
+		t.Fatalf("before its revocation never issued: %x, %v", never, err)
+	}
+	f.revoke(lost, issuance.Superseded, 0)
+	if never, err := f.Unissued(ctx, [][]byte{lost.Serial[:]}); err != nil || len(never) != 0 {
+		t.Errorf("never issued: %x, %v", never, err)
+	}
+	if status, err := f.CertificateStatus(ctx, lost.Issuer, lost.Serial[:]); err != nil || !status.Issued || !status.Revoked {
+		t.Errorf("its status is %+v, %v", status, err)
+	}
+}

@@ -46,7 +46,9 @@ const (
 		AND NOT EXISTS (SELECT FROM orphans AS o WHERE o.serial = s)
 		AND NOT EXISTS (SELECT FROM intents AS i WHERE i.serial = s)
 		AND NOT EXISTS (SELECT FROM imported_certificates AS m WHERE m.serial = s)
-		AND NOT EXISTS (SELECT FROM archives AS a WHERE s >= a.serials_from AND s < a.serials_until)`
+		AND NOT EXISTS (SELECT FROM archives AS a WHERE s >= a.serials_from AND s < a.serials_until)
+		AND NOT EXISTS ( -- of a certificate that was lost with a database there is its revocation alone
+			SELECT FROM authorities AS a WHERE EXISTS (SELECT FROM revocations AS r WHERE r.issuer = a.name AND r.serial = s))`
 )
 
 // SigningRecords calls yield with all that is on record of signatures since a moment, in no order, as it was at one moment of this call. An

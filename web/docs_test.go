@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -39,6 +40,9 @@ func TestOpenAPIIsAsAgreed(t *testing.T) {
 	}
 }
 
+// schemaName is what a component may be called (OpenAPI 3.1, section 4.8.7).
+var schemaName = regexp.MustCompile(`^[a-zA-Z0-9._-]+$`)
+
 // TestOpenAPITellsTheTruth compares the document with the routes, the table of permissions and what is really answered.
 func TestOpenAPITellsTheTruth(t *testing.T) {
 	s := newSurface(t)
@@ -67,6 +71,11 @@ func TestOpenAPITellsTheTruth(t *testing.T) {
 	}](t, s.call(ask{path: "/api/v1/openapi.json"}), http.StatusOK)
 	if document.OpenAPI != "3.1.0" || document.Info.Version != "1.2.3" {
 		t.Errorf("OpenAPI %s of version %s", document.OpenAPI, document.Info.Version)
+	}
+	for name := range document.Components.Schemas {
+		if !schemaName.MatchString(name) {
+			t.Errorf("a schema has the name %q, which generators of clients refuse", name)
+		}
 	}
 	for route, a := range requests(t) {
 		method, path, _ := strings.Cut(route, " ")

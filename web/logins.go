@@ -25,7 +25,7 @@ func (s *Server) routeOfferLogin(api huma.API) error {
 		description: "Makes a link that signs a browser in to the console as the owner of the API token of this call. It works once, " +
 			"within two " +
 			"minutes. The session ends with the token.",
-		bodies:   []media{{name: typeJSON, json: struct{}{}}},
+		bodies:   []media{{name: typeJSON, json: Empty{}}},
 		answers:  []media{{name: typeJSON, json: ConsoleLogin{}}},
 		problems: append([]int{http.StatusNotFound, http.StatusConflict}, requestProblems...),
 	}, s.offerLogin)

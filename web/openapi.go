@@ -199,6 +199,9 @@ func content(schemas huma.Registry, all []media) map[string]*huma.MediaType {
 	return types
 }
 
+// Empty is the body of a call that takes nothing: an object without members. It has a name because a schema needs one.
+type Empty struct{}
+
 // answer is a success in one of several media types.
 type answer struct {
 	ContentType string `header:"Content-Type" hidden:"true"`

@@ -436,7 +436,7 @@ func (s *Server) routeCancelJob(api huma.API) error {
 	return route(s, api, call{
 		method: http.MethodPost, path: "/revocations/{job}/cancel", id: "cancel-revocation", tag: tagRevocations, success: http.StatusOK,
 		summary: "End an order to revoke many certificates", description: "What it has revoked stays revoked; nothing more is.",
-		bodies:   []media{{name: typeJSON, json: struct{}{}}},
+		bodies:   []media{{name: typeJSON, json: Empty{}}},
 		answers:  []media{{name: typeJSON, json: RevocationJob{}}},
 		problems: append([]int{http.StatusNotFound, http.StatusConflict}, requestProblems...),
 	}, s.cancelJob)

@@ -168,7 +168,7 @@ func (s *Server) routeRevokeToken(api huma.API) error {
 	return route(s, api, call{
 		method: http.MethodPost, path: "/tokens/{id}/revoke", id: "revoke-token", tag: tagTokens, success: http.StatusOK,
 		summary: "Withdraw an API token", description: "It is refused from its next use on, by every replica. Repeating changes nothing.",
-		bodies:   []media{{name: typeJSON, json: struct{}{}}},
+		bodies:   []media{{name: typeJSON, json: Empty{}}},
 		answers:  []media{{name: typeJSON, json: Token{}}},
 		problems: append([]int{http.StatusNotFound}, requestProblems...),
 	}, s.revokeToken)

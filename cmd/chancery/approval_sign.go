@@ -22,7 +22,7 @@ func (f *signWith) add(cmd *cobra.Command) {
 		"SSH agent holds, or with --certificate its key")
 	cmd.Flags().StringVar(&f.certificate, "certificate", "", "certificate of the key given with --sign, PEM: sign with CMS")
 	cmd.Flags().StringVar(&f.signature, "signature", "",
-		"file with a signature made elsewhere, over what `chancery approval statement` prints")
+		"file with a signature made elsewhere, over what chancery approval statement prints")
 }
 
 // given tells whether the word is to be signed.

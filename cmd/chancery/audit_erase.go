@@ -36,6 +36,7 @@ approvals and revocations.`,
 		},
 	}
 	url.add(cmd)
+	cmd.Flags().Lookup("database").Usage = "file that holds the URL of the database, for the login that owns it"
 	cmd.Flags().StringVar(&f.Event, "event", "", "ID of an event: its texts")
 	cmd.Flags().StringVar(&f.Value, "value", "", "a whole text, such as a person's name, wherever it is kept")
 	cmd.Flags().StringVar(&f.Field, "field", "", "of this field alone: person, name or comment")

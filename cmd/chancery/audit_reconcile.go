@@ -415,6 +415,10 @@ func writeReconciled(w io.Writer, r *reconcileReport) {
 	default:
 		fmt.Fprintf(w, "%d findings.\n", c.Findings)
 	}
+	if c.Findings > 0 {
+		fmt.Fprintln(w, "What each means, and what to do, is in docs/security.md. A certificate that is on no record is revoked by:\n"+
+			"  chancery revocation record --issuer NAME SERIAL")
+	}
 }
 
 // journalReading reads journals into an account.

@@ -26,7 +26,7 @@ type historyFlags struct {
 
 func (f *historyFlags) add(cmd *cobra.Command) {
 	configFlag(cmd, &f.config)
-	cmd.Flags().StringVar(&f.urlFile, "database", "", "file that holds the URL of the database, for a login that may read and no more")
+	cmd.Flags().StringVar(&f.urlFile, "database", "", "file that holds the URL of the database; an auditor's login, which reads and no more, is enough")
 }
 
 // url is the database's.

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -237,6 +239,9 @@ func hostName() string {
 // loadConfig reads, overrides and validates a configuration as a whole. Its errors name file and line of everything that is wrong.
 func loadConfig(path string, environ []string) (Config, error) {
 	data, unfit, err := readOwn(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Config{}, fmt.Errorf("reading the configuration: %w (--config names another file)", err)
+	}
 	if err != nil {
 		return Config{}, fmt.Errorf("reading the configuration: %w", err)
 	}

@@ -27,7 +27,7 @@ type apiFlags struct {
 func (f *apiFlags) add(cmd *cobra.Command) {
 	f.addService(cmd)
 	cmd.Flags().StringVar(&f.tokenFile, "token-file", "",
-		"file that holds the API token (or the token itself in CHANCERY_TOKEN), in place of what `chancery login` kept")
+		"file that holds the API token (or the token itself in CHANCERY_TOKEN), in place of what chancery login kept")
 	cmd.Flags().StringVar(&f.certificate, "client-cert", "",
 		"client certificate with its chain, PEM, instead of a token (or CHANCERY_CLIENT_CERT)")
 	cmd.Flags().StringVar(&f.key, "client-key", "", "file of its key, PEM (or CHANCERY_CLIENT_KEY)")

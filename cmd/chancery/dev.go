@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -511,20 +512,20 @@ func (a *app) devTokens(ctx context.Context, d *devFile, store *storage.Store) e
 
 // greet prints how to use what is running.
 func (a *app) greet(ctx context.Context, home string, d devFile) {
-	page := a.devConsole(ctx, d)
+	page, program := a.devConsole(ctx, d), programName()
 	_ = a.print(d, func(w io.Writer) {
 		fmt.Fprintf(w, `
 Chancery is running. Stop it with Ctrl-C; start it again and it finds everything as it was.
 
   console        %s
-                 (the link opens it once, as %s; another: chancery console login --as ROLE)
+                 (the link opens it once, as %s; another: %s console login --as ROLE)
   API            %s/api/v1        (reference: %s/api/v1/docs)
   distribution   %s
   health         %s/readyz
   everything     %s
 
 API tokens, one for each role:
-`, page, devConsoleRole, d.API, d.API, d.Distribution, d.Operations, filepath.Join(home, "dev.json"))
+`, page, devConsoleRole, program, d.API, d.API, d.Distribution, d.Operations, filepath.Join(home, "dev.json"))
 		for _, role := range access.Roles() {
 			fmt.Fprintf(w, "  %-12s %s\n", role, d.Tokens[string(role)])
 		}
@@ -542,10 +543,22 @@ A first certificate. Paste this:
 
 or, without openssl and curl:
 
-  chancery request --name www.dev.example
+  %[6]s request --name www.dev.example
 
-`, d.CABundle, d.Tokens[string(access.Requester)], d.API, d.Distribution, d.Issuer)
+`, d.CABundle, d.Tokens[string(access.Requester)], d.API, d.Distribution, d.Issuer, program)
 	})
+}
+
+// programName is how the shell of whoever reads it starts this program: after make dev it is in nobody's PATH.
+func programName() string {
+	self, err := os.Executable()
+	if err != nil {
+		return "chancery"
+	}
+	if found, err := exec.LookPath("chancery"); err == nil && found == self {
+		return "chancery"
+	}
+	return self
 }
 
 // devConsole is a link to the console, or the page that says how to get one.

@@ -25,6 +25,7 @@ func (a *app) hsmCommand() *cobra.Command {
 		Long: `Work on tokens, and with the keys in them.
 
 A token is named by --config chancery.yaml (and --token NAME, where it has several), or by --module with --token-label or --token-serial.
+Where a keeper has the token (hsm.isolation: keeper) give both: the configuration then says which database is asked and written to.
 PINs come from files, from the sources that the configuration names, or are asked for; never from the command line.
 
 Every operation is recorded: in the audit log of the configuration's database, or else in a journal (--journal).`,
@@ -48,7 +49,8 @@ func (f *tokenFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.label, "token-label", "", "label of the token")
 	cmd.Flags().StringVar(&f.serial, "token-serial", "", "serial of the token")
 	cmd.Flags().StringVar(&f.pinFile, "pin-file", "", "file that holds the user PIN (default: ask)")
-	cmd.Flags().StringVarP(&f.configPath, "config", "c", "", "configuration that names the token, instead of the flags above")
+	cmd.Flags().StringVarP(&f.configPath, "config", "c", "",
+		"configuration that names the token, instead of --module, --token-label, --token-serial and --pin-file")
 	cmd.Flags().StringVar(&f.name, "token", "", "name of the token in the configuration, where it has several")
 	cmd.Flags().BoolVar(&f.retry, "retry-after-failed-pin", false, "log in although the token says that the last log-in failed")
 }
@@ -61,33 +63,45 @@ func (f *tokenFlags) addRecording(cmd *cobra.Command) {
 		"file that operations are recorded in, without a configuration (default: hsm-journal.jsonl beside the PIN file)")
 }
 
-// resolve is the token that the flags select, and the configuration, if there is one.
+// resolve is the token that the flags select, and the configuration, if there is one. Where a keeper has the token, its service's
+// configuration cannot say how to open it: then the flags name the token, and the configuration the rest.
 func (f *tokenFlags) resolve(a *app) (HSMConfig, *Config, error) {
-	if f.configPath != "" {
-		if f.module != "" || f.label != "" || f.serial != "" || f.pinFile != "" {
-			return HSMConfig{}, nil, misuse{errors.New("--config names the token: leave out --module, --token-label, --token-serial and --pin-file")}
+	if f.configPath == "" {
+		if f.name != "" {
+			return HSMConfig{}, nil, misuse{errors.New("--token names a token of a configuration: give --config, or --token-label")}
 		}
-		cfg, err := loadConfig(f.configPath, a.Environ)
-		if err != nil {
-			return HSMConfig{}, nil, err
+		c, err := f.named("give --token-label or --token-serial, or --config")
+		return c, nil, err
+	}
+	cfg, err := loadConfig(f.configPath, a.Environ)
+	if err != nil {
+		return HSMConfig{}, nil, err
+	}
+	if cfg.HSM.Isolation == isolationKeeper {
+		if f.name != "" {
+			return HSMConfig{}, nil, misuse{errors.New("--token: a keeper has the tokens of this configuration; give --token-label or --token-serial")}
 		}
-		token, err := cfg.token(f.name)
-		token.RetryAfterFailedPIN = token.RetryAfterFailedPIN || f.retry
-		return token.HSMConfig, &cfg, err
+		c, err := f.named("a keeper has those of this configuration; give --module, --token-label or --token-serial, and --pin-file as well")
+		return c, &cfg, err
 	}
-	c := HSMConfig{
-		Module: f.module, Token: TokenConfig{Label: f.label, Serial: f.serial},
-		PIN: PINConfig{File: f.pinFile, Prompt: f.pinFile == ""}, RetryAfterFailedPIN: f.retry,
+	if f.module != "" || f.label != "" || f.serial != "" || f.pinFile != "" {
+		return HSMConfig{}, nil, misuse{errors.New("--config names the token: leave out --module, --token-label, --token-serial and --pin-file")}
 	}
-	if f.name != "" {
-		return c, nil, misuse{errors.New("--token names a token of a configuration: give --config, or --token-label")}
-	}
-	if c.Token == (TokenConfig{}) {
-		return c, nil, misuse{errors.New("which token? give --token-label or --token-serial, or --config; `chancery hsm list` shows the tokens")}
+	token, err := cfg.token(f.name)
+	token.RetryAfterFailedPIN = token.RetryAfterFailedPIN || f.retry
+	return token.HSMConfig, &cfg, err
+}
+
+// named is the token that the flags name by themselves. The hint says what to give where they name none.
+func (f *tokenFlags) named(hint string) (HSMConfig, error) {
+	if f.label == "" && f.serial == "" {
+		return HSMConfig{}, misuse{fmt.Errorf("which token? %s; `chancery hsm list` shows the tokens", hint)}
 	}
 	module, err := moduleOr(f.module)
-	c.Module = module
-	return c, nil, err
+	return HSMConfig{
+		Module: module, Token: TokenConfig{Label: f.label, Serial: f.serial},
+		PIN: PINConfig{File: f.pinFile, Prompt: f.pinFile == ""}, RetryAfterFailedPIN: f.retry,
+	}, err
 }
 
 // moduleOr is the module given, or SoftHSM.

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/http"
@@ -84,11 +85,15 @@ func (a *app) useLogin(cfg *client.Config) error {
 	return nil
 }
 
-// advise adds what may help to the error of a service that does not know who calls.
+// advise adds what may help to the error of a service that does not know who calls, and of one that is not known here.
 func (a *app) advise(err error) error {
 	var problem *client.Problem
 	if a.advice != "" && errors.As(err, &problem) && problem.Status == http.StatusUnauthorized {
 		return fmt.Errorf("%w\n%s", err, a.advice)
+	}
+	var unknown x509.UnknownAuthorityError
+	if errors.As(err, &unknown) {
+		return fmt.Errorf("%w\nname the roots that the service's certificate leads to: --ca-bundle root.pem, or CHANCERY_CA_BUNDLE", err)
 	}
 	return err
 }

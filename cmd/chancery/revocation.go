@@ -14,10 +14,9 @@ import (
 )
 
 func (a *app) revocationCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "revocation", Short: "Follow, approve and check revocations"}
+	cmd := &cobra.Command{Use: "revocation", Short: "Follow, approve and check revocations, and record what a lost database knew"}
 	cmd.AddCommand(a.revocationListCommand(), a.revocationShowCommand(), a.revocationApproveCommand(), a.revocationRejectCommand(),
-		a.revocationCancelCommand(),
-		a.revocationCheckCommand())
+		a.revocationCancelCommand(), a.revocationCheckCommand(), a.revocationRecordCommand())
 	return cmd
 }
 

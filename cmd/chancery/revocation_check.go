@@ -145,7 +145,14 @@ func (r recordsOf) One(ctx context.Context, issuer string, serial []byte) (revoc
 			return record, err == nil, err
 		}
 	}
-	return revocation.Record{}, false, nil
+	// Of a certificate that was lost with a database there is its revocation alone.
+	latest, err := r.store.LatestRevocation(ctx, issuer, serial)
+	if errors.Is(err, ca.ErrNotFound) {
+		return revocation.Record{}, false, nil
+	}
+	record := revocation.Record{Issuer: issuer, Serial: serial, NotAfter: latest.NotAfter}
+	setState(&record, &latest)
+	return record, err == nil, err
 }
 
 // authority is the record of an authority's own certificate.

@@ -116,7 +116,8 @@ func (a *app) revoke(ctx context.Context, r *revoking, args []string) (err error
 	for i, digest := range r.in.Keys {
 		r.in.Keys[i] = strings.ToLower(strings.ReplaceAll(digest, ":", ""))
 		if raw, err := hex.DecodeString(r.in.Keys[i]); err != nil || len(raw) != 32 {
-			return misuse{fmt.Errorf("--spki: %q is not a SHA-256 in hex; openssl x509 -pubkey -noout | openssl pkey -pubin -outform DER | sha256sum makes one", digest)}
+			return misuse{fmt.Errorf("--spki: %q is not a SHA-256 in hex; this makes one: "+
+				"openssl x509 -in www.pem -pubkey -noout | openssl pkey -pubin -outform DER | sha256sum | cut -c1-64", digest)}
 		}
 	}
 	c, err := a.connect(r.api, access.Revoker)

@@ -367,3 +367,13 @@ func TestNoFlagTakesASecret(t *testing.T) {
 		}
 	}
 }
+
+// TestFlagsAreShownByTheirNames: pflag takes what stands between backquotes in a flag's description for the name of its value.
+func TestFlagsAreShownByTheirNames(t *testing.T) {
+	a := &app{Env: Env{Stdout: io.Discard, Stderr: io.Discard}}
+	for name, c := range leaves(a.rootCommand(), nil) {
+		if found := regexp.MustCompile(`--[a-z-]+ \w+ \w.*? {3}`).FindString(c.Flags().FlagUsages()); found != "" {
+			t.Errorf("chancery %s shows %s", name, found)
+		}
+	}
+}

@@ -1,0 +1,99 @@
+package ca
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/chancery-ca/chancery/issuance"
+)
+
+// lostReasons are why a certificate can be revoked that nobody has. Its key is not known, so that none can be called compromised.
+var lostReasons = []issuance.Reason{
+	issuance.Unspecified, issuance.AffiliationChanged, issuance.Superseded, issuance.CessationOfOperation, issuance.PrivilegeWithdrawn,
+}
+
+// LostCertificate is a certificate that an authority has signed and of which nothing is on record: the database that had it was lost, and
+// an older copy took its place. A keeper's journal tells its serial.
+type LostCertificate struct {
+	Issuer  string
+	Serial  issuance.Serial
+	Scope   string // of the CRL that it is to be on
+	Reason  issuance.Reason
+	Comment string
+}
+
+// RevokeLost records that a certificate is revoked of which nothing else is known: its serial stays on the CRL until its issuer ends,
+// because when it ends itself nobody can tell. Repeating is harmless: the first revocation stays. It returns ErrNotFound of an unknown
+// authority, and *InvalidError.
+func (r Registrar) RevokeLost(ctx context.Context, l LostCertificate) (Revocation, error) {
+	if err := l.check(); err != nil {
+		return Revocation{}, err
+	}
+	issuer, err := r.issuerOf(ctx, l)
+	if err != nil {
+		return Revocation{}, err
+	}
+	recorded, err := r.Store.LatestRevocation(ctx, l.Issuer, l.Serial[:])
+	if err == nil || !errors.Is(err, ErrNotFound) {
+		return recorded, err
+	}
+	entry := Revocation{
+		Issuer: l.Issuer, Serial: l.Serial[:], Sequence: 1, Reason: l.Reason, At: r.Now().Truncate(time.Second), Comment: l.Comment,
+		Actor: r.Actor, EventID: r.NewID(), CRLScope: l.Scope, NotAfter: issuer.NotAfter,
+	}
+	kind, data := revocationData(entry)
+	leaf, err := r.leafWithID(entry.EventID, kind, data)
+	if err != nil {
+		return Revocation{}, err
+	}
+	if recorded, err = r.Store.RecordRevocation(ctx, entry, 0, leaf); err != nil {
+		return Revocation{}, fmt.Errorf("recording the revocation of %s: %w", l.Serial, err)
+	}
+	return recorded, nil
+}
+
+func (l LostCertificate) check() error {
+	switch {
+	case !l.Serial.Valid():
+		return &InvalidError{
+			Field: "serial", Message: l.Serial.String() + " is no serial number that an authority of ours gives",
+			Hint: "take it from the keeper's journal",
+		}
+	case !slices.Contains(lostReasons, l.Reason):
+		return &InvalidError{
+			Field: "reason", Message: fmt.Sprintf("%s is not a reason to revoke a certificate that is on no record", l.Reason),
+			Hint: "leave it out, or use superseded, cessationOfOperation, affiliationChanged, privilegeWithdrawn",
+		}
+	case len(l.Comment) > maxComment:
+		return longComment()
+	}
+	return nil
+}
+
+// issuerOf is the certificate of the authority. Whatever is on record is not lost, and is revoked as everything else is.
+func (r Registrar) issuerOf(ctx context.Context, l LostCertificate) (*x509.Certificate, error) {
+	known, err := r.Store.Authorities(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("reading the authorities: %w", err)
+	}
+	i := slices.IndexFunc(known, func(a AuthorityRecord) bool { return a.Name == l.Issuer })
+	if i < 0 {
+		return nil, fmt.Errorf("authority %q: %w", l.Issuer, ErrNotFound)
+	}
+	status, err := r.Store.CertificateStatus(ctx, l.Issuer, l.Serial[:])
+	if err != nil {
+		return nil, err
+	}
+	if status.Issued && !status.Revoked {
+		return nil, &InvalidError{Field: "serial", Message: l.Serial.String() + " is on record", Hint: "chancery revoke " + l.Serial.String()}
+	}
+	certificate, err := x509.ParseCertificate(known[i].Certificate)
+	if err != nil {
+		return nil, fmt.Errorf("reading the certificate of %s: %w", l.Issuer, err)
+	}
+	return certificate, nil
+}
