@@ -48,7 +48,10 @@ func TestTwoPersonsStandBehindAnOrder(t *testing.T) {
 		"named, the own among three": {"ada", 2, []string{"ada", "bob", "carl"}, true},
 	} {
 		store := &ordering{}
-		r := Registrar{Store: store, Now: time.Now, NewID: func() string { return "01890a5d-ac96-774b-bcce-b302099a8057" }, Actor: "local:ada", Person: c.person}
+		r := Registrar{
+			Store: store, Now: time.Now, NewID: func() string { return "01890a5d-ac96-774b-bcce-b302099a8057" },
+			Actor: "local:ada", Person: c.person,
+		}
 		o, err := r.PlaceOrder(t.Context(), OrderDestroyKey, facts, c.asked, false, "")
 		if err != nil {
 			t.Fatal(err)

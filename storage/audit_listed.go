@@ -52,8 +52,8 @@ func (r *rowsCheck) listedBy(ctx context.Context) (l listedBy, err error) {
 }
 
 // disagrees tells what of a revocation is not as its certificate and the authority have it: with another scope, or an end before the
-// certificate's, it would leave its CRL. A certificate that is in an archive is not looked at, and one without a distribution point tells no
-// scope: then that of its row counts.
+// certificate's, it would leave its CRL. A certificate that is in an archive is not looked at, and one without a distribution point tells
+// no scope: then that of its row counts.
 func (l listedBy) disagrees(issuer string, serial []byte, row listedRow) error {
 	authority, known := l.authorities[issuer]
 	der, subordinate := l.subordinates[[2]string{issuer, string(serial)}]
@@ -89,7 +89,8 @@ func (l listedBy) disagrees(issuer string, serial []byte, row listedRow) error {
 	return nil
 }
 
-// withoutSignature makes of what was to be signed a certificate that can be read, and whose signature is none; nil of what is no certificate.
+// withoutSignature makes of what was to be signed a certificate that can be read, and whose signature is none; nil of what is no
+// certificate.
 func withoutSignature(tbs []byte) []byte {
 	var inner struct {
 		Version   int `asn1:"optional,explicit,default:0,tag:0"`

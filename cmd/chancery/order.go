@@ -53,7 +53,8 @@ func (c OrdersConfig) validate(doc *strictyaml.Document) {
 	}
 	for user, person := range c.Persons {
 		if user == "" || person == "" || strings.HasPrefix(person, localActor) {
-			doc.Refuse("orders.persons", "write USER: PERSON, the person as chancery token create --person has it", "%q: %q names nobody", user, person)
+			doc.Refuse("orders.persons", "write USER: PERSON, the person as chancery token create --person has it", "%q: %q names nobody", user,
+				person)
 		}
 	}
 }
@@ -123,7 +124,8 @@ func (a *app) destroyUnderOrder(ctx context.Context, w *worksite, key hsm.KeyRef
 		{Name: "key_id", Value: "0x" + hex.EncodeToString(key.ID)},
 		{Name: "key_label", Value: orDash(key.Label)},
 	}
-	return a.underOrder(ctx, a.clerk(recorder.store, w.cfg.Orders), w.cfg.Orders.DestroyKey, ca.OrderDestroyKey, facts, order, "chancery hsm key destroy …")
+	return a.underOrder(ctx, a.clerk(recorder.store, w.cfg.Orders), w.cfg.Orders.DestroyKey, ca.OrderDestroyKey, facts, order,
+		"chancery hsm key destroy …")
 }
 
 // addUnderOrder asks for the approvals that the configuration wants for an authority.
@@ -134,7 +136,8 @@ func (a *app) addUnderOrder(ctx context.Context, cfg Config, store *storage.Stor
 		facts = append(facts, approval.Fact{Name: "authority" + which, Value: r.Name},
 			approval.Fact{Name: "certificate_sha256" + which, Value: hex.EncodeToString(digest[:])})
 	}
-	return a.underOrder(ctx, a.clerk(store, cfg.Orders), cfg.Orders.AddAuthority, ca.OrderAddAuthority, facts, order, "chancery authority add …")
+	return a.underOrder(ctx, a.clerk(store, cfg.Orders), cfg.Orders.AddAuthority, ca.OrderAddAuthority, facts, order,
+		"chancery authority add …")
 }
 
 func (a *app) orderCommand() *cobra.Command {
