@@ -36,7 +36,10 @@ func ExportJournal(journal, path string) (end JournalPlace, err error) {
 	if err != nil {
 		return begin, fmt.Errorf("exporting the journal to %s: %w", path, err)
 	}
-	end, _, broken := ReadJournal(from, begin, func(JournalEntry, JournalPlace) error { return nil })
+	end, broken := settled(from, begin)
+	if broken != nil && !errors.As(broken, new(*BrokenJournalError)) {
+		return begin, fmt.Errorf("exporting the journal: %w", broken)
+	}
 	if err := datasync(int(from.Fd())); err != nil {
 		return begin, fmt.Errorf("exporting the journal: making it durable: %w", err)
 	}
@@ -50,6 +53,31 @@ func ExportJournal(journal, path string) (end JournalPlace, err error) {
 		return begin, fmt.Errorf("exporting the journal to %s: %w", path, err)
 	}
 	return end, broken
+}
+
+// settled reads a journal from a place on, and again, until two readings agree: where a keeper replaces a torn line at this very moment, a reading
+// can have a piece of each, which is no entry, or none that stays. What is broken, stays broken.
+func settled(journal io.ReadSeeker, begin JournalPlace) (end JournalPlace, err error) {
+	const readings = 10
+	for reading := range readings {
+		if _, err := journal.Seek(begin.Octets, io.SeekStart); err != nil {
+			return begin, err
+		}
+		seen := end == begin
+		last, _, read := ReadJournal(journal, begin, func(_ JournalEntry, at JournalPlace) error {
+			seen = seen || at == end
+			return nil
+		})
+		var broken *BrokenJournalError
+		if read != nil && !errors.As(read, &broken) {
+			return begin, read
+		}
+		if reading > 0 && seen && (err == nil || read != nil && last == end) {
+			return end, err
+		}
+		end, err = last, read
+	}
+	return begin, fmt.Errorf("its end was another one at each of %d readings", readings)
 }
 
 // agree reads the copy, and the journal beside it, and leaves both after the copy's last whole line, which is the place that it returns.
