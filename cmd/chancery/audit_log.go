@@ -70,7 +70,7 @@ func (a *app) auditCheckpointCommand() *cobra.Command {
 
 With --key its signature is verified, and those of witnesses whose verifier keys are given as well.`,
 	}, access.Auditor, func(ctx context.Context, c *client.Client, _ []string) error {
-		known, err := parseVerifiers(keys)
+		known, err := verifiers(keys)
 		if err != nil {
 			return err
 		}
@@ -115,38 +115,11 @@ func showSignatures(all []audit.Signature) []shownSignature {
 }
 
 func verifierFlag(cmd *cobra.Command, keys *[]string) {
-	cmd.Flags().StringArrayVar(keys, "key", nil, "verifier key of the log (name+ID+key), or a file that holds it; also those of witnesses")
+	cmd.Flags().StringArrayVar(keys, "key", nil, "verifier key of the log (name+ID+key), or a file of such keys; also those of witnesses")
 }
 
 func witnessesFlag(cmd *cobra.Command, witnesses *int) {
 	cmd.Flags().IntVar(witnesses, "witnesses", 0, "take the latest checkpoint that so many witnesses have signed")
-}
-
-// parseVerifiers reads verifier keys, or the files that hold one.
-func parseVerifiers(keys []string) (known []*audit.Verifier, err error) {
-	for _, key := range keys {
-		v, err := audit.ParseVerifier(key)
-		if err != nil {
-			text, unread := os.ReadFile(key)
-			if unread != nil {
-				return nil, misuse{fmt.Errorf("--key: %w", err)}
-			}
-			if v, err = audit.ParseVerifier(firstLine(text)); err != nil {
-				return nil, misuse{fmt.Errorf("--key: %s: %w", key, err)}
-			}
-		}
-		known = append(known, v)
-	}
-	return known, nil
-}
-
-func firstLine(text []byte) string {
-	for i, b := range text {
-		if b == '\n' {
-			return string(text[:i])
-		}
-	}
-	return string(text)
 }
 
 func (a *app) auditProofCommand() *cobra.Command {

@@ -47,7 +47,7 @@ With --key, what is fetched is verified before it is written. With --witnesses N
 }
 
 func (a *app) auditReceipt(ctx context.Context, o receiptOptions, args []string) error {
-	known, err := parseVerifiers(o.keys)
+	known, err := verifiers(o.keys)
 	if err != nil {
 		return err
 	}

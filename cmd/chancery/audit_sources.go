@@ -50,10 +50,10 @@ func (f historyFlags) open(ctx context.Context, a *app) (*storage.History, error
 	return storage.OpenHistory(ctx, url, f.workers)
 }
 
-// verifiers reads verifier keys, each given in place or as the name of a file that holds some, one a line.
+// verifiers reads verifier keys, given in place or as the name of a file that holds some, one a line: a log whose key was replaced has several.
 func verifiers(given []string) (keys []*audit.Verifier, err error) {
 	for _, one := range given {
-		lines := []string{one}
+		lines := strings.Fields(one)
 		if strings.Count(one, "+") < 2 {
 			data, err := os.ReadFile(one)
 			if err != nil {

@@ -39,7 +39,7 @@ read, or directories of them, and nothing else is needed. With --service the ser
 checkpoints that were kept outside: the history must extend each of them, which is how a rewritten, forked or shortened log is found whoever
 did it. --since verifies only what came after one, and --save keeps the newest one for the next time:
 
-    chancery audit verify --since last.checkpoint --save last.checkpoint --key "$(cat log.vkey)"
+    chancery audit verify --since last.checkpoint --save last.checkpoint --key log.vkey
 
 The exit code is 1 when something is wrong. The first line then names the first bad index, and what is known of it.`,
 		RunE: func(cmd *cobra.Command, exports []string) error { return a.auditVerify(cmd.Context(), f, exports) },

@@ -33,7 +33,7 @@ const scripts = "testdata/script"
 //	misused chancery ARGS...   the same, which must exit with 2
 //	serve CONFIG               starts `chancery serve` and waits until it serves; $API, $DISTRIBUTION and $OPERATIONS are its addresses
 //	keep CONFIG                starts `chancery keeper` and waits until it listens
-//	stop                       ends either by SIGTERM; it must exit with 0
+//	terminate                  ends either by SIGTERM; it must exit with 0 (stop is testscript's own: it ends the script)
 //	json [-stderr] PATH...     the last output is one JSON value with these members (a.0.b); PATH=NAME keeps one in $NAME
 //
 // A script that needs no token and no directory of its own says IN_PROCESS=1: then the program is called as a function, which saves the
@@ -45,6 +45,19 @@ const scripts = "testdata/script"
 func TestScripts(t *testing.T) {
 	t.Parallel()
 	playScripts(t, scripts)
+}
+
+// TestScriptsArePlayedToTheirEnds: what stands behind testscript's own stop is never played, and the script passes.
+func TestScriptsArePlayedToTheirEnds(t *testing.T) {
+	files, err := filepath.Glob(filepath.Join("testdata", "*", "*.txt"))
+	if err != nil || len(files) == 0 {
+		t.Fatal(len(files), err)
+	}
+	for _, file := range files {
+		if regexp.MustCompile(`(?m)^stop\b`).Match(read(t, file)) {
+			t.Errorf("%s has stop; a service is ended by terminate", file)
+		}
+	}
 }
 
 // playScripts plays the scripts of a directory beside a service of their own.
@@ -94,7 +107,8 @@ func playScripts(t *testing.T, dir string) {
 				return prepareScript(e, database)
 			},
 			Cmds: map[string]func(*testscript.TestScript, bool, []string){
-				"chancery": scriptChancery, "misused": scriptMisused, "serve": scriptServe, "keep": scriptKeep, "stop": scriptStop, "json": scriptJSON,
+				"chancery": scriptChancery, "misused": scriptMisused, "serve": scriptServe, "keep": scriptKeep, "terminate": scriptTerminate,
+				"json": scriptJSON,
 			},
 		})
 	}
@@ -203,7 +217,7 @@ func scriptKeep(ts *testscript.TestScript, neg bool, args []string) {
 	begin(ts, "keeper", "keeping", args[0])
 }
 
-// begin starts a process that goes on until stop or the script's end, and returns the line of its log that says it is ready.
+// begin starts a process that goes on until terminate or the script's end, and returns the line of its log that says it is ready.
 func begin(ts *testscript.TestScript, command, ready, config string) map[string]any {
 	r := &replica{log: newLog(ready), ended: make(chan struct{})}
 	r.process = exec.Command(os.Args[0], command, "--config", ts.MkAbs(config))
@@ -226,10 +240,10 @@ func begin(ts *testscript.TestScript, command, ready, config string) map[string]
 	return nil
 }
 
-func scriptStop(ts *testscript.TestScript, neg bool, args []string) {
+func scriptTerminate(ts *testscript.TestScript, neg bool, args []string) {
 	r := ts.Value(ownService{}).(*replica)
 	if neg || len(args) != 0 || r.process == nil {
-		ts.Fatalf("usage: stop, after serve or keep")
+		ts.Fatalf("usage: terminate, after serve or keep")
 	}
 	ts.Check(r.process.Process.Signal(syscall.SIGTERM))
 	select {
