@@ -83,8 +83,8 @@ func TestRecoveryOfAllTokensOfALibrary(t *testing.T) {
 	if err := os.Rename(dir+".away", dir); err != nil {
 		t.Fatal(err)
 	}
-	signsWithin(t, 5*time.Second, one)
-	signsWithin(t, 5*time.Second, two)
+	signsWithin(t, 20*time.Second, one)
+	signsWithin(t, 20*time.Second, two)
 	for _, r := range []*hsm.Recovering{first, second} {
 		if err := r.Available(); err != nil {
 			t.Error(err)
@@ -132,7 +132,7 @@ func TestATokenThatStaysAway(t *testing.T) {
 	if err := os.Rename(aside, dir); err != nil {
 		t.Fatal(err)
 	}
-	signsWithin(t, 5*time.Second, away)
+	signsWithin(t, 20*time.Second, away)
 }
 
 // TestLossBeforeTheFirstKey: what is lost between the log-in and the first look for a key comes back, too.
@@ -156,14 +156,14 @@ func TestLossBeforeTheFirstKey(t *testing.T) {
 		}
 		tick := time.NewTicker(20 * time.Millisecond)
 		defer tick.Stop()
-		for deadline := time.After(5 * time.Second); ; {
+		for deadline := time.After(20 * time.Second); ; {
 			err := look()
 			if err == nil {
 				break
 			}
 			select {
 			case <-deadline:
-				t.Fatalf("looking for %s, 5 seconds after the loss: %v", what, err)
+				t.Fatalf("looking for %s, 20 seconds after the loss: %v", what, err)
 			case <-tick.C:
 			}
 		}
@@ -172,7 +172,7 @@ func TestLossBeforeTheFirstKey(t *testing.T) {
 
 func TestRecoveringIsClosed(t *testing.T) {
 	r, signer := recovering(t, hsmtest.New(t))
-	signsWithin(t, time.Second, signer)
+	signsWithin(t, 20*time.Second, signer)
 	for range 2 {
 		if err := r.Close(); err != nil {
 			t.Fatal(err)

@@ -301,7 +301,7 @@ func TestListsComeByHTTP(t *testing.T) {
 		t.Error(err)
 	}
 	status = http.StatusNotFound
-	if err := l.Refresh(t.Context()); err == nil || !strings.Contains(err.Error(), "404") {
+	if err := l.Refresh(t.Context()); err == nil || !strings.HasSuffix(err.Error(), "404 Not Found") {
 		t.Errorf("got %v", err)
 	}
 	if err := l.check([]*x509.Certificate{corp.issue(), corp.certificate}, noon); err != nil {

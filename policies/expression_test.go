@@ -261,7 +261,7 @@ lint:`)
 	with(func(b *csrtest.Builder) { b.Subject, b.DNS = nil, many(100) })(t, &r)
 	began := time.Now()
 	d := set.Decide(r)
-	if took := time.Since(began); d.Verdict() != Allow || took > 2*time.Second {
+	if took := time.Since(began); d.Verdict() != Allow || took > 10*time.Second {
 		t.Errorf("%s after %s: %v", d.Verdict(), took, d.Violations())
 	}
 }

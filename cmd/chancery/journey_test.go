@@ -79,7 +79,7 @@ func TestFirstCertificate(t *testing.T) {
 	if err != nil || got.status != http.StatusOK {
 		t.Fatalf("revoking: %d %s, %v", got.status, got.body, err)
 	}
-	eventually(t, 5*time.Second, "the revocation is on the CRL", func() bool {
+	eventually(t, 20*time.Second, "the revocation is on the CRL", func() bool {
 		list, err := r.crl(t.Context())
 		return err == nil && len(list.RevokedCertificateEntries) == 1
 	})

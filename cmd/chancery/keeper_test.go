@@ -193,7 +193,7 @@ func revokeOne(t *testing.T, r *replica) {
 	if err != nil || answer.status != http.StatusOK {
 		t.Fatalf("revoking: %d %s, %v", answer.status, answer.body, err)
 	}
-	eventually(t, 5*time.Second, "the revocation is on the CRL", func() bool {
+	eventually(t, 20*time.Second, "the revocation is on the CRL", func() bool {
 		list, err := r.crl(t.Context())
 		if err != nil {
 			return false

@@ -221,7 +221,7 @@ func forged(t *testing.T, issuer *x509.Certificate) *x509.Certificate {
 // release ends a hold, which OCSP then says.
 func (r *replica) release(t *testing.T, held subjects) {
 	r.mustRevoke(t.Context(), t, hexSerial(held.leaf), "removeFromCRL")
-	eventually(t, 5*time.Second, "the released certificate is good again", func() bool {
+	eventually(t, 20*time.Second, "the released certificate is good again", func() bool {
 		read, err := r.status(t.Context(), http.MethodGet, crypto.SHA1, held)
 		return err == nil && read.Status == ocsp.Good
 	})

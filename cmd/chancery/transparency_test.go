@@ -141,7 +141,7 @@ func TestLoggedCertificate(t *testing.T) {
 	if err != nil || got.status != http.StatusOK {
 		t.Errorf("revoking: %d %s, %v", got.status, got.body, err)
 	}
-	eventually(t, 5*time.Second, "the serial is on the CRL", func() bool { return s.listed(t, r, issued.Serial) })
+	eventually(t, 20*time.Second, "the serial is on the CRL", func() bool { return s.listed(t, r, issued.Serial) })
 	response, err := http.Get(r.operations + "/metrics")
 	if err != nil {
 		t.Fatal(err)
@@ -244,7 +244,7 @@ func TestLogsThatFail(t *testing.T) {
 	if len(left) != 1 {
 		t.Fatalf("precertificates on record: %v", left)
 	}
-	eventually(t, 5*time.Second, "the precertificate's serial is on the CRL", func() bool { return s.listed(t, r, left[0]) })
+	eventually(t, 20*time.Second, "the precertificate's serial is on the CRL", func() bool { return s.listed(t, r, left[0]) })
 	got, err = r.call(t.Context(), http.MethodGet, "/api/v1/certificates/"+left[0], access.Auditor, http.Header{"Accept": {"application/json"}}, nil)
 	if err != nil || got.status != http.StatusOK || !bytes.Contains(got.body, []byte(`"revoked"`)) {
 		t.Errorf("the serial is told as %d %s, %v", got.status, got.body, err)
@@ -291,7 +291,7 @@ func TestKillBetweenPrecertificateAndCertificate(t *testing.T) {
 			}
 			for _, serial := range s.database.Column(t, `SELECT DISTINCT encode(i.serial, 'hex') FROM issued AS i
 				WHERE NOT EXISTS (SELECT FROM certificates AS c WHERE c.serial = i.serial AND c.kind = 'final')`) {
-				eventually(t, 5*time.Second, "a serial without certificate is on the CRL", func() bool { return s.listed(t, back, serial) })
+				eventually(t, 20*time.Second, "a serial without certificate is on the CRL", func() bool { return s.listed(t, back, serial) })
 			}
 			s.wantOneFinalEach(t)
 			back.stop()
