@@ -36,6 +36,7 @@ type harness struct {
 	spy    string
 	spied  []string // the spies' logs
 	starts int
+	checks map[string]audit.Checkpoint // those whose signature was verified, by their text
 	faulty map[string]*hsmtest.Faulty
 	names  []string // of the replicas that every fault finds running
 
@@ -50,7 +51,7 @@ const one, two, three = "one", "two", "three"
 func newHarness(t *testing.T) *harness {
 	h := &harness{
 		ledger: newLedger(), spy: spyModule(t), faulty: map[string]*hsmtest.Faulty{}, names: []string{one, two},
-		running: map[string]*replica{}, away: map[string]bool{},
+		running: map[string]*replica{}, away: map[string]bool{}, checks: map[string]audit.Checkpoint{},
 	}
 	h.disk, h.noDisk = ownDisk(t)
 	h.server = storagetest.NewServer(t, storagetest.Options{Durable: true, In: h.disk})

@@ -86,7 +86,7 @@ type load struct {
 
 const (
 	clients    = 4
-	clientRest = 40 * time.Millisecond
+	clientRest = 80 * time.Millisecond
 	verifyRest = 100 * time.Millisecond
 )
 

@@ -434,13 +434,13 @@ func signedDigests(t testing.TB, path string) map[string]bool {
 	var data *strings.Builder
 	for lines := bufio.NewScanner(f); lines.Scan(); {
 		line := lines.Text()
-		fields := strings.Fields(line)
 		switch {
 		case strings.HasPrefix(line, "[in] pData["): // of C_Sign: nothing else here takes data
 			data = &strings.Builder{}
-		case data != nil && strings.HasPrefix(line, "    ") && len(fields) > 16:
-			data.WriteString(strings.ToLower(strings.Join(fields[1:17], "")))
-		case data != nil:
+		case data == nil:
+		case strings.HasPrefix(line, "    ") && len(strings.Fields(line)) > 16:
+			data.WriteString(strings.ToLower(strings.Join(strings.Fields(line)[1:17], "")))
+		default:
 			if data.Len() == 64 { // a checkpoint, which an Ed25519 key is given whole, is longer
 				digests[data.String()] = true
 			}
