@@ -25,7 +25,7 @@ import (
 	"github.com/chancery-ca/chancery/storage/storagetest"
 )
 
-// A thousand certificates, of which chance has revoked some for this reason or that, put some on hold, and let some go again: openssl's
+// Hundreds of certificates, of which chance has revoked some for this reason or that, put some on hold, and let some go again: openssl's
 // verdict on each, by the CRLs alone, is the database's. It is so with one complete CRL, and with shards: by the complete ones when they
 // were made, and with their deltas after more has changed. GnuTLS reads as many entries.
 func TestOpenSSLAgreesWithTheDatabase(t *testing.T) {
@@ -35,8 +35,8 @@ func TestOpenSSLAgreesWithTheDatabase(t *testing.T) {
 		certificates int
 		deltas       bool
 	}{
-		{"one complete CRL", "", 250, false},
-		{"shards with deltas", "crls: {authorities: [{name: " + devIssuer + ", shards: 5, delta_period: 1m}]}\n", 1000, true},
+		{"one complete CRL", "", 150, false},
+		{"shards with deltas", "crls: {authorities: [{name: " + devIssuer + ", shards: 5, delta_period: 1m}]}\n", 500, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := newStack(t, storagetest.New(t), false)

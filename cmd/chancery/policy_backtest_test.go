@@ -50,11 +50,11 @@ const insertPast = `
 	       at, random::uuid
 	FROM stamped`
 
-// TestBacktestFindsWhatSQLFinds replays 100,000 certificates through policies with one rule tightened, and finds exactly the rows that a query
+// TestBacktestFindsWhatSQLFinds replays 30,000 certificates through policies with one rule tightened, and finds exactly the rows that a query
 // over the certificates finds.
 func TestBacktestFindsWhatSQLFinds(t *testing.T) {
 	t.Parallel()
-	const certificates = 100_000
+	const certificates = 30_000
 	s := newStack(t, storagetest.New(t), false)
 	dir := filepath.Join(s.dir, "profiles")
 	shippedIn(t, dir)
