@@ -22,6 +22,7 @@ import (
 // TestRollingUpgrade builds the program as it was before the newest migration, from the repository's own history, and has it serve. While it
 // issues, the database is migrated and replicas of this program join it; then certificates of each are revoked through the other.
 func TestRollingUpgrade(t *testing.T) {
+	t.Parallel()
 	before, commit := previousProgram(t)
 	s := newHierarchy(t, storagetest.NewEmpty(t), false, devIssuerKey)
 	owner := filepath.Join(s.dir, "owner-url")
@@ -110,7 +111,8 @@ func previousProgram(t *testing.T) (path, commit string) {
 			t.Fatalf("taking %s out of the history: %v\n%s", commit, err, out)
 		}
 		path = filepath.Join(dir, "chancery-before")
-		build := exec.Command("go", "build", "-o", path, "./cmd/chancery")
+		// Without the names of directories in it: what was compiled is found again the next time, in another directory.
+		build := exec.Command("go", "build", "-trimpath", "-o", path, "./cmd/chancery")
 		build.Dir = dir
 		if out, err := build.CombinedOutput(); err != nil {
 			t.Fatalf("building the program of %s: %v\n%s", commit, err, out)
