@@ -26,10 +26,10 @@ func TestPool(t *testing.T) {
 			r := start(t, config, log)
 			l := &load{a: a, key: r.signer(t, a.certificate.PublicKey)}
 			stop := l.run(t.Context(), 4)
-			within(t, recovery, "certificates are issued", func() error { return atLeast(&l.signed, 10) })
+			within(t, patience, "certificates are issued", func() error { return atLeast(&l.signed, 10) })
 			broken.Begin(t, fault)
 			h := r.keeper.names[0]
-			within(t, recovery, "the fault is noticed", func() error {
+			within(t, patience, "the fault is noticed", func() error {
 				if h.places[0].sick.Load() {
 					return nil
 				}

@@ -62,7 +62,7 @@ func TestAnyToken(t *testing.T) {
 		r := start(t, config, log)
 		key := r.signer(t, a.certificate.PublicKey)
 		stop := (&load{a: a, key: key}).run(t.Context(), 4)
-		within(t, recovery, "certificates are issued", func() error { return a.issue(key, leaf()) })
+		within(t, patience, "certificates are issued", func() error { return a.issue(key, leaf()) })
 		stop()
 		if err := list(key, time.Now().UnixMilli()); err != nil {
 			t.Error(err)

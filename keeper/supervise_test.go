@@ -178,7 +178,7 @@ func TestHolderKilled(t *testing.T) {
 	stop := l.run(t.Context(), 4)
 	for range 3 {
 		before := l.signed.Load()
-		within(t, recovery, "certificates are issued", func() error { return atLeast(&l.signed, before+20) })
+		within(t, patience, "certificates are issued", func() error { return atLeast(&l.signed, before+20) })
 		if err := syscall.Kill(s.pid(t), syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
@@ -305,7 +305,7 @@ func TestWorkerWithoutAKeeper(t *testing.T) {
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	within(t, recovery, "the worker has ended", func() error {
+	within(t, patience, "the worker has ended", func() error {
 		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 		if err == nil && strings.HasPrefix(string(text), worker.Path+"\x00") {
 			return errors.New("it is still there")
@@ -342,12 +342,12 @@ func TestPersonIsAwaitedAcrossHolders(t *testing.T) {
 		}
 		return nil
 	}
-	within(t, recovery, "the wrong PIN is told", told)
+	within(t, patience, "the wrong PIN is told", told)
 	first := s.pid(t)
 	if err := syscall.Kill(first, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	within(t, recovery, "the next holder tells it, too", func() error {
+	within(t, patience, "the next holder tells it, too", func() error {
 		if s.pid(t) == first {
 			return errors.New("there is no next one yet")
 		}

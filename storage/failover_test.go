@@ -40,7 +40,7 @@ func TestFailoverLosesNothing(t *testing.T) {
 		writers.Go(func() {
 			for t.Context().Err() == nil {
 				i := newIntent(t, alpha)
-				ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 				err := store.RecordIntent(ctx, i, leaf(t, audit.CertificateIntended))
 				cancel()
 				if errors.Is(err, ca.ErrUnavailable) {
