@@ -75,6 +75,7 @@ func (s *stack) withWitness() (*audit.Verifier, ed25519.PrivateKey) {
 
 // A witness that the configuration names signs a checkpoint, and is served with it.
 func TestWitnesses(t *testing.T) {
+	t.Parallel()
 	s := newStack(t, storagetest.New(t), false)
 	log := s.withLog(hsm.Ed25519)
 	witness, private := s.withWitness()
@@ -121,6 +122,7 @@ func TestWitnesses(t *testing.T) {
 // Whoever rewrites history in the database does not get it signed: the service says so, goes on issuing, and signs again when all is as it
 // was.
 func TestARewrittenHistoryIsNotSigned(t *testing.T) {
+	t.Parallel()
 	s := newStack(t, storagetest.New(t), false)
 	log := s.withLog(hsm.ECDSAP256)
 	r := s.start(one, s.token.Module)
@@ -177,6 +179,7 @@ func latestSize(t *testing.T, s *stack) (size int64) {
 
 // Without a key of the log events get their places all the same, and the service says that nothing is signed.
 func TestALogWithoutAKey(t *testing.T) {
+	t.Parallel()
 	s := newStack(t, storagetest.New(t), false)
 	r := s.start(one, s.token.Module)
 	if a, _ := r.order(t.Context(), t, "tls-server", newRequest(t, "unsigned.dev.example")); a.status != http.StatusCreated {

@@ -26,6 +26,7 @@ func (forgetful) RecordCompromisedKey(context.Context, [32]byte, string, []byte,
 
 // TestACompromisedAuthorityIsRememberedAtLast has the revocation of an authority end half way: repeating it does the other half.
 func TestACompromisedAuthorityIsRememberedAtLast(t *testing.T) {
+	t.Parallel()
 	s := newStack(t, storagetest.New(t), false)
 	store, err := storage.Open(t.Context(), storage.Config{URL: s.database.URL, MaxConns: 4, Unsafe: true, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {

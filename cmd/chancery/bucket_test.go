@@ -19,6 +19,7 @@ import (
 
 // A bucket that does not answer, or refuses, holds up no CRL; what it missed, it gets. Its secret is told nowhere.
 func TestABucketHoldsNothingUp(t *testing.T) {
+	t.Parallel()
 	hangs, refuses := make(chan struct{}), atomic.Bool{}
 	refuses.Store(true)
 	var objects sync.Map

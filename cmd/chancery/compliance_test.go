@@ -19,6 +19,7 @@ import (
 
 // TestComplianceThroughAKeeper: a service whose keys a keeper has starts only if the keeper holds them to what the service requires.
 func TestComplianceThroughAKeeper(t *testing.T) {
+	t.Parallel()
 	s := newStack(t, storagetest.New(t), false)
 	k := s.startKeeper(s.token.Module)
 	read := func(path string) string {
@@ -60,6 +61,7 @@ func TestComplianceThroughAKeeper(t *testing.T) {
 
 // TestChildHoldsSeveralTokens: a child has each token that an authority needs, each with its own PIN and what is declared of it.
 func TestChildHoldsSeveralTokens(t *testing.T) {
+	t.Parallel()
 	database := storagetest.New(t)
 	s := newStack(t, database, false)
 	second, idle := hsmtest.New(t), hsmtest.New(t)

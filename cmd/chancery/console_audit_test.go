@@ -17,6 +17,7 @@ import (
 
 // TestAnAuditorInABrowser is a question that an auditor answers: who revoked this certificate, and is that in the log?
 func TestAnAuditorInABrowser(t *testing.T) {
+	t.Parallel()
 	findChromium(t)
 	q := newQueueStack(t)
 	log := q.withLog(hsm.Ed25519)

@@ -156,6 +156,7 @@ identities:
 // TestTheConsoleInABrowser is a day of a person on call: signs in at the provider, approves, revokes, looks around on another replica,
 // and signs out again. No page may have anything for the browser to complain of.
 func TestTheConsoleInABrowser(t *testing.T) {
+	t.Parallel()
 	findChromium(t)
 	q := newQueueStack(t)
 	q.write("guarded", guarded(1, ""))
@@ -244,6 +245,7 @@ func TestTheConsoleInABrowser(t *testing.T) {
 
 // TestALinkOpensTheConsole signs in by a link of the command line, as where there is no provider.
 func TestALinkOpensTheConsole(t *testing.T) {
+	t.Parallel()
 	q := newQueueStack(t)
 	h := q.serveHere("alpha", func(api string) string { return fmt.Sprintf("console: {url: %q}\n", api) })
 	var out strings.Builder

@@ -17,6 +17,7 @@ import (
 // TestAnImportedCRLForgetsNothing has two ceremonies follow the same CRL, as when two authorities are revoked on one day: whichever is
 // imported second would take back what the first revokes.
 func TestAnImportedCRLForgetsNothing(t *testing.T) {
+	t.Parallel()
 	s := newStack(t, storagetest.New(t), false)
 	ctx := t.Context()
 	store, err := storage.Open(ctx, storage.Config{URL: s.database.URL, MaxConns: 4, Unsafe: true, Log: slog.New(slog.DiscardHandler)})

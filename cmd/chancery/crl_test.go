@@ -216,6 +216,7 @@ func TestACRLTellsARevocationWithinFiveSeconds(t *testing.T) {
 
 // A CRL that suffered in the database is not served: the last good one is, until a new one has been made. Nothing else is lost.
 func TestACorruptedStoredCRL(t *testing.T) {
+	t.Parallel()
 	s := newStack(t, storagetest.New(t), false)
 	r := s.start("one", s.token.Module)
 	ctx := t.Context()

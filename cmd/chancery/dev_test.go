@@ -17,6 +17,7 @@ import (
 // TestDevKeepsTheAddressOfAnInterruptedFirstRun has the first run end after its ceremony: the next does not take another port than the
 // certificates say.
 func TestDevKeepsTheAddressOfAnInterruptedFirstRun(t *testing.T) {
+	t.Parallel()
 	s := newHierarchy(t, storagetest.New(t), false, devIssuerKey)
 	const inCertificates = "http://127.0.0.1:9" // where nobody but root may listen
 	d := devFile{Distribution: distributionIn(s.dir)}
@@ -38,6 +39,7 @@ func TestDevKeepsTheAddressOfAnInterruptedFirstRun(t *testing.T) {
 // TestDevFinishesAnInterruptedFirstRun has the first run end when both authorities are registered: the next gives what is left, the root's
 // CRL and the bundle that every client reads.
 func TestDevFinishesAnInterruptedFirstRun(t *testing.T) {
+	t.Parallel()
 	s := newHierarchy(t, storagetest.New(t), false, devIssuerKey)
 	ctx := t.Context()
 	store, err := storage.Open(ctx, storage.Config{URL: s.database.URL, MaxConns: 4, Unsafe: true, Log: slog.New(slog.DiscardHandler)})

@@ -112,6 +112,7 @@ func (r *replica) order(ctx context.Context, t *testing.T, profile, request stri
 // TestFactsDecide plays what keys and names have been, and what the DNS says of them, through a service of its own: lists of keys, the
 // history of a key, CAA records.
 func TestFactsDecide(t *testing.T) {
+	t.Parallel()
 	ctx := t.Context()
 	resolver, record := nameServer(t)
 	leaked := newRequest(t, "www.dev.example")
@@ -171,6 +172,7 @@ func TestFactsDecide(t *testing.T) {
 
 // TestServeAsksForCAADomains holds that a service whose profiles ask for CAA records does not start without a domain to find in them.
 func TestServeAsksForCAADomains(t *testing.T) {
+	t.Parallel()
 	s := newStack(t, storagetest.New(t), false)
 	path := filepath.Join(s.dir, "nameless.yaml")
 	if err := os.WriteFile(path, []byte(s.config("nameless", s.token.Module)+"policies: {directory: "+strictPolicies(t)+"}\n"), 0o600); err != nil {

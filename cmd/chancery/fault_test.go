@@ -43,6 +43,7 @@ func faults() map[string][]fault {
 // permits, and those who verify are served; when it ends, all is as before within five seconds; and then the invariants hold. The tables
 // have nothing in common but the machine, and are played beside each other: most of a fault is waiting.
 func TestFaults(t *testing.T) {
+	t.Parallel()
 	for table, faults := range faults() {
 		t.Run(table, func(t *testing.T) {
 			t.Parallel()

@@ -529,6 +529,7 @@ func TestCeremonyRefusesWhatDoesNotComply(t *testing.T) {
 
 // Authorities in several tokens are served by one process; a token that nobody needs is left alone; what is required is enforced.
 func TestServeOpensSeveralTokens(t *testing.T) {
+	t.Parallel()
 	database := storagetest.New(t)
 	s := newStack(t, database, false)
 	idle := hsmtest.New(t)

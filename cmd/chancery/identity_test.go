@@ -146,6 +146,7 @@ func (s *stack) events(t *testing.T, kind audit.Kind) (events []audit.Event) {
 
 // TestComingInWithoutAToken lets callers in by client certificates and by a local socket, and holds what is bad about them outside.
 func TestComingInWithoutAToken(t *testing.T) {
+	t.Parallel()
 	s := newStack(t, storagetest.New(t), false)
 	s.more = fmt.Sprintf(`clients: {mode: optional, authorities: [%s]}
 identities:

@@ -23,6 +23,7 @@ import (
 // TestFirstCertificate is the main job with programs that we did not write: openssl verifies the chain with the fetched CRL, certtool reads
 // everything, and after the revocation openssl says that the certificate is revoked.
 func TestFirstCertificate(t *testing.T) {
+	t.Parallel()
 	database := storagetest.New(t)
 	s := newStack(t, database, false)
 	keys := database.Column(t, `INSERT INTO idempotency_keys (actor, key, body, issuer, serial, created_at) SELECT 'a', 'of ' || days, sha256(''), 'issuing-1',
@@ -115,6 +116,7 @@ func revokedKeyRequest(t *testing.T, r *replica) string {
 // TestHostileRequestsLeaveNothingBehind sends the whole corpus of hostile requests. Each is refused as a problem with a rule and a hint, and
 // none leaves a certificate, an intent or an idempotency key.
 func TestHostileRequestsLeaveNothingBehind(t *testing.T) {
+	t.Parallel()
 	database := storagetest.New(t)
 	s := newStack(t, database, false)
 	r := s.start("hostile", s.token.Module)
@@ -157,6 +159,7 @@ func TestHostileRequestsLeaveNothingBehind(t *testing.T) {
 
 // TestDevOnce plays the main job as `make dev ARGS=--once` does, twice in one home: the second run finds everything as it was.
 func TestDevOnce(t *testing.T) {
+	t.Parallel()
 	home, err := os.MkdirTemp("", "chancery-dev-")
 	if err != nil {
 		t.Fatal(err)

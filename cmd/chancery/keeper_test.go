@@ -108,6 +108,7 @@ func (k *keeperProcess) holder() (pid int, err error) {
 
 // TestIsolation plays the main job, and a fault of each part, in every kind of isolation.
 func TestIsolation(t *testing.T) {
+	t.Parallel()
 	for _, kind := range []string{isolationNone, isolationChild, isolationKeeper} {
 		t.Run(kind, func(t *testing.T) {
 			s := newStack(t, storagetest.New(t), false)
@@ -169,6 +170,7 @@ func TestKeeperKilled(t *testing.T) {
 
 // TestServiceLoadsNoLibrary: with a keeper, the service has the library neither in its memory nor in its configuration.
 func TestServiceLoadsNoLibrary(t *testing.T) {
+	t.Parallel()
 	s := newStack(t, storagetest.New(t), false)
 	s.startKeeper(s.token.Module)
 	r := s.start("client", "")

@@ -134,6 +134,7 @@ func (p *person) wantNone() {
 
 // TestLogin has people log in from the command line at a whole provider, and use it.
 func TestLogin(t *testing.T) {
+	t.Parallel()
 	q := newStack(t, storagetest.New(t), false)
 	provider := oidctest.NewProvider(t, "https://localhost/console/callback", "https://localhost/console/signed-out")
 	roots := trust(t, provider.Roots())

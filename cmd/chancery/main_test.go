@@ -3,10 +3,13 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"flag"
 	"io"
 	"os"
 	"os/signal"
+	"runtime"
 	"runtime/pprof"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -27,11 +30,22 @@ const allocationsTo = "CHANCERY_TEST_ALLOCATIONS"
 const writesAlone = "CHANCERY_TEST_WRITES_ALONE"
 
 func TestMain(m *testing.M) {
-	if os.Getenv(actAsChancery) == "" {
-		os.Exit(m.Run())
+	if os.Getenv(actAsChancery) != "" {
+		os.Exit(actAs())
 	}
-	os.Exit(actAs())
+	flag.Parse()
+	chosen := false
+	flag.Visit(func(f *flag.Flag) { chosen = chosen || f.Name == parallel })
+	if !chosen { // most of these tests wait for processes, most of the time
+		if err := flag.Set(parallel, strconv.Itoa(runtime.GOMAXPROCS(0)+1)); err != nil {
+			panic(err)
+		}
+	}
+	os.Exit(m.Run())
 }
+
+// parallel is the flag of how many tests run at a time. Left out, it is as many as there are processors.
+const parallel = "test.parallel"
 
 func actAs() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

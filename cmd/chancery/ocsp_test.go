@@ -109,6 +109,7 @@ func certificatePEM(c *x509.Certificate) []byte {
 // Programs that we did not write agree on what is good, revoked and unknown: openssl, ocsptool and Go's x/crypto/ocsp, by GET and by POST, with
 // SHA-1 and with SHA-256, with a nonce and without. So they do where the authority's own key answers.
 func TestOCSPClientsAgree(t *testing.T) {
+	t.Parallel()
 	for _, mode := range []string{"delegated", "direct"} {
 		t.Run(mode, func(t *testing.T) {
 			s := newStack(t, storagetest.New(t), false)
@@ -295,6 +296,7 @@ func (r *replica) timeUntilSeen(ctx context.Context, of subjects, sees func(subj
 // What is known stays said while the database is away, and while the token is; what is not known is to be asked for later. When they are
 // back, everything is answered again, and a revocation made meanwhile by way of another replica is not missed.
 func TestOCSPWhileDatabaseOrTokenIsAway(t *testing.T) {
+	t.Parallel()
 	server := storagetest.NewServer(t, storagetest.Options{})
 	s := newStack(t, &server.Database, false)
 	s.offerOCSP()
@@ -343,6 +345,7 @@ func TestOCSPWhileDatabaseOrTokenIsAway(t *testing.T) {
 
 // What is no request, or not one for this responder, is told so in OCSP, and no path or body ends the service.
 func TestOCSPBadInput(t *testing.T) {
+	t.Parallel()
 	s := newStack(t, storagetest.New(t), false)
 	s.offerOCSP()
 	r := s.start("ocsp", s.token.Module)

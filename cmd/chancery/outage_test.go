@@ -12,6 +12,7 @@ import (
 // Whoever verifies is served while Postgres is away, also what nobody asked this replica for before; whoever wants something new is told
 // to come again, and gets it as soon as Postgres is back.
 func TestWhatIsPublishedStaysServedWhilePostgresIsAway(t *testing.T) {
+	t.Parallel()
 	server := storagetest.NewServer(t, storagetest.Options{})
 	s := newStack(t, &server.Database, false)
 	r := s.start("replica-1", s.token.Module)

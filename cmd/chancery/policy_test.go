@@ -194,6 +194,7 @@ func (s *stack) approverToken(person string, roles ...access.Role) string {
 
 // TestPoliciesNeedApprovals has a change of the policies agreed to by two persons.
 func TestPoliciesNeedApprovals(t *testing.T) {
+	t.Parallel()
 	s := newStack(t, storagetest.New(t), false)
 	dir := filepath.Join(s.dir, "profiles")
 	shippedIn(t, dir)

@@ -143,6 +143,7 @@ func (q *queueStack) approve(person string, r *replica, id string) answer {
 
 // A request waits for two persons, over replicas; however it is asked for, it is one, and one certificate comes of it.
 func TestApprovalAcrossReplicas(t *testing.T) {
+	t.Parallel()
 	q := newQueueStack(t)
 	one, two := q.start("one"), q.start("two")
 	csr := newRequest(t, "guarded.dev.example")
@@ -196,6 +197,7 @@ func TestApprovalAcrossReplicas(t *testing.T) {
 
 // Approvals are for the policies that were looked at. Under others they count no more; what those refuse ends.
 func TestAPolicyChangeDecidesAnew(t *testing.T) {
+	t.Parallel()
 	q := newQueueStack(t)
 	r := q.start("one")
 	kept := q.want(q.ask(r, newRequest(t, "kept.dev.example"), ""), http.StatusAccepted)

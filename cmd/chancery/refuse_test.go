@@ -13,6 +13,7 @@ import (
 
 // TestServeRefusesAnExtractableKey replaces the issuing authority's key by one of the same label that could leave the token.
 func TestServeRefusesAnExtractableKey(t *testing.T) {
+	t.Parallel()
 	database := storagetest.New(t)
 	s := newStack(t, database, false)
 	// No statement may change an authority, so the key is replaced in the token: same label and CKA_ID, extractable.

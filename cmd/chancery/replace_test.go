@@ -16,6 +16,7 @@ import (
 // A request that replaces a certificate revokes it as superseded once the new one is on record, and not before: what is refused, or waits,
 // revokes nothing. A process that is killed in between has issued and not revoked, and the same request, repeated, makes up for it.
 func TestARenewalSupersedes(t *testing.T) {
+	t.Parallel()
 	q := newQueueStack(t)
 	store, err := storage.Open(t.Context(), storage.Config{URL: q.database.URL, MaxConns: 2, Unsafe: q.unsafe})
 	if err != nil {

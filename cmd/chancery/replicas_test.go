@@ -177,6 +177,7 @@ func TestOneNameForTwo(t *testing.T) {
 
 // TestPeersSettleOnce kills a replica between a signature and its record. Of two peers one settles what it left open, once.
 func TestPeersSettleOnce(t *testing.T) {
+	t.Parallel()
 	s := newStack(t, storagetest.New(t), false)
 	armed := filepath.Join(s.dir, "armed")
 	peers := []*replica{s.start("alpha", s.token.Module), s.start("beta", s.token.Module)}

@@ -17,6 +17,7 @@ import (
 // TestANewKeyIsThereWhileACertificateMayBe: a key goes only when the service has said that there is no certificate for it, and that of the
 // certificate in use stays in its place until the new certificate is there.
 func TestANewKeyIsThereWhileACertificateMayBe(t *testing.T) {
+	t.Parallel()
 	refuse := func(status int) http.HandlerFunc {
 		return func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "application/problem+json")

@@ -25,7 +25,12 @@ import (
 	"github.com/chancery-ca/chancery/storage/storagetest"
 )
 
-const scripts = "testdata/script"
+const (
+	scripts = "testdata/script"
+	// writesBehind is the script that writes rows of its own into the database of the shared service. Others, which hold that database
+	// against its log, would find them: it is played when they have ended.
+	writesBehind = "archive.txt"
+)
 
 // TestScripts plays the command line as people and scripts use it. Besides testscript's own commands the scripts have:
 //
@@ -320,13 +325,17 @@ func TestEveryCommandSpeaksJSON(t *testing.T) {
 		}
 		text = append(text, string(content))
 	}
+	looked := regexp.MustCompile(`(?m)^(?:!|misused|)\s*chancery (.* ).*-o json.*\njson `)
+	var asked []string
+	for _, found := range looked.FindAllStringSubmatch(strings.Join(text, "\n"), -1) {
+		asked = append(asked, found[1])
+	}
 	a := &app{Env: Env{Stdout: io.Discard, Stderr: io.Discard}}
 	for name, c := range leaves(a.rootCommand(), nil) {
 		if c.Hidden {
 			continue // nobody types it: one process of ours starts another by it, and they speak over a connection
 		}
-		asked := regexp.MustCompile(`(?m)^(!|misused|)\s*chancery ` + name + ` .*-o json.*\njson `)
-		if !asked.MatchString(strings.Join(text, "\n")) {
+		if !slices.ContainsFunc(asked, func(words string) bool { return strings.HasPrefix(words, name+" ") }) {
 			t.Errorf("no script looks at the JSON of chancery %s", name)
 		}
 	}

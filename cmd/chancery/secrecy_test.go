@@ -13,6 +13,7 @@ import (
 
 // TestNothingIsLeftInCores: the service, the keeper and who holds its token leave no cores, and their memory is theirs.
 func TestNothingIsLeftInCores(t *testing.T) {
+	t.Parallel()
 	s := newStack(t, storagetest.New(t), false)
 	k := s.startKeeper(s.token.Module)
 	r := s.start("secret", "")

@@ -89,6 +89,7 @@ func (r *replica) issueLogged(ctx context.Context, request, idempotencyKey strin
 
 // TestLoggedCertificate issues a certificate with timestamps and has openssl and ct check verify them.
 func TestLoggedCertificate(t *testing.T) {
+	t.Parallel()
 	s := newLoggedStack(t, "10s")
 	r := s.start("one", s.token.Module)
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -230,6 +231,7 @@ func (s *loggedStack) checkWithOpenSSL(t *testing.T, chain string, key *ecdsa.Pr
 
 // TestLogsThatFail has too few logs answer: there is no certificate, and what was signed is revoked.
 func TestLogsThatFail(t *testing.T) {
+	t.Parallel()
 	s := newLoggedStack(t, "1s")
 	s.logs["oak"].Break(logtest.Fault{Hang: true})
 	s.logs["tile"].Break(logtest.Fault{WrongKey: true})
@@ -258,6 +260,7 @@ func TestLogsThatFail(t *testing.T) {
 
 // TestKillBetweenPrecertificateAndCertificate kills the program at each step between the two.
 func TestKillBetweenPrecertificateAndCertificate(t *testing.T) {
+	t.Parallel()
 	s := newLoggedStack(t, "10s")
 	armed := filepath.Join(s.dir, "armed")
 	for _, step := range []string{"before precertificate", "after precertificate", "before final intent", "after final intent", "before certificate", "after certificate"} {
@@ -370,6 +373,7 @@ transparency:
 
 // TestNoLogsForAProfile starts where a profile asks for what is not there.
 func TestNoLogsForAProfile(t *testing.T) {
+	t.Parallel()
 	s := newLoggedStack(t, "10s")
 	for name, c := range map[string]struct{ drop, want string }{
 		"no logs": {fmt.Sprintf("transparency: {log_list: %q}\n", s.list), "no logs are configured"},

@@ -9,7 +9,10 @@ import (
 )
 
 // TestTutorial plays docs/policies.md beside a service whose policies it may change.
-func TestTutorial(t *testing.T) { playScripts(t, filepath.Join("testdata", "tutorial")) }
+func TestTutorial(t *testing.T) {
+	t.Parallel()
+	playScripts(t, filepath.Join("testdata", "tutorial"))
+}
 
 // TestTheTutorialIsPlayed holds that the script plays every command in the shell examples of docs/policies.md, with its very files.
 func TestTheTutorialIsPlayed(t *testing.T) {
