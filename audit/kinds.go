@@ -34,7 +34,7 @@ func Kinds() []KindInfo {
 		{CertificateIntended, "a to-be-signed certificate became durable; its serial number is revocable from here", fields("issuer", "serial", "kind", "tbs_sha256", "request", "profile", "policy", "csr_sha256")},
 		{CertificateIssued, "the signed certificate became durable", fields("issuer", "serial", "kind", "certificate_sha256", "request", "profile", "policy", "not_after", "logs")},
 		{CertificateOrphaned, "an intent was settled as possibly signed, and its serial number revoked", fields("issuer", "serial", "kind", "owner", "request", "why")},
-		{CertificateRevoked, "a certificate was revoked, or put on hold", fields("issuer", "serial", "reason", "comment_salted", "invalidity_date", "job", "authority")},
+		{CertificateRevoked, "a certificate was revoked, or put on hold", fields("issuer", "serial", "reason", "comment_salted", "invalidity_date", "job", "authority", "crl_scope")},
 		{CertificateReleased, "a hold ended (removeFromCRL)", fields("issuer", "serial", "reason", "comment_salted", "job")},
 		{KeyCompromised, "a key turned out to be compromised after its certificate was revoked for another reason, or had expired", fields("issuer", "serial", "spki_sha256", "authority", "job")},
 		{RevocationOrdered, "many certificates are to be revoked by one order", fields("job", "reason", "person_salted", "comment_salted", "certificates", "certificates_sha256", "keys", "needs", "select_…")},

@@ -46,6 +46,7 @@ func (r Registrar) RevokeLost(ctx context.Context, l LostCertificate) (Revocatio
 		Actor: r.Actor, EventID: r.NewID(), CRLScope: l.Scope, NotAfter: issuer.NotAfter,
 	}
 	kind, data := revocationData(entry)
+	data["crl_scope"] = l.Scope // which otherwise the certificate tells
 	leaf, err := r.leafWithID(entry.EventID, kind, data)
 	if err != nil {
 		return Revocation{}, err

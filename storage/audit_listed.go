@@ -23,6 +23,7 @@ type listedRow struct {
 	der        []byte // nil: there is no certificate
 	tbs        []byte // of an orphan
 	issuedInto string // the scope of the certificate's row
+	lostInto   string // the scope that the event tells, of a certificate that was lost with a database
 	archived   bool
 }
 
@@ -66,16 +67,14 @@ func (l listedBy) disagrees(issuer string, serial []byte, row listedRow) error {
 		der, subordinate = withoutSignature(row.tbs), false
 	case row.archived && !subordinate:
 		return nil
+	case !subordinate && row.lostInto != "":
+		return row.asLost(authority.Certificate)
 	case !subordinate:
 		return errors.New("is of no certificate on record")
 	}
-	c, err := x509.ParseCertificate(der)
+	c, err := row.endsWith(der)
 	if err != nil {
-		return fmt.Errorf("is of a certificate that cannot be read: %w", err)
-	}
-	if ended := row.notAfter.Truncate(time.Second); !ended.Equal(c.NotAfter) {
-		return fmt.Errorf("has the not_after %s, and its certificate says %s", row.notAfter.UTC().Format(time.RFC3339Nano),
-			c.NotAfter.UTC().Format(time.RFC3339))
+		return err
 	}
 	points := c.CRLDistributionPoints
 	switch {
@@ -87,6 +86,28 @@ func (l listedBy) disagrees(issuer string, serial []byte, row listedRow) error {
 		return fmt.Errorf("has the crl_scope %q, and its certificate was issued into %q", row.scope, row.issuedInto)
 	}
 	return nil
+}
+
+// asLost tells what of the revocation of a lost certificate is not as its event and its issuer's certificate have it.
+func (r listedRow) asLost(issuer []byte) error {
+	if r.scope != r.lostInto {
+		return fmt.Errorf("has the crl_scope %q, and its event says %q", r.scope, r.lostInto)
+	}
+	_, err := r.endsWith(issuer)
+	return err
+}
+
+// endsWith reads the certificate that the revocation must be listed as long as.
+func (r listedRow) endsWith(der []byte) (*x509.Certificate, error) {
+	c, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, fmt.Errorf("is of a certificate that cannot be read: %w", err)
+	}
+	if ended := r.notAfter.Truncate(time.Second); !ended.Equal(c.NotAfter) {
+		return nil, fmt.Errorf("has the not_after %s, and the certificate of %s says %s", r.notAfter.UTC().Format(time.RFC3339Nano),
+			c.Subject, c.NotAfter.UTC().Format(time.RFC3339))
+	}
+	return c, nil
 }
 
 // withoutSignature makes of what was to be signed a certificate that can be read, and whose signature is none; nil of what is no

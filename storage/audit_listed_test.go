@@ -86,6 +86,21 @@ func TestARevocationIsListedAsItsCertificateSays(t *testing.T) {
 	}
 	serials["of an authority"] = authority.Serial
 
+	lost := ca.Revocation{
+		Issuer: "issuing-2", Serial: []byte{7, 2}, Reason: issuance.Unspecified, At: now(), Actor: "local:root", EventID: newID(),
+		CRLScope: ca.FullScope, NotAfter: ends,
+	}
+	told, err := audit.New(audit.Event{
+		ID: lost.EventID, Kind: audit.CertificateRevoked, Time: time.Now(), Actor: "local:root", Data: map[string]string{"crl_scope": ca.FullScope},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.RecordRevocation(ctx, lost, 0, told); err != nil {
+		t.Fatal(err)
+	}
+	serials["that was lost"] = lost.Serial
+
 	want := func(what string, says ...string) {
 		t.Helper()
 		var got []string

@@ -240,6 +240,7 @@ func (r *rowsCheck) revocations(ctx context.Context) error {
 			kinds, want := revocationEvent(issuance.Reason(reason), leaf)
 			want["issuer"], want["serial"] = issuer, hex.EncodeToString(serial)
 			r.hold(what, event, index, leaf, kinds, want)
+			row.lostInto = lostInto(leaf)
 			if err := known.disagrees(issuer, serial, row); err != nil {
 				r.tell(audit.Unlogged, index, "%s %v", what, err)
 			}
@@ -251,6 +252,15 @@ func (r *rowsCheck) revocations(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// lostInto is the scope that the event of a revocation tells; only that of a lost certificate tells one.
+func lostInto(leaf []byte) string {
+	e, err := audit.Parse(leaf)
+	if err != nil {
+		return ""
+	}
+	return e.Data["crl_scope"]
 }
 
 // revocationEvent is what the event of a revocation must be and say: a changed reason would end a revocation, or make a hold of it. The event
