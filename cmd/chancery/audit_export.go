@@ -125,7 +125,7 @@ func (a *app) auditExport(ctx context.Context, f auditExportFlags) error {
 // lockExports keeps two runs from going on where the same export ends: a directory with both would not verify. The kernel lets go of it
 // when the process ends, however it does. A file is locked and not the directory, which network file systems do not lock.
 func lockExports(dir string) (unlock func(), err error) {
-	file, err := os.OpenFile(filepath.Join(dir, ".chancery-export"), os.O_RDWR|os.O_CREATE, 0o640)
+	file, err := os.OpenFile(filepath.Join(dir, ".chancery-export"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("locking the directory of exports: %w", err)
 	}
