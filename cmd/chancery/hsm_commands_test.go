@@ -398,7 +398,7 @@ func TestHSMRefusesPINsInArguments(t *testing.T) {
 
 func TestHSMBadInput(t *testing.T) {
 	c := newCounter(t)
-	text := c.place("text.so", []byte("no library\n"))
+	text, config := c.place("text.so", []byte("no library\n")), c.place("chancery.yaml", []byte(soundConfig))
 	list := []string{"hsm", "key", "list", "--token-label", "x", "--pin-file", c.token.PINFile, "--journal", c.path("j"), "--module"}
 	for _, step := range []struct {
 		code int
@@ -409,7 +409,7 @@ func TestHSMBadInput(t *testing.T) {
 		{1, "is no PKCS#11 library", append(list, text)},
 		{1, "is a directory", append(list, c.dir)},
 		{2, "which token?", []string{"hsm", "key", "list"}},
-		{2, "--config names the token", []string{"hsm", "key", "list", "--config", "x.yaml", "--token-label", "x"}},
+		{2, "--config names the token", []string{"hsm", "key", "list", "--config", config, "--token-label", "x"}},
 		{1, "name another file by --journal", append(slices.Clone(list), c.token.Module, "--journal", "/nowhere/journal")},
 		{2, "needs a verb", []string{"hsm", "key"}},
 		{2, "hexadecimal", append(slices.Clone(list), c.token.Module)[:0:0]},
