@@ -127,6 +127,9 @@ func (k Key) Fingerprint() string {
 	return "sha256:" + hex.EncodeToString(digest[:])
 }
 
+// Is tells whether it is this public key, whatever form either has.
+func (k Key) Is(public crypto.PublicKey) bool { return same(k.public, public) }
+
 // Until is when the key's certificate ends; zero for a key without one.
 func (k Key) Until() time.Time { return k.until }
 

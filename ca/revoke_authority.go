@@ -86,22 +86,35 @@ func (r Registrar) recordAuthorityRevocation(ctx context.Context, revoked Revoke
 	reason issuance.Reason, comment string,
 ) (Revocation, error) {
 	name := revoked.Authority.Name
-	entry := Revocation{
-		Issuer: revoked.Parent.Name, Serial: revoked.Serial, Sequence: 1, Reason: reason, At: r.Now().Truncate(time.Second), Comment: comment,
-		Actor: r.Actor, EventID: r.NewID(), CRLScope: FullScope, NotAfter: certificate.NotAfter,
+	recorded, err := r.recordRevocation(ctx, Revocation{
+		Issuer: revoked.Parent.Name, Serial: revoked.Serial, Reason: reason, Comment: comment, CRLScope: FullScope, NotAfter: certificate.NotAfter,
 		SPKI: sha256.Sum256(certificate.RawSubjectPublicKeyInfo),
-	}
-	kind, data := revocationData(entry)
-	data["authority"] = name
-	leaf, err := r.leafWithID(entry.EventID, kind, data)
-	if err != nil {
-		return Revocation{}, err
-	}
-	recorded, err := r.Store.RecordRevocation(ctx, entry, 0, leaf)
+	}, "authority", name)
 	if err != nil {
 		return Revocation{}, fmt.Errorf("recording the revocation of %s: %w", name, err)
 	}
 	return recorded, nil
+}
+
+// recordRevocation records the first revocation of a certificate, now, by whoever is at the keyboard. Its event tells one thing more.
+func (r Registrar) recordRevocation(ctx context.Context, entry Revocation, name, value string) (Revocation, error) {
+	entry.Sequence, entry.At, entry.Actor, entry.EventID = 1, r.Now().Truncate(time.Second), r.Actor, r.NewID()
+	kind, data := revocationData(entry)
+	data[name] = value
+	leaf, err := r.leafWithID(entry.EventID, kind, data)
+	if err != nil {
+		return Revocation{}, err
+	}
+	return r.Store.RecordRevocation(ctx, entry, 0, leaf)
+}
+
+// authorityNamed finds an authority; ErrNotFound.
+func authorityNamed(known []AuthorityRecord, name string) (AuthorityRecord, error) {
+	i := slices.IndexFunc(known, func(a AuthorityRecord) bool { return a.Name == name })
+	if i < 0 {
+		return AuthorityRecord{}, fmt.Errorf("authority %q: %w", name, ErrNotFound)
+	}
+	return known[i], nil
 }
 
 // withParent finds an authority and the one that certified it.
@@ -110,15 +123,8 @@ func (r Registrar) withParent(ctx context.Context, name string) (RevokedAuthorit
 	if err != nil {
 		return RevokedAuthority{}, nil, fmt.Errorf("reading the authorities: %w", err)
 	}
-	find := func(name string) (AuthorityRecord, error) {
-		i := slices.IndexFunc(known, func(a AuthorityRecord) bool { return a.Name == name })
-		if i < 0 {
-			return AuthorityRecord{}, fmt.Errorf("authority %q: %w", name, ErrNotFound)
-		}
-		return known[i], nil
-	}
 	var found RevokedAuthority
-	if found.Authority, err = find(name); err != nil {
+	if found.Authority, err = authorityNamed(known, name); err != nil {
 		return found, nil, err
 	}
 	if found.Authority.Parent == "" {
@@ -126,7 +132,7 @@ func (r Registrar) withParent(ctx context.Context, name string) (RevokedAuthorit
 			Field: "authority", Message: name + " is a root: no CRL can revoke it", Hint: "have those who trust it remove it; revoke what it has certified",
 		}
 	}
-	if found.Parent, err = find(found.Authority.Parent); err != nil {
+	if found.Parent, err = authorityNamed(known, found.Authority.Parent); err != nil {
 		return found, nil, err
 	}
 	certificate, err := x509.ParseCertificate(found.Authority.Certificate)

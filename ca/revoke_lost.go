@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/chancery-ca/chancery/issuance"
 )
@@ -41,17 +40,10 @@ func (r Registrar) RevokeLost(ctx context.Context, l LostCertificate) (Revocatio
 	if err == nil || !errors.Is(err, ErrNotFound) {
 		return recorded, err
 	}
-	entry := Revocation{
-		Issuer: l.Issuer, Serial: l.Serial[:], Sequence: 1, Reason: l.Reason, At: r.Now().Truncate(time.Second), Comment: l.Comment,
-		Actor: r.Actor, EventID: r.NewID(), CRLScope: l.Scope, NotAfter: issuer.NotAfter,
-	}
-	kind, data := revocationData(entry)
-	data["crl_scope"] = l.Scope // which otherwise the certificate tells
-	leaf, err := r.leafWithID(entry.EventID, kind, data)
+	recorded, err = r.recordRevocation(ctx, Revocation{
+		Issuer: l.Issuer, Serial: l.Serial[:], Reason: l.Reason, Comment: l.Comment, CRLScope: l.Scope, NotAfter: issuer.NotAfter,
+	}, "crl_scope", l.Scope) // which otherwise the certificate tells
 	if err != nil {
-		return Revocation{}, err
-	}
-	if recorded, err = r.Store.RecordRevocation(ctx, entry, 0, leaf); err != nil {
 		return Revocation{}, fmt.Errorf("recording the revocation of %s: %w", l.Serial, err)
 	}
 	return recorded, nil
@@ -81,9 +73,9 @@ func (r Registrar) issuerOf(ctx context.Context, l LostCertificate) (*x509.Certi
 	if err != nil {
 		return nil, fmt.Errorf("reading the authorities: %w", err)
 	}
-	i := slices.IndexFunc(known, func(a AuthorityRecord) bool { return a.Name == l.Issuer })
-	if i < 0 {
-		return nil, fmt.Errorf("authority %q: %w", l.Issuer, ErrNotFound)
+	authority, err := authorityNamed(known, l.Issuer)
+	if err != nil {
+		return nil, err
 	}
 	status, err := r.Store.CertificateStatus(ctx, l.Issuer, l.Serial[:])
 	if err != nil {
@@ -92,7 +84,7 @@ func (r Registrar) issuerOf(ctx context.Context, l LostCertificate) (*x509.Certi
 	if status.Issued && !status.Revoked {
 		return nil, &InvalidError{Field: "serial", Message: l.Serial.String() + " is on record", Hint: "chancery revoke " + l.Serial.String()}
 	}
-	certificate, err := x509.ParseCertificate(known[i].Certificate)
+	certificate, err := x509.ParseCertificate(authority.Certificate)
 	if err != nil {
 		return nil, fmt.Errorf("reading the certificate of %s: %w", l.Issuer, err)
 	}

@@ -4,9 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto"
-	"crypto/sha256"
-	"crypto/x509"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
@@ -89,18 +86,12 @@ func recordedUsesOf(ctx context.Context, store *storage.Store, public crypto.Pub
 			uses = append(uses, useOfLog)
 		}
 	}
-	spki, err := x509.MarshalPKIXPublicKey(public)
-	if err != nil {
-		return nil, fmt.Errorf("encoding the public key: %w", err)
-	}
-	digest := sha256.Sum256(spki)
-	fingerprint := "sha256:" + hex.EncodeToString(digest[:])
 	approvers, err := store.ApproverKeys(ctx, "")
 	if err != nil {
 		return nil, err
 	}
 	for _, k := range approvers {
-		if k.EndedAt.IsZero() && k.Key.Fingerprint() == fingerprint {
+		if k.EndedAt.IsZero() && k.Key.Is(public) {
 			uses = append(uses, "approver "+k.Person)
 		}
 	}
