@@ -269,7 +269,8 @@ type logBuffer struct {
 
 	mu      sync.Mutex
 	text    bytes.Buffer
-	partial []byte
+	partial []byte // the line that has not ended, until it is ready
+	started bool   // it has said that it is ready: nobody waits for another line
 }
 
 // newLog is the log of a process that is ready when it says so: "serving" of a service, "keeping" of a keeper. A service's log holds
@@ -282,21 +283,24 @@ func (l *logBuffer) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.text.Write(p)
+	if l.started {
+		return len(p), nil
+	}
 	l.partial = append(l.partial, p...)
-	for {
+	for !l.started {
 		i := bytes.IndexByte(l.partial, '\n')
 		if i < 0 {
 			return len(p), nil
 		}
 		var line map[string]any
 		if json.Unmarshal(l.partial[:i], &line) == nil && line["msg"] == l.ready {
-			select {
-			case l.serving <- line:
-			default:
-			}
+			l.serving <- line
+			l.started = true
 		}
 		l.partial = l.partial[i+1:]
 	}
+	l.partial = nil
+	return len(p), nil
 }
 
 func (l *logBuffer) String() string {
