@@ -171,13 +171,13 @@ func (c *Client) ask(kind byte, parts ...[]byte) ([]byte, error) {
 	defer func() { <-c.room }()
 	until := time.Now().Add(c.timeout)
 	for {
-		l, err := c.take()
+		l, made, err := c.take()
 		if err != nil {
 			return nil, c.unreached(err)
 		}
 		body, failure, err := l.ask(kind, parts, until)
 		c.give(l)
-		if errors.Is(err, errUnsent) { // the keeper has hung up since the last call
+		if errors.Is(err, errUnsent) && !made { // the keeper has hung up since the last call
 			continue
 		}
 		if err != nil {
@@ -247,12 +247,12 @@ func (c *Client) enter(ctx context.Context) error {
 	}
 }
 
-// take is a connection for one call: one without calls, a new one where the keeper has use for more, else the one with the fewest calls.
-func (c *Client) take() (*link, error) {
+// take is a connection for one call: one without calls, one that it makes where the keeper has use for more, else the one with the fewest calls.
+func (c *Client) take() (_ *link, made bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
-		return nil, net.ErrClosed
+		return nil, false, net.ErrClosed
 	}
 	var least *link
 	for _, l := range c.links {
@@ -262,7 +262,7 @@ func (c *Client) take() (*link, error) {
 	}
 	if least != nil && (least.busy == 0 || len(c.links)+c.making >= c.useful) {
 		least.busy++
-		return least, nil
+		return least, false, nil
 	}
 	c.making++
 	c.mu.Unlock()
@@ -270,14 +270,14 @@ func (c *Client) take() (*link, error) {
 	c.mu.Lock()
 	c.making--
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	if c.closed {
 		l.close()
-		return nil, net.ErrClosed
+		return nil, false, net.ErrClosed
 	}
 	c.links, c.useful, l.busy = append(c.links, l), l.useful, 1
-	return l, nil
+	return l, true, nil
 }
 
 // give ends a call's use of a connection. One that is lost, or one too many, is kept no longer.
