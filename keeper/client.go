@@ -247,7 +247,7 @@ func (c *Client) enter(ctx context.Context) error {
 	}
 }
 
-// take is a connection for one call: one without calls, one that it makes where the keeper has use for more, else the one with the fewest calls.
+// take is a connection for one call: one without calls, one that it makes where the keeper has use for more, else the one with the fewest.
 func (c *Client) take() (_ *link, made bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
