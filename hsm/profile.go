@@ -14,6 +14,8 @@ type Profile struct {
 	Measured string // on what it was measured; empty where it comes from the vendor's documentation alone, or from nowhere
 	Lacks    []Capability
 	Quirks   []Quirk
+	// Software means that the library itself computes, on the processors of this machine.
+	Software bool
 }
 
 // Has tells whether tokens of the profile are expected to have the capability.
@@ -96,6 +98,7 @@ var softHSM = profile{
 	Profile: Profile{
 		Name:     "SoftHSM",
 		Measured: "SoftHSM 2.6.1",
+		Software: true,
 		Lacks:    []Capability{CanOAEPSHA256, CanOAEPContext, CanWrapOAEP, CanWrapRSAAES},
 		Quirks: []Quirk{
 			{
@@ -167,6 +170,7 @@ var profiles = []profile{
 		Profile: Profile{
 			Name:     "NSS softokn",
 			Measured: "NSS 3.87.1 behind p11-kit 0.24.1",
+			Software: true,
 			Lacks: []Capability{
 				Capability(Ed25519), CanGCM, CanWrapKWP, CanWrapRSAAES, CanWrapRSAAESSHA1, TellsLocal, KnowsCopyable, KnowsIndestructible,
 				KnowsMechanisms, TellsFailedLogin, TakesOAEPNoSource, KeepsTwins, CanInitToken, CanChangeOfficersPIN, CanUnlockPIN,

@@ -11,6 +11,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -23,22 +24,25 @@ const (
 	dialTimeout    = 2 * time.Second
 )
 
-// Client reaches a keeper over its socket. A call has a connection to itself until it is answered; connections are made when there are not
-// enough, kept for the next call, and made again when they were lost. It is safe for concurrent use. What was on its way when the keeper
-// went away fails with an error that wraps hsm.ErrUnavailable.
+// Client reaches a keeper over its socket. Calls share connections: what one sends does not wait for the answer to another, so under load the
+// keeper finds the next request where it ends one, and nobody has to be woken for it. Connections are made when there are not enough, kept,
+// and made again when they were lost. It is safe for concurrent use. What was on its way when the keeper went away fails with an error that
+// wraps hsm.ErrUnavailable.
 type Client struct {
 	path    string
 	timeout time.Duration
 	room    chan struct{} // one for each call in progress
 
 	mu     sync.Mutex
-	idle   []*link
-	busy   map[*link]bool
+	links  []*link // those that calls share, the first made first
+	making int     // connections that are being made, to be shared
+	useful int     // how many the keeper has use for
+	lone   map[*link]bool
 	closed bool
 }
 
-// maxLines is how many calls of one client are with the keeper at once. More wait here, where waiting costs least.
-const maxLines = 32
+// maxCalls is how many calls of one client are with the keeper at once. More wait here, where waiting costs least.
+const maxCalls = 64
 
 // NewClient makes a client of the keeper whose socket is at path. A timeout of 0, for one answer, means 10 seconds. Nothing is connected
 // yet.
@@ -46,7 +50,7 @@ func NewClient(path string, timeout time.Duration) *Client {
 	if timeout == 0 {
 		timeout = defaultTimeout
 	}
-	return &Client{path: path, timeout: timeout, room: make(chan struct{}, maxLines), busy: map[*link]bool{}}
+	return &Client{path: path, timeout: timeout, room: make(chan struct{}, maxCalls), useful: 1, lone: map[*link]bool{}}
 }
 
 // Key is a key that a keeper holds.
@@ -59,15 +63,15 @@ type Key struct {
 // Close ends the connections. Calls in progress fail.
 func (c *Client) Close() error {
 	c.mu.Lock()
-	idle := c.idle
-	c.idle, c.closed = nil, true
-	for l := range c.busy {
+	c.closed = true
+	for _, l := range c.links {
 		l.close()
 	}
+	for l := range c.lone {
+		l.close()
+	}
+	c.links = nil
 	c.mu.Unlock()
-	for _, l := range idle {
-		l.close()
-	}
 	for range cap(c.room) { // until each call has come to its end
 		c.room <- struct{}{}
 	}
@@ -79,7 +83,7 @@ func (c *Client) Close() error {
 
 // Keys lists what the keeper holds.
 func (c *Client) Keys(ctx context.Context) ([]Key, error) {
-	body, err := c.ask(ctx, frameKeys)
+	body, err := c.askAlone(ctx, frameKeys)
 	if err != nil {
 		return nil, fmt.Errorf("asking the keeper for its keys: %w", err)
 	}
@@ -143,46 +147,85 @@ func (s *signer) SignMessage(_ io.Reader, message []byte, opts crypto.SignerOpts
 	if len(message) > maxMessage {
 		return nil, fmt.Errorf("%w: key %q signs at most %d octets", ErrRefused, s.name, maxMessage)
 	}
-	signature, err := s.client.ask(context.Background(), frameSign, s.id[:], []byte{code}, message)
+	ask := s.client.ask
+	if len(message) > maxShared {
+		ask = func(kind byte, parts ...[]byte) ([]byte, error) {
+			return s.client.askAlone(context.Background(), kind, parts...)
+		}
+	}
+	signature, err := ask(frameSign, s.id[:], []byte{code}, message)
 	if err != nil {
 		return nil, fmt.Errorf("signing with the keeper's key %q: %w", s.name, err)
 	}
 	return signature, nil
 }
 
-// link is one connection, on which one call at a time goes on.
-type link struct {
-	conn   *net.UnixConn // over which it was made; the keeper sees by it when this side is gone
-	in     line
-	out    line
-	frames *frameReader
-	count  uint64 // of calls
-	unsent []byte // kept for the next
+// maxShared is the longest message that is sent where others wait behind it. A longer one, as of a CRL, has a connection to itself.
+const maxShared = 32 << 10
+
+// ask sends a request over a connection that others use as well, and waits for its answer.
+func (c *Client) ask(kind byte, parts ...[]byte) ([]byte, error) {
+	if err := c.enter(context.Background()); err != nil {
+		return nil, err
+	}
+	defer func() { <-c.room }()
+	until := time.Now().Add(c.timeout)
+	for {
+		l, made, err := c.take()
+		if err != nil {
+			return nil, c.unreached(err)
+		}
+		body, failure, err := l.ask(kind, parts, until)
+		c.give(l)
+		if errors.Is(err, errUnsent) && !made { // the keeper has hung up since the last call
+			continue
+		}
+		if err != nil {
+			return nil, c.lost(err)
+		}
+		return body, failure
+	}
 }
 
-// ask sends a request and waits for its answer.
-func (c *Client) ask(ctx context.Context, kind byte, parts ...[]byte) ([]byte, error) {
+// askAlone does so over a connection of its own, which ends with the context.
+func (c *Client) askAlone(ctx context.Context, kind byte, parts ...[]byte) ([]byte, error) {
 	if err := c.enter(ctx); err != nil {
 		return nil, err
 	}
 	defer func() { <-c.room }()
-	l, err := c.take()
+	l, err := c.connect()
 	if err != nil {
-		return nil, fmt.Errorf("%w: reaching the keeper at %s: %w", hsm.ErrUnavailable, c.path, err)
+		return nil, c.unreached(err)
 	}
-	stop := context.AfterFunc(ctx, l.close)
+	defer l.close()
+	if !c.register(l) {
+		return nil, c.unreached(net.ErrClosed)
+	}
+	defer func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		delete(c.lone, l)
+	}()
+	defer context.AfterFunc(ctx, l.close)()
 	body, failure, err := l.ask(kind, parts, time.Now().Add(c.timeout))
-	// Where the context ended at the same moment as the answer came, the link is being closed, and the next call must not get it.
-	c.give(l, stop() && err == nil)
 	switch {
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		return nil, fmt.Errorf("%w: the keeper did not answer within %s", hsm.ErrUnavailable, c.timeout)
 	case err != nil && ctx.Err() != nil:
 		return nil, fmt.Errorf("%w: waiting for the keeper: %w", hsm.ErrUnavailable, ctx.Err())
 	case err != nil:
-		return nil, fmt.Errorf("%w: the connection to the keeper was lost: %w", hsm.ErrUnavailable, err)
+		return nil, c.lost(err)
 	}
 	return body, failure
+}
+
+func (c *Client) unreached(err error) error {
+	return fmt.Errorf("%w: reaching the keeper at %s: %w", hsm.ErrUnavailable, c.path, err)
+}
+
+func (c *Client) lost(err error) error {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return fmt.Errorf("%w: the keeper did not answer within %s", hsm.ErrUnavailable, c.timeout)
+	}
+	return fmt.Errorf("%w: the connection to the keeper was lost: %w", hsm.ErrUnavailable, err)
 }
 
 // enter waits for room.
@@ -200,94 +243,63 @@ func (c *Client) enter(ctx context.Context) error {
 	case <-ctx.Done():
 		return fmt.Errorf("%w: waiting for the keeper: %w", hsm.ErrUnavailable, ctx.Err())
 	case <-timer.C:
-		return fmt.Errorf("%w: of %d calls before this one none was answered within %s", hsm.ErrUnavailable, maxLines, c.timeout)
+		return fmt.Errorf("%w: of %d calls before this one none was answered within %s", hsm.ErrUnavailable, maxCalls, c.timeout)
 	}
 }
 
-// ask returns the answer or the failure that the keeper told; err means that the connection is of no more use.
-func (l *link) ask(kind byte, parts [][]byte, until time.Time) (body []byte, failure, err error) {
-	if err := l.in.SetReadDeadline(until); err != nil {
-		return nil, nil, err
-	}
-	l.count++
-	l.unsent = appendFrame(l.unsent[:0], kind, l.count, parts...)
-	err = l.out.writeWithin(time.Until(until), l.unsent)
-	if cap(l.unsent) > keptBuffer {
-		l.unsent = nil
-	}
-	if err != nil {
-		return nil, nil, err
-	}
-	f, err := l.frames.next()
-	switch {
-	case err != nil:
-		return nil, nil, err
-	case f.request != l.count:
-		return nil, nil, fmt.Errorf("%w: an answer to request %d came to request %d", ErrProtocol, f.request, l.count)
-	case f.kind == frameAnswer:
-		return bytes.Clone(f.body), nil, nil
-	case f.kind == frameError:
-		return nil, parseError(f.body), nil
-	}
-	return nil, nil, fmt.Errorf("%w: a frame of type %d", ErrProtocol, f.kind)
-}
-
-// take is a connection for one call. Those on which the keeper has hung up are sorted out.
-func (c *Client) take() (*link, error) {
-	for {
-		l, err := c.takeIdle()
-		if err != nil {
-			return nil, err
-		}
-		if l == nil {
-			break
-		}
-		if l.in.quiet() {
-			return l, nil
-		}
-		c.give(l, false)
-	}
-	l, err := c.connect()
-	if err != nil {
-		return nil, err
-	}
+// take is a connection for one call: one without calls, one that it makes where the keeper has use for more, else the one with the fewest.
+func (c *Client) take() (_ *link, made bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.closed {
+		return nil, false, net.ErrClosed
+	}
+	var least *link
+	for _, l := range c.links {
+		if least == nil || l.busy < least.busy { // the first of those, which the processor's caches know best
+			least = l
+		}
+	}
+	if least != nil && (least.busy == 0 || len(c.links)+c.making >= c.useful) {
+		least.busy++
+		return least, false, nil
+	}
+	c.making++
+	c.mu.Unlock()
+	l, err := c.connect()
+	c.mu.Lock()
+	c.making--
+	if err != nil {
+		return nil, false, err
+	}
 	if c.closed {
 		l.close()
-		return nil, net.ErrClosed
+		return nil, false, net.ErrClosed
 	}
-	c.busy[l] = true
-	return l, nil
+	c.links, c.useful, l.busy = append(c.links, l), l.useful, 1
+	return l, true, nil
 }
 
-// takeIdle is the connection that was used last, which the processor's caches know best; nil when there is none.
-func (c *Client) takeIdle() (*link, error) {
+// give ends a call's use of a connection. One that is lost, or one too many, is kept no longer.
+func (c *Client) give(l *link) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	l.busy--
+	if l.lost.Load() || l.busy == 0 && len(c.links) > c.useful {
+		l.close()
+		c.links = slices.DeleteFunc(c.links, func(other *link) bool { return other == l })
+	}
+}
+
+// register makes known a connection that one call has to itself; false means that the client is closed.
+func (c *Client) register(l *link) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
-		return nil, net.ErrClosed
+		return false
 	}
-	last := len(c.idle) - 1
-	if last < 0 {
-		return nil, nil
-	}
-	l := c.idle[last]
-	c.idle = c.idle[:last]
-	c.busy[l] = true
-	return l, nil
-}
-
-// give takes a connection back.
-func (c *Client) give(l *link, sound bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(c.busy, l)
-	if sound && !c.closed {
-		c.idle = append(c.idle, l)
-		return
-	}
-	l.close()
+	c.lone[l] = true
+	return true
 }
 
 func (c *Client) connect() (*link, error) {
@@ -295,38 +307,11 @@ func (c *Client) connect() (*link, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &link{conn: conn}
+	l := &link{conn: conn, turn: make(chan struct{}, 1)}
 	if err := l.greet(); err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
 	l.frames = newFrameReader(l.in, maxFrame)
+	l.turn <- struct{}{}
 	return l, nil
-}
-
-func (l *link) greet() error {
-	if err := l.conn.SetDeadline(time.Now().Add(dialTimeout)); err != nil {
-		return err
-	}
-	said := appendFrame(nil, frameHello, 0, []byte(hello))
-	if _, err := l.conn.Write(said); err != nil {
-		return err
-	}
-	heard := make([]byte, len(said)) // the same
-	in, out, err := takePipes(l.conn, heard)
-	if err == nil && !bytes.Equal(heard, said) {
-		err = errors.Join(ErrProtocol, in.Close(), out.Close())
-	}
-	switch {
-	case errors.Is(err, ErrProtocol):
-		return fmt.Errorf("%w: it does not speak %q", ErrProtocol, hello)
-	case err != nil:
-		return fmt.Errorf("it did not say hello (is this process's user among its peers?): %w", err)
-	}
-	l.in, l.out = in, out
-	return nil
-}
-
-// close ends the connection, and a call that is on it.
-func (l *link) close() {
-	_, _, _ = l.conn.Close(), l.in.Close(), l.out.Close() // nothing is lost with it but what fails anyway
 }

@@ -89,7 +89,7 @@ func (c *Client) complies(ctx context.Context, public crypto.PublicKey, required
 		return err
 	}
 	id := sha256.Sum256(spki)
-	body, err := c.ask(ctx, frameStanding, id[:])
+	body, err := c.askAlone(ctx, frameStanding, id[:])
 	if err != nil {
 		return err
 	}

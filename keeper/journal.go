@@ -40,7 +40,7 @@ const (
 
 const (
 	stateEvery = 10_000 // entries between two of resultState
-	maxBatch   = 4096   // entries that share one fsync
+	maxBatch   = 4096   // calls whose entries share one fsync
 	maxEntry   = 64 << 10
 	noHash     = "0000000000000000000000000000000000000000000000000000000000000000"
 )
@@ -72,10 +72,10 @@ type journal struct {
 	text   []byte // kept for the next
 }
 
-// pending is an entry on its way.
+// pending are entries on their way.
 type pending struct {
-	entry entry
-	done  chan error
+	entries []entry
+	done    chan error
 }
 
 // openJournal opens the file, or makes it, and reads the end of it: the chain goes on from there. A keeper that still writes to it, and is
@@ -179,12 +179,16 @@ func (j *journal) tail(size int64) (tail []byte, whole bool, err error) {
 // memories is what the guards remembered when the journal was opened.
 func (j *journal) memories() map[string]memory { return maps.Clone(j.memory) }
 
-// add writes an entry, and returns when it is on the disk, or with an error when it is not. Who finds nobody writing writes by itself;
+// add writes entries, and returns when they are on the disk, or with an error when they are not. Who finds nobody writing writes by itself;
 // those who come meanwhile share the next write.
-func (j *journal) add(e entry) error {
-	e.Time = j.now().UTC().Format(time.RFC3339Nano)
-	for _, text := range []*string{&e.Key, &e.Detail, &e.Scope, &e.Why} {
-		*text = strings.ToValidUTF8(*text, "?") // as JSON has it, so that the line is read as it was written
+func (j *journal) add(entries ...entry) error {
+	now := j.now().UTC().Format(time.RFC3339Nano)
+	for i := range entries {
+		e := &entries[i]
+		e.Time = now
+		for _, text := range []*string{&e.Key, &e.Detail, &e.Scope, &e.Why} {
+			*text = strings.ToValidUTF8(*text, "?") // as JSON has it, so that the line is read as it was written
+		}
 	}
 	j.mu.Lock()
 	if j.closed {
@@ -192,14 +196,14 @@ func (j *journal) add(e entry) error {
 		return fmt.Errorf("%w: the journal is closed", hsm.ErrUnavailable)
 	}
 	if j.writing {
-		p := &pending{e, make(chan error, 1)}
+		p := &pending{entries, make(chan error, 1)}
 		j.waiting = append(j.waiting, p)
 		j.mu.Unlock()
 		return <-p.done
 	}
 	j.writing = true
 	j.mu.Unlock()
-	err := j.commit([]entry{e})
+	err := j.commit(entries)
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if len(j.waiting) > 0 {
@@ -218,9 +222,9 @@ func (j *journal) drain() {
 		batch := j.waiting[:min(len(j.waiting), maxBatch)]
 		j.waiting = j.waiting[len(batch):]
 		j.mu.Unlock()
-		entries := make([]entry, len(batch))
-		for i, p := range batch {
-			entries[i] = p.entry
+		var entries []entry
+		for _, p := range batch {
+			entries = append(entries, p.entries...)
 		}
 		err := j.commit(entries)
 		for _, p := range batch {

@@ -350,7 +350,7 @@ func TestCompromisedClient(t *testing.T) {
 		"nothing":                     {},
 	}
 	for what, message := range attempts {
-		signature, err := r.client.ask(t.Context(), frameSign, id[:], []byte{1}, message)
+		signature, err := r.client.ask(frameSign, id[:], []byte{1}, message)
 		if err == nil {
 			t.Errorf("%s: the keeper signed %x", what, signature)
 		}
@@ -359,12 +359,12 @@ func TestCompromisedClient(t *testing.T) {
 		}
 	}
 	good := a.tbs(t, leaf())
-	if _, err := r.client.ask(t.Context(), frameSign, id[:], []byte{1}, good); err != nil {
+	if _, err := r.client.ask(frameSign, id[:], []byte{1}, good); err != nil {
 		t.Errorf("what the policy allows was refused: %v", err)
 	}
 	// Types of frames that are not for a client close the connection and sign nothing.
 	for _, kind := range []byte{frameStart, frameDigest, frameAnswer, 0, 255} {
-		if _, err := r.client.ask(t.Context(), kind, []byte{0, 0, 1}, digest[:]); err == nil {
+		if _, err := r.client.ask(kind, []byte{0, 0, 1}, digest[:]); err == nil {
 			t.Errorf("a frame of type %d was answered", kind)
 		}
 	}

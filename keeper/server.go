@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"sync"
 	"syscall"
@@ -378,14 +379,24 @@ func (k *Keeper) mayRefuse(now time.Time) bool {
 	return true
 }
 
-// client is one connection of a client. It has one request at a time: who wants more at once makes more connections. So whoever reads a
-// request also signs and answers, and nobody else has to be woken.
+// client is one connection of a client, on which several requests may be at a time.
 type client struct {
 	keeper *Keeper
 	conn   *net.UnixConn // over which it came; it closes it to hang up
 	uid    uint32
 	pipes  *pipes
-	unsent []byte // kept for the next answer
+
+	mu     sync.Mutex
+	unsent []byte // kept for the next answers
+	why    error  // it is cut off
+}
+
+// reply is what a request came to.
+type reply struct {
+	request uint64
+	body    []byte
+	failure error  // for the client
+	entry   *entry // of the journal, which is on the disk before the reply leaves; nil: none
 }
 
 // serve answers requests until the client hangs up.
@@ -407,41 +418,137 @@ func (c *client) serve() (err error) {
 		err = errors.Join(err, c.pipes.close())
 	}()
 	frames := newFrameReader(c.pipes.in, maxFrame)
+	if c.keeper.config.Worker != nil {
+		return c.serveBeside(frames)
+	}
+	return c.serveInTurn(frames)
+}
+
+const (
+	// maxTogether and together bound what is signed before any of it is written down and answered.
+	maxTogether = 32
+	together    = 2 * time.Millisecond
+	// maxBeside is how many requests of a connection are with workers at once.
+	maxBeside = 64
+)
+
+// serveInTurn signs in the thread that reads: nobody else has to be woken. What has arrived meanwhile is signed next, and the journal and the
+// client get it all together, unless the token takes its time.
+func (c *client) serveInTurn(frames *frameReader) error {
+	var replies []reply
+	var began time.Time
 	for {
-		f, err := frames.next()
-		if errors.Is(err, io.EOF) || c.pipes.in.ended.Load() {
-			return nil
+		f, err := c.next(frames)
+		if len(replies) == 0 {
+			began = time.Now()
 		}
-		if err != nil {
+		var r reply
+		if err == nil {
+			r, err = c.reply(f)
+		}
+		if err != nil { // what was signed before is written down all the same
+			if errors.Is(err, io.EOF) {
+				err = nil
+			}
+			return errors.Join(err, c.release(replies))
+		}
+		if replies = append(replies, r); frames.whole() && len(replies) < maxTogether && time.Since(began) < together {
+			continue
+		}
+		if err := c.release(replies); err != nil {
 			return err
 		}
-		var body []byte
-		var failure error
-		switch f.kind {
-		case frameSign:
-			body, failure, err = c.sign(f.body)
-		case frameKeys:
-			body = appendKeys(nil, c.keeper.list())
-		case frameStanding:
-			body, failure, err = c.standing(f.body)
-		default:
-			err = fmt.Errorf("%w: a frame of type %d", ErrProtocol, f.kind)
-		}
-		if err != nil {
-			return err
-		}
-		if err := c.answer(f.request, body, failure); err != nil {
-			return err
-		}
+		clear(replies)
+		replies = replies[:0]
 	}
 }
 
-func (c *client) answer(request uint64, body []byte, failure error) error {
-	kind := frameAnswer
-	if failure != nil {
-		kind, body = frameError, appendError(nil, failure)
+// serveBeside has requests wait for workers beside each other, so that those for one token do not wait for another.
+func (c *client) serveBeside(frames *frameReader) error {
+	var calls sync.WaitGroup
+	room := make(chan struct{}, maxBeside)
+	for {
+		f, err := c.next(frames)
+		if err != nil {
+			calls.Wait()
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			if errors.Is(err, io.EOF) {
+				err = nil
+			}
+			return errors.Join(err, c.why)
+		}
+		frames.keep()
+		room <- struct{}{}
+		calls.Go(func() {
+			defer func() { <-room }()
+			r, err := c.reply(f)
+			if err == nil {
+				err = c.release([]reply{r})
+			}
+			if err != nil {
+				c.mu.Lock()
+				defer c.mu.Unlock()
+				c.why = err
+				_ = c.conn.Close() // which ends the reading
+			}
+		})
 	}
-	c.unsent = appendFrame(c.unsent[:0], kind, request, body)
+}
+
+// next is the next request; io.EOF means that the client has hung up, or was made to.
+func (c *client) next(frames *frameReader) (frame, error) {
+	f, err := frames.next()
+	if c.pipes.in.ended.Load() {
+		return f, io.EOF
+	}
+	return f, err
+}
+
+// reply does what a request asks for. An error ends the connection.
+func (c *client) reply(f frame) (r reply, err error) {
+	r.request = f.request
+	switch f.kind {
+	case frameSign:
+		return c.sign(r, f.body)
+	case frameKeys:
+		r.body = appendKeys(nil, c.keeper.list())
+	case frameStanding:
+		r.body, r.failure, err = c.standing(f.body)
+	default:
+		err = fmt.Errorf("%w: a frame of type %d", ErrProtocol, f.kind)
+	}
+	return r, err
+}
+
+// release lets replies go, when the journal has what they are to have there.
+func (c *client) release(replies []reply) error {
+	var entries []entry
+	for _, r := range replies {
+		if r.entry != nil {
+			entries = append(entries, *r.entry)
+		}
+	}
+	var unwritten error
+	if len(entries) > 0 {
+		unwritten = c.keeper.journal.add(entries...)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.unsent = c.unsent[:0]
+	for _, r := range replies {
+		if r.entry != nil && r.failure == nil {
+			r.failure = unwritten
+		}
+		kind, body := frameAnswer, r.body
+		if r.failure != nil {
+			kind, body = frameError, appendError(nil, r.failure)
+		}
+		c.unsent = appendFrame(c.unsent, kind, r.request, body)
+	}
+	if len(replies) == 0 {
+		return nil
+	}
 	if err := c.pipes.out.writeWithin(writeTimeout, c.unsent); !errors.Is(err, syscall.EPIPE) {
 		return err
 	}
@@ -462,7 +569,7 @@ func (c *client) greet() error {
 	if c.pipes, err = makePipes(c.keeper.config.Worker == nil); err != nil {
 		return fmt.Errorf("making pipes: %w", err)
 	}
-	if err := c.pipes.give(c.conn, appendFrame(nil, frameHello, f.request, []byte(hello))); err != nil {
+	if err := c.pipes.give(c.conn, appendFrame(nil, frameHello, uint64(c.keeper.useful()), []byte(hello))); err != nil {
 		return errors.Join(err, c.pipes.close())
 	}
 	return c.conn.SetDeadline(time.Time{})
@@ -482,44 +589,59 @@ func (k *Keeper) list() (keys []heldKey) {
 	return keys
 }
 
-// sign has the guard read the bytes, a token sign them, and the journal write it down: then the signature may leave. failure is for the
-// client; err ends its connection.
-func (c *client) sign(body []byte) (signature []byte, failure, err error) {
+// useful is how many connections a client has use for. A token that computes elsewhere is kept busy by as many as it has sessions. Where the
+// library computes on the processors of this machine, as many as there are processors are, and as many again that wait for the disk
+// meanwhile: with fewer, more requests are found together.
+func (k *Keeper) useful() int {
+	few := 2 * runtime.NumCPU()
+	if k.config.Worker != nil {
+		return few
+	}
+	sessions := 0
+	for _, t := range k.tokens {
+		if info, _ := t.state(); !info.Profile().Software {
+			sessions += t.HSM.MaxSessions
+		}
+	}
+	return max(sessions, few)
+}
+
+// sign has the guard read the bytes and a token sign them; the reply may leave when the journal has its entry.
+func (c *client) sign(r reply, body []byte) (reply, error) {
 	request, err := parseSign(body)
 	if err != nil {
-		return nil, nil, err
+		return r, err
 	}
 	now := c.keeper.config.Now()
 	digest := sha256.Sum256(request.message)
 	e := entry{UID: &c.uid, Kind: kindUnknown, SHA256: hex.EncodeToString(digest[:]), Result: resultRefused}
 	h := c.keeper.keys[request.key]
 	if h == nil {
-		failure, err = c.refuse(e, fmt.Errorf("%w: with the identifier %x", ErrUnknownKey, request.key), now)
-		return nil, failure, err
+		r.failure, err = c.refuse(e, fmt.Errorf("%w: with the identifier %x", ErrUnknownKey, request.key), now)
+		return r, err
 	}
 	e.Key = h.key.Name
 	if away := h.away(); away != nil {
 		// Nothing is counted of what no token is asked for: who tries again and again meanwhile must not use up the key's total. What is refused
 		// is refused all the same.
 		if _, err := h.key.read(request.message, now); err == nil {
-			return nil, away, nil
+			r.failure = away
+			return r, nil
 		}
 	}
-	r, refused := h.guard.admit(request.message, digest, request.hash, now)
-	e.Kind, e.Detail, e.Scope = r.kind, r.detail, r.scope()
+	read, refused := h.guard.admit(request.message, digest, request.hash, now)
+	e.Kind, e.Detail, e.Scope = read.kind, read.detail, read.scope()
 	if refused != nil {
-		failure, err = c.refuse(e, fmt.Errorf("%w: key %q: %w", ErrRefused, h.key.Name, refused), now)
-		return nil, failure, err
+		r.failure, err = c.refuse(e, fmt.Errorf("%w: key %q: %w", ErrRefused, h.key.Name, refused), now)
+		return r, err
 	}
-	signature, failure = h.sign(request.hash, digested(request.hash, request.message, digest[:]))
+	r.body, r.failure = h.sign(request.hash, digested(request.hash, request.message, digest[:]))
 	e.Result = resultSigned
-	if failure != nil {
-		e.Result, e.Why = resultFailed, failure.Error()
+	if r.failure != nil {
+		e.Result, e.Why = resultFailed, r.failure.Error()
 	}
-	if unwritten := c.keeper.journal.add(e); unwritten != nil && failure == nil {
-		return nil, unwritten, nil
-	}
-	return signature, failure, nil
+	r.entry = &e
+	return r, nil
 }
 
 // digested is what a token is given of a message: its digest; the message itself where there is no hash, which the guard has bounded.

@@ -17,12 +17,13 @@ import (
 //	request 8 octets: chosen by who asks, repeated in the answer
 //	body    the rest
 //
-// A client has one request at a time on a connection, and as many connections as it has requests at once. A worker has many at a time, and
-// answers in any order: there each frame is one message of a SOCK_SEQPACKET socket, so that several threads can read and write it. What begins
-// it, and its answer to that, may be longer than a message can be, and then go in parts, each a message.
+// A client may have several requests at a time on a connection, and has as many connections as the keeper says that it has use for. Answers
+// come in any order. To a worker each frame is one message of a SOCK_SEQPACKET socket, so that several threads can read and write it. What
+// begins it, and its answer to that, may be longer than a message can be, and then go in parts, each a message.
 //
-// A connection begins with a hello from each side, over the socket, which names the protocol and its version. With the keeper's hello go two
-// pipes, over which all else is said (see line.go). Whoever receives what it does not understand closes the connection.
+// A connection begins with a hello from each side, over the socket, which names the protocol and its version; the keeper's has the number of
+// connections that it has use for in the place of the request. With the keeper's hello go two pipes, over which all else is said (see
+// line.go). Whoever receives what it does not understand closes the connection.
 
 // The types of frames.
 const (
@@ -53,7 +54,7 @@ const (
 	maxPart   = 64 << 10
 	maxDigest = 1024
 	maxAnswer = 4 << 10
-	hello     = "chancery-keeper 2"
+	hello     = "chancery-keeper 3"
 )
 
 // frame is one frame as read. Its body is valid until the next is read.
@@ -113,6 +114,15 @@ func (r *frameReader) next() (frame, error) {
 	r.kept = body
 	return frame{kind: head[4], request: binary.BigEndian.Uint64(head[5:]), body: body}, nil
 }
+
+// whole tells whether the next frame has arrived whole, and can be read without waiting. Of one that the buffer cannot hold it says no.
+func (r *frameReader) whole() bool {
+	head, err := r.from.Peek(min(4, r.from.Buffered()))
+	return err == nil && len(head) == 4 && int64(r.from.Buffered()-4) >= int64(binary.BigEndian.Uint32(head))
+}
+
+// keep leaves the body of the last frame to the caller, for good.
+func (r *frameReader) keep() { r.kept = nil }
 
 // parseFrame reads a message that is one frame.
 func parseFrame(message []byte) (frame, error) {

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -53,6 +54,13 @@ func BenchmarkEndToEndIssuer(b *testing.B) {
 	}
 }
 
+// BenchmarkEndToEndKeeper is BenchmarkEndToEnd with the token in a keeper, a child of the service, whose journal is on the disk.
+func BenchmarkEndToEndKeeper(b *testing.B) {
+	for _, clients := range settings(32, 1) {
+		benchmarkIssuing(b, setting{clients: clients, issuer: devIssuerKey, keeper: true})
+	}
+}
+
 // settings are those to measure, or the first alone where it is only to be seen that a benchmark runs.
 func settings[T any](all ...T) []T {
 	if testing.Short() {
@@ -69,6 +77,7 @@ type setting struct {
 	clients int
 	issuer  string   // the algorithm of its key
 	environ []string // of the service
+	keeper  bool     // holds the token
 }
 
 // benchmarkIssuing measures one setting, on a database and a service of its own: neither what others left behind nor their memory counts.
@@ -77,6 +86,10 @@ func benchmarkIssuing(b *testing.B, c setting) {
 		server := storagetest.NewServer(b, storagetest.Options{Durable: true})
 		s := newStackOf(b, &server.Database, true, c.issuer)
 		s.withLog(hsm.Ed25519)
+		if c.keeper {
+			s.hsm = fmt.Sprintf("{isolation: child, socket: %q, module: %q, token: {label: %q}, pin: {file: %q}}",
+				filepath.Join(b.TempDir(), "keeper.sock"), s.token.Module, s.token.Label, s.token.PINFile)
+		}
 		r := s.start("bench", s.token.Module, c.environ...)
 		b.Cleanup(r.stop) // in good order, so that a profile asked for is written
 		var requests [][]byte
@@ -90,11 +103,12 @@ func benchmarkIssuing(b *testing.B, c setting) {
 		pid, postmaster := r.process.Process.Pid, server.PID()
 		issueAll(b, r, requests, min(b.N, warmUp), c.clients)
 		b.ResetTimer()
-		clients, service, database := cpuTime(b, os.Getpid()), cpuTime(b, pid), childrenCPU(b, postmaster)
+		clients, service, keeper, database := cpuTime(b, os.Getpid()), cpuTime(b, pid), belowCPU(b, pid), belowCPU(b, postmaster)
 		commits, syncs := commitsAndSyncs(b, server.OwnerURL)
 		latencies := issueAll(b, r, requests, b.N, c.clients)
 		b.StopTimer()
-		clients, service, database = cpuTime(b, os.Getpid())-clients, cpuTime(b, pid)-service, childrenCPU(b, postmaster)-database
+		clients, service, keeper, database = cpuTime(b, os.Getpid())-clients, cpuTime(b, pid)-service, belowCPU(b, pid)-keeper,
+			belowCPU(b, postmaster)-database
 		moreCommits, moreSyncs := commitsAndSyncs(b, server.OwnerURL)
 		slices.Sort(latencies)
 		n := float64(b.N)
@@ -103,6 +117,9 @@ func benchmarkIssuing(b *testing.B, c setting) {
 		b.ReportMetric(float64(latencies[len(latencies)*99/100].Microseconds())/1000, "p99-ms")
 		b.ReportMetric(float64(clients.Microseconds())/1000/n, "clients-cpu-ms/cert")
 		b.ReportMetric(float64(service.Microseconds())/1000/n, "service-cpu-ms/cert")
+		if c.keeper {
+			b.ReportMetric(float64(keeper.Microseconds())/1000/n, "keeper-cpu-ms/cert")
+		}
 		b.ReportMetric(float64(database.Microseconds())/1000/n, "postgres-cpu-ms/cert")
 		b.ReportMetric(float64(moreCommits-commits)/n, "transactions/cert")
 		b.ReportMetric(float64(moreSyncs-syncs)/n, "fsyncs/cert")
@@ -242,26 +259,34 @@ func ticks(b *testing.B, stat string, at int) time.Duration {
 	return time.Duration(total) * 10 * time.Millisecond
 }
 
-// childrenCPU is the processor time of the children of a process, living and ended: Postgres has one for each connection.
-func childrenCPU(b *testing.B, parent int) (total time.Duration) {
-	own, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", parent))
+// belowCPU is the processor time of all processes below one, and of those children of it that have ended (proc(5): cutime and cstime of stat).
+func belowCPU(b *testing.B, ancestor int) (total time.Duration) {
+	own, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", ancestor))
 	if err != nil {
 		b.Fatal(err)
 	}
-	total = ticks(b, string(own), 13) // cutime and cstime: of children that were waited for
-	stats, err := filepath.Glob("/proc/[0-9]*/stat")
+	total = ticks(b, string(own), 13)
+	paths, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil {
 		b.Fatal(err)
 	}
-	for _, path := range stats {
+	stats, children := map[int]string{}, map[int][]int{}
+	for _, path := range paths {
 		data, err := os.ReadFile(path)
 		if err != nil {
 			continue // it has ended
 		}
 		stat := string(data)
-		if fields := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:]); fields[1] == strconv.Itoa(parent) {
-			total += ticks(b, stat, 11)
+		pid, own := strconv.Atoi(strings.Fields(stat)[0])
+		parent, its := strconv.Atoi(strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])[1])
+		if err := errors.Join(own, its); err != nil {
+			b.Fatal(err)
 		}
+		stats[pid], children[parent] = stat, append(children[parent], pid)
+	}
+	for below := children[ancestor]; len(below) > 0; below = below[1:] {
+		total += ticks(b, stats[below[0]], 11)
+		below = append(below, children[below[0]]...)
 	}
 	return total
 }

@@ -94,7 +94,7 @@ type contender struct {
 
 // issue has clients issue n certificates between them.
 func (c *contender) issue(b *testing.B, clients, n int) {
-	spent := func() time.Duration { return cpuTime(b, c.service) + childrenCPU(b, c.postmaster) }
+	spent := func() time.Duration { return cpuTime(b, c.service) + belowCPU(b, c.postmaster) }
 	before, began, first := spent(), time.Now(), c.next.Add(int64(n))-int64(n)
 	latencies := exchangeAll(b, c.dial, func(i int64) []byte { return c.request(first + i) }, c.status, n, clients)
 	c.took += time.Since(began)
