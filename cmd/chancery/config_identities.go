@@ -254,33 +254,34 @@ func (r registry) Issued(ctx context.Context, authority string, serial []byte) (
 }
 
 // openClients makes what judges client certificates; nil when they are not looked at. The lists of others are read once: where one is
-// missing, the start fails, and not some caller later.
+// missing, the start fails, and not some caller later. One that is there and that no known certificate verifies is told alone: callers may
+// bring the certificate, and whoever can put such a list in must not keep the service from starting.
 func openClients(ctx context.Context, c Config, authority *ca.CA, certificates map[string]*x509.Certificate,
-	now func() time.Time,
-) (*identity.Certificates, []*identity.Lists, error) {
+	now func() time.Time, tell func(trust string, r *identity.RefusedList),
+) (*identity.Certificates, error) {
 	if c.Clients.Mode == clientsOff {
-		return nil, nil, nil
+		return nil, nil
 	}
 	clients := &identity.Certificates{Rules: c.rules(), Registry: registry{authority}, Proxies: c.Proxies.proxies(), Now: now}
 	for _, name := range c.Clients.Authorities {
 		clients.Anchors = append(clients.Anchors, identity.Anchor{Name: name, Own: true, Certificates: []*x509.Certificate{certificates[name]}})
 	}
-	var all []*identity.Lists
 	for _, t := range c.Clients.Trust {
 		anchor, err := t.anchor()
 		if err != nil {
-			return nil, nil, fmt.Errorf("reading what %q trusts: %w", t.Name, err)
+			return nil, fmt.Errorf("reading what %q trusts: %w", t.Name, err)
 		}
 		if t.Revocation != revocationNone {
-			anchor.Lists = identity.NewLists(t.CRLs, &http.Client{Timeout: listTimeout})
-			if err := anchor.Lists.Refresh(ctx); err != nil {
-				return nil, nil, fmt.Errorf("client certificates of %q: %w", t.Name, err)
+			anchor.Lists = identity.NewLists(t.CRLs, slices.Concat(anchor.Certificates, anchor.Intermediates), &http.Client{Timeout: listTimeout})
+			for _, r := range anchor.Lists.Refresh(ctx) {
+				if tell(t.Name, r); r.Reason != identity.Unverified {
+					return nil, fmt.Errorf("client certificates of %q: %w", t.Name, r)
+				}
 			}
-			all = append(all, anchor.Lists)
 		}
 		clients.Anchors = append(clients.Anchors, anchor)
 	}
-	return clients, all, nil
+	return clients, nil
 }
 
 const listTimeout = 30 * time.Second

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/chancery-ca/chancery/access"
+	"github.com/chancery-ca/chancery/identity"
+	"github.com/chancery-ca/chancery/web"
 )
 
 func TestIdentitiesAreRefusedWithLines(t *testing.T) {
@@ -123,8 +125,10 @@ func TestBundlesAreReadWhole(t *testing.T) {
 			t.Errorf("%s: %+v, %v", name, anchor, err)
 		}
 	}
+	var told []string
+	tell := func(trust string, r *identity.RefusedList) { told = append(told, trust+" "+string(r.Reason)) }
 	conf := Config{Clients: ClientsConfig{Mode: clientsRequired, Trust: []TrustConfig{{Name: "corp", Bundle: filepath.Join(dir, "none.pem")}}}}
-	if _, _, err := openClients(t.Context(), conf, nil, map[string]*x509.Certificate{}, time.Now); err == nil {
+	if _, err := openClients(t.Context(), conf, nil, map[string]*x509.Certificate{}, time.Now, tell); err == nil {
 		t.Error("a bundle that is missing was read")
 	}
 	path := filepath.Join(dir, "bundle.pem")
@@ -132,14 +136,45 @@ func TestBundlesAreReadWhole(t *testing.T) {
 		t.Fatal(err)
 	}
 	conf.Clients.Trust[0] = TrustConfig{Name: "corp", Bundle: path, CRLs: []string{filepath.Join(dir, "none.crl")}}
-	if _, _, err := openClients(t.Context(), conf, nil, nil, time.Now); err == nil || !strings.Contains(err.Error(), "none.crl") {
+	if _, err := openClients(t.Context(), conf, nil, nil, time.Now, tell); err == nil || !strings.Contains(err.Error(), "none.crl") {
 		t.Errorf("a list that is missing: %v", err)
 	}
-	conf.Clients.Trust[0].CRLs, conf.Clients.Trust[0].Revocation = nil, revocationNone
-	clients, lists, err := openClients(t.Context(), conf, nil, nil, time.Now)
-	if err != nil || len(clients.Anchors) != 1 || len(lists) != 0 {
-		t.Errorf("%+v, %v, %v", clients, lists, err)
+	conf.Clients.Trust[0].CRLs = []string{filepath.Join(dir, "forged.crl")}
+	if err := os.WriteFile(conf.Clients.Trust[0].CRLs[0], forgedList(t, "root"), 0o600); err != nil {
+		t.Fatal(err)
 	}
+	clients, err := openClients(t.Context(), conf, nil, nil, time.Now, tell)
+	if err != nil || !slices.Equal(told, []string{"corp unreadable", "corp unverified"}) {
+		t.Fatalf("a list that was put in keeps the service from starting, or is not told: %v, %q", err, told)
+	}
+	running := &service{clients: clients, metrics: web.NewMetrics(nil)}
+	if err := running.refreshCRLs(t.Context()); err == nil || !strings.Contains(err.Error(), "verifies its signature") {
+		t.Errorf("a list that was put in, later: %v", err)
+	}
+	if err := (&service{}).refreshCRLs(t.Context()); err != nil {
+		t.Errorf("without client certificates: %v", err)
+	}
+	conf.Clients.Trust[0].CRLs, conf.Clients.Trust[0].Revocation = nil, revocationNone
+	clients, err = openClients(t.Context(), conf, nil, nil, time.Now, tell)
+	if err != nil || len(clients.Anchors) != 1 || clients.Anchors[0].Lists != nil {
+		t.Errorf("%+v, %v", clients, err)
+	}
+}
+
+// forgedList is a CRL under an authority's name by another key.
+func forgedList(t *testing.T, name string) []byte {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{
+		Number: big.NewInt(1 << 40), ThisUpdate: time.Now(), NextUpdate: time.Now().Add(time.Hour),
+	}, &x509.Certificate{Subject: pkix.Name{CommonName: name}, SubjectKeyId: []byte{1}, KeyUsage: x509.KeyUsageCRLSign}, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return der
 }
 
 // hierarchyFiles are certificates in PEM.
