@@ -30,10 +30,10 @@ func (l *list) of(authority *x509.Certificate) bool {
 	return bytes.Equal(l.crl.RawIssuer, authority.RawSubject) && bytes.Equal(l.key, authority.RawSubjectPublicKeyInfo)
 }
 
-// notOlder refuses a list that says less than the one before, by the same authority: somebody plays an old one back, in which a certificate
-// is not revoked yet. Both are verified: what anybody could have written sets no bar.
-// The numbers of an authority rise (RFC 5280, section 5.2.3). One that was built anew may begin again with low ones; its lists are told from
-// old ones by their time, which no list that it signed before can have.
+// notOlder refuses a list that says less than the one before, of the same authority: somebody plays an old one back, where a certificate
+// is not revoked yet. Both are verified: what anybody could have written sets no bar. The numbers of an authority rise (RFC 5280, section
+// 5.2.3). One that was built anew may begin again with low ones; its lists are told from old ones by their time, which no list that it
+// signed before can have.
 func notOlder(read, before *x509.RevocationList) error {
 	numbered := read.Number != nil && before.Number != nil
 	switch {
