@@ -37,7 +37,8 @@ type IdentityConfig struct {
 	Namespace string `yaml:"namespace"`
 	// Roles are what it may do.
 	Roles []string `yaml:"roles"`
-	// Person is who it is, so that nobody approves the own request under another credential; may hold ${fact}. Default: the credential.
+	// Person is who it is, so that nobody approves the own request under another credential; may hold ${fact}. Default: the credential, or
+	// of a local caller whom orders.persons lists, that person. Any other local caller is nobody: it takes no part in what persons approve.
 	Person string `yaml:"person"`
 	// Groups is the fact whose values are the person's groups.
 	Groups string `yaml:"groups"`
@@ -141,6 +142,7 @@ func (c *Config) validateIdentities(doc *strictyaml.Document) {
 		if one.Certificate != nil && c.Clients.Mode == clientsOff {
 			doc.Refuse(field+".certificate", "set clients.mode to optional or required", "client certificates are not looked at")
 		}
+		c.validateLocalPerson(doc, field, one)
 		if one.Local != nil && c.Listen.Local == "" {
 			doc.Refuse(field+".local", "set listen.local to the path of a socket", "nobody can come in locally")
 		}
@@ -150,6 +152,18 @@ func (c *Config) validateIdentities(doc *strictyaml.Document) {
 	if path := c.Listen.Local; len(path) > maxSocketPath {
 		doc.Refuse("listen.local", "choose a shorter one, such as /run/chancery/local.sock", "a socket's path has at most %d octets",
 			maxSocketPath)
+	}
+}
+
+// validateLocalPerson refuses a rule that would have local callers approve of whom nobody says which person they are.
+func (c *Config) validateLocalPerson(doc *strictyaml.Document, field string, one IdentityConfig) {
+	switch {
+	case one.Local == nil:
+	case strings.HasPrefix(one.Person, localActor):
+		doc.Refuse(field+".person", "write the person as chancery token create --person has it", "%q names nobody", one.Person)
+	case one.Person == "" && len(c.Orders.Persons) == 0 && slices.Contains(one.Roles, string(access.Approver)):
+		doc.Refuse(field+".roles", `add person: "${user}" where each user is one person, under the name that other credentials have; or list the `+
+			"users in orders.persons; or leave approver out", "%q lets in approvers of whom nobody says which person they are", one.Name)
 	}
 }
 

@@ -36,6 +36,18 @@ func TestIdentitiesAreRefusedWithLines(t *testing.T) {
 			`identities: [{name: a, local: {user: [root]}, namespace: "*", roles: [operator]}]`,
 			"identities[0].local: nobody can come in locally",
 		},
+		"approvers who may be anybody": {
+			"listen: {local: /run/l}\nidentities:\n  - {name: a, local: {group: [pki]}, namespace: '*', roles: [auditor, approver]}",
+			`c.yaml:4: identities[0].roles: "a" lets in approvers of whom nobody says which person they are (add person: "${user}"`,
+		},
+		"approvers who may be anybody, in an emergency": {
+			"listen: {local: /run/l}\nidentities:\n  - {name: a, local: {user: [root]}, namespace: '*', roles: [approver], emergency: true}",
+			"c.yaml:4: identities[0].roles: ",
+		},
+		"a person who is a user": {
+			"listen: {local: /run/l}\nidentities:\n  - {name: a, local: {user: [ada]}, namespace: '*', roles: [auditor], person: 'local:ada'}",
+			"c.yaml:4: identities[0].person: ",
+		},
 		"twice": {
 			"clients: {mode: optional, authorities: [issuing-1]}\nidentities:\n  - " + robots + "\n  - " + robots,
 			"c.yaml:5: identities[1].name",
@@ -84,16 +96,22 @@ clients: {mode: optional, authorities: [issuing-1], trust: [{name: corp, bundle:
 identities:
   - {name: robots, certificate: {uri: ["spiffe://x/*"], issuer: [issuing-1]}, namespace: "${namespace}", roles: [requester, revoker], person: "${uri}", profiles: [tls-server]}
   - {name: people, oidc: {groups: [pki]}, namespace: "*", roles: [auditor], person: "${email}", groups: groups}
-  - {name: glass, local: {user: [root]}, namespace: "*", roles: [operator, approver], emergency: true}`, 1)
+  - {name: glass, local: {user: [root]}, namespace: "*", roles: [operator, approver], person: "${user}", emergency: true}
+  - {name: admins, local: {group: [pki]}, namespace: "*", roles: [operator, auditor, revoker]}
+  - {name: tools, local: {user: [tool]}, namespace: team-a, roles: [requester]}`, 1)
 	c, err := parseConfig("/etc/chancery/c.yaml", []byte(text), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	rules := c.rules()
-	if len(rules) != 3 || rules[0].Means != access.ByCertificate || rules[1].Means != access.ByOIDC || rules[2].Means != access.ByPeer ||
+	if len(rules) != 5 || rules[0].Means != access.ByCertificate || rules[1].Means != access.ByOIDC || rules[2].Means != access.ByPeer ||
 		!rules[2].Emergency ||
 		!slices.Equal(rules[0].Roles, []access.Role{access.Requester, access.Revoker}) || rules[1].Groups != "groups" {
 		t.Errorf("%+v", rules)
+	}
+	listed := strings.Replace(text, `person: "${user}", `, "", 1) + "\norders: {persons: {root: ada}}\n"
+	if _, err := parseConfig("c.yaml", []byte(listed), nil); err != nil {
+		t.Errorf("approvers who are listed as persons: %v", err)
 	}
 	if c.Listen.Local != "/etc/chancery/run/local.sock" || c.Clients.Trust[0].Bundle != "/etc/chancery/corp.pem" ||
 		!slices.Equal(c.Clients.Trust[0].CRLs, []string{"/etc/chancery/corp.crl", "http://corp.example/c.crl"}) {
