@@ -76,8 +76,8 @@ type Actor struct {
 	Emergency string
 }
 
-// Unnamed tells whether nobody has said which person stands behind the credential: a user of the machine may be several persons, and one who
-// has other credentials besides. Who is unnamed does not take part in what persons must approve, on either side.
+// Unnamed tells whether nobody has said which person stands behind the credential: a user of the machine may be several persons, and one
+// who has other credentials besides. Who is unnamed does not take part in what persons must approve, on either side.
 func (a Actor) Unnamed() bool { return Unnamed(a.ID, a.Person) }
 
 // Unnamed is Actor.Unnamed of an actor's ID and person.

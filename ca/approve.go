@@ -218,9 +218,9 @@ type ApproveOrder struct {
 // changed ones earlier approvals no longer count, and what they now refuse ends as refused. Approving again is harmless, and takes up an
 // issuance that failed.
 //
-// It returns ErrNotFound, ErrDecided, ErrOwnRequest, ErrUnnamed, ErrApprovalIdle, ErrBindingChanged, ErrUnsigned, ErrSignature, *policies.Refusal,
-// *ExhaustedError, *InvalidError,
-// *access.Denied, or an error wrapping ErrUnavailable. The approval, once recorded, stays whatever becomes of the issuance.
+// It returns ErrNotFound, ErrDecided, ErrOwnRequest, ErrUnnamed, ErrApprovalIdle, ErrBindingChanged, ErrUnsigned, ErrSignature,
+// *policies.Refusal, *ExhaustedError, *InvalidError, *access.Denied, or an error wrapping ErrUnavailable. The approval,
+// once recorded, stays whatever becomes of the issuance.
 func (c *CA) Approve(ctx context.Context, o ApproveOrder) (RequestState, error) {
 	w, err := c.findOpen(ctx, o)
 	if err != nil {

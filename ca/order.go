@@ -246,7 +246,8 @@ type OrderDecision struct {
 }
 
 // DecideOnOrder records what a person says to an order: one rejection ends it. Whoever placed it has no say, and nobody speaks twice. It
-// returns ErrOwnRequest, ErrUnnamed, ErrDecided, ErrVotedAlready, ErrBindingChanged, ErrUnsigned, ErrSignature, ErrNotFound, or *access.Denied.
+// returns ErrOwnRequest, ErrUnnamed, ErrDecided, ErrVotedAlready, ErrBindingChanged, ErrUnsigned, ErrSignature, ErrNotFound, or
+// *access.Denied.
 func (c *CA) DecideOnOrder(ctx context.Context, actor access.Actor, d OrderDecision) (ActOrder, error) {
 	o, err := c.findOrder(ctx, actor, access.ApproveOrder, d.Order)
 	if err != nil {

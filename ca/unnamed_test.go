@@ -16,7 +16,9 @@ type askedBy struct {
 }
 
 func (a *askedBy) WaitingRequest(context.Context, string) (WaitingRequest, error) {
-	return WaitingRequest{Request: Request{ID: "r", Namespace: "web"}, Actor: a.by, Status: StatusWaiting, ExpiresAt: time.Now().Add(time.Hour)}, nil
+	return WaitingRequest{
+		Request: Request{ID: "r", Namespace: "web"}, Actor: a.by, Status: StatusWaiting, ExpiresAt: time.Now().Add(time.Hour),
+	}, nil
 }
 
 func (a *askedBy) RevocationJob(context.Context, string) (RevocationJob, error) {
@@ -75,7 +77,9 @@ func TestWhoIsUnnamedRevokesAsManyAsOneMay(t *testing.T) {
 	c := publishing(nil, time.Now)
 	c.bulk.ApproveAbove = 5
 	for total, want := range map[int]error{5: nil, 6: ErrUnnamed} {
-		job := RevocationJob{ID: c.newID(), EventID: c.newID(), Actor: access.Actor{ID: "local:ada", Person: "local:ada"}, Total: total, AskedAt: time.Now()}
+		job := RevocationJob{
+			ID: c.newID(), EventID: c.newID(), Actor: access.Actor{ID: "local:ada", Person: "local:ada"}, Total: total, AskedAt: time.Now(),
+		}
 		if _, err := c.readyJob(&job); !errors.Is(err, want) {
 			t.Errorf("%d certificates: %v", total, err)
 		}

@@ -265,7 +265,7 @@ func TestWhatIsKeptOfListsIsBounded(t *testing.T) {
 	}
 
 	w := newWay(t, nil)
-	var known []*x509.Certificate
+	var issuers []*x509.Certificate
 	root := newOffice(t, "Corp", nil)
 	l := NewLists([]string{w.URL}, []*x509.Certificate{root.certificate}, w.Client())
 	for i := range maxAuthorities {
@@ -273,21 +273,27 @@ func TestWhatIsKeptOfListsIsBounded(t *testing.T) {
 		w.carry(one.list(1, noon.Add(time.Hour)))
 		l.learn(one.certificate)
 		refresh(t, "a list", l, "")
-		if known = append(known, one.certificate); len(l.current.Load().places[0].verified) != i+1 {
+		if issuers = append(issuers, one.certificate); len(l.current.Load().places[0].verified) != i+1 {
 			t.Fatal("it is not kept")
 		}
 	}
 	w.carry(root.list(1, noon.Add(time.Hour)))
 	refresh(t, "one authority more", l, TooMany)
 
-	for i := range maxLearned {
-		l.learn(&x509.Certificate{Raw: binary.BigEndian.AppendUint32(nil, uint32(i))})
+	full := &known{authorities: l.ofBundle(), places: l.current.Load().places}
+	for i := range maxLearned - 1 {
+		one := &x509.Certificate{Raw: binary.BigEndian.AppendUint32(nil, uint32(i))}
+		full.authorities[string(one.Raw)] = one
 	}
-	at := l.current.Load()
-	if n := len(at.authorities); n > 1+maxLearned || at.authorities[string(root.certificate.Raw)] == nil {
+	l.current.Store(full)
+	if n := len(l.learn(issuers[0]).authorities); n != 1+maxLearned {
+		t.Errorf("%d certificates are known, want all that may be", n)
+	}
+	at := l.learn(issuers[1])
+	if n := len(at.authorities); n != 2 || at.authorities[string(root.certificate.Raw)] == nil {
 		t.Errorf("%d certificates are known, the bundle's among them: %v", n, at.authorities[string(root.certificate.Raw)] != nil)
 	}
-	for i, one := range known { // what they verified stays
+	for i, one := range issuers { // what they verified stays
 		if !at.places[0].verified[i].of(one) {
 			t.Errorf("list %d is gone", i)
 		}

@@ -162,8 +162,8 @@ func (c *Config) validateLocalPerson(doc *strictyaml.Document, field string, one
 	case strings.HasPrefix(one.Person, localActor):
 		doc.Refuse(field+".person", "write the person as chancery token create --person has it", "%q names nobody", one.Person)
 	case one.Person == "" && len(c.Orders.Persons) == 0 && slices.Contains(one.Roles, string(access.Approver)):
-		doc.Refuse(field+".roles", `add person: "${user}" where each user is one person, under the name that other credentials have; or list the `+
-			"users in orders.persons; or leave approver out", "%q lets in approvers of whom nobody says which person they are", one.Name)
+		doc.Refuse(field+".roles", `add person: "${user}" where each user is one person, under the name that other credentials have; or list `+
+			"the users in orders.persons; or leave approver out", "%q lets in approvers of whom nobody says which person they are", one.Name)
 	}
 }
 

@@ -12,8 +12,8 @@ import (
 	"github.com/chancery-ca/chancery/client"
 )
 
-// TestUsersOfTheMachineAreNobodyInApprovals: who comes by the local socket, and of whom the configuration does not say which person that is,
-// has whatever needs no approval, asks for nothing that does, and approves nothing: the same human may hold a token besides. Listed in
+// TestUsersOfTheMachineAreNobodyInApprovals: who comes by the local socket, and of whom the configuration does not say which person that
+// is, has whatever needs no approval, asks for nothing that does, and approves nothing: the same human may hold a token besides. Listed in
 // orders.persons, the user is the person who holds the token.
 func TestUsersOfTheMachineAreNobodyInApprovals(t *testing.T) {
 	t.Parallel()
