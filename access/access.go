@@ -7,6 +7,7 @@ package access
 import (
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -74,6 +75,18 @@ type Actor struct {
 	// Emergency is why the actor broke the glass; empty: it did not.
 	Emergency string
 }
+
+// Unnamed tells whether nobody has said which person stands behind the credential: a user of the machine may be several persons, and one
+// who has other credentials besides. Who is unnamed does not take part in what persons must approve, on either side.
+func (a Actor) Unnamed() bool { return Unnamed(a.ID, a.Person) }
+
+// Unnamed is Actor.Unnamed of an actor's ID and person.
+func Unnamed(id, person string) bool {
+	return person == "" || person == id && strings.HasPrefix(id, LocalActor)
+}
+
+// LocalActor begins the IDs of users of the machine itself.
+const LocalActor = string(ByPeer) + ":"
 
 // Scope narrows what a credential can be used for. The zero value narrows nothing.
 type Scope struct {

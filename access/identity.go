@@ -37,7 +37,7 @@ type Rule struct {
 	Match     map[string][]string
 	Namespace string // may be or hold ${fact}; AllNamespaces only when it is written so
 	Roles     []Role
-	Person    string   // may hold ${fact}; empty: the means and the subject
+	Person    string   // may hold ${fact}; empty: the means and the subject, which for a local caller says nobody (Actor.Unnamed)
 	Groups    string   // the fact whose values are the person's groups; empty: none
 	Profiles  []string // the profiles that may be used; empty: those of the namespace
 	Emergency bool     // for who breaks the glass: each use is an event of its own kind

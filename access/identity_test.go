@@ -75,6 +75,33 @@ func TestGlassIsBrokenByItsOwnRules(t *testing.T) {
 	}
 }
 
+// A user of the machine of whom nobody says which person it is may be one who has other credentials. Who comes by other means is vouched for.
+func TestWhoIsUnnamed(t *testing.T) {
+	local := Rule{Name: "admin", Means: ByPeer, Match: map[string][]string{"user": {"ada"}}, Namespace: "web", Roles: []Role{Requester}}
+	for _, c := range []struct {
+		means  Means
+		person string
+		want   bool
+	}{
+		{ByPeer, "", true},
+		{ByPeer, "local:${user}", true}, // says no more
+		{ByPeer, "${user}", false},
+		{ByPeer, "ada.lovelace", false},
+		{ByCertificate, "", false},
+		{ByOIDC, "", false},
+	} {
+		r := local
+		r.Means, r.Person = c.means, c.person
+		a, ok := Rules{r}.Identify(Evidence{Means: c.means, Subject: "ada", Facts: map[string][]string{"user": {"ada"}}})
+		if !ok || a.Unnamed() != c.want {
+			t.Errorf("by %s as %q: %+v is unnamed: %v", c.means, c.person, a, a.Unnamed())
+		}
+	}
+	if !(Actor{ID: "token-1"}).Unnamed() || (Actor{ID: "token-1", Person: "ada"}).Unnamed() {
+		t.Error("whether a token's holder is unnamed is its person's matter")
+	}
+}
+
 func TestValidateRule(t *testing.T) {
 	if err := robot.Validate(); err != nil {
 		t.Fatal(err)

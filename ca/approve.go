@@ -218,9 +218,9 @@ type ApproveOrder struct {
 // changed ones earlier approvals no longer count, and what they now refuse ends as refused. Approving again is harmless, and takes up an
 // issuance that failed.
 //
-// It returns ErrNotFound, ErrDecided, ErrOwnRequest, ErrApprovalIdle, ErrBindingChanged, ErrUnsigned, ErrSignature, *policies.Refusal,
-// *ExhaustedError, *InvalidError,
-// *access.Denied, or an error wrapping ErrUnavailable. The approval, once recorded, stays whatever becomes of the issuance.
+// It returns ErrNotFound, ErrDecided, ErrOwnRequest, ErrUnnamed, ErrApprovalIdle, ErrBindingChanged, ErrUnsigned, ErrSignature,
+// *policies.Refusal, *ExhaustedError, *InvalidError, *access.Denied, or an error wrapping ErrUnavailable. The approval,
+// once recorded, stays whatever becomes of the issuance.
 func (c *CA) Approve(ctx context.Context, o ApproveOrder) (RequestState, error) {
 	w, err := c.findOpen(ctx, o)
 	if err != nil {
@@ -233,7 +233,10 @@ func (c *CA) Approve(ctx context.Context, o ApproveOrder) (RequestState, error) 
 	if w.Status != StatusWaiting {
 		return RequestState{}, ErrDecided
 	}
-	if o.Actor.Person == "" || o.Actor.Person == w.Actor.Person || o.Actor.ID == w.Actor.ID {
+	switch {
+	case o.Actor.Unnamed() || w.Actor.Unnamed():
+		return RequestState{}, ErrUnnamed
+	case o.Actor.Person == w.Actor.Person || o.Actor.ID == w.Actor.ID:
 		return RequestState{}, ErrOwnRequest
 	}
 	state, request, err := c.judge(ctx, w)
@@ -399,8 +402,8 @@ func (c *CA) Reject(ctx context.Context, o ApproveOrder) (RequestState, error) {
 		return RequestState{}, err
 	case w.Status != StatusWaiting:
 		return RequestState{}, ErrDecided
-	case o.Actor.Person == "":
-		return RequestState{}, ErrOwnRequest
+	case o.Actor.Unnamed():
+		return RequestState{}, ErrUnnamed
 	}
 	evidence, err := c.rejectionEvidence(ctx, o, w)
 	if err != nil {

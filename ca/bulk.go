@@ -341,6 +341,9 @@ func (c *CA) RevokeMany(ctx context.Context, o BulkOrder) (RevocationJob, Revoca
 // readyJob completes a job whose certificates are known, and makes its leaf.
 func (c *CA) readyJob(j *RevocationJob) ([]audit.Leaf, error) {
 	if above := c.bulk.ApproveAbove; above > 0 && j.Total > above {
+		if j.Actor.Unnamed() {
+			return nil, ErrUnnamed
+		}
 		j.Needs = 1
 	}
 	data := map[string]string{
@@ -423,14 +426,16 @@ type RevocationDecision struct {
 }
 
 // DecideOnRevocation records what a person says to a job that needs approval: with the last one that is needed it runs; one rejection ends
-// it. Whoever ordered it has no say: persons are compared, not credentials. It returns ErrOwnRequest, ErrDecided, ErrVotedAlready,
-// ErrBindingChanged, ErrNotFound, or *access.Denied.
+// it. Whoever ordered it has no say: persons are compared, not credentials. It returns ErrOwnRequest, ErrUnnamed, ErrDecided,
+// ErrVotedAlready, ErrBindingChanged, ErrNotFound, or *access.Denied.
 func (c *CA) DecideOnRevocation(ctx context.Context, actor access.Actor, d RevocationDecision) (RevocationJob, error) {
 	j, err := c.job(ctx, actor, access.ApproveRevocation, d.Job)
 	switch {
 	case err != nil:
 		return RevocationJob{}, err
-	case actor.Person == "" || actor.Person == j.Actor.Person:
+	case actor.Unnamed() || d.Approves && j.Actor.Unnamed():
+		return RevocationJob{}, ErrUnnamed
+	case actor.Person == j.Actor.Person:
 		return RevocationJob{}, ErrOwnRequest
 	case j.Status(c.now()) != JobWaiting:
 		return RevocationJob{}, ErrDecided

@@ -178,8 +178,10 @@ var (
 	ErrChanged             = errors.New("it has been changed since it was looked at")
 	ErrDecided             = errors.New("the request waits no more")
 	ErrOwnRequest          = errors.New("nobody approves the own request, and an approver must be a person")
-	ErrApprovalIdle        = errors.New("an approval by this person does not count for the request")
-	ErrBindingChanged      = errors.New("the policies have changed since the request was looked at")
+	ErrUnnamed             = errors.New("persons must approve this, and of one of them, you or who asked for it, nobody says which person " +
+		"that is: name it in the configuration, as the person of the rule or in orders.persons, and have it asked for again")
+	ErrApprovalIdle   = errors.New("an approval by this person does not count for the request")
+	ErrBindingChanged = errors.New("the policies have changed since the request was looked at")
 )
 
 // ArchivedError says that the certificates of a serial's month have ended, and are in an archive. Whether one of them has the serial the

@@ -126,6 +126,9 @@ func (c *CA) issue(ctx context.Context, o Order) (Outcome, error) {
 		if len(o.Replaces) > 0 {
 			return Outcome{}, waitsToReplace()
 		}
+		if o.Actor.Unnamed() {
+			return Outcome{}, ErrUnnamed
+		}
 		w, err := c.await(ctx, o, request, decision, needed, idempotency)
 		if err != nil {
 			return c.answered(ctx, authority, idempotency, fmt.Errorf("recording a request that waits: %w", err))

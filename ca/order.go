@@ -246,7 +246,8 @@ type OrderDecision struct {
 }
 
 // DecideOnOrder records what a person says to an order: one rejection ends it. Whoever placed it has no say, and nobody speaks twice. It
-// returns ErrOwnRequest, ErrDecided, ErrVotedAlready, ErrBindingChanged, ErrUnsigned, ErrSignature, ErrNotFound, or *access.Denied.
+// returns ErrOwnRequest, ErrUnnamed, ErrDecided, ErrVotedAlready, ErrBindingChanged, ErrUnsigned, ErrSignature, ErrNotFound, or
+// *access.Denied.
 func (c *CA) DecideOnOrder(ctx context.Context, actor access.Actor, d OrderDecision) (ActOrder, error) {
 	o, err := c.findOrder(ctx, actor, access.ApproveOrder, d.Order)
 	if err != nil {
@@ -254,7 +255,9 @@ func (c *CA) DecideOnOrder(ctx context.Context, actor access.Actor, d OrderDecis
 	}
 	state := o.State(c.now())
 	switch {
-	case actor.Person == "" || actor.Person == o.Person || actor.ID == o.Actor:
+	case actor.Unnamed():
+		return ActOrder{}, ErrUnnamed
+	case actor.Person == o.Person || actor.ID == o.Actor:
 		return ActOrder{}, ErrOwnRequest
 	case state != OrderWaiting && !(state == OrderReady && !d.Approves):
 		return ActOrder{}, ErrDecided

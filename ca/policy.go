@@ -280,6 +280,9 @@ func (c *CA) change(ctx context.Context, actor access.Actor, set *policies.Set, 
 		a, err := c.activate(ctx, set, now.number, actor.ID, actor.Name, comment)
 		return PolicyChange{Digest: set.Digest(), Activation: &a}, err
 	}
+	if actor.Unnamed() {
+		return PolicyChange{}, ErrUnnamed
+	}
 	p := PolicyProposal{
 		ID: c.newID(), Digest: set.Digest(), Replaces: now.set.Digest(), Needs: c.plan.Approvals, ActorID: actor.ID, ActorName: actor.Name,
 		Person: actor.Person, Comment: comment, At: c.now(), ExpiresAt: c.now().Add(proposalLife), EventID: c.newID(),
@@ -347,7 +350,9 @@ func (c *CA) DecideOnPolicies(ctx context.Context, actor access.Actor, d PolicyD
 	}
 	now := c.ruling.Load()
 	switch {
-	case actor.Person == "" || actor.Person == p.Person:
+	case actor.Unnamed() || d.Approves && access.Unnamed(p.ActorID, p.Person):
+		return PolicyProposal{}, ErrUnnamed
+	case actor.Person == p.Person:
 		return PolicyProposal{}, ErrOwnProposal
 	case p.State(c.now(), now.set.Digest()) != "open":
 		return PolicyProposal{}, fmt.Errorf("it is %s: %w", p.State(c.now(), now.set.Digest()), ErrProposalClosed)

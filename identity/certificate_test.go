@@ -220,7 +220,7 @@ func TestOthersAreHeldAgainstTheirLists(t *testing.T) {
 	later := noon.Add(24 * time.Hour)
 	write(rootList, root.list(1, later))
 	write(list, pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: between.list(5, later)}))
-	lists := NewLists([]string{rootList, list}, nil)
+	lists := NewLists([]string{rootList, list}, []*x509.Certificate{root.certificate}, nil)
 	now := noon
 	c := &Certificates{
 		Anchors: []Anchor{{Name: "corp", Certificates: []*x509.Certificate{root.certificate}, Lists: lists}}, Rules: rules,
@@ -256,11 +256,11 @@ func TestOthersAreHeldAgainstTheirLists(t *testing.T) {
 		wantRefused(t, "is revoked", found, err)
 	}
 	write(list, newOffice(t, "Corp Issuing", nil).list(7, later))
-	if err := lists.Refresh(t.Context()); err != nil {
-		t.Fatal(err)
+	if refused := lists.Refresh(t.Context()); len(refused) != 1 || refused[0].Reason != Unverified {
+		t.Errorf("a list by another who has the name: %v", refused)
 	}
 	_, found, err = c.Authenticate(showing(leaf, between.certificate))
-	wantRefused(t, "no current CRL", found, err)
+	wantRefused(t, "is revoked", found, err)
 	write(list, between.list(8, later))
 	if err := lists.Refresh(t.Context()); err != nil {
 		t.Fatal(err)
@@ -309,14 +309,15 @@ func TestOldListsAreNotTaken(t *testing.T) {
 		"numbered anew, in the same second": {1, 0, false},
 		"an old one":                        {8, -time.Second, false},
 	} {
-		lists := NewLists([]string{path}, nil)
+		lists := NewLists([]string{path}, []*x509.Certificate{corp.certificate}, nil)
 		for i, list := range [][]byte{at(9, noon), at(c.number, noon.Add(c.after))} {
 			if err := os.WriteFile(path, list, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			err := lists.Refresh(t.Context())
-			if taken := i == 0 || c.taken; (err == nil) != taken || err != nil && !strings.Contains(err.Error(), "have it issue one now") {
-				t.Errorf("%s, list %d: %v", name, i+1, err)
+			refused := lists.Refresh(t.Context())
+			if taken := i == 0 || c.taken; (refused == nil) != taken ||
+				refused != nil && (refused[0].Reason != Older || !strings.Contains(refused[0].Error(), "have it issue one now")) {
+				t.Errorf("%s, list %d: %v", name, i+1, refused)
 			}
 		}
 	}
@@ -335,7 +336,7 @@ func TestListsComeByHTTP(t *testing.T) {
 		_, _ = w.Write(list)
 	}))
 	defer server.Close()
-	l := NewLists([]string{server.URL}, server.Client())
+	l := NewLists([]string{server.URL}, []*x509.Certificate{corp.certificate}, server.Client())
 	if err := l.Refresh(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -348,8 +349,9 @@ func TestListsComeByHTTP(t *testing.T) {
 		t.Error("a list counts for an authority that has not signed it")
 	}
 	status = http.StatusNotFound
-	if err := l.Refresh(t.Context()); err == nil || !strings.HasSuffix(err.Error(), "404 Not Found") {
-		t.Errorf("got %v", err)
+	if refused := l.Refresh(t.Context()); len(refused) != 1 || refused[0].Reason != Unreadable || refused[0].Source != server.URL ||
+		!strings.HasSuffix(refused[0].Error(), "404 Not Found") {
+		t.Errorf("got %v", refused)
 	}
 	if err := l.check([]*x509.Certificate{corp.issue(), corp.certificate}, noon); err != nil {
 		t.Errorf("what was read before holds until it ends: %v", err)

@@ -51,6 +51,8 @@ func IsLocal(r *http.Request) bool { return r.Context().Value(peerKey{}) != nil 
 // Peers knows the local callers of a Unix socket by their user and groups.
 type Peers struct {
 	Rules access.Rules
+	// Persons says which person a user of this machine is, whatever the rules say: one who works at the keyboard too is one person.
+	Persons map[string]string
 }
 
 // Authenticate finds who calls by the user that the process at the other end runs as.
@@ -74,6 +76,9 @@ func (p Peers) Authenticate(r *http.Request) (access.Actor, bool, error) {
 			detail = "no rule of the configuration lets your user break the glass"
 		}
 		return access.Actor{}, false, &access.Unauthenticated{Detail: detail, Shown: true}
+	}
+	if person := p.Persons[at.name]; person != "" {
+		actor.Person = person
 	}
 	return actor, true, nil
 }

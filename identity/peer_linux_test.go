@@ -67,6 +67,15 @@ func TestWhoIsAtTheOtherEnd(t *testing.T) {
 		o.actor.Emergency != "" {
 		t.Errorf("on an ordinary day: %+v", o)
 	}
+	if o := call(); !o.actor.Unnamed() {
+		t.Errorf("nobody has said who it is, and it is %q", o.actor.Person)
+	}
+	peers.Persons = map[string]string{strings.TrimPrefix(call().actor.ID, "local:"): "ada"}
+	for _, reason := range [][]string{nil, {"the provider is down"}} {
+		if o := call(reason...); o.actor.Person != "ada" || o.actor.Unnamed() {
+			t.Errorf("who is known by the user is %q", o.actor.Person)
+		}
+	}
 	if o := call("the provider is down"); o.err != nil || !o.found || len(o.actor.Roles) != len(access.Roles()) ||
 		o.actor.Emergency != "the provider is down" {
 		t.Errorf("in an emergency: %+v", o)

@@ -237,6 +237,7 @@ func TestMetrics(t *testing.T) {
 	s.metrics.Revoked("issuing-1", "superseded")
 	s.metrics.LookedUpCAA(0, time.Second)
 	s.metrics.LookedUpCAA(2, time.Second)
+	s.metrics.ClientCRLRefused("corp", "unverified")
 	s.metrics.Orphaned("issuing-1")
 	s.metrics.Published("issuing-1", "full", time.Second)
 	s.metrics.Serves("issuing-1", "full", ca.CRLRecord{ThisUpdate: noon.Add(-time.Hour), NextUpdate: noon, Entries: 3, DER: make([]byte, 500)})
@@ -252,6 +253,7 @@ func TestMetrics(t *testing.T) {
 		`chancery_crl_next_update_timestamp_seconds{authority="issuing-1",scope="full"} ` + fmt.Sprintf("%.9g", float64(noon.Unix())),
 		`chancery_crl_this_update_timestamp_seconds{authority="issuing-1",scope="full"} ` + fmt.Sprintf("%.9g", float64(noon.Unix()-3600)),
 		`chancery_crl_size_bytes{authority="issuing-1",scope="full"} 500`,
+		`chancery_client_crls_refused_total{reason="unverified",trust="corp"} 1`,
 		`chancery_caa_lookup_duration_seconds_count{outcome="answered"} 1`, `chancery_caa_lookup_duration_seconds_count{outcome="failed"} 1`,
 		`chancery_crl_publication_duration_seconds_count{authority="issuing-1",scope="full"} 1`,
 		`chancery_http_requests_total{method="GET",route="/api/v1/profiles/{name}",status="200"} 1`,

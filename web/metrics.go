@@ -43,6 +43,7 @@ type Metrics struct {
 	delivery   deliveryMetrics
 	audit      auditMetrics
 	strangers  *prometheus.CounterVec
+	crls       *prometheus.CounterVec
 	covered    prometheus.Gauge
 	archived   prometheus.Counter
 }
@@ -116,6 +117,7 @@ func NewMetrics(profiles []string) *Metrics {
 		leads: gauge("leader_since_timestamp_seconds", "Since when this replica leads a duty, Unix time; 0: it does not.", "replica",
 			"duty"),
 		strangers: count("authentication_failures_total", "Requests whose credentials were missing, refused, or refused too often.", "outcome"),
+		crls:      count("client_crls_refused_total", "CRLs of authorities of client certificates that were read and not taken.", "trust", "reason"),
 		serving:   seconds("http_request_duration_seconds", "From a request to its answer.", "route"),
 	}
 }
@@ -127,6 +129,9 @@ func (m *Metrics) HSMOperation(op string, took time.Duration) {
 
 // Unauthenticated counts a request whose caller was not found out: its credentials are missing, refused, or limited as too many.
 func (m *Metrics) Unauthenticated(outcome string) { m.strangers.WithLabelValues(outcome).Inc() }
+
+// ClientCRLRefused counts a CRL about client certificates that was not taken: of what is trusted under a name, and for which reason.
+func (m *Metrics) ClientCRLRefused(trust, reason string) { m.crls.WithLabelValues(trust, reason).Inc() }
 
 // PartitionedUntil tells up to when certificates can be recorded.
 func (m *Metrics) PartitionedUntil(t time.Time) { m.covered.Set(float64(t.Unix())) }

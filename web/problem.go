@@ -136,6 +136,7 @@ var outcomes = []struct {
 	{ca.ErrDecided, kindConflict, 0},
 	{ca.ErrBindingChanged, kindConflict, 0},
 	{ca.ErrOwnRequest, kindDenied, 0},
+	{ca.ErrUnnamed, kindDenied, 0},
 	{ca.ErrUnsigned, kindUnsigned, 0},
 	{ca.ErrSignature, kindUnsigned, 0},
 	{ca.ErrApprovalIdle, kindDenied, 0},

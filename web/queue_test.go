@@ -64,7 +64,7 @@ func TestAWordOnARequest(t *testing.T) {
 			status int
 			name   string
 		}{
-			ca.ErrDecided: {409, "conflict"}, ca.ErrBindingChanged: {409, "conflict"}, ca.ErrOwnRequest: {403, "denied"},
+			ca.ErrDecided: {409, "conflict"}, ca.ErrBindingChanged: {409, "conflict"}, ca.ErrOwnRequest: {403, "denied"}, ca.ErrUnnamed: {403, "denied"},
 			ca.ErrApprovalIdle: {403, "denied"}, ca.ErrNotFound: {404, "not-found"}, ca.ErrUnavailable: {503, "unavailable"},
 		} {
 			s.office.err = err

@@ -37,7 +37,8 @@ type IdentityConfig struct {
 	Namespace string `yaml:"namespace"`
 	// Roles are what it may do.
 	Roles []string `yaml:"roles"`
-	// Person is who it is, so that nobody approves the own request under another credential; may hold ${fact}. Default: the credential.
+	// Person is who it is, so that nobody approves the own request under another credential; may hold ${fact}. Default: the credential, or
+	// of a local caller whom orders.persons lists, that person. Any other local caller is nobody: it takes no part in what persons approve.
 	Person string `yaml:"person"`
 	// Groups is the fact whose values are the person's groups.
 	Groups string `yaml:"groups"`
@@ -141,6 +142,7 @@ func (c *Config) validateIdentities(doc *strictyaml.Document) {
 		if one.Certificate != nil && c.Clients.Mode == clientsOff {
 			doc.Refuse(field+".certificate", "set clients.mode to optional or required", "client certificates are not looked at")
 		}
+		c.validateLocalPerson(doc, field, one)
 		if one.Local != nil && c.Listen.Local == "" {
 			doc.Refuse(field+".local", "set listen.local to the path of a socket", "nobody can come in locally")
 		}
@@ -150,6 +152,18 @@ func (c *Config) validateIdentities(doc *strictyaml.Document) {
 	if path := c.Listen.Local; len(path) > maxSocketPath {
 		doc.Refuse("listen.local", "choose a shorter one, such as /run/chancery/local.sock", "a socket's path has at most %d octets",
 			maxSocketPath)
+	}
+}
+
+// validateLocalPerson refuses a rule that would have local callers approve of whom nobody says which person they are.
+func (c *Config) validateLocalPerson(doc *strictyaml.Document, field string, one IdentityConfig) {
+	switch {
+	case one.Local == nil:
+	case strings.HasPrefix(one.Person, localActor):
+		doc.Refuse(field+".person", "write the person as chancery token create --person has it", "%q names nobody", one.Person)
+	case one.Person == "" && len(c.Orders.Persons) == 0 && slices.Contains(one.Roles, string(access.Approver)):
+		doc.Refuse(field+".roles", `add person: "${user}" where each user is one person, under the name that other credentials have; or list `+
+			"the users in orders.persons; or leave approver out", "%q lets in approvers of whom nobody says which person they are", one.Name)
 	}
 }
 
@@ -254,33 +268,34 @@ func (r registry) Issued(ctx context.Context, authority string, serial []byte) (
 }
 
 // openClients makes what judges client certificates; nil when they are not looked at. The lists of others are read once: where one is
-// missing, the start fails, and not some caller later.
+// missing, the start fails, and not some caller later. One that is there and that no known certificate verifies is told alone: callers may
+// bring the certificate, and whoever can put such a list in must not keep the service from starting.
 func openClients(ctx context.Context, c Config, authority *ca.CA, certificates map[string]*x509.Certificate,
-	now func() time.Time,
-) (*identity.Certificates, []*identity.Lists, error) {
+	now func() time.Time, tell func(trust string, r *identity.RefusedList),
+) (*identity.Certificates, error) {
 	if c.Clients.Mode == clientsOff {
-		return nil, nil, nil
+		return nil, nil
 	}
 	clients := &identity.Certificates{Rules: c.rules(), Registry: registry{authority}, Proxies: c.Proxies.proxies(), Now: now}
 	for _, name := range c.Clients.Authorities {
 		clients.Anchors = append(clients.Anchors, identity.Anchor{Name: name, Own: true, Certificates: []*x509.Certificate{certificates[name]}})
 	}
-	var all []*identity.Lists
 	for _, t := range c.Clients.Trust {
 		anchor, err := t.anchor()
 		if err != nil {
-			return nil, nil, fmt.Errorf("reading what %q trusts: %w", t.Name, err)
+			return nil, fmt.Errorf("reading what %q trusts: %w", t.Name, err)
 		}
 		if t.Revocation != revocationNone {
-			anchor.Lists = identity.NewLists(t.CRLs, &http.Client{Timeout: listTimeout})
-			if err := anchor.Lists.Refresh(ctx); err != nil {
-				return nil, nil, fmt.Errorf("client certificates of %q: %w", t.Name, err)
+			anchor.Lists = identity.NewLists(t.CRLs, slices.Concat(anchor.Certificates, anchor.Intermediates), &http.Client{Timeout: listTimeout})
+			for _, r := range anchor.Lists.Refresh(ctx) {
+				if tell(t.Name, r); r.Reason != identity.Unverified {
+					return nil, fmt.Errorf("client certificates of %q: %w", t.Name, r)
+				}
 			}
-			all = append(all, anchor.Lists)
 		}
 		clients.Anchors = append(clients.Anchors, anchor)
 	}
-	return clients, all, nil
+	return clients, nil
 }
 
 const listTimeout = 30 * time.Second

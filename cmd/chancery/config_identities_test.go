@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/chancery-ca/chancery/access"
+	"github.com/chancery-ca/chancery/identity"
+	"github.com/chancery-ca/chancery/web"
 )
 
 func TestIdentitiesAreRefusedWithLines(t *testing.T) {
@@ -33,6 +35,18 @@ func TestIdentitiesAreRefusedWithLines(t *testing.T) {
 		"no socket": {
 			`identities: [{name: a, local: {user: [root]}, namespace: "*", roles: [operator]}]`,
 			"identities[0].local: nobody can come in locally",
+		},
+		"approvers who may be anybody": {
+			"listen: {local: /run/l}\nidentities:\n  - {name: a, local: {group: [pki]}, namespace: '*', roles: [auditor, approver]}",
+			`c.yaml:4: identities[0].roles: "a" lets in approvers of whom nobody says which person they are (add person: "${user}"`,
+		},
+		"approvers who may be anybody, in an emergency": {
+			"listen: {local: /run/l}\nidentities:\n  - {name: a, local: {user: [root]}, namespace: '*', roles: [approver], emergency: true}",
+			"c.yaml:4: identities[0].roles: ",
+		},
+		"a person who is a user": {
+			"listen: {local: /run/l}\nidentities:\n  - {name: a, local: {user: [ada]}, namespace: '*', roles: [auditor], person: 'local:ada'}",
+			"c.yaml:4: identities[0].person: ",
 		},
 		"twice": {
 			"clients: {mode: optional, authorities: [issuing-1]}\nidentities:\n  - " + robots + "\n  - " + robots,
@@ -82,16 +96,22 @@ clients: {mode: optional, authorities: [issuing-1], trust: [{name: corp, bundle:
 identities:
   - {name: robots, certificate: {uri: ["spiffe://x/*"], issuer: [issuing-1]}, namespace: "${namespace}", roles: [requester, revoker], person: "${uri}", profiles: [tls-server]}
   - {name: people, oidc: {groups: [pki]}, namespace: "*", roles: [auditor], person: "${email}", groups: groups}
-  - {name: glass, local: {user: [root]}, namespace: "*", roles: [operator, approver], emergency: true}`, 1)
+  - {name: glass, local: {user: [root]}, namespace: "*", roles: [operator, approver], person: "${user}", emergency: true}
+  - {name: admins, local: {group: [pki]}, namespace: "*", roles: [operator, auditor, revoker]}
+  - {name: tools, local: {user: [tool]}, namespace: team-a, roles: [requester]}`, 1)
 	c, err := parseConfig("/etc/chancery/c.yaml", []byte(text), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	rules := c.rules()
-	if len(rules) != 3 || rules[0].Means != access.ByCertificate || rules[1].Means != access.ByOIDC || rules[2].Means != access.ByPeer ||
+	if len(rules) != 5 || rules[0].Means != access.ByCertificate || rules[1].Means != access.ByOIDC || rules[2].Means != access.ByPeer ||
 		!rules[2].Emergency ||
 		!slices.Equal(rules[0].Roles, []access.Role{access.Requester, access.Revoker}) || rules[1].Groups != "groups" {
 		t.Errorf("%+v", rules)
+	}
+	listed := strings.Replace(text, `person: "${user}", `, "", 1) + "\norders: {persons: {root: ada}}\n"
+	if _, err := parseConfig("c.yaml", []byte(listed), nil); err != nil {
+		t.Errorf("approvers who are listed as persons: %v", err)
 	}
 	if c.Listen.Local != "/etc/chancery/run/local.sock" || c.Clients.Trust[0].Bundle != "/etc/chancery/corp.pem" ||
 		!slices.Equal(c.Clients.Trust[0].CRLs, []string{"/etc/chancery/corp.crl", "http://corp.example/c.crl"}) {
@@ -123,8 +143,10 @@ func TestBundlesAreReadWhole(t *testing.T) {
 			t.Errorf("%s: %+v, %v", name, anchor, err)
 		}
 	}
+	var told []string
+	tell := func(trust string, r *identity.RefusedList) { told = append(told, trust+" "+string(r.Reason)) }
 	conf := Config{Clients: ClientsConfig{Mode: clientsRequired, Trust: []TrustConfig{{Name: "corp", Bundle: filepath.Join(dir, "none.pem")}}}}
-	if _, _, err := openClients(t.Context(), conf, nil, map[string]*x509.Certificate{}, time.Now); err == nil {
+	if _, err := openClients(t.Context(), conf, nil, map[string]*x509.Certificate{}, time.Now, tell); err == nil {
 		t.Error("a bundle that is missing was read")
 	}
 	path := filepath.Join(dir, "bundle.pem")
@@ -132,14 +154,45 @@ func TestBundlesAreReadWhole(t *testing.T) {
 		t.Fatal(err)
 	}
 	conf.Clients.Trust[0] = TrustConfig{Name: "corp", Bundle: path, CRLs: []string{filepath.Join(dir, "none.crl")}}
-	if _, _, err := openClients(t.Context(), conf, nil, nil, time.Now); err == nil || !strings.Contains(err.Error(), "none.crl") {
+	if _, err := openClients(t.Context(), conf, nil, nil, time.Now, tell); err == nil || !strings.Contains(err.Error(), "none.crl") {
 		t.Errorf("a list that is missing: %v", err)
 	}
-	conf.Clients.Trust[0].CRLs, conf.Clients.Trust[0].Revocation = nil, revocationNone
-	clients, lists, err := openClients(t.Context(), conf, nil, nil, time.Now)
-	if err != nil || len(clients.Anchors) != 1 || len(lists) != 0 {
-		t.Errorf("%+v, %v, %v", clients, lists, err)
+	conf.Clients.Trust[0].CRLs = []string{filepath.Join(dir, "forged.crl")}
+	if err := os.WriteFile(conf.Clients.Trust[0].CRLs[0], forgedList(t, "root"), 0o600); err != nil {
+		t.Fatal(err)
 	}
+	clients, err := openClients(t.Context(), conf, nil, nil, time.Now, tell)
+	if err != nil || !slices.Equal(told, []string{"corp unreadable", "corp unverified"}) {
+		t.Fatalf("a list that was put in keeps the service from starting, or is not told: %v, %q", err, told)
+	}
+	running := &service{clients: clients, metrics: web.NewMetrics(nil)}
+	if err := running.refreshCRLs(t.Context()); err == nil || !strings.Contains(err.Error(), "verifies its signature") {
+		t.Errorf("a list that was put in, later: %v", err)
+	}
+	if err := (&service{}).refreshCRLs(t.Context()); err != nil {
+		t.Errorf("without client certificates: %v", err)
+	}
+	conf.Clients.Trust[0].CRLs, conf.Clients.Trust[0].Revocation = nil, revocationNone
+	clients, err = openClients(t.Context(), conf, nil, nil, time.Now, tell)
+	if err != nil || len(clients.Anchors) != 1 || clients.Anchors[0].Lists != nil {
+		t.Errorf("%+v, %v", clients, err)
+	}
+}
+
+// forgedList is a CRL under an authority's name by another key.
+func forgedList(t *testing.T, name string) []byte {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{
+		Number: big.NewInt(1 << 40), ThisUpdate: time.Now(), NextUpdate: time.Now().Add(time.Hour),
+	}, &x509.Certificate{Subject: pkix.Name{CommonName: name}, SubjectKeyId: []byte{1}, KeyUsage: x509.KeyUsageCRLSign}, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return der
 }
 
 // hierarchyFiles are certificates in PEM.

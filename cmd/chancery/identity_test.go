@@ -152,7 +152,7 @@ func TestComingInWithoutAToken(t *testing.T) {
 identities:
   - {name: robots, certificate: {dns: [robot.dev.example], namespace: [dev], profile: [tls-client]}, namespace: "${namespace}", roles: [requester], person: "${dns}"}
   - {name: admin, local: {uid: ["%[2]d"]}, namespace: "*", roles: [auditor]}
-  - {name: glass, local: {uid: ["%[2]d"]}, namespace: "*", roles: [operator, policy-admin, approver], emergency: true}
+  - {name: glass, local: {uid: ["%[2]d"]}, namespace: "*", roles: [operator, policy-admin, approver], person: "${user}", emergency: true}
 `, devIssuer, os.Getuid())
 	sockets := t.TempDir()
 	one := s.start("one", s.token.Module, "CHANCERY_LISTEN_LOCAL="+filepath.Join(sockets, "one"))

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/url"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 
@@ -26,24 +27,53 @@ func holdsPassword(database string) bool {
 }
 
 // secretFileSetting is a file with a secret among the settings of a database's name: one of passwords, or the key of a client certificate.
-var secretFileSetting = regexp.MustCompile(`(?i)(?:^|[\s?&])(?:passfile|sslkey)\s*=\s*'?([^\s&']+)`)
+// Its path may stand between quotes.
+var secretFileSetting = regexp.MustCompile(`(?i)(?:^|[\s?&])(passfile|sslkey)\s*=\s*(?:'((?:\\.|[^'\\])*)'|((?:\\.|[^\s&'\\])+))`)
 
-// fitSecretFiles refuses a database's URL, in either form, that names a file which is not fit to hold a secret. The driver does not ask,
-// and tells itself what is wrong with a file that cannot be read.
+// fitSecretFiles refuses a database's URL, in either form, for which the driver would take a secret from a file that is not fit to hold
+// one. The driver does not ask, and tells itself what is wrong with a file that cannot be read.
 func fitSecretFiles(database string) error {
-	for _, named := range secretFileSetting.FindAllStringSubmatch(database, -1) {
-		path := named[1]
-		if strings.Contains(database, "://") {
-			if plain, err := url.QueryUnescape(path); err == nil {
-				path = plain
-			}
-		}
+	for _, path := range secretFiles(database) {
 		if _, unfit, err := readOwn(path); err == nil && unfit != nil {
 			return fmt.Errorf("reading the database URL: %w", unfit)
 		}
 	}
 	return nil
 }
+
+// secretFiles are the files from which the driver takes secrets for a database: those that its URL names, or else those that the
+// environment names, or else those in the home directory. The driver reads the environment of the process, and so does this.
+func secretFiles(database string) (paths []string) {
+	named := map[string]bool{}
+	for _, setting := range secretFileSetting.FindAllStringSubmatch(database, -1) {
+		named[strings.ToLower(setting[1])] = true
+		path := cmp.Or(setting[2], setting[3])
+		if !strings.Contains(database, "://") {
+			paths = append(paths, escaped.ReplaceAllString(path, "$1"))
+		} else if plain, err := url.QueryUnescape(path); err == nil {
+			paths = append(paths, plain)
+		}
+	}
+	inHome := func(name string) string {
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return ""
+		}
+		return filepath.Join(home, name)
+	}
+	if !named["passfile"] && !holdsPassword(database) && os.Getenv("PGPASSWORD") == "" {
+		paths = append(paths, cmp.Or(os.Getenv("PGPASSFILE"), inHome(".pgpass")))
+	}
+	if key := os.Getenv("PGSSLKEY"); !named["sslkey"] && key != "" {
+		paths = append(paths, key)
+	} else if _, err := os.Stat(inHome(".postgresql/postgresql.crt")); !named["sslkey"] && err == nil { // it takes both or neither
+		paths = append(paths, inHome(".postgresql/postgresql.key"))
+	}
+	return paths
+}
+
+// escaped is a character after a backslash, as it may stand in a database's name of the form key=value.
+var escaped = regexp.MustCompile(`\\(.)`)
 
 // readOwn reads a file. unfit says that it is no file for a secret: everybody can read it, or its group write it. The open file is asked,
 // so that what is checked is what is read.

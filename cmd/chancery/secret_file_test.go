@@ -125,6 +125,79 @@ func TestSecretsAreTheirOwners(t *testing.T) {
 	}
 }
 
+// TestSecretsOfTheEnvironmentAreTheirOwners: where a database's URL names no file of passwords or of a key, the driver takes those of the
+// environment and of the home directory, and they are held to the same. Files that it does not read may have any mode.
+func TestSecretsOfTheEnvironmentAreTheirOwners(t *testing.T) {
+	home, spaced := t.TempDir(), filepath.Join(t.TempDir(), "a b's")
+	open, own := filepath.Join(spaced, "open"), filepath.Join(spaced, "own")
+	pass, key := filepath.Join(home, ".pgpass"), filepath.Join(home, ".postgresql", "postgresql.key")
+	alone := filepath.Join(spaced, ".postgresql", "postgresql.key") // a key without its certificate
+	err := errors.Join(os.MkdirAll(filepath.Dir(alone), 0o700), os.Mkdir(filepath.Dir(key), 0o700))
+	for _, path := range []string{open, own, pass, key, strings.TrimSuffix(key, "key") + "crt", alone} {
+		err = errors.Join(err, os.WriteFile(path, []byte("db:*:*:chancery:s3cret\n"), 0o600))
+	}
+	if err = errors.Join(err, os.Chmod(open, 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	const plain = "postgres://chancery@db/chancery"
+	quoted := strings.ReplaceAll(open, "'", `\'`)
+	for name, c := range map[string]struct {
+		database string
+		environ  map[string]string
+		open     string // opened to everybody for this case
+		refused  string // the file that is
+	}{
+		"nothing":                        {plain, nil, "", ""},
+		"PGPASSFILE":                     {plain, map[string]string{"PGPASSFILE": open}, "", open},
+		"PGPASSFILE, key=value":          {"host=db user=chancery", map[string]string{"PGPASSFILE": open}, "", open},
+		"PGPASSFILE that is fit":         {plain, map[string]string{"PGPASSFILE": own}, pass, ""},
+		"PGPASSFILE that is not there":   {plain, map[string]string{"PGPASSFILE": own + "x"}, "", ""},
+		".pgpass":                        {plain, nil, pass, pass},
+		".pgpass, of another home":       {plain, map[string]string{"HOME": spaced}, pass, ""},
+		".pgpass, no home":               {plain, map[string]string{"HOME": ""}, pass, ""},
+		"a password in the URL":          {"postgres://chancery:x@db/chancery", map[string]string{"PGPASSFILE": open}, pass, ""},
+		"a password in the environment":  {plain, map[string]string{"PGPASSWORD": "x", "PGPASSFILE": open}, pass, ""},
+		"the URL names another":          {plain + "?passfile=" + url.QueryEscape(own), map[string]string{"PGPASSFILE": open}, pass, ""},
+		"the URL names it":               {plain + "?passfile=" + url.QueryEscape(open), nil, "", open},
+		"key=value names it, in quotes":  {"host=db passfile = '" + quoted + "' user=chancery", nil, "", open},
+		"key=value names it, backslash":  {"host=db passfile=" + strings.ReplaceAll(quoted, " ", `\ `), nil, "", open},
+		"PGSSLKEY":                       {plain, map[string]string{"PGSSLKEY": open}, "", open},
+		"PGSSLKEY, and the URL names":    {plain + "?sslkey=" + url.QueryEscape(own), map[string]string{"PGSSLKEY": open}, key, ""},
+		"PGSSLKEY, and a password":       {"postgres://chancery:x@db/chancery", map[string]string{"PGSSLKEY": open}, "", open},
+		"the key in the home directory":  {plain, nil, key, key},
+		"a key without its certificate":  {plain, map[string]string{"HOME": spaced}, alone, ""},
+		"a URL file, PGPASSFILE is open": {"", map[string]string{"PGPASSFILE": open}, "", open},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, variable := range []string{"PGPASSFILE", "PGPASSWORD", "PGSSLKEY"} {
+				t.Setenv(variable, "")
+			}
+			t.Setenv("HOME", home)
+			for variable, value := range c.environ {
+				t.Setenv(variable, value)
+			}
+			if c.open != "" {
+				if err := os.Chmod(c.open, 0o644); err != nil {
+					t.Fatal(err)
+				}
+				defer func() { _ = os.Chmod(c.open, 0o600) }()
+			}
+			d := DatabaseConfig{URL: c.database}
+			if c.database == "" {
+				d = DatabaseConfig{URLFile: filepath.Join(t.TempDir(), "url")}
+				if err := os.WriteFile(d.URLFile, []byte(plain+"\n"), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			_, err := d.databaseURL()
+			if c.refused == "" && err != nil || c.refused != "" && (err == nil || strings.Contains(err.Error(), "s3cret") ||
+				!strings.Contains(err.Error(), c.refused+" holds a secret and has mode 0644") || !strings.Contains(err.Error(), "chmod 600")) {
+				t.Errorf("got %v, want a refusal of %q", err, c.refused)
+			}
+		})
+	}
+}
+
 // TestAKeyThatSignsApprovalsIsItsOwners: a private key that everybody can read may be anybody's. A public one, for an agent, may be read.
 func TestAKeyThatSignsApprovalsIsItsOwners(t *testing.T) {
 	a := &app{Env: Env{Stdout: io.Discard, Stderr: io.Discard}}

@@ -151,7 +151,6 @@ type service struct {
 	replica ca.Replica
 	tls     atomic.Pointer[tls.Certificate]
 	clients *identity.Certificates // nil: client certificates are not looked at
-	crls    []*identity.Lists      // of others, about their certificates
 
 	providers *oidc.Providers
 
@@ -355,10 +354,10 @@ func (a *app) open(ctx context.Context, cfg Config) (_ *service, err error) {
 	for _, opened := range authorities {
 		certificates[opened.Name] = opened.Certificate
 	}
-	if s.clients, s.crls, err = openClients(ctx, cfg, s.ca, certificates, a.Now); err != nil {
+	if s.clients, err = openClients(ctx, cfg, s.ca, certificates, a.Now, s.tellRefusedCRL); err != nil {
 		return nil, err
 	}
-	ambient := []web.Authenticator{identity.Peers{Rules: cfg.rules()}}
+	ambient := []web.Authenticator{identity.Peers{Rules: cfg.rules(), Persons: cfg.Orders.Persons}}
 	if s.clients != nil {
 		ambient = append(ambient, s.clients)
 	}
@@ -472,7 +471,7 @@ func (s *service) chores() []ca.Chore {
 		},
 		{
 			Every: crlsEvery, Level: slog.LevelError,
-			Failed: "a CRL about client certificates cannot be read; once the one before has ended, nobody comes in by it", Do: s.refreshCRLs,
+			Failed: "a CRL about client certificates was not taken; once the one before has ended, nobody comes in by it", Do: s.refreshCRLs,
 		},
 		{Every: renewCheck, Level: slog.LevelError, Failed: "renewing the service's certificate failed; trying again", Do: s.renewTLSInTime},
 		{Every: archiveEvery, Level: slog.LevelError, Failed: "archiving failed; trying again", Do: s.archiveDue},
@@ -515,11 +514,26 @@ func (s *service) gate() func(*http.Request) error {
 
 // refreshCRLs reads the lists of others again.
 func (s *service) refreshCRLs(ctx context.Context) error {
+	if s.clients == nil {
+		return nil
+	}
 	var failed []error
-	for _, l := range s.crls {
-		failed = append(failed, l.Refresh(ctx))
+	for _, anchor := range s.clients.Anchors {
+		if anchor.Lists == nil {
+			continue
+		}
+		for _, r := range anchor.Lists.Refresh(ctx) {
+			s.metrics.ClientCRLRefused(anchor.Name, string(r.Reason))
+			failed = append(failed, r)
+		}
 	}
 	return errors.Join(failed...)
+}
+
+// tellRefusedCRL tells of a list that was not taken when the service started.
+func (s *service) tellRefusedCRL(trust string, r *identity.RefusedList) {
+	s.metrics.ClientCRLRefused(trust, string(r.Reason))
+	s.log.Error("a CRL about client certificates was not taken", "trust", trust, "error", r)
 }
 
 // renewTLSInTime renews the service's certificate when two thirds of its life have passed.

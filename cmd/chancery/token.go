@@ -392,7 +392,7 @@ func (a *app) createToken(ctx context.Context, store ca.TokenStore, n ca.NewAPIT
 }
 
 // localActor begins the names of those who work at the keyboard.
-const localActor = "local:"
+const localActor = access.LocalActor
 
 // operator is who is at the keyboard, for the audit log.
 func operator() string {

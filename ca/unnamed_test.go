@@ -1,0 +1,87 @@
+package ca
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/chancery-ca/chancery/access"
+)
+
+// askedBy is a store of what one actor has asked persons to approve.
+type askedBy struct {
+	Store
+	by access.Actor
+}
+
+func (a *askedBy) WaitingRequest(context.Context, string) (WaitingRequest, error) {
+	return WaitingRequest{
+		Request: Request{ID: "r", Namespace: "web"}, Actor: a.by, Status: StatusWaiting, ExpiresAt: time.Now().Add(time.Hour),
+	}, nil
+}
+
+func (a *askedBy) RevocationJob(context.Context, string) (RevocationJob, error) {
+	return RevocationJob{ID: "j", Namespace: "web", Actor: a.by, Needs: 1, ExpiresAt: time.Now().Add(time.Hour)}, nil
+}
+
+func (a *askedBy) Orders(context.Context, string, int) ([]ActOrder, error) {
+	return []ActOrder{{ID: "o", Actor: a.by.ID, Person: a.by.Person, Needs: 2, ExpiresAt: time.Now().Add(time.Hour)}}, nil
+}
+
+// A user of the machine of whom nobody says which person that is decides on nothing, and what such a user asked for is approved by nobody:
+// either might be the one person that both are. Only an order waits for two others then.
+func TestWhoIsUnnamedTakesNoPartInApprovals(t *testing.T) {
+	t.Parallel()
+	const all = access.AllNamespaces
+	unnamed := access.Actor{ID: "local:ada", Person: "local:ada", Namespace: all, Roles: []access.Role{access.Approver, access.Revoker}}
+	named := access.Actor{ID: "token-1", Person: "ada", Namespace: all, Roles: unnamed.Roles}
+	for name, c := range map[string]struct {
+		by, says        access.Actor
+		approved, other error // of what an order is not: of requests and jobs
+		order           error
+	}{
+		"an unnamed approver": {by: named, says: unnamed, approved: ErrUnnamed, other: ErrUnnamed, order: ErrUnnamed},
+		"an unnamed asker":    {by: unnamed, says: named, approved: ErrUnnamed},
+		"the same, unnamed":   {by: unnamed, says: unnamed, approved: ErrUnnamed, other: ErrUnnamed, order: ErrUnnamed},
+		"the same, named":     {by: named, says: named, approved: ErrOwnRequest, order: ErrOwnRequest},
+	} {
+		office := publishing(&askedBy{by: c.by}, time.Now)
+		ctx := t.Context()
+		_, err := office.Approve(ctx, ApproveOrder{Actor: c.says, Request: "r"})
+		if !errors.Is(err, c.approved) {
+			t.Errorf("%s, a request: %v", name, err)
+		}
+		if _, err = office.DecideOnRevocation(ctx, c.says, RevocationDecision{Job: "j", Approves: true}); !errors.Is(err, c.approved) {
+			t.Errorf("%s, a revocation: %v", name, err)
+		}
+		if c.other != nil { // a word against it has further to go, to a store that is not here
+			if _, err = office.Reject(ctx, ApproveOrder{Actor: c.says, Request: "r"}); !errors.Is(err, c.other) {
+				t.Errorf("%s, against a request: %v", name, err)
+			}
+			if _, err = office.DecideOnRevocation(ctx, c.says, RevocationDecision{Job: "j"}); !errors.Is(err, c.other) {
+				t.Errorf("%s, against a revocation: %v", name, err)
+			}
+		}
+		if c.order != nil {
+			if _, err = office.DecideOnOrder(ctx, c.says, OrderDecision{Order: "o", Approves: true}); !errors.Is(err, c.order) {
+				t.Errorf("%s, an order: %v", name, err)
+			}
+		}
+	}
+}
+
+// Only what needs an approval is kept from an unnamed user.
+func TestWhoIsUnnamedRevokesAsManyAsOneMay(t *testing.T) {
+	t.Parallel()
+	c := publishing(nil, time.Now)
+	c.bulk.ApproveAbove = 5
+	for total, want := range map[int]error{5: nil, 6: ErrUnnamed} {
+		job := RevocationJob{
+			ID: c.newID(), EventID: c.newID(), Actor: access.Actor{ID: "local:ada", Person: "local:ada"}, Total: total, AskedAt: time.Now(),
+		}
+		if _, err := c.readyJob(&job); !errors.Is(err, want) {
+			t.Errorf("%d certificates: %v", total, err)
+		}
+	}
+}
