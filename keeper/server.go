@@ -418,8 +418,8 @@ func (c *client) serve() (err error) {
 		var body []byte
 		var failure error
 		switch f.kind {
-		case frameSign:
-			body, failure, err = c.sign(f.body)
+		case frameSign, frameCheckpoint:
+			body, failure, err = c.sign(f)
 		case frameKeys:
 			body = appendKeys(nil, c.keeper.list())
 		case frameStanding:
@@ -484,8 +484,8 @@ func (k *Keeper) list() (keys []heldKey) {
 
 // sign has the guard read the bytes, a token sign them, and the journal write it down: then the signature may leave. failure is for the
 // client; err ends its connection.
-func (c *client) sign(body []byte) (signature []byte, failure, err error) {
-	request, err := parseSign(body)
+func (c *client) sign(f frame) (signature []byte, failure, err error) {
+	request, err := parseSigning(f)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -505,7 +505,7 @@ func (c *client) sign(body []byte) (signature []byte, failure, err error) {
 			return nil, away, nil
 		}
 	}
-	r, refused := h.guard.admit(request.message, digest, request.hash, now)
+	r, refused := h.guard.admit(request, digest, now)
 	e.Kind, e.Detail, e.Scope = r.kind, r.detail, r.scope()
 	if refused != nil {
 		failure, err = c.refuse(e, fmt.Errorf("%w: key %q: %w", ErrRefused, h.key.Name, refused), now)
@@ -542,7 +542,12 @@ func (c *client) refuse(e entry, why error, now time.Time) (failure, err error) 
 		return nil, fmt.Errorf("more than %d refusals in a second, of which this is one: %w", refusalsPerSecond, why)
 	}
 	e.Why = why.Error()
-	c.keeper.config.Log.Warn("refused", "uid", c.uid, "key", e.Key, "kind", string(e.Kind), "sha256", e.SHA256, "why", e.Why)
+	level := slog.LevelWarn
+	if unproven := (*UnprovenError)(nil); errors.As(why, &unproven) {
+		level = slog.LevelInfo // whoever asks for another host's keeper's last checkpoint to be extended cannot know better
+	}
+	c.keeper.config.Log.Log(context.Background(), level, "refused", "uid", c.uid, "key", e.Key, "kind", string(e.Kind), "sha256", e.SHA256,
+		"why", e.Why)
 	if unwritten := c.keeper.journal.add(e); unwritten != nil {
 		return unwritten, nil
 	}

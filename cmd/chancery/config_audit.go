@@ -14,6 +14,7 @@ import (
 
 	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/ca"
+	"github.com/chancery-ca/chancery/keeper"
 	"github.com/chancery-ca/chancery/strictyaml"
 )
 
@@ -169,6 +170,13 @@ func (s *service) openLog(ctx context.Context) (ca.LogPlan, error) {
 	return plan, err
 }
 
+// What shows that a checkpoint extends another goes from audit to the keeper, and what the keeper misses goes back. Neither knows the
+// other.
+var (
+	_ keeper.Consistency = audit.Consistency{}
+	_ audit.Unproven     = (*keeper.UnprovenError)(nil)
+)
+
 // childLogKey is the policy of the log's key for a keeper that this process starts. It copies the public key beside it.
 func childLogKey(cfg Config, token NamedToken, dir string) (map[string]any, error) {
 	text, err := os.ReadFile(cfg.Audit.Key.PublicKey)
@@ -182,7 +190,7 @@ func childLogKey(cfg Config, token NamedToken, dir string) (map[string]any, erro
 	required := cfg.required("", cfg.Audit.Key.Label)
 	key := map[string]any{
 		"name": "audit-log", "tokens": []string{token.Name}, "public_key": path, "checkpoints": map[string]any{"origin": cfg.Audit.Origin},
-		"require": requirement(required),
+		"require":     requirement(required),
 	}
 	if cfg.Audit.Key.Label != "" {
 		key["label"] = cfg.Audit.Key.Label
