@@ -109,7 +109,7 @@ var doors = map[string][]string{
 	"golang.org/x/term":                             {"cmd/chancery"},
 	"golang.org/x/time/rate":                        {"web"},
 	"github.com/google/certificate-transparency-go": {"transparency"},
-	"github.com/transparency-dev/merkle":            {"transparency"},
+	"github.com/transparency-dev/merkle":            {"keeper", "transparency"},
 	"golang.org/x/mod/sumdb":                        {"audit", "transparency"},
 }
 
@@ -126,7 +126,7 @@ var testDoors = map[string][]string{
 	// What reads OCSP answers is not what writes them.
 	"golang.org/x/crypto/ocsp": {"issuance"},
 	// What computes a tree in tests is not what keeps it.
-	"golang.org/x/mod/sumdb":             {"cmd/chancery", "storage"},
+	"golang.org/x/mod/sumdb":             {"cmd/chancery", "keeper", "storage"},
 	"github.com/transparency-dev/merkle": {"audit", "cmd/chancery"},
 	// The end-to-end tests answer as a resolver would.
 	"github.com/miekg/dns": {"cmd/chancery"},

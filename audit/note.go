@@ -161,13 +161,47 @@ func NewSigner(name string, key crypto.MessageSigner) (*Signer, error) {
 	return &Signer{v, key}, nil
 }
 
-// Sign signs the text of a note, and verifies the signature.
-func (s *Signer) Sign(text []byte) ([]byte, error) {
-	hash := crypto.SHA256
-	if s.kind == typeEd25519 {
-		hash = 0
+// Consistency is what shows that a checkpoint extends an earlier one. With it a checkpoint is signed: it goes to the key as the options of
+// the signature, for whoever keeps the key to verify.
+type Consistency struct {
+	From  Checkpoint
+	Proof []Hash // RFC 6962, section 2.1.2
+
+	hash crypto.Hash // of the key that is asked to sign
+}
+
+// HashFunc is the hash that the key signs with; 0 with Ed25519.
+func (c Consistency) HashFunc() crypto.Hash { return c.hash }
+
+// Earlier is the size and the root of the earlier tree, and the proof.
+func (c Consistency) Earlier() (size int64, root []byte, proof [][]byte) {
+	for _, h := range c.Proof {
+		proof = append(proof, h[:])
 	}
-	signature, err := s.key.SignMessage(nil, text, hash)
+	return c.From.Size, c.From.Root[:], proof
+}
+
+// Unproven is the error of a key whose keeper did not see what it asks for: that the checkpoint extends the last one that the key signed.
+// That one may be known to nobody else.
+type Unproven interface {
+	error
+	// LastSize is the size of the last checkpoint that the key signed.
+	LastSize() int64
+}
+
+// Sign signs the text of a note, and verifies the signature.
+func (s *Signer) Sign(text []byte) ([]byte, error) { return s.sign(text, s.hash()) }
+
+// hash is what the key signs with.
+func (s *Signer) hash() crypto.Hash {
+	if s.kind == typeEd25519 {
+		return 0
+	}
+	return crypto.SHA256
+}
+
+func (s *Signer) sign(text []byte, options crypto.SignerOpts) ([]byte, error) {
+	signature, err := s.key.SignMessage(nil, text, options)
 	if err != nil {
 		return nil, err
 	}
@@ -177,14 +211,31 @@ func (s *Signer) Sign(text []byte) ([]byte, error) {
 	return signature, nil
 }
 
-// SignCheckpoint makes the signed note of a checkpoint.
-func SignCheckpoint(c Checkpoint, by *Signer) ([]byte, error) {
+// showing is a signer that shows its key what a checkpoint extends.
+type showing struct {
+	*Signer
+	shown Consistency
+}
+
+func (s showing) Sign(text []byte) ([]byte, error) { return s.sign(text, s.shown) }
+
+// SignCheckpoint makes the signed note of a checkpoint, the first of its key.
+func SignCheckpoint(c Checkpoint, by *Signer) ([]byte, error) { return signCheckpoint(c, by) }
+
+// SignExtension makes the signed note of a checkpoint that is shown to extend an earlier one. The error is, or wraps, an Unproven when the
+// key has signed a later one, or one that is not on record.
+func SignExtension(c Checkpoint, shown Consistency, by *Signer) ([]byte, error) {
+	shown.hash = by.hash()
+	return signCheckpoint(c, showing{by, shown})
+}
+
+func signCheckpoint(c Checkpoint, by note.Signer) ([]byte, error) {
 	if c.Origin == "" || strings.ContainsAny(c.Origin, "\r\n") || c.Size < 0 {
 		return nil, fmt.Errorf("audit: %q is no origin of a log, or %d no size", c.Origin, c.Size)
 	}
 	signed, err := note.Sign(&note.Note{Text: c.Text()}, by)
 	if err != nil {
-		return nil, fmt.Errorf("signing the checkpoint of size %d: %w", c.Size, err)
+		return nil, fmt.Errorf("signing a checkpoint: %w", err)
 	}
 	return signed, nil
 }

@@ -57,13 +57,26 @@ func CheckConsistency(from, to Checkpoint, proof []Hash) error {
 	return nil
 }
 
-// Extends holds the log's hashes against both checkpoints: the later tree must have the earlier one as its beginning.
-func Extends(from, to Checkpoint, read Hashes) error {
+// Extends holds the log's hashes against both checkpoints: the later tree must have the earlier one as its beginning. It returns what shows
+// that it does.
+func Extends(from, to Checkpoint, read Hashes) (Consistency, error) {
 	proof, err := ProveConsistency(to, from.Size, to.Size, read)
 	if err != nil {
-		return err
+		return Consistency{}, err
 	}
-	return CheckConsistency(from, to, proof)
+	return Consistency{From: from, Proof: proof}, CheckConsistency(from, to, proof)
+}
+
+// ExtendsFrom is Extends for an earlier tree of which the size alone is known: its root is that of the checkpoint's first so many leaves.
+func ExtendsFrom(size int64, to Checkpoint, read Hashes) (Consistency, error) {
+	if size < 1 || size > to.Size {
+		return Consistency{}, ErrNotInTree
+	}
+	root, err := tlog.TreeHash(size, to.reader(read))
+	if err != nil {
+		return Consistency{}, fmt.Errorf("reading the root of the first %d leaves: %w", size, err)
+	}
+	return Extends(Checkpoint{Origin: to.Origin, Size: size, Root: root}, to, read)
 }
 
 // reader reads hashes of the checkpoint's tree, by tiles, and holds them against its root.

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -151,8 +152,11 @@ func TestProofsConvinceAnother(t *testing.T) {
 		if err := CheckConsistency(at, latest, hashes); err != nil {
 			t.Fatal(err)
 		}
+		if from, err := ExtendsFrom(size, latest, k.read); err != nil || from.From != at || !slices.Equal(from.Proof, hashes) {
+			t.Fatalf("of the size alone: %+v, %v", from, err)
+		}
 		at.Root[31] ^= 1
-		if CheckConsistency(at, latest, hashes) == nil || Extends(at, latest, k.read) == nil {
+		if CheckConsistency(at, latest, hashes) == nil || extends(at, latest, k.read) == nil {
 			t.Fatal("a tree with another beginning extends it")
 		}
 	})
@@ -178,13 +182,18 @@ func TestNothingIsProvedOfWhatIsNotThere(t *testing.T) {
 			t.Errorf("from %d to %d: %v", one[0], one[1], err)
 		}
 	}
+	for _, size := range []int64{-1, 0, 301} {
+		if _, err := ExtendsFrom(size, c, k.read); !errors.Is(err, ErrNotInTree) {
+			t.Errorf("from the first %d: %v", size, err)
+		}
+	}
 	// A hash that was changed under the checkpoint proves nothing, wherever it is used.
 	k.hashes[0][7][3] ^= 1
 	if _, err := ProveInclusion(c, 300, 8, k.read); err == nil {
 		t.Error("a proof was made of hashes that the checkpoint does not have")
 	}
 	k.hashes[0][279][3] ^= 1
-	if Extends(k.at(280), c, k.read) == nil {
+	if extends(k.at(280), c, k.read) == nil {
 		t.Error("a changed tree extends the earlier one")
 	}
 	other := k.at(280)
@@ -299,6 +308,11 @@ func edKey(t testing.TB) ed25519.PrivateKey {
 	return key
 }
 
+func extends(from, to Checkpoint, read Hashes) error {
+	_, err := Extends(from, to, read)
+	return err
+}
+
 func signerOf(t testing.TB, key crypto.Signer) *Signer {
 	t.Helper()
 	s, err := NewSigner("ca.example/log", soft{key})
@@ -327,6 +341,59 @@ func TestCheckpointVerifiesElsewhere(t *testing.T) {
 	theirs, err := note.NewEd25519VerifierKey("ca.example/log", signer.Public().(ed25519.PublicKey))
 	if err != nil || theirs != signer.String() {
 		t.Errorf("the verifier key is %s, the note package's %s, %v", signer, theirs, err)
+	}
+}
+
+// keen is a key that sees what it is shown.
+type keen struct {
+	soft
+	shown []crypto.SignerOpts
+}
+
+func (k *keen) SignMessage(random io.Reader, message []byte, opts crypto.SignerOpts) ([]byte, error) {
+	k.shown = append(k.shown, opts)
+	return k.soft.SignMessage(random, message, opts.HashFunc())
+}
+
+// Whoever keeps the key is shown what a checkpoint extends.
+func TestTheKeyIsShownWhatACheckpointExtends(t *testing.T) {
+	k := filled(t, 9)
+	p256, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for hash, key := range map[crypto.Hash]crypto.Signer{0: edKey(t), crypto.SHA256: p256} {
+		keeper := &keen{soft: soft{key}}
+		signer, err := NewSigner("ca.example/log", keeper)
+		if err != nil {
+			t.Fatal(err)
+		}
+		shown, err := Extends(k.at(6), k.at(9), k.read)
+		if err != nil {
+			t.Fatal(err)
+		}
+		first, err := SignCheckpoint(k.at(6), signer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		second, err := SignExtension(k.at(9), shown, signer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for size, signed := range map[int64][]byte{6: first, 9: second} {
+			if c, _, err := OpenCheckpoint(signed, signer.Verifier); err != nil || c != k.at(size) {
+				t.Errorf("%+v, %v", c, err)
+			}
+		}
+		seen, ok := keeper.shown[1].(Consistency)
+		if keeper.shown[0] != hash || !ok || seen.HashFunc() != hash {
+			t.Fatalf("it was shown %#v", keeper.shown)
+		}
+		size, root, hashes := seen.Earlier()
+		now := k.at(9)
+		if err := proof.VerifyConsistency(rfc6962.DefaultHasher, uint64(size), 9, hashes, root, now.Root[:]); err != nil || size != 6 {
+			t.Errorf("from %d: %v", size, err)
+		}
 	}
 }
 

@@ -67,6 +67,7 @@ type sequencer struct {
 
 	last     *audit.Checkpoint // nil: to be read
 	at       time.Time         // when it was signed, by this term
+	signed   int64             // size of the last one that the key signed, be it on record or not; 0: not known
 	unsigned error             // why the last try to sign one failed
 }
 
@@ -185,7 +186,8 @@ func (s *sequencer) checkpoint(ctx context.Context) {
 // sign signs a checkpoint, verifies it, and makes it durable. The log must extend the last checkpoint, or nothing is signed: whoever
 // rewrote the history in the database does not get it signed.
 func (s *sequencer) sign(ctx context.Context, c audit.Checkpoint) error {
-	if err := s.readLast(ctx); err != nil {
+	err := s.readLast(ctx)
+	if err != nil {
 		return err
 	}
 	if c.Size <= s.last.Size {
@@ -194,13 +196,13 @@ func (s *sequencer) sign(ctx context.Context, c audit.Checkpoint) error {
 		}
 		return nil
 	}
+	var shown audit.Consistency
 	if s.last.Size > 0 {
-		read := func(ranges []audit.Range) ([][]audit.Hash, error) { return s.store.LogHashes(ctx, ranges) }
-		if err := audit.Extends(*s.last, c, read); err != nil {
+		if shown, err = audit.Extends(*s.last, c, s.readHashes(ctx)); err != nil {
 			return fmt.Errorf("the log is not what its last checkpoint says: %w", err)
 		}
 	}
-	signed, err := audit.SignCheckpoint(c, s.logPlan.Signer)
+	signed, err := s.show(ctx, c, shown)
 	if err != nil {
 		return err
 	}
@@ -210,6 +212,34 @@ func (s *sequencer) sign(ctx context.Context, c audit.Checkpoint) error {
 	}
 	s.last = &c
 	return nil
+}
+
+// show has the key sign a checkpoint, and shows it that this one extends the last one that it signed. Where a keeper has the key, that need
+// not be the last one on record: it has signed one that never came on record, or those on record were signed for other hosts. The keeper
+// then tells the size, and is shown that.
+func (s *sequencer) show(ctx context.Context, c audit.Checkpoint, shown audit.Consistency) (signed []byte, err error) {
+	if s.signed > 0 && s.signed != shown.From.Size && s.signed <= c.Size {
+		if shown, err = audit.ExtendsFrom(s.signed, c, s.readHashes(ctx)); err != nil {
+			return nil, err
+		}
+	}
+	if shown.From.Size == 0 {
+		signed, err = audit.SignCheckpoint(c, s.logPlan.Signer)
+	} else {
+		signed, err = audit.SignExtension(c, shown, s.logPlan.Signer)
+	}
+	var unproven audit.Unproven
+	if errors.As(err, &unproven) && unproven.LastSize() <= c.Size {
+		s.signed = unproven.LastSize()
+		if shown, err = audit.ExtendsFrom(s.signed, c, s.readHashes(ctx)); err != nil {
+			return nil, err
+		}
+		signed, err = audit.SignExtension(c, shown, s.logPlan.Signer)
+	}
+	if err == nil {
+		s.signed = c.Size
+	}
+	return signed, err
 }
 
 // readLast reads the last checkpoint on record and verifies it with the keys that are configured, not with those that are on record beside

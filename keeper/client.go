@@ -136,9 +136,18 @@ func (s *signer) Sign(io.Reader, []byte, crypto.SignerOpts) ([]byte, error) {
 	return nil, fmt.Errorf("%w: key %q signs no digests: it must see what it signs (SignMessage)", ErrRefused, s.name)
 }
 
-// SignMessage sends the message to the keeper, which hashes and signs it if the key's policy allows.
+// SignMessage sends the message to the keeper, which hashes and signs it if the key's policy allows. The options are a hash or, for a
+// checkpoint that extends another, a Consistency. An error that wraps *UnprovenError tells what is to be extended.
 func (s *signer) SignMessage(_ io.Reader, message []byte, opts crypto.SignerOpts) ([]byte, error) {
 	hash, plain := opts.(crypto.Hash)
+	kind, shown := frameSign, []byte(nil)
+	if x, extends := opts.(Consistency); !plain && extends {
+		var err error
+		if shown, err = appendConsistency(nil, x); err != nil {
+			return nil, fmt.Errorf("%w: key %q: %w", ErrRefused, s.name, err)
+		}
+		hash, plain, kind = x.HashFunc(), true, frameCheckpoint
+	}
 	code, known := wireHashes[hash]
 	if !plain || !known {
 		return nil, fmt.Errorf("%w: key %q signs with SHA-256, SHA-384 or SHA-512, or with no hash (Ed25519), and with no further options",
@@ -153,7 +162,7 @@ func (s *signer) SignMessage(_ io.Reader, message []byte, opts crypto.SignerOpts
 			return s.client.askAlone(context.Background(), kind, parts...)
 		}
 	}
-	signature, err := ask(frameSign, s.id[:], []byte{code}, message)
+	signature, err := ask(kind, shown, s.id[:], []byte{code}, message)
 	if err != nil {
 		return nil, fmt.Errorf("signing with the keeper's key %q: %w", s.name, err)
 	}

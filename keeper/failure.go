@@ -1,6 +1,7 @@
 package keeper
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"strings"
@@ -22,10 +23,16 @@ var codes = []struct {
 	{7, ErrProtocol},
 }
 
-const codeOther = 0
+const (
+	codeOther    = 0
+	codeUnproven = 8 // instead of words, the size of the last checkpoint in 8 octets, big-endian
+)
 
 // appendError writes the body of frameError.
 func appendError(b []byte, err error) []byte {
+	if unproven := (*UnprovenError)(nil); errors.As(err, &unproven) {
+		return binary.BigEndian.AppendUint64(append(b, codeUnproven), uint64(unproven.last))
+	}
 	code, marked := byte(codeOther), error(nil)
 	for _, c := range codes {
 		if errors.Is(err, c.err) {
@@ -47,6 +54,12 @@ func appendError(b []byte, err error) []byte {
 func parseError(body []byte) error {
 	if len(body) == 0 {
 		return fmt.Errorf("%w: an error without a code", ErrProtocol)
+	}
+	if body[0] == codeUnproven {
+		if len(body) != 9 || body[1]&0x80 != 0 {
+			return fmt.Errorf("%w: the size of the last checkpoint cannot be read", ErrProtocol)
+		}
+		return fmt.Errorf("%w: %w", ErrRefused, &UnprovenError{last: int64(binary.BigEndian.Uint64(body[1:]))})
 	}
 	words := strings.ToValidUTF8(string(body[1:]), "?")
 	for _, c := range codes {

@@ -2,7 +2,6 @@ package keeper
 
 import (
 	"bytes"
-	"crypto"
 	"crypto/sha256"
 	"encoding/hex"
 	"math/big"
@@ -18,7 +17,7 @@ const (
 	maxLeap   = 1000 // of a CRL number that is not made of the time
 )
 
-// guard decides what a key signs, from the bytes. What it remembers (counts, the last CRL numbers, the size of a log's tree) is taken
+// guard decides what a key signs, from the bytes. What it remembers (counts, the last CRL numbers, the last checkpoint of a log) is taken
 // from the journal at start, and so outlives the process; a total is not begun anew by a restart.
 type guard struct {
 	key *key
@@ -26,7 +25,7 @@ type guard struct {
 	mu      sync.Mutex
 	count   uint64              // signatures reserved so far
 	numbers map[string]*big.Int // the last CRL number of each scope
-	size    uint64              // of the tree in the last checkpoint
+	size    uint64              // of the tree in the last checkpoint; 0: none was signed
 	text    string              // SHA-256 of that checkpoint, in hexadecimal; empty: not known
 	tokens  float64             // of the bucket that bounds the rate
 	filled  time.Time
@@ -58,6 +57,7 @@ type reading struct {
 	detail string // the serial number, the CRL number, the size of the tree
 	list   list   // of a CRL
 	size   uint64 // of a checkpoint's tree
+	root   []byte // of that tree
 	text   string // SHA-256 of a checkpoint, in hexadecimal
 	status string // in an OCSP answer
 }
@@ -73,8 +73,8 @@ func (r reading) scope() string {
 // read parses the bytes and holds them against the policy. It changes nothing.
 func (k *key) read(message []byte, now time.Time) (reading, error) {
 	if k.Checkpoints != nil && bytes.HasPrefix(message, []byte(k.Checkpoints.Origin+"\n")) {
-		size, err := k.checkpoint(message)
-		return reading{kind: kindCheckpoint, detail: strconv.FormatUint(size, 10), size: size}, err
+		size, root, err := k.checkpoint(message)
+		return reading{kind: kindCheckpoint, detail: strconv.FormatUint(size, 10), size: size, root: root}, err
 	}
 	r := reading{kind: kindUnknown}
 	inner, err := sequence(message, "what is to be signed")
@@ -104,18 +104,21 @@ func (k *key) read(message []byte, now time.Time) (reading, error) {
 
 // admit reads the bytes and, if the policy allows them and the limits leave room, counts them. What is counted stays counted even if the
 // signature then fails: a CRL number that may have been signed is not free any more.
-func (g *guard) admit(message []byte, digest [sha256.Size]byte, hash crypto.Hash, now time.Time) (reading, error) {
-	r, err := g.key.read(message, now)
+func (g *guard) admit(request signRequest, digest [sha256.Size]byte, now time.Time) (reading, error) {
+	r, err := g.key.read(request.message, now)
 	if err != nil {
 		return r, err
 	}
 	r.text = hex.EncodeToString(digest[:])
-	if hash != g.key.algorithm.hash {
+	if request.hash != g.key.algorithm.hash {
 		return r, refuse("the key signs with another hash")
+	}
+	if request.extends != nil && r.kind != kindCheckpoint {
+		return r, refuse("only a checkpoint extends another")
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if err := g.checkProgress(r, now); err != nil {
+	if err := g.checkProgress(r, request.extends, now); err != nil {
 		return r, err
 	}
 	if g.key.Total > 0 && g.count >= g.key.Total {
@@ -129,8 +132,8 @@ func (g *guard) admit(message []byte, digest [sha256.Size]byte, hash crypto.Hash
 	return r, nil
 }
 
-// checkProgress refuses what goes back: a CRL number that does not rise, a tree that shrinks.
-func (g *guard) checkProgress(r reading, now time.Time) error {
+// checkProgress refuses what goes back: a CRL number that does not rise, a tree that does not extend the last one.
+func (g *guard) checkProgress(r reading, x *consistency, now time.Time) error {
 	if r.kind == kindCRL {
 		switch last := g.numbers[r.list.scope]; {
 		case last == nil && len(g.numbers) >= maxScopes:
@@ -143,12 +146,8 @@ func (g *guard) checkProgress(r reading, now time.Time) error {
 			return refuse("the CRL number %s leaps ahead of %s, the last of its scope, and of the time", r.list.number, last)
 		}
 	}
-	if r.kind == kindCheckpoint && r.size < g.size {
-		return refuse("the tree of %d entries is smaller than the last one, of %d", r.size, g.size)
-	}
-	// The same once more is what a crash before the signature was kept leads to.
-	if r.kind == kindCheckpoint && r.size == g.size && g.text != "" && r.text != g.text {
-		return refuse("another checkpoint of %d entries has been signed", r.size)
+	if r.kind == kindCheckpoint {
+		return g.checkConsistency(r, x)
 	}
 	return nil
 }

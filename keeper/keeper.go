@@ -13,7 +13,7 @@
 //
 // Whoever opens a token finds the keys by their CKA_ID and holds them against the pinned public keys (opened.go).
 //
-// Counts, totals and CRL numbers are those of one host: two keepers know nothing of each other.
+// Counts, totals, CRL numbers and the last checkpoint of a log are those of one host: two keepers know nothing of each other.
 package keeper
 
 import (

@@ -509,8 +509,8 @@ func (c *client) next(frames *frameReader) (frame, error) {
 func (c *client) reply(f frame) (r reply, err error) {
 	r.request = f.request
 	switch f.kind {
-	case frameSign:
-		return c.sign(r, f.body)
+	case frameSign, frameCheckpoint:
+		return c.sign(r, f)
 	case frameKeys:
 		r.body = appendKeys(nil, c.keeper.list())
 	case frameStanding:
@@ -607,8 +607,8 @@ func (k *Keeper) useful() int {
 }
 
 // sign has the guard read the bytes and a token sign them; the reply may leave when the journal has its entry.
-func (c *client) sign(r reply, body []byte) (reply, error) {
-	request, err := parseSign(body)
+func (c *client) sign(r reply, f frame) (reply, error) {
+	request, err := parseSigning(f)
 	if err != nil {
 		return r, err
 	}
@@ -629,7 +629,7 @@ func (c *client) sign(r reply, body []byte) (reply, error) {
 			return r, nil
 		}
 	}
-	read, refused := h.guard.admit(request.message, digest, request.hash, now)
+	read, refused := h.guard.admit(request, digest, now)
 	e.Kind, e.Detail, e.Scope = read.kind, read.detail, read.scope()
 	if refused != nil {
 		r.failure, err = c.refuse(e, fmt.Errorf("%w: key %q: %w", ErrRefused, h.key.Name, refused), now)
@@ -664,7 +664,12 @@ func (c *client) refuse(e entry, why error, now time.Time) (failure, err error) 
 		return nil, fmt.Errorf("more than %d refusals in a second, of which this is one: %w", refusalsPerSecond, why)
 	}
 	e.Why = why.Error()
-	c.keeper.config.Log.Warn("refused", "uid", c.uid, "key", e.Key, "kind", string(e.Kind), "sha256", e.SHA256, "why", e.Why)
+	level := slog.LevelWarn
+	if unproven := (*UnprovenError)(nil); errors.As(why, &unproven) {
+		level = slog.LevelInfo // whoever asks for another host's keeper's last checkpoint to be extended cannot know better
+	}
+	c.keeper.config.Log.Log(context.Background(), level, "refused", "uid", c.uid, "key", e.Key, "kind", string(e.Kind), "sha256", e.SHA256,
+		"why", e.Why)
 	if unwritten := c.keeper.journal.add(e); unwritten != nil {
 		return unwritten, nil
 	}

@@ -34,6 +34,8 @@ const (
 	frameDigest byte = 5 // to a worker: index of the key, hash, the digest
 	// frameStanding asks what a key is held to, by its identifier; see compliance.go.
 	frameStanding byte = 6
+	// frameCheckpoint is frameSign for a checkpoint, after what shows that it extends an earlier one; see checkpoint.go.
+	frameCheckpoint byte = 7
 
 	frameAnswer byte = 0x80 // what was asked for
 	frameError  byte = 0x81 // a code, and words
@@ -193,11 +195,20 @@ func hashOf(code byte) (crypto.Hash, bool) {
 	return 0, false
 }
 
-// signRequest is the body of frameSign.
+// signRequest is the body of frameSign, or of frameCheckpoint.
 type signRequest struct {
 	key     keyID
 	hash    crypto.Hash
 	message []byte
+	extends *consistency // nil: nothing is shown
+}
+
+// parseSigning reads a request to sign of either type.
+func parseSigning(f frame) (signRequest, error) {
+	if f.kind == frameCheckpoint {
+		return parseCheckpoint(f.body)
+	}
+	return parseSign(f.body)
 }
 
 func parseSign(body []byte) (signRequest, error) {

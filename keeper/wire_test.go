@@ -98,6 +98,15 @@ func TestErrorsCross(t *testing.T) {
 			t.Errorf("%v does not say that the token is away", crossed)
 		}
 	}
+	crossed := parseError(appendError(nil, fmt.Errorf("%w: key: %w", ErrRefused, &UnprovenError{last: 1 << 40})))
+	if !errors.Is(crossed, ErrRefused) || !isUnproven(crossed, 1<<40) {
+		t.Errorf("the size of the last checkpoint became %v", crossed)
+	}
+	for _, size := range [][]byte{nil, make([]byte, 7), {0x80, 0, 0, 0, 0, 0, 0, 0}, make([]byte, 9)} {
+		if err := parseError(append([]byte{codeUnproven}, size...)); !errors.Is(err, ErrProtocol) {
+			t.Errorf("the size %x is read as %v", size, err)
+		}
+	}
 	if long := appendError(nil, errors.New(strings.Repeat("x", 5000))); len(long) > maxWords+1 {
 		t.Errorf("%d octets of words", len(long))
 	}
@@ -118,6 +127,8 @@ func FuzzWire(f *testing.F) {
 	f.Add(appendFrame(nil, frameHello, 0, []byte(hello)))
 	f.Add(appendFrame(nil, frameSign, 1, make([]byte, 32), []byte{1}, []byte("message")))
 	f.Add(appendFrame(nil, frameDigest, 1, []byte{0, 0, 1}, make([]byte, 32)))
+	f.Add(appendFrame(nil, frameCheckpoint, 1, make([]byte, 40), []byte{2}, make([]byte, 2*32+32), []byte{1}, []byte("a\n1\nb\n")))
+	f.Add(appendFrame(nil, frameError, 3, appendError(nil, &UnprovenError{last: 7})))
 	f.Add(appendFrame(nil, frameAnswer, 2, appendKeys(nil, []heldKey{{"a", []byte{1}, []string{"s"}}})))
 	f.Add(appendFrame(nil, frameError, 3, appendError(nil, ErrRefused)))
 	f.Fuzz(func(t *testing.T, stream []byte) {
@@ -136,6 +147,13 @@ func FuzzWire(f *testing.F) {
 			if s, err := parseSign(frame.body); err == nil &&
 				(s.hash != 0 && s.hash != crypto.SHA256 && s.hash != crypto.SHA384 && s.hash != crypto.SHA512) {
 				t.Errorf("the hash %v", s.hash)
+			}
+			if c, err := parseCheckpoint(frame.body); err == nil {
+				again, err := appendConsistency(nil, shown{*c.extends, c.hash})
+				again = append(append(append(again, c.key[:]...), wireHashes[c.hash]), c.message...)
+				if err != nil || !bytes.Equal(again, frame.body) || len(c.extends.proof) > maxProof || len(c.message) > maxCheckpoint {
+					t.Errorf("a checkpoint is read as another: %v", err)
+				}
 			}
 			if d, err := parseDigest(frame.body); err == nil && d.hash != 0 && len(d.digest) != d.hash.Size() {
 				t.Errorf("a digest of %d octets", len(d.digest))

@@ -188,7 +188,7 @@ func TestTheLogIsATree(t *testing.T) {
 	read := func(r []audit.Range) ([][]audit.Hash, error) { return f.LogHashes(ctx, r) }
 	for _, size := range []int64{c.Size, c.Size / 2, 257, 256, 1} {
 		earlier := audit.Checkpoint{Origin: "x", Size: size, Root: rootOf(t, leaves[:size])}
-		if err := audit.Extends(earlier, c, read); err != nil {
+		if _, err := audit.Extends(earlier, c, read); err != nil {
 			t.Error(err)
 		}
 		for _, index := range []int64{0, size / 2, size - 1} {

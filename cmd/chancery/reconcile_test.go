@@ -203,22 +203,35 @@ func TestReconcile(t *testing.T) {
 // alsoSigns lets the keeper's issuer have OCSP responders, a key be one, and another sign the checkpoints of the log.
 func (k *keeperProcess) alsoSigns(ref hsm.KeyRef) {
 	k.s.t.Helper()
-	text, err := os.ReadFile(k.path("keys.yaml"))
-	if err != nil {
-		k.s.t.Fatal(err)
-	}
-	keys := strings.Replace(string(text), "max_validity: 400d", "max_validity: 400d, ocsp_responders: true", 1) + fmt.Sprintf(`  - name: answers
+	k.changeKeys(func(keys string) string {
+		return strings.Replace(keys, "max_validity: 400d", "max_validity: 400d, ocsp_responders: true", 1) + fmt.Sprintf(`  - name: answers
     label: %s
     tokens: [main]
     certificate: %q
     ocsp: {max_validity: 10d, responder: %q}
-  - name: log
-    label: %s
+`, ref.Label, filepath.Join(k.s.dir, "ceremony", devIssuer+".pem"), filepath.Join(k.s.dir, devResponderLabel+".pem")) +
+			k.s.logPolicy(devLogLabel)
+	})
+}
+
+// logPolicy lets a key that withLog made sign the checkpoints of the log.
+func (s *stack) logPolicy(label string) string {
+	return fmt.Sprintf(`  - name: %[1]s
+    label: %[1]s
     tokens: [main]
-    public_key: %q
-    checkpoints: {origin: %s}
-`, ref.Label, filepath.Join(k.s.dir, "ceremony", devIssuer+".pem"), filepath.Join(k.s.dir, devResponderLabel+".pem"),
-		devLogLabel, filepath.Join(k.s.dir, devLogLabel+".pem"), devLogOrigin)
+    public_key: %[2]q
+    checkpoints: {origin: %[3]s}
+`, label, filepath.Join(s.dir, label+".pem"), devLogOrigin)
+}
+
+// changeKeys changes what the keeper's keys may sign.
+func (k *keeperProcess) changeKeys(change func(keys string) string) {
+	k.s.t.Helper()
+	text, err := os.ReadFile(k.path("keys.yaml"))
+	if err != nil {
+		k.s.t.Fatal(err)
+	}
+	keys := change(string(text))
 	if err := os.WriteFile(k.path("keys.yaml"), []byte(keys), 0o600); err != nil {
 		k.s.t.Fatal(err)
 	}

@@ -144,8 +144,16 @@ func (s *stack) register() {
 // withLog makes a key of the audit log, and has the replicas sign its checkpoints.
 func (s *stack) withLog(algorithm hsm.Algorithm) *audit.Verifier {
 	s.t.Helper()
+	verifier, config := s.logKey(algorithm, devLogLabel)
+	s.more += config
+	return verifier
+}
+
+// logKey makes a key of the audit log, and the configuration of replicas that sign with it.
+func (s *stack) logKey(algorithm hsm.Algorithm, label string) (*audit.Verifier, string) {
+	s.t.Helper()
 	token := s.token.Open(s.t)
-	_, public, err := token.Generate(hsm.KeySpec{Algorithm: algorithm, Label: devLogLabel})
+	_, public, err := token.Generate(hsm.KeySpec{Algorithm: algorithm, Label: label})
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -156,7 +164,7 @@ func (s *stack) withLog(algorithm hsm.Algorithm) *audit.Verifier {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	path := filepath.Join(s.dir, devLogLabel+".pem")
+	path := filepath.Join(s.dir, label+".pem")
 	if err := os.WriteFile(path, text, 0o600); err != nil {
 		s.t.Fatal(err)
 	}
@@ -164,8 +172,7 @@ func (s *stack) withLog(algorithm hsm.Algorithm) *audit.Verifier {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	s.more += fmt.Sprintf("audit: {origin: %s, key: {public_key: %q, label: %s}, checkpoint_every: 1s}\n", devLogOrigin, path, devLogLabel)
-	return verifier
+	return verifier, fmt.Sprintf("audit: {origin: %s, key: {public_key: %q, label: %s}, checkpoint_every: 1s}\n", devLogOrigin, path, label)
 }
 
 func (s *stack) root() string { return filepath.Join(s.dir, "ceremony", devRoot+".pem") }
