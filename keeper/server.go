@@ -109,9 +109,12 @@ func newKeeper(c Config) (*Keeper, error) {
 	if k.journal, err = openJournal(c.Journal, c.Now); err != nil {
 		return nil, err
 	}
+	if err := k.journal.adopt(k.names, c.Log); err != nil {
+		return nil, errors.Join(err, k.journal.close())
+	}
 	memories := k.journal.memories()
 	for _, h := range k.names {
-		if h.guard, err = newGuard(h.key, memories[h.key.Name]); err != nil {
+		if h.guard, err = newGuard(h.key, memories[h.key.inHex]); err != nil {
 			return nil, errors.Join(err, k.journal.close())
 		}
 	}
@@ -545,7 +548,7 @@ func (c *client) sign(body []byte) (signature []byte, failure, err error) {
 		failure, err = c.refuse(e, fmt.Errorf("%w: with the identifier %x", ErrUnknownKey, request.key), now)
 		return nil, failure, err
 	}
-	e.Key = h.key.Name
+	e.Key, e.SPKI = h.key.Name, h.key.inHex
 	if away := h.away(); away != nil {
 		// Nothing is counted of what no token is asked for: who tries again and again meanwhile must not use up the key's total. What is refused
 		// is refused all the same.
