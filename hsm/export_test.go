@@ -79,12 +79,12 @@ func OpenApart(c Config) error {
 }
 
 // DestroyHalf destroys the objects of one class that a key has, as a destruction does that is cut short.
-func (t *Token) DestroyHalf(class string, ref KeyRef) error {
+func DestroyHalf(t *Token, class string, ref KeyRef) error {
 	return t.eachHalf(class, ref, func(s session, half pkcs11.ObjectHandle) error { return s.ctx.DestroyObject(s.handle, half) })
 }
 
 // LabelHalf gives the objects of one class that a key has another label, as a rename does that is cut short.
-func (t *Token) LabelHalf(class string, ref KeyRef, label string) error {
+func LabelHalf(t *Token, class string, ref KeyRef, label string) error {
 	return t.eachHalf(class, ref, func(s session, half pkcs11.ObjectHandle) error {
 		return s.ctx.SetAttributeValue(s.handle, half, []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_LABEL, label)})
 	})

@@ -144,7 +144,7 @@ func TestDestroyWhatIsLeft(t *testing.T) {
 		{"the private half, by its id", "CKO_PUBLIC_KEY", func(r hsm.KeyRef) hsm.KeyRef { return hsm.KeyRef{ID: r.ID} }},
 	} {
 		ref, _ := generated(t, token, hsm.KeySpec{Algorithm: hsm.ECDSAP256, Label: c.what})
-		if err := token.DestroyHalf(c.gone, ref); err != nil {
+		if err := hsm.DestroyHalf(token, c.gone, ref); err != nil {
 			t.Fatal(err)
 		}
 		if left, err := token.Objects(t.Context(), ref); err != nil || len(left) != 1 || left[0].Class == c.gone {
@@ -163,7 +163,7 @@ func TestDestroyWhatIsLeft(t *testing.T) {
 	// A rename that was cut short leaves two labels on one key. It is destroyed as one, and its public half is not taken for what is left of
 	// another.
 	ref, _ := generated(t, token, hsm.KeySpec{Algorithm: hsm.ECDSAP256, Label: "old", Modifiable: true})
-	if err := token.LabelHalf("CKO_PUBLIC_KEY", ref, "new"); err != nil {
+	if err := hsm.LabelHalf(token, "CKO_PUBLIC_KEY", ref, "new"); err != nil {
 		t.Fatal(err)
 	}
 	if err := token.Destroy(t.Context(), hsm.KeyRef{Label: "new"}); !errors.Is(err, hsm.ErrKeyNotFound) {
@@ -174,7 +174,7 @@ func TestDestroyWhatIsLeft(t *testing.T) {
 	}
 	// A secret key is no half, and takes no public key with it.
 	pair, _ := generated(t, token, hsm.KeySpec{Algorithm: hsm.ECDSAP256, Label: "pair"})
-	if err := token.DestroyHalf("CKO_PRIVATE_KEY", pair); err != nil {
+	if err := hsm.DestroyHalf(token, "CKO_PRIVATE_KEY", pair); err != nil {
 		t.Fatal(err)
 	}
 	secret, _ := generated(t, token, hsm.KeySpec{Algorithm: hsm.AES256, Label: "secret"})

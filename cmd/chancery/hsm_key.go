@@ -134,7 +134,10 @@ func (a *app) hsmKeyGenerateCommand() *cobra.Command {
 		Long: `Generate a key in the token, for what is said and nothing else, that cannot leave it.
 
 A usage policy (--usage, or the configuration's) that names the label decides what the key is for. What the token then says of the key is
-read back and compared; a key that is not what was asked for is destroyed again.`,
+read back and compared; a key that is not what was asked for is destroyed again.
+
+A key that falls short of what the configuration requires (compliance) is not made. Where a keeper has the token, what it requires stands in its
+own configuration: give that with --keeper-config, or the command says what it has not checked.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := spec.check(); err != nil {
@@ -145,21 +148,18 @@ read back and compared; a key that is not what was asked for is destroyed again.
 				if err != nil {
 					return err
 				}
+				required, err := a.demanded(w, s)
+				if err != nil {
+					return err
+				}
+				if err := checkSpec(w, required, s); err != nil {
+					return err
+				}
 				if s.Extractable {
 					if err := a.confirm(yes, fmt.Sprintf("The key %q will be able to leave the token, wrapped by another key. Generate it?",
 						s.Label)); err != nil {
 						return err
 					}
-				}
-				required := hsm.Requirement{}
-				if w.cfg != nil {
-					required = w.cfg.required("", s.Label)
-				}
-				if err := required.CheckToken(w.Info(), w.where.FIPS140.declaration()); err != nil {
-					return err
-				}
-				if required.NeverExtractable && s.Extractable {
-					return fmt.Errorf("the key %q: %w: the configuration wants it never extractable", s.Label, hsm.ErrNotCompliant)
 				}
 				ref, public, err := w.GenerateKey(ctx, s)
 				if err != nil {
