@@ -11,8 +11,8 @@ import (
 // Destroy destroys a key for ever: a secret key, or both halves of a pair. Exactly one key must match. A key that the token holds to be
 // indestructible stays whole. Certificates stay.
 //
-// A pair goes in two steps, and a token can be lost between them. Called again, Destroy finds the half that is left, whichever it is, and ends
-// the work; ErrKeyNotFound then means that nothing is left.
+// A pair goes in two steps, and a token can be lost between them. Called again, Destroy finds the half that is left, whichever it is, and
+// ends the work; ErrKeyNotFound then means that nothing is left.
 func (t *Token) Destroy(ctx context.Context, ref KeyRef) error {
 	o := &Operation{Op: OpDestroy, Key: ref}
 	err := t.inSession(ctx, o, func(s session) error {
@@ -74,8 +74,8 @@ func (s session) destroyRemains(ctx context.Context, o *Operation, ref KeyRef, m
 	return nil
 }
 
-// publicHalves are the public keys that go with a private one. They belong to it by their CKA_ID, whatever their label has become; where several
-// have the CKA_ID, by both.
+// publicHalves are the public keys that go with a private one. They belong to it by their CKA_ID, whatever their label has become; where
+// several have the CKA_ID, by both.
 func (s session) publicHalves(k key) ([]pkcs11.ObjectHandle, error) {
 	told, err := s.read(k.handle, pkcs11.CKA_CLASS)
 	if err != nil {

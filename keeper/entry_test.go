@@ -18,7 +18,8 @@ var anyString = rapid.OneOf(rapid.Just(""), rapid.StringMatching(`[ -~]{0,20}`),
 func TestEntriesAreWrittenAsJSON(t *testing.T) {
 	anyMemory := rapid.Custom(func(t *rapid.T) memory {
 		return memory{
-			Name: anyString.Draw(t, "name"), Count: rapid.Uint64().Draw(t, "count"), Numbers: rapid.MapOfN(anyString, anyString, 0, 3).Draw(t, "numbers"),
+			Name:  anyString.Draw(t, "name"),
+			Count: rapid.Uint64().Draw(t, "count"), Numbers: rapid.MapOfN(anyString, anyString, 0, 3).Draw(t, "numbers"),
 			Size: rapid.Uint64Range(0, 2).Draw(t, "size"), Text: anyString.Draw(t, "text"),
 		}
 	})
@@ -26,7 +27,8 @@ func TestEntriesAreWrittenAsJSON(t *testing.T) {
 		text := func(name string) string { return anyString.Draw(t, name) }
 		e := entry{
 			Seq: rapid.Uint64().Draw(t, "seq"), Time: text("time"), UID: rapid.Ptr(rapid.Uint32(), true).Draw(t, "uid"), Key: text("key"),
-			SPKI: text("spki"), Kind: kind(text("kind")), Detail: text("detail"), Scope: text("scope"), SHA256: text("sha256"), Result: text("result"), Why: text("why"),
+			SPKI: text("spki"), Kind: kind(text("kind")),
+			Detail: text("detail"), Scope: text("scope"), SHA256: text("sha256"), Result: text("result"), Why: text("why"),
 			Memory: rapid.MapOfN(anyString, anyMemory, 0, 3).Draw(t, "memory"), Prev: text("prev"),
 		}
 		want, err := json.Marshal(&e)

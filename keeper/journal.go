@@ -178,8 +178,8 @@ func (j *journal) tail(size int64) (tail []byte, whole bool, err error) {
 }
 
 // adopt gives each key what is remembered of its name, where a program wrote that which knew keys by their names alone, and writes it down.
-// From then on it is the key's: another name loses nothing, and another key with that name gets nothing. What is remembered of a name that no
-// key has now waits for one, so that a key which the policy does not name for a while does not begin anew.
+// From then on it is the key's: another name loses nothing, and another key with that name gets nothing. What is remembered of a name that
+// no key has now waits for one, so that a key which the policy does not name for a while does not begin anew.
 //
 // A crash before the entry is on the disk leaves all as it was, for the next start.
 func (j *journal) adopt(keys []*held, log *slog.Logger) error {

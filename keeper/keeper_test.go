@@ -487,9 +487,9 @@ func TestListenReplacesADeadSocketAlone(t *testing.T) {
 	}
 }
 
-// TestKeepersStartedAtOnce: of several that find the socket of a dead one, one makes its own, and the others leave it alone.
+// TestKeepersStartedAtOnce: of several that find the socket of a dead one, one makes its own, and the others leave it alone. No other test
+// runs beside it: a process that one starts has, until it has become another program, what is open here, and so the last round's lock.
 func TestKeepersStartedAtOnce(t *testing.T) {
-	t.Parallel()
 	const rounds, keepers = 200, 4
 	path := filepath.Join(t.TempDir(), "keeper.sock")
 	for round := range rounds {

@@ -142,7 +142,7 @@ func TestJournalThatKnowsNames(t *testing.T) {
 		names map[*guard]string
 		want  map[*guard]uint64
 	}{
-		{"the names of then; one key is not in the policy", map[*guard]string{first: "one", second: "two"}, map[*guard]uint64{first: 10, second: 20}},
+		{"the names of then, but one", map[*guard]string{first: "one", second: "two"}, map[*guard]uint64{first: 10, second: 20}},
 		{"swapped names", map[*guard]string{first: "two", second: "one"}, map[*guard]uint64{first: 10, second: 20}},
 		{"a new key with the name of another", map[*guard]string{third: "one", second: "else"}, map[*guard]uint64{third: 0, second: 20}},
 		{"a key that comes back under its name", map[*guard]string{first: "else", third: "three"}, map[*guard]uint64{first: 10, third: 30}},

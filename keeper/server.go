@@ -219,8 +219,8 @@ func (l *Listener) Close() error { return errors.Join(l.UnixListener.Close(), l.
 // Listen makes the socket at path, for its owner and group. A socket that a dead keeper has left is replaced, that of a living one is not.
 // A keeper that is about to end is waited for.
 //
-// Whoever makes or replaces the socket holds a lock on a file beside it, PATH.lock, from before it looks until it has ended: of two that are
-// started at one moment, neither removes what the other has just made. The kernel takes the lock from a process that was killed. The file
+// Whoever makes or replaces the socket holds a lock on a file beside it, PATH.lock, from before it looks until it has ended: of two that
+// are started at one moment, neither removes what the other has just made. The kernel takes the lock from a process that was killed. The file
 // stays: were it removed, one keeper could lock the file that is gone while another locks the next.
 func Listen(path string) (*Listener, error) {
 	l, err := afterAnother(func() (*Listener, error) { return listen(path) })

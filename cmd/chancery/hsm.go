@@ -25,8 +25,9 @@ func (a *app) hsmCommand() *cobra.Command {
 		Long: `Work on tokens, and with the keys in them.
 
 A token is named by --config chancery.yaml (and --token NAME, where it has several), or by --module with --token-label or --token-serial.
-Where a keeper has the token (hsm.isolation: keeper) give both: the configuration then says which database is asked and written to. In place of
-the flags, --keeper-config keeper.yaml names the token to who may read it, and tells what is declared of it and required of its keys.
+Where a keeper has the token (hsm.isolation: keeper) give both: the configuration then says which database is asked and written to. In
+place of the flags, --keeper-config keeper.yaml names the token to who may read it, and tells what is declared of it and required of its
+keys.
 PINs come from files, from the sources that the configuration names, or are asked for; never from the command line.
 
 Every operation is recorded: in the audit log of the configuration's database, or else in a journal (--journal).`,
@@ -96,7 +97,7 @@ func (f *tokenFlags) resolve(a *app) (HSMConfig, *Config, error) {
 		return c, &cfg, err
 	}
 	if f.keeperConfig != "" {
-		return HSMConfig{}, nil, misuse{errors.New("--keeper-config: no keeper has the tokens of this configuration (hsm.isolation); leave it out")}
+		return HSMConfig{}, nil, misuse{errors.New("--keeper-config: no keeper has the tokens of this configuration; leave it out")}
 	}
 	if f.module != "" || f.label != "" || f.serial != "" || f.pinFile != "" {
 		return HSMConfig{}, nil, misuse{errors.New("--config names the token: leave out --module, --token-label, --token-serial and --pin-file")}

@@ -10,8 +10,8 @@ import (
 	"github.com/chancery-ca/chancery/hsm"
 )
 
-// keeping is what a keeper's own configuration says of one of its tokens and of the keys in it. The service cannot read it; who works in the
-// token, as the keeper's user or as root, can.
+// keeping is what a keeper's own configuration says of one of its tokens and of the keys in it. The service cannot read it; who works in
+// the token, as the keeper's user or as root, can.
 type keeping struct {
 	token KeeperTokenConfig
 	file  string // with the policy of the keys
@@ -44,7 +44,7 @@ func (f *tokenFlags) keeping() (*keeping, error) {
 	return &keeping{found[0], c.Keys, keys.Keys}, nil
 }
 
-// config is the token as commands open it. Its PIN is whose who works in it: the keeper's may be a credential that only its service is given.
+// config is the token as commands open it. The PIN is given by who works in it: the keeper's may be a credential that only its service has.
 func (k *keeping) config(f *tokenFlags) HSMConfig {
 	return HSMConfig{
 		Module: k.token.Module, Token: k.token.Token, FIPS140: k.token.FIPS140, PIN: f.pin(),
@@ -52,8 +52,8 @@ func (k *keeping) config(f *tokenFlags) HSMConfig {
 	}
 }
 
-// requires is what the keeper will hold a key to that is about to be made. named tells whether the policy of the keys names it: by its label
-// or by its id, be it for another token. A key that is not named signs nothing for the keeper.
+// requires is what the keeper will hold a key to that is about to be made in this token. named tells whether the policy of the keys names
+// it, by its label or by its id. With a key that is not named the keeper signs nothing.
 func (k *keeping) requires(spec hsm.KeySpec) (required hsm.Requirement, named bool) {
 	for _, key := range k.keys {
 		byID := len(spec.ID) > 0 && strings.EqualFold(key.ID, hex.EncodeToString(spec.ID))
@@ -69,8 +69,8 @@ func (k *keeping) requires(spec hsm.KeySpec) (required hsm.Requirement, named bo
 	return required, named
 }
 
-// demanded is what a key that is about to be made is held to: by the service's configuration, and by that of the keeper which has the token. What
-// cannot be known is said on standard error, before the key is made.
+// demanded is what a key that is about to be made is held to: by the service's configuration, and by that of the keeper which has the
+// token. What cannot be known is said on standard error, before the key is made.
 func (a *app) demanded(w *worksite, spec hsm.KeySpec) (hsm.Requirement, error) {
 	if w.cfg == nil {
 		return hsm.Requirement{}, nil
@@ -90,8 +90,8 @@ func (a *app) demanded(w *worksite, spec hsm.KeySpec) (hsm.Requirement, error) {
 	}
 	ofKeeper, named := w.keeping.requires(spec)
 	if !named {
-		fmt.Fprintf(a.Stderr, "%s does not name the key %q: until it does, the keeper signs nothing with it. What it will require is checked then, "+
-			"and local and never_extractable always, unless the key is said to be restored.\n", w.keeping.file, spec.Label)
+		fmt.Fprintf(a.Stderr, "%s does not name the key %q: until it does, the keeper signs nothing with it. What it will require is checked "+
+			"then, and local and never_extractable always, unless the key is said to be restored.\n", w.keeping.file, spec.Label)
 	}
 	return required.And(ofKeeper), nil
 }

@@ -136,8 +136,8 @@ func (a *app) hsmKeyGenerateCommand() *cobra.Command {
 A usage policy (--usage, or the configuration's) that names the label decides what the key is for. What the token then says of the key is
 read back and compared; a key that is not what was asked for is destroyed again.
 
-A key that falls short of what the configuration requires (compliance) is not made. Where a keeper has the token, what it requires stands in its
-own configuration: give that with --keeper-config, or the command says what it has not checked.`,
+A key that falls short of what the configuration requires (compliance) is not made. Where a keeper has the token, what it requires stands
+in its own configuration: give that with --keeper-config, or the command says what it has not checked.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := spec.check(); err != nil {

@@ -350,7 +350,8 @@ func loadKeeperConfig(path string) (KeeperConfig, error) {
 	return c, doc.Err()
 }
 
-// readKeeperConfig reads it for who is not the keeper: what holds for the keeper's process alone, such as its credentials, is not looked at.
+// readKeeperConfig reads it for who is not the keeper: what holds for the keeper's process alone, such as its credentials, is not looked
+// at.
 func readKeeperConfig(path string) (KeeperConfig, *strictyaml.Document, error) {
 	data, err := readGuarded(path)
 	if err != nil {
