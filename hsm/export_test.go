@@ -6,6 +6,7 @@ import (
 	"errors"
 
 	"github.com/ThalesIgnite/crypto11"
+	"github.com/miekg/pkcs11"
 )
 
 // GenerateMisled generates an extractable key where a kept one was asked for, as a token does that ignores what it is told.
@@ -75,4 +76,36 @@ func OpenApart(c Config) error {
 		return errors.Join(err, t.abandon())
 	}
 	return nil
+}
+
+// DestroyHalf destroys the objects of one class that a key has, as a destruction does that is cut short.
+func DestroyHalf(t *Token, class string, ref KeyRef) error {
+	return t.eachHalf(class, ref, func(s session, half pkcs11.ObjectHandle) error { return s.ctx.DestroyObject(s.handle, half) })
+}
+
+// LabelHalf gives the objects of one class that a key has another label, as a rename does that is cut short.
+func LabelHalf(t *Token, class string, ref KeyRef, label string) error {
+	return t.eachHalf(class, ref, func(s session, half pkcs11.ObjectHandle) error {
+		return s.ctx.SetAttributeValue(s.handle, half, []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_LABEL, label)})
+	})
+}
+
+func (t *Token) eachHalf(class string, ref KeyRef, do func(session, pkcs11.ObjectHandle) error) error {
+	return t.inSession(context.Background(), &Operation{Op: OpFind}, func(s session) error {
+		for number, name := range classNames {
+			if name != class {
+				continue
+			}
+			found, err := s.findClass(number, ref)
+			if err != nil {
+				return err
+			}
+			for _, half := range found {
+				if err := do(s, half); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
 }

@@ -129,6 +129,63 @@ func TestDestroyAndLabel(t *testing.T) {
 	}
 }
 
+// A destruction that was cut short between the halves is ended by the next, whichever half is left and by whatever it is named.
+func TestDestroyWhatIsLeft(t *testing.T) {
+	t.Parallel()
+	token := hsmtest.New(t).Open(t)
+	for _, c := range []struct {
+		what, gone string
+		name       func(hsm.KeyRef) hsm.KeyRef
+	}{
+		{"the public half, by both names", "CKO_PRIVATE_KEY", func(r hsm.KeyRef) hsm.KeyRef { return r }},
+		{"the public half, by its label", "CKO_PRIVATE_KEY", func(r hsm.KeyRef) hsm.KeyRef { return hsm.KeyRef{Label: r.Label} }},
+		{"the public half, by its id", "CKO_PRIVATE_KEY", func(r hsm.KeyRef) hsm.KeyRef { return hsm.KeyRef{ID: r.ID} }},
+		{"the private half, by both names", "CKO_PUBLIC_KEY", func(r hsm.KeyRef) hsm.KeyRef { return r }},
+		{"the private half, by its id", "CKO_PUBLIC_KEY", func(r hsm.KeyRef) hsm.KeyRef { return hsm.KeyRef{ID: r.ID} }},
+	} {
+		ref, _ := generated(t, token, hsm.KeySpec{Algorithm: hsm.ECDSAP256, Label: c.what})
+		if err := hsm.DestroyHalf(token, c.gone, ref); err != nil {
+			t.Fatal(err)
+		}
+		if left, err := token.Objects(t.Context(), ref); err != nil || len(left) != 1 || left[0].Class == c.gone {
+			t.Fatalf("%s: left are %v, %v", c.what, left, err)
+		}
+		if err := token.Destroy(t.Context(), c.name(ref)); err != nil {
+			t.Errorf("%s: %v", c.what, err)
+		}
+		if left, err := token.Objects(t.Context(), ref); err != nil || len(left) != 0 {
+			t.Errorf("%s: left are %v, %v", c.what, left, err)
+		}
+		if err := token.Destroy(t.Context(), c.name(ref)); !errors.Is(err, hsm.ErrKeyNotFound) {
+			t.Errorf("%s, when nothing is left: %v", c.what, err)
+		}
+	}
+	// A rename that was cut short leaves two labels on one key. It is destroyed as one, and its public half is not taken for what is left of
+	// another.
+	ref, _ := generated(t, token, hsm.KeySpec{Algorithm: hsm.ECDSAP256, Label: "old", Modifiable: true})
+	if err := hsm.LabelHalf(token, "CKO_PUBLIC_KEY", ref, "new"); err != nil {
+		t.Fatal(err)
+	}
+	if err := token.Destroy(t.Context(), hsm.KeyRef{Label: "new"}); !errors.Is(err, hsm.ErrKeyNotFound) {
+		t.Errorf("by the label that its public half has alone: %v", err)
+	}
+	if err := token.Destroy(t.Context(), ref); err != nil {
+		t.Error(err)
+	}
+	// A secret key is no half, and takes no public key with it.
+	pair, _ := generated(t, token, hsm.KeySpec{Algorithm: hsm.ECDSAP256, Label: "pair"})
+	if err := hsm.DestroyHalf(token, "CKO_PRIVATE_KEY", pair); err != nil {
+		t.Fatal(err)
+	}
+	secret, _ := generated(t, token, hsm.KeySpec{Algorithm: hsm.AES256, Label: "secret"})
+	if err := token.Destroy(t.Context(), secret); err != nil {
+		t.Error(err)
+	}
+	if left, err := token.Objects(t.Context(), hsm.KeyRef{}); err != nil || len(left) != 1 || left[0].Label != "pair" {
+		t.Errorf("left are %v, %v", left, err)
+	}
+}
+
 func TestCertificates(t *testing.T) {
 	t.Parallel()
 	fixture := hsmtest.New(t)

@@ -11,15 +11,16 @@ import (
 type entry struct {
 	Seq    uint64            `json:"seq"` // 1, 2, 3, ...
 	Time   string            `json:"time"`
-	UID    *uint32           `json:"uid,omitempty"` // of the process that asked, as the kernel says
-	Key    string            `json:"key,omitempty"`
+	UID    *uint32           `json:"uid,omitempty"`  // of the process that asked, as the kernel says
+	Key    string            `json:"key,omitempty"`  // what the policy calls the key
+	SPKI   string            `json:"spki,omitempty"` // the key itself: SHA-256 over its SubjectPublicKeyInfo, in hexadecimal
 	Kind   kind              `json:"kind"`
 	Detail string            `json:"detail,omitempty"` // serial numbers, CRL number, size of the tree; the name of a token
 	Scope  string            `json:"scope,omitempty"`  // of a CRL; of OCSP answers good, revoked or unknown, each
 	SHA256 string            `json:"sha256,omitempty"` // of the bytes that were to be signed
 	Result string            `json:"result"`
 	Why    string            `json:"why,omitempty"`
-	Memory map[string]memory `json:"memory,omitempty"` // by key
+	Memory map[string]memory `json:"memory,omitempty"` // by SPKI; by name where there was none
 	Prev   string            `json:"prev"`
 }
 
@@ -32,6 +33,7 @@ func (e *entry) appendTo(line []byte) ([]byte, error) {
 		line = strconv.AppendUint(append(line, `,"uid":`...), uint64(*e.UID), 10)
 	}
 	line = appendGiven(line, `,"key":`, e.Key)
+	line = appendGiven(line, `,"spki":`, e.SPKI)
 	line = appendString(append(line, `,"kind":`...), string(e.Kind))
 	line = appendGiven(line, `,"detail":`, e.Detail)
 	line = appendGiven(line, `,"scope":`, e.Scope)

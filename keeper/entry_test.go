@@ -18,6 +18,7 @@ var anyString = rapid.OneOf(rapid.Just(""), rapid.StringMatching(`[ -~]{0,20}`),
 func TestEntriesAreWrittenAsJSON(t *testing.T) {
 	anyMemory := rapid.Custom(func(t *rapid.T) memory {
 		return memory{
+			Name:  anyString.Draw(t, "name"),
 			Count: rapid.Uint64().Draw(t, "count"), Numbers: rapid.MapOfN(anyString, anyString, 0, 3).Draw(t, "numbers"),
 			Size: rapid.Uint64Range(0, 2).Draw(t, "size"), Text: anyString.Draw(t, "text"),
 		}
@@ -26,7 +27,8 @@ func TestEntriesAreWrittenAsJSON(t *testing.T) {
 		text := func(name string) string { return anyString.Draw(t, name) }
 		e := entry{
 			Seq: rapid.Uint64().Draw(t, "seq"), Time: text("time"), UID: rapid.Ptr(rapid.Uint32(), true).Draw(t, "uid"), Key: text("key"),
-			Kind: kind(text("kind")), Detail: text("detail"), Scope: text("scope"), SHA256: text("sha256"), Result: text("result"), Why: text("why"),
+			SPKI: text("spki"), Kind: kind(text("kind")),
+			Detail: text("detail"), Scope: text("scope"), SHA256: text("sha256"), Result: text("result"), Why: text("why"),
 			Memory: rapid.MapOfN(anyString, anyMemory, 0, 3).Draw(t, "memory"), Prev: text("prev"),
 		}
 		want, err := json.Marshal(&e)
@@ -44,7 +46,7 @@ func TestEntriesAreWrittenAsJSON(t *testing.T) {
 func BenchmarkEntry(b *testing.B) {
 	uid := uint32(1000)
 	e := entry{
-		Seq: 1234567, Time: "2026-11-28T20:28:08.639884119Z", UID: &uid, Key: "issuing", Kind: kindCertificate,
+		Seq: 1234567, Time: "2026-11-28T20:28:08.639884119Z", UID: &uid, Key: "issuing", SPKI: strings.Repeat("cd", 32), Kind: kindCertificate,
 		Detail: "1c01a223d8023f7d9f3e1e3a9ec0b47040acf48e", SHA256: strings.Repeat("ab", 32), Result: resultSigned, Prev: noHash,
 	}
 	b.Run("by hand", func(b *testing.B) {

@@ -33,6 +33,9 @@ type guard struct {
 
 // memory is what a guard remembers beyond its process.
 type memory struct {
+	// Name is what the key was last called in the policy. It is empty where the key is known by that name alone: in what was written before
+	// entries named the key itself.
+	Name    string            `json:"name,omitempty"`
 	Count   uint64            `json:"count"`
 	Numbers map[string]string `json:"numbers,omitempty"` // by scope, in decimal
 	Size    uint64            `json:"size,omitempty"`

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"maps"
 	"os"
 	"strconv"
@@ -176,6 +177,36 @@ func (j *journal) tail(size int64) (tail []byte, whole bool, err error) {
 	}
 }
 
+// adopt gives each key what is remembered of its name, where a program wrote that which knew keys by their names alone, and writes it down.
+// From then on it is the key's: another name loses nothing, and another key with that name gets nothing. What is remembered of a name that
+// no key has now waits for one, so that a key which the policy does not name for a while does not begin anew.
+//
+// A crash before the entry is on the disk leaves all as it was, for the next start.
+func (j *journal) adopt(keys []*held, log *slog.Logger) error {
+	after := maps.Clone(j.memory)
+	var adopted []string
+	for _, h := range keys {
+		ofName, there := after[h.key.Name]
+		if _, known := after[h.key.inHex]; !there || ofName.Name != "" || known {
+			continue
+		}
+		delete(after, h.key.Name)
+		ofName.Name = h.key.Name
+		after[h.key.inHex] = ofName
+		adopted = append(adopted, fmt.Sprintf("%q is %s", h.key.Name, h.key.inHex))
+	}
+	if len(adopted) == 0 {
+		return nil
+	}
+	log.Info("what the journal remembers by name is the keys' own from now on", "keys", len(adopted))
+	why := "what was remembered by name is the key's own from now on: " + strings.Join(adopted, ", ")
+	if err := j.add(entry{Kind: kindJournal, Result: resultState, Why: why, Memory: after}); err != nil {
+		return fmt.Errorf("writing down which keys the journal tells of: %w", err)
+	}
+	j.memory = after
+	return nil
+}
+
 // memories is what the guards remembered when the journal was opened.
 func (j *journal) memories() map[string]memory { return maps.Clone(j.memory) }
 
@@ -328,7 +359,14 @@ func (e *entry) remember(m map[string]memory) {
 	if e.Kind == kindJournal || e.Kind == kindToken || e.Kind == kindHealth || e.Result != resultSigned && e.Result != resultFailed {
 		return
 	}
-	of := m[e.Key]
+	key := e.SPKI
+	if key == "" {
+		key = e.Key // all that entries once had
+	}
+	of := m[key]
+	if e.SPKI != "" {
+		of.Name = e.Key
+	}
 	of.Count++
 	switch e.Kind {
 	case kindCRL:
@@ -346,7 +384,7 @@ func (e *entry) remember(m map[string]memory) {
 			of.Size, of.Text = size, e.SHA256
 		}
 	}
-	m[e.Key] = of
+	m[key] = of
 }
 
 // longer compares two numbers in decimal.

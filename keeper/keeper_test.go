@@ -13,6 +13,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -483,6 +484,85 @@ func TestListenReplacesADeadSocketAlone(t *testing.T) {
 	}
 	if _, err := Listen(path + "2"); err == nil {
 		t.Error("a file was replaced by a socket")
+	}
+}
+
+// TestKeepersStartedAtOnce: of several that find the socket of a dead one, one makes its own, and the others leave it alone. No other test
+// runs beside it: a process that one starts has, until it has become another program, what is open here, and so the last round's lock.
+func TestKeepersStartedAtOnce(t *testing.T) {
+	const rounds, keepers = 200, 4
+	path := filepath.Join(t.TempDir(), "keeper.sock")
+	for round := range rounds {
+		var group sync.WaitGroup
+		begin, made := make(chan struct{}), make(chan *Listener, keepers)
+		for range keepers {
+			group.Go(func() {
+				<-begin
+				switch l, err := listen(path); {
+				case err == nil:
+					made <- l
+				case !errors.Is(err, errAnother) || !strings.Contains(err.Error(), "another keeper serves this socket"):
+					t.Errorf("round %d: %v", round, err)
+				}
+			})
+		}
+		close(begin)
+		group.Wait()
+		close(made)
+		if n := len(made); n != 1 {
+			t.Errorf("round %d: %d keepers have made the socket", round, n)
+		}
+		conn, err := dial(path)
+		if err != nil {
+			t.Errorf("round %d: nobody answers at the socket: %v", round, err)
+		} else {
+			_ = conn.Close()
+		}
+		for l := range made {
+			if err := l.Close(); err != nil { // the socket stays, as after a crash
+				t.Fatal(err)
+			}
+		}
+		if t.Failed() {
+			return
+		}
+	}
+}
+
+// TestListenAfterAKilledKeeper: the lock of a keeper that was killed keeps nobody out, and nor does the socket that it has left.
+func TestListenAfterAKilledKeeper(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "keeper.sock")
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), actAsListener+"="+path)
+	said, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	kill := sync.OnceFunc(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	defer kill()
+	if _, err := io.ReadFull(said, make([]byte, len(listening))); err != nil {
+		t.Fatal(err)
+	}
+	if l, err := listen(path); !errors.Is(err, errAnother) {
+		if err == nil {
+			_ = l.Close()
+		}
+		t.Errorf("beside a living keeper: %v", err)
+	}
+	kill()
+	if _, err := os.Lstat(path); err != nil {
+		t.Fatalf("the socket is not left: %v", err)
+	}
+	l, err := listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Close(); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -29,10 +29,12 @@ import (
 )
 
 // actAsWorker, set in the environment, makes the test binary a worker process; actAsHolder, set to a file, a process that holds what the
-// file says.
+// file says; actAsListener, set to a path, one that has the socket there, and says so, until it is killed.
 const (
-	actAsWorker = "CHANCERY_KEEPER_TEST_WORKER"
-	actAsHolder = "CHANCERY_KEEPER_TEST_HOLDER"
+	actAsWorker   = "CHANCERY_KEEPER_TEST_WORKER"
+	actAsHolder   = "CHANCERY_KEEPER_TEST_HOLDER"
+	actAsListener = "CHANCERY_KEEPER_TEST_LISTENER"
+	listening     = "listening"
 )
 
 func TestMain(m *testing.M) {
@@ -45,6 +47,20 @@ func TestMain(m *testing.M) {
 				return err
 			}
 			return RunWorker(context.Background(), socket, slog.New(slog.NewTextHandler(os.Stderr, nil)))
+		}
+	case os.Getenv(actAsListener) != "":
+		act = func() error {
+			l, err := Listen(os.Getenv(actAsListener))
+			if err != nil {
+				return err
+			}
+			defer l.Close()
+			fmt.Print(listening)
+			for {
+				if _, err := l.AcceptUnix(); err != nil {
+					return err
+				}
+			}
 		}
 	case os.Getenv(actAsHolder) == "":
 		goleak.VerifyTestMain(m)

@@ -11,6 +11,7 @@ import (
 	"crypto/sha256"
 	_ "crypto/sha512" // SHA-384
 	"crypto/x509"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"time"
@@ -88,6 +89,7 @@ const minSerial = 8 // octets of a serial that AnySerial accepts: 64 bits of ran
 type key struct {
 	KeyPolicy
 	id        keyID
+	inHex     string // of id, as the journal has it
 	public    crypto.PublicKey
 	spki      []byte
 	algorithm algorithm
@@ -171,6 +173,7 @@ func (p KeyPolicy) prepared() (*key, error) {
 		return nil, fmt.Errorf("encoding the public key: %w", err)
 	}
 	k.id = sha256.Sum256(k.spki)
+	k.inHex = hex.EncodeToString(k.id[:])
 	return k, nil
 }
 

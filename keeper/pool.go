@@ -140,7 +140,9 @@ func (k *Keeper) checkPlace(h *held, p *place) {
 		err = errWrongSignature
 	}
 	was := p.sick.Swap(err != nil)
-	e := entry{Key: h.key.Name, Kind: kindHealth, Detail: p.token.Name, SHA256: hex.EncodeToString(digest), Result: resultSigned}
+	e := entry{
+		Key: h.key.Name, SPKI: h.key.inHex, Kind: kindHealth, Detail: p.token.Name, SHA256: hex.EncodeToString(digest), Result: resultSigned,
+	}
 	if err != nil {
 		e.Result, e.Why = resultFailed, err.Error()
 	}

@@ -110,9 +110,12 @@ func newKeeper(c Config) (*Keeper, error) {
 	if k.journal, err = openJournal(c.Journal, c.Now); err != nil {
 		return nil, err
 	}
+	if err := k.journal.adopt(k.names, c.Log); err != nil {
+		return nil, errors.Join(err, k.journal.close())
+	}
 	memories := k.journal.memories()
 	for _, h := range k.names {
-		if h.guard, err = newGuard(h.key, memories[h.key.Name]); err != nil {
+		if h.guard, err = newGuard(h.key, memories[h.key.inHex]); err != nil {
 			return nil, errors.Join(err, k.journal.close())
 		}
 	}
@@ -205,25 +208,48 @@ func (k *Keeper) Close() error {
 	return k.journal.close()
 }
 
+// Listener is a keeper's socket, with the lock by which no other keeper takes its place.
+type Listener struct {
+	*net.UnixListener
+	lock *os.File
+}
+
+// Close gives up the socket, and then its place.
+func (l *Listener) Close() error { return errors.Join(l.UnixListener.Close(), l.lock.Close()) }
+
 // Listen makes the socket at path, for its owner and group. A socket that a dead keeper has left is replaced, that of a living one is not.
 // A keeper that is about to end is waited for.
-func Listen(path string) (*net.UnixListener, error) {
-	l, err := afterAnother(func() (*net.UnixListener, error) { return listen(path) })
+//
+// Whoever makes or replaces the socket holds a lock on a file beside it, PATH.lock, from before it looks until it has ended: of two that
+// are started at one moment, neither removes what the other has just made. The kernel takes the lock from a process that was killed. The file
+// stays: were it removed, one keeper could lock the file that is gone while another locks the next.
+func Listen(path string) (*Listener, error) {
+	l, err := afterAnother(func() (*Listener, error) { return listen(path) })
 	if err != nil {
 		return nil, fmt.Errorf("listening on %s: %w", path, err)
 	}
 	return l, nil
 }
 
-func listen(path string) (*net.UnixListener, error) {
+func listen(path string) (_ *Listener, err error) {
 	dir, err := os.Open(filepath.Dir(path))
 	if err != nil {
 		return nil, err
 	}
 	defer dir.Close()
+	lock, err := takePlace(path + ".lock")
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, lock.Close())
+		}
+	}()
+	// Without a lock there may still be a holder whose supervisor was killed a moment ago.
 	if conn, err := dial(path); err == nil {
 		_ = conn.Close()
-		return nil, fmt.Errorf("%w answers there", errAnother)
+		return nil, errServes
 	}
 	if info, err := os.Lstat(path); err == nil && info.Mode().Type() == os.ModeSocket {
 		if err := os.Remove(path); err != nil {
@@ -238,11 +264,30 @@ func listen(path string) (*net.UnixListener, error) {
 	if err := os.Chmod(path, 0o660); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
-	return l, nil
+	return &Listener{l, lock}, nil
+}
+
+// takePlace locks a file for as long as it is open here. No process that is started inherits it.
+func takePlace(path string) (*os.File, error) {
+	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	err = syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		err = errServes
+	}
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return file, nil
 }
 
 // errAnother means that there is another keeper in the same place.
 var errAnother = errors.New("another keeper")
+
+// errServes means that it has the socket.
+var errServes = fmt.Errorf("%w serves this socket: stop that one first, or give this one a socket and a journal of its own", errAnother)
 
 // afterAnother tries what fails as long as there is another keeper. One whose supervisor has died is gone a moment later.
 func afterAnother[T any](try func() (T, error)) (T, error) {
@@ -273,9 +318,15 @@ func dial(path string) (*net.UnixConn, error) {
 	return net.DialUnix("unix", nil, &net.UnixAddr{Name: address(dir, path), Net: "unix"})
 }
 
+// listener is where clients come from: a Listener, or what a holder inherits of it.
+type listener interface {
+	AcceptUnix() (*net.UnixConn, error)
+	Close() error
+}
+
 // Serve answers clients until the context ends. It returns an error when a call into a library in this process does not come back: only the
 // end of the process ends such a call, so that is what the caller must bring about.
-func (k *Keeper) Serve(ctx context.Context, l *net.UnixListener) error {
+func (k *Keeper) Serve(ctx context.Context, l listener) error {
 	ctx, end := context.WithCancel(ctx)
 	defer end()
 	defer context.AfterFunc(k.hung, end)()
@@ -620,7 +671,7 @@ func (c *client) sign(r reply, f frame) (reply, error) {
 		r.failure, err = c.refuse(e, fmt.Errorf("%w: with the identifier %x", ErrUnknownKey, request.key), now)
 		return r, err
 	}
-	e.Key = h.key.Name
+	e.Key, e.SPKI = h.key.Name, h.key.inHex
 	if away := h.away(); away != nil {
 		// Nothing is counted of what no token is asked for: who tries again and again meanwhile must not use up the key's total. What is refused
 		// is refused all the same.

@@ -54,7 +54,7 @@ type telling struct {
 
 // Supervise keeps a holder running, which serves l, until the context ends. command makes its command: this program, with the arguments that
 // make it call Hold. ready is called when the first one serves. The error is one that another start would not mend.
-func Supervise(ctx context.Context, l *net.UnixListener, command func() *exec.Cmd, ready func(), log *slog.Logger) error {
+func Supervise(ctx context.Context, l *Listener, command func() *exec.Cmd, ready func(), log *slog.Logger) error {
 	s := &supervisor{listener: l, command: command, ready: sync.OnceFunc(ready), log: log, awaits: map[string][]byte{}}
 	pause := restartFirst
 	for {
@@ -80,7 +80,7 @@ func Supervise(ctx context.Context, l *net.UnixListener, command func() *exec.Cm
 }
 
 type supervisor struct {
-	listener *net.UnixListener
+	listener *Listener
 	command  func() *exec.Cmd
 	ready    func()
 	log      *slog.Logger

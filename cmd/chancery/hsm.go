@@ -25,7 +25,9 @@ func (a *app) hsmCommand() *cobra.Command {
 		Long: `Work on tokens, and with the keys in them.
 
 A token is named by --config chancery.yaml (and --token NAME, where it has several), or by --module with --token-label or --token-serial.
-Where a keeper has the token (hsm.isolation: keeper) give both: the configuration then says which database is asked and written to.
+Where a keeper has the token (hsm.isolation: keeper) give both: the configuration then says which database is asked and written to. In
+place of the flags, --keeper-config keeper.yaml names the token to who may read it, and tells what is declared of it and required of its
+keys.
 PINs come from files, from the sources that the configuration names, or are asked for; never from the command line.
 
 Every operation is recorded: in the audit log of the configuration's database, or else in a journal (--journal).`,
@@ -39,7 +41,7 @@ Every operation is recorded: in the audit log of the configuration's database, o
 // tokenFlags select a token on the command line. There is no flag for a PIN: whoever lists processes would read it.
 type tokenFlags struct {
 	module, label, serial, pinFile string
-	configPath, name               string
+	configPath, name, keeperConfig string
 	usage, journal                 string
 	retry                          bool
 }
@@ -52,6 +54,8 @@ func (f *tokenFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVarP(&f.configPath, "config", "c", "",
 		"configuration that names the token, instead of --module, --token-label, --token-serial and --pin-file")
 	cmd.Flags().StringVar(&f.name, "token", "", "name of the token in the configuration, where it has several")
+	cmd.Flags().StringVar(&f.keeperConfig, "keeper-config", "",
+		"with a --config whose tokens a keeper has: the keeper's configuration, which names the token and what is required of its keys")
 	cmd.Flags().BoolVar(&f.retry, "retry-after-failed-pin", false, "log in although the token says that the last log-in failed")
 }
 
@@ -67,6 +71,9 @@ func (f *tokenFlags) addRecording(cmd *cobra.Command) {
 // configuration cannot say how to open it: then the flags name the token, and the configuration the rest.
 func (f *tokenFlags) resolve(a *app) (HSMConfig, *Config, error) {
 	if f.configPath == "" {
+		if f.keeperConfig != "" {
+			return HSMConfig{}, nil, misuse{errors.New("--keeper-config: give the service's configuration as well, with --config")}
+		}
 		if f.name != "" {
 			return HSMConfig{}, nil, misuse{errors.New("--token names a token of a configuration: give --config, or --token-label")}
 		}
@@ -78,11 +85,19 @@ func (f *tokenFlags) resolve(a *app) (HSMConfig, *Config, error) {
 		return HSMConfig{}, nil, err
 	}
 	if cfg.HSM.Isolation == isolationKeeper {
+		if f.keeperConfig != "" {
+			c, err := f.kept()
+			return c, &cfg, err
+		}
 		if f.name != "" {
-			return HSMConfig{}, nil, misuse{errors.New("--token: a keeper has the tokens of this configuration; give --token-label or --token-serial")}
+			return HSMConfig{}, nil, misuse{errors.New("--token: a keeper has the tokens of this configuration; give --token-label or " +
+				"--token-serial, or --keeper-config")}
 		}
 		c, err := f.named("a keeper has those of this configuration; give --module, --token-label or --token-serial, and --pin-file as well")
 		return c, &cfg, err
+	}
+	if f.keeperConfig != "" {
+		return HSMConfig{}, nil, misuse{errors.New("--keeper-config: no keeper has the tokens of this configuration; leave it out")}
 	}
 	if f.module != "" || f.label != "" || f.serial != "" || f.pinFile != "" {
 		return HSMConfig{}, nil, misuse{errors.New("--config names the token: leave out --module, --token-label, --token-serial and --pin-file")}
@@ -100,8 +115,22 @@ func (f *tokenFlags) named(hint string) (HSMConfig, error) {
 	module, err := moduleOr(f.module)
 	return HSMConfig{
 		Module: module, Token: TokenConfig{Label: f.label, Serial: f.serial},
-		PIN: PINConfig{File: f.pinFile, Prompt: f.pinFile == ""}, RetryAfterFailedPIN: f.retry,
+		PIN: f.pin(), RetryAfterFailedPIN: f.retry,
 	}, err
+}
+
+func (f *tokenFlags) pin() PINConfig { return PINConfig{File: f.pinFile, Prompt: f.pinFile == ""} }
+
+// kept is the token as the keeper's configuration names it.
+func (f *tokenFlags) kept() (HSMConfig, error) {
+	if f.module != "" || f.label != "" || f.serial != "" {
+		return HSMConfig{}, misuse{errors.New("--keeper-config names the token: leave out --module, --token-label and --token-serial")}
+	}
+	k, err := f.keeping()
+	if err != nil {
+		return HSMConfig{}, err
+	}
+	return k.config(f), nil
 }
 
 // moduleOr is the module given, or SoftHSM.
@@ -121,12 +150,16 @@ type worksite struct {
 	observer    hsm.Observer         // where operations are recorded
 	asked       bool                 // whether the database was asked for them
 	usage       *usage.Policy        // nil where there is none
+	keeping     *keeping             // nil where no keeper's configuration was given
 }
 
 // inToken opens the token for one command. Where its operations are recorded is opened first: what cannot be recorded is not done.
 func (a *app) inToken(ctx context.Context, f *tokenFlags, do func(ctx context.Context, w *worksite) error) (err error) {
 	w := &worksite{}
 	if w.where, w.cfg, err = f.resolve(a); err != nil {
+		return err
+	}
+	if w.keeping, err = f.keeping(); err != nil {
 		return err
 	}
 	if f.usage != "" {

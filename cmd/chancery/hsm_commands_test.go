@@ -477,6 +477,36 @@ keys:
 	}
 }
 
+// What a destruction that was cut short has left is shown, and destroyed by the same command.
+func TestHSMDestroysWhatIsLeft(t *testing.T) {
+	t.Parallel()
+	c := newCounter(t)
+	id := decode[keyJSON](t, c.do("key", "generate", "--algorithm", "ecdsa-p256", "--label", "torn", "-o", "json")).ID
+	c.do("key", "generate", "--algorithm", "ecdsa-p256", "--label", "whole")
+	c.do("key", "generate", "--algorithm", "aes-256", "--label", "secret")
+	if out, err := command(t, "pkcs11-tool", "--module", c.token.Module, "--token-label", c.token.Label, "--login", "--pin", hsmtest.UserPIN,
+		"--delete-object", "--type", "privkey", "--id", id); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for _, o := range decode[[]objectJSON](t, c.do("key", "list", "-o", "json")) {
+		if o.Half != (o.Label == "torn") {
+			t.Errorf("%+v", o)
+		}
+	}
+	if list := c.do("key", "list"); strings.Count(list, "(half)") != 1 || !strings.Contains(list, "CKO_PUBLIC_KEY (half)") {
+		t.Error(list)
+	}
+	c.refused(1, "--yes to destroy it", "key", "destroy", "--key", "torn")
+	if said := c.do("key", "destroy", "--key", "torn", "--yes"); !strings.Contains(said, "the public half") {
+		t.Error(said)
+	}
+	c.refused(1, "no such key", "key", "destroy", "--key", "torn", "--yes")
+	c.do("key", "destroy", "--key", "whole", "--yes")
+	if left := decode[[]objectJSON](t, c.do("key", "list", "-o", "json")); len(left) != 1 || left[0].Label != "secret" {
+		t.Errorf("left are %+v", left)
+	}
+}
+
 // With a configuration, operations are in the database's audit log, and a key that an authority uses is not destroyed.
 func TestHSMWithConfiguration(t *testing.T) {
 	database := storagetest.New(t)

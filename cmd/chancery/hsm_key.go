@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/ecdsa"
@@ -99,6 +100,7 @@ type objectJSON struct {
 	ID         string            `json:"id"`
 	Type       string            `json:"type"`
 	Algorithm  string            `json:"algorithm,omitempty"`
+	Half       bool              `json:"half,omitempty"` // of a pair whose other half is not in the token
 	Attributes map[string]string `json:"attributes"`
 }
 
@@ -113,6 +115,15 @@ func newObjectJSON(o hsm.Object) objectJSON {
 	return j
 }
 
+// isHalf tells whether an object is half of a pair of which the token does not hold the other. They belong together by their CKA_ID, and by
+// their label where they have none.
+func isHalf(o hsm.Object, all []hsm.Object) bool {
+	other, paired := map[string]string{"CKO_PRIVATE_KEY": "CKO_PUBLIC_KEY", "CKO_PUBLIC_KEY": "CKO_PRIVATE_KEY"}[o.Class]
+	return paired && !slices.ContainsFunc(all, func(k hsm.Object) bool {
+		return k.Class == other && bytes.Equal(k.ID, o.ID) && (len(o.ID) > 0 || k.Label == o.Label)
+	})
+}
+
 func (a *app) hsmKeyGenerateCommand() *cobra.Command {
 	var f tokenFlags
 	var spec specFlags
@@ -123,7 +134,10 @@ func (a *app) hsmKeyGenerateCommand() *cobra.Command {
 		Long: `Generate a key in the token, for what is said and nothing else, that cannot leave it.
 
 A usage policy (--usage, or the configuration's) that names the label decides what the key is for. What the token then says of the key is
-read back and compared; a key that is not what was asked for is destroyed again.`,
+read back and compared; a key that is not what was asked for is destroyed again.
+
+A key that falls short of what the configuration requires (compliance) is not made. Where a keeper has the token, what it requires stands
+in its own configuration: give that with --keeper-config, or the command says what it has not checked.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := spec.check(); err != nil {
@@ -134,21 +148,18 @@ read back and compared; a key that is not what was asked for is destroyed again.
 				if err != nil {
 					return err
 				}
+				required, err := a.demanded(w, s)
+				if err != nil {
+					return err
+				}
+				if err := checkSpec(w, required, s); err != nil {
+					return err
+				}
 				if s.Extractable {
 					if err := a.confirm(yes, fmt.Sprintf("The key %q will be able to leave the token, wrapped by another key. Generate it?",
 						s.Label)); err != nil {
 						return err
 					}
-				}
-				required := hsm.Requirement{}
-				if w.cfg != nil {
-					required = w.cfg.required("", s.Label)
-				}
-				if err := required.CheckToken(w.Info(), w.where.FIPS140.declaration()); err != nil {
-					return err
-				}
-				if required.NeverExtractable && s.Extractable {
-					return fmt.Errorf("the key %q: %w: the configuration wants it never extractable", s.Label, hsm.ErrNotCompliant)
 				}
 				ref, public, err := w.GenerateKey(ctx, s)
 				if err != nil {
@@ -247,7 +258,11 @@ func (a *app) hsmKeyListCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List the keys in the token",
-		Args:  cobra.NoArgs,
+		Long: `List the keys in the token.
+
+A pair is two objects. One that is alone is marked as half: of a key whose destruction was cut short, which "key destroy" ends when it is
+called again, or a public key that somebody stored by itself.`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.inToken(cmd.Context(), &f, func(ctx context.Context, w *worksite) error {
 				objects, err := w.Objects(ctx, hsm.KeyRef{})
@@ -257,7 +272,9 @@ func (a *app) hsmKeyListCommand() *cobra.Command {
 				all := []objectJSON{}
 				for _, o := range objects {
 					if o.Class != "CKO_CERTIFICATE" {
-						all = append(all, newObjectJSON(o))
+						shown := newObjectJSON(o)
+						shown.Half = isHalf(o, objects)
+						all = append(all, shown)
 					}
 				}
 				return a.print(all, func(out io.Writer) {
@@ -274,7 +291,11 @@ func (a *app) hsmKeyListCommand() *cobra.Command {
 						if algorithm == "" {
 							algorithm = o.Type
 						}
-						fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", o.Label, o.ID, o.Class, algorithm, strings.Join(may, ","),
+						class := o.Class
+						if o.Half {
+							class += " (half)"
+						}
+						fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", o.Label, o.ID, class, algorithm, strings.Join(may, ","),
 							orDash(o.Attributes["CKA_EXTRACTABLE"]))
 					}
 					_ = t.Flush()
@@ -375,6 +396,8 @@ func (a *app) hsmKeyDestroyCommand() *cobra.Command {
 		Short: "Destroy a key for ever",
 		Long: `Destroy a key for ever: both halves of a pair, or a secret key.
 
+Where a token was lost between the two halves, one is left, which "key list" shows. Call the command again: it destroys that.
+
 With --config, a key is refused that an authority of the database uses, an OCSP responder or the audit log of the configuration, or an
 approver. Without it nobody can tell, and --yes is needed. Keys under which others were wrapped are not known to anybody: see first that
 no backup needs them.
@@ -383,7 +406,7 @@ destroys the key.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.onKey(cmd.Context(), &f, &key, func(ctx context.Context, w *worksite, ref hsm.KeyRef) error {
-				exact, err := w.exact(ctx, ref)
+				exact, half, err := w.destroyable(ctx, ref)
 				if err != nil {
 					return err
 				}
@@ -397,7 +420,13 @@ destroys the key.`,
 					return err
 				}
 				result := map[string]string{"label": exact.Label, "id": hex.EncodeToString(exact.ID)}
-				return a.print(result, func(out io.Writer) { fmt.Fprintf(out, "the key %q, id %x, is destroyed\n", exact.Label, exact.ID) })
+				return a.print(result, func(out io.Writer) {
+					what := "the key"
+					if half {
+						what = "the public half, which was what was left of the key"
+					}
+					fmt.Fprintf(out, "%s %q, id %x, is destroyed\n", what, exact.Label, exact.ID)
+				})
 			})
 		},
 	}
@@ -432,6 +461,27 @@ func (w *worksite) exact(ctx context.Context, ref hsm.KeyRef) (hsm.KeyRef, error
 		return found[0], nil
 	}
 	return hsm.KeyRef{}, fmt.Errorf("%w; name one by --key and --key-id: %s", hsm.ErrAmbiguous, strings.Join(several, "; "))
+}
+
+// destroyable finds what exact does, and else the public half of a key whose private half is gone.
+func (w *worksite) destroyable(ctx context.Context, ref hsm.KeyRef) (key hsm.KeyRef, half bool, err error) {
+	key, missing := w.exact(ctx, ref)
+	if !errors.Is(missing, hsm.ErrKeyNotFound) {
+		return key, false, missing
+	}
+	objects, err := w.Objects(ctx, ref)
+	if err != nil {
+		return hsm.KeyRef{}, false, err
+	}
+	objects = slices.DeleteFunc(objects, func(o hsm.Object) bool { return o.Class != "CKO_PUBLIC_KEY" })
+	switch len(objects) {
+	case 0:
+		return hsm.KeyRef{}, false, missing
+	case 1:
+		return objects[0].KeyRef, true, nil
+	}
+	return hsm.KeyRef{}, false, fmt.Errorf("%w: %d public keys without their private halves have %s; name one by --key and --key-id",
+		hsm.ErrAmbiguous, len(objects), ref)
 }
 
 // unused refuses a key that somebody of the configuration or its database uses. Where no database could be asked, only --yes goes on.

@@ -342,26 +342,30 @@ What was cut off at the end the journal cannot tell by itself. Write the head th
 
 // loadKeeperConfig reads and validates the keeper's own configuration.
 func loadKeeperConfig(path string) (KeeperConfig, error) {
-	data, err := readGuarded(path)
+	c, doc, err := readKeeperConfig(path)
 	if err != nil {
-		return KeeperConfig{}, fmt.Errorf("reading the keeper's configuration: %w", err)
-	}
-	c := KeeperConfig{Log: LogConfig{Level: "info", Format: "json"}}
-	doc := strictyaml.Decode(path, data, &c)
-	if err := doc.Err(); err != nil {
 		return c, err
 	}
 	c.validate(doc)
-	if err := doc.Err(); err != nil {
-		return c, err
+	return c, doc.Err()
+}
+
+// readKeeperConfig reads it for who is not the keeper: what holds for the keeper's process alone, such as its credentials, is not looked
+// at.
+func readKeeperConfig(path string) (KeeperConfig, *strictyaml.Document, error) {
+	data, err := readGuarded(path)
+	if err != nil {
+		return KeeperConfig{}, nil, fmt.Errorf("reading the keeper's configuration: %w", err)
 	}
+	c := KeeperConfig{Log: LogConfig{Level: "info", Format: "json"}}
+	doc := strictyaml.Decode(path, data, &c)
 	for _, p := range []*string{&c.Socket, &c.Journal, &c.Keys} {
 		*p = beside(path, *p)
 	}
 	for i := range c.Tokens {
 		c.Tokens[i].PIN.File = beside(path, c.Tokens[i].PIN.File)
 	}
-	return c, nil
+	return c, doc, doc.Err()
 }
 
 // beside makes a relative path relative to the file that it stands in.
@@ -494,15 +498,21 @@ func (c KeeperConfig) settings() (keeper.Config, error) {
 	return settings, nil
 }
 
-// loadKeyFile reads the policy of the keys.
-func loadKeyFile(path string) ([]keeper.KeyPolicy, error) {
+// readKeyFile reads what is written of the keys, and none of the files that are named there.
+func readKeyFile(path string) (KeyFile, *strictyaml.Document, error) {
 	data, err := readGuarded(path)
 	if err != nil {
-		return nil, fmt.Errorf("reading the key policy: %w", err)
+		return KeyFile{}, nil, fmt.Errorf("reading the key policy: %w", err)
 	}
 	var file KeyFile
 	doc := strictyaml.Decode(path, data, &file)
-	if err := doc.Err(); err != nil {
+	return file, doc, doc.Err()
+}
+
+// loadKeyFile reads the policy of the keys.
+func loadKeyFile(path string) ([]keeper.KeyPolicy, error) {
+	file, doc, err := readKeyFile(path)
+	if err != nil {
 		return nil, err
 	}
 	var policies []keeper.KeyPolicy
