@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"crypto"
-	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"os"
@@ -178,8 +177,7 @@ var (
 	_ audit.Unproven     = (*keeper.UnprovenError)(nil)
 )
 
-// childLogKey is the policy of the log's key for a keeper that this process starts. It copies the public key beside it. Another key has
-// another name, because by the name the keeper remembers what a key has signed, and a log may get another key to begin anew.
+// childLogKey is the policy of the log's key for a keeper that this process starts. It copies the public key beside it.
 func childLogKey(cfg Config, token NamedToken, dir string) (map[string]any, error) {
 	text, err := os.ReadFile(cfg.Audit.Key.PublicKey)
 	if err != nil {
@@ -189,12 +187,10 @@ func childLogKey(cfg Config, token NamedToken, dir string) (map[string]any, erro
 	if err := writeFile(path, text, 0o600); err != nil {
 		return nil, err
 	}
-	digest := sha256.Sum256(text)
 	required := cfg.required("", cfg.Audit.Key.Label)
 	key := map[string]any{
-		"name": "audit-log-" + hex.EncodeToString(digest[:8]), "tokens": []string{token.Name}, "public_key": path,
-		"checkpoints": map[string]any{"origin": cfg.Audit.Origin},
-		"require":     requirement(required),
+		"name": "audit-log", "tokens": []string{token.Name}, "public_key": path, "checkpoints": map[string]any{"origin": cfg.Audit.Origin},
+		"require": requirement(required),
 	}
 	if cfg.Audit.Key.Label != "" {
 		key["label"] = cfg.Audit.Key.Label

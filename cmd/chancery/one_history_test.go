@@ -1,8 +1,6 @@
 package main
 
 import (
-	"crypto/ed25519"
-	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -209,36 +207,4 @@ func TestAKeeperSignsNoSecondHistory(t *testing.T) {
 	}
 	h.grows(r)
 	r.stop()
-}
-
-// A keeper remembers by a key's name what it signed. So the child of a service that gets another key of the log must not have it under the
-// name of the one before.
-func TestAnotherLogKeyHasAnotherName(t *testing.T) {
-	t.Parallel()
-	names := map[any]bool{}
-	for range 2 {
-		public, _, err := ed25519.GenerateKey(rand.Reader)
-		if err != nil {
-			t.Fatal(err)
-		}
-		text, err := publicKeyPEM(public)
-		if err != nil {
-			t.Fatal(err)
-		}
-		path := filepath.Join(t.TempDir(), "log.pem")
-		if err := os.WriteFile(path, text, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		cfg := Config{Audit: AuditConfig{Origin: devLogOrigin, Key: LogKeyConfig{PublicKey: path, Label: devLogLabel}}}
-		for range 2 { // of a service that is started again
-			policy, err := childLogKey(cfg, NamedToken{}, t.TempDir())
-			if err != nil {
-				t.Fatal(err)
-			}
-			names[policy["name"]] = true
-		}
-	}
-	if len(names) != 2 {
-		t.Errorf("two keys have the names %v", names)
-	}
 }
