@@ -311,9 +311,9 @@ func (c *CA) readList(ctx context.Context, ask CRLAsk, kept *keptList) error {
 	return nil
 }
 
-// listable is an entry as a CRL can have it. An invalidity date that cannot be written is left out: earlier versions recorded such dates (one
-// before the year 0, by its zone), what is recorded stays, and a CRL is refused as a whole for one entry. That the certificate is revoked
-// matters more than since when its key is not trusted.
+// listable is an entry as a CRL can have it. An invalidity date that cannot be written is left out: earlier versions recorded such dates
+// (one before the year 0, by its zone), what is recorded stays, and a CRL is refused as a whole for one entry. That the certificate is
+// revoked matters more than since when its key is not trusted.
 func (c *CA) listable(ctx context.Context, ask CRLAsk, e issuance.RevokedEntry) issuance.RevokedEntry {
 	if e.InvalidityDate.IsZero() || issuance.CanSayInvalidity(e.InvalidityDate) {
 		return e

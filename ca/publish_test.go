@@ -200,8 +200,8 @@ func (u *upgraded) RecordCRL(_ context.Context, r CRLRecord, _ int64, _ ...audit
 	return nil
 }
 
-// A revocation whose invalidity date no CRL can say, on record from before such dates were refused, keeps nothing from being listed: neither
-// itself nor others, on complete CRLs and deltas.
+// A revocation whose invalidity date no CRL can say, on record from before such dates were refused, keeps nothing from being listed:
+// neither itself nor others, on complete CRLs and deltas.
 func TestAnInvalidityDateThatCannotBeWrittenStopsNoCRL(t *testing.T) {
 	now := time.Now().UTC().Truncate(time.Second)
 	written, err := time.Parse(time.RFC3339, "0000-01-01T00:00:00+14:00") // as it came in: the year before the year 0

@@ -299,7 +299,8 @@ func (s *Server) showJob(ctx context.Context, j ca.RevocationJob) RevocationJob 
 	shown := RevocationJob{
 		ID: j.ID, Status: j.Status(s.now()), Namespace: j.Namespace,
 		Requester: Person{ID: j.Actor.ID, Name: j.Actor.Name, Person: j.Actor.Person},
-		Selection: j.Selection, Reason: j.Reason.String(), Comment: j.Comment, InvalidityDate: showTime(j.InvalidityDate), AskedAt: j.AskedAt.UTC(),
+		Selection: j.Selection, Reason: j.Reason.String(), Comment: j.Comment, InvalidityDate: showTime(j.InvalidityDate),
+		AskedAt:  j.AskedAt.UTC(),
 		ClosedAt: showTime(j.ClosedAt), Digest: hex.EncodeToString(j.Digest[:]), Found: j.Found, Total: j.Total,
 		Keys: j.Keys, Remembered: j.Counts.Remembered, Done: min(j.NextLot*ca.LotSize, j.Total),
 		Revoked: j.Counts.Revoked, Already: j.Counts.Already, Expired: j.Counts.Expired, Refused: j.Counts.Refused, Need: j.Needs,

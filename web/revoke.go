@@ -116,8 +116,8 @@ func showRevocation(r ca.Revocation) Revocation {
 	return shown
 }
 
-// showTime is a time, or nothing for the zero time, and for one of a year that JSON cannot say (RFC 3339, section 5.6): earlier versions took
-// such invalidity dates, and what they are of must be shown all the same.
+// showTime is a time, or nothing for the zero time, and for one of a year that JSON cannot say (RFC 3339, section 5.6): earlier versions
+// took such invalidity dates, and what they are of must be shown all the same.
 func showTime(t time.Time) *time.Time {
 	t = t.UTC()
 	if t.IsZero() || t.Year() < 0 || t.Year() > 9999 {
