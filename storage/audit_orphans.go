@@ -82,15 +82,16 @@ func (r *rowsCheck) orphans(ctx context.Context) error {
 	}
 }
 
-// intended holds an orphan against the event of its intent. Of several, each must be as the row is: one that somebody added does not take the
-// place of the first.
+// intended holds an orphan against the event of its intent. Of several, each must be as the row is: one that somebody added does not take
+// the place of the first.
 func (r *rowsCheck) intended(ctx context.Context, o orphanRow) error {
 	var at time.Time
 	if len(o.serial) == serialLength {
 		at = issuance.Serial(o.serial).Time()
 	}
 	serial := hex.EncodeToString(o.serial)
-	rows, err := r.h.pool.Query(ctx, selectIntendedLeaves, idBound(at.Add(-intendedBefore), 0), idBound(at.Add(intendedAfter), 0), []byte(serial))
+	from, until := idBound(at.Add(-intendedBefore), 0), idBound(at.Add(intendedAfter), 0)
+	rows, err := r.h.pool.Query(ctx, selectIntendedLeaves, from, until, []byte(serial))
 	if err != nil {
 		return err
 	}
@@ -112,8 +113,8 @@ func (r *rowsCheck) intended(ctx context.Context, o orphanRow) error {
 	return err
 }
 
-// orphanRevoked tells what of a revocation is not as the settlement of its orphan made it. An event of a settlement names neither reason nor
-// invalidity date, for there is none.
+// orphanRevoked tells what of a revocation is not as the settlement of its orphan made it. An event of a settlement names neither reason
+// nor invalidity date, for there is none.
 func orphanRevoked(reason issuance.Reason, kinds []audit.Kind) error {
 	if slices.Contains(kinds, audit.CertificateOrphaned) && reason != issuance.Unspecified {
 		return fmt.Errorf("has the reason %s, and a settlement gives none", reason)

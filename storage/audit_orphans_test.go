@@ -56,7 +56,8 @@ func TestAnOrphanIsAsItsEventsSay(t *testing.T) {
 		t.Fatal(err)
 	}
 	settled := ca.Settlement{Issuer: i.Issuer, Serial: i.Serial, Kind: i.Kind, At: now(), EventID: newID(), Reason: "a crash"}
-	if err := f.SettleIntent(ctx, alpha, settled, say(settled.EventID, audit.CertificateOrphaned, map[string]string{"why": "a crash"})); err != nil {
+	orphaned := say(settled.EventID, audit.CertificateOrphaned, map[string]string{"why": "a crash"})
+	if err := f.SettleIntent(ctx, alpha, settled, orphaned); err != nil {
 		t.Fatal(err)
 	}
 	f.sequence()
@@ -85,12 +86,16 @@ func TestAnOrphanIsAsItsEventsSay(t *testing.T) {
 			f.exec("INSERT INTO audit_leaves (id, kind, leaf) VALUES ($1::text::uuid, $2, $3)", l.ID(), string(l.Kind()), l.Bytes())
 			f.sequence()
 		}, []audit.Fault{audit.Unlogged}},
-		{"another request", func() { f.exec("UPDATE orphans SET request_id = gen_random_uuid()") }, []audit.Fault{audit.Unlogged, audit.Unlogged}},
+		{
+			"another request", func() { f.exec("UPDATE orphans SET request_id = gen_random_uuid()") },
+			[]audit.Fault{audit.Unlogged, audit.Unlogged},
+		},
 		{"another profile", func() { f.exec("UPDATE orphans SET profile = 'other'") }, []audit.Fault{audit.Unlogged}},
 		{"another policy", func() { f.exec("UPDATE orphans SET policy_digest = 'other'") }, []audit.Fault{audit.Unlogged}},
 		{"another event", func() { f.exec("UPDATE orphans SET event_id = gen_random_uuid()") }, []audit.Fault{audit.Unlogged}},
 		{
-			"no event of its intent", func() { f.exec("DELETE FROM audit_leaves WHERE id = $1::text::uuid", intended) }, []audit.Fault{audit.Unlogged},
+			"no event of its intent", func() { f.exec("DELETE FROM audit_leaves WHERE id = $1::text::uuid", intended) },
+			[]audit.Fault{audit.Unlogged},
 		},
 		{
 			"another kind", func() { f.exec("UPDATE orphans SET kind = 'precertificate'") },

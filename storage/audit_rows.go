@@ -50,7 +50,8 @@ const (
 	ORDER BY c.serial, c.issuer, c.kind`
 
 	selectRevocationRows = `
-	SELECT r.issuer, r.serial, r.sequence, r.reason, r.at, r.invalidity_date, r.crl_scope, r.not_after, c.der, o.tbs, coalesce(c.crl_scope, o.crl_scope, ''),
+	SELECT r.issuer, r.serial, r.sequence, r.reason, r.at, r.invalidity_date, r.crl_scope, r.not_after, c.der, o.tbs,
+		coalesce(c.crl_scope, o.crl_scope, ''),
 		EXISTS (SELECT FROM archives AS a WHERE r.serial >= a.serials_from AND r.serial < a.serials_until),
 		r.event_id::text, coalesce(s.index, -1), l.leaf
 	FROM (
@@ -71,8 +72,8 @@ const (
 		'certificate.orphaned')
 	ORDER BY s.index`
 
-	// selectRecorded tells of each event whether its row is there, or in an archive. What was possibly signed is revoked from its settlement on:
-	// by it, or by what was on record before.
+	// selectRecorded tells of each event whether its row is there, or in an archive. What was possibly signed is revoked from its settlement
+	// on: by it, or by what was on record before.
 	selectRecorded = `
 	SELECT CASE WHEN e.kind = 'certificate.issued'
 		THEN EXISTS (SELECT FROM certificates AS c WHERE c.serial = e.serial AND c.issuer = e.issuer AND c.event_id = e.id)
