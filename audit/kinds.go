@@ -34,7 +34,7 @@ func Kinds() []KindInfo {
 		{CertificateIntended, "a to-be-signed certificate became durable; its serial number is revocable from here", fields("issuer", "serial", "kind", "tbs_sha256", "request", "profile", "policy", "csr_sha256")},
 		{CertificateIssued, "the signed certificate became durable", fields("issuer", "serial", "kind", "certificate_sha256", "request", "profile", "policy", "not_after", "logs")},
 		{CertificateOrphaned, "an intent was settled as possibly signed, and its serial number revoked", fields("issuer", "serial", "kind", "owner", "request", "why")},
-		{CertificateRevoked, "a certificate was revoked, or put on hold", fields("issuer", "serial", "reason", "comment_salted", "invalidity_date", "job", "authority", "crl_scope")},
+		{CertificateRevoked, "a certificate was revoked, or put on hold", fields("issuer", "serial", "reason", "comment_salted", "invalidity_date", "job", "authority", "crl_scope", "tbs_sha256")},
 		{CertificateReleased, "a hold ended (removeFromCRL)", fields("issuer", "serial", "reason", "comment_salted", "job")},
 		{KeyCompromised, "a key turned out to be compromised after its certificate was revoked for another reason, or had expired", fields("issuer", "serial", "spki_sha256", "authority", "job")},
 		{RevocationOrdered, "many certificates are to be revoked by one order", fields("job", "reason", "person_salted", "comment_salted", "certificates", "certificates_sha256", "keys", "needs", "select_…")},
@@ -74,7 +74,7 @@ func Kinds() []KindInfo {
 		{OrderRejected, "a person ended it", fields("order", "kind", "binding", "person_salted", "comment_salted", "key", "evidence_sha256")},
 		{OrderUsed, "it was begun to be carried out", fields("order", "kind", "binding")},
 		{ReconcileAlarm, "a signature, a record of one, or a keeper's journal, does not agree with the others", fields("finding", "why", "sha256", "subject", "journal", "key", "entry")},
-		{ReconcileDone, "signatures were accounted for: how many, up to which entry of each journal", fields("until", "signatures", "records", "agreeing", "findings", "journal.…")},
+		{ReconcileDone, "signatures were accounted for: how many, up to which entry of each journal", fields("until", "signatures", "records", "agreeing", "restored", "findings", "journal.…")},
 		{PrivateErased, "private texts of events were erased", fields("texts", "fields", "events")},
 	}
 }

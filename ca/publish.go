@@ -236,13 +236,16 @@ func (c *CA) nextContents(ctx context.Context, a *Authority, due CRLDue, kept *k
 		contents := a.contents(claim, a.lists.deltaValidity(a.plan().Validity))
 		contents.Base, contents.Freshest = claim.Published, ""
 		for _, e := range claim.Changes {
-			contents.Entries = append(contents.Entries, e.CRLEntry)
+			contents.Entries = append(contents.Entries, c.listable(ctx, ask, e).CRLEntry)
 		}
 		return claim, contents, nil
 	}
 	claim, err := c.claimKept(ctx, ask, kept)
 	if err != nil {
 		return claim, issuance.CRLContents{}, err
+	}
+	for n, e := range claim.Changes {
+		claim.Changes[n] = c.listable(ctx, ask, e)
 	}
 	contents := a.contents(claim, a.plan().Validity)
 	if err := kept.apply(claim, contents.ThisUpdate); err != nil {
@@ -293,7 +296,7 @@ func (c *CA) readList(ctx context.Context, ask CRLAsk, kept *keptList) error {
 		return err
 	}
 	at, err := c.store.ListedRevocations(ctx, ask.Issuer, ask.Scope, func(e issuance.RevokedEntry) error {
-		if batch = append(batch, e); len(batch) == readBatch {
+		if batch = append(batch, c.listable(ctx, ask, e)); len(batch) == readBatch {
 			return flush()
 		}
 		return nil
@@ -306,6 +309,19 @@ func (c *CA) readList(ctx context.Context, ask CRLAsk, kept *keptList) error {
 	}
 	kept.revoked, kept.at = list, at
 	return nil
+}
+
+// listable is an entry as a CRL can have it. An invalidity date that cannot be written is left out: earlier versions recorded such dates
+// (one before the year 0, by its zone), what is recorded stays, and a CRL is refused as a whole for one entry. That the certificate is
+// revoked matters more than since when its key is not trusted.
+func (c *CA) listable(ctx context.Context, ask CRLAsk, e issuance.RevokedEntry) issuance.RevokedEntry {
+	if e.InvalidityDate.IsZero() || issuance.CanSayInvalidity(e.InvalidityDate) {
+		return e
+	}
+	c.log.WarnContext(ctx, "the invalidity date of a revocation cannot be written on a CRL, which lists it without", "authority", ask.Issuer,
+		"scope", ask.Scope, "serial", hex.EncodeToString(e.Serial), "year", e.InvalidityDate.UTC().Year())
+	e.InvalidityDate = time.Time{}
+	return e
 }
 
 // contents are what the next CRL of a claimed scope says, but for its entries. The number is the Unix time in milliseconds, or one more

@@ -3,14 +3,18 @@ package ca
 import (
 	"context"
 	"crypto"
+	"crypto/x509"
 	"io"
+	"log/slog"
 	"math/big"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/chancery-ca/chancery/audit"
+	"github.com/chancery-ca/chancery/issuance"
 )
 
 // pressing is a store in which the CRLs of some authorities are due.
@@ -166,5 +170,85 @@ func TestACRLThatRunsOutIsToldWhileTheStoreIsAway(t *testing.T) {
 	c.PublishDue(t.Context())
 	if !slices.Contains(told.steps, "crl ending") {
 		t.Errorf("%v are told, and not that the CRL runs out", told.steps)
+	}
+}
+
+// upgraded is a store in which revocations are on record that an earlier version accepted.
+type upgraded struct {
+	quiet
+	listed, changed []issuance.RevokedEntry
+	made            []CRLRecord
+}
+
+func (u *upgraded) ListedRevocations(_ context.Context, _, _ string, yield func(issuance.RevokedEntry) error) (FeedPosition, error) {
+	for _, e := range u.listed {
+		if err := yield(e); err != nil {
+			return FeedPosition{}, err
+		}
+	}
+	return FeedPosition{Server: "1", Xact: 1}, nil
+}
+
+func (u *upgraded) ClaimCRL(ctx context.Context, ask CRLAsk) (CRLClaim, error) {
+	claim, err := u.quiet.ClaimCRL(ctx, ask)
+	claim.Changes, claim.Published = slices.Clone(u.changed), big.NewInt(1)
+	return claim, err
+}
+
+func (u *upgraded) RecordCRL(_ context.Context, r CRLRecord, _ int64, _ ...audit.Leaf) error {
+	u.made = append(u.made, r)
+	return nil
+}
+
+// A revocation whose invalidity date no CRL can say, on record from before such dates were refused, keeps nothing from being listed:
+// neither itself nor others, on complete CRLs and deltas.
+func TestAnInvalidityDateThatCannotBeWrittenStopsNoCRL(t *testing.T) {
+	now := time.Now().UTC().Truncate(time.Second)
+	written, err := time.Parse(time.RFC3339, "0000-01-01T00:00:00+14:00") // as it came in: the year before the year 0
+	if err != nil {
+		t.Fatal(err)
+	}
+	entry := func(serial byte, invalid time.Time) issuance.RevokedEntry {
+		return issuance.RevokedEntry{
+			CRLEntry: issuance.CRLEntry{Serial: []byte{serial}, RevokedAt: now, Reason: issuance.KeyCompromise, InvalidityDate: invalid},
+			NotAfter: now.Add(time.Hour),
+		}
+	}
+	good := now.Add(-time.Hour)
+	for what, c := range map[string]struct {
+		listed, changed []issuance.RevokedEntry
+		delta           bool
+	}{
+		"a list that is read":  {[]issuance.RevokedEntry{entry(1, good), entry(2, written)}, nil, false},
+		"a list that goes on":  {[]issuance.RevokedEntry{entry(1, good)}, []issuance.RevokedEntry{entry(2, written)}, false},
+		"a delta of both":      {nil, []issuance.RevokedEntry{entry(1, good), entry(2, written)}, true},
+		"a list without cause": {[]issuance.RevokedEntry{entry(1, good), entry(2, time.Time{})}, nil, false},
+	} {
+		t.Run(what, func(t *testing.T) {
+			clock := func() time.Time { return now }
+			a, _ := openAuthority(t, "issuing-1", now)
+			if c.delta {
+				a.lists.DeltaPeriod = time.Hour
+			}
+			store := &upgraded{quiet: quiet{now: clock, number: new(big.Int)}, listed: c.listed, changed: c.changed}
+			p := publishing(store, clock, a)
+			var told strings.Builder
+			p.log = slog.New(slog.NewTextHandler(&told, nil))
+			if err := p.publish(t.Context(), CRLDue{Issuer: a.Name, Scope: FullScope, Delta: c.delta}); err != nil {
+				t.Fatal(err)
+			}
+			list, err := x509.ParseRevocationList(store.made[0].DER)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if all := list.RevokedCertificateEntries; len(all) != 2 || len(all[0].Extensions) != 2 || len(all[1].Extensions) != 1 ||
+				all[1].ReasonCode != int(issuance.KeyCompromise) {
+				t.Errorf("the CRL has the entries %+v", all)
+			}
+			if wrong := what != "a list without cause"; strings.Contains(told.String(), "level=WARN") != wrong ||
+				strings.Contains(told.String(), "serial=02") != wrong {
+				t.Errorf("the log says %q", told.String())
+			}
+		})
 	}
 }

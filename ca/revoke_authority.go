@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -89,18 +90,19 @@ func (r Registrar) recordAuthorityRevocation(ctx context.Context, revoked Revoke
 	recorded, err := r.recordRevocation(ctx, Revocation{
 		Issuer: revoked.Parent.Name, Serial: revoked.Serial, Reason: reason, Comment: comment, CRLScope: FullScope, NotAfter: certificate.NotAfter,
 		SPKI: sha256.Sum256(certificate.RawSubjectPublicKeyInfo),
-	}, "authority", name)
+	}, map[string]string{"authority": name})
 	if err != nil {
 		return Revocation{}, fmt.Errorf("recording the revocation of %s: %w", name, err)
 	}
 	return recorded, nil
 }
 
-// recordRevocation records the first revocation of a certificate, now, by whoever is at the keyboard. Its event tells one thing more.
-func (r Registrar) recordRevocation(ctx context.Context, entry Revocation, name, value string) (Revocation, error) {
+// recordRevocation records the first revocation of a certificate, now, by whoever is at the keyboard. Its event tells what is in more
+// besides.
+func (r Registrar) recordRevocation(ctx context.Context, entry Revocation, more map[string]string) (Revocation, error) {
 	entry.Sequence, entry.At, entry.Actor, entry.EventID = 1, r.Now().Truncate(time.Second), r.Actor, r.NewID()
 	kind, data := revocationData(entry)
-	data[name] = value
+	maps.Copy(data, more)
 	leaf, err := r.leafWithID(entry.EventID, kind, data)
 	if err != nil {
 		return Revocation{}, err

@@ -2,10 +2,13 @@ package ca
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/x509"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/chancery-ca/chancery/issuance"
 )
@@ -23,7 +26,13 @@ type LostCertificate struct {
 	Scope   string // of the CRL that it is to be on
 	Reason  issuance.Reason
 	Comment string
+	// Signed are SHA-256 of what was signed, where the journal's account tells: of a precertificate and its certificate, two. With them the
+	// record accounts for these signatures; without, for one of which nobody can tell whether it is the one.
+	Signed [][sha256.Size]byte
 }
+
+// maxSigned is how many signatures one serial number may have: a precertificate's and its certificate's.
+const maxSigned = 2
 
 // RevokeLost records that a certificate is revoked of which nothing else is known: its serial stays on the CRL until its issuer ends,
 // because when it ends itself nobody can tell. Repeating is harmless: the first revocation stays. It returns ErrNotFound of an unknown
@@ -40,17 +49,35 @@ func (r Registrar) RevokeLost(ctx context.Context, l LostCertificate) (Revocatio
 	if err == nil || !errors.Is(err, ErrNotFound) {
 		return recorded, err
 	}
+	more := map[string]string{"crl_scope": l.Scope} // which otherwise the certificate tells
+	if len(l.Signed) > 0 {
+		more["tbs_sha256"] = l.signed()
+	}
 	recorded, err = r.recordRevocation(ctx, Revocation{
 		Issuer: l.Issuer, Serial: l.Serial[:], Reason: l.Reason, Comment: l.Comment, CRLScope: l.Scope, NotAfter: issuer.NotAfter,
-	}, "crl_scope", l.Scope) // which otherwise the certificate tells
+	}, more)
 	if err != nil {
 		return Revocation{}, fmt.Errorf("recording the revocation of %s: %w", l.Serial, err)
 	}
 	return recorded, nil
 }
 
+// signed are the digests in hex, with commas between them.
+func (l LostCertificate) signed() string {
+	all := make([]string, len(l.Signed))
+	for i, digest := range l.Signed {
+		all[i] = hex.EncodeToString(digest[:])
+	}
+	return strings.Join(all, ",")
+}
+
 func (l LostCertificate) check() error {
 	switch {
+	case len(l.Signed) > maxSigned:
+		return &InvalidError{
+			Field: "sha256", Message: fmt.Sprintf("%d signatures cannot have one serial number", len(l.Signed)),
+			Hint: "name the certificate's and, where it has one, its precertificate's: a further one is another certificate",
+		}
 	case !l.Serial.Valid():
 		return &InvalidError{
 			Field: "serial", Message: l.Serial.String() + " is no serial number that an authority of ours gives",

@@ -129,6 +129,12 @@ func (l *Revoked) encode(thisUpdate time.Time, entries []RevokedEntry) ([]change
 // stands tells whether a change with a reason puts an entry in, or takes one out.
 func (l *Revoked) stands(r Reason) bool { return r != RemoveFromCRL || l.delta }
 
+// CanSayInvalidity tells whether an invalidityDate can be written: a GeneralizedTime has four digits for the year, in UTC.
+func CanSayInvalidity(at time.Time) bool {
+	year := at.UTC().Year()
+	return year >= 0 && year <= 9999
+}
+
 // checked refuses what cannot stand on a CRL, and cuts times to seconds.
 func (l *Revoked) checked(thisUpdate time.Time, e RevokedEntry) (change, error) {
 	serial := bytes.TrimLeft(e.Serial, "\x00")
@@ -157,10 +163,10 @@ func (l *Revoked) checked(thisUpdate time.Time, e RevokedEntry) (change, error) 
 		return change{}, fmt.Errorf("%x was revoked in the year %d, which cannot be written", e.Serial, year)
 	}
 	if !e.InvalidityDate.IsZero() {
-		c.entry.InvalidityDate = e.InvalidityDate.UTC().Truncate(time.Second)
-		if year := c.entry.InvalidityDate.Year(); year < 0 || year > 9999 {
-			return change{}, fmt.Errorf("the key of %x became bad in the year %d, which cannot be written", e.Serial, year)
+		if !CanSayInvalidity(e.InvalidityDate) {
+			return change{}, fmt.Errorf("the key of %x became bad in the year %d, which cannot be written", e.Serial, e.InvalidityDate.UTC().Year())
 		}
+		c.entry.InvalidityDate = e.InvalidityDate.UTC().Truncate(time.Second)
 	}
 	return c, nil
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"strings"
 	"time"
 )
@@ -27,6 +26,10 @@ type Account struct {
 	answers  sorted    // OCSP answers, by serial number
 	counts   Counts
 	scratch  []byte
+
+	lost   map[string][]*lostRecord   // by serial number
+	signs  map[string]map[string]bool // of each key, by the names of authorities
+	claims []claim                    // signatures with the serial numbers of lost certificates
 }
 
 // Open opens an account that judges a span by journals of these names. None means that no journal tells of signatures: then only what is on
@@ -89,6 +92,7 @@ func (a *Account) answer(s Signature) error {
 // Record adds what is on record.
 func (a *Account) Record(r Record) error {
 	a.counts.Records++
+	a.meet(r)
 	a.scratch = r.append(a.scratch[:0])
 	return a.sides.add(a.scratch)
 }
@@ -102,10 +106,15 @@ type Oracle struct {
 	Truthful func(ctx context.Context, s Signature) (bool, error)
 }
 
-// Settle judges all that was added, and calls yield with each finding. An error of the oracle's or of yield's ends it.
+// Settle judges all that was added, and calls yield with each finding, and with each signature that is accounted for by the record of a
+// lost certificate (Restored), which is none. An error of the oracle's or of yield's ends it.
 func (a *Account) Settle(ctx context.Context, ask Oracle, yield func(Finding) error) (Counts, error) {
 	told := func(f Finding) error {
 		a.counts.Findings++
+		return yield(f)
+	}
+	restored := func(f Finding) error {
+		a.counts.Restored++
 		return yield(f)
 	}
 	var g group
@@ -131,6 +140,9 @@ func (a *Account) Settle(ctx context.Context, ask Oracle, yield func(Finding) er
 		err = a.judge(&g, told)
 	}
 	if err == nil {
+		err = a.judgeLost(told, restored)
+	}
+	if err == nil {
 		err = a.judgeAnswers(ctx, ask.Unissued, told)
 	}
 	return a.counts, err
@@ -142,6 +154,7 @@ type group struct {
 	has        [OtherRow + 1]bool
 	at         time.Time
 	subject    string
+	issuer     string
 	signatures uint64
 	anew       bool // one of the signatures was not judged before
 	first      Signature
@@ -159,6 +172,9 @@ func (g *group) add(r Record) {
 	if g.subject == "" || r.Source == SignedRow {
 		g.subject = r.Subject
 	}
+	if g.issuer == "" || r.Source == SignedRow {
+		g.issuer = r.Issuer
+	}
 }
 
 // sign judges one signature.
@@ -168,6 +184,7 @@ func (a *Account) sign(ctx context.Context, g *group, s Signature, ask Oracle, t
 	if g.signatures == 1 {
 		g.first = s
 	}
+	a.learn(s.Key, g.issuer)
 	switch {
 	case s.Old:
 		return nil
@@ -177,10 +194,13 @@ func (a *Account) sign(ctx context.Context, g *group, s Signature, ask Oracle, t
 				return err
 			}
 		}
-		return told(a.finding(Unrecorded, g, &s, "the key signed this "+s.Kind+", and nothing on record tells of it"))
+		if s.Kind == "certificate" && len(a.lost[s.Detail]) > 0 {
+			a.claims = append(a.claims, claim{s, g.first})
+			return nil
+		}
+		return told(a.finding(Unrecorded, g, &s, unrecorded(s)))
 	case g.signatures > 1 && (s.Kind == "certificate" || s.Kind == "crl"):
-		return told(a.finding(Repeated, g, &s,
-			fmt.Sprintf("it was signed before, in entry %d of %s: there may be two of it", g.first.Entry, a.journal(g.first))))
+		return told(a.finding(Repeated, g, &s, a.before(g)))
 	}
 	return nil
 }

@@ -8,12 +8,13 @@ import (
 // signatureTag comes after every source's, so that of one digest the records come first.
 const signatureTag = 0x80
 
-// The sorted form: the digest, a tag, and the rest. Only this process reads it.
+// The sorted form: the digest, a tag, and the rest. Only this process reads it. The serial number of a record is asked for when it is
+// added.
 
 func (r Record) append(b []byte) []byte {
 	b = append(append(b, r.Digest[:]...), byte(r.Source))
 	b = binary.AppendVarint(b, r.At.UnixNano())
-	return appendText(b, r.Subject)
+	return appendText(appendText(b, r.Subject), r.Issuer)
 }
 
 func (s Signature) append(b []byte) []byte {
@@ -62,7 +63,7 @@ func (l *line) text() string {
 
 // record reads what follows the tag of a source.
 func (l *line) record(digest [32]byte, source Source) Record {
-	return Record{Digest: digest, Source: source, At: l.time(), Subject: l.text()}
+	return Record{Digest: digest, Source: source, At: l.time(), Subject: l.text(), Issuer: l.text()}
 }
 
 // signature reads what follows signatureTag.

@@ -51,6 +51,8 @@ type Record struct {
 	Digest  [32]byte
 	At      time.Time
 	Subject string // for people: what was signed
+	Issuer  string // name of the authority whose key signed it; empty: it is none's
+	Serial  string // of a certificate, in hex
 }
 
 // Span is what an account judges. Records from before Since were judged by an earlier account, and those from Until on will be by a later
@@ -80,6 +82,8 @@ const (
 	Unannounced Kind = "record-unannounced"
 	// Invented is an OCSP answer that calls a serial number good or revoked that was never issued.
 	Invented Kind = "answer-invented"
+	// Restored is no finding: a certificate of which nothing is on record but that it was lost with a database, and is revoked.
+	Restored Kind = "recorded-after-restore"
 )
 
 // Finding is what does not agree.
@@ -102,6 +106,7 @@ type Counts struct {
 	Pending    uint64 `json:"pending"`    // on record, and so young that the journal may be under way
 	Before     uint64 `json:"before"`     // on record, and older than the journals
 	Answers    uint64 `json:"answers"`    // OCSP answers whose serial numbers were looked up
+	Restored   uint64 `json:"restored"`   // signatures that the records of lost certificates account for
 	Findings   uint64 `json:"findings"`
 }
 
@@ -129,7 +134,8 @@ func CertificateName(kind, issuer, serial string) string {
 
 // SignedCertificate is the record of a certificate that is in the database or in an archive.
 func SignedCertificate(kind, issuer string, serial, der []byte, issuedAt time.Time) Record {
+	number := hex.EncodeToString(serial)
 	return Record{
-		Source: SignedRow, Digest: SignedPart(der), At: issuedAt, Subject: CertificateName(kind, issuer, hex.EncodeToString(serial)),
+		Source: SignedRow, Digest: SignedPart(der), At: issuedAt, Subject: CertificateName(kind, issuer, number), Issuer: issuer, Serial: number,
 	}
 }

@@ -14,8 +14,12 @@ import (
 	"github.com/chancery-ca/chancery/issuance"
 )
 
-// rowsPage is how many rows are held against their events at once.
-const rowsPage = 2000
+const (
+	// rowsPage is how many rows are held against their events at once.
+	rowsPage = 2000
+	// sameMoment is how far apart a revocation and its event may be: the clock is read for each, and a machine may stand still between them.
+	sameMoment = time.Minute
+)
 
 const (
 	selectWaitingLots = `
@@ -46,12 +50,13 @@ const (
 	ORDER BY c.serial, c.issuer, c.kind`
 
 	selectRevocationRows = `
-	SELECT r.issuer, r.serial, r.sequence, r.reason, r.crl_scope, r.not_after, c.der, o.tbs, coalesce(c.crl_scope, o.crl_scope, ''),
+	SELECT r.issuer, r.serial, r.sequence, r.reason, r.at, r.invalidity_date, r.crl_scope, r.not_after, c.der, o.tbs,
+		coalesce(c.crl_scope, o.crl_scope, ''),
 		EXISTS (SELECT FROM archives AS a WHERE r.serial >= a.serials_from AND r.serial < a.serials_until),
 		r.event_id::text, coalesce(s.index, -1), l.leaf
 	FROM (
-		SELECT issuer, serial, sequence, reason, crl_scope, not_after, event_id FROM revocations WHERE (issuer, serial, sequence) > ($1, $2, $3)
-		ORDER BY issuer, serial, sequence LIMIT $4
+		SELECT issuer, serial, sequence, reason, at, invalidity_date, crl_scope, not_after, event_id FROM revocations
+		WHERE (issuer, serial, sequence) > ($1, $2, $3) ORDER BY issuer, serial, sequence LIMIT $4
 	) AS r LEFT JOIN audit_leaves AS l ON l.id = r.event_id LEFT JOIN audit_sequence AS s ON s.id = r.event_id
 	LEFT JOIN LATERAL (
 		SELECT der, crl_scope FROM certificates AS x WHERE x.serial = r.serial AND x.issuer = r.issuer ORDER BY x.kind LIMIT 1
@@ -67,14 +72,17 @@ const (
 		'certificate.orphaned')
 	ORDER BY s.index`
 
-	// selectRecorded tells of each event whether its row is there, or in an archive.
+	// selectRecorded tells of each event whether its row is there, or in an archive. What was possibly signed is revoked from its settlement
+	// on: by it, or by what was on record before.
 	selectRecorded = `
 	SELECT CASE WHEN e.kind = 'certificate.issued'
 		THEN EXISTS (SELECT FROM certificates AS c WHERE c.serial = e.serial AND c.issuer = e.issuer AND c.event_id = e.id)
 			OR EXISTS (SELECT FROM archives AS a WHERE e.serial >= a.serials_from AND e.serial < a.serials_until)
 		ELSE EXISTS (SELECT FROM revocations AS r WHERE r.serial = e.serial AND r.issuer = e.issuer AND r.event_id = e.id)
 			OR EXISTS (SELECT FROM archives AS a WHERE e.serial >= a.serials_from AND e.serial < a.serials_until)
-			OR EXISTS (SELECT FROM orphans AS o WHERE o.serial = e.serial AND o.issuer = e.issuer AND o.event_id = e.id)
+			OR e.kind = 'certificate.orphaned' AND coalesce((
+				SELECT r.reason FROM revocations AS r WHERE r.serial = e.serial AND r.issuer = e.issuer ORDER BY r.sequence DESC LIMIT 1
+			), 8) NOT IN (6, 8)
 	END
 	FROM unnest($1::text[]::uuid[], $2::text[], $3::text[], $4::bytea[]) WITH ORDINALITY AS e (id, kind, issuer, serial, place) ORDER BY e.place`
 )
@@ -97,8 +105,8 @@ func (h *History) Waiting(ctx context.Context, longerThan time.Duration) (found 
 	return found, describeHistory("looking for events that wait", err)
 }
 
-// HoldRows holds the rows of certificates and revocations against their events, both ways, and revocations against what their certificates
-// say besides, and looks for leaves that the log does not have.
+// HoldRows holds the rows of certificates, of what was possibly signed and of revocations against their events, both ways, and revocations
+// against what their certificates say besides, and looks for leaves that the log does not have.
 // What it finds it gives to found; done is told how many rows and events have been looked at, and may be nil.
 func (h *History) HoldRows(ctx context.Context, found func(audit.Finding), done func(int64)) error {
 	r := rowsCheck{h: h, found: found, done: done}
@@ -109,6 +117,7 @@ func (h *History) HoldRows(ctx context.Context, found func(audit.Finding), done 
 		{"looking for leaves outside the log", r.leaves},
 		{"holding private texts against their digests", r.private},
 		{"holding certificates against their events", r.certificates},
+		{"holding what was possibly signed against its events", r.orphans},
 		{"holding revocations against their events", r.revocations},
 		{"holding events against their rows", r.events},
 	} {
@@ -224,6 +233,8 @@ func (r *rowsCheck) revocations(ctx context.Context) error {
 	var issuer, event string
 	var sequence, reason int
 	var index int64
+	var at time.Time
+	var invalidity *time.Time
 	var row listedRow
 	for {
 		rows, err := r.h.pool.Query(ctx, selectRevocationRows, issuer, append([]byte{}, serial...), sequence, rowsPage)
@@ -232,17 +243,24 @@ func (r *rowsCheck) revocations(ctx context.Context) error {
 		}
 		n := 0
 		if _, err := pgx.ForEachRow(rows, []any{
-			&issuer, &serial, &sequence, &reason, &row.scope, &row.notAfter, &row.der, &row.tbs, &row.issuedInto, &row.archived,
+			&issuer, &serial, &sequence, &reason, &at, &invalidity, &row.scope, &row.notAfter, &row.der, &row.tbs, &row.issuedInto, &row.archived,
 			&event, &index, &leaf,
 		}, func() error {
 			n++
 			what := fmt.Sprintf("the revocation %d of %x of %s", sequence, serial, issuer)
 			kinds, want := revocationEvent(issuance.Reason(reason), leaf)
-			want["issuer"], want["serial"] = issuer, hex.EncodeToString(serial)
+			want["issuer"], want["serial"], want["invalidity_date"] = issuer, hex.EncodeToString(serial), ""
+			if invalidity != nil {
+				want["invalidity_date"] = invalidity.UTC().Format(time.RFC3339)
+			}
 			r.hold(what, event, index, leaf, kinds, want)
 			row.lostInto = lostInto(leaf)
-			if err := known.disagrees(issuer, serial, row); err != nil {
-				r.tell(audit.Unlogged, index, "%s %v", what, err)
+			for _, err := range []error{
+				known.disagrees(issuer, serial, row), orphanRevoked(issuance.Reason(reason), kinds), revokedThen(at, leaf),
+			} {
+				if err != nil {
+					r.tell(audit.Unlogged, index, "%s %v", what, err)
+				}
 			}
 			return nil
 		}); err != nil {
@@ -252,6 +270,15 @@ func (r *rowsCheck) revocations(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// revokedThen tells of a revocation that its event is of another time: which signatures it invalidates depends on its own.
+func revokedThen(at time.Time, leaf []byte) error {
+	e, err := audit.Parse(leaf)
+	if err != nil || e.Time.Sub(at).Abs() <= sameMoment {
+		return nil // what cannot be read is told by the verification of the log
+	}
+	return fmt.Errorf("is of %s, and its event of %s", at.UTC().Format(time.RFC3339), e.Time.UTC().Format(time.RFC3339))
 }
 
 // lostInto is the scope that the event of a revocation tells; only that of a lost certificate tells one.

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"strings"
 	"time"
 
@@ -39,6 +40,13 @@ const (
 	selectSignedCheckpoints = `SELECT size::text, at, note FROM audit_checkpoints WHERE at >= $1`
 
 	selectOwnRequests = `SELECT id::text, at, csr FROM requests WHERE id >= $1::text::uuid AND profile = $2 AND csr IS NOT NULL`
+
+	// selectLostLeaves are the events of certificates that were lost with a database: no other revocation's event tells a scope.
+	selectLostLeaves = `
+	SELECT id::text, leaf FROM audit_leaves AS l WHERE id >= $1::text::uuid AND kind = 'certificate.revoked'
+		AND position('"crl_scope":'::bytea IN leaf) > 0` + frequentKinds + ` ORDER BY id`
+
+	selectIsRevokedBy = `SELECT EXISTS (SELECT FROM revocations WHERE issuer = $1 AND serial = $2 AND event_id = $3::text::uuid)`
 
 	selectUnissued = `
 	SELECT s FROM unnest($1::bytea[]) AS s
@@ -113,9 +121,10 @@ func ofLeaf(canonical []byte) reconcile.Record {
 	case audit.KeySigned:
 		r.Source, r.Subject = reconcile.SignedEvent, "signed for "+l.Data.Authority
 	case audit.CRLIntended:
-		r.Subject = ofCRL(l.Data.Issuer, l.Data.Scope, l.Data.Number)
+		r.Subject, r.Issuer = ofCRL(l.Data.Issuer, l.Data.Scope, l.Data.Number), l.Data.Issuer
 	default:
 		r.Subject = reconcile.CertificateName(l.Data.Kind, l.Data.Issuer, l.Data.Serial)
+		r.Issuer, r.Serial = l.Data.Issuer, l.Data.Serial
 	}
 	return r
 }
@@ -146,7 +155,8 @@ func signedCertificates(ctx context.Context, tx pgx.Tx, since time.Time, yield f
 			if from.source == reconcile.SignedRow {
 				return yield(reconcile.SignedCertificate(kind, issuer, serial, der, r.At))
 			}
-			r.Digest, r.Subject = sha256.Sum256(der), reconcile.CertificateName(kind, issuer, hex.EncodeToString(serial))
+			r.Issuer, r.Serial = issuer, hex.EncodeToString(serial)
+			r.Digest, r.Subject = sha256.Sum256(der), reconcile.CertificateName(kind, issuer, r.Serial)
 			return yield(r)
 		})
 		if err != nil {
@@ -172,7 +182,7 @@ func signedCRLs(ctx context.Context, tx pgx.Tx, since time.Time, yield func(reco
 		if err := rows.Scan(&issuer, &scope, &number, &r.At, &digest, &signed); err != nil {
 			return err
 		}
-		r.Digest, r.Subject = [32]byte(digest), ofCRL(issuer, scope, number)
+		r.Digest, r.Subject, r.Issuer = [32]byte(digest), ofCRL(issuer, scope, number), issuer
 		if err := yield(r); err != nil || !signed {
 			return err
 		}
@@ -208,6 +218,62 @@ func ownRequests(ctx context.Context, tx pgx.Tx, since time.Time, yield func(rec
 		r.Digest, r.Subject = reconcile.SignedPart(der), "request "+id
 		return yield(r)
 	})
+}
+
+// LostCertificates are the records, since a moment, of certificates that were lost with a database: each has its revocation and its
+// event, and both say the same.
+func (s *Store) LostCertificates(ctx context.Context, since time.Time) (lost []reconcile.Lost, err error) {
+	_, err = s.tryTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, longStatement); err != nil {
+			return err
+		}
+		var told []audit.Event
+		err := each(ctx, tx, selectLostLeaves, []any{idBound(since, 0)}, func(rows pgx.Rows) error {
+			var id string
+			var canonical []byte
+			if err := rows.Scan(&id, &canonical); err != nil {
+				return err
+			}
+			if e, err := audit.Parse(canonical); err == nil && e.ID == id && e.Data["crl_scope"] != "" {
+				told = append(told, e)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		for _, e := range told {
+			l := reconcile.Lost{Issuer: e.Data["issuer"], Serial: e.Data["serial"], At: e.Time}
+			serial, err := hex.DecodeString(l.Serial)
+			if err != nil {
+				continue
+			}
+			var revoked bool
+			if err := tx.QueryRow(ctx, selectIsRevokedBy, l.Issuer, serial, e.ID).Scan(&revoked); err != nil {
+				return err
+			}
+			if l.Signed, err = digestsIn(e.Data["tbs_sha256"]); err == nil && revoked {
+				lost = append(lost, l)
+			}
+		}
+		return nil
+	})
+	return lost, describe("reading what is on record of lost certificates", err)
+}
+
+// digestsIn reads the digests that an event tells, with commas between them.
+func digestsIn(text string) (digests [][32]byte, err error) {
+	if text == "" {
+		return nil, nil
+	}
+	for one := range strings.SplitSeq(text, ",") {
+		octets, err := hex.DecodeString(one)
+		if err != nil || len(octets) != 32 {
+			return nil, fmt.Errorf("%q is no digest", one)
+		}
+		digests = append(digests, [32]byte(octets))
+	}
+	return digests, nil
 }
 
 // each reads row by row, so that a million of them take no memory.

@@ -151,8 +151,10 @@ func TestRetry(t *testing.T) {
 	mending.Wait()
 	// A log that asks to be left alone for longer than there is time ends the waiting at once.
 	p.logs["fir"].Break(logtest.Fault{Status: 503, RetryAfter: "3600"})
+	patient := wish(1, 1, "fir")
+	patient.Timeout = 10 * time.Minute
 	began := time.Now()
-	if _, _, err := p.submitter.Submit(t.Context(), p.precertificate(), wish(1, 1, "fir")); err == nil || time.Since(began) > 5*time.Second {
+	if _, _, err := p.submitter.Submit(t.Context(), p.precertificate(), patient); err == nil || time.Since(began) > time.Minute {
 		t.Errorf("%v after %s", err, time.Since(began))
 	}
 }

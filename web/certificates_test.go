@@ -15,6 +15,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/chancery-ca/chancery/access"
+	"github.com/chancery-ca/chancery/ca"
 	"github.com/chancery-ca/chancery/policies"
 )
 
@@ -271,6 +272,22 @@ func TestCertificates(t *testing.T) {
 	} {
 		w := s.call(ask{path: "/api/v1/certificates?" + query, role: access.Auditor})
 		wantRule(t, wantProblem(t, w, http.StatusBadRequest, "invalid"), "request."+field)
+	}
+}
+
+// A time of a year that JSON cannot say would leave the certificate, and whatever list it is on, without an answer.
+func TestARevocationIsShownWhateverItsInvalidityDate(t *testing.T) {
+	for text, shown := range map[string]bool{
+		"2026-11-01T00:00:00+01:00": true, "0000-01-01T00:00:00Z": true, "0000-01-01T00:00:00+14:00": false, "9999-12-31T23:59:59-14:00": false,
+	} {
+		at, err := time.Parse(time.RFC3339, text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := showRevocation(ca.Revocation{InvalidityDate: at}).InvalidityDate
+		if _, err := json.Marshal(got); err != nil || (got != nil) != shown {
+			t.Errorf("%s is shown as %v: %v", text, got, err)
+		}
 	}
 }
 

@@ -296,18 +296,12 @@ func orNone(counts map[string]int) map[string]int {
 }
 
 func (s *Server) showJob(ctx context.Context, j ca.RevocationJob) RevocationJob {
-	at := func(t time.Time) *time.Time {
-		if t.IsZero() {
-			return nil
-		}
-		t = t.UTC()
-		return &t
-	}
 	shown := RevocationJob{
 		ID: j.ID, Status: j.Status(s.now()), Namespace: j.Namespace,
 		Requester: Person{ID: j.Actor.ID, Name: j.Actor.Name, Person: j.Actor.Person},
-		Selection: j.Selection, Reason: j.Reason.String(), Comment: j.Comment, InvalidityDate: at(j.InvalidityDate), AskedAt: j.AskedAt.UTC(),
-		ClosedAt: at(j.ClosedAt), Digest: hex.EncodeToString(j.Digest[:]), Found: j.Found, Total: j.Total,
+		Selection: j.Selection, Reason: j.Reason.String(), Comment: j.Comment, InvalidityDate: showTime(j.InvalidityDate),
+		AskedAt:  j.AskedAt.UTC(),
+		ClosedAt: showTime(j.ClosedAt), Digest: hex.EncodeToString(j.Digest[:]), Found: j.Found, Total: j.Total,
 		Keys: j.Keys, Remembered: j.Counts.Remembered, Done: min(j.NextLot*ca.LotSize, j.Total),
 		Revoked: j.Counts.Revoked, Already: j.Counts.Already, Expired: j.Counts.Expired, Refused: j.Counts.Refused, Need: j.Needs,
 		AuditEvent: j.EventID,
@@ -316,7 +310,7 @@ func (s *Server) showJob(ctx context.Context, j ca.RevocationJob) RevocationJob 
 		shown.Selection = map[string]string{}
 	}
 	if shown.Status == ca.JobWaiting || shown.Status == ca.JobExpired {
-		shown.ExpiresAt = at(j.ExpiresAt)
+		shown.ExpiresAt = showTime(j.ExpiresAt)
 	}
 	for _, v := range j.Votes {
 		shown.Approvals = append(shown.Approvals, Vote{

@@ -112,9 +112,16 @@ func readRevoke(ctx context.Context, in *revokeInput) (ca.RevokeOrder, error) {
 
 func showRevocation(r ca.Revocation) Revocation {
 	shown := Revocation{Reason: r.Reason.String(), RevokedAt: r.At.UTC(), Comment: r.Comment, AuditEvent: r.EventID}
-	if !r.InvalidityDate.IsZero() {
-		at := r.InvalidityDate.UTC()
-		shown.InvalidityDate = &at
-	}
+	shown.InvalidityDate = showTime(r.InvalidityDate)
 	return shown
+}
+
+// showTime is a time, or nothing for the zero time, and for one of a year that JSON cannot say (RFC 3339, section 5.6): earlier versions
+// took such invalidity dates, and what they are of must be shown all the same.
+func showTime(t time.Time) *time.Time {
+	t = t.UTC()
+	if t.IsZero() || t.Year() < 0 || t.Year() > 9999 {
+		return nil
+	}
+	return &t
 }

@@ -49,7 +49,8 @@ type reconcileReport struct {
 	Counts   reconcile.Counts    `json:"counts"`
 	Refused  []refusedOperation  `json:"refused"` // what keepers refused to sign, the first ones
 	Findings []reconcile.Finding `json:"findings"`
-	Unknown  []string            `json:"unknown"` // what this account cannot tell
+	Restored []reconcile.Finding `json:"recorded_after_restore"` // no findings: what the records of lost certificates account for
+	Unknown  []string            `json:"unknown"`                // what this account cannot tell
 	Event    string              `json:"audit_event,omitempty"`
 }
 
@@ -131,6 +132,7 @@ func (a *app) reconcile(ctx context.Context, store *storage.Store, o reconcileOp
 		return nil, err
 	}
 	report = &reconcileReport{Until: until, Journals: []reconciledJournal{}, Refused: []refusedOperation{}, Findings: []reconcile.Finding{}}
+	report.Restored = []reconcile.Finding{}
 	for path := range state.Journals {
 		if !slices.Contains(o.journals, path) {
 			return nil, misuse{fmt.Errorf("the last run read the journal %s as well: give it with --journal, or begin anew with another --state",
@@ -143,8 +145,12 @@ func (a *app) reconcile(ctx context.Context, store *storage.Store, o reconcileOp
 	account := reconcile.Open("", reconcile.Span{Since: state.Until, Until: until}, o.journals)
 	defer func() { err = errors.Join(err, account.Close()) }()
 	found := func(f reconcile.Finding) error {
-		if len(report.Findings) < shownFindings {
-			report.Findings = append(report.Findings, f)
+		to := &report.Findings
+		if f.Kind == reconcile.Restored {
+			to = &report.Restored
+		}
+		if len(*to) < shownFindings {
+			*to = append(*to, f)
 		}
 		return nil
 	}
@@ -250,6 +256,13 @@ func earliestRecord(state reconcileState, oldest time.Time) time.Time {
 
 // addRecords adds what the database, the archives and the transcripts have on record.
 func (a *app) addRecords(ctx context.Context, store *storage.Store, account *reconcile.Account, o reconcileOptions, since time.Time) error {
+	lost, err := store.LostCertificates(ctx, since)
+	if err != nil {
+		return err
+	}
+	for _, l := range lost {
+		account.Lost(l)
+	}
 	if err := store.SigningRecords(ctx, since, account.Record); err != nil {
 		return err
 	}
@@ -355,7 +368,8 @@ func (a *app) recordReconciled(ctx context.Context, store *storage.Store, report
 	data := map[string]string{
 		"until": report.Until.Format(time.RFC3339), "signatures": strconv.FormatUint(c.Signatures, 10),
 		"records":  strconv.FormatUint(c.Records, 10),
-		"agreeing": strconv.FormatUint(c.Agreeing, 10), "findings": strconv.FormatUint(c.Findings, 10),
+		"agreeing": strconv.FormatUint(c.Agreeing, 10), "restored": strconv.FormatUint(c.Restored, 10),
+		"findings": strconv.FormatUint(c.Findings, 10),
 	}
 	for i, j := range report.Journals {
 		name := "journal." + strconv.Itoa(i+1)
@@ -402,7 +416,16 @@ func writeReconciled(w io.Writer, r *reconcileReport) {
 		if f.Entry != 0 {
 			where = fmt.Sprintf("  %s entry %d", f.Journal, f.Entry)
 		}
+		if f.Kind == reconcile.Unrecorded {
+			where += "  sha256 " + f.Digest
+		}
 		fmt.Fprintf(w, "ALARM  %s  %s%s\n       %s\n", f.Kind, f.Subject, where, f.Why)
+	}
+	for _, f := range r.Restored {
+		fmt.Fprintf(w, "recorded after a restore  %s  %s entry %d\n       %s\n", f.Subject, f.Journal, f.Entry, f.Why)
+	}
+	if more := c.Restored - uint64(len(r.Restored)); more > 0 {
+		fmt.Fprintf(w, "%d more were recorded after a restore.\n", more)
 	}
 	for _, open := range r.Unknown {
 		fmt.Fprintf(w, "not known: %s\n", open)
@@ -417,7 +440,7 @@ func writeReconciled(w io.Writer, r *reconcileReport) {
 	}
 	if c.Findings > 0 {
 		fmt.Fprintln(w, "What each means, and what to do, is in docs/security.md. A certificate that is on no record is revoked by:\n"+
-			"  chancery revocation record --issuer NAME SERIAL")
+			"  chancery revocation record --issuer NAME SERIAL --sha256 DIGEST")
 	}
 }
 

@@ -55,7 +55,8 @@ func TestABucketHoldsNothingUp(t *testing.T) {
 		}
 		return lists(list, of.leaf)
 	}
-	eventually(t, 5*time.Second, "the CRL shows the certificate while the bucket does not answer", listed)
+	// Sooner than the mirror gives a CRL up.
+	eventually(t, 20*time.Second, "the CRL shows the certificate while the bucket does not answer", listed)
 	close(hangs)
 	eventually(t, 10*time.Second, "failures are counted", func() bool {
 		return r.metric(t, `chancery_operation_failures_total{step="mirror crl"}`) > 0

@@ -262,12 +262,17 @@ func (h *harness) get(url string) (status int, body []byte, err error) {
 // recovered waits until every replica says that it is ready, and issues.
 func (h *harness) recovered(t *testing.T) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), recoverWithin)
-	defer cancel()
+	passed, end := passing()
+	defer end()
 	for _, r := range h.serving() {
 		eventually(t, recoverWithin, "replica "+r.name+" issues again", func() bool {
+			ctx, cancel := context.WithTimeout(t.Context(), recoverWithin)
+			defer cancel()
 			return h.ask(ctx, r, newRequest(t, "recovered.dev.example"), "").err == nil && h.ready(r)
 		})
+	}
+	if took := passed(); took > recoverWithin {
+		t.Errorf("all replicas issue again after %s, not within %s", took, recoverWithin)
 	}
 }
 

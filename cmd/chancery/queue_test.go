@@ -363,10 +363,11 @@ func TestNamespacesAcrossReplicas(t *testing.T) {
 		return q.as("eve", r, http.MethodPost, "/api/v1/certificates", nil,
 			map[string]string{"profile": "tls-server", "csr": newRequest(t, name)})
 	}
-	begun := time.Now()
-	eventually(t, 10*time.Second, "the other replica knows the namespace",
+	passed, end := passing()
+	defer end()
+	eventually(t, 30*time.Second, "the other replica knows the namespace",
 		func() bool { return issue(two, "a.team.example").status == http.StatusCreated })
-	if took := time.Since(begun); took > 3*time.Second {
+	if took := passed(); took > 3*time.Second { // docs/namespaces.md promises two, and a request takes its time
 		t.Errorf("it took %s", took)
 	}
 	var all sync.WaitGroup

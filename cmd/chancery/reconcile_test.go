@@ -242,6 +242,16 @@ func (k *keeperProcess) changeKeys(change func(keys string) string) {
 // inject has the issuer's key sign a certificate that its policy allows.
 func inject(t *testing.T, client *keeper.Client, issuer *x509.Certificate) *x509.Certificate {
 	t.Helper()
+	serial, err := issuance.NewSerial(time.Now(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return injectAs(t, client, issuer, serial)
+}
+
+// injectAs is inject of a serial number.
+func injectAs(t *testing.T, client *keeper.Client, issuer *x509.Certificate, serial issuance.Serial) *x509.Certificate {
+	t.Helper()
 	key, _, err := client.Signer(t.Context(), issuer.PublicKey)
 	if err != nil {
 		t.Fatal(err)
@@ -251,10 +261,6 @@ func inject(t *testing.T, client *keeper.Client, issuer *x509.Certificate) *x509
 		t.Fatal(err)
 	}
 	now := time.Now()
-	serial, err := issuance.NewSerial(now, rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
 	template := &x509.Certificate{
 		SerialNumber: new(big.Int).SetBytes(serial[:]), Subject: pkix.Name{CommonName: "bank.example"}, DNSNames: []string{"bank.example"},
 		NotBefore: now.Add(-time.Minute), NotAfter: now.Add(24 * time.Hour), KeyUsage: x509.KeyUsageDigitalSignature,

@@ -183,7 +183,10 @@ func setState(record *revocation.Record, latest *ca.Revocation) {
 	}
 	record.ChangedAt = latest.At
 	if latest.Reason != issuance.RemoveFromCRL {
-		record.Revoked, record.Reason, record.RevokedAt, record.InvalidityDate = true, int(latest.Reason), latest.At, latest.InvalidityDate
+		record.Revoked, record.Reason, record.RevokedAt = true, int(latest.Reason), latest.At
+		if issuance.CanSayInvalidity(latest.InvalidityDate) { // else no CRL has it
+			record.InvalidityDate = latest.InvalidityDate
+		}
 	}
 }
 
