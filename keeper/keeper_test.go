@@ -212,7 +212,7 @@ func TestTokenAwayAndBack(t *testing.T) {
 // TestHangWhileOpeningAnew: a library that hangs when a lost token is opened anew takes its process along, as one that hangs at any other time
 // does. The directory that the tokens are in is the process's, so nothing runs beside it.
 func TestHangWhileOpeningAnew(t *testing.T) {
-	const startTimeout = time.Second
+	const startTimeout = 4 * time.Second // in which a process starts on a machine that is busy
 	for name, open := range map[string]func(t *testing.T, a *authority, c hsm.Config) (key hsm.Signer, replaced func() error){
 		"holder": func(t *testing.T, a *authority, c hsm.Config) (hsm.Signer, func() error) {
 			s := supervise(t, a, c, t.TempDir(), func(h *holding) { h.StartTimeout = startTimeout })

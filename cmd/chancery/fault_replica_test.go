@@ -125,9 +125,11 @@ func publisherFrozen() fault {
 	return fault{
 		name: "publisher frozen and resumed late", sees: unavailable | cut,
 		inject: func(t *testing.T, h *harness) {
+			h.leave(one)
 			h.signal(t, one, syscall.SIGSTOP) // or it might publish first, each time
 			h.freeze(t, "after crl intent")
 			h.signal(t, one, syscall.SIGCONT)
+			h.rejoin(one)
 			number = h.column(`SELECT number::text FROM crl_intents WHERE owner_name = $1 ORDER BY fence DESC LIMIT 1`, two)[0]
 		},
 		felt: func(h *harness, _ *load) bool { return len(newest(h, "crls")) > 0 && newest(h, "crls") > number },

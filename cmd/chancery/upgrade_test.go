@@ -50,6 +50,7 @@ func TestRollingUpgrade(t *testing.T) {
 	fresh := s.start("new", s.token.Module)
 	load.on(fresh)
 	load.reaches(t, 40)
+	eventually(t, time.Minute, "the new replica has issued", func() bool { return load.one(fresh) != "" })
 
 	byOld, byNew := load.one(old), load.one(fresh)
 	for serial, by := range map[string]*replica{byOld: fresh, byNew: old} {
@@ -254,6 +255,9 @@ func (l *upgradeLoad) reaches(t *testing.T, more int) {
 func (l *upgradeLoad) one(r *replica) string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if len(l.held[r.name]) == 0 {
+		return ""
+	}
 	return l.held[r.name][0]
 }
 
