@@ -251,7 +251,7 @@ func (l *upgradeLoad) reaches(t *testing.T, more int) {
 	})
 }
 
-// one is a certificate that came through a replica.
+// one is a certificate that came through a replica; empty while none has.
 func (l *upgradeLoad) one(r *replica) string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
