@@ -9,7 +9,7 @@ import (
 
 const (
 	faultResults  = "CHANCERY_FAULT_RESULTS" // a file to which each fault's result is added, a line of JSON each
-	feltWithin    = 30 * time.Second         // how long a fault may take to be felt
+	feltWithin    = time.Minute              // how long a fault may take to be felt
 	recoverWithin = 5 * time.Second          // how long after a fault's end until all is as before
 )
 

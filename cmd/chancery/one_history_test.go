@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chancery-ca/chancery/access"
 	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/hsm"
 	"github.com/chancery-ca/chancery/storage/storagetest"
@@ -138,7 +139,12 @@ func TestKeepersTakeTurns(t *testing.T) {
 	if err := os.WriteFile(armed, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	h.writes(mortal)
+	body, err := issueBody(newRequest(t, "history.dev.example"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// It dies at the next checkpoint, be the request answered by then or not.
+	_, _ = mortal.call(t.Context(), http.MethodPost, "/api/v1/certificates", access.Requester, http.Header{"Content-Type": {"application/json"}}, body)
 	<-mortal.ended
 	lost, _ := h.checkpoints(a)
 	if recorded := latestSize(t, h.stack); recorded >= lost {
