@@ -85,16 +85,7 @@ func (o *office) issue(change ...func(*x509.Certificate)) *x509.Certificate {
 
 func (o *office) list(number int64, until time.Time, revoked ...int64) []byte {
 	o.t.Helper()
-	template := &x509.RevocationList{Number: big.NewInt(number), ThisUpdate: noon.Add(-time.Hour), NextUpdate: until}
-	for _, serial := range revoked {
-		template.RevokedCertificateEntries = append(template.RevokedCertificateEntries,
-			x509.RevocationListEntry{SerialNumber: big.NewInt(serial), RevocationTime: noon})
-	}
-	der, err := x509.CreateRevocationList(rand.Reader, template, o.certificate, o.key)
-	if err != nil {
-		o.t.Fatal(err)
-	}
-	return der
+	return o.listAt(big.NewInt(number), noon.Add(-time.Hour), until, revoked...)
 }
 
 // record is the registry of our own authority.

@@ -294,7 +294,7 @@ func (c *Client) give(l *link) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	l.busy--
-	if l.lost.Load() || l.busy == 0 && len(c.links) > c.useful {
+	if l.lost() || l.busy == 0 && len(c.links) > c.useful {
 		l.close()
 		c.links = slices.DeleteFunc(c.links, func(other *link) bool { return other == l })
 	}

@@ -24,8 +24,8 @@ type standing struct {
 	Lacks    []string        `json:"lacks,omitempty"` // what its tokens were seen to lack
 }
 
-// required is what a key is held to: by its policy, and, unless it was restored, as every key is.
-func (p KeyPolicy) required() hsm.Requirement {
+// Required is what a key is held to: by its policy, and, unless it was restored, as every key is.
+func (p KeyPolicy) Required() hsm.Requirement {
 	if p.Restored {
 		return p.Require
 	}
@@ -51,7 +51,7 @@ func (k *openKey) open(token *hsm.Recovering, public crypto.PublicKey) (hsm.Sign
 
 // standing is what is known of a key.
 func (h *held) standing() standing {
-	s := standing{Required: h.key.required()}
+	s := standing{Required: h.key.Required()}
 	for _, p := range h.places {
 		if lack := p.token.lacking(h.key.Name); lack != "" {
 			s.Lacks = append(s.Lacks, lack)

@@ -8,7 +8,6 @@ import (
 	"net"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -31,7 +30,6 @@ type link struct {
 	calls []*asked // that wait for their answers, the oldest first
 	count uint64   // of calls so far
 	why   error    // the connection is lost
-	lost  atomic.Bool
 }
 
 // asked is a call on its way.
@@ -161,13 +159,18 @@ func (l *link) next() (frame, error) {
 func (l *link) fail(err error) {
 	if l.why == nil {
 		l.why = err
-		l.lost.Store(true)
 	}
 	for _, call := range l.calls {
 		call.answer <- answered{err: l.why}
 	}
 	l.calls = nil
 	l.close()
+}
+
+func (l *link) lost() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.why != nil
 }
 
 func (l *link) greet() error {

@@ -254,17 +254,21 @@ func TestLongMessages(t *testing.T) {
 	}
 }
 
+// startEither starts a keeper that signs in a worker, or by itself.
+func startEither(t *testing.T, a *authority, worker bool) *running {
+	t.Helper()
+	config, log := a.config(t, a.fixture.Config())
+	if !worker {
+		config.Worker = nil
+	}
+	return start(t, config, log)
+}
+
 // TestConnectionsAreShared: more calls than the keeper has use for connections make no more of them.
 func TestConnectionsAreShared(t *testing.T) {
 	a := newAuthority(t, 0)
-	config, log := a.config(t, a.fixture.Config())
 	for _, worker := range []bool{false, true} {
-		if config.Journal = filepath.Join(t.TempDir(), "journal"); !worker {
-			config.Worker = nil
-		} else {
-			config.Worker = workerCommand(log)
-		}
-		r := start(t, config, log)
+		r := startEither(t, a, worker)
 		key := r.signer(t, a.certificate.PublicKey)
 		if err := a.issue(key, leaf()); err != nil {
 			t.Fatal(err)
@@ -305,15 +309,9 @@ func TestConnectionsAreShared(t *testing.T) {
 // later request ends the connection.
 func TestManyRequestsInOneWrite(t *testing.T) {
 	a := newAuthority(t, 0)
-	config, log := a.config(t, a.fixture.Config())
 	id := sha256.Sum256(a.certificate.RawSubjectPublicKeyInfo)
 	for _, worker := range []bool{false, true} {
-		if config.Journal = filepath.Join(t.TempDir(), "journal"); !worker {
-			config.Worker = nil
-		} else {
-			config.Worker = workerCommand(log)
-		}
-		r := start(t, config, log)
+		r := startEither(t, a, worker)
 		l, err := r.client.connect()
 		if err != nil {
 			t.Fatal(err)

@@ -19,7 +19,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -264,7 +263,7 @@ func (b *syncBuffer) String() string {
 // within asks until it is so.
 func within(t testing.TB, limit time.Duration, what string, so func() error) {
 	t.Helper()
-	passed, end := passing()
+	passed, end := hsmtest.Passing()
 	defer end()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
@@ -277,34 +276,6 @@ func within(t testing.TB, limit time.Duration, what string, so func() error) {
 			t.Fatalf("not within %s: %s: %v", limit, what, err)
 		}
 		<-tick.C
-	}
-}
-
-// passing measures the time that passes until the end is called, without what this process did not get to run for: a machine that is busy
-// with something else is no reason to say that a promise was broken. What is waited for has the same machine, and is not seen; what is left
-// out is what is certain.
-func passing() (passed func() time.Duration, end func()) {
-	const beat = 20 * time.Millisecond
-	began, ended := time.Now(), make(chan struct{})
-	var stalled atomic.Int64
-	var beating sync.WaitGroup
-	beating.Go(func() {
-		tick := time.NewTicker(beat)
-		defer tick.Stop()
-		for last := began; ; {
-			select {
-			case <-ended:
-				return
-			case <-tick.C:
-			}
-			now := time.Now()
-			stalled.Add(int64(max(0, now.Sub(last)-2*beat)))
-			last = now
-		}
-	})
-	return func() time.Duration { return time.Since(began) - time.Duration(stalled.Load()) }, func() {
-		close(ended)
-		beating.Wait()
 	}
 }
 

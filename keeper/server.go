@@ -574,6 +574,9 @@ func (c *client) reply(f frame) (r reply, err error) {
 
 // release lets replies go, when the journal has what they are to have there.
 func (c *client) release(replies []reply) error {
+	if len(replies) == 0 {
+		return nil
+	}
 	var entries []entry
 	for _, r := range replies {
 		if r.entry != nil {
@@ -596,9 +599,6 @@ func (c *client) release(replies []reply) error {
 			kind, body = frameError, appendError(nil, r.failure)
 		}
 		c.unsent = appendFrame(c.unsent, kind, r.request, body)
-	}
-	if len(replies) == 0 {
-		return nil
 	}
 	if err := c.pipes.out.writeWithin(writeTimeout, c.unsent); !errors.Is(err, syscall.EPIPE) {
 		return err

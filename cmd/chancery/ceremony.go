@@ -42,7 +42,7 @@ is a line of a journal beside that directory (OUTPUT.hsm-journal.jsonl, or --jou
 					return fmt.Errorf("--output-dir: %w", err)
 				}
 			}
-			where, cfg, err := flags.resolve(a)
+			w, err := flags.resolve(a)
 			if err != nil {
 				return err
 			}
@@ -57,13 +57,13 @@ is a line of a journal beside that directory (OUTPUT.hsm-journal.jsonl, or --jou
 				return err
 			}
 			defer func() { err = errors.Join(err, operations.Close()) }()
-			token, err := a.openToken(cmd.Context(), where, operator(), operations)
+			token, err := a.openToken(cmd.Context(), w.where, operator(), operations)
 			if err != nil {
 				return err
 			}
 			defer func() { err = errors.Join(err, token.Close()) }()
-			if cfg != nil {
-				if err := meets(token, where, *cfg, plan); err != nil {
+			if w.cfg != nil {
+				if err := meets(token, w.where, *w.cfg, plan); err != nil {
 					return err
 				}
 			}

@@ -262,7 +262,7 @@ func (h *harness) get(url string) (status int, body []byte, err error) {
 // recovered waits until every replica says that it is ready, and issues.
 func (h *harness) recovered(t *testing.T) {
 	t.Helper()
-	passed, end := passing()
+	passed, end := hsmtest.Passing()
 	defer end()
 	for _, r := range h.serving() {
 		eventually(t, recoverWithin, "replica "+r.name+" issues again", func() bool {

@@ -67,44 +67,52 @@ func (f *tokenFlags) addRecording(cmd *cobra.Command) {
 		"file that operations are recorded in, without a configuration (default: hsm-journal.jsonl beside the PIN file)")
 }
 
-// resolve is the token that the flags select, and the configuration, if there is one. Where a keeper has the token, its service's
-// configuration cannot say how to open it: then the flags name the token, and the configuration the rest.
-func (f *tokenFlags) resolve(a *app) (HSMConfig, *Config, error) {
+// resolve is where the token is that the flags select, and the configurations, as far as there are any. Where a keeper has the token, its
+// service's configuration cannot say how to open it: then the flags or the keeper's name the token, and the configuration the rest.
+func (f *tokenFlags) resolve(a *app) (w *worksite, err error) {
+	w = &worksite{}
 	if f.configPath == "" {
 		if f.keeperConfig != "" {
-			return HSMConfig{}, nil, misuse{errors.New("--keeper-config: give the service's configuration as well, with --config")}
+			return nil, misuse{errors.New("--keeper-config: give the service's configuration as well, with --config")}
 		}
 		if f.name != "" {
-			return HSMConfig{}, nil, misuse{errors.New("--token names a token of a configuration: give --config, or --token-label")}
+			return nil, misuse{errors.New("--token names a token of a configuration: give --config, or --token-label")}
 		}
-		c, err := f.named("give --token-label or --token-serial, or --config")
-		return c, nil, err
+		w.where, err = f.named("give --token-label or --token-serial, or --config")
+		return w, err
 	}
 	cfg, err := loadConfig(f.configPath, a.Environ)
 	if err != nil {
-		return HSMConfig{}, nil, err
+		return nil, err
 	}
+	w.cfg = &cfg
 	if cfg.HSM.Isolation == isolationKeeper {
 		if f.keeperConfig != "" {
-			c, err := f.kept()
-			return c, &cfg, err
+			if f.module != "" || f.label != "" || f.serial != "" {
+				return nil, misuse{errors.New("--keeper-config names the token: leave out --module, --token-label and --token-serial")}
+			}
+			if w.keeping, err = f.keeping(); err == nil {
+				w.where = w.keeping.config(f)
+			}
+			return w, err
 		}
 		if f.name != "" {
-			return HSMConfig{}, nil, misuse{errors.New("--token: a keeper has the tokens of this configuration; give --token-label or " +
+			return nil, misuse{errors.New("--token: a keeper has the tokens of this configuration; give --token-label or " +
 				"--token-serial, or --keeper-config")}
 		}
-		c, err := f.named("a keeper has those of this configuration; give --module, --token-label or --token-serial, and --pin-file as well")
-		return c, &cfg, err
+		w.where, err = f.named("a keeper has those of this configuration; give --module, --token-label or --token-serial, and --pin-file as well")
+		return w, err
 	}
 	if f.keeperConfig != "" {
-		return HSMConfig{}, nil, misuse{errors.New("--keeper-config: no keeper has the tokens of this configuration; leave it out")}
+		return nil, misuse{errors.New("--keeper-config: no keeper has the tokens of this configuration; leave it out")}
 	}
 	if f.module != "" || f.label != "" || f.serial != "" || f.pinFile != "" {
-		return HSMConfig{}, nil, misuse{errors.New("--config names the token: leave out --module, --token-label, --token-serial and --pin-file")}
+		return nil, misuse{errors.New("--config names the token: leave out --module, --token-label, --token-serial and --pin-file")}
 	}
 	token, err := cfg.token(f.name)
-	token.RetryAfterFailedPIN = token.RetryAfterFailedPIN || f.retry
-	return token.HSMConfig, &cfg, err
+	w.where = token.HSMConfig
+	w.where.RetryAfterFailedPIN = w.where.RetryAfterFailedPIN || f.retry
+	return w, err
 }
 
 // named is the token that the flags name by themselves. The hint says what to give where they name none.
@@ -121,18 +129,6 @@ func (f *tokenFlags) named(hint string) (HSMConfig, error) {
 
 func (f *tokenFlags) pin() PINConfig { return PINConfig{File: f.pinFile, Prompt: f.pinFile == ""} }
 
-// kept is the token as the keeper's configuration names it.
-func (f *tokenFlags) kept() (HSMConfig, error) {
-	if f.module != "" || f.label != "" || f.serial != "" {
-		return HSMConfig{}, misuse{errors.New("--keeper-config names the token: leave out --module, --token-label and --token-serial")}
-	}
-	k, err := f.keeping()
-	if err != nil {
-		return HSMConfig{}, err
-	}
-	return k.config(f), nil
-}
-
 // moduleOr is the module given, or SoftHSM.
 func moduleOr(given string) (string, error) {
 	if given != "" {
@@ -141,9 +137,9 @@ func moduleOr(given string) (string, error) {
 	return hsm.FindSoftHSM()
 }
 
-// worksite is an open token with what a command needs beside it.
+// worksite is a token with what a command needs beside it.
 type worksite struct {
-	*hsm.Token
+	*hsm.Token  // nil until it is open
 	where       HSMConfig
 	cfg         *Config              // nil without a configuration
 	authorities []ca.AuthorityRecord // of the configuration's database
@@ -155,11 +151,8 @@ type worksite struct {
 
 // inToken opens the token for one command. Where its operations are recorded is opened first: what cannot be recorded is not done.
 func (a *app) inToken(ctx context.Context, f *tokenFlags, do func(ctx context.Context, w *worksite) error) (err error) {
-	w := &worksite{}
-	if w.where, w.cfg, err = f.resolve(a); err != nil {
-		return err
-	}
-	if w.keeping, err = f.keeping(); err != nil {
+	w, err := f.resolve(a)
+	if err != nil {
 		return err
 	}
 	if f.usage != "" {

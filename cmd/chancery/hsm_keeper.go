@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/chancery-ca/chancery/hsm"
+	"github.com/chancery-ca/chancery/keeper"
 )
 
 // keeping is what a keeper's own configuration says of one of its tokens and of the keys in it. The service cannot read it; who works in
@@ -18,11 +19,8 @@ type keeping struct {
 	keys  []KeyConfig
 }
 
-// keeping reads the configuration that --keeper-config names; nil where it names none.
+// keeping reads the configuration that --keeper-config names.
 func (f *tokenFlags) keeping() (*keeping, error) {
-	if f.keeperConfig == "" {
-		return nil, nil
-	}
 	c, _, err := readKeeperConfig(f.keeperConfig)
 	if err != nil {
 		return nil, err
@@ -61,10 +59,7 @@ func (k *keeping) requires(spec hsm.KeySpec) (required hsm.Requirement, named bo
 			continue
 		}
 		named = true
-		required = required.And(key.Require.requirement())
-		if !key.Restored {
-			required = required.And(hsm.Requirement{Local: true, NeverExtractable: true})
-		}
+		required = required.And(keeper.KeyPolicy{Require: key.Require.requirement(), Restored: key.Restored}.Required())
 	}
 	return required, named
 }

@@ -199,11 +199,11 @@ func (a *app) hsmPINSetCommand(use string, unlock bool) *cobra.Command {
 A wrong present PIN is tried once. No other process needs to be stopped, but each that has the old PIN needs the new one before it starts again.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
-			where, cfg, err := f.resolve(a)
+			w, err := f.resolve(a)
 			if err != nil {
 				return err
 			}
-			w := &worksite{where: where, cfg: cfg}
+			where := w.where
 			observer, done, err := a.recording(cmd.Context(), &f, w)
 			if err != nil {
 				return err

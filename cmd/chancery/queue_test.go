@@ -16,6 +16,7 @@ import (
 
 	"github.com/chancery-ca/chancery/access"
 	"github.com/chancery-ca/chancery/ca"
+	"github.com/chancery-ca/chancery/hsm/hsmtest"
 	"github.com/chancery-ca/chancery/storage"
 	"github.com/chancery-ca/chancery/storage/storagetest"
 )
@@ -363,7 +364,7 @@ func TestNamespacesAcrossReplicas(t *testing.T) {
 		return q.as("eve", r, http.MethodPost, "/api/v1/certificates", nil,
 			map[string]string{"profile": "tls-server", "csr": newRequest(t, name)})
 	}
-	passed, end := passing()
+	passed, end := hsmtest.Passing()
 	defer end()
 	eventually(t, 30*time.Second, "the other replica knows the namespace",
 		func() bool { return issue(two, "a.team.example").status == http.StatusCreated })

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/chancery-ca/chancery/audit"
+	"github.com/chancery-ca/chancery/hsm/hsmtest"
 	"github.com/chancery-ca/chancery/storage/storagetest"
 )
 
@@ -122,7 +123,7 @@ func TestLeaderIsReplaced(t *testing.T) {
 	third := next(20*time.Second, "killed")
 	third.stop()
 	delete(all, third.name)
-	passed, end := passing()
+	passed, end := hsmtest.Passing()
 	defer end()
 	last := next(20*time.Second, "stopped in good order")
 	if took := passed(); took > 4*time.Second { // a lease that nobody gave back would last for longer
