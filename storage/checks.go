@@ -32,39 +32,48 @@ func (e *UnsafeError) Error() string {
 	return fmt.Sprintf("the database is not safe to use: %s is %s: %s", e.Setting, e.Value, e.Hint)
 }
 
-// takeRole makes a new connection work as the service's role.
-func takeRole(ctx context.Context, conn *pgx.Conn, role string) error {
-	login := conn.Config().User
-	_, err := conn.Exec(ctx, "SET ROLE "+pgx.Identifier{role}.Sanitize())
-	var pg *pgconn.PgError
-	switch {
-	case !errors.As(err, &pg):
-		return err
-	case pg.Code == "42501":
-		return fmt.Errorf("%w: the login %q is no member of %q: have an administrator run GRANT %s TO %s",
-			ErrPrivileges, login, role, pgx.Identifier{role}.Sanitize(), pgx.Identifier{login}.Sanitize())
-	case pg.Code == "22023":
-		return fmt.Errorf("%w: the role %q does not exist: run `chancery migrate`", ErrSchema, role)
-	}
-	return err
+// durability is what a server says of what it keeps.
+type durability struct {
+	version                                     int
+	fsync, fullPageWrites, commit, standbyNames string
 }
 
 const durabilitySettings = `
 	SELECT current_setting('server_version_num')::integer / 10000, current_setting('fsync'), current_setting('full_page_writes'),
 	       current_setting('synchronous_commit'), current_setting('synchronous_standby_names')`
 
-// checkDurability is asked on every new connection: after a failover it may be another server's. At least so many standbys must have what
-// is acknowledged.
-func checkDurability(ctx context.Context, conn *pgx.Conn, atLeast int) error {
-	var version int
-	var fsync, fullPageWrites, commit, standbys string
-	if err := conn.QueryRow(ctx, durabilitySettings).Scan(&version, &fsync, &fullPageWrites, &commit, &standbys); err != nil {
-		return fmt.Errorf("reading the settings of the database: %w", err)
+// takeRole makes a new connection work as a role, and reads in the same round trip how durable its server is: many connections are made
+// at once when that has come back, and everybody waits for them.
+func takeRole(ctx context.Context, conn *pgx.Conn, role string) (durability, error) {
+	login := conn.Config().User
+	results, err := conn.PgConn().Exec(ctx, "SET ROLE "+pgx.Identifier{role}.Sanitize()+";"+durabilitySettings).ReadAll()
+	var pg *pgconn.PgError
+	switch {
+	case errors.As(err, &pg) && pg.Code == "42501":
+		return durability{}, fmt.Errorf("%w: the login %q is no member of %q: have an administrator run GRANT %s TO %s",
+			ErrPrivileges, login, role, pgx.Identifier{role}.Sanitize(), pgx.Identifier{login}.Sanitize())
+	case errors.As(err, &pg) && pg.Code == "22023":
+		return durability{}, fmt.Errorf("%w: the role %q does not exist: run `chancery migrate`", ErrSchema, role)
+	case err != nil:
+		return durability{}, err
+	case len(results) != 2 || len(results[1].Rows) != 1:
+		return durability{}, errors.New("reading the settings of the database: no answer")
 	}
-	if err := judgeDurability(version, fsync, fullPageWrites, commit, standbys); err != nil {
+	row := results[1].Rows[0]
+	version, err := strconv.Atoi(string(row[0]))
+	if err != nil {
+		return durability{}, fmt.Errorf("reading the version of the database: %w", err)
+	}
+	return durability{version, string(row[1]), string(row[2]), string(row[3]), string(row[4])}, nil
+}
+
+// check refuses a server that could lose what it has acknowledged. At least so many standbys must have that. It is asked of every new
+// connection: after a failover it may be another server's.
+func (d durability) check(atLeast int) error {
+	if err := judgeDurability(d.version, d.fsync, d.fullPageWrites, d.commit, d.standbyNames); err != nil {
 		return err
 	}
-	return judgeReplication(atLeast, commit, standbys)
+	return judgeReplication(atLeast, d.commit, d.standbyNames)
 }
 
 // quorum finds how many standbys a commit waits for: "ANY 2 (a, b, c)", "FIRST 1 (a, b)", "2 (a, b)".

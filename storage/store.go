@@ -52,6 +52,9 @@ type Store struct {
 
 	listReach int // see listReach
 
+	opened  time.Time
+	renewed atomic.Int64 // when the connections were, in nanoseconds since it was opened
+
 	// Calls that come at the same time are worked on together.
 	issuances   *group[issuanceItem, struct{}]
 	compromised *group[[32]byte, bool]
@@ -71,7 +74,7 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	if err != nil {
 		return nil, describe("opening the database", err)
 	}
-	s := &Store{pool: pool, log: c.Log, listReach: listReach}
+	s := &Store{pool: pool, log: c.Log, listReach: listReach, opened: time.Now()}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -127,13 +130,11 @@ func poolConfig(c Config) (*pgxpool.Config, error) {
 		config.ConnConfig.RuntimeParams["default_transaction_read_only"] = "on"
 	}
 	config.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
-		if err := takeRole(ctx, conn, role); err != nil {
+		kept, err := takeRole(ctx, conn, role)
+		if err != nil || c.Unsafe {
 			return err
 		}
-		if c.Unsafe {
-			return nil
-		}
-		return checkDurability(ctx, conn, c.Standbys)
+		return kept.check(c.Standbys)
 	}
 	return config, nil
 }
@@ -180,7 +181,7 @@ func (s *Store) Ping(ctx context.Context) error {
 		return err
 	}
 	if readOnly {
-		s.pool.Reset() // after a failover the address may lead to another server
+		s.renew() // after a failover the address may lead to another server
 		return fmt.Errorf("asking the database: it is read-only: %w", ca.ErrUnavailable)
 	}
 	return nil

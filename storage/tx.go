@@ -51,7 +51,7 @@ func (s *Store) write(ctx context.Context, doing string, done landed, try func(c
 			}
 		}
 		if readOnly(err) {
-			s.pool.Reset() // after a failover the address may lead to another server
+			s.renew() // after a failover the address may lead to another server
 		}
 		if sent && isBroken(err) || isTaken(err) {
 			if s.hasLanded(ctx, done) {
@@ -146,8 +146,20 @@ func (s *Store) read(ctx context.Context, doing string, fn func(ctx context.Cont
 // forget drops all idle connections when a second one in a row was dead: after a restart of the server all of them are.
 func (s *Store) forget(n int, err error) {
 	if n == 2 && isBroken(err) {
-		s.pool.Reset()
+		s.renew()
 	}
+}
+
+// renew drops every connection that there is, those in use when they are free. When a server has come back many calls find that theirs is
+// dead, or leads to where nothing can be written: one of them does this for all. Otherwise each would drop what was made for those before
+// it, and the server be busy with nothing but connections.
+func (s *Store) renew() {
+	const rest = 500 * time.Millisecond
+	now, last := int64(time.Since(s.opened)), s.renewed.Load()
+	if last != 0 && now-last < int64(rest) || !s.renewed.CompareAndSwap(last, now) {
+		return
+	}
+	s.pool.Reset()
 }
 
 // isConflict tells errors after which the same transaction may succeed: serialization failures and deadlocks.

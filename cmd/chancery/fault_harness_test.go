@@ -266,7 +266,7 @@ func (h *harness) recovered(t *testing.T) {
 	defer end()
 	for _, r := range h.serving() {
 		eventually(t, recoverWithin, "replica "+r.name+" issues again", func() bool {
-			ctx, cancel := context.WithTimeout(t.Context(), recoverWithin)
+			ctx, cancel := context.WithTimeout(t.Context(), feltWithin)
 			defer cancel()
 			return h.ask(ctx, r, newRequest(t, "recovered.dev.example"), "").err == nil && h.ready(r)
 		})
