@@ -103,7 +103,7 @@ func theirTBS(t fataler, h hierarchy, c CRLContents) []byte {
 // TestManyEntriesAgreeWithStandardLibrary compares lists of every magnitude to a million, made at once and grown by a bulk of changes.
 func TestManyEntriesAgreeWithStandardLibrary(t *testing.T) {
 	h := ecdsaHierarchy(t)
-	for _, n := range []int{0, 1, 127, 128, 1_000, 1_001, 65_536, 1_000_000} {
+	for _, n := range []int{0, 1, 127, 128, 1_000, 1_001, 65_536, 500_000} { // the last needs four octets for its length
 		all := manyEntries(n)
 		c := CRLContents{Number: big.NewInt(int64(n) + 1), ThisUpdate: now, NextUpdate: now.Add(time.Hour), Distribution: "http://ca.example/crl/a/7.crl"}
 		kept := keep(t, all[:n-n/10])
