@@ -85,6 +85,9 @@ func Unnamed(id, person string) bool {
 	return person == "" || person == id && strings.HasPrefix(id, LocalActor)
 }
 
+// Service is the ID of the service where it acts by itself, and what stands for its person.
+const Service = "system"
+
 // LocalActor begins the IDs of users of the machine itself.
 const LocalActor = string(ByPeer) + ":"
 

@@ -111,7 +111,7 @@ func (c *CA) issueResponderCertificate(ctx context.Context, r *responder) (*x509
 	if err != nil {
 		return nil, fmt.Errorf("requesting one: %w", err)
 	}
-	actor := access.Actor{ID: "system", Name: "chancery " + c.replica.Name, Person: "system", Namespace: ServiceNamespace, Roles: []access.Role{access.Requester}}
+	actor := access.Actor{ID: access.Service, Name: "chancery " + c.replica.Name, Person: access.Service, Namespace: ServiceNamespace, Roles: []access.Role{access.Requester}}
 	outcome, err := c.Issue(ctx, Order{Actor: actor, Profile: ResponderProfile, Issuer: r.authority.Name, CSR: request})
 	switch {
 	case err != nil:

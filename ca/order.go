@@ -21,8 +21,8 @@ const (
 	OrderAddAuthority = "authority.add" // an authority that a ceremony made is taken in, to issue from then on
 )
 
-// unnamedNeeds is how many approvals an order needs at least when it is not known which person placed it: that one may be among those who
-// approve, and then there is another.
+// unnamedNeeds is how many approvals an order needs at least when it is not known which person placed it, and a change of the policies when
+// a signal asked for it: that one may be among those who approve, and then there is another.
 const unnamedNeeds = 2
 
 // orderLife is how long an order waits, and how long it can be carried out.

@@ -283,8 +283,12 @@ func (c *CA) change(ctx context.Context, actor access.Actor, set *policies.Set, 
 	if actor.Unnamed() {
 		return PolicyChange{}, ErrUnnamed
 	}
+	needs := c.plan.Approvals
+	if actor.ID == access.Service {
+		needs = max(needs, unnamedNeeds)
+	}
 	p := PolicyProposal{
-		ID: c.newID(), Digest: set.Digest(), Replaces: now.set.Digest(), Needs: c.plan.Approvals, ActorID: actor.ID, ActorName: actor.Name,
+		ID: c.newID(), Digest: set.Digest(), Replaces: now.set.Digest(), Needs: needs, ActorID: actor.ID, ActorName: actor.Name,
 		Person: actor.Person, Comment: comment, At: c.now(), ExpiresAt: c.now().Add(proposalLife), EventID: c.newID(),
 	}
 	leaf, err := c.leafWithID(p.EventID, audit.PolicyProposed, actor.ID, access.AllNamespaces, p.At, map[string]string{

@@ -58,7 +58,7 @@ func (c *CA) IssueServiceCertificate(ctx context.Context, n ServiceName) (*tls.C
 	if err != nil {
 		return nil, fmt.Errorf("requesting the service's TLS certificate: %w", err)
 	}
-	actor := access.Actor{ID: "system", Name: "chancery " + c.replica.Name, Person: "system", Namespace: ServiceNamespace, Roles: []access.Role{access.Requester}}
+	actor := access.Actor{ID: access.Service, Name: "chancery " + c.replica.Name, Person: access.Service, Namespace: ServiceNamespace, Roles: []access.Role{access.Requester}}
 	outcome, err := c.Issue(ctx, Order{Actor: actor, Profile: ServiceProfile, CSR: request})
 	if err != nil {
 		return nil, fmt.Errorf("issuing the service's TLS certificate: %w", err)

@@ -103,16 +103,27 @@ func (l *Lists) ofBundle() map[string]*x509.Certificate {
 }
 
 // Refresh reads all lists again, and tells which were not taken. A list of an authority of which no certificate is known yet, from a source
-// that has brought no other, waits for its first caller and is not told.
+// that has brought no other, waits for its first caller and is not told. The sources are read side by side: one that does not answer keeps
+// nobody from what the others bring.
 func (l *Lists) Refresh(ctx context.Context) (refused []*RefusedList) {
+	all := make([]*RefusedList, len(l.sources))
+	var reading sync.WaitGroup
 	for i, source := range l.sources {
-		read, err := l.read(ctx, source)
-		if err != nil {
-			refused = append(refused, &RefusedList{source, Unreadable, err})
-			continue
-		}
-		if reason, err := l.take(i, read); err != nil {
-			refused = append(refused, &RefusedList{source, reason, err})
+		reading.Go(func() {
+			read, err := l.read(ctx, source)
+			reason := Unreadable
+			if err == nil {
+				reason, err = l.take(i, read)
+			}
+			if err != nil {
+				all[i] = &RefusedList{source, reason, err}
+			}
+		})
+	}
+	reading.Wait()
+	for _, r := range all {
+		if r != nil {
+			refused = append(refused, r)
 		}
 	}
 	return refused

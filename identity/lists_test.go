@@ -330,3 +330,33 @@ func TestListsAreReadWhileCallersCome(t *testing.T) {
 		t.Errorf("%d authorities are known", n)
 	}
 }
+
+// TestAListThatDoesNotComeDelaysNoOther: while one source does not answer, what another brings counts.
+func TestAListThatDoesNotComeDelaysNoOther(t *testing.T) {
+	t.Parallel()
+	root := newOffice(t, "Corp Root", nil)
+	asked, answer := make(chan struct{}), make(chan struct{})
+	stalled := httptest.NewServer(http.HandlerFunc(func(to http.ResponseWriter, _ *http.Request) {
+		close(asked)
+		<-answer
+		http.Error(to, "too late", http.StatusGatewayTimeout)
+	}))
+	defer stalled.Close()
+	w := newWay(t, root.list(1, noon.Add(24*time.Hour)))
+	l := NewLists([]string{stalled.URL, w.URL}, []*x509.Certificate{root.certificate}, w.Client())
+	refused := make(chan []*RefusedList, 1)
+	go func() { refused <- l.Refresh(t.Context()) }()
+	<-asked
+	chain := []*x509.Certificate{root.issue(), root.certificate}
+	for l.check(chain, noon) != nil {
+		select {
+		case <-refused:
+			t.Fatal("the lists were read, and that which came is not known")
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	close(answer)
+	if all := <-refused; len(all) != 1 || all[0].Source != stalled.URL || all[0].Reason != Unreadable {
+		t.Errorf("refused %v, want the one that did not come", all)
+	}
+}

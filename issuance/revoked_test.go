@@ -4,7 +4,12 @@ import (
 	"bytes"
 	"crypto/rand"
 	"crypto/x509"
+	"encoding/pem"
+	"fmt"
 	"math/big"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -100,20 +105,12 @@ func theirTBS(t fataler, h hierarchy, c CRLContents) []byte {
 	})
 }
 
-// TestManyEntriesAgreeWithStandardLibrary compares lists of every magnitude to a million, made at once and grown by a bulk of changes.
+// TestManyEntriesAgreeWithStandardLibrary compares lists that were made at once and grown by a bulk of changes.
 func TestManyEntriesAgreeWithStandardLibrary(t *testing.T) {
 	h := ecdsaHierarchy(t)
-	for _, n := range []int{0, 1, 127, 128, 1_000, 1_001, 65_536, 500_000} { // the last needs four octets for its length
-		all := manyEntries(n)
-		c := CRLContents{Number: big.NewInt(int64(n) + 1), ThisUpdate: now, NextUpdate: now.Add(time.Hour), Distribution: "http://ca.example/crl/a/7.crl"}
-		kept := keep(t, all[:n-n/10])
-		var rest []RevokedEntry
-		for _, e := range all[n-n/10:] {
-			rest = append(rest, RevokedEntry{e, now.Add(time.Hour)})
-		}
-		if err := kept.Apply(now, rest); err != nil {
-			t.Fatal(err)
-		}
+	for _, n := range []int{0, 1, 127, 128, 1_000, 1_001, 2_000} { // up to lengths of three octets
+		kept, all := longList(t, n)
+		c := longContents(n)
 		c.Revoked = kept
 		prepared, err := h.issuing.PrepareCRL(c)
 		if err != nil {
@@ -132,6 +129,69 @@ func TestManyEntriesAgreeWithStandardLibrary(t *testing.T) {
 		if err != nil || signed.Entries != n {
 			t.Errorf("with %d entries: %v", n, err)
 		}
+	}
+}
+
+// TestOpenSSLReadsAVeryLongList: one whose lengths take four octets. The standard library would take a minute to make it with the race
+// detector.
+func TestOpenSSLReadsAVeryLongList(t *testing.T) {
+	const n = 500_000
+	h := ecdsaHierarchy(t)
+	kept, all := longList(t, n)
+	c := longContents(n)
+	c.Revoked = kept
+	prepared, err := h.issuing.PrepareCRL(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signed, err := h.issuing.SignCRL(t.Context(), prepared, nothing)
+	if err != nil || signed.Entries != n || len(signed.DER) < 1<<24 {
+		t.Fatalf("%d octets, %d entries, %v", len(signed.DER), signed.Entries, err)
+	}
+	issuer := filepath.Join(t.TempDir(), "issuer.pem")
+	if err := os.WriteFile(issuer, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: h.issuing.Certificate().Raw}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	openssl := exec.CommandContext(t.Context(), "openssl", "crl", "-inform", "DER", "-noout", "-text", "-CAfile", issuer)
+	openssl.Stdin = bytes.NewReader(signed.DER)
+	output, err := openssl.CombinedOutput()
+	if err != nil || !bytes.Contains(output, []byte("verify OK")) {
+		t.Fatalf("openssl: %v, %.200s", err, output)
+	}
+	read := map[string]bool{}
+	for line := range bytes.Lines(output) {
+		if _, serial, found := bytes.Cut(line, []byte("Serial Number: ")); found {
+			read[string(bytes.TrimSpace(serial))] = true
+		}
+	}
+	for _, e := range all {
+		if serial := fmt.Sprintf("%X", e.Serial); !read[serial] {
+			t.Fatalf("openssl does not read %s among its %d entries", serial, len(read))
+		}
+	}
+	if len(read) != n {
+		t.Errorf("openssl reads %d entries of %d", len(read), n)
+	}
+}
+
+// longList keeps entries, the last tenth of which came later.
+func longList(t *testing.T, n int) (*Revoked, []CRLEntry) {
+	t.Helper()
+	all := manyEntries(n)
+	kept := keep(t, all[:n-n/10])
+	var rest []RevokedEntry
+	for _, e := range all[n-n/10:] {
+		rest = append(rest, RevokedEntry{e, now.Add(time.Hour)})
+	}
+	if err := kept.Apply(now, rest); err != nil {
+		t.Fatal(err)
+	}
+	return kept, all
+}
+
+func longContents(n int) CRLContents {
+	return CRLContents{
+		Number: big.NewInt(int64(n) + 1), ThisUpdate: now, NextUpdate: now.Add(time.Hour), Distribution: "http://ca.example/crl/a/7.crl",
 	}
 }
 

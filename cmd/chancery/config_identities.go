@@ -142,7 +142,7 @@ func (c *Config) validateIdentities(doc *strictyaml.Document) {
 		if one.Certificate != nil && c.Clients.Mode == clientsOff {
 			doc.Refuse(field+".certificate", "set clients.mode to optional or required", "client certificates are not looked at")
 		}
-		c.validateLocalPerson(doc, field, one)
+		c.validatePerson(doc, field, one)
 		if one.Local != nil && c.Listen.Local == "" {
 			doc.Refuse(field+".local", "set listen.local to the path of a socket", "nobody can come in locally")
 		}
@@ -155,15 +155,21 @@ func (c *Config) validateIdentities(doc *strictyaml.Document) {
 	}
 }
 
-// validateLocalPerson refuses a rule that would have local callers approve of whom nobody says which person they are.
-func (c *Config) validateLocalPerson(doc *strictyaml.Document, field string, one IdentityConfig) {
+// validatePerson refuses a rule that would let in approvers of whom nobody says which person they are: one who has a token besides would be
+// two persons, and could approve alone what needs two.
+func (c *Config) validatePerson(doc *strictyaml.Document, field string, one IdentityConfig) {
+	const nobody = "%q lets in approvers of whom nobody says which person they are"
+	approves := slices.Contains(one.Roles, string(access.Approver))
 	switch {
-	case one.Local == nil:
-	case strings.HasPrefix(one.Person, localActor):
+	case one.Local != nil && strings.HasPrefix(one.Person, localActor):
 		doc.Refuse(field+".person", "write the person as chancery token create --person has it", "%q names nobody", one.Person)
-	case one.Person == "" && len(c.Orders.Persons) == 0 && slices.Contains(one.Roles, string(access.Approver)):
+	case one.Person != "" || !approves:
+	case one.Local == nil:
+		doc.Refuse(field+".roles", `add person: "${email}", or another fact that is one person's alone and is the name that other credentials have; `+
+			"or leave approver out", nobody, one.Name)
+	case len(c.Orders.Persons) == 0:
 		doc.Refuse(field+".roles", `add person: "${user}" where each user is one person, under the name that other credentials have; or list `+
-			"the users in orders.persons; or leave approver out", "%q lets in approvers of whom nobody says which person they are", one.Name)
+			"the users in orders.persons; or leave approver out", nobody, one.Name)
 	}
 }
 

@@ -44,6 +44,14 @@ func TestIdentitiesAreRefusedWithLines(t *testing.T) {
 			"listen: {local: /run/l}\nidentities:\n  - {name: a, local: {user: [root]}, namespace: '*', roles: [approver], emergency: true}",
 			"c.yaml:4: identities[0].roles: ",
 		},
+		"approvers by certificate who may be anybody": {
+			"clients: {mode: optional, authorities: [issuing-1]}\nidentities:\n  - {name: a, certificate: {cn: [a]}, namespace: '*', roles: [approver]}",
+			`c.yaml:4: identities[0].roles: "a" lets in approvers of whom nobody says which person they are (add person: "${email}"`,
+		},
+		"approvers by a login who may be anybody": {
+			"identities:\n  - {name: a, oidc: {iss: ['https://login.example'], groups: [pki]}, namespace: '*', roles: [approver]}",
+			"c.yaml:3: identities[0].roles: ",
+		},
 		"a person who is a user": {
 			"listen: {local: /run/l}\nidentities:\n  - {name: a, local: {user: [ada]}, namespace: '*', roles: [auditor], person: 'local:ada'}",
 			"c.yaml:4: identities[0].person: ",

@@ -263,3 +263,39 @@ func TestPoliciesNeedApprovals(t *testing.T) {
 	}
 	one.stop()
 }
+
+// TestPoliciesBySignalNeedTwo: who sent a signal may be who approves then; another must as well, also where one would do.
+func TestPoliciesBySignalNeedTwo(t *testing.T) {
+	t.Parallel()
+	s := newStack(t, storagetest.New(t), false)
+	dir := filepath.Join(s.dir, "profiles")
+	shippedIn(t, dir)
+	s.policies = fmt.Sprintf("{directory: %q, activation: {approvals: 1}}", dir)
+	one := s.start("one", s.token.Module)
+	ctx := t.Context()
+	before := one.ruling(t)
+	ann, bob := one.clientOf(s.approverToken("Ann", access.Approver)), one.clientOf(s.approverToken("Bob", access.Approver))
+	edit(t, filepath.Join(dir, "tls-server.yaml"), "description: ", "description: Since the signal. ")
+	if err := one.process.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	var p client.PolicyProposal
+	eventually(t, 20*time.Second, "the set is proposed", func() bool {
+		state, err := ann.Policies(ctx)
+		if err != nil || len(state.Proposals) == 0 {
+			return false
+		}
+		p = state.Proposals[0]
+		return true
+	})
+	if p.Needs != 2 {
+		t.Errorf("it needs %d approvals", p.Needs)
+	}
+	if got, err := ann.ApprovePolicies(ctx, p.ID, client.PolicyWord{}); err != nil || got.State != "open" || one.ruling(t) != before {
+		t.Fatalf("the first approval: %+v, %v", got, err)
+	}
+	if got, err := bob.ApprovePolicies(ctx, p.ID, client.PolicyWord{}); err != nil || got.State != "activated" || one.ruling(t) != p.Digest {
+		t.Fatalf("the second approval: %+v, %v", got, err)
+	}
+	one.stop()
+}

@@ -552,7 +552,7 @@ func (s *service) renewTLSInTime(ctx context.Context) error {
 // reloadAt reads the configured policies again at each signal. What is wrong with them is told in the log, and those that rule go on.
 func (s *service) reloadAt(ctx context.Context, hangups <-chan os.Signal) {
 	local := access.Actor{
-		ID: "system", Name: "signal", Person: "system", Namespace: access.AllNamespaces,
+		ID: access.Service, Name: "signal", Person: access.Service, Namespace: access.AllNamespaces,
 		Roles: []access.Role{access.PolicyAdmin},
 	}
 	for {
