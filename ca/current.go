@@ -41,6 +41,7 @@ type publication struct {
 	checkedAt time.Time
 	madeAt    time.Time     // when this replica last made one
 	took      time.Duration // how long that was at it
+	fenced    int           // how often in a row one took longer than its claim
 	spoilt    bool          // what the store holds cannot be served
 	warnedAt  time.Time
 	reading   *crlReading // nil: nobody reads it
@@ -74,6 +75,28 @@ func (p *publications) kept(issuer, scope string) *keptList {
 	return p.lists[id]
 }
 
+// fencedOff remembers that making a CRL took longer than its claim.
+func (p *publications) fencedOff(d CRLDue) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.of(crlID{d.Issuer, d.Scope, d.Delta}).fenced++
+}
+
+// lease is how long a CRL of so many entries is claimed for. Where others took over in the middle, it is twice as long each time, until one is
+// made: replicas whose token or database has become slow would fence each other off for ever.
+func (p *publications) lease(ask CRLAsk, entries int) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	lease := publishLease + time.Duration(entries)*publishLeasePerEntry
+	for range p.of(crlID{ask.Issuer, ask.Scope, ask.Delta}).fenced {
+		if lease >= publishDeadline {
+			break
+		}
+		lease *= 2
+	}
+	return lease
+}
+
 // rested tells whether the next CRL may be made: the longer one takes, the more revocations share the next.
 func (p *publications) rested(d CRLDue, now time.Time) bool {
 	p.mu.Lock()
@@ -82,13 +105,18 @@ func (p *publications) rested(d CRLDue, now time.Time) bool {
 	return known == nil || now.Sub(known.madeAt).Abs() >= max(publishRest, known.took)
 }
 
-// keep remembers a CRL that was made here.
+// keep remembers a CRL that was made here. Another replica may have published a later one since, which is read beside this and is the one
+// to serve.
 func (p *publications) keep(r CRLRecord, now time.Time, took time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	known := p.of(crlID{r.Issuer, r.Scope, r.Base != nil})
+	known.madeAt, known.took, known.fenced = now, took, 0
+	if known.record.Number != nil && r.Number.Cmp(known.record.Number) < 0 && !known.spoilt {
+		return
+	}
 	r.Pending = nil
-	known.record, known.checkedAt, known.madeAt, known.took, known.spoilt = r, now, now, took, false
+	known.record, known.checkedAt, known.spoilt = r, now, false
 }
 
 func (p *publications) cached(id crlID) (CRLRecord, time.Time, bool) {

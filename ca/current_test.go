@@ -70,3 +70,24 @@ func TestALongCRLIsReadOnce(t *testing.T) {
 		t.Errorf("nobody waits for it any more, and it has not arrived: %v, %v", got.Number, err)
 	}
 }
+
+// TestALowerNumberIsNotServedAgain: a CRL that was recorded, and kept here only after another replica's next one had been read.
+func TestALowerNumberIsNotServedAgain(t *testing.T) {
+	now := time.Now()
+	p := newPublications()
+	id := crlID{issuer: "issuing-1", scope: FullScope}
+	record := func(number int64) CRLRecord {
+		return CRLRecord{Issuer: id.issuer, Scope: id.scope, Number: big.NewInt(number), DER: []byte{byte(number)}}
+	}
+	p.keep(record(1), now, 0)
+	p.refresh(id, record(3), now)
+	p.keep(record(2), now, time.Second)
+	if got, _, _ := p.cached(id); got.Number.Int64() != 3 {
+		t.Errorf("number %s is served after 3", got.Number)
+	}
+	p.spoil(id, now) // 3 cannot be served: what replaces it may
+	p.keep(record(2), now, time.Second)
+	if got, _, _ := p.cached(id); got.Number.Int64() != 2 {
+		t.Errorf("number %s is served though it cannot be", got.Number)
+	}
+}

@@ -495,19 +495,14 @@ func (c *CA) replayWaiting(ctx context.Context, a *Authority, id string) (Outcom
 	if w.Status != StatusIssued {
 		return Outcome{Waiting: &w, Replayed: true}, nil
 	}
-	issued, err := c.store.Certificates(ctx, w.Issuer, w.Serial, w.Namespace)
+	issued, err := c.store.IssuedCertificate(ctx, w.Issuer, w.Serial)
 	if err != nil {
-		return Outcome{}, fmt.Errorf("looking its certificate up: %w", err)
+		return Outcome{}, fmt.Errorf("looking up the certificate of request %s: %w", id, err)
 	}
-	for _, certificate := range issued {
-		if certificate.Kind == issuance.Final && !certificate.Orphan {
-			if other, err := c.authority(certificate.Issuer); err == nil {
-				a = other
-			}
-			return a.outcome(certificate, true), nil
-		}
+	if other, err := c.authority(issued.Issuer); err == nil {
+		a = other
 	}
-	return Outcome{}, fmt.Errorf("the certificate of request %s: %w", id, ErrNotFound)
+	return a.outcome(issued, true), nil
 }
 
 func newCertificate(a *Authority, g *policies.Grant, s *issuance.Certificate, r Request, at time.Time, eventID string,

@@ -146,7 +146,8 @@ type keptList struct {
 	at      FeedPosition // zero: nothing has been read yet
 }
 
-// apply brings a claim's changes into the list. Certificates that ended before the last CRL leave, unless that could not show them.
+// apply brings a claim's changes into the list. Certificates that ended before the last CRL leave, unless that could not show them. One from
+// a time that is still to come, made when the database's clock was ahead, has shown nothing after the end of those that end until then.
 func (k *keptList) apply(claim CRLClaim, thisUpdate time.Time) error {
 	if err := k.revoked.Apply(thisUpdate, claim.Changes); err != nil {
 		return err
@@ -159,7 +160,11 @@ func (k *keptList) apply(claim CRLClaim, thisUpdate time.Time) error {
 	for _, p := range claim.Pending {
 		pending[string(p.Serial)] = true
 	}
-	k.revoked.Expire(claim.PublishedAt, func(serial []byte) bool { return pending[string(serial)] })
+	ended := claim.PublishedAt
+	if thisUpdate.Before(ended) {
+		ended = thisUpdate
+	}
+	k.revoked.Expire(ended, func(serial []byte) bool { return pending[string(serial)] })
 	return nil
 }
 

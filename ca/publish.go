@@ -124,7 +124,7 @@ func (c *CA) publishAll(ctx context.Context, a *Authority, due []CRLDue) {
 	due = append(due, c.doubtedKey(a, due)...)
 	var working sync.WaitGroup
 	places := make(chan struct{}, publishAtOnce)
-	for _, d := range due {
+	for _, d := range byUrgency(due) {
 		if !c.publications.rested(d, c.now()) {
 			continue
 		}
@@ -135,6 +135,17 @@ func (c *CA) publishAll(ctx context.Context, a *Authority, due []CRLDue) {
 		})
 	}
 	working.Wait()
+}
+
+// byUrgency puts first what tells of a revocation, which has five seconds; what is due by its schedule has hours.
+func byUrgency(due []CRLDue) []CRLDue {
+	rank := func(d CRLDue) int {
+		if d.Why == "revocation" {
+			return 0
+		}
+		return 1
+	}
+	return slices.SortedStableFunc(slices.Values(due), func(one, other CRLDue) int { return rank(one) - rank(other) })
 }
 
 // doubtedKey is a CRL that nobody needs, and that shows whether a key which has failed is back: one that fails costs a number, where a
@@ -161,7 +172,7 @@ func (c *CA) publishOne(ctx context.Context, d CRLDue) {
 //
 // ErrFenced means that another replica is at it, or has taken over in the middle: what was signed here is then never served. A crash
 // after the intent leaves a number unused; the next number is higher.
-func (c *CA) publish(ctx context.Context, due CRLDue) error {
+func (c *CA) publish(ctx context.Context, due CRLDue) (failed error) {
 	started := c.now()
 	a, err := c.authority(due.Issuer)
 	if err != nil {
@@ -178,6 +189,11 @@ func (c *CA) publish(ctx context.Context, due CRLDue) error {
 	defer func() {
 		if claim.Fence > 0 && !published {
 			c.release(ctx, claim)
+		}
+		if claim.Fence > 0 && errors.Is(failed, ErrFenced) {
+			c.publications.fencedOff(due)
+			c.log.WarnContext(ctx, "another replica has taken over a CRL that took longer than its claim; the next claim is for longer",
+				"authority", a.Name, "scope", due.Scope, "delta", due.Delta, "took", c.now().Sub(started))
 		}
 	}()
 	if err != nil {
@@ -224,8 +240,9 @@ func (c *CA) release(ctx context.Context, claim CRLClaim) {
 
 // nextContents claims a scope and says what its next CRL holds.
 func (c *CA) nextContents(ctx context.Context, a *Authority, due CRLDue, kept *keptList) (CRLClaim, issuance.CRLContents, error) {
-	ask := CRLAsk{Issuer: a.Name, Scope: due.Scope, By: c.replica, Lease: publishLease, Delta: due.Delta}
+	ask := CRLAsk{Issuer: a.Name, Scope: due.Scope, By: c.replica, Delta: due.Delta}
 	if due.Delta {
+		ask.Lease = c.publications.lease(ask, 0)
 		claim, err := c.store.ClaimCRL(ctx, ask)
 		if err != nil {
 			return claim, issuance.CRLContents{}, fmt.Errorf("claiming the CRL scope: %w", err)
@@ -264,7 +281,7 @@ func (c *CA) claimKept(ctx context.Context, ask CRLAsk, kept *keptList) (CRLClai
 			}
 		}
 		ask.Since = kept.at
-		ask.Lease = publishLease + time.Duration(kept.revoked.Len())*publishLeasePerEntry
+		ask.Lease = c.publications.lease(ask, kept.revoked.Len())
 		claim, err := c.store.ClaimCRL(ctx, ask)
 		if errors.Is(err, ErrStalePosition) && try == 0 {
 			kept.at = FeedPosition{} // the server has begun another life

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto"
 	"crypto/x509"
+	"errors"
 	"io"
 	"log/slog"
 	"math/big"
@@ -250,5 +251,88 @@ func TestAnInvalidityDateThatCannotBeWrittenStopsNoCRL(t *testing.T) {
 				t.Errorf("the log says %q", told.String())
 			}
 		})
+	}
+}
+
+// overtaken is a store in which others take over the first CRLs that are made.
+type overtaken struct {
+	quiet
+	times  int // how many
+	leases []time.Duration
+}
+
+func (o *overtaken) ClaimCRL(ctx context.Context, ask CRLAsk) (CRLClaim, error) {
+	o.leases = append(o.leases, ask.Lease)
+	return o.quiet.ClaimCRL(ctx, ask)
+}
+
+func (o *overtaken) RecordCRL(context.Context, CRLRecord, int64, ...audit.Leaf) error {
+	if o.times > 0 {
+		o.times--
+		return ErrFenced
+	}
+	return nil
+}
+
+// TestClaimsGrowUntilACRLIsMade: two replicas whose token takes longer than a claim lasts would fence each other off for ever.
+func TestClaimsGrowUntilACRLIsMade(t *testing.T) {
+	now := time.Now().UTC().Truncate(time.Second)
+	a, _ := openAuthority(t, "issuing-1", now)
+	clock := func() time.Time { return now }
+	for _, due := range []CRLDue{{Issuer: a.Name, Scope: FullScope}, {Issuer: a.Name, Scope: "7"}} {
+		store := &overtaken{quiet: quiet{now: clock, number: new(big.Int)}, times: 5}
+		c := publishing(store, clock, a)
+		for range 5 {
+			if err := c.publish(t.Context(), due); !errors.Is(err, ErrFenced) {
+				t.Fatal(err)
+			}
+		}
+		for range 2 {
+			if err := c.publish(t.Context(), due); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want := []time.Duration{3, 6, 12, 24, 24, 24, 3}
+		for n, lease := range store.leases {
+			if lease != want[n]*time.Second {
+				t.Errorf("claim %d is for %s, want %d s", n, lease, want[n])
+			}
+		}
+	}
+}
+
+// TestRevocationsComeFirst: what is due by its schedule waits for the CRLs that tell of a revocation.
+func TestRevocationsComeFirst(t *testing.T) {
+	due := []CRLDue{{Scope: "1", Why: "schedule"}, {Scope: "2", Why: "revocation"}, {Scope: "3", Why: "schedule"}, {Scope: "4", Why: "revocation"}}
+	var got []string
+	for _, d := range byUrgency(due) {
+		got = append(got, d.Scope)
+	}
+	if want := []string{"2", "4", "1", "3"}; !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+}
+
+// TestNothingLeavesTheListForATimeToCome: a CRL that was dated ahead has not shown the end of a certificate that is still valid.
+func TestNothingLeavesTheListForATimeToCome(t *testing.T) {
+	now := time.Now().UTC().Truncate(time.Second)
+	entry := func(serial byte, notAfter time.Time) issuance.RevokedEntry {
+		return issuance.RevokedEntry{
+			CRLEntry: issuance.CRLEntry{Serial: []byte{serial}, RevokedAt: now.Add(-time.Hour), Reason: issuance.Superseded}, NotAfter: notAfter,
+		}
+	}
+	var kept keptList
+	if err := kept.apply(CRLClaim{Changes: []issuance.RevokedEntry{
+		entry(1, now.Add(-time.Minute)), entry(2, now.Add(time.Hour)), entry(3, now.Add(4*time.Hour)),
+	}}, now); err != nil {
+		t.Fatal(err)
+	}
+	for at, want := range map[time.Duration]int{2 * time.Hour: 2, 0: 2} { // the second made while the clock was right
+		if err := kept.apply(CRLClaim{PublishedAt: now.Add(at)}, now); err != nil {
+			t.Fatal(err)
+		}
+		if n := kept.revoked.Len(); n != want {
+			t.Errorf("after a CRL dated %s ahead %d are on the list, want %d", at, n, want)
+		}
 	}
 }

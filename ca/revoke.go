@@ -50,11 +50,11 @@ func (c *CA) revoke(ctx context.Context, o RevokeOrder, look func() (Certificate
 			return Revocation{}, err
 		}
 		after, done, err := nextRevocation(certificate.Revocation, o.Reason)
-		if done && err == nil {
-			err = c.rememberKey(ctx, o, certificate)
+		if err != nil {
+			return Revocation{}, err
 		}
-		if err != nil || done {
-			return valueOrZero(certificate.Revocation), err
+		if done {
+			return c.revokedBefore(ctx, o, certificate)
 		}
 		if c.now().After(certificate.NotAfter) {
 			if err := c.rememberKey(ctx, o, certificate); err != nil {
@@ -74,6 +74,15 @@ func (c *CA) revoke(ctx context.Context, o RevokeOrder, look func() (Certificate
 		c.publications.wakeUp()
 		return recorded, nil
 	}
+}
+
+// revokedBefore answers an order that changes nothing. What the certificate was found with may be the work of an earlier try that was told
+// that it is not known to be on record.
+func (c *CA) revokedBefore(ctx context.Context, o RevokeOrder, certificate Certificate) (Revocation, error) {
+	if err := c.rememberKey(ctx, o, certificate); err != nil {
+		return Revocation{}, err
+	}
+	return c.store.RevocationOnRecord(ctx, certificate.Issuer, o.Serial)
 }
 
 // rememberKey keeps a key out of later certificates that turns out to be compromised when its certificate has been revoked already, for
@@ -203,11 +212,4 @@ func revocationData(r Revocation) (audit.Kind, map[string]string) {
 		return audit.CertificateReleased, data
 	}
 	return audit.CertificateRevoked, data
-}
-
-func valueOrZero(r *Revocation) Revocation {
-	if r == nil {
-		return Revocation{}
-	}
-	return *r
 }

@@ -85,6 +85,9 @@ type IssuanceStore interface {
 	// Certificates are the certificates with a serial, of one issuer or, when issuer is empty, of any. Orphans are among them,
 	// with no DER. Namespace narrows unless it is access.AllNamespaces.
 	Certificates(ctx context.Context, issuer string, serial []byte, namespace string) ([]Certificate, error)
+	// IssuedCertificate is the final certificate of a serial, read so that it can be handed out as the outcome of a request: it is as durable
+	// as what is acknowledged. ErrNotFound when none is known to have been issued.
+	IssuedCertificate(ctx context.Context, issuer string, serial []byte) (Certificate, error)
 	// ArchiveOf names the archive that holds the certificates of a serial's month; empty when they are not archived. What Certificates
 	// finds is not in it, but for orphans, which stay.
 	ArchiveOf(ctx context.Context, serial []byte) (file string, err error)
@@ -100,6 +103,8 @@ type RevocationStore interface {
 	RecordRevocation(ctx context.Context, r Revocation, after int, leaves ...audit.Leaf) (Revocation, error)
 	// LatestRevocation is the latest entry of a serial's sequence, whether its certificate is on record or not; ErrNotFound.
 	LatestRevocation(ctx context.Context, issuer string, serial []byte) (Revocation, error)
+	// RevocationOnRecord is the same, read so that it can be told to whoever asked for it: it is as durable as what is acknowledged.
+	RevocationOnRecord(ctx context.Context, issuer string, serial []byte) (Revocation, error)
 	// RecordCompromisedKey remembers the key of a certificate as compromised. When it is known as such already, nothing is written.
 	RecordCompromisedKey(ctx context.Context, spki [32]byte, issuer string, serial []byte, at time.Time, leaves ...audit.Leaf) error
 }

@@ -3,6 +3,8 @@ package storage
 import (
 	"context"
 	"crypto/x509"
+	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -137,20 +139,44 @@ func (s *Store) Certificates(ctx context.Context, issuer string, serial []byte, 
 }
 
 func (s *Store) certificates(ctx context.Context, issuer string, serial []byte) (found []ca.Certificate, err error) {
+	err = s.read(ctx, "looking up a serial", func(ctx context.Context, db querier) (err error) {
+		found, err = certificatesOf(ctx, db, issuer, serial)
+		return err
+	})
+	return found, err
+}
+
+func certificatesOf(ctx context.Context, db querier, issuer string, serial []byte) ([]ca.Certificate, error) {
 	sql, args := selectCertificates, []any{serial}
 	if issuer != "" {
 		sql, args = selectCertificatesOfIssuer, append(args, issuer)
 	}
-	err = s.read(ctx, "looking up a serial", func(ctx context.Context, db querier) error {
-		rows, err := db.Query(ctx, sql, args...)
-		if err != nil {
-			return err
-		}
-		found, err = pgx.CollectRows(rows, scanCertificate)
-		return err
-	})
+	rows, err := db.Query(ctx, sql, args...)
+	if err != nil {
+		return nil, err
+	}
+	found, err := pgx.CollectRows(rows, scanCertificate)
 	return oneOfEach(found), err
 }
+
+// IssuedCertificate is the final certificate of a serial, for whoever asked for it: as durable as what is acknowledged. It returns
+// ca.ErrNotFound when none is known to have been issued.
+func (s *Store) IssuedCertificate(ctx context.Context, issuer string, serial []byte) (issued ca.Certificate, err error) {
+	found := false
+	err = s.readPromise(ctx, "looking up what was issued", func(ctx context.Context, db querier) (bool, error) {
+		all, err := certificatesOf(ctx, db, issuer, serial)
+		if at := slices.IndexFunc(all, isIssued); at >= 0 {
+			issued, found = all[at], true
+		}
+		return found, err
+	})
+	if err == nil && !found {
+		err = fmt.Errorf("serial %x of %s: %w", serial, issuer, ca.ErrNotFound)
+	}
+	return issued, err
+}
+
+func isIssued(c ca.Certificate) bool { return c.Kind == issuance.Final && !c.Orphan }
 
 // nullableRevocation is a revocation that a certificate may lack.
 type nullableRevocation struct {

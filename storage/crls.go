@@ -56,7 +56,7 @@ const (
 	FROM (
 		SELECT DISTINCT ON (serial) serial, at, reason, invalidity_date, not_after
 		FROM revocations AS r
-		WHERE issuer = $1 AND crl_scope = $2 AND ($3::timestamptz IS NULL OR not_after >= $3
+		WHERE issuer = $1 AND crl_scope = $2 AND ($3::timestamptz IS NULL OR not_after >= least($3, now())
 			OR EXISTS (SELECT FROM crl_pending AS p WHERE p.issuer = $1 AND p.scope = $2 AND p.serial = r.serial))
 		ORDER BY serial, sequence DESC
 	) AS e

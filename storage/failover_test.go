@@ -4,12 +4,14 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/ca"
+	"github.com/chancery-ca/chancery/issuance"
 	"github.com/chancery-ca/chancery/storage"
 	"github.com/chancery-ca/chancery/storage/storagetest"
 )
@@ -104,4 +106,75 @@ func TestNothingIsAcknowledgedWithoutItsStandby(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.intend()
+}
+
+// What is on no standby is not told to anybody who asked for it, though it can be read: its commit was cut off from waiting, and whoever made
+// it was told that it is not known to be on record.
+func TestNoPromiseIsReadWithoutItsStandby(t *testing.T) {
+	primary := storagetest.NewServer(t, storagetest.Options{Durable: true})
+	standby := primary.Standby(t)
+	store, err := storage.Open(t.Context(), storage.Config{URL: primary.URL, Standbys: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	f := &fixture{Store: store, t: t}
+	key := ca.IdempotencyKey{Actor: "actor-1", Key: "k", Body: random32()}
+	before, i := f.issue(), f.intend(func(i *ca.Intent) { i.Idempotency = key })
+	c, r := certificateOf(i), revocationOf(before, issuance.KeyCompromise)
+	if err := standby.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	// Briefly, what is asked waits in vain.
+	inVain := func(doing string, do func(ctx context.Context) error) {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := do(ctx); !errors.Is(err, ca.ErrUnavailable) {
+			t.Errorf("with its standby gone, %s is answered with %v", doing, err)
+		}
+	}
+	revoke := func(ctx context.Context) error {
+		_, err := store.RecordRevocation(ctx, r, 0, leafWithID(t, r.EventID, audit.CertificateRevoked))
+		return err
+	}
+	inVain("a revocation", revoke)
+	inVain("a certificate", func(ctx context.Context) error {
+		return store.RecordCertificate(ctx, c, leafWithID(t, c.EventID, audit.CertificateIssued))
+	})
+	for rows := ""; rows != "1 2"; { // both have been written here when the server has given up waiting
+		rows = strings.Join(primary.Column(t, `SELECT (SELECT count(*) FROM revocations) || ' ' || (SELECT count(*) FROM certificates)`), "")
+		if t.Context().Err() != nil {
+			t.Fatal("they are not written here")
+		}
+	}
+	latest, err := store.LatestRevocation(t.Context(), r.Issuer, r.Serial)
+	if err != nil || latest.EventID != r.EventID {
+		t.Errorf("the revocation is read as %+v, %v", latest, err)
+	}
+	promised := func(ctx context.Context) error {
+		again, err := store.RevocationOnRecord(ctx, r.Issuer, r.Serial)
+		if err == nil && again.EventID != r.EventID {
+			t.Errorf("the revocation on record is %+v", again)
+		}
+		return err
+	}
+	replayed := func(ctx context.Context) error {
+		replay, err := store.FindReplay(ctx, key)
+		if err == nil && (replay == nil || replay.Open || replay.Certificate.Serial != c.Serial) {
+			t.Errorf("the request is answered with %+v", replay)
+		}
+		return err
+	}
+	inVain("the revocation that was asked for", promised)
+	inVain("the request that is repeated", replayed)
+	if err := standby.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if err := promised(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := replayed(t.Context()); err != nil {
+		t.Error(err)
+	}
 }

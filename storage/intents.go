@@ -111,6 +111,8 @@ const (
 	WHERE i.serial = before.serial AND i.issuer = before.issuer AND i.kind = before.kind
 	RETURNING i.issuer, i.serial, i.kind, i.tbs, i.namespace, i.request_id::text, i.created_at, before.owner_name, before.owner_run`
 
+	lockIntent = `SELECT FROM intents WHERE serial = $1 AND issuer = $2 AND kind = $3 FOR UPDATE`
+
 	// settleIntent closes an owned intent, and everything else hangs on that. A serial that is revoked already stays as it is. A request
 	// that had all its approvals waits again, and a key that the intent reserved is free; quotas count what was possibly issued.
 	settleIntent = `
@@ -360,6 +362,8 @@ func (s *Store) SettleIntent(ctx context.Context, by ca.Replica, o ca.Settlement
 	ids, kinds, canonical := leafColumns(leaves)
 	done := found(selectSettlement, ids)
 	return s.inBatch(ctx, "settling an intent", done, func(b *pgx.Batch) {
+		// Whoever holds it may be recording its precertificate just now: what has come of that is seen by a statement that begins afterwards.
+		b.Queue(lockIntent, o.Serial[:], o.Issuer, string(o.Kind))
 		b.Queue(settleIntent, o.Serial[:], o.Issuer, string(o.Kind), by.Name, by.Run, o.At, o.Reason, o.EventID, orNull(o.NotAfter),
 			ids, kinds, canonical).QueryRow(orElse(ca.ErrIntentLost))
 	})
@@ -399,16 +403,14 @@ func (s *Store) FindReplay(ctx context.Context, k ca.IdempotencyKey) (*ca.Replay
 	case waiting != "":
 		return &ca.Replay{Waiting: waiting}, nil
 	}
-	issued, err := s.certificates(ctx, issuer, serial)
-	if err != nil {
+	issued, err := s.IssuedCertificate(ctx, issuer, serial)
+	switch {
+	case errors.Is(err, ca.ErrNotFound):
+		return &ca.Replay{Open: true}, nil
+	case err != nil:
 		return nil, fmt.Errorf("looking up the outcome of an idempotency key: %w", err)
 	}
-	for _, c := range issued {
-		if c.Kind == issuance.Final && !c.Orphan {
-			return &ca.Replay{Certificate: c}, nil
-		}
-	}
-	return &ca.Replay{Open: true}, nil
+	return &ca.Replay{Certificate: issued}, nil
 }
 
 // KeyCompromised tells whether a subject key was revoked with keyCompromise. Keys that are asked for at the same time share a query.

@@ -89,7 +89,7 @@ func oneOfEach(rows []ca.Certificate) []ca.Certificate {
 			return 3
 		case c.Kind == issuance.Final:
 			return 2
-		case c.Orphan:
+		case !c.Orphan:
 			return 1
 		}
 		return 0

@@ -3,6 +3,8 @@ package storage_test
 import (
 	"context"
 	"errors"
+	"strconv"
+	"sync"
 	"testing"
 
 	"github.com/chancery-ca/chancery/access"
@@ -154,4 +156,34 @@ func TestSettlingPrecertificates(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A settlement that meets the precertificate being recorded settles what has been recorded then: it is no orphan besides.
+func TestSettlingWhileThePrecertificateIsRecorded(t *testing.T) {
+	f := setUp(t)
+	i := f.intend(func(i *ca.Intent) { i.Kind = issuance.Precertificate })
+	c, s := certificateOf(i), settlementOf(i)
+	release := f.holdIntent(i)()
+	var both sync.WaitGroup
+	try := func(what string, do func() error, waiting int) {
+		both.Go(func() {
+			if err := do(); err != nil {
+				t.Errorf("%s: %v", what, err)
+			}
+		})
+		for f.column(`SELECT count(DISTINCT pid)::text FROM pg_locks WHERE NOT granted`)[0] != strconv.Itoa(waiting) {
+			if t.Context().Err() != nil {
+				t.Fatal("it does not wait for the intent")
+			}
+		}
+	}
+	try("recording the precertificate", func() error {
+		return f.RecordPrecertificate(context.Background(), c, leafWithID(t, c.EventID, audit.CertificateIssued))
+	}, 1)
+	try("settling its intent", func() error {
+		return f.SettleIntent(context.Background(), i.Owner, s, leafWithID(t, s.EventID, audit.CertificateOrphaned))
+	}, 2)
+	release()
+	both.Wait()
+	f.wantCounts("intents", 0, "certificates", 1, "orphans", 0, "revocations", 1)
 }

@@ -312,19 +312,19 @@ func addRevocations(ctx context.Context, tx pgx.Tx, all []ca.Revocation) error {
 
 // RevocationJob is one job with its votes.
 func (s *Store) RevocationJob(ctx context.Context, id string) (j ca.RevocationJob, err error) {
-	err = s.read(ctx, "reading a revocation job", func(ctx context.Context, db querier) error {
+	err = s.readPromise(ctx, "reading a revocation job", func(ctx context.Context, db querier) (ended bool, err error) {
 		rows, err := db.Query(ctx, jobColumns+`WHERE id = $1::text::uuid`, id)
 		if err != nil {
-			return err
+			return false, err
 		}
 		if j, err = pgx.CollectExactlyOneRow(rows, scanJob); err != nil {
-			return err
+			return false, err
 		}
 		if rows, err = db.Query(ctx, selectRevocationVotes, id); err != nil {
-			return err
+			return false, err
 		}
 		j.Votes, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (ca.RevocationVote, error) { return scanRevocationVote(row, id) })
-		return err
+		return !j.ClosedAt.IsZero(), err
 	})
 	if isNothing(err) {
 		return ca.RevocationJob{}, fmt.Errorf("revocation job %q: %w", id, ca.ErrNotFound)

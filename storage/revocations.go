@@ -106,18 +106,32 @@ func (s *Store) RecordCompromisedKey(ctx context.Context, spki [32]byte, issuer 
 
 // LatestRevocation is the latest entry of a serial's sequence.
 func (s *Store) LatestRevocation(ctx context.Context, issuer string, serial []byte) (r ca.Revocation, err error) {
-	err = s.read(ctx, "looking up a revocation", func(ctx context.Context, db querier) error {
-		var reason int
-		var invalidityDate *time.Time
-		var spki []byte
-		err := db.QueryRow(ctx, selectLatestRevocation, issuer, serial).Scan(&r.Issuer, &r.Serial, &r.Sequence, &reason, &r.At, &invalidityDate,
-			&r.Comment, &r.Actor, &r.EventID, &r.CRLScope, &r.NotAfter, &spki)
-		if err == pgx.ErrNoRows {
-			return ca.ErrNotFound
-		}
-		r.Reason, r.InvalidityDate, r.At, r.NotAfter = issuance.Reason(reason), orZero(invalidityDate), r.At.UTC(), r.NotAfter.UTC()
-		copy(r.SPKI[:], spki)
+	err = s.read(ctx, "looking up a revocation", func(ctx context.Context, db querier) (err error) {
+		r, err = latestEntry(ctx, db, issuer, serial)
 		return err
 	})
+	return r, err
+}
+
+// RevocationOnRecord is the latest entry of a serial's sequence, as durable as what is acknowledged.
+func (s *Store) RevocationOnRecord(ctx context.Context, issuer string, serial []byte) (r ca.Revocation, err error) {
+	err = s.readPromise(ctx, "looking up a revocation", func(ctx context.Context, db querier) (_ bool, err error) {
+		r, err = latestEntry(ctx, db, issuer, serial)
+		return err == nil, err
+	})
+	return r, err
+}
+
+func latestEntry(ctx context.Context, db querier, issuer string, serial []byte) (r ca.Revocation, err error) {
+	var reason int
+	var invalidityDate *time.Time
+	var spki []byte
+	err = db.QueryRow(ctx, selectLatestRevocation, issuer, serial).Scan(&r.Issuer, &r.Serial, &r.Sequence, &reason, &r.At, &invalidityDate,
+		&r.Comment, &r.Actor, &r.EventID, &r.CRLScope, &r.NotAfter, &spki)
+	if err == pgx.ErrNoRows {
+		return r, ca.ErrNotFound
+	}
+	r.Reason, r.InvalidityDate, r.At, r.NotAfter = issuance.Reason(reason), orZero(invalidityDate), r.At.UTC(), r.NotAfter.UTC()
+	copy(r.SPKI[:], spki)
 	return r, err
 }

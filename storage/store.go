@@ -50,7 +50,8 @@ type Store struct {
 	log     *slog.Logger
 	covered atomic.Pointer[span] // the months that are known to have partitions
 
-	listReach int // see listReach
+	listReach  int  // see listReach
+	replicated bool // the configuration asks for standbys that have what is acknowledged
 
 	opened  time.Time
 	renewed atomic.Int64 // when the connections were, in nanoseconds since it was opened
@@ -74,7 +75,7 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	if err != nil {
 		return nil, describe("opening the database", err)
 	}
-	s := &Store{pool: pool, log: c.Log, listReach: listReach, opened: time.Now()}
+	s := &Store{pool: pool, log: c.Log, listReach: listReach, replicated: c.Standbys > 0, opened: time.Now()}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}

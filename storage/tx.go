@@ -68,21 +68,46 @@ func (s *Store) hasLanded(ctx context.Context, done landed) bool {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), landingTime)
 	defer cancel()
 	for {
-		found, err := done(ctx, s.pool)
-		if err == nil && !found {
-			return false
-		}
+		found, err := s.lookUp(ctx, done)
 		if err == nil {
-			_, err = s.pool.Exec(ctx, durableSoFar)
-		}
-		if err == nil {
-			return true
+			return found
 		}
 		if !isBroken(err) && !errors.Is(describe("", err), ca.ErrUnavailable) || pause(ctx, 50*time.Millisecond) != nil {
 			s.log.WarnContext(ctx, "the outcome of a commit could not be looked up", "error", err)
 			return false
 		}
 	}
+}
+
+// lookUp asks done, and has what it finds be as durable as what is acknowledged. That is one connection's business: while a server takes over from
+// another, two connections may lead to either, and one would answer for what the other lacks.
+func (s *Store) lookUp(ctx context.Context, done landed) (found bool, err error) {
+	conn, err := s.pool.Acquire(ctx)
+	if err != nil {
+		return false, err
+	}
+	defer conn.Release()
+	if found, err = done(ctx, conn); err != nil || !found {
+		return false, err
+	}
+	if _, err := conn.Exec(ctx, durableSoFar); err != nil {
+		return false, err
+	}
+	return true, nil
+}
+
+// readPromise is read for what a client takes as a promise: that there is a certificate, or that it is revoked. fn tells whether it found
+// any. Where commits wait for standbys that is waited for as well: what can be read here may be on none of them, when its own commit was cut
+// off from waiting, and its caller was told that it is not known to be on record.
+func (s *Store) readPromise(ctx context.Context, doing string, fn func(ctx context.Context, db querier) (found bool, err error)) error {
+	return s.read(ctx, doing, func(ctx context.Context, db querier) error {
+		if !s.replicated {
+			_, err := fn(ctx, db)
+			return err
+		}
+		_, err := s.lookUp(ctx, fn)
+		return err
+	})
 }
 
 // inTx runs fn in a transaction.
