@@ -120,7 +120,7 @@ type CRLRecord struct {
 	ThisUpdate    time.Time
 	NextUpdate    time.Time
 	Entries       int
-	Pending       []CRLPending
+	Pending       []CRLPending // what it shows, as claimed; of an imported one by serial alone
 	EventID       string
 }
 

@@ -148,6 +148,9 @@ func (r Registrar) importCRL(ctx context.Context, a AuthorityRecord, der []byte,
 		Issuer: a.Name, Scope: FullScope, Number: list.Number, DER: der, ThisUpdate: list.ThisUpdate, NextUpdate: list.NextUpdate,
 		Entries: len(list.RevokedCertificateEntries), EventID: r.NewID(),
 	}
+	for _, e := range list.RevokedCertificateEntries {
+		record.Pending = append(record.Pending, CRLPending{Serial: e.SerialNumber.Bytes()})
+	}
 	current, err := r.Store.CurrentCRL(ctx, a.Name, FullScope, nil)
 	switch {
 	case errors.Is(err, ErrNotFound):

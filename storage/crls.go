@@ -141,6 +141,8 @@ const (
 
 	deletePending = `DELETE FROM crl_pending WHERE id = ANY ($1)`
 
+	deleteShown = `DELETE FROM crl_pending WHERE issuer = $1 AND scope = $2 AND serial = ANY ($3)`
+
 	// selectCurrentCRL orders by the column; number by itself would be the text that is selected.
 	selectCurrentCRL = `
 	SELECT number::text, CASE WHEN number = $3::text::numeric THEN NULL ELSE der END, this_update, next_update, entries, event_id::text,
@@ -388,7 +390,7 @@ func pendingIDs(pending []ca.CRLPending) []int64 {
 	return ids
 }
 
-// ImportCRL makes a CRL signed elsewhere the current one. The same again is not an error.
+// ImportCRL makes a CRL signed elsewhere the current one, and what it shows is pending no more. The same again is not an error.
 func (s *Store) ImportCRL(ctx context.Context, c ca.CRLRecord, leaves ...audit.Leaf) error {
 	number, err := formatNumber(c.Number)
 	if err != nil {
@@ -398,7 +400,15 @@ func (s *Store) ImportCRL(ctx context.Context, c ca.CRLRecord, leaves ...audit.L
 		if _, err := tx.Exec(ctx, insertScope, c.Issuer, c.Scope); err != nil {
 			return err
 		}
-		return mustMatch(tx.Exec(ctx, importScope, c.Issuer, c.Scope, number, c.ThisUpdate, c.NextUpdate))
+		if err := mustMatch(tx.Exec(ctx, importScope, c.Issuer, c.Scope, number, c.ThisUpdate, c.NextUpdate)); err != nil {
+			return err
+		}
+		shown := make([][]byte, len(c.Pending))
+		for n, p := range c.Pending {
+			shown[n] = p.Serial
+		}
+		_, err := tx.Exec(ctx, deleteShown, c.Issuer, c.Scope, shown)
+		return err
 	})
 }
 

@@ -218,6 +218,10 @@ func TestImportedCRLs(t *testing.T) {
 	number := new(big.Int).Sub(new(big.Int).Lsh(big.NewInt(1), 159), big.NewInt(2))
 	record := ca.CRLRecord{Issuer: "root-1", Scope: ca.FullScope, Number: number, DER: []byte("root CRL"), ThisUpdate: now(), NextUpdate: now(), EventID: newID()}
 	stale := f.claim("root-1")
+	for _, serial := range []int64{7, 9} { // an authority below it, and one that the CRL leaves out
+		f.exec(`INSERT INTO crl_pending (issuer, scope, serial) VALUES ('root-1', $1, $2)`, ca.FullScope, big.NewInt(serial).Bytes())
+	}
+	record.Pending = []ca.CRLPending{{Serial: []byte{7}}, {Serial: []byte{8}}}
 	for range 2 {
 		if err := f.ImportCRL(ctx, record, leafWithID(t, record.EventID, audit.CRLImported)); err != nil {
 			t.Fatal(err)
@@ -241,6 +245,9 @@ func TestImportedCRLs(t *testing.T) {
 		}
 	}
 	f.wantCounts("crls", 1)
+	if left := f.column(`SELECT encode(serial, 'hex') FROM crl_pending`); len(left) != 1 || left[0] != "09" {
+		t.Errorf("pending are %v: what the imported CRL shows is not, what it leaves out is", left)
+	}
 }
 
 // Publishers race over replicas, and revocations come in all the while. Numbers must rise with the fence, nobody may hold a claim
