@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/ca"
 	"github.com/chancery-ca/chancery/issuance"
@@ -142,11 +144,16 @@ func TestNoPromiseIsReadWithoutItsStandby(t *testing.T) {
 	inVain("a certificate", func(ctx context.Context) error {
 		return store.RecordCertificate(ctx, c, leafWithID(t, c.EventID, audit.CertificateIssued))
 	})
-	for rows := ""; rows != "1 2"; { // both have been written here when the server has given up waiting
-		rows = strings.Join(primary.Column(t, `SELECT (SELECT count(*) FROM revocations) || ' ' || (SELECT count(*) FROM certificates)`), "")
-		if t.Context().Err() != nil {
-			t.Fatal("they are not written here")
+	admin, err := pgx.Connect(t.Context(), primary.AdminURL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer admin.Close(context.Background())
+	for rows := ""; rows != "1 2"; { // written here, when the server has been told to wait no more
+		if _, err := admin.Exec(t.Context(), `SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'`); err != nil {
+			t.Fatal(err)
 		}
+		rows = strings.Join(primary.Column(t, `SELECT (SELECT count(*) FROM revocations) || ' ' || (SELECT count(*) FROM certificates)`), "")
 	}
 	latest, err := store.LatestRevocation(t.Context(), r.Issuer, r.Serial)
 	if err != nil || latest.EventID != r.EventID {
