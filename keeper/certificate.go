@@ -95,6 +95,9 @@ func (p *CertificatePolicy) checkSerial(serial []byte, now time.Time) error {
 		if len(serial) < minSerial {
 			return refuse("the serial number has fewer than %d octets", minSerial)
 		}
+		if len(serial) == serialSize && serial[0]&0x80 != 0 {
+			return refuse("the serial number has more than %d octets with that of its sign", serialSize)
+		}
 		return nil
 	}
 	if len(serial) != serialSize || serial[0] != serialPrefix {
@@ -147,9 +150,8 @@ func (k *key) checkSubjectKey(s *cryptobyte.String) error {
 	}
 	inner, _ := sequence(spki, "the public key")
 	algorithm, err := content(&inner, der.SEQUENCE, "the public key's algorithm")
-	var oid cryptobyte.String
 	var bits []byte
-	if err != nil || !algorithm.ReadASN1(&oid, der.OBJECT_IDENTIFIER) || !inner.ReadASN1BitStringAsBytes(&bits) || len(bits) == 0 || !inner.Empty() {
+	if _, ok := identifier(&algorithm); err != nil || !ok || !inner.ReadASN1BitStringAsBytes(&bits) || len(bits) == 0 || !inner.Empty() {
 		return refuse("the public key cannot be read")
 	}
 	return nil
@@ -264,8 +266,8 @@ func (k *key) checkExtendedUsages(ext map[string]extension) error {
 	}
 	responder := false
 	for !inner.Empty() {
-		var oid cryptobyte.String
-		if !inner.ReadASN1(&oid, der.OBJECT_IDENTIFIER) || len(oid) == 0 {
+		oid, ok := identifier(&inner)
+		if !ok {
 			return refuse("extKeyUsage cannot be read")
 		}
 		switch string(oid) {

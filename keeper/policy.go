@@ -51,7 +51,7 @@ type CertificatePolicy struct {
 	Authorities    bool          // certificates of authorities (CA:TRUE) below this one
 	OCSPResponders bool          // certificates for OCSPSigning, with which one can vouch for what is revoked
 	MaxValidity    time.Duration // from notBefore to notAfter; 0: as long as the authority's own lasts
-	// AnySerial accepts serial numbers of any form of 8 to 20 octets. Otherwise they are of Chancery's form: 20 octets, of which the first is
+	// AnySerial accepts serial numbers of any form, of 8 octets and below 2^159. Otherwise they are of Chancery's form: 20 octets, of which the first is
 	// 0x1c and the next six are the time in milliseconds.
 	AnySerial bool
 }
