@@ -294,6 +294,12 @@ func TestGuardReadsCRLs(t *testing.T) {
 			})), "",
 		},
 		{"a number that leaps", newList(now.Add(1000 * time.Hour).UnixMilli()), "leaps ahead"},
+		{"one that leaps as far as there is room", newList(1, func(l *x509.RevocationList) { l.Number = power(159, -1) }), "leaps ahead"},
+		{
+			"the first of a scope, which leaps", newList(now.Add(49*time.Hour).UnixMilli(), extension(pkix.Extension{
+				Id: asn1.ObjectIdentifier{2, 5, 29, 28}, Critical: true, Value: []byte{0x30, 3, 0x82, 1, 0xff},
+			})), "leaps ahead",
+		},
 		{
 			"too long", newList(now.UnixMilli()+2, func(l *x509.RevocationList) { l.NextUpdate = now.Add(11 * 24 * time.Hour) }),
 			"later than the policy",
@@ -647,12 +653,19 @@ func FuzzGuard(f *testing.F) {
 		l.RevokedCertificateEntries = []x509.RevocationListEntry{{SerialNumber: big.NewInt(1), RevocationTime: time.Now(), ReasonCode: 1}}
 	})))
 	f.Add(a.answer(f, func(*answer) {}))
+	f.Add(a.list(f, newList(time.Now().UnixMilli(), ofScope(1))))
+	f.Add(a.list(f, newList(1, func(l *x509.RevocationList) { l.Number = power(159, -1) })))
 	f.Add([]byte("ca.example/log\n1\n" + base64.StdEncoding.EncodeToString(make([]byte, 32)) + "\n"))
 	f.Fuzz(func(t *testing.T, message []byte) {
 		r, err := g.key.read(message, time.Now())
 		var refused refusal
 		if err != nil && !errors.As(err, &refused) {
 			t.Errorf("something else than a refusal: %v", err)
+		}
+		if err == nil && r.kind == kindCRL {
+			if err := g.checkNumber(r.list, time.Now()); (err == nil) != (r.list.number.Cmp(g.key.CRLs.highest(time.Now())) <= 0) {
+				t.Errorf("the number %s, the first of its scope: %v", r.list.number, err)
+			}
 		}
 		if err == nil && r.kind == kindCertificate {
 			if within, why := inBounds(a, message); !within {

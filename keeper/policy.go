@@ -14,6 +14,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"math/big"
 	"time"
 
 	"golang.org/x/crypto/cryptobyte"
@@ -59,6 +60,9 @@ type CertificatePolicy struct {
 // CRLPolicy says which CRLs an authority's key signs.
 type CRLPolicy struct {
 	MaxValidity time.Duration // from thisUpdate to nextUpdate; required
+	// NumbersFrom is added to the time, of which the highest CRL number is made that is signed: for an authority whose numbers are higher.
+	// Nil: 0.
+	NumbersFrom *big.Int
 }
 
 // OCSPPolicy says which OCSP answers a key signs: an authority's own, or one that Responder pins for it.

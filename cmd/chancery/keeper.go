@@ -107,6 +107,8 @@ type KeyConfig struct {
 	} `yaml:"certificates"`
 	CRLs *struct {
 		MaxValidity strictyaml.Duration `yaml:"max_validity"`
+		// NumbersFrom is a number in decimal, which the highest that is signed lies above by the time in milliseconds.
+		NumbersFrom string `yaml:"numbers_from"`
 	} `yaml:"crls"`
 	OCSP *struct {
 		MaxValidity strictyaml.Duration `yaml:"max_validity"`
@@ -559,6 +561,11 @@ func (k KeyConfig) policy(file string) (keeper.KeyPolicy, error) {
 	}
 	if c := k.CRLs; c != nil {
 		p.CRLs = &keeper.CRLPolicy{MaxValidity: time.Duration(c.MaxValidity)}
+		if c.NumbersFrom != "" {
+			if p.CRLs.NumbersFrom, err = keeper.ParseCRLNumber(c.NumbersFrom); err != nil {
+				return p, fmt.Errorf("crls.numbers_from: %w", err)
+			}
+		}
 	}
 	if c := k.OCSP; c != nil {
 		p.OCSP = &keeper.OCSPPolicy{MaxValidity: time.Duration(c.MaxValidity)}
