@@ -153,7 +153,7 @@ func TestGuardReadsCertificates(t *testing.T) {
 		},
 		{
 			what: "an OCSP responder that may be", change: func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageOCSPSigning} },
-			policy: func(p *KeyPolicy) { p.Certificates.OCSPResponders = true },
+			policy: func(p *KeyPolicy) { p.Certificates.OCSPResponders, p.Certificates.AnyResponder = true, true },
 		},
 		{
 			what: "any purpose", refused: "anyExtendedKeyUsage",
@@ -582,8 +582,9 @@ func TestPoliciesThatMakeNoSense(t *testing.T) {
 		"a responder pinned twice": func(p *KeyPolicy) {
 			p.Certificates, p.CRLs, p.OCSP.Responder, p.OCSP.ResponderKey = nil, nil, p.Certificate, p.Certificate.PublicKey
 		},
-		"an origin of two lines": func(p *KeyPolicy) { p.Checkpoints = &CheckpointPolicy{Origin: "a\nb"} },
-		"a negative rate":        func(p *KeyPolicy) { p.PerSecond = -1 },
+		"an origin of two lines":          func(p *KeyPolicy) { p.Checkpoints = &CheckpointPolicy{Origin: "a\nb"} },
+		"responders of any key, and none": func(p *KeyPolicy) { p.Certificates.AnyResponder = true },
+		"a negative rate":                 func(p *KeyPolicy) { p.PerSecond = -1 },
 	} {
 		p := a.policy()
 		change(&p)

@@ -102,7 +102,9 @@ type KeyConfig struct {
 	Certificates *struct {
 		Authorities    bool                `yaml:"authorities"`
 		OCSPResponders bool                `yaml:"ocsp_responders"`
+		AnyResponder   bool                `yaml:"any_responder"`
 		MaxValidity    strictyaml.Duration `yaml:"max_validity"`
+		MaxResponder   strictyaml.Duration `yaml:"max_responder_validity"`
 		AnySerial      bool                `yaml:"any_serial"`
 	} `yaml:"certificates"`
 	CRLs *struct {
@@ -556,7 +558,8 @@ func (k KeyConfig) policy(file string) (keeper.KeyPolicy, error) {
 	}
 	if c := k.Certificates; c != nil {
 		p.Certificates = &keeper.CertificatePolicy{
-			Authorities: c.Authorities, OCSPResponders: c.OCSPResponders, MaxValidity: time.Duration(c.MaxValidity), AnySerial: c.AnySerial,
+			Authorities: c.Authorities, OCSPResponders: c.OCSPResponders, AnyResponder: c.AnyResponder, AnySerial: c.AnySerial,
+			MaxValidity: time.Duration(c.MaxValidity), MaxResponderValidity: time.Duration(c.MaxResponder),
 		}
 	}
 	if c := k.CRLs; c != nil {
