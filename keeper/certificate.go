@@ -255,8 +255,8 @@ func (k *key) checkAuthorityKeyID(ext map[string]extension) error {
 	return nil
 }
 
-// checkExtendedUsages tells whether a certificate speaks for the authority, as an OCSP responder. An authority below it is no exception: with
-// OCSPSigning it would answer for its siblings, and for itself (RFC 6960, section 4.2.2.2).
+// checkExtendedUsages tells whether a certificate speaks for the authority, as an OCSP responder. An authority below it is no exception:
+// with OCSPSigning it would answer for its siblings, and for itself (RFC 6960, section 4.2.2.2).
 func checkExtendedUsages(ext map[string]extension) (responder bool, err error) {
 	e, ok := ext[oidExtKeyUsage]
 	_, noCheck := ext[oidOCSPNoCheck]
@@ -291,8 +291,8 @@ func checkExtendedUsages(ext map[string]extension) (responder bool, err error) {
 	return responder, nil
 }
 
-// checkResponderCertificate refuses an OCSP responder that may not be: whoever has the key of one says what is good, past this keeper and its journal,
-// until its certificate ends.
+// checkResponderCertificate refuses an OCSP responder that may not be: whoever has the key of one says what is good, past this keeper and
+// its journal, until its certificate ends.
 func (k *key) checkResponderCertificate(spki []byte, validity time.Duration) error {
 	p := k.Certificates
 	switch {

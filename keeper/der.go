@@ -85,8 +85,9 @@ func name(s *cryptobyte.String, what string) ([]byte, error) {
 	return whole, nil
 }
 
-// identifier reads an OBJECT IDENTIFIER and returns its octets. They are compared as they are, so there is one spelling of each: no arc begins
-// with 0x80 or is cut off. None is above 2^31-1, which not every parser reads: what is another purpose here must not be OCSPSigning there.
+// identifier reads an OBJECT IDENTIFIER and returns its octets. They are compared as they are, so there is one spelling of each: no arc
+// begins with 0x80 or is cut off. None is above 2^31-1, which not every parser reads: what is another purpose here must not be OCSPSigning
+// there.
 func identifier(s *cryptobyte.String) ([]byte, bool) {
 	var oid cryptobyte.String
 	if !s.ReadASN1(&oid, der.OBJECT_IDENTIFIER) || len(oid) == 0 {

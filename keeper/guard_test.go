@@ -159,8 +159,14 @@ func TestGuardReadsCertificates(t *testing.T) {
 			what: "any purpose", refused: "anyExtendedKeyUsage",
 			change: func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageAny} },
 		},
-		{what: "an OCSP responder in another spelling", refused: "extKeyUsage cannot be read", change: purposes("\x2b\x06\x01\x05\x05\x07\x03\x80\x09")},
-		{what: "an arc that comes round to 9", refused: "extKeyUsage cannot be read", change: purposes("\x2b\x06\x01\x05\x05\x07\x03\x90\x80\x80\x80\x09")},
+		{
+			what: "an OCSP responder in another spelling", refused: "extKeyUsage cannot be read",
+			change: purposes("\x2b\x06\x01\x05\x05\x07\x03\x80\x09"),
+		},
+		{
+			what: "an arc that comes round to 9", refused: "extKeyUsage cannot be read",
+			change: purposes("\x2b\x06\x01\x05\x05\x07\x03\x90\x80\x80\x80\x09"),
+		},
 		{what: "a purpose that is cut off", refused: "extKeyUsage cannot be read", change: purposes("\x2b\x06\x01\x05\x05\x07\x03\x89")},
 		{what: "a purpose of one's own, of the highest arc", change: purposes("\x2b\x06\x01\x04\x01\x87\xff\xff\xff\x7f")},
 		{what: "a name's attribute in another spelling", refused: "not a distinguished name", change: func(c *x509.Certificate) {

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// CRL numbers are made of the time: Unix milliseconds, or one more than the last. So a key signs none that is far ahead of it, be it the first
-// of its scope: nobody who may ask for signatures for a while can use up the numbers of the time after.
+// CRL numbers are made of the time: Unix milliseconds, or one more than the last. So a key signs none that is far ahead of it, be it the
+// first of its scope: nobody who may ask for signatures for a while can use up the numbers of the time after.
 
 const (
 	// maxScopes is how many scopes are remembered: more than an authority has shards.
@@ -73,8 +73,8 @@ func (g *guard) checkNumber(l list, now time.Time) error {
 		return &PassedNumberError{last: n}
 	}
 	if highest := g.key.CRLs.highest(now); l.number.Cmp(highest) > 0 {
-		return refuse("the CRL number %s is above %s: it leaps ahead of the time, which numbers are made of. Where an authority's are higher, "+
-			"its policy says so (numbers_from)", l.number, highest)
+		return refuse("the CRL number %s is above %s: it leaps ahead of the time, which numbers are made of. Where an authority's are "+
+			"higher, its policy says so (numbers_from)", l.number, highest)
 	}
 	return nil
 }
@@ -88,8 +88,8 @@ func ParseCRLNumber(text string) (*big.Int, error) {
 	return n, nil
 }
 
-// PassedNumberError says that the key has signed the CRL number, or a higher one, in the same scope, and which was the last: a number above it
-// is decided on. It comes with ErrRefused.
+// PassedNumberError says that the key has signed the CRL number, or a higher one, in the same scope, and which was the last: a number above
+// it is decided on. It comes with ErrRefused.
 type PassedNumberError struct{ last *big.Int }
 
 func (e *PassedNumberError) Error() string {

@@ -51,13 +51,13 @@ type KeyPolicy struct {
 // CertificatePolicy says which certificates an authority's key signs.
 type CertificatePolicy struct {
 	Authorities bool // certificates of authorities (CA:TRUE) below this one
-	// OCSPResponders permits certificates for OCSPSigning, with which one can vouch for what is revoked: of the keys that the keeper's policies
-	// pin as responders of the authority, or, with AnyResponder, of any key.
+	// OCSPResponders permits certificates for OCSPSigning, with which one can vouch for what is revoked: of the keys that the keeper's
+	// policies pin as responders of the authority, or, with AnyResponder, of any key.
 	OCSPResponders, AnyResponder bool
 	MaxValidity                  time.Duration // from notBefore to notAfter; 0: as long as the authority's own lasts
 	MaxResponderValidity         time.Duration // of certificates for OCSPSigning, which nobody can revoke; 0: 90 days
-	// AnySerial accepts serial numbers of any form, of 8 octets and below 2^159. Otherwise they are of Chancery's form: 20 octets, of which the first is
-	// 0x1c and the next six are the time in milliseconds.
+	// AnySerial accepts serial numbers of any form, of 8 octets at least and below 2^159. Otherwise they are of Chancery's form: 20 octets,
+	// of which the first is 0x1c and the next six are the time in milliseconds.
 	AnySerial bool
 }
 
@@ -244,8 +244,8 @@ func pinResponders(keys []*key) error {
 			}
 		}
 		if len(k.responders) == 0 && !k.Certificates.AnyResponder {
-			return fmt.Errorf("the policy of key %q: ocsp_responders are those whose keys are pinned with this certificate (ocsp, responder), and "+
-				"there is none: pin one, or accept any key with any_responder", k.Name)
+			return fmt.Errorf("the policy of key %q: ocsp_responders are those whose keys are pinned with this certificate (ocsp, responder), "+
+				"and there is none: pin one, or accept any key with any_responder", k.Name)
 		}
 	}
 	return nil

@@ -74,7 +74,8 @@ func TestNumbersFromIsRead(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "keys.yaml")
 	for number, want := range map[string]string{
 		"20261129072500": "20261129072500", `"20261129072500"`: "20261129072500", `""`: "<nil>",
-		childNumbersFrom: childNumbersFrom, `"` + childNumbersFrom + `"`: childNumbersFrom, "-1": "refused", "0x10": "refused", "1e3": "refused", `"007"`: "refused",
+		childNumbersFrom: childNumbersFrom, `"` + childNumbersFrom + `"`: childNumbersFrom,
+		"-1": "refused", "0x10": "refused", "1e3": "refused", `"007"`: "refused",
 	} {
 		if err := os.WriteFile(path, []byte("keys: [{name: ca, crls: {max_validity: 10d, numbers_from: "+number+"}}]\n"), 0o600); err != nil {
 			t.Fatal(err)
