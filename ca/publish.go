@@ -168,7 +168,8 @@ func (c *CA) publishOne(ctx context.Context, d CRLDue) {
 }
 
 // publish makes the next CRL of a scope. Reading it from top to bottom is reading the procedure: claim the scope, bring what has changed
-// into the list that is kept of it, build the CRL, record the intent, sign and verify, make it the current one.
+// into the list that is kept of it, build the CRL, record the intent, sign and verify, make it the current one. Where a keeper has signed a
+// higher number than is on record (for a service that was taken over, or before the database was restored), the CRL goes above it.
 //
 // ErrFenced means that another replica is at it, or has taken over in the middle: what was signed here is then never served. A crash
 // after the intent leaves a number unused; the next number is higher.
@@ -207,6 +208,14 @@ func (c *CA) publish(ctx context.Context, due CRLDue) (failed error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), publishDeadline)
 	defer cancel()
 	signed, err := a.Issuer.SignCRL(ctx, prepared, c.crlRecorder(claim))
+	if passed := issuance.PassedNumber(nil); errors.As(err, &passed) {
+		c.log.WarnContext(ctx, "the keeper has signed a CRL of this scope with a higher number than any on record; going on above it",
+			"authority", a.Name, "scope", due.Scope, "number", contents.Number, "signed", passed.LastNumber())
+		contents.Number = new(big.Int).Add(passed.LastNumber(), big.NewInt(1))
+		if prepared, err = a.Issuer.PrepareCRL(contents); err == nil {
+			signed, err = a.Issuer.SignCRL(ctx, prepared, c.crlRecorder(claim))
+		}
+	}
 	if err != nil {
 		if errors.Is(err, issuance.ErrPossiblySigned) {
 			a.failed(c.now())

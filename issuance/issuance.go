@@ -164,6 +164,14 @@ func ReasonNames() []string {
 // and its serial must be treated as issued.
 var ErrPossiblySigned = errors.New("the key may have signed")
 
+// PassedNumber is the error of a key whose keeper has signed the number of a CRL, or a higher one, in the same scope. That one may be known
+// to nobody else.
+type PassedNumber interface {
+	error
+	// LastNumber is the highest number that the key signed in the scope.
+	LastNumber() *big.Int
+}
+
 // ErrSpent is returned for something prepared that was signed, or tried, before.
 var ErrSpent = errors.New("issuance: prepared bytes are signed at most once")
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/hex"
+	"slices"
 	"time"
 
 	"golang.org/x/crypto/cryptobyte"
@@ -59,7 +60,8 @@ func (k *key) certificate(s cryptobyte.String, now time.Time) (string, error) {
 	if err != nil || !bytes.Equal(issuer, k.subject) {
 		return detail, refuse("the issuer is not the authority")
 	}
-	if err := k.checkValidity(&s, now); err != nil {
+	validity, err := k.checkValidity(&s, now)
+	if err != nil {
 		return detail, err
 	}
 	subject, err := name(&s, "the subject")
@@ -69,7 +71,8 @@ func (k *key) certificate(s cryptobyte.String, now time.Time) (string, error) {
 	if bytes.Equal(subject, k.subject) {
 		return detail, refuse("the subject is the authority itself")
 	}
-	if err := k.checkSubjectKey(&s); err != nil {
+	spki, err := k.checkSubjectKey(&s)
+	if err != nil {
 		return detail, err
 	}
 	list, err := content(&s, der.Tag(3).ContextSpecific().Constructed(), "the extensions")
@@ -87,13 +90,20 @@ func (k *key) certificate(s cryptobyte.String, now time.Time) (string, error) {
 	if err != nil {
 		return detail, err
 	}
-	return detail, k.checkExtensions(ext)
+	responder, err := k.checkExtensions(ext)
+	if err == nil && responder {
+		err = k.checkResponderCertificate(spki, validity)
+	}
+	return detail, err
 }
 
 func (p *CertificatePolicy) checkSerial(serial []byte, now time.Time) error {
 	if p.AnySerial {
 		if len(serial) < minSerial {
 			return refuse("the serial number has fewer than %d octets", minSerial)
+		}
+		if len(serial) == serialSize && serial[0]&0x80 != 0 {
+			return refuse("the serial number has more than %d octets with that of its sign", serialSize)
 		}
 		return nil
 	}
@@ -108,74 +118,75 @@ func (p *CertificatePolicy) checkSerial(serial []byte, now time.Time) error {
 	return nil
 }
 
-func (k *key) checkValidity(s *cryptobyte.String, now time.Time) error {
+// checkValidity reads the validity, and returns how long it is.
+func (k *key) checkValidity(s *cryptobyte.String, now time.Time) (time.Duration, error) {
 	validity, err := content(s, der.SEQUENCE, "the validity")
 	if err != nil {
-		return err
+		return 0, err
 	}
 	notBefore, err := moment(&validity, "notBefore")
 	if err != nil {
-		return err
+		return 0, err
 	}
 	notAfter, err := moment(&validity, "notAfter")
 	if err != nil {
-		return err
+		return 0, err
 	}
 	switch {
 	case !validity.Empty():
-		return refuse("something follows notAfter")
+		return 0, refuse("something follows notAfter")
 	case notBefore.Sub(now).Abs() > skew:
-		return refuse("notBefore is more than 48 hours from now")
+		return 0, refuse("notBefore is more than 48 hours from now")
 	case !notAfter.After(notBefore):
-		return refuse("notAfter is not after notBefore")
+		return 0, refuse("notAfter is not after notBefore")
 	case notAfter.After(k.Certificate.NotAfter):
-		return refuse("notAfter is after the authority's own")
+		return 0, refuse("notAfter is after the authority's own")
 	case k.Certificates.MaxValidity > 0 && notAfter.Sub(notBefore) > k.Certificates.MaxValidity:
-		return refuse("the validity is longer than the policy's")
+		return 0, refuse("the validity is longer than the policy's")
 	}
-	return nil
+	return notAfter.Sub(notBefore), nil
 }
 
-// checkSubjectKey reads a SubjectPublicKeyInfo and refuses the authority's own.
-func (k *key) checkSubjectKey(s *cryptobyte.String) error {
+// checkSubjectKey reads a SubjectPublicKeyInfo, refuses the authority's own, and returns it whole.
+func (k *key) checkSubjectKey(s *cryptobyte.String) ([]byte, error) {
 	spki, err := element(s, der.SEQUENCE, "the public key")
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if bytes.Equal(spki, k.spki) {
-		return refuse("the public key is the authority's own")
+		return nil, refuse("the public key is the authority's own")
 	}
 	inner, _ := sequence(spki, "the public key")
 	algorithm, err := content(&inner, der.SEQUENCE, "the public key's algorithm")
-	var oid cryptobyte.String
 	var bits []byte
-	if err != nil || !algorithm.ReadASN1(&oid, der.OBJECT_IDENTIFIER) || !inner.ReadASN1BitStringAsBytes(&bits) || len(bits) == 0 || !inner.Empty() {
-		return refuse("the public key cannot be read")
+	if _, ok := identifier(&algorithm); err != nil || !ok || !inner.ReadASN1BitStringAsBytes(&bits) || len(bits) == 0 || !inner.Empty() {
+		return nil, refuse("the public key cannot be read")
 	}
-	return nil
+	return spki, nil
 }
 
-func (k *key) checkExtensions(ext map[string]extension) error {
+// checkExtensions tells whether the certificate is an OCSP responder's.
+func (k *key) checkExtensions(ext map[string]extension) (responder bool, err error) {
 	for oid, e := range ext {
 		critical, known := certificateExtensions[oid]
 		if !known || critical > 0 && !e.critical || critical < 0 && e.critical {
-			return refuse("an extension is unknown, or critical where it must not be: %x", oid)
+			return false, refuse("an extension is unknown, or critical where it must not be: %x", oid)
 		}
 	}
 	authority, err := k.checkBasicConstraints(ext)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if err := checkUsages(ext, authority); err != nil {
-		return err
+		return false, err
 	}
 	if _, ok := ext[oidNameConstraints]; ok && !authority {
-		return refuse("name constraints stand in a certificate that is not an authority's")
+		return false, refuse("name constraints stand in a certificate that is not an authority's")
 	}
 	if err := k.checkAuthorityKeyID(ext); err != nil {
-		return err
+		return false, err
 	}
-	return k.checkExtendedUsages(ext)
+	return checkExtendedUsages(ext)
 }
 
 // checkBasicConstraints tells whether the certificate is an authority's, and refuses one that may not be.
@@ -244,42 +255,53 @@ func (k *key) checkAuthorityKeyID(ext map[string]extension) error {
 	return nil
 }
 
-// checkExtendedUsages refuses the purposes with which a certificate speaks for the authority. An authority below it is no exception: with
-// OCSPSigning it would answer for its siblings, and for itself (RFC 6960, section 4.2.2.2).
-func (k *key) checkExtendedUsages(ext map[string]extension) error {
+// checkExtendedUsages tells whether a certificate speaks for the authority, as an OCSP responder. An authority below it is no exception:
+// with OCSPSigning it would answer for its siblings, and for itself (RFC 6960, section 4.2.2.2).
+func checkExtendedUsages(ext map[string]extension) (responder bool, err error) {
 	e, ok := ext[oidExtKeyUsage]
 	_, noCheck := ext[oidOCSPNoCheck]
 	if !ok {
 		if noCheck {
-			return refuse("id-pkix-ocsp-nocheck stands in a certificate that is not a responder's")
+			return false, refuse("id-pkix-ocsp-nocheck stands in a certificate that is not a responder's")
 		}
-		return nil
+		return false, nil
 	}
 	inner, err := sequence(e.value, "extKeyUsage")
 	if err != nil {
-		return err
+		return false, err
 	}
 	if inner.Empty() {
-		return refuse("extKeyUsage is empty")
+		return false, refuse("extKeyUsage is empty")
 	}
-	responder := false
 	for !inner.Empty() {
-		var oid cryptobyte.String
-		if !inner.ReadASN1(&oid, der.OBJECT_IDENTIFIER) || len(oid) == 0 {
-			return refuse("extKeyUsage cannot be read")
+		oid, ok := identifier(&inner)
+		if !ok {
+			return false, refuse("extKeyUsage cannot be read")
 		}
 		switch string(oid) {
 		case oidAnyExtendedUsage:
-			return refuse("extKeyUsage is anyExtendedKeyUsage")
+			return false, refuse("extKeyUsage is anyExtendedKeyUsage")
 		case oidOCSPSigning:
 			responder = true
 		}
 	}
-	if responder && !k.Certificates.OCSPResponders {
-		return refuse("the certificate is an OCSP responder's, and the key signs none")
-	}
 	if noCheck && !responder {
-		return refuse("id-pkix-ocsp-nocheck stands in a certificate that is not a responder's")
+		return false, refuse("id-pkix-ocsp-nocheck stands in a certificate that is not a responder's")
+	}
+	return responder, nil
+}
+
+// checkResponderCertificate refuses an OCSP responder that may not be: whoever has the key of one says what is good, past this keeper and
+// its journal, until its certificate ends.
+func (k *key) checkResponderCertificate(spki []byte, validity time.Duration) error {
+	p := k.Certificates
+	switch {
+	case !p.OCSPResponders:
+		return refuse("the certificate is an OCSP responder's, and the key signs none")
+	case !p.AnyResponder && !slices.ContainsFunc(k.responders, func(one []byte) bool { return bytes.Equal(one, spki) }):
+		return refuse("the certificate is an OCSP responder's, of a key that the policy does not pin as one of the authority's")
+	case validity > p.responderValidity():
+		return refuse("the validity is longer than the policy's for OCSP responders")
 	}
 	return nil
 }

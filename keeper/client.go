@@ -137,7 +137,8 @@ func (s *signer) Sign(io.Reader, []byte, crypto.SignerOpts) ([]byte, error) {
 }
 
 // SignMessage sends the message to the keeper, which hashes and signs it if the key's policy allows. The options are a hash or, for a
-// checkpoint that extends another, a Consistency. An error that wraps *UnprovenError tells what is to be extended.
+// checkpoint that extends another, a Consistency. An error that wraps *UnprovenError tells what is to be extended, one
+// that wraps *PassedNumberError above which number a CRL is to lie.
 func (s *signer) SignMessage(_ io.Reader, message []byte, opts crypto.SignerOpts) ([]byte, error) {
 	hash, plain := opts.(crypto.Hash)
 	kind, shown := frameSign, []byte(nil)

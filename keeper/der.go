@@ -75,14 +75,35 @@ func name(s *cryptobyte.String, what string) ([]byte, error) {
 		}
 		for !set.Empty() {
 			pair, err := content(&set, der.SEQUENCE, what)
-			var oid, value cryptobyte.String
+			var value cryptobyte.String
 			var tag der.Tag
-			if err != nil || !pair.ReadASN1(&oid, der.OBJECT_IDENTIFIER) || !pair.ReadAnyASN1(&value, &tag) || !pair.Empty() {
+			if _, ok := identifier(&pair); err != nil || !ok || !pair.ReadAnyASN1(&value, &tag) || !pair.Empty() {
 				return nil, refuse("%s is not a distinguished name", what)
 			}
 		}
 	}
 	return whole, nil
+}
+
+// identifier reads an OBJECT IDENTIFIER and returns its octets. They are compared as they are, so there is one spelling of each: no arc
+// begins with 0x80 or is cut off. None is above 2^31-1, which not every parser reads: what is another purpose here must not be OCSPSigning
+// there.
+func identifier(s *cryptobyte.String) ([]byte, bool) {
+	var oid cryptobyte.String
+	if !s.ReadASN1(&oid, der.OBJECT_IDENTIFIER) || len(oid) == 0 {
+		return nil, false
+	}
+	arc, ended := 0, true
+	for _, b := range oid {
+		if ended && b == 0x80 || arc >= 1<<24 {
+			return nil, false
+		}
+		arc = arc<<7 | int(b&0x7f)
+		if ended = b&0x80 == 0; ended {
+			arc = 0
+		}
+	}
+	return oid, ended
 }
 
 // moment reads a time as RFC 5280, section 4.1.2.5, writes it: UTCTime through 2049, GeneralizedTime from 2050, in whole seconds.
@@ -214,9 +235,9 @@ func oneExtension(list *cryptobyte.String, what string) (extension, error) {
 	if err != nil {
 		return extension{}, err
 	}
-	var oid cryptobyte.String
 	var e extension
-	if !inner.ReadASN1(&oid, der.OBJECT_IDENTIFIER) || len(oid) > maxIdentifier {
+	oid, ok := identifier(&inner)
+	if !ok || len(oid) > maxIdentifier {
 		return extension{}, refuse("%s cannot be read", what)
 	}
 	if inner.PeekASN1Tag(der.BOOLEAN) {

@@ -26,12 +26,16 @@ var codes = []struct {
 const (
 	codeOther    = 0
 	codeUnproven = 8 // instead of words, the size of the last checkpoint in 8 octets, big-endian
+	codePassed   = 9 // instead of words, the last CRL number in decimal
 )
 
 // appendError writes the body of frameError.
 func appendError(b []byte, err error) []byte {
 	if unproven := (*UnprovenError)(nil); errors.As(err, &unproven) {
 		return binary.BigEndian.AppendUint64(append(b, codeUnproven), uint64(unproven.last))
+	}
+	if passed := (*PassedNumberError)(nil); errors.As(err, &passed) {
+		return passed.last.Append(append(b, codePassed), 10)
 	}
 	code, marked := byte(codeOther), error(nil)
 	for _, c := range codes {
@@ -60,6 +64,13 @@ func parseError(body []byte) error {
 			return fmt.Errorf("%w: the size of the last checkpoint cannot be read", ErrProtocol)
 		}
 		return fmt.Errorf("%w: %w", ErrRefused, &UnprovenError{last: int64(binary.BigEndian.Uint64(body[1:]))})
+	}
+	if body[0] == codePassed {
+		last, err := ParseCRLNumber(string(body[1:]))
+		if err != nil {
+			return fmt.Errorf("%w: the last CRL number: %w", ErrProtocol, err)
+		}
+		return fmt.Errorf("%w: %w", ErrRefused, &PassedNumberError{last: last})
 	}
 	words := strings.ToValidUTF8(string(body[1:]), "?")
 	for _, c := range codes {

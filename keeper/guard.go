@@ -4,17 +4,11 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
-	"math/big"
 	"strconv"
 	"sync"
 	"time"
 
 	der "golang.org/x/crypto/cryptobyte/asn1"
-)
-
-const (
-	maxScopes = 1100
-	maxLeap   = 1000 // of a CRL number that is not made of the time
 )
 
 // guard decides what a key signs, from the bytes. What it remembers (counts, the last CRL numbers, the last checkpoint of a log) is taken
@@ -23,11 +17,11 @@ type guard struct {
 	key *key
 
 	mu      sync.Mutex
-	count   uint64              // signatures reserved so far
-	numbers map[string]*big.Int // the last CRL number of each scope
-	size    uint64              // of the tree in the last checkpoint; 0: none was signed
-	text    string              // SHA-256 of that checkpoint, in hexadecimal; empty: not known
-	tokens  float64             // of the bucket that bounds the rate
+	count   uint64 // signatures reserved so far
+	numbers numbers
+	size    uint64  // of the tree in the last checkpoint; 0: none was signed
+	text    string  // SHA-256 of that checkpoint, in hexadecimal; empty: not known
+	tokens  float64 // of the bucket that bounds the rate
 	filled  time.Time
 }
 
@@ -35,21 +29,20 @@ type guard struct {
 type memory struct {
 	// Name is what the key was last called in the policy. It is empty where the key is known by that name alone: in what was written before
 	// entries named the key itself.
-	Name    string            `json:"name,omitempty"`
-	Count   uint64            `json:"count"`
-	Numbers map[string]string `json:"numbers,omitempty"` // by scope, in decimal
-	Size    uint64            `json:"size,omitempty"`
-	Text    string            `json:"text,omitempty"` // SHA-256 of the checkpoint of that size
+	Name    string  `json:"name,omitempty"`
+	Count   uint64  `json:"count"`
+	Numbers numbers `json:"numbers,omitempty"`
+	Size    uint64  `json:"size,omitempty"`
+	Text    string  `json:"text,omitempty"` // SHA-256 of the checkpoint of that size
 }
 
 func newGuard(k *key, m memory) (*guard, error) {
-	g := &guard{key: k, count: m.Count, size: m.Size, text: m.Text, numbers: map[string]*big.Int{}}
+	g := &guard{key: k, count: m.Count, size: m.Size, text: m.Text, numbers: numbers{}}
 	for scope, text := range m.Numbers {
-		n, ok := new(big.Int).SetString(text, 10)
-		if !ok {
+		if _, err := ParseCRLNumber(text); err != nil {
 			return nil, refuse("the journal's CRL number of scope %q cannot be read", scope)
 		}
-		g.numbers[scope] = n
+		g.numbers[scope] = text
 	}
 	return g, nil
 }
@@ -138,16 +131,7 @@ func (g *guard) admit(request signRequest, digest [sha256.Size]byte, now time.Ti
 // checkProgress refuses what goes back: a CRL number that does not rise, a tree that does not extend the last one.
 func (g *guard) checkProgress(r reading, x *consistency, now time.Time) error {
 	if r.kind == kindCRL {
-		switch last := g.numbers[r.list.scope]; {
-		case last == nil && len(g.numbers) >= maxScopes:
-			return refuse("the key has signed CRLs of %d scopes already", maxScopes)
-		case last == nil:
-		case r.list.number.Cmp(last) <= 0:
-			return refuse("the CRL number %s does not rise above %s, the last of its scope", r.list.number, last)
-		case r.list.number.Cmp(highest(last, now)) > 0:
-			// One CRL with the highest number there is would be the last one ever.
-			return refuse("the CRL number %s leaps ahead of %s, the last of its scope, and of the time", r.list.number, last)
-		}
+		return g.checkNumber(r.list, now)
 	}
 	if r.kind == kindCheckpoint {
 		return g.checkConsistency(r, x)
@@ -155,20 +139,10 @@ func (g *guard) checkProgress(r reading, x *consistency, now time.Time) error {
 	return nil
 }
 
-// highest is the highest CRL number after the last one: the time in milliseconds, which is what numbers are made of, or a little more than
-// the last where it was not made so.
-func highest(last *big.Int, now time.Time) *big.Int {
-	time, next := big.NewInt(now.Add(skew).UnixMilli()), new(big.Int).Add(last, big.NewInt(maxLeap))
-	if time.Cmp(next) > 0 {
-		return time
-	}
-	return next
-}
-
 func (g *guard) note(r reading) {
 	switch r.kind {
 	case kindCRL:
-		g.numbers[r.list.scope] = r.list.number
+		g.numbers.note(r.list.scope, r.detail)
 	case kindCheckpoint:
 		g.size, g.text = r.size, r.text
 	}

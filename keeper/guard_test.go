@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -51,6 +52,26 @@ func guarded(t testing.TB, pathLen int, changes ...func(*KeyPolicy)) (*authority
 
 func (g *guard) ask(message []byte) (reading, error) {
 	return g.admit(signRequest{hash: crypto.SHA256, message: message}, sha256.Sum256(message), time.Now())
+}
+
+// purposes gives a certificate an extKeyUsage of identifiers as they are, in whatever spelling.
+func purposes(identifiers ...string) func(*x509.Certificate) {
+	var value []byte
+	for _, oid := range identifiers {
+		value = append(append(value, 6, byte(len(oid))), oid...)
+	}
+	value = append([]byte{0x30, byte(len(value))}, value...)
+	return func(c *x509.Certificate) {
+		c.ExtKeyUsage = nil
+		c.ExtraExtensions = append(c.ExtraExtensions, pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 37}, Value: value})
+	}
+}
+
+const oidServerAuth = "\x2b\x06\x01\x05\x05\x07\x03\x01"
+
+// power is 2^n and a little more or less.
+func power(n uint, more int64) *big.Int {
+	return new(big.Int).Add(new(big.Int).Lsh(big.NewInt(1), n), big.NewInt(more))
 }
 
 func TestGuardReadsCertificates(t *testing.T) {
@@ -112,6 +133,14 @@ func TestGuardReadsCertificates(t *testing.T) {
 			policy: func(p *KeyPolicy) { p.Certificates.AnySerial = true },
 		},
 		{
+			what: "any serial, the highest", change: func(c *x509.Certificate) { c.SerialNumber = power(159, -1) },
+			policy: func(p *KeyPolicy) { p.Certificates.AnySerial = true },
+		},
+		{
+			what: "any serial, but of 21 octets", change: func(c *x509.Certificate) { c.SerialNumber = power(159, 0) }, refused: "more than 20",
+			policy: func(p *KeyPolicy) { p.Certificates.AnySerial = true },
+		},
+		{
 			what: "an OCSP responder", refused: "OCSP responder",
 			change: func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageOCSPSigning} },
 		},
@@ -124,12 +153,25 @@ func TestGuardReadsCertificates(t *testing.T) {
 		},
 		{
 			what: "an OCSP responder that may be", change: func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageOCSPSigning} },
-			policy: func(p *KeyPolicy) { p.Certificates.OCSPResponders = true },
+			policy: func(p *KeyPolicy) { p.Certificates.OCSPResponders, p.Certificates.AnyResponder = true, true },
 		},
 		{
 			what: "any purpose", refused: "anyExtendedKeyUsage",
 			change: func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageAny} },
 		},
+		{
+			what: "an OCSP responder in another spelling", refused: "extKeyUsage cannot be read",
+			change: purposes("\x2b\x06\x01\x05\x05\x07\x03\x80\x09"),
+		},
+		{
+			what: "an arc that comes round to 9", refused: "extKeyUsage cannot be read",
+			change: purposes("\x2b\x06\x01\x05\x05\x07\x03\x90\x80\x80\x80\x09"),
+		},
+		{what: "a purpose that is cut off", refused: "extKeyUsage cannot be read", change: purposes("\x2b\x06\x01\x05\x05\x07\x03\x89")},
+		{what: "a purpose of one's own, of the highest arc", change: purposes("\x2b\x06\x01\x04\x01\x87\xff\xff\xff\x7f")},
+		{what: "a name's attribute in another spelling", refused: "not a distinguished name", change: func(c *x509.Certificate) {
+			c.RawSubject = []byte("\x30\x0e\x31\x0c\x30\x0a\x06\x05\x55\x04\x80\x80\x03\x0c\x01a")
+		}},
 		{what: "name constraints", refused: "name constraints", change: func(c *x509.Certificate) {
 			c.PermittedDNSDomains, c.PermittedDNSDomainsCritical = []string{"x"}, true
 		}},
@@ -258,6 +300,12 @@ func TestGuardReadsCRLs(t *testing.T) {
 			})), "",
 		},
 		{"a number that leaps", newList(now.Add(1000 * time.Hour).UnixMilli()), "leaps ahead"},
+		{"one that leaps as far as there is room", newList(1, func(l *x509.RevocationList) { l.Number = power(159, -1) }), "leaps ahead"},
+		{
+			"the first of a scope, which leaps", newList(now.Add(49*time.Hour).UnixMilli(), extension(pkix.Extension{
+				Id: asn1.ObjectIdentifier{2, 5, 29, 28}, Critical: true, Value: []byte{0x30, 3, 0x82, 1, 0xff},
+			})), "leaps ahead",
+		},
 		{
 			"too long", newList(now.UnixMilli()+2, func(l *x509.RevocationList) { l.NextUpdate = now.Add(11 * 24 * time.Hour) }),
 			"later than the policy",
@@ -353,6 +401,10 @@ func TestGuardReadsOCSP(t *testing.T) {
 		{"by another key", func(r *answer) { r.Responder.Bytes[5] ^= 1 }, "another key"},
 		{"of another authority", func(r *answer) { r.Responses[0].ID.KeyHash = make([]byte, 20) }, "another authority"},
 		{"by another hash", func(r *answer) { r.Responses[0].ID.Hash.Algorithm = asn1.ObjectIdentifier{1, 2, 3} }, "another authority"},
+		{"by a hash with a parameter", func(r *answer) {
+			r.Responses[0].ID.Hash.Parameters = asn1.RawValue{FullBytes: []byte{5, 1, 0}}
+		}, "hash algorithm"},
+		{"by a hash without one", func(r *answer) { r.Responses[0].ID.Hash.Parameters = asn1.RawValue{} }, ""},
 		{"too long", func(r *answer) { r.Responses[0].NextUpdate = r.ProducedAt.Add(25 * time.Hour) }, "policy permits"},
 		{"without an end", func(r *answer) { r.Responses[0].NextUpdate = time.Time{} }, "no nextUpdate"},
 		{"of last week", func(r *answer) { r.ProducedAt = r.ProducedAt.Add(-7 * 24 * time.Hour) }, "48 hours"},
@@ -536,8 +588,9 @@ func TestPoliciesThatMakeNoSense(t *testing.T) {
 		"a responder pinned twice": func(p *KeyPolicy) {
 			p.Certificates, p.CRLs, p.OCSP.Responder, p.OCSP.ResponderKey = nil, nil, p.Certificate, p.Certificate.PublicKey
 		},
-		"an origin of two lines": func(p *KeyPolicy) { p.Checkpoints = &CheckpointPolicy{Origin: "a\nb"} },
-		"a negative rate":        func(p *KeyPolicy) { p.PerSecond = -1 },
+		"an origin of two lines":          func(p *KeyPolicy) { p.Checkpoints = &CheckpointPolicy{Origin: "a\nb"} },
+		"responders of any key, and none": func(p *KeyPolicy) { p.Certificates.AnyResponder = true },
+		"a negative rate":                 func(p *KeyPolicy) { p.PerSecond = -1 },
 	} {
 		p := a.policy()
 		change(&p)
@@ -585,8 +638,10 @@ func inBounds(a *authority, tbs []byte) (bool, error) {
 	}
 	switch {
 	case c.IsCA, c.KeyUsage&(x509.KeyUsageCertSign|x509.KeyUsageCRLSign) != 0, !bytes.Equal(c.RawIssuer, a.certificate.RawSubject),
-		!bytes.Equal(c.AuthorityKeyId, a.certificate.SubjectKeyId), c.NotAfter.After(a.certificate.NotAfter):
-		return false, fmt.Errorf("CA %v, usage %b, until %s", c.IsCA, c.KeyUsage, c.NotAfter)
+		!bytes.Equal(c.AuthorityKeyId, a.certificate.SubjectKeyId), c.NotAfter.After(a.certificate.NotAfter),
+		slices.Contains(c.ExtKeyUsage, x509.ExtKeyUsageOCSPSigning), slices.Contains(c.ExtKeyUsage, x509.ExtKeyUsageAny),
+		c.SerialNumber.BitLen() >= 160:
+		return false, fmt.Errorf("CA %v, usage %b, purposes %v, until %s", c.IsCA, c.KeyUsage, c.ExtKeyUsage, c.NotAfter)
 	}
 	return true, nil
 }
@@ -598,16 +653,26 @@ func FuzzGuard(f *testing.F) {
 		p.Checkpoints = &CheckpointPolicy{Origin: "ca.example/log"}
 	})
 	f.Add(a.tbs(f, leaf()))
+	f.Add(a.tbs(f, leaf(purposes(oidServerAuth, oidOCSPSigning[:7]+"\x80\x09"))))
+	f.Add(a.tbs(f, leaf(purposes("\x69\x81\x80\x80\x80\x80\x00"), func(c *x509.Certificate) { c.SerialNumber = power(159, -1) })))
+	f.Add(a.answer(f, func(r *answer) { r.Responses[0].ID.Hash.Parameters = asn1.RawValue{} }))
 	f.Add(a.list(f, newList(time.Now().UnixMilli(), func(l *x509.RevocationList) {
 		l.RevokedCertificateEntries = []x509.RevocationListEntry{{SerialNumber: big.NewInt(1), RevocationTime: time.Now(), ReasonCode: 1}}
 	})))
 	f.Add(a.answer(f, func(*answer) {}))
+	f.Add(a.list(f, newList(time.Now().UnixMilli(), ofScope(1))))
+	f.Add(a.list(f, newList(1, func(l *x509.RevocationList) { l.Number = power(159, -1) })))
 	f.Add([]byte("ca.example/log\n1\n" + base64.StdEncoding.EncodeToString(make([]byte, 32)) + "\n"))
 	f.Fuzz(func(t *testing.T, message []byte) {
 		r, err := g.key.read(message, time.Now())
 		var refused refusal
 		if err != nil && !errors.As(err, &refused) {
 			t.Errorf("something else than a refusal: %v", err)
+		}
+		if err == nil && r.kind == kindCRL {
+			if err := g.checkNumber(r.list, time.Now()); (err == nil) != (r.list.number.Cmp(g.key.CRLs.highest(time.Now())) <= 0) {
+				t.Errorf("the number %s, the first of its scope: %v", r.list.number, err)
+			}
 		}
 		if err == nil && r.kind == kindCertificate {
 			if within, why := inBounds(a, message); !within {

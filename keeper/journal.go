@@ -370,15 +370,10 @@ func (e *entry) remember(m map[string]memory) {
 	of.Count++
 	switch e.Kind {
 	case kindCRL:
-		numbers := maps.Clone(of.Numbers)
-		if numbers == nil {
-			numbers = map[string]string{}
+		if of.Numbers = maps.Clone(of.Numbers); of.Numbers == nil {
+			of.Numbers = numbers{}
 		}
-		// Two that were allowed one after the other may be written in the other order.
-		if longer(e.Detail, numbers[e.Scope]) {
-			numbers[e.Scope] = e.Detail
-		}
-		of.Numbers = numbers
+		of.Numbers.note(e.Scope, e.Detail)
 	case kindCheckpoint:
 		if size, err := strconv.ParseUint(e.Detail, 10, 64); err == nil && size >= of.Size {
 			of.Size, of.Text = size, e.SHA256
@@ -386,9 +381,6 @@ func (e *entry) remember(m map[string]memory) {
 	}
 	m[key] = of
 }
-
-// longer compares two numbers in decimal.
-func longer(a, b string) bool { return len(a) > len(b) || len(a) == len(b) && a > b }
 
 // chain checks lines one by one.
 type chain struct {

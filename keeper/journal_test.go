@@ -3,8 +3,10 @@ package keeper
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -81,6 +83,26 @@ func TestJournalRemembers(t *testing.T) {
 	}
 	if _, err := openJournal(path, time.Now); err == nil || !strings.Contains(err.Error(), "another keeper") {
 		t.Errorf("two keepers write to one journal: %v", err)
+	}
+}
+
+// Of more scopes than are remembered, the journal forgets those that the guard does.
+func TestJournalForgetsScopes(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "journal")
+	j := openTestJournal(t, path)
+	var many []entry
+	for n := range maxScopes + 5 {
+		e := signedEntry(strconv.Itoa(100 + n))
+		e.Scope = fmt.Sprintf("%016x", n)
+		many = append(many, e)
+	}
+	addAll(t, j, many...)
+	closeJournal(t, j)
+	again := openTestJournal(t, path)
+	defer closeJournal(t, again)
+	got := again.memories()["ca"].Numbers
+	if first, last := many[0], many[len(many)-1]; len(got) != maxScopes || got.last(first.Scope) != "105" || got.last(last.Scope) != last.Detail {
+		t.Errorf("%d scopes; the first begins above %s, the last above %s", len(got), got.last(first.Scope), got.last(last.Scope))
 	}
 }
 

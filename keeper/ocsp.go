@@ -152,11 +152,12 @@ func (k *key) certID(s *cryptobyte.String) (string, error) {
 		return "", err
 	}
 	hash, err := content(&inner, der.SEQUENCE, "the hash algorithm of a CertID")
-	var oid, nameHash, keyHash cryptobyte.String
-	if err != nil || !hash.ReadASN1(&oid, der.OBJECT_IDENTIFIER) {
+	var null, nameHash, keyHash cryptobyte.String
+	oid, ok := identifier(&hash)
+	if err != nil || !ok {
 		return "", refuse("the hash algorithm of a CertID cannot be read")
 	}
-	if hash.PeekASN1Tag(der.NULL) && !hash.SkipASN1(der.NULL) || !hash.Empty() {
+	if hash.PeekASN1Tag(der.NULL) && !hash.ReadASN1(&null, der.NULL) || !null.Empty() || !hash.Empty() {
 		return "", refuse("the hash algorithm of a CertID cannot be read")
 	}
 	which := slices.Index([]string{oidSHA1, oidSHA256}, string(oid))

@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -77,6 +78,79 @@ func TestGuardReadsAnswersOfAResponder(t *testing.T) {
 		if c.refused == "" && err != nil || c.refused != "" && (err == nil || !strings.Contains(err.Error(), c.refused)) {
 			t.Errorf("%s: want %q, got %v", c.what, c.refused, err)
 		}
+	}
+}
+
+// An authority's key certifies the keys that are pinned as its responders, for a short time, and no other: with a key of one's own, whoever
+// asked could say what is good without this keeper.
+func TestGuardCertifiesPinnedRespondersAlone(t *testing.T) {
+	responders := func(change func(*CertificatePolicy), others ...func(*KeyPolicy)) (*authority, *guard, error) {
+		a, g := guarded(t, 0, func(p *KeyPolicy) {
+			p.Certificates.OCSPResponders = true
+			change(p.Certificates)
+		})
+		keys := []*key{g.key}
+		for i, other := range others {
+			p := a.policy()
+			p.Name, p.Certificates, p.CRLs = fmt.Sprint("responder ", i), nil, nil
+			other(&p)
+			k, err := p.ready()
+			if err != nil {
+				t.Fatal(err)
+			}
+			keys = append(keys, k)
+		}
+		return a, g, pinResponders(keys)
+	}
+	plain := func(*CertificatePolicy) {}
+	pinned := func(p *KeyPolicy) { p.OCSP.ResponderKey = leafKey().Public() }
+	byCertificate := func(p *KeyPolicy) { p.OCSP.Responder = selfSigned(t, leafKey(), 0) }
+	another, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unrelated := func(p *KeyPolicy) { p.OCSP.ResponderKey = another.Public() }
+	ofAnother := func(p *KeyPolicy) {
+		pinned(p)
+		p.Certificate = selfSigned(t, another, 0)
+	}
+	for _, c := range []struct {
+		what    string
+		policy  func(*CertificatePolicy)
+		others  []func(*KeyPolicy)
+		refused string
+	}{
+		{"a key that is pinned", plain, []func(*KeyPolicy){unrelated, pinned}, ""},
+		{"one that is pinned by a certificate", plain, []func(*KeyPolicy){byCertificate}, ""},
+		{"another key", plain, []func(*KeyPolicy){unrelated}, "does not pin"},
+		{"a key that is pinned for another authority", plain, []func(*KeyPolicy){unrelated, ofAnother}, "does not pin"},
+		{"any key", func(p *CertificatePolicy) { p.AnyResponder = true }, nil, ""},
+		{"too long", func(p *CertificatePolicy) { p.MaxResponderValidity = 24 * time.Hour }, []func(*KeyPolicy){pinned}, "for OCSP responders"},
+		{"any key, too long", func(p *CertificatePolicy) {
+			p.AnyResponder, p.MaxResponderValidity = true, 24*time.Hour
+		}, nil, "for OCSP responders"},
+	} {
+		a, g, err := responders(c.policy, c.others...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = g.ask(a.tbs(t, leaf(func(c *x509.Certificate) {
+			c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageOCSPSigning}
+		})))
+		if c.refused == "" && err != nil || c.refused != "" && (err == nil || !strings.Contains(err.Error(), c.refused)) {
+			t.Errorf("%s: want %q, got %v", c.what, c.refused, err)
+		}
+		if _, err := g.ask(a.tbs(t, leaf())); err != nil {
+			t.Errorf("%s: a leaf: %v", c.what, err)
+		}
+	}
+	for _, others := range [][]func(*KeyPolicy){nil, {ofAnother}, {func(*KeyPolicy) {}}} {
+		if _, _, err := responders(plain, others...); err == nil || !strings.Contains(err.Error(), "any_responder") {
+			t.Errorf("a policy of responders of which none is pinned: %v", err)
+		}
+	}
+	if days := (&CertificatePolicy{}).responderValidity().Hours() / 24; days != 90 {
+		t.Errorf("where nothing is said, a responder's certificate may be valid for %g days", days)
 	}
 }
 

@@ -2,6 +2,7 @@ package keeper
 
 import (
 	"bytes"
+	"cmp"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -14,6 +15,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"math/big"
 	"time"
 
 	"golang.org/x/crypto/cryptobyte"
@@ -48,17 +50,28 @@ type KeyPolicy struct {
 
 // CertificatePolicy says which certificates an authority's key signs.
 type CertificatePolicy struct {
-	Authorities    bool          // certificates of authorities (CA:TRUE) below this one
-	OCSPResponders bool          // certificates for OCSPSigning, with which one can vouch for what is revoked
-	MaxValidity    time.Duration // from notBefore to notAfter; 0: as long as the authority's own lasts
-	// AnySerial accepts serial numbers of any form of 8 to 20 octets. Otherwise they are of Chancery's form: 20 octets, of which the first is
-	// 0x1c and the next six are the time in milliseconds.
+	Authorities bool // certificates of authorities (CA:TRUE) below this one
+	// OCSPResponders permits certificates for OCSPSigning, with which one can vouch for what is revoked: of the keys that the keeper's
+	// policies pin as responders of the authority, or, with AnyResponder, of any key.
+	OCSPResponders, AnyResponder bool
+	MaxValidity                  time.Duration // from notBefore to notAfter; 0: as long as the authority's own lasts
+	MaxResponderValidity         time.Duration // of certificates for OCSPSigning, which nobody can revoke; 0: 90 days
+	// AnySerial accepts serial numbers of any form, of 8 octets at least and below 2^159. Otherwise they are of Chancery's form: 20 octets,
+	// of which the first is 0x1c and the next six are the time in milliseconds.
 	AnySerial bool
+}
+
+// responderValidity is the longest validity of a responder's certificate.
+func (p *CertificatePolicy) responderValidity() time.Duration {
+	return cmp.Or(p.MaxResponderValidity, 90*24*time.Hour)
 }
 
 // CRLPolicy says which CRLs an authority's key signs.
 type CRLPolicy struct {
 	MaxValidity time.Duration // from thisUpdate to nextUpdate; required
+	// NumbersFrom is added to the time, of which the highest CRL number is made that is signed: for an authority whose numbers are higher.
+	// Nil: 0.
+	NumbersFrom *big.Int
 }
 
 // OCSPPolicy says which OCSP answers a key signs: an authority's own, or one that Responder pins for it.
@@ -98,6 +111,7 @@ type key struct {
 	pathLen                           int // of the authority; -1: not bounded
 	responderName, responderKeyHash   []byte
 	issuerNameHashes, issuerKeyHashes [][]byte // of CertIDs, with SHA-1 and SHA-256
+	responders                        [][]byte // SubjectPublicKeyInfos of the authority's OCSP responders
 }
 
 // keyID names a key on the wire: SHA-256 over its SubjectPublicKeyInfo.
@@ -197,6 +211,8 @@ func (p KeyPolicy) check() error {
 	case !authority && (p.Certificates != nil || p.CRLs != nil || p.OCSP != nil):
 		return errors.New("only a key whose certificate is an authority's, with a subjectKeyIdentifier, signs certificates, CRLs and " +
 			"OCSP answers")
+	case p.Certificates != nil && p.Certificates.AnyResponder && !p.Certificates.OCSPResponders:
+		return errors.New("any_responder says of which keys ocsp_responders are, and the key signs none")
 	case p.CRLs != nil && p.CRLs.MaxValidity <= 0:
 		return errors.New("the longest validity of its CRLs is missing")
 	case p.OCSP != nil && p.OCSP.MaxValidity <= 0:
@@ -211,6 +227,26 @@ func (p KeyPolicy) check() error {
 		return errors.New("the origin of its checkpoints is missing, or not one line")
 	case p.PerSecond < 0:
 		return errors.New("the rate is negative")
+	}
+	return nil
+}
+
+// pinResponders tells each authority's key which keys are pinned as its responders.
+func pinResponders(keys []*key) error {
+	for _, k := range keys {
+		if k.Certificates == nil || !k.Certificates.OCSPResponders {
+			continue
+		}
+		for _, other := range keys {
+			if p := other.OCSP; p != nil && p.delegated() && bytes.Equal(other.subject, k.subject) &&
+				bytes.Equal(other.Certificate.RawSubjectPublicKeyInfo, k.Certificate.RawSubjectPublicKeyInfo) {
+				k.responders = append(k.responders, other.spki)
+			}
+		}
+		if len(k.responders) == 0 && !k.Certificates.AnyResponder {
+			return fmt.Errorf("the policy of key %q: ocsp_responders are those whose keys are pinned with this certificate (ocsp, responder), "+
+				"and there is none: pin one, or accept any key with any_responder", k.Name)
+		}
 	}
 	return nil
 }

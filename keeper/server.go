@@ -83,6 +83,7 @@ func newKeeper(c Config) (*Keeper, error) {
 	k := &Keeper{config: c, keys: map[keyID]*held{}, clients: map[*client]bool{}}
 	k.hung, k.hang = context.WithCancelCause(context.Background())
 	byToken := map[string][]tokenKey{}
+	var keys []*key
 	for _, p := range c.Keys {
 		ready, err := p.ready()
 		if err != nil {
@@ -91,6 +92,7 @@ func newKeeper(c Config) (*Keeper, error) {
 		if k.keys[ready.id] != nil || slices.ContainsFunc(k.names, func(h *held) bool { return h.key.Name == p.Name }) {
 			return nil, fmt.Errorf("the key %q, or its name, has another policy already", p.Name)
 		}
+		keys = append(keys, ready)
 		h := &held{key: ready}
 		k.keys[ready.id], k.names = h, append(k.names, h)
 		for _, name := range p.Tokens {
@@ -102,6 +104,9 @@ func newKeeper(c Config) (*Keeper, error) {
 	}
 	if len(k.names) == 0 {
 		return nil, errors.New("there are no keys")
+	}
+	if err := pinResponders(keys); err != nil {
+		return nil, err
 	}
 	if err := k.makeTokens(byToken); err != nil {
 		return nil, err

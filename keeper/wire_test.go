@@ -107,6 +107,16 @@ func TestErrorsCross(t *testing.T) {
 			t.Errorf("the size %x is read as %v", size, err)
 		}
 	}
+	var passed *PassedNumberError
+	crossed = parseError(appendError(nil, fmt.Errorf("%w: key: %w", ErrRefused, &PassedNumberError{last: power(159, -1)})))
+	if !errors.Is(crossed, ErrRefused) || !errors.As(crossed, &passed) || passed.LastNumber().Cmp(power(159, -1)) != 0 {
+		t.Errorf("the last CRL number became %v", crossed)
+	}
+	for _, number := range []string{"", "0", "-1", "+1", "01", "1 ", power(159, 0).String()} {
+		if err := parseError(append([]byte{codePassed}, number...)); !errors.Is(err, ErrProtocol) {
+			t.Errorf("the number %q is read as %v", number, err)
+		}
+	}
 	if long := appendError(nil, errors.New(strings.Repeat("x", 5000))); len(long) > maxWords+1 {
 		t.Errorf("%d octets of words", len(long))
 	}
@@ -129,6 +139,7 @@ func FuzzWire(f *testing.F) {
 	f.Add(appendFrame(nil, frameDigest, 1, []byte{0, 0, 1}, make([]byte, 32)))
 	f.Add(appendFrame(nil, frameCheckpoint, 1, make([]byte, 40), []byte{2}, make([]byte, 2*32+32), []byte{1}, []byte("a\n1\nb\n")))
 	f.Add(appendFrame(nil, frameError, 3, appendError(nil, &UnprovenError{last: 7})))
+	f.Add(appendFrame(nil, frameError, 3, appendError(nil, &PassedNumberError{last: power(159, -1)})))
 	f.Add(appendFrame(nil, frameAnswer, 2, appendKeys(nil, []heldKey{{"a", []byte{1}, []string{"s"}}})))
 	f.Add(appendFrame(nil, frameError, 3, appendError(nil, ErrRefused)))
 	f.Fuzz(func(t *testing.T, stream []byte) {

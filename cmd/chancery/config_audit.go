@@ -14,6 +14,7 @@ import (
 
 	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/ca"
+	"github.com/chancery-ca/chancery/issuance"
 	"github.com/chancery-ca/chancery/keeper"
 	"github.com/chancery-ca/chancery/strictyaml"
 )
@@ -171,10 +172,11 @@ func (s *service) openLog(ctx context.Context) (ca.LogPlan, error) {
 }
 
 // What shows that a checkpoint extends another goes from audit to the keeper, and what the keeper misses goes back. Neither knows the
-// other.
+// other. So it is with the last number of a CRL.
 var (
-	_ keeper.Consistency = audit.Consistency{}
-	_ audit.Unproven     = (*keeper.UnprovenError)(nil)
+	_ keeper.Consistency    = audit.Consistency{}
+	_ audit.Unproven        = (*keeper.UnprovenError)(nil)
+	_ issuance.PassedNumber = (*keeper.PassedNumberError)(nil)
 )
 
 // childLogKey is the policy of the log's key for a keeper that this process starts. It copies the public key beside it.

@@ -256,7 +256,7 @@ func soundExample(text string) (kind string, err error) {
 		doc := strictyaml.Decode("keeper.yaml", []byte(text), &c)
 		c.validate(doc)
 		return "keeper", doc.Err()
-	case strings.HasPrefix(text, "    tokens: ["): // the middle of a key's policy
+	case strings.HasPrefix(text, "    tokens: ["), strings.HasPrefix(text, "    crls: {"): // the middle of a key's policy
 		text = "keys:\n  - name: example\n" + text
 		fallthrough
 	case top["keys"] && strings.Contains(text, "public_key:"):

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/big"
 	"os"
 	"path/filepath"
 	"slices"
@@ -180,8 +181,8 @@ func writeChildConfig(cfg Config, records []ca.AuthorityRecord) (string, error) 
 		}
 		required := cfg.required(r.Name, "")
 		key := object{
-			"name": r.Name, "tokens": []string{token.Name}, "certificate": path, "certificates": object{"ocsp_responders": true},
-			"crls":    object{"max_validity": childCRLValidity},
+			"name": r.Name, "tokens": []string{token.Name}, "certificate": path, "certificates": childCertificates,
+			"crls":    object{"max_validity": childCRLValidity, "numbers_from": childNumbersFrom},
 			"require": requirement(required),
 		}
 		if r.Key.Label != "" {
@@ -318,6 +319,12 @@ func (t NamedToken) kept() map[string]any {
 
 // childCRLValidity is the longest validity of a CRL of an authority whose policy nobody has written: that of a root's.
 const childCRLValidity = "400d"
+
+// childCertificates bounds no OCSP responder either, beyond what the profile says.
+var childCertificates = map[string]any{"ocsp_responders": true, "any_responder": true, "max_responder_validity": "36500d"}
+
+// childNumbersFrom bounds no CRL number: nobody could raise a bound in a policy that nobody has written, and a child is no boundary.
+var childNumbersFrom = new(big.Int).Lsh(big.NewInt(1), 158).String()
 
 // childOCSPValidity is the longest validity of an OCSP answer that a configuration may have.
 const childOCSPValidity = "10d"

@@ -102,11 +102,15 @@ type KeyConfig struct {
 	Certificates *struct {
 		Authorities    bool                `yaml:"authorities"`
 		OCSPResponders bool                `yaml:"ocsp_responders"`
+		AnyResponder   bool                `yaml:"any_responder"`
 		MaxValidity    strictyaml.Duration `yaml:"max_validity"`
+		MaxResponder   strictyaml.Duration `yaml:"max_responder_validity"`
 		AnySerial      bool                `yaml:"any_serial"`
 	} `yaml:"certificates"`
 	CRLs *struct {
 		MaxValidity strictyaml.Duration `yaml:"max_validity"`
+		// NumbersFrom is a number in decimal, which the highest that is signed lies above by the time in milliseconds.
+		NumbersFrom string `yaml:"numbers_from"`
 	} `yaml:"crls"`
 	OCSP *struct {
 		MaxValidity strictyaml.Duration `yaml:"max_validity"`
@@ -554,11 +558,17 @@ func (k KeyConfig) policy(file string) (keeper.KeyPolicy, error) {
 	}
 	if c := k.Certificates; c != nil {
 		p.Certificates = &keeper.CertificatePolicy{
-			Authorities: c.Authorities, OCSPResponders: c.OCSPResponders, MaxValidity: time.Duration(c.MaxValidity), AnySerial: c.AnySerial,
+			Authorities: c.Authorities, OCSPResponders: c.OCSPResponders, AnyResponder: c.AnyResponder, AnySerial: c.AnySerial,
+			MaxValidity: time.Duration(c.MaxValidity), MaxResponderValidity: time.Duration(c.MaxResponder),
 		}
 	}
 	if c := k.CRLs; c != nil {
 		p.CRLs = &keeper.CRLPolicy{MaxValidity: time.Duration(c.MaxValidity)}
+		if c.NumbersFrom != "" {
+			if p.CRLs.NumbersFrom, err = keeper.ParseCRLNumber(c.NumbersFrom); err != nil {
+				return p, fmt.Errorf("crls.numbers_from: %w", err)
+			}
+		}
 	}
 	if c := k.OCSP; c != nil {
 		p.OCSP = &keeper.OCSPPolicy{MaxValidity: time.Duration(c.MaxValidity)}

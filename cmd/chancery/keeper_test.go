@@ -2,9 +2,12 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/big"
 	"net/http"
 	"os"
 	"os/exec"
@@ -18,6 +21,7 @@ import (
 	"github.com/chancery-ca/chancery/access"
 	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/hsm/hsmtest"
+	"github.com/chancery-ca/chancery/keeper"
 	"github.com/chancery-ca/chancery/storage/storagetest"
 )
 
@@ -207,6 +211,48 @@ func revokeOne(t *testing.T, r *replica) {
 		}
 		return false
 	})
+}
+
+// TestCRLsGoOnAboveWhatWasSignedUnseen: whoever took the service's place for a while had a CRL signed whose number is as far ahead as there
+// can be one. The service, which has it not on record, revokes as ever, and its CRLs rise above that one.
+func TestCRLsGoOnAboveWhatWasSignedUnseen(t *testing.T) {
+	t.Parallel()
+	s := newStack(t, storagetest.New(t), false)
+	k := s.startKeeper(s.token.Module)
+	r := s.start("surpassed", "")
+	revokeOne(t, r)
+	known, err := r.crl(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	authority, err := certificateFile(filepath.Join(s.dir, "ceremony", devIssuer+".pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := keeper.NewClient(k.path("keeper.sock"), 0)
+	t.Cleanup(func() { _ = client.Close() })
+	key, _, err := client.Signer(t.Context(), authority.PublicKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ahead := big.NewInt(time.Now().Add(47 * time.Hour).UnixMilli())
+	if _, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{
+		Number: ahead, ThisUpdate: time.Now(), NextUpdate: time.Now().Add(time.Hour),
+	}, authority, key); err != nil {
+		t.Fatal(err)
+	}
+	revokeOne(t, r)
+	switch list, err := r.crl(t.Context()); {
+	case err != nil:
+		t.Fatal(err)
+	case list.Number.Cmp(ahead) <= 0 || list.Number.Cmp(known.Number) <= 0:
+		t.Errorf("after %s, and %s on record, the CRL has the number %s", ahead, known.Number, list.Number)
+	}
+	if !strings.Contains(r.log.String(), "higher number than any on record") {
+		t.Errorf("the log does not tell of it:\n%s", r.log)
+	}
+	revokeOne(t, r)
+	r.stop()
 }
 
 // outage asks until an answer is that the service is not available, with a time to come again; no other failure may be told.

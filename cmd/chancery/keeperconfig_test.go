@@ -69,6 +69,30 @@ func TestKeeperConfigIsRefused(t *testing.T) {
 	}
 }
 
+// From which number an authority numbers its CRLs is a number, however long and however written.
+func TestNumbersFromIsRead(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "keys.yaml")
+	for number, want := range map[string]string{
+		"20261129072500": "20261129072500", `"20261129072500"`: "20261129072500", `""`: "<nil>",
+		childNumbersFrom: childNumbersFrom, `"` + childNumbersFrom + `"`: childNumbersFrom,
+		"-1": "refused", "0x10": "refused", "1e3": "refused", `"007"`: "refused",
+	} {
+		if err := os.WriteFile(path, []byte("keys: [{name: ca, crls: {max_validity: 10d, numbers_from: "+number+"}}]\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		policies, err := loadKeyFile(path)
+		got := "refused"
+		if err == nil {
+			got = policies[0].CRLs.NumbersFrom.String()
+		} else if !strings.Contains(err.Error(), "numbers_from") {
+			t.Errorf("%s: %v", number, err)
+		}
+		if got != want {
+			t.Errorf("%s is read as %s, %v", number, got, err)
+		}
+	}
+}
+
 func TestIsolationIsChecked(t *testing.T) {
 	const sound = "hsm:\n  module: /usr/lib/softhsm/libsofthsm2.so\n  token: {label: chancery}\n  pin: {file: pin}\n"
 	for hsm, refused := range map[string]string{
