@@ -24,6 +24,9 @@ func TestFrames(t *testing.T) {
 		if err != nil || got.kind != want.kind || got.request != want.request || !bytes.Equal(got.body, want.body) {
 			t.Fatalf("%d %d (%d octets), %v", got.kind, got.request, len(got.body), err)
 		}
+		if cap(r.kept) > keptBuffer || cap(got.body) > max(len(got.body), keptBuffer) {
+			t.Errorf("of a frame of %d octets %d are kept, and it has %d", len(got.body), cap(r.kept), cap(got.body))
+		}
 	}
 	if _, err := r.next(); !errors.Is(err, io.EOF) {
 		t.Errorf("at the end: %v", err)
