@@ -166,6 +166,9 @@ func (k *Keeper) makeTokens(byToken map[string][]tokenKey) error {
 func (k *Keeper) begin() error {
 	ctx, stop := context.WithCancel(context.Background())
 	k.stop = stop
+	if k.config.Worker != nil {
+		k.hidePINs()
+	}
 	for _, t := range k.tokens {
 		if why := k.config.AwaitsPerson[t.Name]; why != nil {
 			t.away(why)
@@ -186,6 +189,15 @@ func (k *Keeper) begin() error {
 		}
 	}
 	return nil
+}
+
+// hidePINs reads all PINs, so that variables of the environment that hold them are gone before any worker inherits the rest: also that of a token
+// which is not opened. What is wrong with one is told when its token is.
+func (k *Keeper) hidePINs() {
+	for _, t := range k.tokens {
+		pin, _ := t.HSM.PIN.Reveal()
+		clear(pin)
+	}
 }
 
 // Ready tells whether each key can be used in one token at least.
