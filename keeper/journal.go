@@ -157,6 +157,10 @@ func (j *journal) recover() (*entry, error) {
 	}, nil
 }
 
+// What the lines have that hold the memory. One that holds none says that there was nothing to remember. No text that is quoted in a line has
+// quotation marks of its own.
+var memoryMarks = [][]byte{[]byte(`,"kind":"journal","result":"opened"`), []byte(`,"kind":"journal","result":"state"`)}
+
 // tail reads the end of the file, from the last line that holds the memory on, or the whole file. A torn line holds nothing.
 func (j *journal) tail(size int64) (tail []byte, whole bool, err error) {
 	for window := int64(1 << 20); ; window *= 4 {
@@ -166,7 +170,11 @@ func (j *journal) tail(size int64) (tail []byte, whole bool, err error) {
 			return nil, false, err
 		}
 		lines := tail[:bytes.LastIndexByte(tail, '\n')+1]
-		if at := bytes.LastIndex(lines, []byte(`,"memory":{`)); at >= 0 {
+		at := -1
+		for _, mark := range memoryMarks {
+			at = max(at, bytes.LastIndex(lines, mark))
+		}
+		if at >= 0 {
 			if begin := bytes.LastIndexByte(tail[:at], '\n'); begin >= 0 {
 				return tail[begin+1:], false, nil
 			}
@@ -429,9 +437,9 @@ func (c *chain) entry(line []byte) (e entry, err error) {
 	if e.Prev != c.prev {
 		return wrong("the entry before it is not the one that was there: it was changed, or this one was")
 	}
-	if e.Memory != nil {
-		if e.Result == resultOpened || e.Result == resultState {
-			c.memory = maps.Clone(e.Memory)
+	if e.Kind == kindJournal && (e.Result == resultOpened || e.Result == resultState) {
+		if c.memory = maps.Clone(e.Memory); c.memory == nil {
+			c.memory = map[string]memory{}
 		}
 	}
 	e.remember(c.memory)
