@@ -11,16 +11,20 @@ import (
 	"io"
 	"os"
 	"slices"
+	"syscall"
 )
 
 // ErrNotThisJournal is returned when a copy is not the beginning of the journal: one of the two was changed, cut off or begun anew.
 var ErrNotThisJournal = errors.New("the copy is not the beginning of this journal")
 
+// errExports is no reason to wait: whoever can read the copy can lock it, and that exports stand still must be seen.
+var errExports = errors.New("somebody else has the copy locked, as another export does while it writes to it: try again")
+
 // ExportJournal appends to a copy what the journal has more, and makes it durable: for an auditor who may not reach the keeper's directory.
 // What the copy has must be what the journal begins with, octet by octet, and what follows must follow in the chain. The copy is made when
 // there is none, readable by its group. A keeper may be writing meanwhile; of a line without an end nothing is copied, and what is copied is
 // first made durable in the journal as well, so that no crash leaves less there than in the copy. The place returned is the end of the copy.
-// When the journal is found broken, all that comes before is copied, and the error is a *BrokenJournalError.
+// Of two exports to one copy at once, one fails. When the journal is found broken, all that comes before is copied, and the error is a *BrokenJournalError.
 func ExportJournal(journal, path string) (end JournalPlace, err error) {
 	from, err := os.Open(journal)
 	if err != nil {
@@ -32,6 +36,9 @@ func ExportJournal(journal, path string) (end JournalPlace, err error) {
 		return end, fmt.Errorf("exporting the journal: %w", err)
 	}
 	defer func() { err = errors.Join(err, to.Close()) }()
+	if syscall.Flock(int(to.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) != nil {
+		return end, fmt.Errorf("exporting the journal to %s: %w", path, errExports)
+	}
 	begin, err := agree(from, to)
 	if err != nil {
 		return begin, fmt.Errorf("exporting the journal to %s: %w", path, err)

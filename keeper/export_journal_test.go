@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 )
 
@@ -60,6 +61,31 @@ func TestExportJournal(t *testing.T) {
 	if end, err := ExportJournal(path, copied); !errors.As(err, &broken) || broken.Entry != 4 || end.Entries != 3 {
 		t.Errorf("a broken journal: %+v, %v", end, err)
 	}
+}
+
+// TestExportsAtOnce: as when somebody exports by hand while the timer does.
+func TestExportsAtOnce(t *testing.T) {
+	dir := t.TempDir()
+	path, copied := filepath.Join(dir, "journal"), filepath.Join(dir, "copy")
+	j := openTestJournal(t, path)
+	for range 5 {
+		for range 200 {
+			if err := j.commit([]entry{signedEntry("1"), signedEntry("2"), signedEntry("3"), signedEntry("4")}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var exports sync.WaitGroup
+		for range 4 {
+			exports.Go(func() {
+				if _, err := ExportJournal(path, copied); err != nil && !errors.Is(err, errExports) {
+					t.Error(err)
+				}
+			})
+		}
+		exports.Wait()
+		same(t, path, copied)
+	}
+	closeJournal(t, j)
 }
 
 // TestReadJournalFromAPlace: reading goes on where it ended, and sees that what follows does not follow.

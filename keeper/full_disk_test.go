@@ -3,10 +3,12 @@ package keeper
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -82,6 +84,41 @@ func TestJournalOnAFullDisk(t *testing.T) {
 	defer closeJournal(t, again)
 	if m := again.memories()["ca"]; m.Numbers[fullScope] != "7" {
 		t.Errorf("it remembers %+v", m)
+	}
+}
+
+// TestAStartWritesTheEndAgain: after an fsync that failed, what is read is in memory, and only what is written once more comes to the disk.
+func TestAStartWritesTheEndAgain(t *testing.T) {
+	if !inOwnProcess(t) {
+		return
+	}
+	path := filepath.Join(t.TempDir(), "journal")
+	j := openTestJournal(t, path)
+	addAll(t, j, make([]entry, 100)...)
+	size := j.size
+	closeJournal(t, j)
+	before, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrote := func() (octets int64) {
+		text, err := os.ReadFile("/proc/self/io")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, after, _ := strings.Cut(string(text), "wchar: ")
+		if _, err := fmt.Sscan(after, &octets); err != nil {
+			t.Fatal(err)
+		}
+		return octets
+	}
+	began := wrote()
+	closeJournal(t, openTestJournal(t, path))
+	if octets := wrote() - began; octets < size {
+		t.Errorf("of %d octets %d were written", size, octets)
+	}
+	if after, err := os.ReadFile(path); err != nil || !bytes.HasPrefix(after, before) || bytes.Count(after[size:], []byte("\n")) != 1 {
+		t.Errorf("the journal is another one: %v", err)
 	}
 }
 

@@ -8,9 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"maps"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -51,8 +53,8 @@ const (
 //
 // A crash before the fsync leaves an operation whose signature nobody has received, and perhaps a torn last line, which the next start
 // removes and tells of. Of a write that fails (a full disk) the torn line is removed, and all that waited for it fails; an fsync that fails
-// leaves the file in a state that nobody knows, so nothing is signed any more until a restart has read it again. A whole line is never taken
-// out again.
+// leaves the file in a state that nobody knows, so nothing is signed any more until a restart has read it, and written its end, again. A whole
+// line is never taken out again.
 type journal struct {
 	file *os.File
 	now  func() time.Time
@@ -108,6 +110,9 @@ func readJournal(path string, now func() time.Time) (_ *journal, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := j.settle(path); err != nil {
+		return nil, fmt.Errorf("making it durable: %w", err)
+	}
 	if note != nil {
 		if err := j.commit([]entry{*note}); err != nil {
 			return nil, err
@@ -157,6 +162,36 @@ func (j *journal) recover() (*entry, error) {
 	}, nil
 }
 
+// settle makes durable what was read, and that the file is there. What an fsync could not write the kernel takes for written (fsync(2)): this start
+// has read it from memory, and no later fsync would bring it to the disk. So the end of the file, of which that may be true, is written once more,
+// as it is.
+func (j *journal) settle(path string) error {
+	const last = 8 << 20 // more than entries that wait at once have
+	from := max(j.size-last, 0)
+	end := make([]byte, j.size-from)
+	if _, err := j.file.ReadAt(end, from); err != nil {
+		return err
+	}
+	// What is open for appending writes nowhere else. A file that can only be appended to (chattr +a) is left as it is.
+	file, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err == nil {
+		_, err = file.WriteAt(end, from)
+		err = errors.Join(err, file.Sync(), file.Close())
+	}
+	if err != nil && !errors.Is(err, fs.ErrPermission) {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
+
+// What the lines have that hold the memory. One that holds none says that there was nothing to remember. No text that is quoted in a line has
+// quotation marks of its own.
+var memoryMarks = [][]byte{[]byte(`,"kind":"journal","result":"opened"`), []byte(`,"kind":"journal","result":"state"`)}
+
 // tail reads the end of the file, from the last line that holds the memory on, or the whole file. A torn line holds nothing.
 func (j *journal) tail(size int64) (tail []byte, whole bool, err error) {
 	for window := int64(1 << 20); ; window *= 4 {
@@ -166,7 +201,11 @@ func (j *journal) tail(size int64) (tail []byte, whole bool, err error) {
 			return nil, false, err
 		}
 		lines := tail[:bytes.LastIndexByte(tail, '\n')+1]
-		if at := bytes.LastIndex(lines, []byte(`,"memory":{`)); at >= 0 {
+		at := -1
+		for _, mark := range memoryMarks {
+			at = max(at, bytes.LastIndex(lines, mark))
+		}
+		if at >= 0 {
 			if begin := bytes.LastIndexByte(tail[:at], '\n'); begin >= 0 {
 				return tail[begin+1:], false, nil
 			}
@@ -421,9 +460,9 @@ func (c *chain) entry(line []byte) (e entry, err error) {
 	if e.Prev != c.prev {
 		return wrong("the entry before it is not the one that was there: it was changed, or this one was")
 	}
-	if e.Memory != nil {
-		if e.Result == resultOpened || e.Result == resultState {
-			c.memory = maps.Clone(e.Memory)
+	if e.Kind == kindJournal && (e.Result == resultOpened || e.Result == resultState) {
+		if c.memory = maps.Clone(e.Memory); c.memory == nil {
+			c.memory = map[string]memory{}
 		}
 	}
 	e.remember(c.memory)

@@ -179,6 +179,32 @@ func TestJournalTornInItsMemory(t *testing.T) {
 	}
 }
 
+// TestJournalOfNothingToRemember, as of a keeper that stands by, is not read from its beginning at each start.
+func TestJournalOfNothingToRemember(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "journal")
+	j := openTestJournal(t, path)
+	health := make([]entry, 1000)
+	for range 12 {
+		for i := range health {
+			health[i] = entry{Key: "ca", SPKI: strings.Repeat("ab", 32), Kind: kindHealth, Detail: "main", SHA256: strings.Repeat("ab", 32), Result: resultSigned}
+		}
+		if err := j.add(health...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	size := j.size
+	closeJournal(t, j)
+	again := openTestJournal(t, path)
+	defer closeJournal(t, again)
+	tail, whole, err := again.tail(size)
+	if err != nil || whole || int64(len(tail)) > size/2 {
+		t.Errorf("of %d octets it reads %d (all: %t), %v", size, len(tail), whole, err)
+	}
+	if m := again.memories(); len(m) != 0 || again.seq != 12_003 {
+		t.Errorf("after %d entries it remembers %v", again.seq, m)
+	}
+}
+
 func TestJournalChangedIsSeen(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "journal")
 	j := openTestJournal(t, path)

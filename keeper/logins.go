@@ -3,6 +3,7 @@ package keeper
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 
 	"github.com/chancery-ca/chancery/hsm"
@@ -23,14 +24,14 @@ func (l logins) Observe(_ context.Context, o hsm.Operation) error {
 // login is what a worker tells of one, in JSON.
 type login struct {
 	Serial string `json:"serial"`
-	Failed string `json:"failed,omitempty"`
+	Failed []byte `json:"failed,omitempty"` // an error as the wire has it
 }
 
 // report is the log-ins of a worker, which tells its keeper.
 func (w *worker) report(serial string, failed error) error {
 	l := login{Serial: serial}
 	if failed != nil {
-		l.Failed = failed.Error()[:min(len(failed.Error()), maxWords)]
+		l.Failed = appendError(nil, failed)
 	}
 	body, err := json.Marshal(l)
 	if err != nil {
@@ -41,21 +42,30 @@ func (w *worker) report(serial string, failed error) error {
 	return w.send(appendFrame(nil, frameLogin, 0, body))
 }
 
-// told writes down what a worker reported.
+// told writes down what a worker reported. A failure after which a person is needed is an error, whether or not it could be written down: such a
+// token is opened no more, and the worker has nothing more to do.
 func (t *token) told(body []byte) error {
 	var l login
 	if err := json.Unmarshal(body, &l); err != nil {
 		return fmt.Errorf("%w: a worker's log-in cannot be read: %w", ErrProtocol, err)
 	}
-	if l.Failed == "" {
+	if len(l.Failed) == 0 {
 		return t.loggedIn(l.Serial, nil)
 	}
-	return t.loggedIn(l.Serial, fmt.Errorf("%s", l.Failed))
+	failed := parseError(l.Failed)
+	unwritten := t.loggedIn(l.Serial, failed)
+	if hsm.NeedsPerson(failed) {
+		return errors.Join(failed, unwritten)
+	}
+	return unwritten
 }
 
 // noteLogin writes down that a token was logged in to, or that an attempt failed: of attempts that fail alike, one after the other, the
 // first alone, so that a token that is away does not fill the disk.
 func (k *Keeper) noteLogin(t *token, serial string, failed error) error {
+	if hsm.NeedsPerson(failed) {
+		t.needed(failed) // first of all: neither a full disk nor the end of this process must bring another try
+	}
 	e := entry{Kind: kindToken, Detail: t.Name, Scope: serial, Result: resultOpened}
 	if failed != nil {
 		e.Result, e.Why = resultFailed, failed.Error()

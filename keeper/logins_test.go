@@ -1,12 +1,17 @@
 package keeper
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"os"
+	"os/exec"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
+	"github.com/chancery-ca/chancery/hsm"
 	"github.com/chancery-ca/chancery/hsm/hsmtest"
 )
 
@@ -105,5 +110,86 @@ func TestLogoutOfAHangIsWrittenDown(t *testing.T) {
 	}
 	if want := []string{resultOpened, resultClosed, resultOpened, resultClosed}; !slices.Equal(results, want) {
 		t.Errorf("the journal says of the token that it was %q, want %q", results, want)
+	}
+}
+
+// TestAWrongPINThatCannotBeWrittenDown is tried once all the same, and the supervisor is told of it.
+func TestAWrongPINThatCannotBeWrittenDown(t *testing.T) {
+	for name, worker := range map[string]bool{"worker": true, "in the keeper": false} {
+		t.Run(name, func(t *testing.T) {
+			a, f := newAuthority(t, 0), hsmtest.NewFaulty(t)
+			if err := os.WriteFile(a.fixture.PINFile, []byte("not the pin at all\n"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			config, log := a.config(t, f.Config(a.fixture))
+			if !worker {
+				config.Worker = nil
+			}
+			// A token of another make does not tell, as this one does, that a further try could lock it. So it is tries that are counted.
+			tries := 0
+			if command := config.Worker; worker {
+				config.Worker = func() *exec.Cmd { tries++; return command() }
+			}
+			var told []error
+			config.NeedsPerson = func(_ string, why error) { told = append(told, why) }
+			k := &Keeper{config: config, journal: openTestJournal(t, config.Journal)}
+			closeJournal(t, k.journal)
+			token := k.newToken(config.Tokens[0], nil)
+			ctx, stop := context.WithCancel(t.Context())
+			ended := make(chan struct{})
+			go func() {
+				defer close(ended)
+				token.run(ctx)
+			}()
+			within(t, patience, "the token stays closed", func() error {
+				select {
+				case <-ended:
+					return nil
+				default:
+					return errors.New("it is opened again and again")
+				}
+			})
+			stop()
+			<-ended
+			if failed := f.FailedLogins(t); failed != 1 || len(told) != 1 || !errors.Is(told[0], hsm.ErrWrongPIN) {
+				t.Errorf("%d log-ins failed, and the supervisor was told %v\n%s", failed, told, log)
+			}
+			if worker && tries != 1 {
+				t.Errorf("the token was opened %d times", tries)
+			}
+		})
+	}
+}
+
+// TestAWrongPINAfterALoss is known to the supervisor although nobody has asked for anything since.
+func TestAWrongPINAfterALoss(t *testing.T) {
+	a, f := newAuthority(t, 0), hsmtest.NewFaulty(t)
+	s := supervise(t, a, f.Config(a.fixture), t.TempDir())
+	key := s.signer(t, a)
+	if err := a.issue(key, leaf()); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(a.fixture.PINFile, []byte("not the pin at all\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f.Begin(t, hsmtest.CloseAll)
+	_ = a.issue(key, leaf())
+	within(t, patience, "the log-in that failed is in the journal", func() error {
+		if told := tokenEntries(t, s.journal); !slices.ContainsFunc(told, func(e string) bool { return strings.HasPrefix(e, resultFailed) }) {
+			return fmt.Errorf("it has %q", told)
+		}
+		return nil
+	})
+	if err := syscall.Kill(s.pid(t), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	within(t, patience, "the next holder tells it", func() error {
+		if err := a.issue(key, leaf()); !errors.Is(err, hsm.ErrWrongPIN) {
+			return fmt.Errorf("it was %w", err)
+		}
+		return nil
+	})
+	if failed := f.FailedLogins(t); failed != 1 {
+		t.Errorf("%d log-ins failed, want 1", failed)
 	}
 }

@@ -6,6 +6,9 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"errors"
+	"os"
+	"os/exec"
+	"strings"
 	"testing"
 
 	"github.com/chancery-ca/chancery/hsm"
@@ -78,6 +81,38 @@ func newPool(t *testing.T) (*authority, *hsmtest.Token, *hsmtest.Token) {
 	}
 	a.fixture = fixtures[0]
 	return a, fixtures[0], fixtures[1]
+}
+
+// TestWorkersInheritNoPIN, neither of their own token nor of another, be that one opened or not.
+func TestWorkersInheritNoPIN(t *testing.T) {
+	const variable = "CHANCERY_KEEPER_TEST_PIN_"
+	a, first, second := newPool(t)
+	config, log := a.config(t, first.Config())
+	config.Tokens = append(config.Tokens, TokenConfig{Name: "second", HSM: second.Config()})
+	config.Keys[0].Tokens, config.Keys[0].Restored = []string{"main", "second"}, true
+	for i := range config.Tokens {
+		pin, err := config.Tokens[i].HSM.PIN.Reveal()
+		if err != nil {
+			t.Fatal(err)
+		}
+		name := variable + config.Tokens[i].Name
+		t.Setenv(name, string(pin))
+		config.Tokens[i].HSM.PIN = hsm.PINFromEnv(name)
+	}
+	config.AwaitsPerson = map[string]error{"second": hsm.ErrWrongPIN}
+	inherited, command := "", config.Worker
+	config.Worker = func() *exec.Cmd {
+		inherited = strings.Join(os.Environ(), "\n")
+		return command()
+	}
+	r := start(t, config, log)
+	if err := a.issue(r.signer(t, a.certificate.PublicKey), leaf()); err != nil {
+		t.Error(err)
+	}
+	r.stop()
+	if inherited == "" || strings.Contains(inherited, variable) {
+		t.Error("a worker inherits a PIN, or none was started")
+	}
 }
 
 // TestRestoredKeyNeedsAcceptance: that a token did not make its key is for the policy to accept, not for the keeper.

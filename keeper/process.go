@@ -46,7 +46,6 @@ type workerAnswer struct {
 
 // openInWorker runs one worker from its start to its end, and says why it ended.
 func (t *token) openInWorker(ctx context.Context, command func() *exec.Cmd) (err error) {
-	// The PIN comes first: a variable of the environment that holds it is gone before the worker inherits the rest.
 	pin, err := t.HSM.PIN.Reveal()
 	if err != nil {
 		return err
@@ -150,15 +149,13 @@ func startWith(cmd *exec.Cmd, kind int, inherits ...*os.File) (*net.UnixConn, er
 
 // begin tells the worker what to open, and waits until it has.
 func (t *token) begin(w *process, pin []byte) (findings, error) {
-	body, err := json.Marshal(startRequest{
-		Module: t.HSM.Module, Selector: t.HSM.Token, PIN: pin, Sessions: t.HSM.MaxSessions,
+	whole, err := startFrame(pin, startRequest{
+		Module: t.HSM.Module, Selector: t.HSM.Token, Sessions: t.HSM.MaxSessions,
 		RetryAfterFailedPIN: t.HSM.RetryAfterFailedPIN, Keys: t.keys, StartTimeout: t.StartTimeout,
 	})
-	defer clear(body)
 	if err != nil {
 		return findings{}, err
 	}
-	whole := appendFrame(nil, frameStart, 0, body)
 	defer clear(whole)
 	if len(whole) > maxStart {
 		return findings{}, fmt.Errorf("what is to be said of %d keys is more than %d octets: give some of them to another keeper", len(t.keys),

@@ -16,17 +16,22 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
+
+	"golang.org/x/time/rate"
 )
 
 const (
 	helloTimeout = 5 * time.Second
 	// writeTimeout bounds one write: whoever does not read what it asked for is cut off.
 	writeTimeout = 10 * time.Second
-	maxClients   = 256 // connections at once
-	// refusalsPerSecond bounds how fast refusals can fill the journal: a connection that is refused more often is closed.
-	refusalsPerSecond = 100
+	// frameTimeout bounds how long a request that has begun may take to come, the waiting for room included: no client waits longer for its
+	// answer.
+	frameTimeout = 10 * time.Second
+	// maxSmallBeside is the longest request that may be with a worker without having room: many are there at once.
+	maxSmallBeside = 4 << 10
 )
 
 // Config is what a keeper needs.
@@ -63,10 +68,13 @@ type Keeper struct {
 	hung context.Context
 	hang context.CancelCauseFunc
 
-	mu       sync.Mutex
-	clients  map[*client]bool
-	refusals float64 // a bucket
-	refused  time.Time
+	frameTimeout time.Duration // another one in tests
+	complaints   *rate.Limiter
+	unsaid       atomic.Uint64 // warnings about clients since the last that the log has
+
+	mu      sync.Mutex
+	clients map[*client]bool
+	users   map[uint32]*user
 }
 
 // New opens the journal, starts a worker for each token, and waits until each has either opened its token or failed once: what is wrong
@@ -80,7 +88,10 @@ func New(c Config) (*Keeper, error) {
 }
 
 func newKeeper(c Config) (*Keeper, error) {
-	k := &Keeper{config: c, keys: map[keyID]*held{}, clients: map[*client]bool{}}
+	k := &Keeper{
+		config: c, keys: map[keyID]*held{}, frameTimeout: frameTimeout, complaints: rate.NewLimiter(1, complaintsAtOnce),
+		clients: map[*client]bool{}, users: map[uint32]*user{},
+	}
 	k.hung, k.hang = context.WithCancelCause(context.Background())
 	byToken := map[string][]tokenKey{}
 	var keys []*key
@@ -160,6 +171,9 @@ func (k *Keeper) makeTokens(byToken map[string][]tokenKey) error {
 func (k *Keeper) begin() error {
 	ctx, stop := context.WithCancel(context.Background())
 	k.stop = stop
+	if k.config.Worker != nil {
+		k.hidePINs()
+	}
 	for _, t := range k.tokens {
 		if why := k.config.AwaitsPerson[t.Name]; why != nil {
 			t.away(why)
@@ -180,6 +194,15 @@ func (k *Keeper) begin() error {
 		}
 	}
 	return nil
+}
+
+// hidePINs reads all PINs, so that variables of the environment that hold them are gone before any worker inherits the rest: also that of a token
+// which is not opened. What is wrong with one is told when its token is.
+func (k *Keeper) hidePINs() {
+	for _, t := range k.tokens {
+		pin, _ := t.HSM.PIN.Reveal()
+		clear(pin)
+	}
 }
 
 // Ready tells whether each key can be used in one token at least.
@@ -210,7 +233,7 @@ func (k *Keeper) Close() error {
 	if k.hung.Err() == nil {
 		k.running.Wait()
 	}
-	return k.journal.close()
+	return errors.Join(k.noteUnwritten(), k.journal.close())
 }
 
 // Listener is a keeper's socket, with the lock by which no other keeper takes its place.
@@ -350,7 +373,7 @@ func (k *Keeper) Serve(ctx context.Context, l listener) error {
 			return errors.Join(fmt.Errorf("waiting for clients: %w", err), k.part(&clients))
 		}
 		if err != nil { // out of file descriptors, say
-			k.config.Log.WarnContext(ctx, "accepting a client failed", "error", err)
+			k.complain(ctx, "accepting a client failed", "error", err)
 			select {
 			case <-ctx.Done():
 			case <-time.After(100 * time.Millisecond):
@@ -359,7 +382,7 @@ func (k *Keeper) Serve(ctx context.Context, l listener) error {
 		}
 		c, err := k.admitClient(conn)
 		if err != nil {
-			k.config.Log.WarnContext(ctx, "a client was turned away", "error", err)
+			k.complain(ctx, "a client was turned away", "error", err)
 			_ = conn.Close()
 			continue
 		}
@@ -368,7 +391,7 @@ func (k *Keeper) Serve(ctx context.Context, l listener) error {
 			defer unhook()
 			defer k.forget(c)
 			if err := c.serve(); err != nil && ctx.Err() == nil {
-				k.config.Log.WarnContext(ctx, "a client's connection was ended", "uid", c.uid, "error", err)
+				k.complain(ctx, "a client's connection was ended", "uid", c.user.uid, "error", err)
 			}
 		})
 	}
@@ -398,12 +421,18 @@ func (k *Keeper) admitClient(conn *net.UnixConn) (*client, error) {
 	if err := k.mayConnect(uid); err != nil {
 		return nil, err
 	}
-	c := &client{keeper: k, conn: conn, uid: uid}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if len(k.clients) >= maxClients {
-		return nil, fmt.Errorf("there are %d connections already", maxClients)
+	u := k.userOf(uid)
+	if u.clients >= maxClients {
+		return nil, fmt.Errorf("user %d has %d connections already", uid, maxClients)
 	}
+	u.clients++
+	c := &client{keeper: k, conn: conn, user: u, small: keptBuffer}
+	if k.config.Worker != nil {
+		c.small = maxSmallBeside
+	}
+	c.connected, c.end = context.WithCancel(context.Background())
 	k.clients[c] = true
 	return c, nil
 }
@@ -417,30 +446,23 @@ func (k *Keeper) mayConnect(uid uint32) error {
 
 func (k *Keeper) forget(c *client) {
 	_ = c.conn.Close()
+	c.end()
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	delete(k.clients, c)
-}
-
-// mayRefuse tells whether one more refusal may be written down this second.
-func (k *Keeper) mayRefuse(now time.Time) bool {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.refusals = min(refusalsPerSecond, k.refusals+max(now.Sub(k.refused).Seconds(), 0)*refusalsPerSecond)
-	k.refused = now
-	if k.refusals < 1 {
-		return false
-	}
-	k.refusals--
-	return true
+	c.user.clients--
 }
 
 // client is one connection of a client, on which several requests may be at a time.
 type client struct {
 	keeper *Keeper
 	conn   *net.UnixConn // over which it came; it closes it to hang up
-	uid    uint32
+	user   *user
 	pipes  *pipes
+	small  int // octets of the longest request that needs no room
+	// connected ends when the client has hung up.
+	connected context.Context
+	end       context.CancelFunc
 
 	mu     sync.Mutex
 	unsent []byte // kept for the next answers
@@ -467,6 +489,7 @@ func (c *client) serve() (err error) {
 		if err := c.pipes.in.end(); err != nil {
 			c.keeper.config.Log.Error("the end of a client could not be passed on", "error", err)
 		}
+		c.end()
 	})
 	defer func() {
 		_ = c.conn.Close()
@@ -501,6 +524,7 @@ func (c *client) serveInTurn(frames *frameReader) error {
 		var r reply
 		if err == nil {
 			r, err = c.reply(f)
+			c.done(f)
 		}
 		if err != nil { // what was signed before is written down all the same
 			if errors.Is(err, io.EOF) {
@@ -539,6 +563,7 @@ func (c *client) serveBeside(frames *frameReader) error {
 		calls.Go(func() {
 			defer func() { <-room }()
 			r, err := c.reply(f)
+			c.done(f)
 			if err == nil {
 				err = c.release([]reply{r})
 			}
@@ -552,13 +577,59 @@ func (c *client) serveBeside(frames *frameReader) error {
 	}
 }
 
-// next is the next request; io.EOF means that the client has hung up, or was made to.
+// next is the next request; io.EOF means that the client has hung up, or was made to. What it takes is given back by done.
 func (c *client) next(frames *frameReader) (frame, error) {
-	f, err := frames.next()
-	if c.pipes.in.ended.Load() {
-		return f, io.EOF
+	f, length, err := frames.head()
+	switch {
+	case err != nil:
+	case length > c.small || length > frames.from.Buffered():
+		f.body, err = c.rest(frames, length)
+	default:
+		f.body, err = frames.body(length)
+	}
+	if c.pipes.in.ended.Load() && !errors.Is(err, os.ErrDeadlineExceeded) {
+		if err == nil {
+			c.done(f)
+		}
+		return frame{}, io.EOF
 	}
 	return f, err
+}
+
+// rest reads the body of a request that is long, or has not come whole. A long one waits until there is room for it. Who does not send what he
+// has begun is cut off: others of his wait for that room.
+func (c *client) rest(frames *frameReader, length int) (body []byte, err error) {
+	ctx, cancel := context.WithTimeout(c.connected, c.keeper.frameTimeout)
+	defer cancel()
+	if length > c.small {
+		if c.user.room.Acquire(ctx, int64(length)) != nil {
+			return nil, c.late(length)
+		}
+		defer func() {
+			if err != nil {
+				c.user.room.Release(int64(length))
+			}
+		}()
+	}
+	inTime := context.AfterFunc(ctx, func() { _ = c.pipes.in.end() }) // which ends the reading
+	if body, err = frames.body(length); !inTime() {
+		return nil, c.late(length)
+	}
+	return body, err
+}
+
+func (c *client) late(length int) error {
+	if c.connected.Err() != nil {
+		return io.EOF
+	}
+	return fmt.Errorf("a request of %d octets was not there within %s: %w", length, c.keeper.frameTimeout, os.ErrDeadlineExceeded)
+}
+
+// done gives back the room that a request took.
+func (c *client) done(f frame) {
+	if len(f.body) > c.small {
+		c.user.room.Release(int64(len(f.body)))
+	}
 }
 
 // reply does what a request asks for. An error ends the connection.
@@ -605,7 +676,11 @@ func (c *client) release(replies []reply) error {
 		}
 		c.unsent = appendFrame(c.unsent, kind, r.request, body)
 	}
-	if err := c.pipes.out.writeWithin(writeTimeout, c.unsent); !errors.Is(err, syscall.EPIPE) {
+	err := c.pipes.out.writeWithin(writeTimeout, c.unsent)
+	if cap(c.unsent) > keptBuffer {
+		c.unsent = nil
+	}
+	if !errors.Is(err, syscall.EPIPE) {
 		return err
 	}
 	return nil // it has hung up, which is seen next
@@ -615,7 +690,7 @@ func (c *client) greet() error {
 	if err := c.conn.SetDeadline(time.Now().Add(helloTimeout)); err != nil {
 		return err
 	}
-	f, err := newFrameReader(c.conn, maxFrame).next()
+	f, err := newFrameReader(c.conn, maxHello).next()
 	if err != nil {
 		return fmt.Errorf("waiting for its hello: %w", err)
 	}
@@ -670,7 +745,7 @@ func (c *client) sign(r reply, f frame) (reply, error) {
 	}
 	now := c.keeper.config.Now()
 	digest := sha256.Sum256(request.message)
-	e := entry{UID: &c.uid, Kind: kindUnknown, SHA256: hex.EncodeToString(digest[:]), Result: resultRefused}
+	e := entry{UID: &c.user.uid, Kind: kindUnknown, SHA256: hex.EncodeToString(digest[:]), Result: resultRefused}
 	h := c.keeper.keys[request.key]
 	if h == nil {
 		r.failure, err = c.refuse(e, fmt.Errorf("%w: with the identifier %x", ErrUnknownKey, request.key), now)
@@ -711,23 +786,4 @@ func digested(hash crypto.Hash, message, ofSHA256 []byte) []byte {
 	h := hash.New()
 	h.Write(message)
 	return h.Sum(nil)
-}
-
-// refuse writes the refusal down, for the client to be told. A client that is refused again and again is cut off, so that it cannot fill
-// the disk.
-func (c *client) refuse(e entry, why error, now time.Time) (failure, err error) {
-	if !c.keeper.mayRefuse(now) {
-		return nil, fmt.Errorf("more than %d refusals in a second, of which this is one: %w", refusalsPerSecond, why)
-	}
-	e.Why = why.Error()
-	level := slog.LevelWarn
-	if unproven := (*UnprovenError)(nil); errors.As(why, &unproven) {
-		level = slog.LevelInfo // whoever asks for another host's keeper's last checkpoint to be extended cannot know better
-	}
-	c.keeper.config.Log.Log(context.Background(), level, "refused", "uid", c.uid, "key", e.Key, "kind", string(e.Kind), "sha256", e.SHA256,
-		"why", e.Why)
-	if unwritten := c.keeper.journal.add(e); unwritten != nil {
-		return unwritten, nil
-	}
-	return why, nil
 }

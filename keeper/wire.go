@@ -57,6 +57,7 @@ const (
 	maxDigest = 1024
 	maxAnswer = 4 << 10
 	hello     = "chancery-keeper 3"
+	maxHello  = 64 // of any version
 )
 
 // frame is one frame as read. Its body is valid until the next is read.
@@ -68,10 +69,11 @@ type frame struct {
 
 var errFrame = fmt.Errorf("%w: a frame of a length that cannot be", ErrProtocol)
 
-// frameReader reads frames, and keeps a buffer for them between frames unless one was large.
+// frameReader reads frames, and keeps a buffer for those that are not large.
 type frameReader struct {
 	from  *bufio.Reader
 	limit int
+	begun [4 + frameHead]byte
 	kept  []byte
 }
 
@@ -81,26 +83,35 @@ func newFrameReader(r io.Reader, limit int) *frameReader {
 
 const keptBuffer = 64 << 10
 
-// next reads a frame. io.EOF means that the other side closed the connection between two frames. Memory for a large frame is taken as its
-// octets arrive, not because its head promises them.
+// next reads a frame. io.EOF means that the other side closed the connection between two frames.
 func (r *frameReader) next() (frame, error) {
-	var head [4 + frameHead]byte
-	if _, err := io.ReadFull(r.from, head[:]); err != nil {
-		return frame{}, err
+	f, length, err := r.head()
+	if err == nil {
+		f.body, err = r.body(length)
 	}
-	length := int64(binary.BigEndian.Uint32(head[:4])) - frameHead
-	if length < 0 || length > int64(r.limit) {
-		return frame{}, errFrame
+	return f, err
+}
+
+// head reads how a frame begins, and says how long its body is, which is read next.
+func (r *frameReader) head() (f frame, length int, err error) {
+	if _, err := io.ReadFull(r.from, r.begun[:]); err != nil {
+		return f, 0, err
 	}
-	if cap(r.kept) > keptBuffer {
-		r.kept = nil
+	octets := int64(binary.BigEndian.Uint32(r.begun[:])) - frameHead
+	if octets < 0 || octets > int64(r.limit) {
+		return f, 0, errFrame
 	}
+	return frame{kind: r.begun[4], request: binary.BigEndian.Uint64(r.begun[5:])}, int(octets), nil
+}
+
+// body reads the body of a frame. Memory for a large one is taken as its octets arrive, not because its head promises them.
+func (r *frameReader) body(length int) ([]byte, error) {
 	body := r.kept[:0]
-	for left := int(length); left > 0; {
+	for left := length; left > 0; {
 		step := min(left, keptBuffer)
 		at := len(body)
 		if cap(body) < at+step {
-			grown := make([]byte, at, max(2*cap(body), at+step))
+			grown := make([]byte, at, min(max(2*cap(body), at+step), max(length, keptBuffer)))
 			copy(grown, body)
 			body = grown
 		}
@@ -109,12 +120,14 @@ func (r *frameReader) next() (frame, error) {
 			if errors.Is(err, io.EOF) {
 				err = io.ErrUnexpectedEOF
 			}
-			return frame{}, err
+			return nil, err
 		}
 		left -= step
 	}
-	r.kept = body
-	return frame{kind: head[4], request: binary.BigEndian.Uint64(head[5:]), body: body}, nil
+	if cap(body) <= keptBuffer {
+		r.kept = body
+	}
+	return body, nil
 }
 
 // whole tells whether the next frame has arrived whole, and can be read without waiting. Of one that the buffer cannot hold it says no.

@@ -3,6 +3,7 @@ package keeper
 import (
 	"bytes"
 	"crypto"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -23,6 +24,9 @@ func TestFrames(t *testing.T) {
 		got, err := r.next()
 		if err != nil || got.kind != want.kind || got.request != want.request || !bytes.Equal(got.body, want.body) {
 			t.Fatalf("%d %d (%d octets), %v", got.kind, got.request, len(got.body), err)
+		}
+		if cap(r.kept) > keptBuffer || cap(got.body) > max(len(got.body), keptBuffer) {
+			t.Errorf("of a frame of %d octets %d are kept, and it has %d", len(got.body), cap(r.kept), cap(got.body))
 		}
 	}
 	if _, err := r.next(); !errors.Is(err, io.EOF) {
@@ -81,6 +85,33 @@ func TestFramesInParts(t *testing.T) {
 	for _, wrong := range []string{"", "\x00\x00\x01", "\x00\x00\x00\x01xx", "\xff\xff\xff\xff"} {
 		if _, err := gather([]byte(wrong), func([]byte) (int, error) { return 0, nil }); !errors.Is(err, ErrProtocol) {
 			t.Errorf("a frame that begins with %x: %v", wrong, err)
+		}
+	}
+}
+
+// TestStartCrosses: what begins a worker is read as it was written, and the PIN stands in it once, which is wiped.
+func TestStartCrosses(t *testing.T) {
+	secret := []byte("a PIN that is said to nobody else")
+	want := startRequest{Module: "m", Sessions: 3, Keys: []tokenKey{{Name: "k"}}}
+	whole, err := startFrame(secret, want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := parseFrame(whole)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pin, got, err := parseStart(f.body)
+	if err != nil || !bytes.Equal(pin, secret) || got.Module != want.Module || got.Sessions != 3 || len(got.Keys) != 1 {
+		t.Errorf("%q, %+v, %v", pin, got, err)
+	}
+	coded := base64.StdEncoding.AppendEncode(nil, secret)
+	if bytes.Count(whole, secret) != 1 || bytes.Contains(whole, coded) || cap(whole) != len(whole) {
+		t.Error("the PIN stands in it in another way, or has been left elsewhere")
+	}
+	for _, wrong := range [][]byte{nil, {0}, {0, 9, '1'}, {0, 1, '1'}, {0, 1, '1', '{'}} {
+		if _, _, err := parseStart(wrong); !errors.Is(err, ErrProtocol) {
+			t.Errorf("%q: %v", wrong, err)
 		}
 	}
 }

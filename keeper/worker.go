@@ -3,10 +3,12 @@ package keeper
 import (
 	"cmp"
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"os"
 	"runtime"
 	"sync"
@@ -19,16 +21,40 @@ import (
 // ahead is how many calls a worker is given for each session, so that it does not wait for the next when one has ended.
 const ahead = 2
 
-// startRequest is the body of frameStart, in JSON: the one message with a secret. It goes over a socket that only the two processes have.
+// startRequest is what frameStart says in JSON, after the PIN.
 type startRequest struct {
 	Module              string       `json:"module"`
 	Selector            hsm.Selector `json:"selector"`
-	PIN                 []byte       `json:"pin"`
 	Sessions            int          `json:"sessions"`
 	RetryAfterFailedPIN bool         `json:"retry_after_failed_pin"`
 	Keys                []tokenKey   `json:"keys"`
 	// StartTimeout is how long the token may take when it is lost and opened anew. The first time the keeper watches by itself.
 	StartTimeout time.Duration `json:"start_timeout"`
+}
+
+// startFrame is the one message with a secret: the PIN, as a text, and the rest in JSON. It goes over a socket that only the two processes have. The
+// PIN is written once, where the caller can wipe it: encoding/json keeps the memory that it wrote in for whatever comes next.
+func startFrame(pin []byte, s startRequest) ([]byte, error) {
+	rest, err := json.Marshal(s)
+	if err != nil {
+		return nil, err
+	}
+	if len(pin) > math.MaxUint16 {
+		return nil, fmt.Errorf("a PIN of %d octets", len(pin))
+	}
+	length := binary.BigEndian.AppendUint16(nil, uint16(len(pin)))
+	whole := make([]byte, 0, 4+frameHead+len(length)+len(pin)+len(rest))
+	return appendFrame(whole, frameStart, 0, length, pin, rest), nil
+}
+
+// parseStart reads the body of frameStart. The PIN is part of the body.
+func parseStart(body []byte) (pin []byte, s startRequest, err error) {
+	r := wireReader{rest: body}
+	pin = r.text()
+	if err := json.Unmarshal(r.rest, &s); r.short || err != nil {
+		return nil, s, fmt.Errorf("%w: reading what to open", ErrProtocol)
+	}
+	return pin, s, nil
 }
 
 // RunWorker is the body of a worker process: it opens the token that the keeper names over the socket, and signs the digests that the
@@ -112,15 +138,14 @@ func (w *worker) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var s startRequest
 	if first.kind != frameStart {
 		return fmt.Errorf("%w: a worker is started first", ErrProtocol)
 	}
-	if err := json.Unmarshal(first.body, &s); err != nil {
-		return fmt.Errorf("%w: reading what to open", ErrProtocol) // the words of err could hold the PIN
+	given, s, err := parseStart(first.body)
+	if err != nil {
+		return err
 	}
-	pin := hsm.PINFromBytes(s.PIN)
-	clear(s.PIN)
+	pin := hsm.PINFromBytes(given)
 	var found findings
 	w.opened, found, err = open(ctx, hsm.Config{
 		Module: s.Module, Token: s.Selector, PIN: pin, MaxSessions: s.Sessions, RetryAfterFailedPIN: s.RetryAfterFailedPIN,
