@@ -20,6 +20,7 @@ import (
 	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/ca"
 	"github.com/chancery-ca/chancery/ceremony"
+	"github.com/chancery-ca/chancery/issuance"
 	"github.com/chancery-ca/chancery/keeper"
 	"github.com/chancery-ca/chancery/reconcile"
 	"github.com/chancery-ca/chancery/storage"
@@ -315,7 +316,7 @@ func addArchived(account *reconcile.Account, record archive.Record) error {
 			return err
 		}
 		return account.Record(reconcile.Record{
-			Source: reconcile.OtherRow, Digest: reconcile.SignedPart(*q.CSR), At: q.At, Subject: "request " + q.ID,
+			Source: reconcile.OtherRow, Digest: reconcile.SignedPart(*q.CSR), Kind: reconcile.Request, At: q.At, Subject: "request " + q.ID,
 		})
 	}
 	return nil
@@ -332,8 +333,13 @@ func addTranscript(account *reconcile.Account, path string) error {
 		return err
 	}
 	for _, s := range summary.Signed {
+		kind := reconcile.Certificate
+		if s.Kind == issuance.List {
+			kind = reconcile.CRL
+		}
 		err := account.Record(reconcile.Record{
-			Source: reconcile.OtherRow, Digest: reconcile.SignedPart(s.DER), Subject: fmt.Sprintf("%s of %s, in a ceremony", s.Kind, s.Subject),
+			Source: reconcile.OtherRow, Digest: reconcile.SignedPart(s.DER), Kind: kind,
+			Subject: fmt.Sprintf("%s of %s, in a ceremony", s.Kind, s.Subject),
 		})
 		if err != nil {
 			return err

@@ -23,6 +23,7 @@ import (
 
 	"golang.org/x/crypto/ocsp"
 
+	"github.com/chancery-ca/chancery/ca"
 	"github.com/chancery-ca/chancery/hsm"
 	"github.com/chancery-ca/chancery/issuance"
 	"github.com/chancery-ca/chancery/keeper"
@@ -134,6 +135,11 @@ func TestReconcile(t *testing.T) {
 	if len(alarms) != 1 || !strings.Contains(alarms[0], "signature-unrecorded") {
 		t.Errorf("the audit log has the alarms %q", alarms)
 	}
+	// Nor is it on record when the service writes its bytes down as a responder's request.
+	asService := storagetest.Database{OwnerURL: s.database.URL}
+	asService.Column(t, `INSERT INTO requests SELECT $1::text::uuid, at, actor_id, actor_name, namespace, roles, $2, issuer, $3::bytea, spki_sha256,
+		validity, metadata, verdict, results, policy_digest, compromised_key FROM requests LIMIT 1 RETURNING id::text`,
+		newID(), ca.ResponderProfile, injected.Raw)
 	// A run that goes on where the last one ended finds it once.
 	report, code = s.reconcileNow(t, "--state", state, "--journal", journal)
 	wantFindings(t, "an injected certificate, since the last run", report, code, reconcile.Unrecorded)
