@@ -4,12 +4,10 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"time"
@@ -278,7 +276,7 @@ func (a *app) addRecords(ctx context.Context, store *storage.Store, account *rec
 		if o.archives == "" {
 			return misuse{fmt.Errorf("the certificates of %s are archived in %s: say with --archives where that is", m.Month, m.File)}
 		}
-		if err := addArchive(ctx, account, filepath.Join(o.archives, m.File), m); err != nil {
+		if err := eachArchived(ctx, o.archives, m, func(r archive.Record) error { return addArchived(account, r) }); err != nil {
 			return fmt.Errorf("reading an archive: %w", err)
 		}
 	}
@@ -286,17 +284,6 @@ func (a *app) addRecords(ctx context.Context, store *storage.Store, account *rec
 		if err := addTranscript(account, path); err != nil {
 			return fmt.Errorf("reading the transcript %s: %w", path, err)
 		}
-	}
-	return nil
-}
-
-func addArchive(ctx context.Context, account *reconcile.Account, path string, made archive.Made) error {
-	v, err := archive.Each(ctx, path, func(r archive.Record) error { return addArchived(account, r) })
-	if err != nil {
-		return err
-	}
-	if v.End.CertificatesDigest != hex.EncodeToString(made.CertificatesDigest[:]) {
-		return fmt.Errorf("%s is not what the database has on record", path)
 	}
 	return nil
 }
