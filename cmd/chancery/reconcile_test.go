@@ -69,10 +69,14 @@ func wantFindings(t testing.TB, what string, report reconcileReport, code int, w
 // asSuperuser changes what the triggers guard, as only an administrator of the database can.
 func (s *stack) asSuperuser(t testing.TB, sql string) {
 	t.Helper()
-	at := strings.Replace(s.database.OwnerURL, "chancery@", "postgres@", 1)
+	administered(s.database).Column(t, sql)
+}
+
+// administered is a database in the hands of its administrator, for whom no trigger stands in the way.
+func administered(db *storagetest.Database) *storagetest.Database {
+	at := strings.Replace(db.OwnerURL, "chancery@", "postgres@", 1)
 	separator := map[bool]string{true: "&", false: "?"}[strings.Contains(at, "?")]
-	administrator := storagetest.Database{OwnerURL: at + separator + "session_replication_role=replica"}
-	administrator.Column(t, sql)
+	return &storagetest.Database{OwnerURL: at + separator + "session_replication_role=replica"}
 }
 
 // TestReconcile issues, revokes and answers by way of a keeper, and finds every signature accounted for. Then it makes signatures that are
