@@ -194,6 +194,14 @@ type Verified struct {
 	SHA256 [32]byte // of the file
 }
 
+// Is tells whether a file is this archive: octet by octet, and with the rows that the database counted and digested when it let go of them.
+// What a file says at its own end is no proof: whoever can write it can write that anew.
+func (m Made) Is(v Verified) bool {
+	return v.SHA256 == m.SHA256 &&
+		v.End.Counts[KindCertificate] == m.Certificates && v.End.CertificatesDigest == hex.EncodeToString(m.CertificatesDigest[:]) &&
+		v.End.Counts[KindRequest] == m.Requests && v.End.RequestsDigest == hex.EncodeToString(m.RequestsDigest[:])
+}
+
 // Verify reads a file to its end. It ends early, with the context's error, when the context does: a file may take minutes.
 func Verify(ctx context.Context, path string) (Verified, error) {
 	return Each(ctx, path, func(Record) error { return nil })

@@ -93,6 +93,8 @@ type ExportWriter struct {
 	tree span
 	room workroom
 	end  ExportEnd
+
+	signed int64
 }
 
 // NewExportWriter begins an export on w, after what start stands for.
@@ -134,11 +136,15 @@ func (x *ExportWriter) Add(e Entry) error {
 // AddCheckpoint writes a signed checkpoint, after the last entry that it covers.
 func (x *ExportWriter) AddCheckpoint(note []byte) error {
 	x.end.Checkpoints++
+	x.signed = x.end.To
 	return x.write(kindCheckpoint, exportNote{string(note)})
 }
 
 // Root is the root of all leaves so far, those before the export among them.
 func (x *ExportWriter) Root() Hash { return root(nil, x.tree) }
+
+// Signed is the size that the last checkpoint so far signs; 0: there is none.
+func (x *ExportWriter) Signed() int64 { return x.signed }
 
 // Size is one more than the index of the last entry.
 func (x *ExportWriter) Size() int64 { return x.end.To }

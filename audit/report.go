@@ -23,6 +23,7 @@ const (
 	WrongRoot   Fault = "wrong-root"  // a checkpoint signs another history
 	SplitView   Fault = "split-view"  // two checkpoints are signed that no history can have
 	Forged      Fault = "forged"      // a checkpoint that the log's key did not sign
+	Unsigned    Fault = "unsigned"    // no checkpoint signs the end, and one should
 	Unsequenced Fault = "unsequenced" // an event has no place in the log, long after it was recorded
 	Unlogged    Fault = "unlogged"    // a row of the database without its event, or unlike it
 	Unrecorded  Fault = "unrecorded"  // an event without the row that it speaks of
@@ -65,6 +66,16 @@ type Report struct {
 
 // Sound tells whether nothing is wrong.
 func (r *Report) Sound() bool { return r.Bad == 0 }
+
+// Unsigned tells from which index on no checkpoint signs what was read. Where a checkpoint of more is there and is wrong, or cannot be
+// judged, that is a finding already, and there is nothing to tell.
+func (r *Report) Unsigned() (from int64, found bool) {
+	told := r.Unjudged > 0 || slices.ContainsFunc(r.Findings, func(f Finding) bool {
+		return f.Kind == Forged || f.Kind == WrongRoot || f.Kind == WrongTree || f.Kind == SplitView || f.Kind == Truncated
+	})
+	from = max(r.From, r.Covered)
+	return from, from < r.Size && !told
+}
 
 // First is the first thing that is wrong; nil: nothing is.
 func (r *Report) First() *Finding {

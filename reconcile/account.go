@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 )
@@ -60,7 +61,7 @@ func (a *Account) Signature(s Signature) error {
 	if !s.Old {
 		a.counts.Signatures++
 	}
-	if s.Kind == "ocsp" {
+	if s.Kind == OCSP {
 		return a.answer(s)
 	}
 	a.scratch = s.append(a.scratch[:0])
@@ -155,10 +156,14 @@ type group struct {
 	at         time.Time
 	subject    string
 	issuer     string
+	of         []signed // what the records account for
 	signatures uint64
 	anew       bool // one of the signatures was not judged before
 	first      Signature
 }
+
+// signed is a kind of signature and, of a certificate, the serial number where it is known.
+type signed struct{ kind, serial string }
 
 func (g *group) empty() bool { return g.signatures == 0 && !g.known() }
 
@@ -175,6 +180,17 @@ func (g *group) add(r Record) {
 	if g.issuer == "" || r.Source == SignedRow {
 		g.issuer = r.Issuer
 	}
+	if of := (signed{r.Kind, r.Serial}); r.Kind != "" && !slices.Contains(g.of, of) {
+		g.of = append(g.of, of)
+	}
+}
+
+// accountsFor tells whether a record is of such a signature. That bytes are on record is not enough: whoever has taken over the service can
+// write them down as something that they are not.
+func (g *group) accountsFor(s *Signature) bool {
+	return slices.ContainsFunc(g.of, func(of signed) bool {
+		return of.kind == s.Kind && (of.kind != Certificate || of.serial == "" || of.serial == s.Detail)
+	})
 }
 
 // sign judges one signature.
@@ -184,22 +200,29 @@ func (a *Account) sign(ctx context.Context, g *group, s Signature, ask Oracle, t
 	if g.signatures == 1 {
 		g.first = s
 	}
-	a.learn(s.Key, g.issuer)
+	accounted := g.accountsFor(&s)
+	if accounted {
+		a.learn(s.Key, g.issuer)
+	}
 	switch {
 	case s.Old:
 		return nil
-	case !g.known():
-		if s.Kind == "checkpoint" && ask.Truthful != nil {
+	case !accounted:
+		if s.Kind == Checkpoint && ask.Truthful != nil {
 			if truthful, err := ask.Truthful(ctx, s); err != nil || truthful {
 				return err
 			}
 		}
-		if s.Kind == "certificate" && len(a.lost[s.Detail]) > 0 {
+		if s.Kind == Certificate && len(a.lost[s.Detail]) > 0 {
 			a.claims = append(a.claims, claim{s, g.first})
 			return nil
 		}
-		return told(a.finding(Unrecorded, g, &s, unrecorded(s)))
-	case g.signatures > 1 && (s.Kind == "certificate" || s.Kind == "crl"):
+		why := unrecorded(s)
+		if g.known() {
+			why += "; the same bytes stand on record as something that they are not: " + g.subject
+		}
+		return told(a.finding(Unrecorded, &group{digest: g.digest}, &s, why))
+	case g.signatures > 1 && (s.Kind == Certificate || s.Kind == CRL):
 		return told(a.finding(Repeated, g, &s, a.before(g)))
 	}
 	return nil

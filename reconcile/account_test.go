@@ -85,9 +85,26 @@ func signature(n int, changes ...func(*Signature)) Signature {
 
 func records(n int, at time.Time, sources ...Source) (r []Record) {
 	for _, source := range sources {
-		r = append(r, Record{Source: source, Digest: digestOf(n), At: at, Subject: fmt.Sprint("certificate ", n)})
+		one := Record{Source: source, Digest: digestOf(n), Kind: Certificate, At: at, Subject: fmt.Sprint("certificate ", n)}
+		switch source {
+		case SignedEvent:
+			one.Kind = ""
+		case CheckpointRow:
+			one.Kind = Checkpoint
+		}
+		r = append(r, one)
 	}
 	return r
+}
+
+// as are records of a signature of a kind.
+func as(kind string, records []Record) []Record {
+	for i := range records {
+		if records[i].Source != SignedEvent {
+			records[i].Kind = kind
+		}
+	}
+	return records
 }
 
 // TestWhatIsAFinding has one line for each way in which the two sides can stand to each other.
@@ -110,7 +127,7 @@ func TestWhatIsAFinding(t *testing.T) {
 		{"all as it should be", all, []Signature{signature(1)}, records(1, noon, IntentEvent, SignedEvent, SignedRow), nil},
 		{"an orphan that was signed", all, []Signature{signature(1)}, records(1, noon, IntentEvent, IntentRow), nil},
 		{"an orphan that was not", all, nil, records(1, noon, IntentEvent, IntentRow), nil},
-		{"a CRL whose turn was over", all, []Signature{signature(1, crl)}, records(1, noon, IntentEvent, IntentRow), nil},
+		{"a CRL whose turn was over", all, []Signature{signature(1, crl)}, as(CRL, records(1, noon, IntentEvent, IntentRow)), nil},
 		{"a checkpoint", all, []Signature{signature(1, checkpoint)}, records(1, noon, CheckpointRow), nil},
 		{
 			"a checkpoint signed twice", all,
@@ -122,7 +139,7 @@ func TestWhatIsAFinding(t *testing.T) {
 			[]Signature{signature(1, checkpoint, func(s *Signature) { s.Detail = "what the log says" })},
 			nil, nil,
 		},
-		{"an act of a ceremony by a key of a keeper", all, []Signature{signature(1, crl)}, records(1, noon, OtherRow), nil},
+		{"an act of a ceremony by a key of a keeper", all, []Signature{signature(1, crl)}, as(CRL, records(1, noon, OtherRow)), nil},
 		{"an act of a ceremony", all, nil, records(1, noon, OtherRow), nil},
 
 		{"a signature and nothing else", all, []Signature{signature(1)}, nil, []Kind{Unrecorded}},
@@ -177,6 +194,55 @@ func TestWhatIsAFinding(t *testing.T) {
 	}
 	if counts, err := a.Settle(t.Context(), Oracle{}, func(f Finding) error { return errors.New(f.Why) }); err != nil || counts.Agreeing != 1 {
 		t.Errorf("without a journal: %+v, %v", counts, err)
+	}
+}
+
+// TestARecordAccountsForItsKindAlone holds each kind of record against a signature of each kind, over the same bytes. Whoever has taken over
+// the service can put the bytes of a certificate wherever it writes; on record they are where certificates are.
+func TestARecordAccountsForItsKindAlone(t *testing.T) {
+	kinds := []string{Certificate, CRL, Request, Checkpoint}
+	with := func(serial string, records []Record) []Record {
+		for i := range records {
+			records[i].Serial = serial
+		}
+		return records
+	}
+	for what, c := range map[string]struct {
+		records []Record
+		kind    string // of the signature that they account for
+		besides []Kind // what is wrong with them whatever was signed
+	}{
+		"a certificate":                    {records(1, noon, IntentEvent, SignedEvent, SignedRow), Certificate, nil},
+		"a certificate by its number":      {with("1", records(1, noon, IntentEvent, SignedEvent, SignedRow)), Certificate, nil},
+		"a certificate by another number":  {with("2", records(1, noon, IntentEvent, SignedEvent, SignedRow)), "", nil},
+		"an orphan":                        {records(1, noon, IntentEvent, IntentRow), Certificate, nil},
+		"an orphan by its number":          {with("1", records(1, noon, IntentEvent, IntentRow)), Certificate, nil},
+		"an orphan by another number":      {with("2", records(1, noon, IntentEvent, IntentRow)), "", nil},
+		"a CRL":                            {as(CRL, records(1, noon, IntentEvent, SignedEvent, SignedRow)), CRL, nil},
+		"a CRL whose turn was over":        {as(CRL, records(1, noon, IntentEvent, IntentRow)), CRL, nil},
+		"a request of a key of our own":    {as(Request, records(1, noon, OtherRow)), Request, nil},
+		"a checkpoint":                     {records(1, noon, CheckpointRow), Checkpoint, nil},
+		"a certificate of a ceremony":      {records(1, noon, OtherRow), Certificate, nil},
+		"a CRL of a ceremony":              {as(CRL, records(1, noon, OtherRow)), CRL, nil},
+		"the event of a key, and no other": {records(1, noon, SignedEvent), "", []Kind{Erased}},
+	} {
+		for _, kind := range kinds {
+			of := func(s *Signature) { s.Kind = kind }
+			want := slices.Clone(c.besides)
+			if kind != c.kind {
+				want = append([]Kind{Unrecorded}, want...)
+			}
+			found, _ := settle(t, t.TempDir(), inMemory, all, []Signature{signature(1, of)}, c.records)
+			var got []Kind
+			for _, f := range found {
+				got = append(got, f.Kind)
+			}
+			if !slices.Equal(got, want) {
+				t.Errorf("%s, and a %s that was signed: found %q, want %q", what, kind, got, want)
+			} else if kind != c.kind && found[0].Subject != kind+" 1" {
+				t.Errorf("%s, and a %s that was signed: the finding names %q", what, kind, found[0].Subject)
+			}
+		}
 	}
 }
 

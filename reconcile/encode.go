@@ -8,13 +8,12 @@ import (
 // signatureTag comes after every source's, so that of one digest the records come first.
 const signatureTag = 0x80
 
-// The sorted form: the digest, a tag, and the rest. Only this process reads it. The serial number of a record is asked for when it is
-// added.
+// The sorted form: the digest, a tag, and the rest. Only this process reads it.
 
 func (r Record) append(b []byte) []byte {
 	b = append(append(b, r.Digest[:]...), byte(r.Source))
 	b = binary.AppendVarint(b, r.At.UnixNano())
-	return appendText(appendText(b, r.Subject), r.Issuer)
+	return appendText(appendText(appendText(appendText(b, r.Kind), r.Subject), r.Issuer), r.Serial)
 }
 
 func (s Signature) append(b []byte) []byte {
@@ -63,7 +62,7 @@ func (l *line) text() string {
 
 // record reads what follows the tag of a source.
 func (l *line) record(digest [32]byte, source Source) Record {
-	return Record{Digest: digest, Source: source, At: l.time(), Subject: l.text(), Issuer: l.text()}
+	return Record{Digest: digest, Source: source, At: l.time(), Kind: l.text(), Subject: l.text(), Issuer: l.text(), Serial: l.text()}
 }
 
 // signature reads what follows signatureTag.

@@ -32,7 +32,7 @@ func TestLostCertificates(t *testing.T) {
 	}
 	var known []Record
 	for n, issuer := range map[int]string{71: "one", 72: "two", 73: "one"} {
-		for _, r := range records(n, noon, IntentEvent, SignedEvent, SignedRow) {
+		for _, r := range as(CRL, records(n, noon, IntentEvent, SignedEvent, SignedRow)) {
 			r.Issuer = issuer
 			known = append(known, r)
 		}

@@ -11,6 +11,15 @@ import (
 	"time"
 )
 
+// The kinds of signature, as journals name them.
+const (
+	Certificate = "certificate" // a precertificate, too
+	CRL         = "crl"
+	OCSP        = "ocsp"
+	Request     = "request" // of a key of our own, for its certificate
+	Checkpoint  = "checkpoint"
+)
+
 // Signature is a signature of which a journal tells.
 type Signature struct {
 	Digest [32]byte // SHA-256 of the bytes that were signed
@@ -19,7 +28,7 @@ type Signature struct {
 	Journal int
 	Entry   uint64
 	Key     string // by its name in the keeper's policy
-	Kind    string // certificate, crl, ocsp, request, checkpoint
+	Kind    string // Certificate and so on
 	Detail  string // serial numbers, CRL number, size of the tree
 	Status  string // of OCSP answers: good, revoked, unknown; with commas between several; empty in entries of old
 	// Old says that an earlier account judged it. It still bears out what is on record.
@@ -47,12 +56,15 @@ const (
 
 // Record is what is on record of a signature.
 type Record struct {
-	Source  Source
-	Digest  [32]byte
+	Source Source
+	Digest [32]byte
+	// Kind is the kind of signature that it accounts for. It accounts for no other: else a certificate would be on record as soon as its
+	// bytes stood where nobody looks for certificates, say as a request. Empty: it accounts for none, and speaks of one all the same.
+	Kind    string
 	At      time.Time
 	Subject string // for people: what was signed
 	Issuer  string // name of the authority whose key signed it; empty: it is none's
-	Serial  string // of a certificate, in hex
+	Serial  string // of a certificate, in hex: it accounts for no certificate with another. Empty: it tells none
 }
 
 // Span is what an account judges. Records from before Since were judged by an earlier account, and those from Until on will be by a later
@@ -136,6 +148,7 @@ func CertificateName(kind, issuer, serial string) string {
 func SignedCertificate(kind, issuer string, serial, der []byte, issuedAt time.Time) Record {
 	number := hex.EncodeToString(serial)
 	return Record{
-		Source: SignedRow, Digest: SignedPart(der), At: issuedAt, Subject: CertificateName(kind, issuer, number), Issuer: issuer, Serial: number,
+		Source: SignedRow, Digest: SignedPart(der), Kind: Certificate, At: issuedAt, Subject: CertificateName(kind, issuer, number),
+		Issuer: issuer, Serial: number,
 	}
 }

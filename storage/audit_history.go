@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -17,7 +18,9 @@ import (
 const (
 	// selectHistorySize tells in one snapshot how long the log is and what was signed of it.
 	selectHistorySize = `
-	SELECT coalesce((SELECT max(index) + 1 FROM audit_sequence), 0), coalesce((SELECT max(size) FROM audit_checkpoints), 0)`
+	SELECT coalesce((SELECT max(index) + 1 FROM audit_sequence), 0), coalesce((SELECT max(size) FROM audit_checkpoints), 0), clock_timestamp()`
+
+	selectHistoryLeaf = `SELECT l.leaf FROM audit_sequence AS s JOIN audit_leaves AS l ON l.id = s.id WHERE s.index = $1`
 
 	selectHistoryEntries = `
 	SELECT s.index, s.hash, s.id, l.kind, l.leaf
@@ -49,6 +52,7 @@ type History struct {
 	pool   *pgxpool.Pool
 	size   int64
 	signed int64 // the size of the greatest checkpoint
+	opened time.Time
 
 	mu     sync.Mutex
 	start  int64
@@ -72,7 +76,7 @@ func OpenHistory(ctx context.Context, url string, conns int) (*History, error) {
 		return nil, describe("opening the database", err)
 	}
 	h := &History{pool: pool}
-	if err := h.pool.QueryRow(ctx, selectHistorySize).Scan(&h.size, &h.signed); err != nil {
+	if err := h.pool.QueryRow(ctx, selectHistorySize).Scan(&h.size, &h.signed, &h.opened); err != nil {
 		pool.Close()
 		return nil, describeHistory("reading the size of the log", err)
 	}
@@ -107,6 +111,24 @@ func (h *History) Keys(ctx context.Context) (keys []string, err error) {
 		keys, err = pgx.CollectRows(rows, pgx.RowTo[string])
 	}
 	return keys, describeHistory("reading the keys of the log", err)
+}
+
+// Unsigned tells of the events from an index on, which no checkpoint signs, if the first of them had been there for longer than so when the
+// history was opened.
+func (h *History) Unsigned(ctx context.Context, from int64, longerThan time.Duration) (found []audit.Finding, err error) {
+	rows, err := h.pool.Query(ctx, selectHistoryLeaf, from)
+	if err != nil {
+		return nil, describeHistory("looking for events that nobody signs", err)
+	}
+	leaves, err := pgx.CollectRows(rows, pgx.RowTo[[]byte])
+	for _, leaf := range leaves { // one; none, or one that cannot be read, is a finding of its own
+		if e, err := audit.Parse(leaf); err == nil && h.opened.Sub(e.Time) > longerThan {
+			found = append(found, audit.Finding{Kind: audit.Unsigned, Index: from, Until: h.size, What: fmt.Sprintf(
+				"the event of %s and those after it are signed by no checkpoint: the log's key was away or refused, or checkpoints were deleted",
+				e.Time.UTC().Format(time.RFC3339))})
+		}
+	}
+	return found, describeHistory("looking for events that nobody signs", err)
 }
 
 // Until has the history end after so many places.

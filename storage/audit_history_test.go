@@ -470,6 +470,54 @@ func TestRowsAndEvents(t *testing.T) {
 	want("a leaf kept out of the log", audit.Unsequenced, audit.Unrecorded, audit.Unrecorded)
 }
 
+// An event speaks of a request that is gone, or that asks for something else by now: whoever reads the requests would not see what was
+// decided on. One that is archived is in its file.
+func TestRequestsAndEvents(t *testing.T) {
+	f := setUp(t)
+	for _, table := range []string{"requests", "archives", "audit_sequence", "audit_leaves"} {
+		f.exec("ALTER TABLE " + table + " DISABLE TRIGGER facts_stay")
+	}
+	for _, kind := range []audit.Kind{audit.RequestRefused, audit.RequestWaiting, audit.CertificateIntended} {
+		r := newRequest()
+		if kind == audit.CertificateIntended {
+			r.CSR = nil // made by the authority itself
+		}
+		said, err := audit.New(audit.Event{ID: newID(), Kind: kind, Time: time.Now(), Actor: "system", Data: map[string]string{
+			"request": r.ID, "csr_sha256": fmt.Sprintf("%x", sha256.Sum256(r.CSR)),
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := f.RecordRefusal(context.Background(), r, said); err != nil {
+			t.Fatal(err)
+		}
+		f.sequence()
+		want := func(what string, kinds ...audit.Fault) {
+			t.Helper()
+			var got []audit.Fault
+			for _, x := range f.rows() {
+				got = append(got, x.Kind)
+			}
+			if !slices.Equal(got, kinds) {
+				t.Errorf("%s, %s: found %v, want %v", kind, what, got, kinds)
+			}
+		}
+		want("a sound database")
+		f.exec("UPDATE requests SET csr = 'another' WHERE id = $1::text::uuid", r.ID)
+		want("another CSR", audit.Unrecorded)
+		f.exec("DELETE FROM requests WHERE id = $1::text::uuid", r.ID)
+		want("a request that is gone", audit.Unrecorded)
+		f.exec(`INSERT INTO archives (month, serials_from, serials_until, certificates, requests, certificates_digest, requests_digest,
+				last_not_after, file, octets, sha256, actor, at, event_id)
+			SELECT date_trunc('month', now() AT TIME ZONE 'UTC'), serial_bound(now()), serial_bound(now() + interval '1 s'), 0, 1, sha256(''), sha256(''),
+				now(), 'file', 1, sha256(''), 'actor', now(), gen_random_uuid()`)
+		want("a request of an archived month")
+		f.exec("DELETE FROM archives")
+		f.exec("DELETE FROM audit_sequence")
+		f.exec("DELETE FROM audit_leaves")
+	}
+}
+
 // An event that waits for its place for too long is told.
 func TestEventsThatWait(t *testing.T) {
 	f := setUp(t)

@@ -3,13 +3,16 @@ package storage
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"encoding/hex"
 	"fmt"
 	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 
+	"github.com/chancery-ca/chancery/archive"
 	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/issuance"
 )
@@ -69,8 +72,15 @@ const (
 	selectEventsOfRows = `
 	SELECT s.index, l.leaf FROM audit_sequence AS s JOIN audit_leaves AS l ON l.id = s.id
 	WHERE s.index >= $1 AND s.index < $2 AND l.kind IN ('certificate.issued', 'certificate.revoked', 'certificate.released',
-		'certificate.orphaned')
+		'certificate.orphaned', 'certificate.intended', 'request.refused', 'request.waiting')
 	ORDER BY s.index`
+
+	// selectRequested tells of each event of a request whether that is there, or in an archive, and asks for what the event says.
+	selectRequested = `
+	SELECT EXISTS (SELECT FROM requests AS q WHERE q.id = e.request
+			AND (e.csr_sha256 = '' OR encode(sha256(coalesce(q.csr, ''::bytea)), 'hex') = e.csr_sha256))
+		OR EXISTS (SELECT FROM archives AS a WHERE a.month = e.month)
+	FROM unnest($1::text[]::uuid[], $2::text[], $3::date[]) WITH ORDINALITY AS e (request, csr_sha256, month, place) ORDER BY e.place`
 
 	// selectRecorded tells of each event whether its row is there, or in an archive. What was possibly signed is revoked from its settlement
 	// on: by it, or by what was on record before.
@@ -106,7 +116,8 @@ func (h *History) Waiting(ctx context.Context, longerThan time.Duration) (found 
 }
 
 // HoldRows holds the rows of certificates, of what was possibly signed and of revocations against their events, both ways, and revocations
-// against what their certificates say besides, and looks for leaves that the log does not have.
+// against what their certificates say besides, and events against the requests that they speak of, and looks for leaves that the log does
+// not have.
 // What it finds it gives to found; done is told how many rows and events have been looked at, and may be nil.
 func (h *History) HoldRows(ctx context.Context, found func(audit.Finding), done func(int64)) error {
 	r := rowsCheck{h: h, found: found, done: done}
@@ -336,10 +347,16 @@ func (r *rowsCheck) events(ctx context.Context) error {
 		var indexes []int64
 		var ids, kinds, issuers []string
 		var serials [][]byte
+		var of requestEvents
 		if _, err := pgx.ForEachRow(rows, []any{&index, &leaf}, func() error {
 			e, err := audit.Parse(bytes.Clone(leaf))
 			if err != nil {
 				return nil // told by the verification of the log
+			}
+			switch e.Kind {
+			case audit.CertificateIntended, audit.RequestRefused, audit.RequestWaiting:
+				of.add(index, e)
+				return nil
 			}
 			serial, err := hex.DecodeString(e.Data["serial"])
 			if err != nil {
@@ -366,6 +383,46 @@ func (r *rowsCheck) events(ctx context.Context) error {
 			}
 		}
 		r.saw(len(recorded))
+		if err := r.requests(ctx, of); err != nil {
+			return err
+		}
 	}
+	return nil
+}
+
+// requestEvents are events that tell of which request they are, and what it asks for.
+type requestEvents struct {
+	indexes                []int64
+	ids, requests, digests []string
+	months                 []time.Time // of the requests
+}
+
+func (of *requestEvents) add(index int64, e audit.Event) {
+	var id pgtype.UUID
+	if id.Scan(e.Data["request"]) != nil || !id.Valid {
+		return // an event that names no request speaks of none
+	}
+	at := time.UnixMilli(int64(binary.BigEndian.Uint64(id.Bytes[:8]) >> 16)).UTC() // RFC 9562, section 5.7
+	of.indexes, of.ids, of.months = append(of.indexes, index), append(of.ids, e.ID), append(of.months, archive.MonthOf(at).Time)
+	of.requests, of.digests = append(of.requests, e.Data["request"]), append(of.digests, e.Data["csr_sha256"])
+}
+
+// requests holds events of requests against the requests.
+func (r *rowsCheck) requests(ctx context.Context, of requestEvents) error {
+	found, err := r.h.pool.Query(ctx, selectRequested, of.requests, of.digests, of.months)
+	if err != nil {
+		return err
+	}
+	requested, err := pgx.CollectRows(found, pgx.RowTo[bool])
+	if err != nil {
+		return err
+	}
+	for i, yes := range requested {
+		if !yes {
+			r.tell(audit.Unrecorded, of.indexes[i], "the event %s speaks of the request %s, and the database has none that asks for the same", of.ids[i],
+				of.requests[i])
+		}
+	}
+	r.saw(len(requested))
 	return nil
 }

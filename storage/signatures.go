@@ -121,8 +121,9 @@ func ofLeaf(canonical []byte) reconcile.Record {
 	case audit.KeySigned:
 		r.Source, r.Subject = reconcile.SignedEvent, "signed for "+l.Data.Authority
 	case audit.CRLIntended:
-		r.Subject, r.Issuer = ofCRL(l.Data.Issuer, l.Data.Scope, l.Data.Number), l.Data.Issuer
+		r.Kind, r.Subject, r.Issuer = reconcile.CRL, ofCRL(l.Data.Issuer, l.Data.Scope, l.Data.Number), l.Data.Issuer
 	default:
+		r.Kind = reconcile.Certificate
 		r.Subject = reconcile.CertificateName(l.Data.Kind, l.Data.Issuer, l.Data.Serial)
 		r.Issuer, r.Serial = l.Data.Issuer, l.Data.Serial
 	}
@@ -148,7 +149,7 @@ func signedCertificates(ctx context.Context, tx pgx.Tx, since time.Time, yield f
 		err := each(ctx, tx, from.sql, []any{from.bound}, func(rows pgx.Rows) error {
 			var serial, der []byte
 			var issuer, kind string
-			r := reconcile.Record{Source: from.source}
+			r := reconcile.Record{Source: from.source, Kind: reconcile.Certificate}
 			if err := rows.Scan(&serial, &issuer, &kind, &r.At, &der); err != nil {
 				return err
 			}
@@ -178,7 +179,7 @@ func signedCRLs(ctx context.Context, tx pgx.Tx, since time.Time, yield func(reco
 		var issuer, scope, number string
 		var digest []byte
 		var signed bool
-		r := reconcile.Record{Source: reconcile.IntentRow}
+		r := reconcile.Record{Source: reconcile.IntentRow, Kind: reconcile.CRL}
 		if err := rows.Scan(&issuer, &scope, &number, &r.At, &digest, &signed); err != nil {
 			return err
 		}
@@ -196,7 +197,7 @@ func signedCRLs(ctx context.Context, tx pgx.Tx, since time.Time, yield func(reco
 func signedCheckpoints(ctx context.Context, tx pgx.Tx, since time.Time, yield func(reconcile.Record) error) error {
 	return each(ctx, tx, selectSignedCheckpoints, []any{since}, func(rows pgx.Rows) error {
 		var size, note string
-		r := reconcile.Record{Source: reconcile.CheckpointRow}
+		r := reconcile.Record{Source: reconcile.CheckpointRow, Kind: reconcile.Checkpoint}
 		if err := rows.Scan(&size, &r.At, &note); err != nil {
 			return err
 		}
@@ -211,7 +212,7 @@ func ownRequests(ctx context.Context, tx pgx.Tx, since time.Time, yield func(rec
 	return each(ctx, tx, selectOwnRequests, []any{idBound(since, 0), ca.ResponderProfile}, func(rows pgx.Rows) error {
 		var id string
 		var der []byte
-		r := reconcile.Record{Source: reconcile.OtherRow}
+		r := reconcile.Record{Source: reconcile.OtherRow, Kind: reconcile.Request}
 		if err := rows.Scan(&id, &r.At, &der); err != nil {
 			return err
 		}

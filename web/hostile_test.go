@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -126,5 +127,33 @@ func TestOldTLSIsRefused(t *testing.T) {
 	c := TLSConfig(func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return nil, errors.New("none") })
 	if c.MinVersion != tls.VersionTLS13 || !c.SessionTicketsDisabled {
 		t.Errorf("%+v", c)
+	}
+}
+
+// TestPathsThatAreNoText: what no database can be asked for is not there, under every path that names something.
+func TestPathsThatAreNoText(t *testing.T) {
+	s := newSurface(t)
+	named := regexp.MustCompile(`\{[a-z]+\}`)
+	asked := 0
+	for _, p := range Permissions() {
+		if !named.MatchString(p.Path) {
+			continue
+		}
+		for _, id := range []string{"%00", "1c00%00", "%ff", "r-7%0a", "%7f", "%2f%00"} {
+			asked++
+			a := ask{method: p.Method, path: named.ReplaceAllString(p.Path, id)}
+			for _, role := range access.Holders(p.Action) {
+				a.role = role
+			}
+			if p.Method != http.MethodGet {
+				a = a.json(struct{}{})
+			}
+			if w := s.call(a); w.Code != http.StatusNotFound || !strings.Contains(w.Body.String(), "not-found") {
+				t.Errorf("%s %s: %d %s", a.method, a.path, w.Code, w.Body)
+			}
+		}
+	}
+	if asked < 60 {
+		t.Errorf("only %d were asked for", asked)
 	}
 }

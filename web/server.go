@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"net/netip"
 	"time"
+	"unicode/utf8"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/go-chi/chi/v5"
@@ -225,7 +226,7 @@ func (s *Server) Operations() http.Handler { return s.operations }
 
 func (s *Server) routeAPI(inFlight int) error {
 	s.api = s.newRouter(inFlight, apiHeaders)
-	s.api.Use(foldTilePath)
+	s.api.Use(refuseIllegible, foldTilePath)
 	api := s.newOpenAPI(s.api)
 	api.UseMiddleware(s.authenticate, s.limitShare, s.limitRate, s.checkQuery, s.negotiateAnswer, s.readBody)
 	for _, register := range []func(huma.API) error{
@@ -256,6 +257,20 @@ func (s *Server) newRouter(inFlight int, headers func(http.Header)) *chi.Mux {
 	})
 	r.MethodNotAllowed(s.methodNotAllowed)
 	return r
+}
+
+// Legible tells whether the path of a request is text. Nothing here has a name with a control character in it, or with octets that are not
+// UTF-8, and a database cannot even be asked for one.
+func Legible(r *http.Request) bool { return utf8.ValidString(r.URL.Path) && printable(r.URL.Path) }
+
+func refuseIllegible(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !Legible(r) {
+			writeProblem(w, r, newProblem(kindNotFound, "there is nothing at this path"))
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // NewHTTPServer makes the http.Server for a handler, with every limit set. The caller gives it a TLSConfig where it speaks TLS.

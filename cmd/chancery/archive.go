@@ -206,7 +206,7 @@ that the database has on record, whose SHA-256 stands in the audit log too (arch
 					if err != nil {
 						return err
 					}
-					if m, ok := known[filepath.Base(file)]; recorded && (!ok || m.SHA256 != v.SHA256) {
+					if m, ok := known[filepath.Base(file)]; recorded && (!ok || !m.Is(v)) {
 						return fmt.Errorf("%s is sound, but not what the database has on record: do not rely on it", file)
 					}
 					all = append(all, newShownFile(file, v))
@@ -369,7 +369,7 @@ func pastOf(ctx context.Context, store *storage.Store, dir string, since, until 
 		after, last := storage.HistoryBounds(since, until)
 		for _, m := range made {
 			stopped := errors.New("no more is asked for")
-			v, err := archive.Each(ctx, filepath.Join(dir, m.File), func(r archive.Record) error {
+			err := eachArchived(ctx, dir, m, func(r archive.Record) error {
 				if r.Kind != archive.KindRequest {
 					return nil
 				}
@@ -385,9 +385,6 @@ func pastOf(ctx context.Context, store *storage.Store, dir string, since, until 
 			})
 			if errors.Is(err, stopped) {
 				return
-			}
-			if err == nil && v.SHA256 != m.SHA256 {
-				err = fmt.Errorf("%s is not the archive that is on record", m.File)
 			}
 			if err != nil {
 				yield(ca.PastRequest{}, err)
@@ -407,6 +404,15 @@ func pastOf(ctx context.Context, store *storage.Store, dir string, since, until 
 			yield(ca.PastRequest{}, err)
 		}
 	}, nil
+}
+
+// eachArchived hands out every row of an archive on record. When it returns nil, the file was that very archive.
+func eachArchived(ctx context.Context, dir string, m archive.Made, do func(archive.Record) error) error {
+	v, err := archive.Each(ctx, filepath.Join(dir, m.File), do)
+	if err == nil && !m.Is(v) {
+		err = fmt.Errorf("%s is not the archive that the database has on record", filepath.Join(dir, m.File))
+	}
+	return err
 }
 
 // archivesSince are the archives that may hold requests of a span of time.

@@ -32,7 +32,7 @@ func (a *app) auditExportCommand() *cobra.Command {
 		Short: "Write the history into a file that verifies by itself",
 		Long: `Write the history into a file that verifies by itself, with ` + "`chancery audit verify FILE --key …`" + ` and no database.
 
-An export ends with the newest signed checkpoint, so that all of it is signed. Into a directory goes what its last export does not have yet:
+An export ends with the newest signed checkpoint, so that all of it is signed; with --to it ends where that says. Into a directory goes what its last export does not have yet:
 run it every night, and the directory is the whole history. A second run into it at the same time is refused. The same export is always the
 same file. It is gzip and JSON, one object a line:
 
@@ -52,7 +52,7 @@ same file. It is gzip and JSON, one object a line:
 	cmd.Flags().StringVar(&f.out, "out", "", "file to write, or a directory that exists, for a file of its own name in it")
 	cmd.Flags().StringVar(&f.since, "since", "", "file of an earlier export, to go on where it ended")
 	cmd.Flags().Int64Var(&f.from, "from", 0, "index of the first event")
-	cmd.Flags().Int64Var(&f.to, "to", 0, "index after the last event (default: what the newest checkpoint signs)")
+	cmd.Flags().Int64Var(&f.to, "to", 0, "index after the last event (default: what the newest checkpoint signs); events after its last checkpoint nobody signs")
 	_ = cmd.MarkFlagRequired("out")
 	return cmd
 }
@@ -63,6 +63,7 @@ type shownExport struct {
 	From        int64  `json:"from"`
 	To          int64  `json:"to"`
 	Checkpoints int    `json:"checkpoints"`
+	Unsigned    int64  `json:"unsigned,omitempty"` // events at its end that no checkpoint in it signs
 	Root        string `json:"root"`
 	Octets      int64  `json:"octets"`
 	SHA256      string `json:"sha256"` // of the file, as sha256sum tells it
@@ -119,6 +120,9 @@ func (a *app) auditExport(ctx context.Context, f auditExportFlags) error {
 		}
 		fmt.Fprintf(w, "%s  %d events from index %d on, %d checkpoints, %d octets\n", shown.File, shown.To-shown.From, shown.From,
 			shown.Checkpoints, shown.Octets)
+		if shown.Unsigned > 0 {
+			fmt.Fprintf(w, "no checkpoint in it signs the last %d events: whoever verifies it cannot rely on those\n", shown.Unsigned)
+		}
 	})
 }
 
@@ -212,8 +216,8 @@ func (a *app) writeExport(ctx context.Context, h *storage.History, start audit.S
 		return shown, fmt.Errorf("putting the export into its place: %w", err)
 	}
 	return shownExport{
-		File: path, From: start.Size, To: end.To, Checkpoints: end.Checkpoints, Root: end.Root, Octets: digest.octets,
-		SHA256: hex.EncodeToString(digest.Sum(nil)),
+		File: path, From: start.Size, To: end.To, Checkpoints: end.Checkpoints, Unsigned: end.To - max(start.Size, x.Signed()), Root: end.Root,
+		Octets: digest.octets, SHA256: hex.EncodeToString(digest.Sum(nil)),
 	}, syncParent(path)
 }
 

@@ -4,12 +4,10 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"time"
@@ -20,6 +18,7 @@ import (
 	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/ca"
 	"github.com/chancery-ca/chancery/ceremony"
+	"github.com/chancery-ca/chancery/issuance"
 	"github.com/chancery-ca/chancery/keeper"
 	"github.com/chancery-ca/chancery/reconcile"
 	"github.com/chancery-ca/chancery/storage"
@@ -277,7 +276,7 @@ func (a *app) addRecords(ctx context.Context, store *storage.Store, account *rec
 		if o.archives == "" {
 			return misuse{fmt.Errorf("the certificates of %s are archived in %s: say with --archives where that is", m.Month, m.File)}
 		}
-		if err := addArchive(ctx, account, filepath.Join(o.archives, m.File), m); err != nil {
+		if err := eachArchived(ctx, o.archives, m, func(r archive.Record) error { return addArchived(account, r) }); err != nil {
 			return fmt.Errorf("reading an archive: %w", err)
 		}
 	}
@@ -285,17 +284,6 @@ func (a *app) addRecords(ctx context.Context, store *storage.Store, account *rec
 		if err := addTranscript(account, path); err != nil {
 			return fmt.Errorf("reading the transcript %s: %w", path, err)
 		}
-	}
-	return nil
-}
-
-func addArchive(ctx context.Context, account *reconcile.Account, path string, made archive.Made) error {
-	v, err := archive.Each(ctx, path, func(r archive.Record) error { return addArchived(account, r) })
-	if err != nil {
-		return err
-	}
-	if v.End.CertificatesDigest != hex.EncodeToString(made.CertificatesDigest[:]) {
-		return fmt.Errorf("%s is not what the database has on record", path)
 	}
 	return nil
 }
@@ -315,7 +303,7 @@ func addArchived(account *reconcile.Account, record archive.Record) error {
 			return err
 		}
 		return account.Record(reconcile.Record{
-			Source: reconcile.OtherRow, Digest: reconcile.SignedPart(*q.CSR), At: q.At, Subject: "request " + q.ID,
+			Source: reconcile.OtherRow, Digest: reconcile.SignedPart(*q.CSR), Kind: reconcile.Request, At: q.At, Subject: "request " + q.ID,
 		})
 	}
 	return nil
@@ -332,8 +320,13 @@ func addTranscript(account *reconcile.Account, path string) error {
 		return err
 	}
 	for _, s := range summary.Signed {
+		kind := reconcile.Certificate
+		if s.Kind == issuance.List {
+			kind = reconcile.CRL
+		}
 		err := account.Record(reconcile.Record{
-			Source: reconcile.OtherRow, Digest: reconcile.SignedPart(s.DER), Subject: fmt.Sprintf("%s of %s, in a ceremony", s.Kind, s.Subject),
+			Source: reconcile.OtherRow, Digest: reconcile.SignedPart(s.DER), Kind: kind,
+			Subject: fmt.Sprintf("%s of %s, in a ceremony", s.Kind, s.Subject),
 		})
 		if err != nil {
 			return err

@@ -15,6 +15,7 @@ import (
 
 	"github.com/chancery-ca/chancery/access"
 	"github.com/chancery-ca/chancery/audit"
+	"github.com/chancery-ca/chancery/storage"
 )
 
 // auditVerifyFlags say what a history is held against.
@@ -54,7 +55,7 @@ The exit code is 1 when something is wrong. The first line then names the first 
 	cmd.Flags().StringVar(&f.save, "save", "", "file to keep the newest checkpoint in, when all is well")
 	cmd.Flags().IntVar(&f.workers, "workers", runtime.GOMAXPROCS(0), "how many leaves are looked at at a time")
 	cmd.Flags().BoolVar(&f.rows, "rows", false, "hold certificates and revocations in the database against their events as well")
-	cmd.Flags().DurationVar(&f.waiting, "waiting", 30*time.Second, "how long an event of the database may be without a place in the log")
+	cmd.Flags().DurationVar(&f.waiting, "waiting", 30*time.Second, "how long an event of the database may be without a place in the log; an hour longer, without a checkpoint")
 	return cmd
 }
 
@@ -132,6 +133,12 @@ func (a *app) readHistory(ctx context.Context, f auditVerifyFlags, exports []str
 	if err != nil {
 		return nil, nil, err
 	}
+	if from, found := report.Unsigned(); found && len(shown.Keys) > 0 {
+		report.Add(audit.Finding{
+			Kind: audit.Unsigned, Index: from, Until: report.Size,
+			What: "no checkpoint in the export signs this: whoever made the export may have written it. An export without --to ends with a checkpoint",
+		})
+	}
 	if report.RootText() != x.End.Root {
 		report.Add(audit.Finding{
 			Kind: audit.WrongRoot, Index: report.From, Until: report.Size,
@@ -196,6 +203,9 @@ func (a *app) readDatabase(ctx context.Context, f auditVerifyFlags, keys []*audi
 	if err != nil {
 		return nil, nil, err
 	}
+	if err := addUnsigned(ctx, h, report, shown, f.waiting); err != nil {
+		return nil, nil, err
+	}
 	waiting, err := h.Waiting(ctx, f.waiting)
 	if err != nil {
 		return nil, nil, err
@@ -211,11 +221,35 @@ func (a *app) readDatabase(ctx context.Context, f auditVerifyFlags, keys []*audi
 	return shown, report, nil
 }
 
+// addUnsigned adds the finding that the end of the database's log is signed by nobody, where somebody should have by now. A log that has
+// no key is signed by nobody.
+func addUnsigned(ctx context.Context, h *storage.History, report *audit.Report, shown *shownHistory, waiting time.Duration) error {
+	from, found := report.Unsigned()
+	switch {
+	case !found || len(shown.Keys) == 0:
+		return nil
+	case report.Covered == 0 && shown.KeysFrom == keysGiven:
+		report.Add(audit.Finding{
+			Kind: audit.Unsigned, Index: from, Until: report.Size,
+			What: "there is no checkpoint: nothing here was signed with the key that was given, or all checkpoints were deleted",
+		})
+		return nil
+	}
+	late, err := h.Unsigned(ctx, from, longestCheckpointEvery+waiting)
+	for _, f := range late {
+		report.Add(f)
+	}
+	return err
+}
+
+// keysGiven is where keys come from that the source did not name itself.
+const keysGiven = "--key"
+
 // opener reads signed checkpoints with the keys given, or with those that the source itself names.
 func (a *app) opener(shown *shownHistory, keys []*audit.Verifier, source string,
 	named []string,
 ) (func([]byte) (audit.Checkpoint, error), error) {
-	shown.KeysFrom = "--key"
+	shown.KeysFrom = keysGiven
 	if len(keys) == 0 {
 		shown.KeysFrom = source
 		var err error
@@ -336,7 +370,7 @@ func (s *shownHistory) write(w io.Writer) {
 	}
 	fmt.Fprintf(w, "root          %s\ncheckpoints   %d, the greatest of size %d\n", s.Root, s.Checkpoints, s.Covered)
 	if n := s.Size - s.Covered; n > 0 {
-		fmt.Fprintf(w, "not covered   %d events: a checkpoint that signs them is still to come\n", n)
+		fmt.Fprintf(w, "not covered   %d events at the end: no checkpoint signs them\n", n)
 	}
 	if s.Unjudged > 0 {
 		fmt.Fprintf(w, "not judged    %d checkpoints, because entries before them are missing\n", s.Unjudged)

@@ -44,7 +44,10 @@ type LogKeyConfig struct {
 	Token string `yaml:"token" env:"TOKEN"`
 }
 
-const defaultCheckpointEvery = strictyaml.Duration(ca.DefaultCheckpointEvery)
+const (
+	defaultCheckpointEvery = strictyaml.Duration(ca.DefaultCheckpointEvery)
+	longestCheckpointEvery = time.Hour
+)
 
 func (c *Config) validateAudit(doc *strictyaml.Document) {
 	a := c.Audit
@@ -70,7 +73,7 @@ func (c *Config) validateAudit(doc *strictyaml.Document) {
 			doc.Refuse("audit.key.token", "name one of tokens", "%q is none of the tokens", a.Key.Token)
 		}
 	}
-	if every := time.Duration(a.every()); every < time.Second || every > time.Hour {
+	if every := time.Duration(a.every()); every < time.Second || every > longestCheckpointEvery {
 		doc.Refuse("audit.checkpoint_every", "leave it out for 2s", "%s is not between 1s and 1h", every)
 	}
 	for list, keys := range map[string][]string{"earlier_keys": a.EarlierKeys, "witnesses": a.Witnesses} {

@@ -23,6 +23,49 @@ import (
 	"github.com/chancery-ca/chancery/reconcile"
 )
 
+// archived writes an archive with these rows, and tells what a database would have on record of it.
+func archived(t *testing.T, dir string, month archive.Month, rows ...archive.Record) archive.Made {
+	t.Helper()
+	var file bytes.Buffer
+	w, err := archive.NewWriter(&file, archive.Header{Month: month, SerialsFrom: "10", SerialsUntil: "20"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range rows {
+		if err := w.Add(r.Kind, r.Row, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	m := archive.Made{Month: month, File: "archive"}
+	if err := os.WriteFile(filepath.Join(dir, m.File), file.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	v, err := archive.Verify(t.Context(), filepath.Join(dir, m.File))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.SHA256, m.Certificates, m.Requests = v.SHA256, v.End.Counts[archive.KindCertificate], v.End.Counts[archive.KindRequest]
+	for text, to := range map[string][]byte{v.End.CertificatesDigest: m.CertificatesDigest[:], v.End.RequestsDigest: m.RequestsDigest[:]} {
+		if _, err := hex.Decode(to, []byte(text)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return m
+}
+
+// row is a row of an archive.
+func row(t *testing.T, kind archive.Kind, columns map[string]any) archive.Record {
+	t.Helper()
+	text, err := json.Marshal(columns)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return archive.Record{Kind: kind, Row: text}
+}
+
 // A responder's key signs the request for its certificate. Once the month of that request is archived, the archive accounts for it.
 func TestArchivedRequestsAccountForSignatures(t *testing.T) {
 	t.Parallel()
@@ -35,48 +78,83 @@ func TestArchivedRequestsAccountForSignatures(t *testing.T) {
 		t.Fatal(err)
 	}
 	at := time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
-	for profile, want := range map[string]uint64{ca.ResponderProfile: 0, "tls-server": 1} {
-		var file bytes.Buffer
-		w, err := archive.NewWriter(&file, archive.Header{Month: archive.MonthOf(at), SerialsFrom: "10", SerialsUntil: "20"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		row, err := json.Marshal(map[string]any{
-			"id": "01960000-0000-7000-8000-000000000001", "at": at, "profile": profile, "csr": `\x` + hex.EncodeToString(der), "validity": "P7D",
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := w.Add(archive.KindRequest, row, nil); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := w.Close(); err != nil {
-			t.Fatal(err)
-		}
-		path := filepath.Join(t.TempDir(), "archive")
-		if err := os.WriteFile(path, file.Bytes(), 0o600); err != nil {
-			t.Fatal(err)
-		}
+	for _, c := range []struct {
+		profile, kind string
+		want          uint64
+	}{
+		{ca.ResponderProfile, reconcile.Request, 0},
+		{ca.ResponderProfile, reconcile.Certificate, 1},
+		{"tls-server", reconcile.Request, 1},
+	} {
+		dir := t.TempDir()
+		made := archived(t, dir, archive.MonthOf(at), row(t, archive.KindRequest, map[string]any{
+			"id": "01960000-0000-7000-8000-000000000001", "at": at, "profile": c.profile, "csr": `\x` + hex.EncodeToString(der), "validity": "P7D",
+		}))
 		account := reconcile.Open(t.TempDir(), reconcile.Span{Until: at.AddDate(1, 0, 0)}, []string{"journal"})
 		defer account.Close()
 		account.Begin(at)
-		if err := account.Signature(reconcile.Signature{Digest: reconcile.SignedPart(der), At: at, Entry: 1, Kind: "request"}); err != nil {
+		if err := account.Signature(reconcile.Signature{Digest: reconcile.SignedPart(der), At: at, Entry: 1, Kind: c.kind}); err != nil {
 			t.Fatal(err)
 		}
+		add := func(r archive.Record) error { return addArchived(account, r) }
 		over, cancel := context.WithCancel(t.Context())
 		cancel()
-		if err := addArchive(over, account, path, archive.Made{}); !errors.Is(err, context.Canceled) {
+		if err := eachArchived(over, dir, made, add); !errors.Is(err, context.Canceled) {
 			t.Errorf("who does not wait for an archive: %v", err)
 		}
-		if err := addArchive(t.Context(), account, path, archive.Made{}); err != nil {
+		if err := eachArchived(t.Context(), dir, made, add); err != nil {
 			t.Fatal(err)
 		}
 		counts, err := account.Settle(t.Context(), reconcile.Oracle{
 			Unissued: func(context.Context, [][]byte) ([][]byte, error) { return nil, nil },
 		}, func(reconcile.Finding) error { return nil })
-		if err != nil || counts.Findings != want {
-			t.Errorf("a request of the profile %s: %+v, %v", profile, counts, err)
+		if err != nil || counts.Findings != c.want {
+			t.Errorf("a %s, and a request of the profile %s: %+v, %v", c.kind, c.profile, counts, err)
 		}
+	}
+}
+
+// Whoever can write the directory of archives can write another file, sound by itself. It is not the one that the database has on record.
+func TestOnlyTheArchiveOnRecordIsRead(t *testing.T) {
+	t.Parallel()
+	month := archive.MonthOf(time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC))
+	authority := row(t, archive.KindAuthority, map[string]any{"name": "issuing-1"})
+	request := row(t, archive.KindRequest, map[string]any{"id": "01960000-0000-7000-8000-000000000001", "validity": "P7D"})
+	one := row(t, archive.KindCertificate, map[string]any{"serial": `\x11`, "issuer": "issuing-1", "kind": "final"})
+	two := row(t, archive.KindCertificate, map[string]any{"serial": `\x12`, "issuer": "issuing-1", "kind": "final"})
+	dir := t.TempDir()
+	made := archived(t, dir, month, authority, request, one)
+	read := func() error { return eachArchived(t.Context(), dir, made, func(archive.Record) error { return nil }) }
+	if err := read(); err != nil {
+		t.Errorf("the archive on record: %v", err)
+	}
+	for what, rows := range map[string][]archive.Record{
+		"a request more":                             {authority, request, request, one},
+		"a request less":                             {authority, one},
+		"a certificate more, twice":                  {authority, request, one, two, two},
+		"an authority more":                          {authority, authority, request, one},
+		"another certificate":                        {authority, request, two},
+		"a certificate more, and a request more too": {authority, request, request, request, one, two, two},
+	} {
+		archived(t, dir, month, rows...)
+		if err := read(); err == nil || !strings.Contains(err.Error(), "is not the archive that the database has on record") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	// Nor is one on record as itself that does not hold what the database let go of.
+	made = archived(t, dir, month, authority, request, one)
+	for what, change := range map[string]func(*archive.Made){
+		"another number of certificates": func(m *archive.Made) { m.Certificates++ },
+		"another number of requests":     func(m *archive.Made) { m.Requests++ },
+		"other certificates":             func(m *archive.Made) { m.CertificatesDigest[0]++ },
+		"other requests":                 func(m *archive.Made) { m.RequestsDigest[0]++ },
+	} {
+		whole := made
+		change(&made)
+		if err := read(); err == nil {
+			t.Errorf("%s: taken", what)
+		}
+		made = whole
 	}
 }
 

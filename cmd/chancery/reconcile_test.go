@@ -23,6 +23,7 @@ import (
 
 	"golang.org/x/crypto/ocsp"
 
+	"github.com/chancery-ca/chancery/ca"
 	"github.com/chancery-ca/chancery/hsm"
 	"github.com/chancery-ca/chancery/issuance"
 	"github.com/chancery-ca/chancery/keeper"
@@ -68,10 +69,14 @@ func wantFindings(t testing.TB, what string, report reconcileReport, code int, w
 // asSuperuser changes what the triggers guard, as only an administrator of the database can.
 func (s *stack) asSuperuser(t testing.TB, sql string) {
 	t.Helper()
-	at := strings.Replace(s.database.OwnerURL, "chancery@", "postgres@", 1)
+	administered(s.database).Column(t, sql)
+}
+
+// administered is a database in the hands of its administrator, for whom no trigger stands in the way.
+func administered(db *storagetest.Database) *storagetest.Database {
+	at := strings.Replace(db.OwnerURL, "chancery@", "postgres@", 1)
 	separator := map[bool]string{true: "&", false: "?"}[strings.Contains(at, "?")]
-	administrator := storagetest.Database{OwnerURL: at + separator + "session_replication_role=replica"}
-	administrator.Column(t, sql)
+	return &storagetest.Database{OwnerURL: at + separator + "session_replication_role=replica"}
 }
 
 // TestReconcile issues, revokes and answers by way of a keeper, and finds every signature accounted for. Then it makes signatures that are
@@ -134,6 +139,11 @@ func TestReconcile(t *testing.T) {
 	if len(alarms) != 1 || !strings.Contains(alarms[0], "signature-unrecorded") {
 		t.Errorf("the audit log has the alarms %q", alarms)
 	}
+	// Nor is it on record when the service writes its bytes down as a responder's request.
+	asService := storagetest.Database{OwnerURL: s.database.URL}
+	asService.Column(t, `INSERT INTO requests SELECT $1::text::uuid, at, actor_id, actor_name, namespace, roles, $2, issuer, $3::bytea, spki_sha256,
+		validity, metadata, verdict, results, policy_digest, compromised_key FROM requests LIMIT 1 RETURNING id::text`,
+		newID(), ca.ResponderProfile, injected.Raw)
 	// A run that goes on where the last one ended finds it once.
 	report, code = s.reconcileNow(t, "--state", state, "--journal", journal)
 	wantFindings(t, "an injected certificate, since the last run", report, code, reconcile.Unrecorded)

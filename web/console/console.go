@@ -108,6 +108,10 @@ func (c *Console) Routes(d web.Desk) http.Handler {
 	r := chi.NewRouter()
 	r.Use(guard.Handler, func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if !web.Legible(r) {
+				v.problem(w, r, nil, d.NotFound())
+				return
+			}
 			r.Body = http.MaxBytesReader(w, r.Body, maxForm)
 			next.ServeHTTP(w, r)
 		})

@@ -572,6 +572,20 @@ func TestLoginsThatFail(t *testing.T) {
 	}
 }
 
+// What no database can be asked for is not there.
+func TestPathsThatAreNoText(t *testing.T) {
+	b := open(t)
+	b.signIn(access.Approver, access.Auditor)
+	for _, c := range []struct{ method, path string }{
+		{"GET", "/console/requests/%00"}, {"GET", "/console/requests/%ff"}, {"POST", "/console/requests/r-7%00/approve"},
+		{"GET", "/console/audit/events/%00"}, {"GET", "/console/audit/events/%ff/receipt"},
+	} {
+		if w := b.ask(c.method, c.path, nil); w.Code != http.StatusNotFound {
+			t.Errorf("%s %s: %d", c.method, c.path, w.Code)
+		}
+	}
+}
+
 func TestALoginLeadsNowhereElse(t *testing.T) {
 	for back, want := range map[string]string{
 		"/console/certificates?q=a%20b": "/console/certificates?q=a%20b", "": "/console/", "https://evil.example/": "/console/",
