@@ -282,6 +282,21 @@ func TestAttestation(t *testing.T) {
 	}
 }
 
+// A key that another process destroys while it is attested is a key that is not there. It is not parallel: the faulty module is SoftHSM as well.
+func TestAttestationOfAKeyThatGoes(t *testing.T) {
+	faulty := hsmtest.NewFaulty(t)
+	token, err := hsm.Open(t.Context(), faulty.Config(hsmtest.New(t)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer token.Close()
+	key, _ := generated(t, token, hsm.KeySpec{Algorithm: hsm.ECDSAP256, Label: "key"})
+	faulty.Begin(t, hsmtest.Vanish)
+	if _, err := token.Attest(t.Context(), key, hsm.KeyRef{}, hsm.Declaration{}); !errors.Is(err, hsm.ErrKeyNotFound) {
+		t.Error(err)
+	}
+}
+
 func FuzzVerifyAttestation(f *testing.F) {
 	f.Add([]byte(`{}`))
 	f.Add([]byte(`{"evidence":"e30=","signature":{"label":"","id":"","public_key":"","scheme":"ecdsa","value":""}}`))
