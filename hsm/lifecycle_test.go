@@ -422,6 +422,7 @@ func TestPINFromCommandAndCredential(t *testing.T) {
 		"a command that fails":   {hsm.PINFromCommand([]string{"sh", "-c", "echo " + hsmtest.UserPIN + " >&2; exit 3"}), "exit status 3"},
 		"a command that talks":   {hsm.PINFromCommand([]string{"printf", "one\ntwo\n"}), "one line"},
 		"a command that is mute": {hsm.PINFromCommand([]string{"true"}), "one line"},
+		"a command with a child": {hsm.PINFromCommand([]string{"sh", "-c", "sleep 20 & echo " + hsmtest.UserPIN}), "holds its output open"},
 		"no command":             {hsm.PINFromCommand(nil), "no command"},
 		"a command of none":      {hsm.PINFromCommand([]string{filepath.Join(dir, "nothing")}), "no such file"},
 		"a credential":           {hsm.PINFromCredential("pin", lookup), ""},
