@@ -1,12 +1,14 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -15,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chancery-ca/chancery/hsm"
 	"github.com/chancery-ca/chancery/hsm/hsmtest"
 	"github.com/chancery-ca/chancery/storage/storagetest"
 )
@@ -532,6 +535,69 @@ func TestHSMWithConfiguration(t *testing.T) {
 			t.Errorf("the audit log lacks %s:\n%s", want, ops)
 		}
 	}
+}
+
+// An authority that is added while somebody is asked whether its key shall be destroyed keeps its key.
+func TestHSMDestroyLooksOnceMore(t *testing.T) {
+	t.Parallel()
+	s := newHierarchy(t, storagetest.New(t), false, devIssuerKey)
+	answer, answers := io.Pipe()
+	asked, question := io.Pipe()
+	said := make(chan string, 1)
+	go func() {
+		err := run(t.Context(), []string{"hsm", "key", "destroy", "--key", devIssuer, "--config", s.write("commands", s.token.Module)}, Env{
+			Stdin: answer, Stdout: io.Discard, Stderr: question, Environ: os.Environ(), Now: time.Now, Random: rand.Reader,
+		})
+		question.CloseWithError(io.EOF)
+		said <- fmt.Sprint(exitCode(err))
+	}()
+	stderr := bufio.NewReader(asked)
+	if text, err := stderr.ReadString(']'); err != nil || !strings.Contains(text, "knows a use of the key") {
+		t.Fatalf("%q, %v", text, err)
+	}
+	s.register()
+	if _, err := io.WriteString(answers, "yes\n"); err != nil {
+		t.Fatal(err)
+	}
+	rest, err := io.ReadAll(stderr)
+	if code := <-said; err != nil || code != "1" || !strings.Contains(string(rest), "the authority "+devIssuer) {
+		t.Errorf("exit code %s, %v\n%s", code, err, rest)
+	}
+	if _, err := s.token.Open(t).PublicKey(hsm.KeyRef{Label: devIssuer}); err != nil {
+		t.Errorf("the authority's key: %v", err)
+	}
+}
+
+// A private key whose public half is gone may be anybody's: with a configuration it is not destroyed.
+func TestHSMDestroysNoKeyThatCannotBeTold(t *testing.T) {
+	t.Parallel()
+	s := newHierarchy(t, storagetest.New(t), false, devIssuerKey)
+	config := s.write("commands", s.token.Module)
+	withConfig := []string{"--config", config}
+	without := []string{"--module", s.token.Module, "--token-serial", s.token.Serial, "--pin-file", s.token.PINFile,
+		"--journal", filepath.Join(s.dir, "journal.jsonl")}
+	do := func(code int, says string, flags []string, args ...string) {
+		t.Helper()
+		if _, stderr, got := typed(t, "", slices.Concat([]string{"hsm", "key"}, args, flags)...); got != code || !strings.Contains(stderr, says) {
+			t.Errorf("%v: %d %s", args, got, stderr)
+		}
+	}
+	for _, half := range []string{"pubkey", "privkey"} {
+		do(0, "", withConfig, "generate", "--algorithm", "ecdsa-p256", "--label", half, "--id", "0a0b", "--modifiable")
+		if out, err := command(t, "pkcs11-tool", "--module", s.token.Module, "--token-label", s.token.Label, "--login", "--pin", hsmtest.UserPIN,
+			"--delete-object", "--type", half, "--id", "0a0b"); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		if half == "privkey" { // the public half that is left is nobody's key
+			do(0, "", withConfig, "destroy", "--key", half, "--yes")
+			continue
+		}
+		do(1, "its public half is not in the token", withConfig, "destroy", "--key", half, "--yes")
+		do(1, "its public half is not in the token", withConfig, "label", "--key", half, "--label", "other", "--yes")
+		do(0, "", without, "destroy", "--key", half, "--yes")
+	}
+	do(0, "", withConfig, "generate", "--algorithm", "aes-256", "--label", "secret")
+	do(0, "", withConfig, "destroy", "--key", "secret", "--yes")
 }
 
 // A ceremony does not begin on a token that is not what the configuration requires of its authorities.
