@@ -282,7 +282,8 @@ func TestAttestation(t *testing.T) {
 	}
 }
 
-// A key that another process destroys while it is attested is a key that is not there. It is not parallel: the faulty module is SoftHSM as well.
+// A key that another process destroys while it is attested is a key that is not there. It is not parallel: the
+// faulty module is SoftHSM as well.
 func TestAttestationOfAKeyThatGoes(t *testing.T) {
 	faulty := hsmtest.NewFaulty(t)
 	token, err := hsm.Open(t.Context(), faulty.Config(hsmtest.New(t)))

@@ -510,7 +510,8 @@ func TestWrap(t *testing.T) {
 	}
 }
 
-// A key that was made to stay is not wrapped by a module either that would wrap it. It is not parallel: the faulty module is SoftHSM as well.
+// A key that was made to stay is not wrapped by a module either that would wrap it. It is not parallel: the faulty module is
+// SoftHSM as well.
 func TestWrapDoesNotLeaveItToTheModule(t *testing.T) {
 	faulty := hsmtest.NewFaulty(t)
 	token, err := hsm.Open(t.Context(), faulty.Config(hsmtest.New(t)))

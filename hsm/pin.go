@@ -90,7 +90,7 @@ func CredentialFile(name string, lookup func(string) string) (string, error) {
 const commandTime = 30 * time.Second
 
 // PINFromCommand runs a program each time the PIN is needed and takes the first line of its output. The program is run as it is, with no
-// shell; what it says on standard error is left out of errors, because it may hold the PIN. It is killed when the token need not be opened any
+// shell; what it says on standard error is left out of errors, because it may hold the PIN. It is killed when nobody waits for the PIN any
 // more, and after half a minute.
 func PINFromCommand(argv []string) PIN {
 	argv = slices.Clone(argv)

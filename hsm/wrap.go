@@ -77,8 +77,8 @@ func (m WrapMethod) mechanismName() string {
 	return map[WrapMethod]string{AESKWP: "CKM_AES_KEY_WRAP_KWP", OAEPWrap: "CKM_RSA_PKCS_OAEP", RSAAES: "CKM_RSA_AES_KEY_WRAP"}[m]
 }
 
-// Wrap takes a key out of the token, encrypted. Only keys that were made so (CKA_EXTRACTABLE) can be wrapped; what a token does not say of a
-// key it is not asked to do.
+// Wrap takes a key out of the token, encrypted. Only keys that were made so, and of which the token says so (CKA_EXTRACTABLE), can be
+// wrapped.
 func (t *Token) Wrap(ctx context.Context, spec WrapSpec) (wrapped []byte, err error) {
 	if spec.Hash == 0 {
 		spec.Hash = crypto.SHA256
@@ -460,8 +460,8 @@ func (s session) createPublic(spec UnwrapSpec, private pkcs11.ObjectHandle, ref 
 	return nil
 }
 
-// prove has the private half sign something random, by a mechanism that it is allowed, and verifies it. Of an RSA key that does not sign, or
-// by no mechanism of ours, the moduli were compared.
+// prove has the private half sign something random, by a mechanism that it is allowed, and verifies it. Of an RSA key that does not sign,
+// or by no mechanism of ours, the moduli were compared.
 func (s session) prove(k key, public crypto.PublicKey, allowed []uint) error {
 	told, err := s.read(k.handle, pkcs11.CKA_SIGN)
 	if err != nil {

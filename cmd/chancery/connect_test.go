@@ -10,7 +10,8 @@ import (
 	"testing"
 )
 
-// TestATokenGoesWhereItWasMeantToGo: a dev.json in the directory where a command is run, which may be a stranger's, gets no token but its own.
+// TestATokenGoesWhereItWasMeantToGo: a dev.json in the directory where a command is run, which may be a stranger's, gets no token but
+// its own.
 func TestATokenGoesWhereItWasMeantToGo(t *testing.T) {
 	t.Parallel()
 	sent := make(chan string, 10)
@@ -32,11 +33,13 @@ func TestATokenGoesWhereItWasMeantToGo(t *testing.T) {
 		args    []string
 		want    string // what the stranger is sent; empty: nothing
 	}{
-		"no token":                    {nil, nil, "Bearer its-own"},
-		"one of its own":              {[]string{"CHANCERY_TOKEN=another-of-its-own"}, nil, "Bearer another-of-its-own"},
-		"a token in the environment":  {[]string{"CHANCERY_TOKEN=mine"}, nil, ""},
-		"a token in a file":           {nil, []string{"--token-file", file}, ""},
-		"a token meant for there":     {[]string{"CHANCERY_TOKEN=mine", "CHANCERY_API=" + stranger.URL, "CHANCERY_CA_BUNDLE=" + d.CABundle}, nil, "Bearer mine"},
+		"no token":                   {nil, nil, "Bearer its-own"},
+		"one of its own":             {[]string{"CHANCERY_TOKEN=another-of-its-own"}, nil, "Bearer another-of-its-own"},
+		"a token in the environment": {[]string{"CHANCERY_TOKEN=mine"}, nil, ""},
+		"a token in a file":          {nil, []string{"--token-file", file}, ""},
+		"a token meant for there": {
+			[]string{"CHANCERY_TOKEN=mine", "CHANCERY_API=" + stranger.URL, "CHANCERY_CA_BUNDLE=" + d.CABundle}, nil, "Bearer mine",
+		},
 		"a file's token meant for it": {nil, []string{"--token-file", file, "--api", stranger.URL, "--ca-bundle", d.CABundle}, "Bearer mine"},
 	} {
 		var complaints bytes.Buffer

@@ -574,8 +574,10 @@ func TestHSMDestroysNoKeyThatCannotBeTold(t *testing.T) {
 	s := newHierarchy(t, storagetest.New(t), false, devIssuerKey)
 	config := s.write("commands", s.token.Module)
 	withConfig := []string{"--config", config}
-	without := []string{"--module", s.token.Module, "--token-serial", s.token.Serial, "--pin-file", s.token.PINFile,
-		"--journal", filepath.Join(s.dir, "journal.jsonl")}
+	without := []string{
+		"--module", s.token.Module, "--token-serial", s.token.Serial, "--pin-file", s.token.PINFile,
+		"--journal", filepath.Join(s.dir, "journal.jsonl"),
+	}
 	do := func(code int, says string, flags []string, args ...string) {
 		t.Helper()
 		if _, stderr, got := typed(t, "", slices.Concat([]string{"hsm", "key"}, args, flags)...); got != code || !strings.Contains(stderr, says) {

@@ -15,8 +15,8 @@ import (
 )
 
 // usesOf says who would no longer work without a key of the token: those whose key the configuration or its database names. A responder, the
-// log and an approver are told by the public half, which is what pins their keys; a secret key is none of theirs. It asks anew whenever it is
-// called: others add authorities meanwhile.
+// log and an approver are told by the public half, which is what pins their keys; a secret key is none of theirs. It asks anew whenever
+// it is called: others add authorities meanwhile.
 func (w *worksite) usesOf(ctx context.Context, key hsm.KeyRef) (uses []string, err error) {
 	authorities, err := w.store.Authorities(ctx)
 	if err != nil {
@@ -57,8 +57,8 @@ func (w *worksite) unpaired(ctx context.Context, key hsm.KeyRef) error {
 		return err
 	}
 	if slices.ContainsFunc(objects, func(o hsm.Object) bool { return o.Class == "CKO_PRIVATE_KEY" }) {
-		return errors.New("its public half is not in the token, and by that half alone it can be told whether an OCSP responder, the audit log or an " +
-			"approver uses it: store the public half again; or, if you know that none does, name the token by --module and --token-label or " +
+		return errors.New("its public half is not in the token, and by that half alone it can be told whether an OCSP responder, the audit log " +
+			"or an approver uses it: store the public half again; or, if you know that none does, name the token by --module and --token-label or " +
 			"--token-serial without --config, and give --yes")
 	}
 	return nil

@@ -50,7 +50,7 @@ func TestNothingIsLeftInCores(t *testing.T) {
 			t.Fatal(err)
 		}
 		for line := range strings.Lines(string(limits)) {
-			if rest, core := strings.CutPrefix(line, "Max core file size"); core && !slices.Equal(strings.Fields(rest)[:2], []string{"0", "0"}) { // soft and hard
+			if rest, core := strings.CutPrefix(line, "Max core file size"); core && !slices.Equal(strings.Fields(rest)[:2], []string{"0", "0"}) {
 				t.Errorf("the %s may leave cores: %s", name, line)
 			}
 		}

@@ -276,7 +276,8 @@ keys:
 	}
 }
 
-// A key that may leave is wrapped for another token's public key, which no rule can name. Under a key of this token a rule for that is needed.
+// A key that may leave is wrapped for another token's public key, which no rule can name. Under a key of this token a rule for that
+// is needed.
 func TestWrappingForARecipientNeedsNoRuleForIt(t *testing.T) {
 	t.Parallel()
 	p := load(t, `others: refuse
