@@ -147,6 +147,9 @@ func (t *Token) gather(s session, o *Operation, e *Evidence) error {
 			e.Key = append(e.Key, KeyProof{object.Class, object.Attributes})
 		}
 	}
+	if len(e.Key) == 0 {
+		return fmt.Errorf("%w: it was destroyed meanwhile", ErrKeyNotFound)
+	}
 	attributes, err := s.attributes(k.handle)
 	if err != nil {
 		return err

@@ -2,6 +2,7 @@ package hsm_test
 
 import (
 	"bytes"
+	"context"
 	"crypto"
 	"crypto/sha256"
 	"errors"
@@ -312,4 +313,62 @@ func TestEventsTellOfFailures(t *testing.T) {
 		t.Errorf("%x, %v", signature, err)
 	}
 	seen.fail = nil
+}
+
+// forgetful cannot record one kind of operation.
+type forgetful struct{ op hsm.Op }
+
+func (f forgetful) Observe(_ context.Context, o hsm.Operation) error {
+	if o.Op == f.op {
+		return errors.New("the journal is full")
+	}
+	return nil
+}
+
+// A key whose making could not be recorded does not stay, and one that was there before does.
+func TestNoKeyStaysUnrecorded(t *testing.T) {
+	t.Parallel()
+	fixture := hsmtest.New(t)
+	maker := fixture.Open(t)
+	kek, _ := generated(t, maker, hsm.KeySpec{Algorithm: hsm.AES256, Label: "kek", Usages: []hsm.Usage{hsm.UseWrap}})
+	key, public := generated(t, maker, hsm.KeySpec{Algorithm: hsm.ECDSAP256, Label: "key", Extractable: true})
+	wrapped, err := maker.Wrap(t.Context(), hsm.WrapSpec{Key: key, Under: kek})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := maker.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for op, makes := range map[hsm.Op]func(*hsm.Token, string) error{
+		hsm.OpGenerate: func(token *hsm.Token, label string) error {
+			_, _, err := token.GenerateKey(t.Context(), hsm.KeySpec{Algorithm: hsm.ECDSAP256, Label: label})
+			return err
+		},
+		hsm.OpUnwrap: func(token *hsm.Token, label string) error {
+			spec := hsm.UnwrapSpec{Under: kek, Key: hsm.KeySpec{Algorithm: hsm.ECDSAP256, Label: label}, Public: public}
+			return second(token.Unwrap(t.Context(), spec, wrapped))
+		},
+	} {
+		c := fixture.Config()
+		c.Observer = forgetful{op}
+		token, err := hsm.Open(t.Context(), c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := makes(token, "new"); err == nil || !strings.Contains(err.Error(), "the journal is full") {
+			t.Errorf("%s: %v", op, err)
+		}
+		if left, err := token.Objects(t.Context(), hsm.KeyRef{Label: "new"}); err != nil || len(left) != 0 {
+			t.Errorf("%s left %v, %v", op, left, err)
+		}
+		if err := makes(token, "key"); !errors.Is(err, hsm.ErrKeyExists) {
+			t.Errorf("%s, with a label that is taken: %v", op, err)
+		}
+		if there, err := token.Objects(t.Context(), key); err != nil || len(there) != 2 {
+			t.Errorf("%s: of the key that was there are left %v, %v", op, there, err)
+		}
+		if err := token.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
 }

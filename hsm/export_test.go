@@ -53,7 +53,7 @@ func OpenApart(c Config) error {
 	if err != nil {
 		return err
 	}
-	pin, err := c.PIN.reveal()
+	pin, err := c.PIN.reveal(context.Background())
 	if err != nil {
 		return err
 	}

@@ -53,12 +53,12 @@ func initToken(ctx context.Context, c InitConfig) (TokenInfo, error) {
 	if err != nil {
 		return TokenInfo{}, err
 	}
-	officer, err := revealNew("security officer's", c.SOPIN)
+	officer, err := revealNew(ctx, "security officer's", c.SOPIN)
 	if err != nil {
 		return TokenInfo{}, err
 	}
 	defer clear(officer)
-	user, err := revealNew("user's", c.UserPIN)
+	user, err := revealNew(ctx, "user's", c.UserPIN)
 	if err != nil {
 		return TokenInfo{}, err
 	}
@@ -97,8 +97,8 @@ func initToken(ctx context.Context, c InitConfig) (TokenInfo, error) {
 }
 
 // revealNew reads a PIN that is to be set.
-func revealNew(whose string, p PIN) ([]byte, error) {
-	pin, err := p.reveal()
+func revealNew(ctx context.Context, whose string, p PIN) ([]byte, error) {
+	pin, err := p.reveal(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("the %s PIN: %w", whose, err)
 	}

@@ -282,6 +282,22 @@ func TestAttestation(t *testing.T) {
 	}
 }
 
+// A key that another process destroys while it is attested is a key that is not there. It is not parallel: the
+// faulty module is SoftHSM as well.
+func TestAttestationOfAKeyThatGoes(t *testing.T) {
+	faulty := hsmtest.NewFaulty(t)
+	token, err := hsm.Open(t.Context(), faulty.Config(hsmtest.New(t)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer token.Close()
+	key, _ := generated(t, token, hsm.KeySpec{Algorithm: hsm.ECDSAP256, Label: "key"})
+	faulty.Begin(t, hsmtest.Vanish)
+	if _, err := token.Attest(t.Context(), key, hsm.KeyRef{}, hsm.Declaration{}); !errors.Is(err, hsm.ErrKeyNotFound) {
+		t.Error(err)
+	}
+}
+
 func FuzzVerifyAttestation(f *testing.F) {
 	f.Add([]byte(`{}`))
 	f.Add([]byte(`{"evidence":"e30=","signature":{"label":"","id":"","public_key":"","scheme":"ecdsa","value":""}}`))
@@ -407,6 +423,7 @@ func TestPINFromCommandAndCredential(t *testing.T) {
 		"a command that fails":   {hsm.PINFromCommand([]string{"sh", "-c", "echo " + hsmtest.UserPIN + " >&2; exit 3"}), "exit status 3"},
 		"a command that talks":   {hsm.PINFromCommand([]string{"printf", "one\ntwo\n"}), "one line"},
 		"a command that is mute": {hsm.PINFromCommand([]string{"true"}), "one line"},
+		"a command with a child": {hsm.PINFromCommand([]string{"sh", "-c", "sleep 20 & echo " + hsmtest.UserPIN}), "holds its output open"},
 		"no command":             {hsm.PINFromCommand(nil), "no command"},
 		"a command of none":      {hsm.PINFromCommand([]string{filepath.Join(dir, "nothing")}), "no such file"},
 		"a credential":           {hsm.PINFromCredential("pin", lookup), ""},

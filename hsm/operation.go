@@ -194,6 +194,21 @@ func (t *Token) inSession(ctx context.Context, o *Operation, work func(session) 
 	return t.using(ctx, o, func() error { return t.locked(o, work) })
 }
 
+// making is inSession for work that leaves a key in the token: where that it was made cannot be recorded, the key does not stay.
+func (t *Token) making(ctx context.Context, o *Operation, key KeyRef, work func(session) error) error {
+	made := false
+	err := t.inSession(ctx, o, func(s session) error {
+		err := work(s)
+		made = err == nil
+		return err
+	})
+	if err == nil || !made {
+		return err
+	}
+	undone := t.inSession(ctx, &Operation{Op: OpDestroy, Key: key}, func(s session) error { return s.destroy(key) })
+	return errors.Join(err, undone)
+}
+
 // digestOf notes what goes into an operation.
 func (o *Operation) digestOf(input []byte) {
 	sum := sha256.Sum256(input)

@@ -510,6 +510,64 @@ func TestWrap(t *testing.T) {
 	}
 }
 
+// A key that was made to stay is not wrapped by a module either that would wrap it. It is not parallel: the faulty module is
+// SoftHSM as well.
+func TestWrapDoesNotLeaveItToTheModule(t *testing.T) {
+	faulty := hsmtest.NewFaulty(t)
+	token, err := hsm.Open(t.Context(), faulty.Config(hsmtest.New(t)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer token.Close()
+	kek, _ := generated(t, token, hsm.KeySpec{Algorithm: hsm.AES256, Label: "kek", Usages: []hsm.Usage{hsm.UseWrap}})
+	_, public := generated(t, token, hsm.KeySpec{Algorithm: hsm.RSA2048, Label: "transport", Usages: []hsm.Usage{hsm.UseWrap}})
+	faulty.Begin(t, hsmtest.Wrapping)
+	for _, algorithm := range []hsm.Algorithm{hsm.ECDSAP256, hsm.AES256} {
+		label := "kept " + string(algorithm)
+		kept, _ := generated(t, token, hsm.KeySpec{Algorithm: algorithm, Label: label})
+		for what, spec := range map[string]hsm.WrapSpec{
+			"under a key":     {Under: kek},
+			"for a recipient": {Recipient: public.(*rsa.PublicKey), Method: hsm.OAEPWrap, Hash: crypto.SHA1},
+		} {
+			spec.Key = kept
+			if wrapped, err := token.Wrap(t.Context(), spec); err == nil || !strings.Contains(err.Error(), "made to stay") || wrapped != nil {
+				t.Errorf("%s, %s: %x, %v", algorithm, what, wrapped, err)
+			}
+		}
+	}
+	loose, _ := generated(t, token, hsm.KeySpec{Algorithm: hsm.ECDSAP256, Label: "loose", Extractable: true})
+	if _, err := token.Wrap(t.Context(), hsm.WrapSpec{Key: loose, Under: kek}); err != nil {
+		t.Errorf("a key that may leave: %v", err)
+	}
+}
+
+// An RSA key is proven by what it may be used for, and kept as narrow as it is asked to be.
+func TestUnwrapANarrowKey(t *testing.T) {
+	t.Parallel()
+	token := hsmtest.New(t).Open(t)
+	kek, _ := generated(t, token, hsm.KeySpec{Algorithm: hsm.AES256, Label: "kek", Usages: []hsm.Usage{hsm.UseWrap}})
+	key, public := generated(t, token, hsm.KeySpec{Algorithm: hsm.RSA2048, Label: "key", Extractable: true})
+	wrapped, err := token.Wrap(t.Context(), hsm.WrapSpec{Key: key, Under: kek})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for mechanism, signs := range map[string]hsm.Scheme{"CKM_RSA_PKCS": hsm.RSAPKCS1, "CKM_RSA_PKCS_PSS": hsm.RSAPSS, "CKM_SHA256_RSA_PKCS": ""} {
+		back, err := token.Unwrap(t.Context(), hsm.UnwrapSpec{
+			Under: kek, Key: hsm.KeySpec{Algorithm: hsm.RSA2048, Label: mechanism, Mechanisms: []string{mechanism}}, Public: public,
+		}, wrapped)
+		if err != nil {
+			t.Errorf("%s: %v", mechanism, err)
+			continue
+		}
+		for _, scheme := range []hsm.Scheme{hsm.RSAPKCS1, hsm.RSAPSS} {
+			_, err := token.Sign(t.Context(), back, hsm.SignOptions{Scheme: scheme}, strings.NewReader("m"))
+			if (err == nil) != (scheme == signs) {
+				t.Errorf("%s signs by %s: %v", mechanism, scheme, err)
+			}
+		}
+	}
+}
+
 // storeKEK has pkcs11-tool store an AES key of a known value.
 func storeKEK(t *testing.T, fixture *hsmtest.Token, dir string, value []byte) {
 	t.Helper()

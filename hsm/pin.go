@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -23,13 +24,13 @@ const (
 // PIN is where a PIN comes from. It is read when it is needed, used, and wiped as far as Go permits. It never prints.
 // The zero value has no source and is refused.
 type PIN struct {
-	read func() ([]byte, error)
+	read func(context.Context) ([]byte, error)
 }
 
 // PINFromFile reads the PIN from a file each time it is needed. One trailing newline is dropped. A file that others than its owner
 // can write, or that everybody can read, is refused. A systemd credential ($CREDENTIALS_DIRECTORY) passes.
 func PINFromFile(path string) PIN {
-	return PIN{read: func() ([]byte, error) {
+	return PIN{read: func(context.Context) ([]byte, error) {
 		pin, err := readPINFile(path)
 		if err != nil {
 			return nil, fmt.Errorf("reading the PIN file: %w", err)
@@ -51,7 +52,7 @@ func PINFromEnv(name string) PIN {
 		}
 		return []byte(value), nil
 	})
-	return PIN{read: func() ([]byte, error) {
+	return PIN{read: func(context.Context) ([]byte, error) {
 		pin, err := once()
 		return bytes.Clone(pin), err
 	}}
@@ -59,7 +60,7 @@ func PINFromEnv(name string) PIN {
 
 // PINFromCredential reads a credential that systemd passes to its unit (LoadCredential=), by its name. lookup finds an environment variable.
 func PINFromCredential(name string, lookup func(string) string) PIN {
-	return PIN{read: func() ([]byte, error) {
+	return PIN{read: func(context.Context) ([]byte, error) {
 		path, err := CredentialFile(name, lookup)
 		if err != nil {
 			return nil, err
@@ -89,16 +90,15 @@ func CredentialFile(name string, lookup func(string) string) (string, error) {
 const commandTime = 30 * time.Second
 
 // PINFromCommand runs a program each time the PIN is needed and takes the first line of its output. The program is run as it is, with no
-// shell; what it says on standard error is left out of errors, because it may hold the PIN.
+// shell; what it says on standard error is left out of errors, because it may hold the PIN. It is killed when nobody waits for the PIN any
+// more, and after half a minute.
 func PINFromCommand(argv []string) PIN {
 	argv = slices.Clone(argv)
-	return PIN{read: func() ([]byte, error) {
+	return PIN{read: func(ctx context.Context) ([]byte, error) {
 		if len(argv) == 0 || argv[0] == "" {
 			return nil, errors.New("no command is named that tells the PIN")
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), commandTime)
-		defer cancel()
-		out, err := exec.CommandContext(ctx, argv[0], argv[1:]...).Output()
+		out, err := outputOf(ctx, argv)
 		if err != nil {
 			clear(out)
 			return nil, fmt.Errorf("asking %s for the PIN: %w; run it by hand to see why", argv[0], err)
@@ -112,9 +112,46 @@ func PINFromCommand(argv []string) PIN {
 	}}
 }
 
+// outputOf runs a program until it has ended, ctx has, or commandTime is over: whatever it has started, and however that behaves.
+func outputOf(ctx context.Context, argv []string) ([]byte, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, commandTime, fmt.Errorf("it has not ended within %s", commandTime))
+	defer cancel()
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+	cmd.WaitDelay = time.Second // for what it started and left its output to
+	if !atTerminal() {
+		// What it started is killed with it. At a terminal it stays in this process's group, since from one of its own it could ask nobody there.
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+		cmd.Cancel = func() error {
+			err := syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+			if errors.Is(err, syscall.ESRCH) {
+				return os.ErrProcessDone
+			}
+			return err
+		}
+	}
+	out, err := cmd.Output()
+	switch {
+	case err != nil && ctx.Err() != nil:
+		err = context.Cause(ctx)
+	case errors.Is(err, exec.ErrWaitDelay):
+		err = errors.New("it has ended, and what it has started holds its output open")
+	}
+	return out, err
+}
+
+// atTerminal tells whether this process has a terminal, whatever its standard input is.
+func atTerminal() bool {
+	tty, err := os.OpenFile("/dev/tty", os.O_RDWR|syscall.O_NOCTTY, 0)
+	if err != nil {
+		return false
+	}
+	_ = tty.Close() // it was only looked for
+	return true
+}
+
 // PINFromPrompt asks for the PIN each time it is needed. The slice that ask returns is wiped after use.
 func PINFromPrompt(ask func() ([]byte, error)) PIN {
-	return PIN{read: func() ([]byte, error) {
+	return PIN{read: func(context.Context) ([]byte, error) {
 		pin, err := ask()
 		if err != nil {
 			return nil, fmt.Errorf("asking for the PIN: %w", err)
@@ -126,15 +163,15 @@ func PINFromPrompt(ask func() ([]byte, error)) PIN {
 // PINFromBytes keeps a copy of the PIN. It is meant for tests and development, where the PIN is no secret.
 func PINFromBytes(pin []byte) PIN {
 	kept := bytes.Clone(pin)
-	return PIN{read: func() ([]byte, error) { return bytes.Clone(kept), nil }}
+	return PIN{read: func(context.Context) ([]byte, error) { return bytes.Clone(kept), nil }}
 }
 
 // reveal returns the PIN. The caller clears the slice after use.
-func (p PIN) reveal() ([]byte, error) {
+func (p PIN) reveal(ctx context.Context) ([]byte, error) {
 	if p.read == nil {
 		return nil, errors.New("no PIN is configured: name a file, an environment variable, a credential, a command or a prompt")
 	}
-	pin, err := p.read()
+	pin, err := p.read(ctx)
 	if err != nil {
 		return nil, err
 	}

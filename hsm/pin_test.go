@@ -2,13 +2,16 @@ package hsm_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/chancery-ca/chancery/hsm"
@@ -123,5 +126,47 @@ func TestPINNeverPrints(t *testing.T) {
 				t.Errorf("%q tells the PIN", out)
 			}
 		}
+	}
+}
+
+// A command that tells a PIN, and what it has started, end when nobody waits for the PIN any more.
+func TestPINCommandEndsWithItsCaller(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "said")
+	if err := syscall.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := hsmtest.New(t).Config()
+	c.PIN = hsm.PINFromCommand([]string{"sh", "-c", `exec 3>"$1"; echo started >&3; sh -c "sleep 10; echo child >&3"; echo parent >&3`, "sh", path})
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	opened := make(chan error, 1)
+	go func() {
+		_, err := hsm.Open(ctx, c)
+		opened <- err
+	}()
+	said, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer said.Close()
+	if _, err := fmt.Fscanln(said, new(string)); err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	if err := <-opened; !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	rest, err := io.ReadAll(said)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := ""
+	if tty, err := os.Open("/dev/tty"); err == nil { // at a terminal, the command must be able to ask there, and only it itself is killed
+		tty.Close()
+		want = "child\n"
+	}
+	if string(rest) != want {
+		t.Errorf("after that was said: %q", rest)
 	}
 }

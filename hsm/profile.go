@@ -189,7 +189,10 @@ var profiles = []profile{
 					"CKA_LOCAL is false for every key, so that a generated key looks like an imported one",
 					"for an authority: another token; for trials in Go: hsm.Config.AcceptNotLocal",
 				},
-				{"C_WrapKey wraps a key whose CKA_EXTRACTABLE is false", "none: whoever has the PIN can take every key out"},
+				{
+					"C_WrapKey wraps a key whose CKA_EXTRACTABLE is false",
+					"Chancery does not ask it to; another program of whoever has the PIN can take every key out",
+				},
 				{
 					"a second key of the same CKA_ID silently replaces the first",
 					"Chancery refuses a CKA_ID that is taken; other programs must do so, too",

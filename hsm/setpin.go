@@ -18,8 +18,8 @@ func (p PIN) Strong() PIN {
 	if p.read == nil {
 		return p
 	}
-	return PIN{read: func() ([]byte, error) {
-		pin, err := p.reveal()
+	return PIN{read: func(ctx context.Context) ([]byte, error) {
+		pin, err := p.reveal(ctx)
 		if err != nil {
 			return nil, err
 		}
@@ -109,12 +109,12 @@ func setPIN(ctx context.Context, c SetPINConfig, what, same string, set func(m *
 		if err != nil {
 			return err
 		}
-		old, err := c.Old.reveal()
+		old, err := c.Old.reveal(ctx)
 		if err != nil {
 			return fmt.Errorf("the present PIN: %w", err)
 		}
 		defer clear(old)
-		fresh, err := revealNew("new", c.New)
+		fresh, err := revealNew(ctx, "new", c.New)
 		if err != nil {
 			return err
 		}

@@ -79,7 +79,7 @@ func open(ctx context.Context, c Config) (*Token, error) {
 		return nil, err
 	}
 	// A prompt takes as long as a person takes: no lock is held meanwhile.
-	pin, err := c.PIN.reveal()
+	pin, err := c.PIN.reveal(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -77,7 +77,8 @@ func (m WrapMethod) mechanismName() string {
 	return map[WrapMethod]string{AESKWP: "CKM_AES_KEY_WRAP_KWP", OAEPWrap: "CKM_RSA_PKCS_OAEP", RSAAES: "CKM_RSA_AES_KEY_WRAP"}[m]
 }
 
-// Wrap takes a key out of the token, encrypted. Only keys that were made so (CKA_EXTRACTABLE) can be wrapped.
+// Wrap takes a key out of the token, encrypted. Only keys that were made so, and of which the token says so (CKA_EXTRACTABLE), can be
+// wrapped.
 func (t *Token) Wrap(ctx context.Context, spec WrapSpec) (wrapped []byte, err error) {
 	if spec.Hash == 0 {
 		spec.Hash = crypto.SHA256
@@ -89,6 +90,9 @@ func (t *Token) Wrap(ctx context.Context, spec WrapSpec) (wrapped []byte, err er
 			return err
 		}
 		o.Target = target.ref
+		if err := s.mayLeave(target); err != nil {
+			return err
+		}
 		under, done, err := s.wrappingKey(spec)
 		if err != nil {
 			return err
@@ -99,12 +103,12 @@ func (t *Token) Wrap(ctx context.Context, spec WrapSpec) (wrapped []byte, err er
 			return err
 		}
 		o.Mechanism = spec.Method.mechanismName()
-		if err := t.permitWrap(ctx, *o); err != nil {
+		if err := t.permitWrap(ctx, *o, spec.Recipient != nil); err != nil {
 			return err
 		}
 		wrapped, err = s.wrap(spec, under.handle, target.handle)
 		if is(err, pkcs11.CKR_KEY_UNEXTRACTABLE, pkcs11.CKR_KEY_NOT_WRAPPABLE) {
-			return fmt.Errorf("the key was made to stay in its token (CKA_EXTRACTABLE is false) and cannot be wrapped: %w", err)
+			return fmt.Errorf("the token does not let the key be wrapped by this one: %w", err)
 		}
 		return errMechanism(err, wrapRemedy)
 	})
@@ -114,11 +118,28 @@ func (t *Token) Wrap(ctx context.Context, spec WrapSpec) (wrapped []byte, err er
 	return wrapped, nil
 }
 
-// permitWrap asks the usage policy for both keys that take part.
-func (t *Token) permitWrap(ctx context.Context, o Operation) error {
+// mayLeave refuses a key of which the token does not say that it may leave. Whether a key does that may not is not left to the module: NSS
+// wraps it.
+func (s session) mayLeave(k key) error {
+	told, err := s.read(k.handle, pkcs11.CKA_EXTRACTABLE)
+	if err != nil {
+		return err
+	}
+	switch value := told[pkcs11.CKA_EXTRACTABLE]; {
+	case len(value) != 1:
+		return errors.New("the token does not tell whether the key may leave it (CKA_EXTRACTABLE), so it is not wrapped")
+	case value[0] == ckFalse:
+		return errors.New("the key was made to stay in its token (CKA_EXTRACTABLE is false) and cannot be wrapped")
+	}
+	return nil
+}
+
+// permitWrap asks the usage policy for both keys that take part. A recipient's public key is none of this token's, and no rule could name
+// it: that the other key may leave is what is asked then.
+func (t *Token) permitWrap(ctx context.Context, o Operation, recipient bool) error {
 	leaving := o
 	leaving.Op, leaving.Key = OpExport, o.Target
-	if err := t.permit(ctx, &leaving); err != nil {
+	if err := t.permit(ctx, &leaving); err != nil || recipient {
 		return err
 	}
 	return t.permit(ctx, &o)
@@ -261,7 +282,7 @@ func (t *Token) unwrap(ctx context.Context, spec UnwrapSpec, wrapped []byte) (Ke
 	ref := KeyRef{Label: spec.Key.Label, ID: slices.Clone(spec.Key.ID)}
 	o := &Operation{Op: OpUnwrap, Key: spec.Under, Target: ref}
 	o.digestOf(wrapped)
-	return ref, t.inSession(ctx, o, func(s session) error {
+	return ref, t.making(ctx, o, ref, func(s session) error {
 		if err := s.free(ref); err != nil {
 			return err
 		}
@@ -331,7 +352,11 @@ func (s session) unwrap(spec UnwrapSpec, k kind, under key, wrapped []byte) erro
 	if k.secret() {
 		return nil
 	}
-	return s.prove(found, made)
+	allowed, err := spec.Key.allowed(k)
+	if err != nil {
+		return err
+	}
+	return s.prove(found, made, allowed)
 }
 
 // fits tells whether a wrapped secret key can be of the kind. SoftHSM does not tell the length of a key that it unwrapped (CKA_VALUE_LEN is
@@ -435,8 +460,9 @@ func (s session) createPublic(spec UnwrapSpec, private pkcs11.ObjectHandle, ref 
 	return nil
 }
 
-// prove has the private half sign something random, and verifies it. Of an RSA key that does not sign, the moduli were compared.
-func (s session) prove(k key, public crypto.PublicKey) error {
+// prove has the private half sign something random, by a mechanism that it is allowed, and verifies it. Of an RSA key that does not sign,
+// or by no mechanism of ours, the moduli were compared.
+func (s session) prove(k key, public crypto.PublicKey, allowed []uint) error {
 	told, err := s.read(k.handle, pkcs11.CKA_SIGN)
 	if err != nil {
 		return err
@@ -449,7 +475,12 @@ func (s session) prove(k key, public crypto.PublicKey) error {
 		return err
 	}
 	if k.keyType == "CKK_RSA" {
-		o.Scheme = RSAPKCS1 // every module has it
+		switch {
+		case slices.Contains(allowed, pkcs11.CKM_RSA_PKCS):
+			o.Scheme = RSAPKCS1 // every module has it
+		case !slices.Contains(allowed, pkcs11.CKM_RSA_PKCS_PSS):
+			return nil
+		}
 	}
 	message := []byte("chancery proof of a restored key " + rand.Text())
 	input, err := reading(bytes.NewReader(message))(o, &Operation{})

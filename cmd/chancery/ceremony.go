@@ -90,23 +90,49 @@ is a line of a journal beside that directory (OUTPUT.hsm-journal.jsonl, or --jou
 	return run
 }
 
-// meets refuses a token, and keys that are in it already, that are not what the configuration requires of the plan's authorities. Keys
-// that the ceremony makes are local to the token and never extractable, or are not made.
+// meets refuses a token, and keys that are in it already, that are not what the configuration requires of those whose keys the plan uses:
+// the authorities that it makes, those that certify them, those that it makes CRLs for, and logs. Keys that the ceremony makes are local to
+// the token and never extractable, or are not made.
 func meets(token *hsm.Token, where HSMConfig, cfg Config, plan ceremony.Plan) error {
-	for _, authority := range plan.Authorities {
-		required := cfg.required(authority.Name, "")
-		if err := required.CheckToken(token.Info(), where.FIPS140.declaration()); err != nil {
-			return fmt.Errorf("authority %q: %w", authority.Name, err)
-		}
-		if !authority.Key.Existing {
+	type user struct {
+		what     string
+		required hsm.Requirement
+		key      ceremony.Key
+		existing bool
+	}
+	var users []user
+	for _, a := range plan.Authorities {
+		users = append(users, user{fmt.Sprintf("authority %q", a.Name), cfg.required(a.Name, ""), a.Key, a.Key.Existing})
+	}
+	for _, i := range plan.Issuers {
+		users = append(users, user{fmt.Sprintf("issuer %q", i.Name), cfg.required(i.Name, ""), i.Key, true})
+	}
+	for _, c := range plan.CRLs {
+		users = append(users, user{fmt.Sprintf("CRL of %q", c.Issuer), cfg.required(c.Issuer, ""), c.Key, true})
+	}
+	for _, l := range plan.Logs {
+		users = append(users, user{fmt.Sprintf("log %q", l.Name), cfg.required("", l.Key.Label), l.Key, l.Key.Existing})
+	}
+	for _, u := range users {
+		if u.required == (hsm.Requirement{}) {
 			continue
 		}
-		attributes, err := token.Attributes(hsm.KeyRef{Label: authority.Key.Label})
-		if err != nil {
-			return fmt.Errorf("authority %q: %w", authority.Name, err)
+		if err := u.required.CheckToken(token.Info(), where.FIPS140.declaration()); err != nil {
+			return fmt.Errorf("%s: %w", u.what, err)
 		}
-		if err := required.CheckKey(attributes); err != nil {
-			return fmt.Errorf("authority %q: %w", authority.Name, err)
+		if !u.existing {
+			continue
+		}
+		id, err := parseID(u.key.ID)
+		if err != nil {
+			return fmt.Errorf("%s: %w", u.what, err)
+		}
+		attributes, err := token.Attributes(hsm.KeyRef{Label: u.key.Label, ID: id})
+		if err != nil {
+			return fmt.Errorf("%s: %w", u.what, err)
+		}
+		if err := u.required.CheckKey(attributes); err != nil {
+			return fmt.Errorf("%s: %w", u.what, err)
 		}
 	}
 	return nil

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"iter"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -16,8 +17,8 @@ import (
 )
 
 // apiFlags say where the service is and who calls. Without them the environment is asked (CHANCERY_API, CHANCERY_TOKEN,
-// CHANCERY_CA_BUNDLE, CHANCERY_CLIENT_CERT, CHANCERY_CLIENT_KEY), then a running `chancery dev`, and then what `chancery login` kept. There is
-// no flag for the token itself: whoever lists processes would read it.
+// CHANCERY_CA_BUNDLE, CHANCERY_CLIENT_CERT, CHANCERY_CLIENT_KEY), then a running `chancery dev`, which has tokens of its own, and then what
+// `chancery login` kept. There is no flag for the token itself: whoever lists processes would read it.
 type apiFlags struct {
 	api, tokenFile, caBundle string
 	certificate, key         string
@@ -83,6 +84,11 @@ func (a *app) findService(cfg *client.Config, role access.Role) error {
 	}
 	d, err := readDevFile(home)
 	if err == nil {
+		// Who unpacked the directory that this is run in may have written the file: it gets no token but those that stand in it.
+		if cfg.Token != "" && !d.knows(cfg.Token) {
+			return misuse{fmt.Errorf("which service? give --api, or set CHANCERY_API: the token that is given is none of those in %s, and is not "+
+				"sent to where that file says", filepath.Join(home, "dev.json"))}
+		}
 		cfg.BaseURL, cfg.Token, cfg.CAFile = d.API, cmp.Or(cfg.Token, d.Tokens[string(role)]), cmp.Or(cfg.CAFile, d.CABundle)
 		return nil
 	}

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 )
 
@@ -54,6 +56,11 @@ func readDevFile(home string) (devFile, error) {
 		return d, fmt.Errorf("reading %s: %w", filepath.Join(home, "dev.json"), err)
 	}
 	return d, nil
+}
+
+// knows tells whether an API token is one of the file's.
+func (d devFile) knows(token string) bool {
+	return slices.Contains(slices.Collect(maps.Values(d.Tokens)), token)
 }
 
 func (d devFile) write(home string) error {

@@ -12,7 +12,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/chancery-ca/chancery/ca"
 	"github.com/chancery-ca/chancery/hsm"
 	"github.com/chancery-ca/chancery/hsm/usage"
 	"github.com/chancery-ca/chancery/storage"
@@ -139,14 +138,12 @@ func moduleOr(given string) (string, error) {
 
 // worksite is a token with what a command needs beside it.
 type worksite struct {
-	*hsm.Token  // nil until it is open
-	where       HSMConfig
-	cfg         *Config              // nil without a configuration
-	authorities []ca.AuthorityRecord // of the configuration's database
-	observer    hsm.Observer         // where operations are recorded
-	asked       bool                 // whether the database was asked for them
-	usage       *usage.Policy        // nil where there is none
-	keeping     *keeping             // nil where no keeper's configuration was given
+	*hsm.Token // nil until it is open
+	where      HSMConfig
+	cfg        *Config        // nil without a configuration
+	store      *storage.Store // the configuration's database, in whose audit log operations are recorded; nil where a journal is
+	usage      *usage.Policy  // nil where there is none
+	keeping    *keeping       // nil where no keeper's configuration was given
 }
 
 // inToken opens the token for one command. Where its operations are recorded is opened first: what cannot be recorded is not done.
@@ -168,7 +165,6 @@ func (a *app) inToken(ctx context.Context, f *tokenFlags, do func(ctx context.Co
 		return err
 	}
 	defer func() { err = errors.Join(err, done()) }()
-	w.observer = observer
 	if w.Token, err = a.openToken(ctx, w.where, operator(), observer); err != nil {
 		return err
 	}
@@ -189,11 +185,7 @@ func (a *app) recording(ctx context.Context, f *tokenFlags, w *worksite) (hsm.Ob
 	if err != nil {
 		return nil, nil, fmt.Errorf("%w; the operation would be recorded in the database's audit log, or in a file named by --journal", err)
 	}
-	if w.authorities, err = store.Authorities(ctx); err != nil {
-		store.Close()
-		return nil, nil, err
-	}
-	w.asked = true
+	w.store = store
 	return storeObserver{store}, func() error { store.Close(); return nil }, nil
 }
 

@@ -1,12 +1,14 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -15,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chancery-ca/chancery/hsm"
 	"github.com/chancery-ca/chancery/hsm/hsmtest"
 	"github.com/chancery-ca/chancery/storage/storagetest"
 )
@@ -534,26 +537,127 @@ func TestHSMWithConfiguration(t *testing.T) {
 	}
 }
 
-// A ceremony does not begin on a token that is not what the configuration requires of its authorities.
+// An authority that is added while somebody is asked whether its key shall be destroyed keeps its key.
+func TestHSMDestroyLooksOnceMore(t *testing.T) {
+	t.Parallel()
+	s := newHierarchy(t, storagetest.New(t), false, devIssuerKey)
+	answer, answers := io.Pipe()
+	asked, question := io.Pipe()
+	said := make(chan string, 1)
+	go func() {
+		err := run(t.Context(), []string{"hsm", "key", "destroy", "--key", devIssuer, "--config", s.write("commands", s.token.Module)}, Env{
+			Stdin: answer, Stdout: io.Discard, Stderr: question, Environ: os.Environ(), Now: time.Now, Random: rand.Reader,
+		})
+		question.CloseWithError(io.EOF)
+		said <- fmt.Sprint(exitCode(err))
+	}()
+	stderr := bufio.NewReader(asked)
+	if text, err := stderr.ReadString(']'); err != nil || !strings.Contains(text, "knows a use of the key") {
+		t.Fatalf("%q, %v", text, err)
+	}
+	s.register()
+	if _, err := io.WriteString(answers, "yes\n"); err != nil {
+		t.Fatal(err)
+	}
+	rest, err := io.ReadAll(stderr)
+	if code := <-said; err != nil || code != "1" || !strings.Contains(string(rest), "the authority "+devIssuer) {
+		t.Errorf("exit code %s, %v\n%s", code, err, rest)
+	}
+	if _, err := s.token.Open(t).PublicKey(hsm.KeyRef{Label: devIssuer}); err != nil {
+		t.Errorf("the authority's key: %v", err)
+	}
+}
+
+// A private key whose public half is gone may be anybody's: with a configuration it is not destroyed.
+func TestHSMDestroysNoKeyThatCannotBeTold(t *testing.T) {
+	t.Parallel()
+	s := newHierarchy(t, storagetest.New(t), false, devIssuerKey)
+	config := s.write("commands", s.token.Module)
+	withConfig := []string{"--config", config}
+	without := []string{
+		"--module", s.token.Module, "--token-serial", s.token.Serial, "--pin-file", s.token.PINFile,
+		"--journal", filepath.Join(s.dir, "journal.jsonl"),
+	}
+	do := func(code int, says string, flags []string, args ...string) {
+		t.Helper()
+		if _, stderr, got := typed(t, "", slices.Concat([]string{"hsm", "key"}, args, flags)...); got != code || !strings.Contains(stderr, says) {
+			t.Errorf("%v: %d %s", args, got, stderr)
+		}
+	}
+	for _, half := range []string{"pubkey", "privkey"} {
+		do(0, "", withConfig, "generate", "--algorithm", "ecdsa-p256", "--label", half, "--id", "0a0b", "--modifiable")
+		if out, err := command(t, "pkcs11-tool", "--module", s.token.Module, "--token-label", s.token.Label, "--login", "--pin", hsmtest.UserPIN,
+			"--delete-object", "--type", half, "--id", "0a0b"); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		if half == "privkey" { // the public half that is left is nobody's key
+			do(0, "", withConfig, "destroy", "--key", half, "--yes")
+			continue
+		}
+		do(1, "its public half is not in the token", withConfig, "destroy", "--key", half, "--yes")
+		do(1, "its public half is not in the token", withConfig, "label", "--key", half, "--label", "other", "--yes")
+		do(0, "", without, "destroy", "--key", half, "--yes")
+	}
+	do(0, "", withConfig, "generate", "--algorithm", "aes-256", "--label", "secret")
+	do(0, "", withConfig, "destroy", "--key", "secret", "--yes")
+}
+
+// A ceremony does not begin on a token that is not what the configuration requires of those whose keys it uses.
 func TestCeremonyRefusesWhatDoesNotComply(t *testing.T) {
 	c := newCounter(t)
-	plan := c.place("plan.yaml", []byte(devPlan("http://127.0.0.1:9")))
-	config := func(required string) string {
-		return c.place("chancery.yaml", []byte(fmt.Sprintf("database: {url: \"postgres://nowhere/x\"}\nhsm: {module: %q, token: {serial: %q}, pin: {file: %q}}\nauthorities: [%s]\ncompliance: [{authority: %s, %s}]\n",
-			c.token.Module, c.token.Serial, c.token.PINFile, devIssuer, devIssuer, required)))
+	config := func(of, required string) string {
+		return c.place("chancery.yaml", []byte(fmt.Sprintf("database: {url: \"postgres://nowhere/x\"}\nhsm: {module: %q, token: {serial: %q}, pin: {file: %q}}\nauthorities: [%s]\ncompliance: [{%s, %s}]\n",
+			c.token.Module, c.token.Serial, c.token.PINFile, devIssuer, of, required)))
 	}
-	ceremony := func(required, out string) (string, int) {
-		_, stderr, code := typed(t, "", "ceremony", "run", plan, "--yes", "--config", config(required), "--output-dir", c.path(out))
+	ceremony := func(plan, of, required, out string) (string, int) {
+		_, stderr, code := typed(t, "", "ceremony", "run", plan, "--yes", "--config", config(of, required), "--output-dir", c.path(out))
 		return stderr, code
 	}
-	if said, code := ceremony("hardware: true", "refused"); code != 1 || !strings.Contains(said, "CKF_HW_SLOT") {
+	plan, issuer := c.place("plan.yaml", []byte(devPlan("http://127.0.0.1:9"))), "authority: "+devIssuer
+	if said, code := ceremony(plan, issuer, "hardware: true", "refused"); code != 1 || !strings.Contains(said, "CKF_HW_SLOT") {
 		t.Errorf("%d: %s", code, said)
 	}
 	if keys := decode[[]objectJSON](t, c.do("key", "list", "-o", "json")); len(keys) != 0 {
 		t.Errorf("it made %+v", keys)
 	}
-	if said, code := ceremony("local: true, never_extractable: true", "made"); code != 0 {
+	if said, code := ceremony(plan, issuer, "local: true, never_extractable: true", "made"); code != 0 {
 		t.Errorf("%d: %s", code, said)
+	}
+
+	// Later ceremonies use keys that are there, of which several have the same label.
+	var root string
+	for _, o := range decode[[]objectJSON](t, c.do("key", "list", "-o", "json")) {
+		if o.Label == devRoot {
+			root = o.ID
+		}
+	}
+	for _, id := range []string{"01", "02"} {
+		if out, err := pkcs11Tool(t, c.token, "--keypairgen", "--key-type", "EC:prime256v1", "--label", "twin", "--id", id); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+	}
+	const another = `authorities: [{name: another, %s, key: {algorithm: ecdsa-p256, %s}, subject: {common_name: Another}, validity: 1y, path_len: 0, crl: {%s},
+    urls: {crl: "http://127.0.0.1:9/a.crl", issuer: "http://127.0.0.1:9/a.cer"}}]
+`
+	rootKey := fmt.Sprintf("certificate: made/%s.cer, key: {label: %[1]s, id: %q}", devRoot, root)
+	rootURLs := fmt.Sprintf("urls: {crl: \"http://127.0.0.1:9/crl/%s.crl\", issuer: \"http://127.0.0.1:9/ca/%[1]s.cer\"}", devRoot)
+	for what, p := range map[string]struct{ of, text string }{
+		"an issuer": {
+			"authority: " + devRoot,
+			fmt.Sprintf("issuers: [{name: %s, %s, %s}]\n", devRoot, rootKey, rootURLs) + fmt.Sprintf(another, "issuer: "+devRoot, "label: another", "period: 1h, validity: 7d"),
+		},
+		"a CRL":           {"authority: " + devRoot, fmt.Sprintf("crls: [{issuer: %s, %s, validity: 90d, previous: made/%[1]s.crl}]\n", devRoot, rootKey)},
+		"a twin":          {"authority: another", fmt.Sprintf(another, "online: false", `label: twin, id: "02", existing: true`, "validity: 7d")},
+		"the key of logs": {`key: "*"`, "logs: [{name: log, origin: ca.example/log, key: {algorithm: ed25519, label: log}}]\n"},
+	} {
+		out := strings.ReplaceAll(what, " ", "-")
+		plan := c.place("later.yaml", []byte("ceremony: later\ndescription: Later\noutput: later\n"+p.text))
+		if said, code := ceremony(plan, p.of, "hardware: true", out); code != 1 || !strings.Contains(said, "CKF_HW_SLOT") {
+			t.Errorf("%s: %d: %s", what, code, said)
+		}
+		if said, code := ceremony(plan, p.of, "local: true, never_extractable: true", out); code != 0 {
+			t.Errorf("%s, which complies: %d: %s", what, code, said)
+		}
 	}
 }
 

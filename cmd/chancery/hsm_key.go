@@ -367,7 +367,10 @@ func (a *app) hsmKeyLabelCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				if err := a.unused(ctx, w, exact, yes, "relabel"); err != nil {
+				if err := a.confirmUnused(ctx, w, exact, yes, "relabel"); err != nil {
+					return err
+				}
+				if err := w.unused(ctx, exact); err != nil {
 					return err
 				}
 				if err := w.SetLabel(ctx, exact, label); err != nil {
@@ -410,10 +413,14 @@ destroys the key.`,
 				if err != nil {
 					return err
 				}
-				if err := a.unused(ctx, w, exact, yes, "destroy"); err != nil {
+				if err := a.confirmUnused(ctx, w, exact, yes, "destroy"); err != nil {
 					return err
 				}
 				if err := a.destroyUnderOrder(ctx, w, exact, order); err != nil {
+					return err
+				}
+				// Somebody may have made an authority of it while this person was asked, and others were.
+				if err := w.unused(ctx, exact); err != nil {
 					return err
 				}
 				if err := w.Destroy(ctx, exact); err != nil {
@@ -484,14 +491,10 @@ func (w *worksite) destroyable(ctx context.Context, ref hsm.KeyRef) (key hsm.Key
 		hsm.ErrAmbiguous, len(objects), ref)
 }
 
-// unused refuses a key that somebody of the configuration or its database uses. Where no database could be asked, only --yes goes on.
-func (a *app) unused(ctx context.Context, w *worksite, key hsm.KeyRef, yes bool, verb string) error {
-	if !w.asked {
-		if yes {
-			return nil
-		}
-		return fmt.Errorf("whether the key %q is in use could not be checked, because no configuration with a database was asked: "+
-			"give --config, or --yes to %s it all the same", key.Label, verb)
+// unused refuses a key that somebody of the configuration or its database uses now. Where there is no database, there is nobody to ask.
+func (w *worksite) unused(ctx context.Context, key hsm.KeyRef) error {
+	if w.store == nil {
+		return nil
 	}
 	uses, err := w.usesOf(ctx, key)
 	if err != nil {
@@ -500,6 +503,22 @@ func (a *app) unused(ctx context.Context, w *worksite, key hsm.KeyRef, yes bool,
 	if len(uses) > 0 {
 		return fmt.Errorf("the key %q is that of the %s; a key is not to be lost, or renamed, while it is known there", key.Label,
 			strings.Join(uses, ", and of the "))
+	}
+	return nil
+}
+
+// confirmUnused refuses a key that is used, and has the person say that it may go. Where no database could be asked, only --yes goes on. The
+// person may take long over it: whoever goes on looks once more.
+func (a *app) confirmUnused(ctx context.Context, w *worksite, key hsm.KeyRef, yes bool, verb string) error {
+	if w.store == nil {
+		if yes {
+			return nil
+		}
+		return fmt.Errorf("whether the key %q is in use could not be checked, because no configuration with a database was asked: "+
+			"give --config, or --yes to %s it all the same", key.Label, verb)
+	}
+	if err := w.unused(ctx, key); err != nil {
+		return err
 	}
 	return a.confirm(yes, fmt.Sprintf("Neither the configuration nor its database knows a use of the key %q, id %x. %s%s it?", key.Label, key.ID,
 		strings.ToUpper(verb[:1]), verb[1:]))

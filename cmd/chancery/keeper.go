@@ -144,9 +144,6 @@ itself, and only after writing it to its journal. The service that faces the net
 
 // keeper runs a keeper until the context ends. This process is the supervisor: it has the socket, and loads no library.
 func (a *app) keeper(ctx context.Context, path string) error {
-	if err := keepOutOfCores(); err != nil {
-		return err
-	}
 	cfg, err := loadKeeperConfig(path)
 	if err != nil {
 		return err
@@ -203,9 +200,6 @@ func (a *app) holdCommand() *cobra.Command {
 // hold holds the tokens until the supervisor hangs up. Signals are for the supervisor. One token is opened in this process: what its
 // library does to it, it does to all there is to do. Of several, each has a worker, so that one which hangs takes no other along.
 func (a *app) hold(path string) error {
-	if err := keepOutOfCores(); err != nil {
-		return err
-	}
 	cfg, err := loadKeeperConfig(path)
 	if err != nil {
 		return err
@@ -267,9 +261,6 @@ func (a *app) workerCommand() *cobra.Command {
 			socket, err := keeper.WorkerSocket()
 			if err != nil {
 				return misuse{err}
-			}
-			if err := keepOutOfCores(); err != nil {
-				return err
 			}
 			// Signals are for the keeper, which then closes the connection.
 			return keeper.RunWorker(context.WithoutCancel(cmd.Context()), socket, slog.New(slog.NewJSONHandler(a.Stderr, nil)))

@@ -15,14 +15,22 @@ import (
 )
 
 // usesOf says who would no longer work without a key of the token: those whose key the configuration or its database names. A responder, the
-// log and an approver are told by the public half, which is what pins their keys; a secret key is none of theirs.
+// log and an approver are told by the public half, which is what pins their keys; a secret key is none of theirs. It asks anew whenever
+// it is called: others add authorities meanwhile.
 func (w *worksite) usesOf(ctx context.Context, key hsm.KeyRef) (uses []string, err error) {
-	for _, name := range usedBy(w.authorities, w.Info().Serial, key) {
+	authorities, err := w.store.Authorities(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range usedBy(authorities, w.Info().Serial, key) {
 		uses = append(uses, "authority "+name)
 	}
 	public, err := w.PublicKey(key)
 	if errors.Is(err, hsm.ErrKeyNotFound) {
-		return uses, nil
+		if len(uses) > 0 {
+			return uses, nil
+		}
+		return nil, w.unpaired(ctx, key)
 	}
 	if err != nil {
 		return nil, err
@@ -32,15 +40,28 @@ func (w *worksite) usesOf(ctx context.Context, key hsm.KeyRef) (uses []string, e
 		return nil, err
 	}
 	uses = append(uses, configured...)
-	if recorder, ok := w.observer.(storeObserver); ok {
-		recorded, err := recordedUsesOf(ctx, recorder.store, public)
-		if err != nil {
-			return nil, err
-		}
-		uses = append(uses, recorded...)
+	recorded, err := recordedUsesOf(ctx, w.store, public)
+	if err != nil {
+		return nil, err
 	}
+	uses = append(uses, recorded...)
 	slices.Sort(uses)
 	return slices.Compact(uses), nil
+}
+
+// unpaired refuses a private key whose public half is not in the token: nobody can tell then whose it is. A secret key has none, and what is
+// left of a pair without its private half is of no use to anybody.
+func (w *worksite) unpaired(ctx context.Context, key hsm.KeyRef) error {
+	objects, err := w.Objects(ctx, key)
+	if err != nil {
+		return err
+	}
+	if slices.ContainsFunc(objects, func(o hsm.Object) bool { return o.Class == "CKO_PRIVATE_KEY" }) {
+		return errors.New("its public half is not in the token, and by that half alone it can be told whether an OCSP responder, the audit log " +
+			"or an approver uses it: store the public half again; or, if you know that none does, name the token by --module and --token-label or " +
+			"--token-serial without --config, and give --yes")
+	}
+	return nil
 }
 
 const useOfLog = "audit log (audit.key)"

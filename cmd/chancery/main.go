@@ -18,5 +18,6 @@ func main() {
 	defer stop()
 	os.Exit(exitCode(run(ctx, os.Args[1:], Env{
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Environ: os.Environ(), Now: time.Now, Random: rand.Reader,
+		OwnProcess: true,
 	})))
 }

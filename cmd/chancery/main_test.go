@@ -49,7 +49,7 @@ const parallel = "test.parallel"
 
 func actAs() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	env := Env{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Environ: os.Environ(), Now: time.Now, Random: rand.Reader}
+	env := Env{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Environ: os.Environ(), Now: time.Now, Random: rand.Reader, OwnProcess: true}
 	env.WritesAlone = os.Getenv(writesAlone) != ""
 	if step := os.Getenv(dieAt); step != "" {
 		d := &deadly{step: step, armed: os.Getenv(dieWhen)}

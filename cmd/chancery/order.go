@@ -115,8 +115,7 @@ func (a *app) destroyUnderOrder(ctx context.Context, w *worksite, key hsm.KeyRef
 		}
 		return nil
 	}
-	recorder, ok := w.observer.(storeObserver)
-	if !ok {
+	if w.store == nil {
 		return errors.New("the configuration asks for approvals of this, which are in its database: leave --journal out")
 	}
 	facts := []approval.Fact{
@@ -124,7 +123,7 @@ func (a *app) destroyUnderOrder(ctx context.Context, w *worksite, key hsm.KeyRef
 		{Name: "key_id", Value: "0x" + hex.EncodeToString(key.ID)},
 		{Name: "key_label", Value: orDash(key.Label)},
 	}
-	return a.underOrder(ctx, a.clerk(recorder.store, w.cfg.Orders), w.cfg.Orders.DestroyKey, ca.OrderDestroyKey, facts, order,
+	return a.underOrder(ctx, a.clerk(w.store, w.cfg.Orders), w.cfg.Orders.DestroyKey, ca.OrderDestroyKey, facts, order,
 		"chancery hsm key destroy …")
 }
 

@@ -23,6 +23,8 @@ type Env struct {
 	Environ        []string
 	Now            func() time.Time
 	Random         io.Reader
+	// OwnProcess says that the process is this run's alone, so that what holds for all of a process may be changed.
+	OwnProcess bool
 
 	// WrapStore and WrapKey, when set, stand between the authority and what it depends on. Tests that stop the process at each step of
 	// an issuance use them; a step is a call of one of the two.
@@ -120,6 +122,10 @@ then:         chancery request      a certificate for a CSR, or for a new key`,
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
 		if a.output != "text" && a.output != "json" {
 			return misuse{fmt.Errorf("--output %q: use text or json", a.output)}
+		}
+		// Whatever the command is, a PIN, a token or a key may come into its memory. What chancery dev has are none, and who develops looks in.
+		if a.OwnProcess && cmd.Name() != "dev" {
+			return keepOutOfCores()
 		}
 		return nil
 	}

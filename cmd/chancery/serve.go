@@ -57,10 +57,6 @@ func (a *app) serveCommand() *cobra.Command {
 			hangups := make(chan os.Signal, 1)
 			signal.Notify(hangups, syscall.SIGHUP)
 			defer signal.Stop(hangups)
-			if err := keepOutOfCores(); err != nil {
-				listeners.close()
-				return err
-			}
 			return a.serve(cmd.Context(), cfg, listeners, hangups, func() {})
 		},
 	}

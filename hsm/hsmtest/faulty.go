@@ -35,6 +35,9 @@ const (
 	CloseAll   = "close"       // all sessions are closed before the next C_SignInit, once
 	HangLogin  = "hang-login"  // C_Login does not come back while the fault lasts
 	CrashLogin = "crash-login" // C_Login ends the process
+	Telling    = "telling"     // C_GetAttributeValue tells a CKA_VALUE that is sensitive
+	Wrapping   = "wrapping"    // C_WrapKey wraps keys that are not extractable
+	Vanish     = "vanish"      // C_FindObjects finds nothing once the mechanisms were described
 	Locked     = "locked"      // the token says that its user PIN is locked (CKF_USER_PIN_LOCKED)
 	Hardware   = "hardware"    // no fault: the slot says that it is one of hardware (CKF_HW_SLOT)
 )

@@ -252,13 +252,17 @@ func (p *run) judge() {
 	for _, a := range p.authorities {
 		v.Authorities = append(v.Authorities, string(a))
 	}
-	v.Runs = len(v.Authorities) > 0 && p.parents[randomCheck]
+	leaks := slices.ContainsFunc(p.report.Checks, func(c Check) bool { return c.Outcome == Fails && c.Meaning == leak })
+	// What an interruption left untried may be the one thing that forbids it.
+	v.Runs = len(v.Authorities) > 0 && p.parents[randomCheck] && !leaks && !p.report.Cancelled
 	switch {
 	case v.Runs:
 		v.Because = append(v.Because, "an authority's key can be "+strings.Join(v.Authorities, ", "))
 	case p.notLocal:
 		v.Because = append(v.Because, "the token says of no key that it was generated in it (CKA_LOCAL), "+
 			"so that an imported key cannot be told from a generated one")
+	case leaks:
+		v.Because = append(v.Because, leak)
 	case p.report.Cancelled:
 		v.Because = append(v.Because, "the probe was interrupted before it could tell")
 	case !p.parents[randomCheck]:

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -182,12 +183,37 @@ func readable(t *testing.T, report *probe.Report) {
 	}
 }
 
+// A token that gives out what should stay has every algorithm that an authority needs, and is none to run an authority on.
+// It is not parallel: SoftHSM serves one of the two libraries at a time.
+func TestProbeOfATokenThatLeaks(t *testing.T) {
+	faulty, fixture := hsmtest.NewFaulty(t), hsmtest.New(t)
+	token, err := hsm.Open(t.Context(), faulty.Config(fixture))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer token.Close()
+	for fault, check := range map[string]string{
+		hsmtest.Telling: "the private value cannot be read", hsmtest.Wrapping: "a key that stays cannot be wrapped",
+	} {
+		faulty.Begin(t, fault)
+		report, err := probe.Run(t.Context(), probe.Config{Token: token, Now: time.Now, Sessions: 1})
+		if err != nil {
+			t.Fatalf("%s: %v", fault, err)
+		}
+		failed := slices.ContainsFunc(report.Checks, func(c probe.Check) bool { return c.Name == check && c.Outcome == probe.Fails })
+		v := report.Verdict
+		if !failed || v.Runs || len(v.Authorities) == 0 || !strings.Contains(v.Because[0], "CAN LEAVE THE TOKEN") {
+			t.Errorf("%s: %q failed: %t; the verdict is %+v", fault, check, failed, v)
+		}
+	}
+}
+
 // However early the probe is interrupted, nothing stays.
 func TestProbeInterrupted(t *testing.T) {
 	t.Parallel()
 	fixture := hsmtest.Subject(t)
 	token := fixture.Open(t)
-	for _, at := range []string{"C_GenerateRandom", "generate ec-p384", "generate rsa-2048"} {
+	for _, at := range []string{"C_GenerateRandom", "generate ec-p384", "generate rsa-2048", "CKA_EXTRACTABLE cannot be made true"} {
 		ctx, cancel := context.WithCancel(t.Context())
 		var report *probe.Report
 		var err error
@@ -204,6 +230,9 @@ func TestProbeInterrupted(t *testing.T) {
 		}
 		if report.Cancelled && report.Checks[len(report.Checks)-1].Outcome != probe.Untried {
 			t.Errorf("at %s: the last check is %+v", at, report.Checks[len(report.Checks)-1])
+		}
+		if report.Cancelled && report.Verdict.Runs {
+			t.Errorf("at %s: the verdict is %+v", at, report.Verdict)
 		}
 		if held := labels(t, token); held != "" {
 			t.Errorf("at %s: the token holds %q", at, held)

@@ -43,7 +43,11 @@ func (c *counts) use(token string, key hsm.KeyRef, most int64) error {
 		return fmt.Errorf("counting uses: %w", err)
 	}
 	if err == nil {
-		if err := json.Unmarshal(data, &used); err != nil {
+		err := json.Unmarshal(data, &used)
+		if err == nil && used == nil {
+			err = errors.New("it holds null")
+		}
+		if err != nil {
 			return fmt.Errorf("counting uses: %s is damaged; restore it, or write it anew with the counts that the journal tells: %w", c.path, err)
 		}
 	}

@@ -1,6 +1,9 @@
 package usage_test
 
 import (
+	"crypto"
+	"crypto/rand"
+	"crypto/rsa"
 	"errors"
 	"os"
 	"path/filepath"
@@ -157,15 +160,17 @@ func TestUsesAreCounted(t *testing.T) {
 	if n := permitted.Load(); n != 7 {
 		t.Errorf("%d uses were permitted, 7 are", n)
 	}
-	if err := os.WriteFile(path+".uses.json", []byte("{"), 0o600); err != nil {
-		t.Fatal(err)
-	}
 	p, err := usage.Load(path, "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := p.Permit(t.Context(), hsm.Operation{Op: hsm.OpSign, Key: hsm.KeyRef{Label: "k"}}); err == nil || !strings.Contains(err.Error(), "damaged") {
-		t.Errorf("a damaged count: %v", err)
+	for _, damaged := range []string{"{", "null\n", ""} {
+		if err := os.WriteFile(path+".uses.json", []byte(damaged), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := p.Permit(t.Context(), hsm.Operation{Op: hsm.OpSign, Key: hsm.KeyRef{Label: "k"}}); err == nil || !strings.Contains(err.Error(), "damaged") {
+			t.Errorf("a damaged count, %q: %v", damaged, err)
+		}
 	}
 }
 
@@ -268,6 +273,52 @@ keys:
 	}
 	if keys, err := token.Objects(t.Context(), pss); err != nil || len(keys) != 2 {
 		t.Errorf("both halves should be there: %v, %v", keys, err)
+	}
+}
+
+// A key that may leave is wrapped for another token's public key, which no rule can name. Under a key of this token a rule for that
+// is needed.
+func TestWrappingForARecipientNeedsNoRuleForIt(t *testing.T) {
+	t.Parallel()
+	p := load(t, `others: refuse
+keys:
+  - {key: {label: travels}, operations: [sign, export]}
+  - {key: {label: stays}, operations: [sign]}
+`)
+	fixture := hsmtest.New(t)
+	c := fixture.Config()
+	c.Usage = p
+	token, err := hsm.Open(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer token.Close()
+	for _, spec := range []hsm.KeySpec{
+		{Algorithm: hsm.ECDSAP256, Label: "travels", Extractable: true},
+		{Algorithm: hsm.ECDSAP256, Label: "stays", Extractable: true},
+		{Algorithm: hsm.AES256, Label: "unnamed", Usages: []hsm.Usage{hsm.UseWrap}},
+	} {
+		if _, _, err := token.GenerateKey(t.Context(), spec); err != nil {
+			t.Fatal(err)
+		}
+	}
+	recipient, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrap := func(label string, spec hsm.WrapSpec) error {
+		spec.Key, spec.Hash = hsm.KeyRef{Label: label}, crypto.SHA1
+		_, err := token.Wrap(t.Context(), spec)
+		return err
+	}
+	if err := wrap("travels", hsm.WrapSpec{Recipient: &recipient.PublicKey}); err != nil {
+		t.Error(err)
+	}
+	if err := wrap("stays", hsm.WrapSpec{Recipient: &recipient.PublicKey}); !errors.Is(err, hsm.ErrNotPermitted) {
+		t.Errorf("a key that is not for export: %v", err)
+	}
+	if err := wrap("travels", hsm.WrapSpec{Under: hsm.KeyRef{Label: "unnamed"}}); !errors.Is(err, hsm.ErrNotPermitted) {
+		t.Errorf("under a key that is not named: %v", err)
 	}
 }
 

@@ -7,7 +7,9 @@
  * sessions, once for each change of the file), or a hexadecimal CKR that C_SignInit answers with. An absent or empty file is no fault.
  * "unclear" has C_Verify answer CKR_DEVICE_ERROR, whatever the signature. "hang-login" and "crash-login" do to C_Login what "hang" and
  * "crash" do to C_Sign. "locked" says of every token that its user PIN is locked, and "hardware" of every slot that it is one of hardware;
- * these two are no faults but what another token would say.
+ * these two are no faults but what another token would say. "telling" has C_GetAttributeValue tell a CKA_VALUE that is sensitive, and
+ * "wrapping" has C_WrapKey wrap what is not extractable: octets that mean nothing, where the library behind refuses. "vanish" has nothing
+ * be found once the mechanisms were described.
  */
 #include <dlfcn.h>
 #include <pthread.h>
@@ -22,7 +24,14 @@ typedef ulong (*function)();
 
 enum {
 	functions = 68,
-	slot_info = 5, token_info = 6, open_session = 12, close_all = 14, login = 18, sign_init = 42, sign = 43, verify = 49
+	slot_info = 5, token_info = 6, mechanism_info = 8, open_session = 12, close_all = 14, login = 18, get_attributes = 24, find = 27,
+	sign_init = 42, sign = 43, verify = 49, wrap = 60
+};
+
+struct attribute {
+	ulong type;
+	void *value;
+	ulong length;
 };
 
 struct list {
@@ -174,6 +183,60 @@ static ulong our_verify(ulong session, void *data, ulong length, void *signature
 	return strcmp(w, "unclear") == 0 ? 0x30 /* CKR_DEVICE_ERROR */ : result;
 }
 
+/* octets hands out some that mean nothing, as every function of PKCS#11 hands out what is long: first how many there are. */
+static ulong octets(unsigned char *to, ulong *length)
+{
+	enum { many = 40 };
+	if (to && *length < many)
+		return 0x150; /* CKR_BUFFER_TOO_SMALL */
+	if (to)
+		memset(to, 0x42, many);
+	*length = many;
+	return 0;
+}
+
+static ulong our_get_attributes(ulong session, ulong object, struct attribute *wanted, ulong count)
+{
+	char w[32];
+	ulong room = count == 1 ? wanted->length : 0;
+	ulong result = real->of[get_attributes](session, object, wanted, count);
+	word(w, sizeof w);
+	if (result != 0x11 || count != 1 || wanted->type != 0x11 || strcmp(w, "telling") != 0) /* CKR_ATTRIBUTE_SENSITIVE, CKA_VALUE */
+		return result;
+	wanted->length = room;
+	return octets(wanted->value, &wanted->length);
+}
+
+static ulong our_wrap(ulong session, void *mechanism, ulong under, ulong key, unsigned char *to, ulong *length)
+{
+	char w[32];
+	ulong room = *length;
+	ulong result = real->of[wrap](session, mechanism, under, key, to, length);
+	word(w, sizeof w);
+	if (result != 0x6a || strcmp(w, "wrapping") != 0) /* CKR_KEY_UNEXTRACTABLE */
+		return result;
+	*length = room;
+	return octets(to, length);
+}
+
+static int vanished;
+
+static ulong our_mechanism_info(ulong slot, ulong mechanism, void *info)
+{
+	char w[32];
+	word(w, sizeof w);
+	vanished = strcmp(w, "vanish") == 0;
+	return real->of[mechanism_info](slot, mechanism, info);
+}
+
+static ulong our_find(ulong session, ulong *objects, ulong most, ulong *count)
+{
+	ulong result = real->of[find](session, objects, most, count);
+	if (result == 0 && vanished)
+		*count = 0;
+	return result;
+}
+
 ulong C_GetFunctionList(struct list **list)
 {
 	if (!real) {
@@ -185,6 +248,10 @@ ulong C_GetFunctionList(struct list **list)
 		ours.of[3] = (function)C_GetFunctionList;
 		ours.of[slot_info] = (function)our_slot_info;
 		ours.of[token_info] = (function)our_token_info;
+		ours.of[mechanism_info] = (function)our_mechanism_info;
+		ours.of[get_attributes] = (function)our_get_attributes;
+		ours.of[find] = (function)our_find;
+		ours.of[wrap] = (function)our_wrap;
 		ours.of[open_session] = (function)our_open_session;
 		ours.of[login] = (function)our_login;
 		ours.of[sign_init] = (function)our_sign_init;

@@ -1,0 +1,61 @@
+package main
+
+import (
+	"bytes"
+	"encoding/pem"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestATokenGoesWhereItWasMeantToGo: a dev.json in the directory where a command is run, which may be a stranger's, gets no token but
+// its own.
+func TestATokenGoesWhereItWasMeantToGo(t *testing.T) {
+	t.Parallel()
+	sent := make(chan string, 10)
+	stranger := httptest.NewTLSServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { sent <- r.Header.Get("Authorization") }))
+	t.Cleanup(stranger.Close)
+	home := t.TempDir()
+	keep := fetched{t, home}
+	d := devFile{
+		API:      stranger.URL,
+		CABundle: keep.keep("root.pem", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: stranger.Certificate().Raw})),
+		Tokens:   map[string]string{"requester": "its-own", "auditor": "another-of-its-own"},
+	}
+	if err := d.write(home); err != nil {
+		t.Fatal(err)
+	}
+	file := keep.keep("mine", []byte("mine\n"))
+	for name, c := range map[string]struct {
+		environ []string
+		args    []string
+		want    string // what the stranger is sent; empty: nothing
+	}{
+		"no token":                   {nil, nil, "Bearer its-own"},
+		"one of its own":             {[]string{"CHANCERY_TOKEN=another-of-its-own"}, nil, "Bearer another-of-its-own"},
+		"a token in the environment": {[]string{"CHANCERY_TOKEN=mine"}, nil, ""},
+		"a token in a file":          {nil, []string{"--token-file", file}, ""},
+		"a token meant for there": {
+			[]string{"CHANCERY_TOKEN=mine", "CHANCERY_API=" + stranger.URL, "CHANCERY_CA_BUNDLE=" + d.CABundle}, nil, "Bearer mine",
+		},
+		"a file's token meant for it": {nil, []string{"--token-file", file, "--api", stranger.URL, "--ca-bundle", d.CABundle}, "Bearer mine"},
+	} {
+		var complaints bytes.Buffer
+		err := run(t.Context(), append([]string{"whoami"}, c.args...), Env{
+			Stdin: strings.NewReader(""), Stdout: &bytes.Buffer{}, Stderr: &complaints, Environ: append(c.environ, "CHANCERY_HOME="+home),
+		})
+		got := ""
+		select {
+		case got = <-sent:
+		default:
+		}
+		if got != c.want || c.want == "" && (exitCode(err) != 2 || !strings.Contains(complaints.String(), filepath.Join(home, "dev.json"))) {
+			t.Errorf("%s: it was sent %q, want %q; %v\n%s", name, got, c.want, err, &complaints)
+		}
+		for len(sent) > 0 {
+			<-sent
+		}
+	}
+}
