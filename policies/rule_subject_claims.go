@@ -54,9 +54,9 @@ func claim(n access.Namespace, value string) (kind string, owned bool) {
 	return "", false
 }
 
-// hostClaim is the name of a host as which a value reads, without a port; empty: it reads as none. Readers take for one also what is none by
-// the rules for names that are certified: labels with hyphens at their ends or in third and fourth place, A-labels that do not decode, letters
-// of other scripts. What ends in a number is a version or the like.
+// hostClaim is the name of a host as which a value reads, without a port; empty: it reads as none. Readers take for one also what is none
+// by the rules for names that are certified: labels with hyphens at their ends or in third and fourth place, A-labels that do not decode,
+// letters of other scripts. What ends in a number is a version or the like.
 func hostClaim(value string) string {
 	host, port, ported := strings.Cut(value, ":")
 	if ported && strings.Trim(port, "0123456789") != "" {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/chancery-ca/chancery/access"
 	"github.com/chancery-ca/chancery/ca"
+	"github.com/chancery-ca/chancery/delivery"
 	"github.com/chancery-ca/chancery/identity"
 	"github.com/chancery-ca/chancery/strictyaml"
 )
@@ -313,7 +314,7 @@ func openClients(ctx context.Context, c Config, authority *ca.CA, certificates m
 			return nil, fmt.Errorf("reading what %q trusts: %w", t.Name, err)
 		}
 		if t.Revocation != revocationNone {
-			anchor.Lists = identity.NewLists(t.CRLs, slices.Concat(anchor.Certificates, anchor.Intermediates), &http.Client{Timeout: listTimeout})
+			anchor.Lists = identity.NewLists(t.CRLs, slices.Concat(anchor.Certificates, anchor.Intermediates), listClient())
 			for _, r := range anchor.Lists.Refresh(ctx) {
 				if tell(t.Name, r); r.Reason != identity.Unverified {
 					return nil, fmt.Errorf("client certificates of %q: %w", t.Name, r)
@@ -326,6 +327,14 @@ func openClients(ctx context.Context, c Config, authority *ca.CA, certificates m
 }
 
 const listTimeout = 30 * time.Second
+
+// listClient fetches lists from where the configuration says, and from nowhere else: what answers there, over plain HTTP perhaps anybody, must
+// not have this machine ask others of its network.
+func listClient() *http.Client {
+	client := delivery.NewHTTPClient(nil)
+	client.Timeout = listTimeout
+	return client
+}
 
 func (t TrustConfig) anchor() (identity.Anchor, error) {
 	anchor := identity.Anchor{Name: t.Name}

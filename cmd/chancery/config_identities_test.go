@@ -8,6 +8,8 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"math/big"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -259,4 +261,23 @@ func newChain(t *testing.T) (root, issuing, leaf []byte) {
 	root = certify("root", true, nil)
 	issuing = certify("issuing", true, root)
 	return root, issuing, certify("leaf", false, issuing)
+}
+
+// TestListsComeFromWhereTheyAreSaidToBe: whoever answers in a list's place cannot have the service ask others.
+func TestListsComeFromWhereTheyAreSaidToBe(t *testing.T) {
+	t.Parallel()
+	asked := make(chan string, 1)
+	inside := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { asked <- r.URL.Path }))
+	defer inside.Close()
+	source := httptest.NewServer(http.RedirectHandler(inside.URL+"/secrets", http.StatusFound))
+	defer source.Close()
+	for at, want := range map[string]string{source.URL + "/a.crl": "302 Found", "http://169.254.169.254/a.crl": "nothing is delivered to"} {
+		refused := identity.NewLists([]string{at}, nil, listClient()).Refresh(t.Context())
+		if len(refused) != 1 || refused[0].Reason != identity.Unreadable || !strings.Contains(refused[0].Error(), want) {
+			t.Errorf("%s: %v", at, refused)
+		}
+	}
+	if len(asked) > 0 {
+		t.Errorf("a host inside was asked for %s", <-asked)
+	}
 }
