@@ -18,8 +18,8 @@ const fencedPause = 200 * time.Millisecond
 const demandRest = 10 * time.Second
 
 // PublishNow makes a new complete CRL of a scope of an authority, or of all where none is named, due or not, and tells where its scopes
-// stand then. Where it made one within demandRest, and nothing waits for the next, that one will do. It returns *access.Denied, ErrNotFound where this replica has no key of such an authority or there is no such scope, or an
-// error that wraps ErrUnavailable.
+// stand then. Where it made one within demandRest, and nothing waits for the next, that one will do. It returns *access.Denied, ErrNotFound
+// where this replica has no key of such an authority or there is no such scope, or an error that wraps ErrUnavailable.
 func (c *CA) PublishNow(ctx context.Context, actor access.Actor, name, scope string) ([]CRLState, error) {
 	if err := c.authorize(ctx, actor, access.PublishCRL, access.Resource{Namespace: access.AllNamespaces, Kind: "authority", ID: name}); err != nil {
 		return nil, err

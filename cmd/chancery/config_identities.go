@@ -328,8 +328,8 @@ func openClients(ctx context.Context, c Config, authority *ca.CA, certificates m
 
 const listTimeout = 30 * time.Second
 
-// listClient fetches lists from where the configuration says, and from nowhere else: what answers there, over plain HTTP perhaps anybody, must
-// not have this machine ask others of its network.
+// listClient fetches lists from where the configuration says, and from nowhere else: what answers there, over plain HTTP perhaps anybody,
+// must not have this machine ask others of its network.
 func listClient() *http.Client {
 	client := delivery.NewHTTPClient(nil)
 	client.Timeout = listTimeout
