@@ -16,11 +16,25 @@ var apart = []struct {
 	{PolicyAdmin, Operator, "who writes the rules does not hand out the tokens that ask under them"},
 }
 
-// CheckDuties reports roles that must not be in one hand (separation of duties). Tokens that were made before this was held keep theirs.
+// CheckDuties reports roles that must not be in one credential (separation of duties). Tokens that were made before this was held keep
+// theirs.
 func CheckDuties(roles []Role) error {
 	var wrong []error
 	for _, pair := range apart {
 		if slices.Contains(roles, pair.one) && slices.Contains(roles, pair.other) {
+			wrong = append(wrong, fmt.Errorf("%s and %s must not be in one hand: %s", pair.one, pair.other, pair.why))
+		}
+	}
+	return errors.Join(wrong...)
+}
+
+// CheckUnion reports roles that must not be in one hand and come together when somebody who has some is given others. What those that he has
+// bring together by themselves is from before this was held, and is kept.
+func CheckUnion(given, has []Role) error {
+	var wrong []error
+	for _, pair := range apart {
+		one, other := slices.Contains(has, pair.one), slices.Contains(has, pair.other)
+		if one != other && (one && slices.Contains(given, pair.other) || other && slices.Contains(given, pair.one)) {
 			wrong = append(wrong, fmt.Errorf("%s and %s must not be in one hand: %s", pair.one, pair.other, pair.why))
 		}
 	}

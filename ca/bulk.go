@@ -426,8 +426,8 @@ type RevocationDecision struct {
 }
 
 // DecideOnRevocation records what a person says to a job that needs approval: with the last one that is needed it runs; one rejection ends
-// it. Whoever ordered it has no say: persons are compared, not credentials. It returns ErrOwnRequest, ErrUnnamed, ErrDecided,
-// ErrVotedAlready, ErrBindingChanged, ErrNotFound, or *access.Denied.
+// it. Whoever ordered it has no say, neither as the same person nor with the same credential. It returns ErrOwnRequest, ErrUnnamed,
+// ErrDecided, ErrVotedAlready, ErrBindingChanged, ErrNotFound, or *access.Denied.
 func (c *CA) DecideOnRevocation(ctx context.Context, actor access.Actor, d RevocationDecision) (RevocationJob, error) {
 	j, err := c.job(ctx, actor, access.ApproveRevocation, d.Job)
 	switch {
@@ -435,7 +435,7 @@ func (c *CA) DecideOnRevocation(ctx context.Context, actor access.Actor, d Revoc
 		return RevocationJob{}, err
 	case actor.Unnamed() || d.Approves && j.Actor.Unnamed():
 		return RevocationJob{}, ErrUnnamed
-	case actor.Person == j.Actor.Person:
+	case actor.Person == j.Actor.Person || actor.ID == j.Actor.ID:
 		return RevocationJob{}, ErrOwnRequest
 	case j.Status(c.now()) != JobWaiting:
 		return RevocationJob{}, ErrDecided

@@ -37,14 +37,15 @@ type crlID struct {
 }
 
 type publication struct {
-	record    CRLRecord
-	checkedAt time.Time
-	madeAt    time.Time     // when this replica last made one
-	took      time.Duration // how long that was at it
-	fenced    int           // how often in a row one took longer than its claim
-	spoilt    bool          // what the store holds cannot be served
-	warnedAt  time.Time
-	reading   *crlReading // nil: nobody reads it
+	record     CRLRecord
+	checkedAt  time.Time
+	madeAt     time.Time     // when this replica last made one
+	took       time.Duration // how long that was at it
+	fenced     int           // how often in a row one took longer than its claim
+	demandedAt time.Time     // when one was last made here because somebody wanted it
+	spoilt     bool          // what the store holds cannot be served
+	warnedAt   time.Time
+	reading    *crlReading // nil: nobody reads it
 }
 
 func newPublications() *publications {
@@ -103,6 +104,22 @@ func (p *publications) rested(d CRLDue, now time.Time) bool {
 	defer p.mu.Unlock()
 	known := p.byID[crlID{d.Issuer, d.Scope, d.Delta}]
 	return known == nil || now.Sub(known.madeAt).Abs() >= max(publishRest, known.took)
+}
+
+// demand notes that somebody wants the next CRL, unless somebody did within demandRest. Where none comes of it, again takes that back.
+func (p *publications) demand(id crlID, now time.Time) (again func(), granted bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	known := p.of(id)
+	if !known.demandedAt.IsZero() && now.Sub(known.demandedAt).Abs() < demandRest {
+		return func() {}, false
+	}
+	known.demandedAt = now
+	return func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		known.demandedAt = time.Time{}
+	}, true
 }
 
 // keep remembers a CRL that was made here. Another replica may have published a later one since, which is read beside this and is the one

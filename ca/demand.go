@@ -13,9 +13,13 @@ import (
 // fencedPause is how long whoever wants a CRL now waits for a replica that is at it.
 const fencedPause = 200 * time.Millisecond
 
+// demandRest is the least time between two CRLs of a scope that are made here because somebody wants one: who wants them in a loop must not
+// keep the key from other work.
+const demandRest = 10 * time.Second
+
 // PublishNow makes a new complete CRL of a scope of an authority, or of all where none is named, due or not, and tells where its scopes
-// stand then. It returns *access.Denied, ErrNotFound where this replica has no key of such an authority or there is no such scope, or an
-// error that wraps ErrUnavailable.
+// stand then. Where it made one within demandRest, and nothing waits for the next, that one will do. It returns *access.Denied, ErrNotFound
+// where this replica has no key of such an authority or there is no such scope, or an error that wraps ErrUnavailable.
 func (c *CA) PublishNow(ctx context.Context, actor access.Actor, name, scope string) ([]CRLState, error) {
 	if err := c.authorize(ctx, actor, access.PublishCRL, access.Resource{Namespace: access.AllNamespaces, Kind: "authority", ID: name}); err != nil {
 		return nil, err
@@ -35,7 +39,12 @@ func (c *CA) PublishNow(ctx context.Context, actor access.Actor, name, scope str
 		if scope != "" && s.Scope != scope {
 			continue
 		}
+		again, granted := c.publications.demand(crlID{issuer: a.Name, scope: s.Scope}, c.now())
+		if !granted && s.Pending == 0 {
+			continue
+		}
 		if err := c.publishUnfenced(ctx, CRLDue{Issuer: a.Name, Scope: s.Scope, Why: "demand"}); err != nil {
+			again()
 			return nil, fmt.Errorf("publishing the CRL of %s, scope %s: %w", a.Name, s.Scope, err)
 		}
 	}

@@ -340,7 +340,7 @@ type PolicyDecision struct {
 }
 
 // DecideOnPolicies records what a person says to a proposal. With the last approval that it needs its set rules; one rejection ends it.
-// Whoever proposed it has no say: persons are compared, not credentials.
+// Whoever proposed it has no say, neither as the same person nor with the same credential.
 func (c *CA) DecideOnPolicies(ctx context.Context, actor access.Actor, d PolicyDecision) (PolicyProposal, error) {
 	if err := c.authorize(ctx, actor, access.ApprovePolicy, policyResource(d.Proposal)); err != nil {
 		return PolicyProposal{}, err
@@ -356,7 +356,7 @@ func (c *CA) DecideOnPolicies(ctx context.Context, actor access.Actor, d PolicyD
 	switch {
 	case actor.Unnamed() || d.Approves && access.Unnamed(p.ActorID, p.Person):
 		return PolicyProposal{}, ErrUnnamed
-	case actor.Person == p.Person:
+	case actor.Person == p.Person || actor.ID == p.ActorID:
 		return PolicyProposal{}, ErrOwnProposal
 	case p.State(c.now(), now.set.Digest()) != "open":
 		return PolicyProposal{}, fmt.Errorf("it is %s: %w", p.State(c.now(), now.set.Digest()), ErrProposalClosed)

@@ -31,6 +31,7 @@ type quiet struct {
 	number   *big.Int
 	recorded int
 	released int
+	pending  int
 	fence    int64
 }
 
@@ -58,6 +59,12 @@ func (q *quiet) RecordCRLIntent(_ context.Context, i CRLIntent, _ ...audit.Leaf)
 	defer q.mu.Unlock()
 	q.number = i.Number
 	return nil
+}
+
+func (q *quiet) CRLStates(context.Context, string) ([]CRLState, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return []CRLState{{Scope: FullScope, Number: q.number, Pending: q.pending}}, nil
 }
 
 func (q *quiet) ReleaseCRL(context.Context, CRLClaim) error {

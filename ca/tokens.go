@@ -120,6 +120,9 @@ func (d TokenDesk) Create(ctx context.Context, n NewAPIToken) (APIToken, string,
 	if err := d.check(n); err != nil {
 		return APIToken{}, "", err
 	}
+	if err := d.checkPerson(ctx, n.Person, n.Namespace, n.Roles, ""); err != nil {
+		return APIToken{}, "", err
+	}
 	now := d.Now()
 	t := APIToken{
 		ID: d.NewID(), Name: n.Name, Person: n.Person, Namespace: n.Namespace, Roles: n.Roles, Scope: n.Scope,
@@ -156,6 +159,9 @@ func (d TokenDesk) Rotate(ctx context.Context, r Rotation) (APIToken, string, er
 	old, err := d.Store.Token(ctx, r.ID)
 	if err != nil {
 		return APIToken{}, "", fmt.Errorf("reading token %q: %w", r.ID, err)
+	}
+	if err := d.checkPerson(ctx, old.Person, old.Namespace, old.Roles, old.ID); err != nil {
+		return APIToken{}, "", err
 	}
 	now := d.Now()
 	next := old
@@ -280,6 +286,29 @@ func (d TokenDesk) check(n NewAPIToken) error {
 		}
 	}
 	return d.checkLife(n.Life)
+}
+
+// checkPerson refuses a token with roles that, with those of the person's other tokens, must not be in one hand: as far as both hold in one
+// namespace. The token that it replaces does not count. Of two that are made at one moment neither knows of the other.
+func (d TokenDesk) checkPerson(ctx context.Context, person, namespace string, roles []access.Role, replaces string) error {
+	all, err := d.Store.Tokens(ctx, access.AllNamespaces)
+	if err != nil {
+		return fmt.Errorf("reading the tokens of %q: %w", person, err)
+	}
+	now := d.Now()
+	for _, t := range all {
+		meet := t.Namespace == namespace || t.Namespace == access.AllNamespaces || namespace == access.AllNamespaces
+		if status := t.Status(now); t.Person != person || t.ID == replaces || !meet || status != "active" && status != "retiring" {
+			continue
+		}
+		if err := access.CheckUnion(roles, t.Roles); err != nil {
+			return &InvalidError{
+				Field: "roles", Message: fmt.Sprintf("%s has the token %s already: %v", person, t.ID, err),
+				Hint: "give them to two persons, or withdraw that token",
+			}
+		}
+	}
+	return nil
 }
 
 func (d TokenDesk) checkLife(life time.Duration) error {

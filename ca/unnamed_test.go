@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/chancery-ca/chancery/access"
+	"github.com/chancery-ca/chancery/policies"
 )
 
 // askedBy is a store of what one actor has asked persons to approve.
@@ -29,13 +30,24 @@ func (a *askedBy) Orders(context.Context, string, int) ([]ActOrder, error) {
 	return []ActOrder{{ID: "o", Actor: a.by.ID, Person: a.by.Person, Needs: 2, ExpiresAt: time.Now().Add(time.Hour)}}, nil
 }
 
+func (a *askedBy) RulingPolicies(context.Context) (PolicyActivation, error) {
+	return PolicyActivation{}, nil
+}
+
+func (a *askedBy) PolicyProposals(context.Context, string, int) ([]PolicyProposal, error) {
+	return []PolicyProposal{{ID: "p", ActorID: a.by.ID, Person: a.by.Person, Needs: 1, ExpiresAt: time.Now().Add(time.Hour)}}, nil
+}
+
 // A user of the machine of whom nobody says which person that is decides on nothing, and what such a user asked for is approved by nobody:
-// either might be the one person that both are. Only an order waits for two others then.
+// either might be the one person that both are. Only an order waits for two others then. Nobody decides on what the same credential asked
+// for either, whichever person it was then.
 func TestWhoIsUnnamedTakesNoPartInApprovals(t *testing.T) {
 	t.Parallel()
 	const all = access.AllNamespaces
 	unnamed := access.Actor{ID: "local:ada", Person: "local:ada", Namespace: all, Roles: []access.Role{access.Approver, access.Revoker}}
 	named := access.Actor{ID: "token-1", Person: "ada", Namespace: all, Roles: unnamed.Roles}
+	renamed := named // one login of which two rules say that it is two persons
+	renamed.Person = "ada@dev.example"
 	for name, c := range map[string]struct {
 		by, says        access.Actor
 		approved, other error // of what an order is not: of requests and jobs
@@ -45,8 +57,10 @@ func TestWhoIsUnnamedTakesNoPartInApprovals(t *testing.T) {
 		"an unnamed asker":    {by: unnamed, says: named, approved: ErrUnnamed},
 		"the same, unnamed":   {by: unnamed, says: unnamed, approved: ErrUnnamed, other: ErrUnnamed, order: ErrUnnamed},
 		"the same, named":     {by: named, says: named, approved: ErrOwnRequest, order: ErrOwnRequest},
+		"the same, renamed":   {by: named, says: renamed, approved: ErrOwnRequest, order: ErrOwnRequest},
 	} {
 		office := publishing(&askedBy{by: c.by}, time.Now)
+		office.ruling.Store(&ruling{set: &policies.Set{}})
 		ctx := t.Context()
 		_, err := office.Approve(ctx, ApproveOrder{Actor: c.says, Request: "r"})
 		if !errors.Is(err, c.approved) {
@@ -54,6 +68,13 @@ func TestWhoIsUnnamedTakesNoPartInApprovals(t *testing.T) {
 		}
 		if _, err = office.DecideOnRevocation(ctx, c.says, RevocationDecision{Job: "j", Approves: true}); !errors.Is(err, c.approved) {
 			t.Errorf("%s, a revocation: %v", name, err)
+		}
+		policy := c.approved
+		if errors.Is(policy, ErrOwnRequest) {
+			policy = ErrOwnProposal
+		}
+		if _, err = office.DecideOnPolicies(ctx, c.says, PolicyDecision{Proposal: "p", Approves: true}); !errors.Is(err, policy) {
+			t.Errorf("%s, policies: %v", name, err)
 		}
 		if c.other != nil { // a word against it has further to go, to a store that is not here
 			if _, err = office.Reject(ctx, ApproveOrder{Actor: c.says, Request: "r"}); !errors.Is(err, c.other) {

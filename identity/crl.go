@@ -12,16 +12,21 @@ import (
 // list is a CRL, made for looking up.
 type list struct {
 	crl     *x509.RevocationList
-	revoked map[string]struct{} // serials, octets of the number
+	revoked map[string]struct{} // serials, octets of the number; nil before it is verified: whoever puts lists in has none made
 	key     []byte              // SubjectPublicKeyInfo of the authority by which the signature was verified; nil: by none yet
 }
 
-// verify tells whether an authority has signed the list, and remembers it: a request does not digest the list again.
+// verify tells whether an authority has signed the list, and remembers it: a request does not digest the list again. What it revokes is made
+// for looking up then.
 func (l *list) verify(authority *x509.Certificate) bool {
 	if !bytes.Equal(l.crl.RawIssuer, authority.RawSubject) || l.crl.CheckSignatureFrom(authority) != nil {
 		return false
 	}
 	l.key = authority.RawSubjectPublicKeyInfo
+	l.revoked = make(map[string]struct{}, len(l.crl.RevokedCertificateEntries))
+	for _, entry := range l.crl.RevokedCertificateEntries {
+		l.revoked[string(entry.SerialNumber.Bytes())] = struct{}{}
+	}
 	return true
 }
 
@@ -75,14 +80,12 @@ func parseList(data []byte) (*list, error) {
 	if crl.NextUpdate.IsZero() {
 		return nil, errors.New("it does not say when it ends")
 	}
-	l := &list{crl: crl, revoked: make(map[string]struct{}, len(crl.RevokedCertificateEntries))}
 	for _, entry := range crl.RevokedCertificateEntries {
 		for _, extension := range entry.Extensions {
 			if extension.Critical {
 				return nil, fmt.Errorf("an entry has the critical extension %s: indirect lists are not read", extension.Id)
 			}
 		}
-		l.revoked[string(entry.SerialNumber.Bytes())] = struct{}{}
 	}
-	return l, nil
+	return &list{crl: crl}, nil
 }

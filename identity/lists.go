@@ -38,6 +38,7 @@ type Lists struct {
 	client  *http.Client
 	most    int64 // octets of a list that are read
 
+	parsing sync.Mutex // held from the parsing of a list to its end: it takes several times what the list does, and one at a time may
 	mu      sync.Mutex // held to change
 	current atomic.Pointer[known]
 }
@@ -110,12 +111,7 @@ func (l *Lists) Refresh(ctx context.Context) (refused []*RefusedList) {
 	var reading sync.WaitGroup
 	for i, source := range l.sources {
 		reading.Go(func() {
-			read, err := l.read(ctx, source)
-			reason := Unreadable
-			if err == nil {
-				reason, err = l.take(i, read)
-			}
-			if err != nil {
+			if reason, err := l.renew(ctx, i); err != nil {
 				all[i] = &RefusedList{source, reason, err}
 			}
 		})
@@ -127,6 +123,21 @@ func (l *Lists) Refresh(ctx context.Context) (refused []*RefusedList) {
 		}
 	}
 	return refused
+}
+
+// renew reads the list of a source again.
+func (l *Lists) renew(ctx context.Context, i int) (Reason, error) {
+	data, err := l.octets(ctx, l.sources[i])
+	if err != nil {
+		return Unreadable, err
+	}
+	l.parsing.Lock()
+	defer l.parsing.Unlock()
+	read, err := parseList(data)
+	if err != nil {
+		return Unreadable, err
+	}
+	return l.take(i, read)
 }
 
 // take keeps a list that a source brought: as its authority's, where one that is known has signed it, or else as one that waits.
@@ -237,14 +248,6 @@ func (p *place) verify(authority *x509.Certificate) {
 		_, _ = p.adopt(read) // one that is older than another that waited is of no use any more
 		return true
 	})
-}
-
-func (l *Lists) read(ctx context.Context, source string) (*list, error) {
-	data, err := l.octets(ctx, source)
-	if err != nil {
-		return nil, err
-	}
-	return parseList(data)
 }
 
 func (l *Lists) octets(ctx context.Context, source string) ([]byte, error) {

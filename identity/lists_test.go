@@ -360,3 +360,21 @@ func TestAListThatDoesNotComeDelaysNoOther(t *testing.T) {
 		t.Errorf("refused %v, want the one that did not come", all)
 	}
 }
+
+// TestOnlyVerifiedListsAreMadeForLookingUp: that takes several times what a list takes as it comes, and whoever puts one in has no part in it.
+func TestOnlyVerifiedListsAreMadeForLookingUp(t *testing.T) {
+	t.Parallel()
+	root, impostor := newOffice(t, "Corp", nil), newOffice(t, "Corp", nil)
+	for name, c := range map[string]struct {
+		by   *office
+		want int
+	}{"a genuine one": {root, 1}, "a forged one": {impostor, 0}} {
+		read, err := parseList(c.by.list(5, noon.Add(time.Hour), 77))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if good := read.verify(root.certificate); good != (c.want > 0) || len(read.revoked) != c.want {
+			t.Errorf("%s: good %v, %d serials", name, good, len(read.revoked))
+		}
+	}
+}

@@ -90,37 +90,37 @@ var loginTypes = []string{"", "jwt"}
 
 // Finish ends an attempt with what the provider sent the browser back with. The error is *access.Unauthenticated, or wraps ErrUnavailable.
 func (l *Login) Finish(ctx context.Context, a Attempt, answer url.Values) (access.Actor, error) {
-	_, facts, err := l.exchange(ctx, a, answer)
+	_, h, err := l.exchange(ctx, a, answer)
 	if err != nil {
 		return access.Actor{}, err
 	}
-	return l.providers.actor(facts)
+	return l.providers.actor(h)
 }
 
-// exchange gets tokens for the code that a browser brought, and the claims of the ID token among them.
-func (l *Login) exchange(ctx context.Context, a Attempt, answer url.Values) (Tokens, map[string][]string, error) {
+// exchange gets tokens for the code that a browser brought, and whom the ID token among them is about.
+func (l *Login) exchange(ctx context.Context, a Attempt, answer url.Values) (Tokens, holder, error) {
 	if !l.Concerns(a, answer) {
-		return Tokens{}, nil, failed("this login was not begun in this browser, or was ended before")
+		return Tokens{}, holder{}, failed("this login was not begun in this browser, or was ended before")
 	}
 	config, said, err := l.config(ctx)
 	if err != nil {
-		return Tokens{}, nil, err
+		return Tokens{}, holder{}, err
 	}
 	// Who answers must be who was asked (RFC 9207).
 	if issuer := answer.Get("iss"); issuer != "" && issuer != l.party.Issuer || issuer == "" && said.issuerInResponses {
-		return Tokens{}, nil, failed("another provider than the one that was asked has answered")
+		return Tokens{}, holder{}, failed("another provider than the one that was asked has answered")
 	}
 	if answer.Has("error") {
-		return Tokens{}, nil, failed("the provider did not sign you in (" + word(answer.Get("error")) + ")")
+		return Tokens{}, holder{}, failed("the provider did not sign you in (" + word(answer.Get("error")) + ")")
 	}
 	if answer.Get("code") == "" || len(answer["code"]) != 1 {
-		return Tokens{}, nil, failed("the provider sent no code")
+		return Tokens{}, holder{}, failed("the provider sent no code")
 	}
 	exchange, cancel := context.WithTimeout(l.asking(ctx), fetchTime)
 	defer cancel()
 	got, err := config.Exchange(exchange, answer.Get("code"), oauth2.VerifierOption(a.Verifier))
 	if err != nil {
-		return Tokens{}, nil, l.notGiven(err, "the provider did not take the code")
+		return Tokens{}, holder{}, l.notGiven(err, "the provider did not take the code")
 	}
 	return l.tokens(ctx, got, func(c claims) error { return l.isOurs(a, c) })
 }

@@ -115,11 +115,11 @@ func (ps *Providers) Close() {
 	}
 }
 
-// actor is who the rules say that the holder of verified claims is.
-func (ps *Providers) actor(claims map[string][]string) (access.Actor, error) {
+// actor is who the rules say that the holder of a verified token is.
+func (ps *Providers) actor(h holder) (access.Actor, error) {
 	evidence := access.Evidence{
-		Means: access.ByOIDC, Subject: only(claims["iss"]) + " " + only(claims["sub"]), Facts: claims,
-		Name: cmp.Or(only(claims["name"]), only(claims["preferred_username"]), only(claims["email"]), only(claims["sub"])),
+		Means: access.ByOIDC, Subject: h.issuer + " " + h.subject, Facts: h.claims,
+		Name: cmp.Or(only(h.claims["name"]), only(h.claims["preferred_username"]), only(h.claims["email"]), h.subject),
 	}
 	actor, known := ps.rules.Identify(evidence)
 	if !known {

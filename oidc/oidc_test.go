@@ -10,6 +10,7 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -162,6 +163,9 @@ func TestBadTokens(t *testing.T) {
 		"in no group that counts":    issuer.Token(but(claims, map[string]any{"groups": []string{"everybody"}}), nil),
 		"a group by its beginning":   issuer.Token(but(claims, map[string]any{"groups": []string{oidctest.Group + "x"}}), nil),
 		"two persons at once":        issuer.Token(but(claims, map[string]any{"email": []string{"ada@dev.example", "bob@dev.example"}}), nil),
+		"a subject in capitals":      issuer.Token(but(claims, map[string]any{"sub": nil, "SUB": "id-of-bob"}), nil),
+		"a second subject":           issuer.Token(but(claims, map[string]any{"\u017fub": "id-of-bob"}), nil),
+		"with too many claims":       issuer.Token(but(claims, map[string]any{"many": slices.Repeat([]int{1}, 1000)}), nil),
 		"no token at all":            "a.b.c",
 		"JSON of a signature":        `{"payload":"a.b","signatures":[".."]}`,
 	} {
@@ -176,6 +180,7 @@ func TestBadTokens(t *testing.T) {
 		"expired a moment ago, by our clock": issuer.Token(but(claims, map[string]any{"exp": now.Add(-29 * time.Second).Unix()}), nil),
 		"valid in a moment, by our clock":    issuer.Token(but(claims, map[string]any{"nbf": now.Add(29 * time.Second).Unix()}), nil),
 		"one audience as a text":             issuer.Token(but(claims, map[string]any{"aud": audience}), nil),
+		"as many claims as may be":           issuer.Token(but(claims, map[string]any{"many": slices.Repeat([]int{1}, 900)}), nil),
 		"the only key, not named":            oidctest.Sign(t, jose.ES256, bare, claims, nil),
 	} {
 		if _, err := ps.Bearer(context.Background(), token); err != nil {

@@ -90,7 +90,7 @@ func (ps *Providers) Bearer(ctx context.Context, token string) (access.Actor, er
 	if err != nil {
 		return access.Actor{}, err
 	}
-	facts, err := p.verify(ctx, token, bearerTypes, func(c claims) error {
+	h, err := p.verify(ctx, token, bearerTypes, func(c claims) error {
 		if !slices.ContainsFunc(c.Audience, func(a string) bool { return slices.Contains(p.issuer.Audiences, a) }) {
 			return refuse("it is meant for another audience")
 		}
@@ -99,7 +99,7 @@ func (ps *Providers) Bearer(ctx context.Context, token string) (access.Actor, er
 	if err != nil {
 		return access.Actor{}, err
 	}
-	return ps.actor(facts)
+	return ps.actor(h)
 }
 
 // issuerOf finds the provider that a token says it is of. Nothing about the token is believed yet.
@@ -126,10 +126,16 @@ func (ps *Providers) issuerOf(token string) (*provider, error) {
 	return p, nil
 }
 
-// verify checks a token's signature, issuer and time, and then what else the caller asks of its claims. It returns all of them.
-func (p *provider) verify(ctx context.Context, token string, types []string, accept func(claims) error) (map[string][]string, error) {
+// holder is whom a verified token is about.
+type holder struct {
+	issuer, subject string
+	claims          map[string][]string // all of them
+}
+
+// verify checks a token's signature, issuer and time, and then what else the caller asks of its claims.
+func (p *provider) verify(ctx context.Context, token string, types []string, accept func(claims) error) (holder, error) {
 	if len(token) > maxToken {
-		return nil, refuse("it is too long")
+		return holder{}, refuse("it is too long")
 	}
 	allowed := make([]jose.SignatureAlgorithm, len(p.issuer.Algorithms))
 	for i, name := range p.issuer.Algorithms {
@@ -137,45 +143,50 @@ func (p *provider) verify(ctx context.Context, token string, types []string, acc
 	}
 	jws, err := jose.ParseSignedCompact(token, allowed)
 	if err != nil {
-		return nil, refuse("its signature is none of %s", strings.Join(p.issuer.Algorithms, ", "))
+		return holder{}, refuse("its signature is none of %s", strings.Join(p.issuer.Algorithms, ", "))
 	}
 	header := jws.Signatures[0].Header
 	kind, _ := header.ExtraHeaders[jose.HeaderType].(string)
 	if !slices.Contains(types, strings.ToLower(kind)) {
-		return nil, refuse("a token of the type %q has no place here", kind)
+		return holder{}, refuse("a token of the type %q has no place here", kind)
 	}
 	key, err := p.key(ctx, header.KeyID)
 	if errors.Is(err, errUnknownKey) {
-		return nil, refuse("its issuer has no such key")
+		return holder{}, refuse("its issuer has no such key")
 	}
 	if err != nil {
-		return nil, err
+		return holder{}, err
 	}
 	if key.Algorithm != "" && key.Algorithm != header.Algorithm {
-		return nil, refuse("its key is not for %s", header.Algorithm)
+		return holder{}, refuse("its key is not for %s", header.Algorithm)
 	}
 	verifier := gooidc.NewVerifier(p.issuer.URL, &gooidc.StaticKeySet{PublicKeys: []crypto.PublicKey{key.Key}}, &gooidc.Config{
 		SupportedSigningAlgs: p.issuer.Algorithms, SkipClientIDCheck: true, SkipExpiryCheck: true, // both are judged below
 	})
 	verified, err := verifier.Verify(ctx, token)
 	if err != nil {
-		return nil, refuse("its signature does not verify, or its issuer is another")
+		return holder{}, refuse("its signature does not verify, or its issuer is another")
 	}
 	var c claims
 	var all map[string]any
 	if err := errors.Join(verified.Claims(&c), verified.Claims(&all)); err != nil {
-		return nil, refuse("its claims cannot be read")
+		return holder{}, refuse("its claims cannot be read")
 	}
 	if err := p.inTime(c); err != nil {
-		return nil, err
+		return holder{}, err
 	}
-	if c.Subject == "" || len(c.Subject) > 255 {
-		return nil, refuse("it names no subject")
+	// encoding/json takes "SUB" for "sub": who the holder is must stand there to the letter.
+	if c.Subject == "" || len(c.Subject) > 255 || all["sub"] != c.Subject || all["iss"] != p.issuer.URL {
+		return holder{}, refuse("it names no subject")
 	}
 	if err := accept(c); err != nil {
-		return nil, err
+		return holder{}, err
 	}
-	return flatten(all), nil
+	flat, err := flatten(all)
+	if err != nil {
+		return holder{}, err
+	}
+	return holder{p.issuer.URL, c.Subject, flat}, nil
 }
 
 // inTime judges exp, which must be there, nbf and iat.
@@ -198,25 +209,27 @@ const (
 	maxValues = 1000 // of all claims together
 )
 
-// flatten writes claims as lists of texts, by the path of each. What is deeper or more than the limits is left out: a rule that asks for
-// it finds nothing, and allows nothing.
-func flatten(all map[string]any) map[string][]string {
-	flat, left := map[string][]string{}, maxValues
+// flatten writes claims as lists of texts, by the path of each. What is deeper than the limit is left out: a rule that asks for it finds
+// nothing, and allows nothing. A token with more values is refused: which of them were left out would be a matter of chance.
+func flatten(all map[string]any) (map[string][]string, error) {
+	flat, values := map[string][]string{}, 0
+	add := func(name, value string) {
+		if values++; values <= maxValues {
+			flat[name] = append(flat[name], value)
+		}
+	}
 	var walk func(name string, value any, depth int)
 	walk = func(name string, value any, depth int) {
-		if left == 0 || depth > maxDepth {
+		if depth > maxDepth {
 			return
 		}
 		switch v := value.(type) {
 		case string:
-			flat[name] = append(flat[name], v)
-			left--
+			add(name, v)
 		case bool:
-			flat[name] = append(flat[name], strconv.FormatBool(v))
-			left--
+			add(name, strconv.FormatBool(v))
 		case float64:
-			flat[name] = append(flat[name], strconv.FormatFloat(v, 'f', -1, 64))
-			left--
+			add(name, strconv.FormatFloat(v, 'f', -1, 64))
 		case []any:
 			for _, one := range v {
 				if _, isList := one.([]any); !isList {
@@ -234,5 +247,8 @@ func flatten(all map[string]any) map[string][]string {
 	for name, value := range all {
 		walk(name, value, 1)
 	}
-	return flat
+	if values > maxValues {
+		return nil, refuse("it has more than %d claims: have the provider send those alone that are asked for", maxValues)
+	}
+	return flat, nil
 }

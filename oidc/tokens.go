@@ -208,18 +208,18 @@ func (l *Login) notGiven(err error, what string) error {
 	return failed(what + " (" + word(refused.ErrorCode) + ")")
 }
 
-// tokens are ours of what a provider gave, with an ID token that must be good and be accepted, and its claims.
-func (l *Login) tokens(ctx context.Context, got *oauth2.Token, accept func(claims) error) (Tokens, map[string][]string, error) {
+// tokens are ours of what a provider gave, with an ID token that must be good and be accepted, and whom it is about.
+func (l *Login) tokens(ctx context.Context, got *oauth2.Token, accept func(claims) error) (Tokens, holder, error) {
 	t := l.withoutID(got)
 	t.ID, _ = got.Extra("id_token").(string)
-	facts, err := l.provider.verify(ctx, t.ID, loginTypes, func(c claims) error {
+	h, err := l.provider.verify(ctx, t.ID, loginTypes, func(c claims) error {
 		t.IDExpires, t.Subject = time.Time(*c.Expires), c.Subject
 		return accept(c)
 	})
 	if err != nil {
-		return Tokens{}, nil, err
+		return Tokens{}, holder{}, err
 	}
-	return t, facts, nil
+	return t, h, nil
 }
 
 func (l *Login) withoutID(got *oauth2.Token) Tokens {

@@ -2,7 +2,9 @@ package policies
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/chancery-ca/chancery/access"
 )
@@ -32,8 +34,12 @@ var subjectClaims = rule[*evaluation]{
 
 // claim tells what kind of name a common name reads as, empty for none, and whether the namespace owns it.
 func claim(n access.Namespace, value string) (kind string, owned bool) {
-	if address, err := netip.ParseAddr(value); err == nil {
+	value = strings.TrimSpace(value)
+	if address, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(value, "["), "]")); err == nil {
 		return "IP address", n.OwnsIP(address)
+	}
+	if at, err := netip.ParseAddrPort(value); err == nil {
+		return "IP address", n.OwnsIP(at.Addr())
 	}
 	if mailbox, problem, _ := normalMailbox(value); problem == "" {
 		return "mailbox", n.OwnsEmail(mailbox)
@@ -42,9 +48,29 @@ func claim(n access.Namespace, value string) (kind string, owned bool) {
 		uri, problem, _ := normalURI(value)
 		return "URI", problem == "" && n.OwnsURI(uri)
 	}
-	name := strings.ToLower(strings.TrimSuffix(value, "."))
-	if problem, _ := dnsProblem(name); problem == "" && strings.Contains(name, ".") {
+	if name := hostClaim(value); name != "" {
 		return "DNS name", n.OwnsDNS(name)
 	}
 	return "", false
+}
+
+// hostClaim is the name of a host as which a value reads, without a port; empty: it reads as none. Readers take for one also what is none
+// by the rules for names that are certified: labels with hyphens at their ends or in third and fourth place, A-labels that do not decode,
+// letters of other scripts. What ends in a number is a version or the like.
+func hostClaim(value string) string {
+	host, port, ported := strings.Cut(value, ":")
+	if ported && strings.Trim(port, "0123456789") != "" {
+		return ""
+	}
+	name := strings.ToLower(strings.TrimSuffix(host, "."))
+	labels := strings.Split(name, ".")
+	if len(labels) < 2 || slices.Contains(labels, "") || endsInNumber(labels[len(labels)-1]) {
+		return ""
+	}
+	if strings.ContainsFunc(name, func(c rune) bool {
+		return !unicode.In(c, unicode.L, unicode.M, unicode.N) && !strings.ContainsRune(".-_*", c)
+	}) {
+		return ""
+	}
+	return name
 }

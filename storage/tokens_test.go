@@ -2,9 +2,11 @@ package storage_test
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"net/netip"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -193,4 +195,68 @@ func TestEventsAreRecordedOnce(t *testing.T) {
 		t.Errorf("kept %s %s", kind, canonical)
 	}
 	f.wantCounts("audit_leaves", 2)
+}
+
+// TestOnePersonsTokensHoldNoDutiesApart: what must not be in one hand is not given in two tokens of one person either, as far as both hold
+// in one namespace, and as long as both do.
+func TestOnePersonsTokensHoldNoDutiesApart(t *testing.T) {
+	t.Parallel()
+	f := setUp(t)
+	ctx := t.Context()
+	desk := ca.TokenDesk{Store: f, Now: time.Now, NewID: newID, Random: rand.Reader, Actor: "test"}
+	give := func(person, namespace string, roles ...access.Role) (ca.APIToken, error) {
+		made, _, err := desk.Create(ctx, ca.NewAPIToken{Name: person, Person: person, Namespace: namespace, Roles: roles})
+		return made, err
+	}
+	operator, err := give("alice", "web", access.Operator)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		person, namespace string
+		role              access.Role
+		refused           bool
+	}{
+		{"alice", "web", access.Approver, true},
+		{"alice", access.AllNamespaces, access.Approver, true},
+		{"alice", access.AllNamespaces, access.PolicyAdmin, true},
+		{"alice", "shop", access.Approver, false},
+		{"alice", "web", access.Operator, false},
+		{"alice", "web", access.Auditor, false},
+		{"bob", "web", access.Approver, false},
+	} {
+		made, err := give(c.person, c.namespace, c.role)
+		var invalid *ca.InvalidError
+		if errors.As(err, &invalid) != c.refused || !c.refused && err != nil {
+			t.Errorf("%s in %s for %s: %v", c.role, c.namespace, c.person, err)
+		}
+		if c.refused && err != nil && !strings.Contains(err.Error(), operator.ID) {
+			t.Errorf("nobody says which token is in the way: %v", err)
+		}
+		if err == nil && c.role == access.Operator { // the one in the way stays alone
+			if _, err := desk.Revoke(ctx, made.ID); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if _, _, err := desk.Rotate(ctx, ca.Rotation{ID: operator.ID}); err != nil {
+		t.Errorf("a token stands in its own way: %v", err)
+	}
+	before := newToken("from before this was held")
+	before.Roles, before.CreatedBy, before.Person = []access.Role{access.Approver}, "test", "alice"
+	if err := f.CreateToken(ctx, before, random32()); err != nil {
+		t.Fatal(err)
+	}
+	var invalid *ca.InvalidError
+	if _, _, err := desk.Rotate(ctx, ca.Rotation{ID: before.ID}); !errors.As(err, &invalid) {
+		t.Errorf("both tokens are prolonged: %v", err)
+	}
+	old := newToken("from before there were policy admins")
+	old.Roles, old.Person = []access.Role{access.Operator}, "olga"
+	if err := f.CreateToken(ctx, old, random32()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := give("olga", "web", access.Operator); err != nil {
+		t.Errorf("an operator's token of old is not replaced by a new one: %v", err)
+	}
 }

@@ -34,7 +34,6 @@ type CRLRequest struct {
 
 type publishCRLInput struct {
 	Name string `path:"name"`
-	Body CRLRequest
 }
 
 type crlListAnswer struct{ Body CRLList }
@@ -42,10 +41,12 @@ type crlListAnswer struct{ Body CRLList }
 func (s *Server) routePublishCRL(api huma.API) error {
 	return route(s, api, call{
 		method: http.MethodPost, path: "/authorities/{name}/crl", id: "publish-crl", tag: tagAuthorities, success: http.StatusOK,
-		summary:     "Publish CRLs now",
-		description: "Makes a new complete CRL of a scope of the authority, or of all, due or not, and tells where they stand then.",
-		answers:     []media{{name: typeJSON, json: CRLList{}}},
-		problems:    []int{http.StatusNotFound},
+		summary: "Publish CRLs now",
+		description: "Makes a new complete CRL of a scope of the authority, or of all, due or not, and tells where they stand then. Where one " +
+			"was made so within ten seconds, and nothing was revoked since, that one stays.",
+		bodies:   []media{{name: typeJSON, json: CRLRequest{}}},
+		answers:  []media{{name: typeJSON, json: CRLList{}}},
+		problems: append([]int{http.StatusNotFound}, requestProblems...),
 	}, s.publishCRL)
 }
 
@@ -53,7 +54,11 @@ func (s *Server) publishCRL(ctx context.Context, in *publishCRLInput) (*crlListA
 	if !nameable(in.Name) {
 		return nil, ca.ErrNotFound
 	}
-	states, err := s.ca.PublishNow(ctx, exchangeOf(ctx).actor, in.Name, in.Body.Scope)
+	var body CRLRequest
+	if err := decodeStrict(exchangeOf(ctx).body, &body); err != nil {
+		return nil, err
+	}
+	states, err := s.ca.PublishNow(ctx, exchangeOf(ctx).actor, in.Name, body.Scope)
 	if err != nil {
 		return nil, err
 	}

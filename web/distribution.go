@@ -32,7 +32,8 @@ type file struct {
 
 // routeDistribution serves what everybody may have: certificates, chains and CRLs, as they are named inside certificates.
 func (s *Server) routeDistribution(inFlight int) {
-	s.distribution = s.newRouter(inFlight, noHeaders)
+	s.distribution = s.newRouter(noHeaders)
+	s.distribution.Use(limitInFlight(inFlight))
 	s.distribute("/ca/roots.pem", s.roots)
 	s.distribute("/roots.pem", s.roots)
 	s.distribute("/intermediates.pem", s.intermediates)

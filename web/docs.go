@@ -50,7 +50,7 @@ func (s *Server) routeDocs(api huma.API) error {
 		if action, listed := permissions["GET "+pattern(path)]; !listed || action != public {
 			return unlisted(http.MethodGet, pattern(path))
 		}
-		s.api.Get(pattern(path), handler)
+		s.api.With(inPlace(func(r *http.Request) (func(), *Problem) { return s.calls.enter(r, true) })).Get(pattern(path), handler)
 	}
 	return nil
 }

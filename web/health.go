@@ -11,7 +11,8 @@ const readyTimeout = 2 * time.Second
 
 // routeOperations serves what operators and their machines ask. Its listener is not for everybody: it tells what is broken.
 func (s *Server) routeOperations() {
-	s.operations = s.newRouter(DefaultInFlight, noHeaders)
+	s.operations = s.newRouter(noHeaders)
+	s.operations.Use(limitInFlight(DefaultInFlight))
 	s.operations.Get("/livez", live)
 	s.operations.Get("/readyz", s.ready)
 	s.operations.Method(http.MethodGet, "/metrics", s.metrics.handler())

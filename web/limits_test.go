@@ -11,7 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -98,6 +98,113 @@ func TestSlowBody(t *testing.T) {
 	}
 }
 
+// slowly asks a server and says that a body will come, which does not. It returns the first status of the answer: 100 when somebody waits
+// for the body.
+func slowly(t *testing.T, server *httptest.Server, request, mediaType string) int {
+	t.Helper()
+	connection, err := net.Dial("tcp", server.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { connection.Close() })
+	fmt.Fprintf(connection, "%s HTTP/1.1\r\nHost: x\r\nContent-Type: %s\r\nExpect: 100-continue\r\nContent-Length: 100\r\n\r\n", request, mediaType)
+	var status int
+	if _, err := fmt.Fscanf(connection, "HTTP/1.1 %d", &status); err != nil {
+		t.Fatal(err)
+	}
+	return status
+}
+
+// TestSlowBodiesOfStrangers: whoever needs no credentials, and never sends what is waited for, takes no place from who has some, nor from
+// who is on the machine itself.
+func TestSlowBodiesOfStrangers(t *testing.T) {
+	t.Parallel()
+	const places = 16
+	s := newSurface(t, func(c *Config) { c.InFlight = places })
+	s.office.answer = &ca.OCSPResponse{DER: []byte("an answer"), ThisUpdate: noon, NextUpdate: noon.Add(time.Hour)}
+	serve := func(h http.Handler) *httptest.Server {
+		server := httptest.NewServer(h)
+		t.Cleanup(server.Close)
+		return server
+	}
+	api := serve(s.API())
+	_, inPEM := newCSR(t, "a.dev.example")
+	issue := ask{method: http.MethodPost, path: "/api/v1/certificates", role: access.Requester}.
+		json(IssueRequest{Profile: "tls-server", CSR: inPEM})
+	revoke := ask{method: http.MethodPost, path: "/api/v1/certificates/1c01/revoke", role: access.Revoker}.json(RevokeRequest{Reason: "superseded"})
+	for name, c := range map[string]struct {
+		server             *httptest.Server
+		request, mediaType string
+		most               int // that may be waited for
+		served             func() bool
+	}{
+		"revocation by key": {
+			api, "POST /api/v1/certificates/1c01/revoke-by-key", typeJSON, places / publicPart / 2, func() bool {
+				local := s.do(s.Local(), ask{method: http.MethodPost, path: "/api/v1/certificates/1c01/revoke-by-key"}.json(SignedRevocation{}))
+				return s.call(issue).Code == http.StatusCreated && s.call(revoke).Code == http.StatusOK &&
+					s.do(s.Local(), revoke).Code == http.StatusOK && local.Code == http.StatusBadRequest
+			},
+		},
+		"a link to the console": {
+			api, "POST /console/enter", "application/x-www-form-urlencoded", places / publicPart / 2, func() bool {
+				return visit(s, "/console/").Code == http.StatusOK && s.do(s.Local(), ask{path: "/console/enter"}).Code == http.StatusOK
+			},
+		},
+		"OCSP": {
+			serve(s.Distribution()), "POST /ocsp/issuing-1", typeOCSPRequest, places + 1, func() bool {
+				return s.ocsp("POST", "/ocsp/issuing-1", typeOCSPRequest, []byte("a question")).Code == http.StatusOK
+			},
+		},
+	} {
+		waited := 0
+		for range places + 1 {
+			switch status := slowly(t, c.server, c.request, c.mediaType); status {
+			case http.StatusContinue:
+				waited++
+			case http.StatusServiceUnavailable:
+			default:
+				t.Errorf("%s: a slow body is answered %d", name, status)
+			}
+		}
+		if waited != c.most {
+			t.Errorf("%s: %d bodies are waited for, want %d", name, waited, c.most)
+		}
+		if !c.served() {
+			t.Errorf("%s: others are turned away", name)
+		}
+	}
+}
+
+// TestBodiesThatNobodyReads: an answer does not wait for a body that is of no use.
+func TestBodiesThatNobodyReads(t *testing.T) {
+	t.Parallel()
+	s := newSurface(t)
+	s.office.answer = &ca.OCSPResponse{DER: make([]byte, 4<<10), ThisUpdate: noon, NextUpdate: noon.Add(time.Hour)}
+	for path, h := range map[string]http.Handler{
+		"/api/v1/openapi.json": s.API(), "/ocsp/issuing-1/AAAA": s.Distribution(),
+	} {
+		answered := make(chan struct{})
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			h.ServeHTTP(w, r)
+			close(answered)
+		}))
+		defer server.Close()
+		connection, err := net.Dial("tcp", server.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer connection.Close()
+		fmt.Fprintf(connection, "GET %s HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n", path)
+		select {
+		case <-answered:
+		case <-time.After(5 * time.Second):
+			t.Errorf("%s: the place is kept until the body comes", path)
+			connection.Close()
+			<-answered
+		}
+	}
+}
+
 func TestTimeoutsAreSet(t *testing.T) {
 	h := NewHTTPServer(http.NotFoundHandler(), slog.New(slog.DiscardHandler))
 	if h.ReadHeaderTimeout == 0 || h.ReadTimeout == 0 || h.WriteTimeout == 0 || h.IdleTimeout == 0 || h.MaxHeaderBytes == 0 ||
@@ -118,9 +225,14 @@ func TestPanicsTellNothing(t *testing.T) {
 
 func TestTooManyAtOnce(t *testing.T) {
 	s := newSurface(t, func(c *Config) { c.InFlight = 1 })
-	var once sync.Once
+	var begun atomic.Bool
 	within, leave := make(chan struct{}), make(chan struct{})
-	s.office.busy = func() { once.Do(func() { close(within); <-leave }) }
+	s.office.busy = func() {
+		if begun.CompareAndSwap(false, true) {
+			close(within)
+			<-leave
+		}
+	}
 	first := make(chan int)
 	go func() { first <- s.call(ask{path: "/api/v1/profiles", role: access.Auditor}).Code }()
 	<-within
@@ -128,6 +240,9 @@ func TestTooManyAtOnce(t *testing.T) {
 	wantProblem(t, w, http.StatusServiceUnavailable, "unavailable")
 	if w.Header().Get("Retry-After") == "" {
 		t.Error("no Retry-After")
+	}
+	if w := s.do(s.Local(), ask{path: "/api/v1/profiles", role: access.Operator}); w.Code != http.StatusOK {
+		t.Errorf("who is on the machine itself is crowded out: %d", w.Code)
 	}
 	close(leave)
 	if status := <-first; status != http.StatusOK {

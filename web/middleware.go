@@ -50,12 +50,21 @@ func instance(ctx context.Context) string { return "urn:chancery:request:" + req
 func (s *Server) identify(headers func(http.Header)) func(http.Handler) http.Handler {
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			answerAtOnce(w, r)
 			e := &exchange{id: s.newID(), from: s.clientAddr(r)}
 			w.Header().Set("X-Request-Id", e.id)
 			w.Header().Set("X-Content-Type-Options", "nosniff")
 			headers(w.Header())
 			next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), exchangeKey{}, e)))
 		})
+	}
+}
+
+// answerAtOnce has an answer go out while a body that nobody reads is still on its way. Otherwise net/http would wait for the body within
+// the handler, and the request would keep its place for as long as its caller likes. HTTP/2 never waits, and has no such switch to turn.
+func answerAtOnce(w http.ResponseWriter, r *http.Request) {
+	if r.ContentLength != 0 {
+		_ = http.NewResponseController(w).EnableFullDuplex()
 	}
 }
 
@@ -117,22 +126,6 @@ func (s *Server) recoverPanics(next http.Handler) http.Handler {
 		}()
 		next.ServeHTTP(w, r)
 	})
-}
-
-// limitInFlight bounds how many requests are worked on at once. Waiting would only move the queue into memory.
-func (s *Server) limitInFlight(most int) func(http.Handler) http.Handler {
-	places := make(chan struct{}, most)
-	return func(next http.Handler) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			select {
-			case places <- struct{}{}:
-				defer func() { <-places }()
-				next.ServeHTTP(w, r)
-			default:
-				writeProblem(w, r, newProblem(kindUnavailable, "too many requests are being worked on").retryAfter(shortly))
-			}
-		})
-	}
 }
 
 // limitRate bounds how fast one actor may ask.

@@ -36,10 +36,18 @@ func (s *Server) withOCSP(next http.Handler, inFlight int) http.Handler {
 			next.ServeHTTP(w, r)
 			return
 		}
-		select {
+		answerAtOnce(w, r)
+		name, encoded, _ := strings.Cut(rest, "/")
+		request, err := ocspRequest(r, encoded)
+		var problem *Problem
+		if errors.As(err, &problem) {
+			s.ocspProblem(w, r, problem)
+			return
+		}
+		select { // once it is read: who sends it slowly takes no place
 		case places <- struct{}{}:
 			defer func() { <-places }()
-			s.ocsp(w, r, rest)
+			s.ocsp(w, r, name, request)
 		default:
 			s.ocspProblem(w, r, newProblem(kindUnavailable, "too many requests are being worked on").retryAfter(shortly))
 		}
@@ -47,14 +55,7 @@ func (s *Server) withOCSP(next http.Handler, inFlight int) http.Handler {
 }
 
 // ocsp answers one request. Whatever can be said in OCSP is, with status 200 (RFC 6960, appendix A.2).
-func (s *Server) ocsp(w http.ResponseWriter, r *http.Request, rest string) {
-	name, encoded, _ := strings.Cut(rest, "/")
-	request, err := ocspRequest(r, encoded)
-	var problem *Problem
-	if errors.As(err, &problem) {
-		s.ocspProblem(w, r, problem)
-		return
-	}
+func (s *Server) ocsp(w http.ResponseWriter, r *http.Request, name string, request []byte) {
 	response, err := s.ca.OCSP(r.Context(), name, request)
 	if err != nil {
 		s.ocspProblem(w, r, s.problem(r.Context(), err))

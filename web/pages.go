@@ -16,6 +16,8 @@ const pagesPath = "/console"
 type Pages interface {
 	// Routes serves everything below /console. Requests have an identifier, are logged, counted and limited before they come here.
 	Routes(d Desk) http.Handler
+	// Open tells whether a request is for a page that needs no session.
+	Open(r *http.Request) bool
 }
 
 // Desk is what the surface does for pages, as it does for the API.
@@ -80,8 +82,9 @@ func (s *Server) passGate(next http.Handler) http.Handler {
 
 // withPages serves the pages beside the API.
 func (s *Server) withPages(pages Pages, inFlight int) http.Handler {
-	router := s.newRouter(inFlight, pageHeaders)
-	router.Use(s.passGate)
+	router := s.newRouter(pageHeaders)
+	places := newHalls(inFlight)
+	router.Use(inPlace(func(r *http.Request) (func(), *Problem) { return places.enter(r, pages.Open(r)) }), s.passGate)
 	router.Mount(pagesPath, pages.Routes(desk{s}))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == pagesPath || strings.HasPrefix(r.URL.Path, pagesPath+"/") {

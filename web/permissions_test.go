@@ -66,6 +66,9 @@ a namespace as far as the last table says, and changed by those alone who act in
 			}
 		}
 	}
+	b.WriteString("\nThis is held within a rule of `identities` and within an API token, and among the tokens of one person that hold in one namespace: " +
+		"a token\nis refused, and a rotation of it, while another has the other role. Of logins and client certificates nobody knows which there will " +
+		"be: whose rules\ngive one role must not have the other by a token or another rule, and that is yours to see to.\n")
 	b.WriteString("\nOver the API operators make tokens of these roles alone: ")
 	var given []string
 	for _, r := range roles {

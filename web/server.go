@@ -159,7 +159,8 @@ type Server struct {
 	clientAddr       func(*http.Request) netip.Addr
 	guessing         *guessing
 
-	inFlight int // requests worked on at once, by each listener and of OCSP
+	calls    halls // of the API
+	inFlight int   // requests worked on at once, by each listener and of OCSP
 
 	spec         []byte // OpenAPI, JSON
 	api          *chi.Mux
@@ -182,8 +183,8 @@ func New(cfg Config) (*Server, error) {
 		bearers: append([]Authenticator{tokenAuthenticator{cfg.Tokens}}, cfg.Bearers...), ambient: cfg.Ambient,
 		gate: cfg.Gate, clientAddr: cfg.ClientAddr, guessing: newGuessing(cfg.Now),
 		providers: append([]LoginProvider{}, cfg.Providers...), // never null
-		maxBody:   cfg.MaxBody, rates: newRates(cfg.RateLimit, cfg.Now), batches: newPlaces(batchesAtOnce),
-		selections: newPlaces(selectionsAtOnce),
+		maxBody:   cfg.MaxBody, rates: newRates(cfg.RateLimit, cfg.Now), batches: newPlaces(batchesAtOnce, "namespace"),
+		selections: newPlaces(selectionsAtOnce, "namespace"),
 	}
 	if s.gate == nil {
 		s.gate = func(*http.Request) error { return nil }
@@ -198,8 +199,8 @@ func New(cfg Config) (*Server, error) {
 	if inFlight == 0 {
 		inFlight = DefaultInFlight
 	}
-	s.shares, s.inFlight = newShares(inFlight), inFlight
-	if err := s.routeAPI(inFlight); err != nil {
+	s.shares, s.calls, s.inFlight = newShares(inFlight), newHalls(inFlight), inFlight
+	if err := s.routeAPI(); err != nil {
 		return nil, err
 	}
 	if cfg.Pages != nil {
@@ -224,11 +225,11 @@ func (s *Server) Distribution() http.Handler { return s.withOCSP(s.distribution,
 // Operations serves liveness, readiness and metrics, for a listener that only operators reach.
 func (s *Server) Operations() http.Handler { return s.operations }
 
-func (s *Server) routeAPI(inFlight int) error {
-	s.api = s.newRouter(inFlight, apiHeaders)
+func (s *Server) routeAPI() error {
+	s.api = s.newRouter(apiHeaders)
 	s.api.Use(refuseIllegible, foldTilePath)
 	api := s.newOpenAPI(s.api)
-	api.UseMiddleware(s.authenticate, s.limitShare, s.limitRate, s.checkQuery, s.negotiateAnswer, s.readBody)
+	api.UseMiddleware(s.takePlace, s.authenticate, s.limitShare, s.limitRate, s.checkQuery, s.negotiateAnswer, s.readBody)
 	for _, register := range []func(huma.API) error{
 		s.routeIssue, s.routeBatch, s.routeCertificate, s.routeCertificates, s.routeRevoke, s.routeRevokeByKey,
 		s.routeRevokeMany, s.routeJobs, s.routeJob, s.routeApproveJob, s.routeRejectJob, s.routeCancelJob,
@@ -247,11 +248,11 @@ func (s *Server) routeAPI(inFlight int) error {
 	return s.routeDocs(api)
 }
 
-// newRouter makes a router with what every request goes through: an identifier, headers, the log, the limit, and answers that are
-// problems to what has no route.
-func (s *Server) newRouter(inFlight int, headers func(http.Header)) *chi.Mux {
+// newRouter makes a router with what every request goes through: an identifier, headers, the log, and answers that are problems to what has
+// no route.
+func (s *Server) newRouter(headers func(http.Header)) *chi.Mux {
 	r := chi.NewRouter()
-	r.Use(s.identify(headers), s.observe, s.recoverPanics, s.limitInFlight(inFlight))
+	r.Use(s.identify(headers), s.observe, s.recoverPanics)
 	r.NotFound(func(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, r, newProblem(kindNotFound, "there is nothing at this path"))
 	})

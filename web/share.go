@@ -1,6 +1,8 @@
 package web
 
 import (
+	"context"
+	"net/http"
 	"sync"
 	"time"
 
@@ -57,21 +59,23 @@ func (s *Server) limitShare(ctx huma.Context, next func(huma.Context)) {
 // aWhile is after how long a call that found no place should come back: those that have one keep it for longer than a single request.
 const aWhile = 5 * time.Second
 
-// places are taken by calls that are worked on, so many at once. One namespace has at most half of them, however long its calls last.
+// places are taken by calls that are worked on, so many at once. One namespace, or network, has at most half of them, however long its calls
+// last.
 type places struct {
 	taken  chan struct{}
 	shares *shares
+	of     string // what has a share, in words
 }
 
-func newPlaces(most int) *places {
-	return &places{taken: make(chan struct{}, most), shares: newShares(most)}
+func newPlaces(most int, of string) *places {
+	return &places{taken: make(chan struct{}, most), shares: newShares(most), of: of}
 }
 
 // enter takes a place, unless there is none. What it returns gives the place back.
-func (p *places) enter(namespace string) (leave func(), refused *Problem) {
-	back, ok := p.shares.enter(namespace)
+func (p *places) enter(whose string) (leave func(), refused *Problem) {
+	back, ok := p.shares.enter(whose)
 	if !ok {
-		return nil, newProblem(kindUnavailable, "as many of these calls as one namespace may have are being worked on").retryAfter(aWhile)
+		return nil, newProblem(kindUnavailable, "as many of these calls as one "+p.of+" may have are being worked on").retryAfter(aWhile)
 	}
 	select {
 	case p.taken <- struct{}{}:
@@ -80,4 +84,89 @@ func (p *places) enter(namespace string) (leave func(), refused *Problem) {
 		back()
 		return nil, newProblem(kindUnavailable, "as many of these calls as may be are being worked on").retryAfter(aWhile)
 	}
+}
+
+// publicPart is the part of the places that calls have which need no credentials.
+const publicPart = 8
+
+// hall holds the requests that are worked on, so many at once: waiting would only move the queue into memory. What needs no credentials has
+// a few places of its own, from before its body is read, so that who has none, and takes his time, keeps nobody out who has some.
+type hall struct {
+	taken  chan struct{}
+	public *places
+}
+
+func newHall(most int) *hall {
+	return &hall{taken: make(chan struct{}, most), public: newPlaces(max(1, most/publicPart), "network")}
+}
+
+// enter takes a place, unless there is none. What it returns gives the place back.
+func (h *hall) enter(r *http.Request, public bool) (leave func(), refused *Problem) {
+	if public {
+		return h.public.enter(neighbourhood(exchangeOf(r.Context()).from).String())
+	}
+	select {
+	case h.taken <- struct{}{}:
+		return func() { <-h.taken }, nil
+	default:
+		return nil, newProblem(kindUnavailable, "too many requests are being worked on").retryAfter(shortly)
+	}
+}
+
+// halls are one for who comes over the network, and one for who is on the machine itself: a flood from outside leaves the socket free.
+type halls struct{ network, local *hall }
+
+func newHalls(most int) halls { return halls{newHall(most), newHall(most)} }
+
+func (h halls) enter(r *http.Request, public bool) (leave func(), refused *Problem) {
+	if isLocal(r.Context()) {
+		return h.local.enter(r, public)
+	}
+	return h.network.enter(r, public)
+}
+
+// inPlace has a request be worked on in a place.
+func inPlace(enter func(*http.Request) (leave func(), refused *Problem)) func(http.Handler) http.Handler {
+	return func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			leave, refused := enter(r)
+			if refused != nil {
+				writeProblem(w, r, refused)
+				return
+			}
+			defer leave()
+			next.ServeHTTP(w, r)
+		})
+	}
+}
+
+// limitInFlight bounds how many requests are worked on at once, where all are alike.
+func limitInFlight(most int) func(http.Handler) http.Handler {
+	places := newHall(most)
+	return inPlace(func(r *http.Request) (func(), *Problem) { return places.enter(r, false) })
+}
+
+// takePlace has a call of the API be worked on in a place.
+func (s *Server) takePlace(ctx huma.Context, next func(huma.Context)) {
+	r, w := humachi.Unwrap(ctx)
+	leave, refused := s.calls.enter(r, permissions[ctx.Operation().Method+" "+ctx.Operation().Path] == public)
+	if refused != nil {
+		writeProblem(w, r, refused)
+		return
+	}
+	defer leave()
+	next(ctx)
+}
+
+// localKey is where the context of a request says that it came from the machine itself.
+type localKey struct{}
+
+func isLocal(ctx context.Context) bool { return ctx.Value(localKey{}) != nil }
+
+// Local is API for who is on the machine itself, with places of its own.
+func (s *Server) Local() http.Handler {
+	api := s.API()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		api.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), localKey{}, true)))
+	})
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/chancery-ca/chancery/access"
 	"github.com/chancery-ca/chancery/ca"
+	"github.com/chancery-ca/chancery/delivery"
 	"github.com/chancery-ca/chancery/identity"
 	"github.com/chancery-ca/chancery/strictyaml"
 )
@@ -37,8 +38,9 @@ type IdentityConfig struct {
 	Namespace string `yaml:"namespace"`
 	// Roles are what it may do.
 	Roles []string `yaml:"roles"`
-	// Person is who it is, so that nobody approves the own request under another credential; may hold ${fact}. Default: the credential, or
-	// of a local caller whom orders.persons lists, that person. Any other local caller is nobody: it takes no part in what persons approve.
+	// Person is who it is, so that nobody approves the own request under another credential; may hold ${fact}. Needed with
+	// the roles approver and policy-admin, and by oidc with revoker. Default: the credential, or of a local caller whom orders.persons lists,
+	// that person. Any other local caller is nobody: it takes no part in what persons approve.
 	Person string `yaml:"person"`
 	// Groups is the fact whose values are the person's groups.
 	Groups string `yaml:"groups"`
@@ -155,22 +157,42 @@ func (c *Config) validateIdentities(doc *strictyaml.Document) {
 	}
 }
 
-// validatePerson refuses a rule that would let in approvers of whom nobody says which person they are: one who has a token besides would be
-// two persons, and could approve alone what needs two.
+// validatePerson refuses a rule that would let in somebody who approves, or who asks for what others must approve, of whom nobody says
+// which person that is: who has a token besides would be two persons, and could approve alone what needs two.
 func (c *Config) validatePerson(doc *strictyaml.Document, field string, one IdentityConfig) {
-	const nobody = "%q lets in approvers of whom nobody says which person they are"
-	approves := slices.Contains(one.Roles, string(access.Approver))
-	switch {
-	case one.Local != nil && strings.HasPrefix(one.Person, localActor):
+	const nobody = "%q gives the role %s to somebody of whom nobody says which person that is"
+	if one.Local != nil && strings.HasPrefix(one.Person, localActor) {
 		doc.Refuse(field+".person", "write the person as chancery token create --person has it", "%q names nobody", one.Person)
-	case one.Person != "" || !approves:
+		return
+	}
+	role := one.ofPersons()
+	switch {
+	case one.Person != "" || role == "":
 	case one.Local == nil:
 		doc.Refuse(field+".roles", `add person: "${email}", or another fact that is one person's alone and is the name that other credentials have; `+
-			"or leave approver out", nobody, one.Name)
+			"or leave "+string(role)+" out", nobody, one.Name, role)
 	case len(c.Orders.Persons) == 0:
 		doc.Refuse(field+".roles", `add person: "${user}" where each user is one person, under the name that other credentials have; or list `+
-			"the users in orders.persons; or leave approver out", nobody, one.Name)
+			"the users in orders.persons; or leave approver out", nobody, one.Name, role)
 	}
+}
+
+// ofPersons is a role of the rule that only persons have by its means; empty: there is none. Machines with client certificates revoke what
+// is theirs, and local callers who are no persons are refused whatever needs approval.
+func (c IdentityConfig) ofPersons() access.Role {
+	of := []access.Role{access.Approver, access.PolicyAdmin}
+	switch {
+	case c.Local != nil:
+		of = of[:1]
+	case c.OIDC != nil:
+		of = append(of, access.Revoker)
+	}
+	for _, role := range of {
+		if slices.Contains(c.Roles, string(role)) {
+			return role
+		}
+	}
+	return ""
 }
 
 const maxSocketPath = 100 // sockaddr_un has 108
@@ -292,7 +314,7 @@ func openClients(ctx context.Context, c Config, authority *ca.CA, certificates m
 			return nil, fmt.Errorf("reading what %q trusts: %w", t.Name, err)
 		}
 		if t.Revocation != revocationNone {
-			anchor.Lists = identity.NewLists(t.CRLs, slices.Concat(anchor.Certificates, anchor.Intermediates), &http.Client{Timeout: listTimeout})
+			anchor.Lists = identity.NewLists(t.CRLs, slices.Concat(anchor.Certificates, anchor.Intermediates), listClient())
 			for _, r := range anchor.Lists.Refresh(ctx) {
 				if tell(t.Name, r); r.Reason != identity.Unverified {
 					return nil, fmt.Errorf("client certificates of %q: %w", t.Name, r)
@@ -305,6 +327,14 @@ func openClients(ctx context.Context, c Config, authority *ca.CA, certificates m
 }
 
 const listTimeout = 30 * time.Second
+
+// listClient fetches lists from where the configuration says, and from nowhere else: what answers there, over plain HTTP perhaps anybody,
+// must not have this machine ask others of its network.
+func listClient() *http.Client {
+	client := delivery.NewHTTPClient(nil)
+	client.Timeout = listTimeout
+	return client
+}
 
 func (t TrustConfig) anchor() (identity.Anchor, error) {
 	anchor := identity.Anchor{Name: t.Name}

@@ -8,6 +8,8 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"math/big"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -38,7 +40,7 @@ func TestIdentitiesAreRefusedWithLines(t *testing.T) {
 		},
 		"approvers who may be anybody": {
 			"listen: {local: /run/l}\nidentities:\n  - {name: a, local: {group: [pki]}, namespace: '*', roles: [auditor, approver]}",
-			`c.yaml:4: identities[0].roles: "a" lets in approvers of whom nobody says which person they are (add person: "${user}"`,
+			`c.yaml:4: identities[0].roles: "a" gives the role approver to somebody of whom nobody says which person that is (add person: "${user}"`,
 		},
 		"approvers who may be anybody, in an emergency": {
 			"listen: {local: /run/l}\nidentities:\n  - {name: a, local: {user: [root]}, namespace: '*', roles: [approver], emergency: true}",
@@ -46,11 +48,23 @@ func TestIdentitiesAreRefusedWithLines(t *testing.T) {
 		},
 		"approvers by certificate who may be anybody": {
 			"clients: {mode: optional, authorities: [issuing-1]}\nidentities:\n  - {name: a, certificate: {cn: [a]}, namespace: '*', roles: [approver]}",
-			`c.yaml:4: identities[0].roles: "a" lets in approvers of whom nobody says which person they are (add person: "${email}"`,
+			`c.yaml:4: identities[0].roles: "a" gives the role approver to somebody of whom nobody says which person that is (add person: "${email}"`,
 		},
 		"approvers by a login who may be anybody": {
 			"identities:\n  - {name: a, oidc: {iss: ['https://login.example'], groups: [pki]}, namespace: '*', roles: [approver]}",
 			"c.yaml:3: identities[0].roles: ",
+		},
+		"policy admins by certificate who may be anybody": {
+			"clients: {mode: optional, authorities: [issuing-1]}\nidentities:\n  - {name: a, certificate: {cn: [a]}, namespace: '*', roles: [policy-admin]}",
+			`c.yaml:4: identities[0].roles: "a" gives the role policy-admin to somebody`,
+		},
+		"policy admins by a login who may be anybody": {
+			"identities:\n  - {name: a, oidc: {iss: ['https://login.example'], groups: [pki]}, namespace: '*', roles: [policy-admin]}",
+			`c.yaml:3: identities[0].roles: "a" gives the role policy-admin to somebody`,
+		},
+		"revokers by a login who may be anybody": {
+			"identities:\n  - {name: a, oidc: {iss: ['https://login.example'], groups: [pki]}, namespace: '*', roles: [auditor, revoker]}",
+			`c.yaml:3: identities[0].roles: "a" gives the role revoker to somebody`,
 		},
 		"a person who is a user": {
 			"listen: {local: /run/l}\nidentities:\n  - {name: a, local: {user: [ada]}, namespace: '*', roles: [auditor], person: 'local:ada'}",
@@ -106,13 +120,14 @@ identities:
   - {name: people, oidc: {groups: [pki]}, namespace: "*", roles: [auditor], person: "${email}", groups: groups}
   - {name: glass, local: {user: [root]}, namespace: "*", roles: [operator, approver], person: "${user}", emergency: true}
   - {name: admins, local: {group: [pki]}, namespace: "*", roles: [operator, auditor, revoker]}
-  - {name: tools, local: {user: [tool]}, namespace: team-a, roles: [requester]}`, 1)
+  - {name: tools, local: {user: [tool]}, namespace: team-a, roles: [requester]}
+  - {name: hosts, certificate: {dns: ["*.team-a.example"]}, namespace: team-a, roles: [requester, revoker]}`, 1)
 	c, err := parseConfig("/etc/chancery/c.yaml", []byte(text), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	rules := c.rules()
-	if len(rules) != 5 || rules[0].Means != access.ByCertificate || rules[1].Means != access.ByOIDC || rules[2].Means != access.ByPeer ||
+	if len(rules) != 6 || rules[0].Means != access.ByCertificate || rules[1].Means != access.ByOIDC || rules[2].Means != access.ByPeer ||
 		!rules[2].Emergency ||
 		!slices.Equal(rules[0].Roles, []access.Role{access.Requester, access.Revoker}) || rules[1].Groups != "groups" {
 		t.Errorf("%+v", rules)
@@ -246,4 +261,23 @@ func newChain(t *testing.T) (root, issuing, leaf []byte) {
 	root = certify("root", true, nil)
 	issuing = certify("issuing", true, root)
 	return root, issuing, certify("leaf", false, issuing)
+}
+
+// TestListsComeFromWhereTheyAreSaidToBe: whoever answers in a list's place cannot have the service ask others.
+func TestListsComeFromWhereTheyAreSaidToBe(t *testing.T) {
+	t.Parallel()
+	asked := make(chan string, 1)
+	inside := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { asked <- r.URL.Path }))
+	defer inside.Close()
+	source := httptest.NewServer(http.RedirectHandler(inside.URL+"/secrets", http.StatusFound))
+	defer source.Close()
+	for at, want := range map[string]string{source.URL + "/a.crl": "302 Found", "http://169.254.169.254/a.crl": "nothing is delivered to"} {
+		refused := identity.NewLists([]string{at}, nil, listClient()).Refresh(t.Context())
+		if len(refused) != 1 || refused[0].Reason != identity.Unreadable || !strings.Contains(refused[0].Error(), want) {
+			t.Errorf("%s: %v", at, refused)
+		}
+	}
+	if len(asked) > 0 {
+		t.Errorf("a host inside was asked for %s", <-asked)
+	}
 }

@@ -221,7 +221,7 @@ func (a *app) serve(ctx context.Context, cfg Config, l listeners, hangups <-chan
 		})
 	}
 	if l.local != nil {
-		server := web.NewHTTPServer(s.web.API(), s.log)
+		server := web.NewHTTPServer(s.web.Local(), s.log)
 		server.ConnContext = identity.PeerContext
 		serve("local", server, l.local)
 	}

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"slices"
 	"time"
 
 	"github.com/go-chi/chi/v5"
@@ -147,6 +148,12 @@ func (c *Console) Routes(d web.Desk) http.Handler {
 	r.Get("/audit/events/{event}/receipt", v.in(v.receipt))
 	return r
 }
+
+// openPages are those for who is not signed in, by their paths.
+var openPages = []string{"/console/console.css", "/console/login", "/console/begin", "/console/callback", "/console/enter", "/console/signed-out"}
+
+// Open implements web.Pages.
+func (*Console) Open(r *http.Request) bool { return slices.Contains(openPages, r.URL.Path) }
 
 // visits serves the pages with a desk.
 type visits struct {
