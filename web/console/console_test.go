@@ -580,8 +580,11 @@ func TestPathsThatAreNoText(t *testing.T) {
 	b := open(t)
 	b.signIn(access.Approver, access.Auditor)
 	for _, c := range []struct{ method, path string }{
-		{"GET", "/console/requests/%00"}, {"GET", "/console/requests/%ff"}, {"POST", "/console/requests/r-7%00/approve"},
-		{"GET", "/console/audit/events/%00"}, {"GET", "/console/audit/events/%ff/receipt"},
+		{"GET", "/console/requests/%00"},
+		{"GET", "/console/requests/%ff"},
+		{"POST", "/console/requests/r-7%00/approve"},
+		{"GET", "/console/audit/events/%00"},
+		{"GET", "/console/audit/events/%ff/receipt"},
 	} {
 		if w := b.ask(c.method, c.path, nil); w.Code != http.StatusNotFound {
 			t.Errorf("%s %s: %d", c.method, c.path, w.Code)
