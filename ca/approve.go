@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -238,6 +239,8 @@ func (c *CA) Approve(ctx context.Context, o ApproveOrder) (RequestState, error) 
 		return RequestState{}, ErrUnnamed
 	case o.Actor.Person == w.Actor.Person || o.Actor.ID == w.Actor.ID:
 		return RequestState{}, ErrOwnRequest
+	case slices.ContainsFunc(w.Approvals, func(a ApprovalRecord) bool { return isRenamed(o.Actor, a.Actor, a.Person) }):
+		return RequestState{}, ErrApprovalIdle
 	}
 	state, request, err := c.judge(ctx, w)
 	if err != nil {
@@ -268,6 +271,12 @@ func (c *CA) Approve(ctx context.Context, o ApproveOrder) (RequestState, error) 
 		state.Need, state.Have = needed.Need, needed.Have
 	}
 	return state, nil
+}
+
+// isRenamed tells whether a word was given with the credential that an actor has, as another person: a login may be another person by the claims
+// that it has the next time, and one credential is one approver.
+func isRenamed(actor access.Actor, id, person string) bool {
+	return actor.ID == id && actor.Person != person
 }
 
 // wordOf tells whether a person has approved.

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -437,6 +438,8 @@ func (c *CA) DecideOnRevocation(ctx context.Context, actor access.Actor, d Revoc
 		return RevocationJob{}, ErrUnnamed
 	case actor.Person == j.Actor.Person || actor.ID == j.Actor.ID:
 		return RevocationJob{}, ErrOwnRequest
+	case slices.ContainsFunc(j.Votes, func(v RevocationVote) bool { return isRenamed(actor, v.ActorID, v.Person) }):
+		return RevocationJob{}, ErrVotedAlready
 	case j.Status(c.now()) != JobWaiting:
 		return RevocationJob{}, ErrDecided
 	case len(d.Digest) > 0 && !bytes.Equal(d.Digest, j.Digest[:]):

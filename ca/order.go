@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -259,6 +260,8 @@ func (c *CA) DecideOnOrder(ctx context.Context, actor access.Actor, d OrderDecis
 		return ActOrder{}, ErrUnnamed
 	case actor.Person == o.Person || actor.ID == o.Actor:
 		return ActOrder{}, ErrOwnRequest
+	case slices.ContainsFunc(o.Votes, func(v OrderVote) bool { return isRenamed(actor, v.Actor, v.Person) }):
+		return ActOrder{}, ErrVotedAlready
 	case state != OrderWaiting && !(state == OrderReady && !d.Approves):
 		return ActOrder{}, ErrDecided
 	case d.Binding != "" && d.Binding != o.Binding:

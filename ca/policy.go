@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -358,6 +359,8 @@ func (c *CA) DecideOnPolicies(ctx context.Context, actor access.Actor, d PolicyD
 		return PolicyProposal{}, ErrUnnamed
 	case actor.Person == p.Person || actor.ID == p.ActorID:
 		return PolicyProposal{}, ErrOwnProposal
+	case slices.ContainsFunc(p.Votes, func(v PolicyVote) bool { return isRenamed(actor, v.ActorID, v.Person) }):
+		return PolicyProposal{}, ErrVotedAlready
 	case p.State(c.now(), now.set.Digest()) != "open":
 		return PolicyProposal{}, fmt.Errorf("it is %s: %w", p.State(c.now(), now.set.Digest()), ErrProposalClosed)
 	}

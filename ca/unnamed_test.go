@@ -13,21 +13,32 @@ import (
 // askedBy is a store of what one actor has asked persons to approve.
 type askedBy struct {
 	Store
-	by access.Actor
+	by    access.Actor
+	votes []access.Actor // who has approved it
 }
 
 func (a *askedBy) WaitingRequest(context.Context, string) (WaitingRequest, error) {
-	return WaitingRequest{
-		Request: Request{ID: "r", Namespace: "web"}, Actor: a.by, Status: StatusWaiting, ExpiresAt: time.Now().Add(time.Hour),
-	}, nil
+	w := WaitingRequest{Request: Request{ID: "r", Namespace: "web"}, Actor: a.by, Status: StatusWaiting, ExpiresAt: time.Now().Add(time.Hour)}
+	for _, v := range a.votes {
+		w.Approvals = append(w.Approvals, ApprovalRecord{Approval: policies.Approval{Person: v.Person, Actor: v.ID}, Approved: true})
+	}
+	return w, nil
 }
 
 func (a *askedBy) RevocationJob(context.Context, string) (RevocationJob, error) {
-	return RevocationJob{ID: "j", Namespace: "web", Actor: a.by, Needs: 1, ExpiresAt: time.Now().Add(time.Hour)}, nil
+	j := RevocationJob{ID: "j", Namespace: "web", Actor: a.by, Needs: 3, ExpiresAt: time.Now().Add(time.Hour)}
+	for _, v := range a.votes {
+		j.Votes = append(j.Votes, RevocationVote{Person: v.Person, ActorID: v.ID, Approves: true})
+	}
+	return j, nil
 }
 
 func (a *askedBy) Orders(context.Context, string, int) ([]ActOrder, error) {
-	return []ActOrder{{ID: "o", Actor: a.by.ID, Person: a.by.Person, Needs: 2, ExpiresAt: time.Now().Add(time.Hour)}}, nil
+	o := ActOrder{ID: "o", Actor: a.by.ID, Person: a.by.Person, Needs: 3, ExpiresAt: time.Now().Add(time.Hour)}
+	for _, v := range a.votes {
+		o.Votes = append(o.Votes, OrderVote{Person: v.Person, Actor: v.ID, Approves: true})
+	}
+	return []ActOrder{o}, nil
 }
 
 func (a *askedBy) RulingPolicies(context.Context) (PolicyActivation, error) {
@@ -35,7 +46,11 @@ func (a *askedBy) RulingPolicies(context.Context) (PolicyActivation, error) {
 }
 
 func (a *askedBy) PolicyProposals(context.Context, string, int) ([]PolicyProposal, error) {
-	return []PolicyProposal{{ID: "p", ActorID: a.by.ID, Person: a.by.Person, Needs: 1, ExpiresAt: time.Now().Add(time.Hour)}}, nil
+	p := PolicyProposal{ID: "p", ActorID: a.by.ID, Person: a.by.Person, Needs: 3, ExpiresAt: time.Now().Add(time.Hour)}
+	for _, v := range a.votes {
+		p.Votes = append(p.Votes, PolicyVote{Person: v.Person, ActorID: v.ID, Approves: true})
+	}
+	return []PolicyProposal{p}, nil
 }
 
 // A user of the machine of whom nobody says which person that is decides on nothing, and what such a user asked for is approved by nobody:
@@ -89,6 +104,30 @@ func TestWhoIsUnnamedTakesNoPartInApprovals(t *testing.T) {
 				t.Errorf("%s, an order: %v", name, err)
 			}
 		}
+	}
+}
+
+// One login of which two rules say that it is two persons, by the claims that it has each time, approves once.
+func TestOneCredentialApprovesOnce(t *testing.T) {
+	t.Parallel()
+	by := access.Actor{ID: "token-1", Person: "ada", Namespace: access.AllNamespaces, Roles: []access.Role{access.Revoker}}
+	bob := access.Actor{ID: "oidc:bob", Person: "bob", Namespace: access.AllNamespaces, Roles: []access.Role{access.Approver}}
+	renamed := bob
+	renamed.Person = "bob@dev.example"
+	office := publishing(&askedBy{by: by, votes: []access.Actor{bob}}, time.Now)
+	office.ruling.Store(&ruling{set: &policies.Set{}})
+	ctx := t.Context()
+	if _, err := office.Approve(ctx, ApproveOrder{Actor: renamed, Request: "r"}); !errors.Is(err, ErrApprovalIdle) {
+		t.Errorf("a request: %v", err)
+	}
+	if _, err := office.DecideOnRevocation(ctx, renamed, RevocationDecision{Job: "j", Approves: true}); !errors.Is(err, ErrVotedAlready) {
+		t.Errorf("a revocation: %v", err)
+	}
+	if _, err := office.DecideOnPolicies(ctx, renamed, PolicyDecision{Proposal: "p", Approves: true}); !errors.Is(err, ErrVotedAlready) {
+		t.Errorf("policies: %v", err)
+	}
+	if _, err := office.DecideOnOrder(ctx, renamed, OrderDecision{Order: "o", Approves: true}); !errors.Is(err, ErrVotedAlready) {
+		t.Errorf("an order: %v", err)
 	}
 }
 
