@@ -20,6 +20,8 @@ const (
 	certificateAge = time.Hour
 	// crlAge is how long a CRL may be kept without asking again. It adds to the time until a revocation is seen.
 	crlAge = 30 * time.Second
+	// crlSettles is when no other CRL can still come that has the same thisUpdate: making one does not take longer.
+	crlSettles = 30 * time.Second
 )
 
 // file is something to be distributed.
@@ -165,8 +167,17 @@ func (s *Server) distributeCRL(pattern string, current func(ctx context.Context,
 		header.Set("Content-Type", typeCRL)
 		header.Set("Cache-Control", cacheControl(min(crlAge, list.NextUpdate.Sub(s.now()).Truncate(time.Second))))
 		header.Set("ETag", `"`+list.Number.Text(16)+`"`)
-		http.ServeContent(w, r, "", list.ThisUpdate, bytes.NewReader(list.DER))
+		http.ServeContent(w, r, "", s.settled(list), bytes.NewReader(list.DER))
 	}
 	s.distribution.Get(pattern, handler)
 	s.distribution.Head(pattern, handler)
+}
+
+// settled is when a CRL last changed, for those who ask by the time. Two CRLs can be of one second, which they could not tell apart: whoever has
+// the first would not get the one that has the revocation. So a CRL has no such time at first, and then one after which the first was no more.
+func (s *Server) settled(list ca.CRLRecord) time.Time {
+	if at := list.ThisUpdate.Add(crlSettles); !s.now().Before(at) {
+		return at
+	}
+	return time.Time{}
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"io"
+	"math/big"
 	"net/http"
 	"net/http/httptest"
 	"testing"
@@ -62,6 +63,33 @@ func TestDistribution(t *testing.T) {
 		}
 		if part := s.fetch(path, "Range", "bytes=0-9"); part.Code != http.StatusPartialContent || part.Body.String() != want.body[:10] {
 			t.Errorf("%s: Range: %d", path, part.Code)
+		}
+	}
+}
+
+// TestTwoCRLsOfOneSecond: whoever asks by the time gets the second one.
+func TestTwoCRLsOfOneSecond(t *testing.T) {
+	s := newSurface(t)
+	s.office.crl.ThisUpdate = noon.Add(-time.Second)
+	first := s.fetch("/crl/issuing-1.crl")
+	if at := first.Header().Get("Last-Modified"); first.Code != http.StatusOK || at != "" {
+		t.Fatalf("%d, of %q", first.Code, at)
+	}
+	s.office.crl.Number, s.office.crl.DER = big.NewInt(6), []byte("with the revocation")
+	for _, since := range []time.Time{noon.Add(-time.Second), noon} { // its thisUpdate, and when it was fetched
+		again := s.fetch("/crl/issuing-1.crl", "If-Modified-Since", since.Format(http.TimeFormat))
+		if again.Code != http.StatusOK || again.Body.String() != "with the revocation" {
+			t.Errorf("since %s: %d", since, again.Code)
+		}
+	}
+	s.office.crl.ThisUpdate = noon.Add(-crlSettles)
+	settled := s.fetch("/crl/issuing-1.crl")
+	if at := settled.Header().Get("Last-Modified"); at != noon.UTC().Format(http.TimeFormat) {
+		t.Errorf("when nothing else can come, it is of %q", at)
+	}
+	for since, want := range map[time.Time]int{noon: http.StatusNotModified, noon.Add(-time.Second): http.StatusOK} {
+		if again := s.fetch("/crl/issuing-1.crl", "If-Modified-Since", since.UTC().Format(http.TimeFormat)); again.Code != want {
+			t.Errorf("since %s: %d, want %d", since, again.Code, want)
 		}
 	}
 }
