@@ -85,16 +85,23 @@ func TestFailoverLosesNothing(t *testing.T) {
 	t.Logf("%d intents were acknowledged, %d are on the standby", len(acknowledged), len(there))
 }
 
-// While no standby has it, a commit is not acknowledged.
-func TestNothingIsAcknowledgedWithoutItsStandby(t *testing.T) {
-	primary := storagetest.NewServer(t, storagetest.Options{Durable: true})
-	standby := primary.Standby(t)
+// withStandby is a store on a server whose commits wait for a standby.
+func withStandby(t *testing.T) (primary, standby *storagetest.Server, f *fixture) {
+	t.Helper()
+	primary = storagetest.NewServer(t, storagetest.Options{Durable: true})
+	standby = primary.Standby(t)
 	store, err := storage.Open(t.Context(), storage.Config{URL: primary.URL, Standbys: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer store.Close()
-	f := &fixture{Store: store, t: t}
+	t.Cleanup(store.Close)
+	return primary, standby, &fixture{Store: store, t: t}
+}
+
+// While no standby has it, a commit is not acknowledged.
+func TestNothingIsAcknowledgedWithoutItsStandby(t *testing.T) {
+	_, standby, f := withStandby(t)
+	store := f.Store
 	f.intend()
 	if err := standby.Kill(); err != nil {
 		t.Fatal(err)
@@ -113,14 +120,8 @@ func TestNothingIsAcknowledgedWithoutItsStandby(t *testing.T) {
 // What is on no standby is not told to anybody who asked for it, though it can be read: its commit was cut off from waiting, and whoever made
 // it was told that it is not known to be on record.
 func TestNoPromiseIsReadWithoutItsStandby(t *testing.T) {
-	primary := storagetest.NewServer(t, storagetest.Options{Durable: true})
-	standby := primary.Standby(t)
-	store, err := storage.Open(t.Context(), storage.Config{URL: primary.URL, Standbys: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer store.Close()
-	f := &fixture{Store: store, t: t}
+	primary, standby, f := withStandby(t)
+	store := f.Store
 	key := ca.IdempotencyKey{Actor: "actor-1", Key: "k", Body: random32()}
 	before, i := f.issue(), f.intend(func(i *ca.Intent) { i.Idempotency = key })
 	c, r := certificateOf(i), revocationOf(before, issuance.KeyCompromise)

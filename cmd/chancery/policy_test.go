@@ -192,13 +192,20 @@ func (s *stack) approverToken(person string, roles ...access.Role) string {
 	return token
 }
 
+// policiesNeeding is a stack whose policies, in dir, are changed with so many approvals.
+func policiesNeeding(t *testing.T, approvals int) (s *stack, dir string) {
+	t.Helper()
+	s = newStack(t, storagetest.New(t), false)
+	dir = filepath.Join(s.dir, "profiles")
+	shippedIn(t, dir)
+	s.policies = fmt.Sprintf("{directory: %q, activation: {approvals: %d}}", dir, approvals)
+	return s, dir
+}
+
 // TestPoliciesNeedApprovals has a change of the policies agreed to by two persons.
 func TestPoliciesNeedApprovals(t *testing.T) {
 	t.Parallel()
-	s := newStack(t, storagetest.New(t), false)
-	dir := filepath.Join(s.dir, "profiles")
-	shippedIn(t, dir)
-	s.policies = fmt.Sprintf("{directory: %q, activation: {approvals: 2}}", dir)
+	s, dir := policiesNeeding(t, 2)
 	one := s.start("one", s.token.Module)
 	ctx := t.Context()
 	before := one.ruling(t)
@@ -267,10 +274,7 @@ func TestPoliciesNeedApprovals(t *testing.T) {
 // TestPoliciesBySignalNeedTwo: who sent a signal may be who approves then; another must as well, also where one would do.
 func TestPoliciesBySignalNeedTwo(t *testing.T) {
 	t.Parallel()
-	s := newStack(t, storagetest.New(t), false)
-	dir := filepath.Join(s.dir, "profiles")
-	shippedIn(t, dir)
-	s.policies = fmt.Sprintf("{directory: %q, activation: {approvals: 1}}", dir)
+	s, dir := policiesNeeding(t, 1)
 	one := s.start("one", s.token.Module)
 	ctx := t.Context()
 	before := one.ruling(t)
