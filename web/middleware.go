@@ -60,11 +60,12 @@ func (s *Server) identify(headers func(http.Header)) func(http.Handler) http.Han
 	}
 }
 
-// answerAtOnce has an answer go out while a body that nobody reads is still on its way. Otherwise net/http would wait for the body within
-// the handler, and the request would keep its place for as long as its caller likes. HTTP/2 never waits, and has no such switch to turn.
+// answerAtOnce has the answer to a GET go out while a body is still on its way, which means nothing there (RFC 9110, section 9.3.1).
+// Otherwise net/http would wait for the body within the handler, and the request would keep its place for as long as its caller likes. The
+// connection ends with the answer. HTTP/2 never waits.
 func answerAtOnce(w http.ResponseWriter, r *http.Request) {
-	if r.ContentLength != 0 {
-		_ = http.NewResponseController(w).EnableFullDuplex()
+	if r.ProtoMajor == 1 && r.ContentLength != 0 && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
+		w.Header().Set("Connection", "close")
 	}
 }
 
