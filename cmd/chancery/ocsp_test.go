@@ -315,7 +315,10 @@ func TestOCSPWhileDatabaseOrTokenIsAway(t *testing.T) {
 			t.Errorf("%s: %+v, %v", what, read, err)
 		}
 	}
-	says("at first", known, ocsp.Good)
+	eventually(t, 20*time.Second, "an answer is kept, which it is when revocations are followed", func() bool {
+		says("at first", known, ocsp.Good)
+		return r.metric(t, `chancery_ocsp_responses_total{authority="`+devIssuer+`",source="cache"`) > 0
+	})
 
 	faulty.Begin(t, "0x30") // CKR_DEVICE_ERROR
 	says("without a token, kept", known, ocsp.Good)
