@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -53,8 +54,8 @@ type Store struct {
 	listReach  int  // see listReach
 	replicated bool // the configuration asks for standbys that have what is acknowledged
 
-	opened  time.Time
-	renewed atomic.Int64 // when the connections were, in nanoseconds since it was opened
+	renewing sync.Mutex
+	renewed  time.Time // when all connections were, the last time
 
 	// Calls that come at the same time are worked on together.
 	issuances   *group[issuanceItem, struct{}]
@@ -75,7 +76,7 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	if err != nil {
 		return nil, describe("opening the database", err)
 	}
-	s := &Store{pool: pool, log: c.Log, listReach: listReach, replicated: c.Standbys > 0, opened: time.Now()}
+	s := &Store{pool: pool, log: c.Log, listReach: listReach, replicated: c.Standbys > 0}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -173,6 +174,7 @@ func (s *Store) Close() { s.pool.Close() }
 func (s *Store) Ping(ctx context.Context) error {
 	const sql = `SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean`
 	var readOnly bool
+	began := time.Now()
 	if err := s.read(ctx, "asking the database", func(ctx context.Context, db querier) error {
 		if err := db.QueryRow(ctx, sql).Scan(&readOnly); err != nil || readOnly {
 			return err
@@ -182,7 +184,7 @@ func (s *Store) Ping(ctx context.Context) error {
 		return err
 	}
 	if readOnly {
-		s.renew() // after a failover the address may lead to another server
+		s.renew(began) // after a failover the address may lead to another server
 		return fmt.Errorf("asking the database: it is read-only: %w", ca.ErrUnavailable)
 	}
 	return nil

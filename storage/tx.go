@@ -40,18 +40,19 @@ func (s *Store) write(ctx context.Context, doing string, done landed, try func(c
 	ctx, cancel := bounded(ctx)
 	defer cancel()
 	for n := 1; ; n++ {
+		began := time.Now()
 		sent, err := try(ctx)
 		if err == nil {
 			return nil
 		}
 		if n < maxTries && (isConflict(err) || !sent && isBroken(err)) && ctx.Err() == nil {
-			s.forget(n, err)
+			s.forget(n, err, began)
 			if pause(ctx, time.Duration(n)*time.Millisecond+rand.N(10*time.Millisecond)) == nil {
 				continue
 			}
 		}
 		if readOnly(err) {
-			s.renew() // after a failover the address may lead to another server
+			s.renew(began) // after a failover the address may lead to another server
 		}
 		if sent && isBroken(err) || isTaken(err) {
 			if s.hasLanded(ctx, done) {
@@ -160,30 +161,34 @@ func (s *Store) read(ctx context.Context, doing string, fn func(ctx context.Cont
 	ctx, cancel := bounded(ctx)
 	defer cancel()
 	for n := 1; ; n++ {
+		began := time.Now()
 		err := fn(ctx, s.pool)
 		if n == tries || !isBroken(err) || ctx.Err() != nil {
 			return describe(doing, err)
 		}
-		s.forget(n, err)
+		s.forget(n, err, began)
 	}
 }
 
-// forget drops all idle connections when a second one in a row was dead: after a restart of the server all of them are.
-func (s *Store) forget(n int, err error) {
+// forget drops all connections when a second one in a row was dead: after a restart of the server all of them are. began is when the try
+// did that met it.
+func (s *Store) forget(n int, err error, began time.Time) {
 	if n == 2 && isBroken(err) {
-		s.renew()
+		s.renew(began)
 	}
 }
 
-// renew drops every connection that there is, those in use when they are free. When a server has come back many calls find that theirs is
-// dead, or leads to where nothing can be written: one of them does this for all. Otherwise each would drop what was made for those before
-// it, and the server be busy with nothing but connections.
-func (s *Store) renew() {
-	const rest = 500 * time.Millisecond
-	now, last := int64(time.Since(s.opened)), s.renewed.Load()
-	if last != 0 && now-last < int64(rest) || !s.renewed.CompareAndSwap(last, now) {
+// renew drops every connection that there is, those in use when they are free, for a try that met one which is of no use; unless that was
+// done since the try began. When a server has come back many calls find that theirs is dead, or leads to where nothing can be written: one
+// of them does this for all. Otherwise each would drop what was made for those before it, and the server be busy with nothing but
+// connections.
+func (s *Store) renew(began time.Time) {
+	s.renewing.Lock()
+	defer s.renewing.Unlock()
+	if s.renewed.After(began) {
 		return
 	}
+	s.renewed = time.Now()
 	s.pool.Reset()
 }
 
