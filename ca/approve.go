@@ -490,7 +490,7 @@ func (c *CA) TellExpiring(ctx context.Context) error {
 	}
 	for _, r := range soon {
 		leaf, err := audit.New(audit.Event{
-			ID: r.EventID, Kind: audit.RequestExpiring, Time: r.At, Actor: "system", Namespace: r.Namespace,
+			ID: r.EventID, Kind: audit.RequestExpiring, Time: r.At, Actor: access.Service, Namespace: r.Namespace,
 			Data: map[string]string{"request": r.ID, "profile": r.Profile, "expires": r.ExpiresAt.UTC().Format(time.RFC3339)},
 		})
 		if err != nil {
@@ -516,7 +516,7 @@ func (c *CA) resume(ctx context.Context, id string) error {
 }
 
 func (c *CA) expire(ctx context.Context, w WaitingRequest) error {
-	leaf, err := c.leaf(audit.RequestExpired, "system", w.Namespace, c.now(), map[string]string{
+	leaf, err := c.leaf(audit.RequestExpired, access.Service, w.Namespace, c.now(), map[string]string{
 		"request": w.ID, "profile": w.Profile, "csr_sha256": hexSHA256(w.CSR), "expired": w.ExpiresAt.UTC().Format(time.RFC3339),
 	})
 	if err != nil {

@@ -121,7 +121,7 @@ func (c *CA) AdoptNamespaces(ctx context.Context, file []access.Namespace) error
 
 // adopt records a version of the file's. Where another replica, started at the same time, was first, its word stands.
 func (c *CA) adopt(ctx context.Context, v NamespaceVersion) error {
-	v.Actor = "system"
+	v.Actor = access.Service
 	err := c.recordNamespace(ctx, v)
 	if errors.Is(err, ErrFenced) {
 		c.log.WarnContext(ctx, "another replica changed a namespace of the configuration at the same time; its word stands", "namespace", v.Name)

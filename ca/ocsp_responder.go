@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/chancery-ca/chancery/access"
 	"github.com/chancery-ca/chancery/csr"
 	"github.com/chancery-ca/chancery/issuance"
 )
@@ -111,8 +110,7 @@ func (c *CA) issueResponderCertificate(ctx context.Context, r *responder) (*x509
 	if err != nil {
 		return nil, fmt.Errorf("requesting one: %w", err)
 	}
-	actor := access.Actor{ID: access.Service, Name: "chancery " + c.replica.Name, Person: access.Service, Namespace: ServiceNamespace, Roles: []access.Role{access.Requester}}
-	outcome, err := c.Issue(ctx, Order{Actor: actor, Profile: ResponderProfile, Issuer: r.authority.Name, CSR: request})
+	outcome, err := c.Issue(ctx, Order{Actor: c.itself(), Profile: ResponderProfile, Issuer: r.authority.Name, CSR: request})
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("issuing one: %w", err)

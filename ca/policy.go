@@ -181,7 +181,7 @@ func (c *CA) AdoptPolicies(ctx context.Context) error {
 			c.log.WarnContext(ctx, "the configured policies are not those that rule", "configured", own.Digest(), "ruling", latest.Digest)
 			return c.follow(ctx, latest)
 		}
-		_, err = c.activate(ctx, own, latest.Number, "system", "system", "taken from the configuration at start")
+		_, err = c.activate(ctx, own, latest.Number, access.Service, access.Service, "taken from the configuration at start")
 		if !errors.Is(err, ErrPoliciesMoved) || try == 3 {
 			return err
 		}

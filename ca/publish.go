@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/chancery-ca/chancery/access"
 	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/issuance"
 )
@@ -373,7 +374,7 @@ func (a *Authority) contents(claim CRLClaim, validity time.Duration) issuance.CR
 func (c *CA) crlRecorder(claim CRLClaim) issuance.Recorder {
 	return issuance.RecorderFunc(func(ctx context.Context, s issuance.Signing) error {
 		i := CRLIntent{Issuer: claim.Issuer, Scope: claim.Scope, Number: s.Number, TBS: s.Digest, Fence: claim.Fence, Owner: c.replica, At: c.now()}
-		leaf, err := c.leaf(audit.CRLIntended, "system", "", i.At, map[string]string{
+		leaf, err := c.leaf(audit.CRLIntended, access.Service, "", i.At, map[string]string{
 			"issuer": i.Issuer, "scope": i.Scope, "number": i.Number.String(), "tbs_sha256": hex.EncodeToString(i.TBS[:]),
 		})
 		if err != nil {
@@ -388,7 +389,7 @@ func (c *CA) recordCRL(ctx context.Context, claim CRLClaim, base *big.Int, signe
 		Issuer: claim.Issuer, Scope: claim.Scope, Number: signed.Number, Base: base, DER: signed.DER, ThisUpdate: signed.ThisUpdate,
 		NextUpdate: signed.NextUpdate, Entries: signed.Entries, Pending: claim.Pending, EventID: c.newID(),
 	}
-	published, err := c.leafWithID(record.EventID, audit.CRLPublished, "system", "", c.now(), crlData(record))
+	published, err := c.leafWithID(record.EventID, audit.CRLPublished, access.Service, "", c.now(), crlData(record))
 	if err != nil {
 		return CRLRecord{}, err
 	}

@@ -58,7 +58,7 @@ func (c *CA) leafWithID(id string, kind audit.Kind, actor, namespace string, at 
 
 // signatureLeaf tells of one use of an authority's key. It rides with what was signed.
 func (c *CA) signatureLeaf(authority, namespace string, s issuance.Signature) (audit.Leaf, error) {
-	return c.leaf(audit.KeySigned, "system", namespace, c.now(), map[string]string{
+	return c.leaf(audit.KeySigned, access.Service, namespace, c.now(), map[string]string{
 		"authority": authority, "key": hex.EncodeToString(s.KeyID), "mechanism": s.Algorithm, "tbs_sha256": hex.EncodeToString(s.Digest),
 		"microseconds": strconv.FormatInt(s.Duration.Microseconds(), 10),
 	})

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/chancery-ca/chancery/access"
 	"github.com/chancery-ca/chancery/audit"
 )
 
@@ -49,7 +50,7 @@ func (c *CA) Recover(ctx context.Context) (settled int, err error) {
 // settle records one owned intent as possibly signed and revoked.
 func (c *CA) settle(ctx context.Context, i OpenIntent, why string) error {
 	eventID, now := c.newID(), c.now()
-	leaf, err := c.leafWithID(eventID, audit.CertificateOrphaned, "system", i.Namespace, now, map[string]string{
+	leaf, err := c.leafWithID(eventID, audit.CertificateOrphaned, access.Service, i.Namespace, now, map[string]string{
 		"issuer": i.Issuer, "serial": i.Serial.String(), "kind": string(i.Kind), "owner": i.Owner.Name, "request": i.RequestID, "why": why,
 	})
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/chancery-ca/chancery/access"
 	"github.com/chancery-ca/chancery/audit"
 )
 
@@ -286,7 +287,7 @@ func (c *CA) AdoptLogKey(ctx context.Context) error {
 
 func (c *CA) recordLogKey(ctx context.Context, verifier string) error {
 	id := c.newID()
-	leaf, err := c.leafWithID(id, audit.LogKeyAdded, "system", "", c.now(), map[string]string{"verifier": verifier})
+	leaf, err := c.leafWithID(id, audit.LogKeyAdded, access.Service, "", c.now(), map[string]string{"verifier": verifier})
 	if err != nil {
 		return err
 	}

@@ -36,6 +36,13 @@ func NewServiceNamespace(n ServiceName) access.Namespace {
 	return ns
 }
 
+// itself is the service as one who asks for certificates of its own.
+func (c *CA) itself() access.Actor {
+	return access.Actor{
+		ID: access.Service, Name: "chancery " + c.replica.Name, Person: access.Service, Namespace: ServiceNamespace, Roles: []access.Role{access.Requester},
+	}
+}
+
 // IssueServiceCertificate issues the certificate that the service answers TLS with, the ordinary way: an order, a decision, an intent, a
 // signature in the token. The key is made here, lives in memory alone, and is not made again after a restart but replaced.
 func (c *CA) IssueServiceCertificate(ctx context.Context, n ServiceName) (*tls.Certificate, error) {
@@ -58,8 +65,7 @@ func (c *CA) IssueServiceCertificate(ctx context.Context, n ServiceName) (*tls.C
 	if err != nil {
 		return nil, fmt.Errorf("requesting the service's TLS certificate: %w", err)
 	}
-	actor := access.Actor{ID: access.Service, Name: "chancery " + c.replica.Name, Person: access.Service, Namespace: ServiceNamespace, Roles: []access.Role{access.Requester}}
-	outcome, err := c.Issue(ctx, Order{Actor: actor, Profile: ServiceProfile, CSR: request})
+	outcome, err := c.Issue(ctx, Order{Actor: c.itself(), Profile: ServiceProfile, CSR: request})
 	if err != nil {
 		return nil, fmt.Errorf("issuing the service's TLS certificate: %w", err)
 	}

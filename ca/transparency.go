@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/chancery-ca/chancery/access"
 	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/issuance"
 	"github.com/chancery-ca/chancery/policies"
@@ -127,7 +128,7 @@ func (c *CA) issuedLeaves(n NewCertificate, s issuance.Signature, logs []string)
 	if len(logs) > 0 {
 		data["logs"] = strings.Join(logs, ", ")
 	}
-	issued, err := c.leafWithID(n.EventID, audit.CertificateIssued, "system", n.Namespace, n.IssuedAt, data)
+	issued, err := c.leafWithID(n.EventID, audit.CertificateIssued, access.Service, n.Namespace, n.IssuedAt, data)
 	if err != nil {
 		return nil, err
 	}

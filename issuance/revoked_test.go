@@ -109,13 +109,7 @@ func theirTBS(t fataler, h hierarchy, c CRLContents) []byte {
 func TestManyEntriesAgreeWithStandardLibrary(t *testing.T) {
 	h := ecdsaHierarchy(t)
 	for _, n := range []int{0, 1, 127, 128, 1_000, 1_001, 2_000} { // up to lengths of three octets
-		kept, all := longList(t, n)
-		c := longContents(n)
-		c.Revoked = kept
-		prepared, err := h.issuing.PrepareCRL(c)
-		if err != nil {
-			t.Fatal(err)
-		}
+		prepared, c, all := h.longList(t, n)
 		slices.SortFunc(all, func(a, b CRLEntry) int { return bytes.Compare(a.Serial, b.Serial) })
 		c.Revoked, c.Entries = nil, all
 		theirs, err := x509.CreateRevocationList(rand.Reader, standardTemplate(t, c), h.issuing.Certificate(), h.issuingKey)
@@ -137,13 +131,7 @@ func TestManyEntriesAgreeWithStandardLibrary(t *testing.T) {
 func TestOpenSSLReadsAVeryLongList(t *testing.T) {
 	const n = 500_000
 	h := ecdsaHierarchy(t)
-	kept, all := longList(t, n)
-	c := longContents(n)
-	c.Revoked = kept
-	prepared, err := h.issuing.PrepareCRL(c)
-	if err != nil {
-		t.Fatal(err)
-	}
+	prepared, _, all := h.longList(t, n)
 	signed, err := h.issuing.SignCRL(t.Context(), prepared, nothing)
 	if err != nil || signed.Entries != n || len(signed.DER) < 1<<24 {
 		t.Fatalf("%d octets, %d entries, %v", len(signed.DER), signed.Entries, err)
@@ -174,8 +162,8 @@ func TestOpenSSLReadsAVeryLongList(t *testing.T) {
 	}
 }
 
-// longList keeps entries, the last tenth of which came later.
-func longList(t *testing.T, n int) (*Revoked, []CRLEntry) {
+// longList prepares a CRL from kept entries, the last tenth of which came later.
+func (h hierarchy) longList(t *testing.T, n int) (*PreparedCRL, CRLContents, []CRLEntry) {
 	t.Helper()
 	all := manyEntries(n)
 	kept := keep(t, all[:n-n/10])
@@ -186,13 +174,14 @@ func longList(t *testing.T, n int) (*Revoked, []CRLEntry) {
 	if err := kept.Apply(now, rest); err != nil {
 		t.Fatal(err)
 	}
-	return kept, all
-}
-
-func longContents(n int) CRLContents {
-	return CRLContents{
-		Number: big.NewInt(int64(n) + 1), ThisUpdate: now, NextUpdate: now.Add(time.Hour), Distribution: "http://ca.example/crl/a/7.crl",
+	c := CRLContents{
+		Number: big.NewInt(int64(n) + 1), ThisUpdate: now, NextUpdate: now.Add(time.Hour), Distribution: "http://ca.example/crl/a/7.crl", Revoked: kept,
 	}
+	prepared, err := h.issuing.PrepareCRL(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return prepared, c, all
 }
 
 // TestARefusedChangeLeavesTheListAlone refuses a change as a whole.

@@ -375,6 +375,18 @@ func (f *fixture) rows() (found []audit.Finding) {
 	return found
 }
 
+// wantFound holds the kinds of what is found in the rows against those that are wanted.
+func (f *fixture) wantFound(what string, kinds ...audit.Fault) {
+	f.t.Helper()
+	var got []audit.Fault
+	for _, x := range f.rows() {
+		got = append(got, x.Kind)
+	}
+	if !slices.Equal(got, kinds) {
+		f.t.Errorf("%s: found %v, want %v", what, got, kinds)
+	}
+}
+
 // sequence gives every leaf that waits its place.
 func (f *fixture) sequence() {
 	f.exec(`WITH next AS (SELECT coalesce(max(index) + 1, 0) AS index FROM audit_sequence)
@@ -414,16 +426,7 @@ func TestRowsAndEvents(t *testing.T) {
 	if found := f.rows(); len(found) != 0 {
 		t.Fatalf("a sound database: %v", found)
 	}
-	want := func(what string, kinds ...audit.Fault) {
-		t.Helper()
-		var got []audit.Fault
-		for _, x := range f.rows() {
-			got = append(got, x.Kind)
-		}
-		if !slices.Equal(got, kinds) {
-			t.Errorf("%s: found %v, want %v", what, got, kinds)
-		}
-	}
+	want := f.wantFound
 
 	data["certificate_sha256"] = strings.Repeat("00", 32)
 	say(c.EventID, audit.CertificateIssued, data)
@@ -494,13 +497,7 @@ func TestRequestsAndEvents(t *testing.T) {
 		f.sequence()
 		want := func(what string, kinds ...audit.Fault) {
 			t.Helper()
-			var got []audit.Fault
-			for _, x := range f.rows() {
-				got = append(got, x.Kind)
-			}
-			if !slices.Equal(got, kinds) {
-				t.Errorf("%s, %s: found %v, want %v", kind, what, got, kinds)
-			}
+			f.wantFound(fmt.Sprintf("%s, %s", kind, what), kinds...)
 		}
 		want("a sound database")
 		f.exec("UPDATE requests SET csr = 'another' WHERE id = $1::text::uuid", r.ID)

@@ -29,7 +29,7 @@ const (
 // withOCSP answers what is asked below /ocsp/ and leaves the rest to next. OCSP requests come in numbers, and their paths are not those of
 // a router: base64 has slashes in it. So they go a way of their own, without a line in the log for each; the metrics count them.
 func (s *Server) withOCSP(next http.Handler, inFlight int) http.Handler {
-	places := make(chan struct{}, inFlight)
+	places := make(seats, inFlight)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		rest, ours := strings.CutPrefix(r.URL.Path, ocspPath)
 		if !ours {
@@ -44,13 +44,12 @@ func (s *Server) withOCSP(next http.Handler, inFlight int) http.Handler {
 			s.ocspProblem(w, r, problem)
 			return
 		}
-		select { // once it is read: who sends it slowly takes no place
-		case places <- struct{}{}:
-			defer func() { <-places }()
-			s.ocsp(w, r, name, request)
-		default:
-			s.ocspProblem(w, r, newProblem(kindUnavailable, "too many requests are being worked on").retryAfter(shortly))
+		if !places.take() { // once it is read: who sends it slowly takes no place
+			s.ocspProblem(w, r, tooBusy())
+			return
 		}
+		defer places.leave()
+		s.ocsp(w, r, name, request)
 	})
 }
 

@@ -56,19 +56,46 @@ func (s *Server) limitShare(ctx huma.Context, next func(huma.Context)) {
 	next(ctx)
 }
 
+// seats are places that are all alike, for so many requests at once: waiting would only move the queue into memory.
+type seats chan struct{}
+
+// take takes one, unless there is none. Who has one leaves it.
+func (s seats) take() (taken bool) {
+	select {
+	case s <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
+func (s seats) leave() { <-s }
+
+// enter is take for a request. What it returns leaves the seat.
+func (s seats) enter(*http.Request) (leave func(), refused *Problem) {
+	if !s.take() {
+		return nil, tooBusy()
+	}
+	return s.leave, nil
+}
+
+func tooBusy() *Problem {
+	return newProblem(kindUnavailable, "too many requests are being worked on").retryAfter(shortly)
+}
+
 // aWhile is after how long a call that found no place should come back: those that have one keep it for longer than a single request.
 const aWhile = 5 * time.Second
 
 // places are taken by calls that are worked on, so many at once. One namespace, or network, has at most half of them, however long its calls
 // last.
 type places struct {
-	taken  chan struct{}
+	taken  seats
 	shares *shares
 	of     string // what has a share, in words
 }
 
 func newPlaces(most int, of string) *places {
-	return &places{taken: make(chan struct{}, most), shares: newShares(most), of: of}
+	return &places{taken: make(seats, most), shares: newShares(most), of: of}
 }
 
 // enter takes a place, unless there is none. What it returns gives the place back.
@@ -77,27 +104,25 @@ func (p *places) enter(whose string) (leave func(), refused *Problem) {
 	if !ok {
 		return nil, newProblem(kindUnavailable, "as many of these calls as one "+p.of+" may have are being worked on").retryAfter(aWhile)
 	}
-	select {
-	case p.taken <- struct{}{}:
-		return func() { <-p.taken; back() }, nil
-	default:
+	if !p.taken.take() {
 		back()
 		return nil, newProblem(kindUnavailable, "as many of these calls as may be are being worked on").retryAfter(aWhile)
 	}
+	return func() { p.taken.leave(); back() }, nil
 }
 
 // publicPart is the part of the places that calls have which need no credentials.
 const publicPart = 8
 
-// hall holds the requests that are worked on, so many at once: waiting would only move the queue into memory. What needs no credentials has
-// a few places of its own, from before its body is read, so that who has none, and takes his time, keeps nobody out who has some.
+// hall holds the requests that are worked on. What needs no credentials has a few places of its own, from before its body is read, so that
+// who has none, and takes his time, keeps nobody out who has some.
 type hall struct {
-	taken  chan struct{}
+	taken  seats
 	public *places
 }
 
 func newHall(most int) *hall {
-	return &hall{taken: make(chan struct{}, most), public: newPlaces(max(1, most/publicPart), "network")}
+	return &hall{taken: make(seats, most), public: newPlaces(max(1, most/publicPart), "network")}
 }
 
 // enter takes a place, unless there is none. What it returns gives the place back.
@@ -105,12 +130,7 @@ func (h *hall) enter(r *http.Request, public bool) (leave func(), refused *Probl
 	if public {
 		return h.public.enter(neighbourhood(exchangeOf(r.Context()).from).String())
 	}
-	select {
-	case h.taken <- struct{}{}:
-		return func() { <-h.taken }, nil
-	default:
-		return nil, newProblem(kindUnavailable, "too many requests are being worked on").retryAfter(shortly)
-	}
+	return h.taken.enter(r)
 }
 
 // halls are one for who comes over the network, and one for who is on the machine itself: a flood from outside leaves the socket free.
@@ -142,8 +162,7 @@ func inPlace(enter func(*http.Request) (leave func(), refused *Problem)) func(ht
 
 // limitInFlight bounds how many requests are worked on at once, where all are alike.
 func limitInFlight(most int) func(http.Handler) http.Handler {
-	places := newHall(most)
-	return inPlace(func(r *http.Request) (func(), *Problem) { return places.enter(r, false) })
+	return inPlace(make(seats, most).enter)
 }
 
 // takePlace has a call of the API be worked on in a place.

@@ -17,6 +17,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/chancery-ca/chancery/access"
 	"github.com/chancery-ca/chancery/archive"
 	"github.com/chancery-ca/chancery/ca"
 	"github.com/chancery-ca/chancery/storage"
@@ -432,7 +433,7 @@ func (s *service) archiveDue(ctx context.Context) error {
 	if c.Directory == "" || c.Manual {
 		return nil
 	}
-	_, err := c.archiver(s.env, s.store, "system", s.log, func(m archive.Made) { s.metrics.Archived(m.Certificates) }).Run(ctx, time.Duration(c.After))
+	_, err := c.archiver(s.env, s.store, access.Service, s.log, func(m archive.Made) { s.metrics.Archived(m.Certificates) }).Run(ctx, time.Duration(c.After))
 	if errors.Is(err, archive.ErrBusy) { // another replica, or an operator
 		return nil
 	}

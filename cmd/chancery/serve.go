@@ -572,7 +572,7 @@ func (s *service) reloadAt(ctx context.Context, hangups <-chan os.Signal) {
 func (s *service) record(ctx context.Context, kinds ...audit.Kind) error {
 	var leaves []audit.Leaf
 	for _, kind := range kinds {
-		leaf, err := audit.New(audit.Event{ID: newID(), Kind: kind, Time: s.env.Now(), Actor: "system", Data: map[string]string{
+		leaf, err := audit.New(audit.Event{ID: newID(), Kind: kind, Time: s.env.Now(), Actor: access.Service, Data: map[string]string{
 			"replica": s.replica.Name, "run": s.replica.Run, "policy": s.ca.PolicyDigest(), "version": version(),
 			"token": strings.Join(s.keys.serials(), ","),
 		}})
