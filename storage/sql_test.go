@@ -16,9 +16,9 @@ var assembled = map[string]string{
 	`"SET ROLE " + pgx.Identifier{…}.Sanitize() + ";" + durabilitySettings`: "roles cannot be arguments; the name is quoted, and the rest a " +
 		"constant",
 	`"GRANT " + pgx.Identifier{…}.Sanitize() + " TO " + pgx.Identifier{…}.Sanitize()`: "roles cannot be arguments; the names are quoted",
-	`sql + outlook + " FROM chosen"`:                           "sql is selectionQuery's",
-	`selectWaiting + condition`:                                "condition is one of two constants",
-	`sql + frozen`:                                             "sql is selectionQuery's",
+	`sql + outlook + " FROM chosen"`: "sql is selectionQuery's",
+	`selectWaiting + condition`:      "condition is one of two constants",
+	`sql + frozen`:                   "sql is selectionQuery's",
 	`fmt.Fprintf(&sql, "%s1 OFFSET %d", listOrder, reach - 1)`: "a constant, and a number of our own",
 	`fmt.Fprintf(&b, "%s%d", listOrder, f.Limit + 1)`:          "a constant, and a number",
 	`fmt.Fprintf(&b, chosenBegin, changedBy(wish))`:            "changedBy is one of three constants",
