@@ -15,7 +15,8 @@ type signingKey struct {
 	signer    crypto.Signer
 	public    crypto.PublicKey
 	algorithm algorithm
-	id        []byte // subject key identifier
+	id        []byte     // subject key identifier
+	multiples *multiples // of the public key, where it has any
 }
 
 func newSigningKey(key crypto.Signer) (signingKey, error) {
@@ -24,7 +25,11 @@ func newSigningKey(key crypto.Signer) (signingKey, error) {
 	if err != nil {
 		return signingKey{}, err
 	}
-	return signingKey{signer: key, public: public, algorithm: algorithm}, nil
+	multiples, err := multiplesOf(public)
+	if err != nil {
+		return signingKey{}, err
+	}
+	return signingKey{signer: key, public: public, algorithm: algorithm, multiples: multiples}, nil
 }
 
 // draft is a certificate or a CRL with a placeholder in place of its signature, to be linted.
@@ -109,7 +114,7 @@ func (k *signingKey) signRecorded(ctx context.Context, tbs []byte, digest [sha25
 		return nil, Signature{}, err
 	}
 	took := time.Since(started)
-	if err := k.algorithm.verify(k.public, tbs, value); err != nil {
+	if err := k.verify(tbs, value); err != nil {
 		return nil, Signature{}, err
 	}
 	whole, err := k.algorithm.assemble(tbs, value)
