@@ -37,7 +37,7 @@ type RevocationPlan struct {
 	// Signed asks that each approval be signed by the approver's own key.
 	Signed bool
 	// LotsPerSecond bounds how fast a job goes on, in lots of LotSize. Besides, unless keys are compromised, it rests as long as each lot
-	// took, so that issuance has half of the database's time at least. 0: DefaultLotsPerSecond.
+	// took, up to maxLotRest, so that issuance has half of the database's time. 0: DefaultLotsPerSecond.
 	LotsPerSecond float64
 }
 

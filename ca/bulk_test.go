@@ -71,3 +71,52 @@ func TestRevokingAtOnceEnds(t *testing.T) {
 		}
 	})
 }
+
+// interrupted is a store of a job of two lots, in whose first something happens.
+type interrupted struct {
+	failing
+	first func() error // nil: no more
+}
+
+func (i *interrupted) RecordRevocationLot(context.Context, RevocationLot, ...audit.Leaf) error {
+	if i.first == nil {
+		return nil
+	}
+	err := i.first()
+	if err == nil {
+		i.first = nil
+	}
+	return err
+}
+
+// A job does not rest for as long as a clock was put right by, nor as the store was away.
+func TestAJobRestsForItsWorkAlone(t *testing.T) {
+	for name, c := range map[string]struct {
+		reason issuance.Reason
+		jump   time.Duration
+		away   time.Duration
+	}{
+		"a clock put back":    {reason: issuance.KeyCompromise, jump: -time.Hour},
+		"a clock put forward": {reason: issuance.Superseded, jump: time.Hour},
+		"the store was away":  {reason: issuance.Superseded, away: time.Hour},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				began, off := time.Now(), time.Duration(0)
+				job := RevocationJob{ID: "job", Actor: access.Actor{ID: "actor-1"}, Reason: c.reason, AskedAt: began, ApprovedAt: began, Lots: 2, Total: 2}
+				store := &interrupted{failing: failing{job: job}, first: func() error {
+					off = c.jump
+					if time.Since(began) < c.away {
+						return ErrUnavailable
+					}
+					return nil
+				}}
+				worker := publishing(store, func() time.Time { return time.Now().Add(off) })
+				err := worker.work(t.Context(), job, 1, worker.lotPace())
+				if rested := time.Since(began) - c.away; err != nil || rested > jobLease {
+					t.Errorf("it rested for %s, %v", rested, err)
+				}
+			})
+		})
+	}
+}

@@ -18,6 +18,8 @@ const (
 	jobLease = 10 * time.Second
 	// jobsEvery is how often a replica looks for jobs that nobody works on. Those ordered or approved here wake it at once.
 	jobsEvery = time.Second
+	// maxLotRest is the longest rest after a lot that took long: the claim lasts beyond it.
+	maxLotRest = jobLease / 2
 )
 
 // RunRevocations works on the jobs that nobody works on, until there is none. Any number of replicas may do it at once: each job has one
@@ -51,7 +53,7 @@ func (c *CA) lotPace() time.Duration {
 func (c *CA) work(ctx context.Context, j RevocationJob, fence int64, pace time.Duration) error {
 	total := j.Counts
 	for lot := j.NextLot; lot < j.Lots; {
-		begun := c.now()
+		passed := stopwatch() // a clock that is put right in the meantime makes no rest of hours
 		counts, err := c.workLot(ctx, j, lot, fence, total)
 		if errors.Is(err, ErrExists) {
 			continue // somebody revoked one of them in this moment: look again
@@ -62,10 +64,10 @@ func (c *CA) work(ctx context.Context, j RevocationJob, fence int64, pace time.D
 		total = total.plus(counts)
 		lot++
 		if pace > 0 && lot < j.Lots {
-			took := c.now().Sub(begun)
+			took := passed()
 			rest := pace - took
 			if j.Reason != issuance.KeyCompromise { // every second counts there; else issuance goes before
-				rest = max(rest, took)
+				rest = max(rest, min(took, maxLotRest)) // of a lot that waited for the store, most of that was no work
 			}
 			if !pauseFor(ctx, rest) {
 				return ctx.Err()

@@ -65,7 +65,7 @@ type CRLSchedule struct {
 type CRLDue struct {
 	Issuer, Scope string
 	Delta         bool
-	Why           string // "first", "revocation", "schedule", "base": a delta to a new complete CRL; "corrupted", "demand", "key"
+	Why           string // "first", "revocation", "schedule", "base": a delta to a new complete CRL; "clock": the last is of a time to come; "corrupted", "demand", "key"
 }
 
 // CRLAsk asks for the right to make the next CRL of a scope.

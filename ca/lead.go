@@ -94,7 +94,7 @@ func (c *CA) serveTerm(ctx context.Context, t Term, lead func(context.Context, T
 func (c *CA) untilOver(ctx context.Context, t Term, done <-chan error, log *slog.Logger) (err error, over bool) {
 	tick := time.NewTicker(leaseTry)
 	defer tick.Stop()
-	renewed := c.now()
+	held := stopwatch() // a lease runs on while a clock is put back
 	for {
 		select {
 		case err := <-done:
@@ -103,17 +103,17 @@ func (c *CA) untilOver(ctx context.Context, t Term, done <-chan error, log *slog
 			return nil, true
 		case <-tick.C:
 		}
-		asked := c.now()
+		asked := stopwatch()
 		renewing, cancel := context.WithTimeout(ctx, leaseTime)
 		err := c.store.RenewLease(renewing, t, leaseTime)
 		cancel()
 		switch {
 		case err == nil:
-			renewed = asked
+			held = asked
 		case errors.Is(err, ErrFenced):
 			log.WarnContext(ctx, "another replica has been given the lead")
 			return nil, true
-		case c.now().Sub(renewed) > leaseTime:
+		case held() > leaseTime:
 			log.WarnContext(ctx, "the lead could not be kept", "error", err)
 			return nil, true
 		}

@@ -143,7 +143,7 @@ func (p *publications) ending(now time.Time) (near []CRLRecord) {
 	defer p.mu.Unlock()
 	for _, known := range p.byID {
 		r := known.record
-		if r.Number == nil || r.NextUpdate.Sub(now) > r.NextUpdate.Sub(r.ThisUpdate)/3 || now.Sub(known.warnedAt) < warnEvery {
+		if r.Number == nil || r.NextUpdate.Sub(now) > r.NextUpdate.Sub(r.ThisUpdate)/3 || now.Sub(known.warnedAt).Abs() < warnEvery {
 			continue
 		}
 		known.warnedAt = now

@@ -271,7 +271,7 @@ func (c *CA) liveAnswer(ctx context.Context, r *responder, asked *issuance.OCSPR
 // good enough.
 func (c *CA) statusesSince(r *responder) time.Time {
 	now := c.now()
-	if !c.ocsp.following.Load() || now.Sub(time.Unix(0, c.ocsp.syncedAt.Load())) > followGrace {
+	if !c.ocsp.following.Load() || now.Sub(time.Unix(0, c.ocsp.syncedAt.Load())).Abs() > followGrace {
 		return now.Add(time.Hour) // later than any
 	}
 	return now.Add(-r.validity / 2)

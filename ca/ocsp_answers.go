@@ -132,7 +132,8 @@ func (a *answers) get(serial serialKey) *certificateAnswers {
 	return a.unknown.get(serial)
 }
 
-// answer is a kept answer, if there is one that may still be given, and whether it is due to be made anew.
+// answer is a kept answer, if there is one that may still be given, and whether it is due to be made anew. One of a time that is still to
+// come is: it was made before the clock was put back, and clients may refuse it.
 func (a *answers) answer(serial serialKey, form int, now time.Time) (response *OCSPResponse, due bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -144,7 +145,7 @@ func (a *answers) answer(serial serialKey, form int, now time.Time) (response *O
 	if kept.response == nil || !now.Before(kept.until) {
 		return nil, true
 	}
-	return kept.response, !now.Before(kept.dueAt)
+	return kept.response, !now.Before(kept.dueAt) || now.Before(kept.response.ThisUpdate)
 }
 
 // status is what was found out about a serial, and when, if not before a moment.

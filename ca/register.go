@@ -97,8 +97,8 @@ func checkAuthority(a AuthorityRecord, now time.Time) error {
 	return nil
 }
 
-// ImportCRL takes in a CRL signed elsewhere. It must be the authority's, current, of a higher number than the last, and keep its
-// entries.
+// ImportCRL takes in a CRL signed elsewhere. It must be the authority's, current, of a higher number than the last, keep its entries, and
+// have whatever was on record as revoked when it was made.
 func (r Registrar) ImportCRL(ctx context.Context, authority string, der []byte) (CRLRecord, error) {
 	known, err := r.Store.Authorities(ctx)
 	if err != nil {
@@ -168,6 +168,14 @@ func (r Registrar) importCRL(ctx context.Context, a AuthorityRecord, der []byte,
 				"the CRL leaves out serial %x, which the one that is served has", serial)
 		}
 	}
+	switch missing, err := r.missing(ctx, a.Name, list); {
+	case err != nil:
+		return CRLRecord{}, err
+	case missing != nil:
+		return invalid("make it in a ceremony that revokes it too: chancery authority revoke writes the plan",
+			"the CRL leaves out serial %x, which was on record as revoked, since %s, when it was made", missing.Serial,
+			missing.RevokedAt.UTC().Format(time.RFC3339))
+	}
 	data := crlData(record)
 	leaf, err := r.leafWithID(record.EventID, audit.CRLImported, data)
 	if err != nil {
@@ -177,6 +185,25 @@ func (r Registrar) importCRL(ctx context.Context, a AuthorityRecord, der []byte,
 		return CRLRecord{}, fmt.Errorf("importing the CRL of %s: %w", a.Name, err)
 	}
 	return record, nil
+}
+
+// missing is a revocation on record that a CRL of an authority does not have, although it was made later. Of one that is younger than the CRL
+// it could not know, and what has ended need not be on it. Nil: there is none.
+func (r Registrar) missing(ctx context.Context, authority string, list *x509.RevocationList) (missing *issuance.RevokedEntry, err error) {
+	listed := make(map[string]bool, len(list.RevokedCertificateEntries))
+	for _, e := range list.RevokedCertificateEntries {
+		listed[string(e.SerialNumber.Bytes())] = true
+	}
+	_, err = r.Store.ListedRevocations(ctx, authority, FullScope, func(e issuance.RevokedEntry) error {
+		if missing == nil && e.RevokedAt.Before(list.ThisUpdate) && !e.NotAfter.Before(list.ThisUpdate) && !listed[string(e.Serial)] {
+			missing = &e
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, ErrNotFound) { // no CRL of the authority is known yet, and nothing is revoked
+		return nil, fmt.Errorf("reading what %s has revoked: %w", authority, err)
+	}
+	return missing, nil
 }
 
 // forgotten is the serial of a certificate that one CRL of an authority revokes and the next does not, although it may have that neither for

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/chancery-ca/chancery/audit"
+	"github.com/chancery-ca/chancery/issuance"
 )
 
 // importing is a store that keeps the last CRL that was imported.
@@ -25,6 +26,7 @@ type importing struct {
 	Store
 	authority AuthorityRecord
 	imported  *CRLRecord
+	revoked   []issuance.RevokedEntry // on record
 }
 
 func (i *importing) Authorities(context.Context) ([]AuthorityRecord, error) {
@@ -36,6 +38,15 @@ func (i *importing) CurrentCRL(context.Context, string, string, *big.Int) (CRLRe
 		return CRLRecord{}, ErrNotFound
 	}
 	return *i.imported, nil
+}
+
+func (i *importing) ListedRevocations(_ context.Context, _, _ string, yield func(issuance.RevokedEntry) error) (FeedPosition, error) {
+	for _, e := range i.revoked {
+		if err := yield(e); err != nil {
+			return FeedPosition{}, err
+		}
+	}
+	return FeedPosition{}, nil
 }
 
 func (i *importing) ImportCRL(_ context.Context, c CRLRecord, _ ...audit.Leaf) error {
@@ -61,16 +72,35 @@ func TestAnImportedCRLIsServed(t *testing.T) {
 		}
 		return all
 	}
+	onRecord := func(serial byte, at, notAfter time.Duration) []issuance.RevokedEntry {
+		e := issuance.RevokedEntry{NotAfter: now.Add(notAfter)}
+		e.Serial, e.RevokedAt = []byte{serial}, now.Add(at)
+		return []issuance.RevokedEntry{e}
+	}
 	for name, c := range map[string]struct {
-		key  crypto.Signer
-		list x509.RevocationList
-		good bool
+		key    crypto.Signer
+		list   x509.RevocationList
+		record []issuance.RevokedEntry
+		good   bool
 	}{
-		"plain":                       {elliptical, x509.RevocationList{RevokedCertificateEntries: revoked(1, 2, 300)}, true},
-		"empty":                       {modular, x509.RevocationList{}, true},
-		"not in order":                {elliptical, x509.RevocationList{RevokedCertificateEntries: revoked(2, 1)}, false},
-		"a delta":                     {elliptical, x509.RevocationList{ExtraExtensions: []pkix.Extension{delta}}, false},
-		"an algorithm of another key": {modular, x509.RevocationList{SignatureAlgorithm: x509.SHA512WithRSA}, false},
+		"plain":                       {key: elliptical, list: x509.RevocationList{RevokedCertificateEntries: revoked(1, 2, 300)}, good: true},
+		"empty":                       {key: modular, good: true},
+		"not in order":                {key: elliptical, list: x509.RevocationList{RevokedCertificateEntries: revoked(2, 1)}},
+		"a delta":                     {key: elliptical, list: x509.RevocationList{ExtraExtensions: []pkix.Extension{delta}}},
+		"an algorithm of another key": {key: modular, list: x509.RevocationList{SignatureAlgorithm: x509.SHA512WithRSA}},
+		"what is on record": {
+			key: elliptical, list: x509.RevocationList{RevokedCertificateEntries: revoked(1, 2)},
+			record: onRecord(2, -time.Second, time.Hour), good: true,
+		},
+		"without what is on record": {
+			key: elliptical, list: x509.RevocationList{RevokedCertificateEntries: revoked(1)}, record: onRecord(2, -time.Second, time.Hour),
+		},
+		"older than what is on record": {
+			key: elliptical, list: x509.RevocationList{RevokedCertificateEntries: revoked(1)}, record: onRecord(2, 0, time.Hour), good: true,
+		},
+		"without what has ended": {
+			key: elliptical, list: x509.RevocationList{RevokedCertificateEntries: revoked(1)}, record: onRecord(2, -time.Hour, -time.Second), good: true,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			template := &x509.Certificate{
@@ -90,7 +120,7 @@ func TestAnImportedCRLIsServed(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			store := &importing{authority: AuthorityRecord{Name: "root", Certificate: der, Chain: [][]byte{der}}}
+			store := &importing{authority: AuthorityRecord{Name: "root", Certificate: der, Chain: [][]byte{der}}, revoked: c.record}
 			r := Registrar{
 				Store: store, Now: func() time.Time { return now }, NewID: func() string { return "0192f000-0000-7000-8000-000000000000" },
 				Actor: "operator",

@@ -172,7 +172,7 @@ func (s *sequencer) checkpoint(ctx context.Context) {
 	s.mu.Lock()
 	c := audit.Checkpoint{Origin: s.logPlan.Signer.Name(), Size: s.size, Root: s.root}
 	s.mu.Unlock()
-	if c.Size == 0 || s.last != nil && (c.Size == s.last.Size || s.now().Sub(s.at) < every) {
+	if c.Size == 0 || s.last != nil && (c.Size == s.last.Size || s.now().Sub(s.at).Abs() < every) {
 		return
 	}
 	began := s.now()

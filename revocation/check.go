@@ -57,6 +57,7 @@ type Record struct {
 	Serial         []byte
 	DER            []byte // the certificate; nil where only its to-be-signed part is known
 	TBS            []byte
+	Lost           *Places // of one that is not on record itself, but revoked: where its issuer tells of that. DER and TBS are nil
 	NotAfter       time.Time
 	Revoked        bool // or on hold
 	Reason         int  // RFC 5280, section 5.3.1
@@ -65,9 +66,15 @@ type Record struct {
 	ChangedAt      time.Time // when it last came to be revoked, held or released; zero: never
 }
 
+// Places are where clients are told of a certificate; empty: nowhere.
+type Places struct {
+	CRL, OCSP string
+}
+
 // Records is where the record is.
 type Records interface {
-	// Each calls yield for every certificate of an issuer that counts as issued, expired ones among them.
+	// Each calls yield for every certificate of an issuer that counts as issued, expired ones among them, and for each that is revoked and
+	// lost.
 	Each(ctx context.Context, issuer string, yield func(Record) error) error
 	// One is a certificate as it is on record now; known is false when there is none.
 	One(ctx context.Context, issuer string, serial []byte) (r Record, known bool, err error)
@@ -187,7 +194,7 @@ func (r *run) authority(a Authority) error {
 		if err != nil {
 			return fmt.Errorf("reading certificate %x on record: %w", record.Serial, err)
 		}
-		r.compare(a, record, certificate.CRLDistributionPoints)
+		r.compare(a, record, certificate)
 		if r.NoOCSP || r.Now().After(record.NotAfter) {
 			return r.ctx.Err()
 		}
@@ -224,16 +231,27 @@ func (r *run) count(record Record) {
 	}
 }
 
-// certificate reads the certificate, or what would be one if it were signed.
+// certificate reads the certificate, or what would be one if it were signed. Of one that is lost there is what it would name.
 func (r Record) certificate() (*x509.Certificate, error) {
-	if len(r.DER) > 0 {
+	switch {
+	case r.Lost != nil:
+		named := &x509.Certificate{}
+		if r.Lost.CRL != "" {
+			named.CRLDistributionPoints = []string{r.Lost.CRL}
+		}
+		if r.Lost.OCSP != "" {
+			named.OCSPServer = []string{r.Lost.OCSP}
+		}
+		return named, nil
+	case len(r.DER) > 0:
 		return x509.ParseCertificate(r.DER)
 	}
 	return unsigned(r.TBS)
 }
 
 // compare holds a record against the CRLs that its certificate names.
-func (r *run) compare(a Authority, record Record, urls []string) {
+func (r *run) compare(a Authority, record Record, certificate *x509.Certificate) {
+	urls := certificate.CRLDistributionPoints
 	if len(urls) == 0 {
 		return
 	}
@@ -242,6 +260,10 @@ func (r *run) compare(a Authority, record Record, urls []string) {
 	for _, url := range urls {
 		l := r.list(a, url)
 		usable = usable && l.usable()
+		if err := l.only.covers(certificate); err != nil && record.Lost == nil && l.usable() {
+			usable = false
+			r.unusable(CRLUnusable, a.Name, url, err)
+		}
 		if e, ok := l.entries[string(record.Serial)]; ok {
 			e.known, entry = true, e
 		}

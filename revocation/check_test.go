@@ -18,6 +18,7 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -38,12 +39,18 @@ type world struct {
 	extra     []pkix.Extension         // of the CRL
 	next      time.Time                // of the CRL
 	signer    crypto.Signer            // of CRL and OCSP
-	server    *httptest.Server
+
+	number, delta int64 // of the complete CRL, and of the delta
+	base          byte  // of the delta
+	deltaExtra    []pkix.Extension
+	fetched       func() // after each fetch of the complete CRL
+	server        *httptest.Server
 }
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	w := &world{t: t, key: newKey(t), answers: map[string]ocsp.Response{}, later: map[string]Record{}, next: noon.Add(time.Hour)}
+	w.number, w.delta, w.base = 7, 8, 7
 	w.signer = w.key
 	w.server = httptest.NewServer(http.HandlerFunc(w.serve))
 	t.Cleanup(w.server.Close)
@@ -112,15 +119,19 @@ func (w *world) serve(rw http.ResponseWriter, r *http.Request) {
 	switch r.URL.Path {
 	case "/crl":
 		der, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{
-			Number: big.NewInt(7), ThisUpdate: noon.Add(-time.Minute), NextUpdate: w.next, RevokedCertificateEntries: w.entries, ExtraExtensions: w.extra,
+			Number: big.NewInt(w.number), ThisUpdate: noon.Add(-time.Minute), NextUpdate: w.next, RevokedCertificateEntries: w.entries, ExtraExtensions: w.extra,
 		}, w.authority.Certificate, w.key)
 		if err == nil && w.signer != w.key {
 			der[len(der)-1] ^= 1
 		}
+		if w.fetched != nil {
+			w.fetched()
+		}
 		w.answer(rw, der, err)
 	case "/delta":
 		der, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{
-			Number: big.NewInt(8), ThisUpdate: noon, NextUpdate: w.next, ExtraExtensions: []pkix.Extension{{Id: deltaIndicator, Critical: true, Value: []byte{2, 1, 7}}},
+			Number: big.NewInt(w.delta), ThisUpdate: noon, NextUpdate: w.next,
+			ExtraExtensions: append([]pkix.Extension{{Id: deltaIndicator, Critical: true, Value: []byte{2, 1, w.base}}}, w.deltaExtra...),
 			RevokedCertificateEntries: []x509.RevocationListEntry{
 				{SerialNumber: new(big.Int).SetBytes(w.records[1].Serial), RevocationTime: noon, ReasonCode: 8},
 			},
@@ -233,7 +244,31 @@ func TestEachKindOfDifferenceIsFound(t *testing.T) {
 		"a CRL of another scope": {func(w *world) {
 			w.extra = []pkix.Extension{pointOf(w.t, distributionPoint, "http://other.example/crl")}
 		}, CRLUnusable + " "},
-		"a delta, released":       {func(w *world) { w.extra = []pkix.Extension{pointOf(w.t, freshestCRL, w.url("/delta"))} }, CRLMissing + " " + second},
+		"a delta, released": {func(w *world) { w.extra = []pkix.Extension{pointOf(w.t, freshestCRL, w.url("/delta"))} }, CRLMissing + " " + second},
+		"a delta of a later complete CRL": {func(w *world) {
+			w.extra = []pkix.Extension{pointOf(w.t, freshestCRL, w.url("/delta"))}
+			w.base = 8
+		}, CRLUnusable + " "},
+		"a delta of another scope": {func(w *world) {
+			w.extra = []pkix.Extension{pointOf(w.t, freshestCRL, w.url("/delta"))}
+			w.deltaExtra = []pkix.Extension{only(w.t, contents{OnlyUser: true})}
+		}, CRLUnusable + " "},
+		"for authorities alone": {func(w *world) { w.extra = []pkix.Extension{only(w.t, contents{OnlyCA: true})} }, CRLUnusable + " "},
+		"for attribute certificates alone": {func(w *world) {
+			w.extra = []pkix.Extension{only(w.t, contents{OnlyAttributes: true})}
+		}, CRLUnusable + " "},
+		"an indirect CRL": {func(w *world) { w.extra = []pkix.Extension{only(w.t, contents{Indirect: true})} }, CRLUnusable + " "},
+		"for some reasons alone": {func(w *world) {
+			w.extra = []pkix.Extension{only(w.t, contents{Reasons: asn1.BitString{Bytes: []byte{0x40}, BitLength: 2}})}
+		}, CRLUnusable + " "},
+		"a lost one that is not on the CRL": {func(w *world) {
+			w.lose(1)
+			w.entries = w.entries[1:]
+		}, CRLMissing + " " + second},
+		"a lost one of which OCSP says good": {func(w *world) {
+			w.lose(1)
+			w.say(1, ocsp.Response{Status: ocsp.Good})
+		}, OCSPMissing + " " + second},
 		"a delta that is away":    {func(w *world) { w.extra = []pkix.Extension{pointOf(w.t, freshestCRL, w.url("/none"))} }, CRLUnusable + " "},
 		"good, though revoked":    {func(w *world) { w.say(1, ocsp.Response{Status: ocsp.Good}) }, OCSPMissing + " " + second},
 		"unknown, though revoked": {func(w *world) { w.say(1, ocsp.Response{Status: ocsp.Unknown}) }, OCSPMissing + " " + second},
@@ -268,9 +303,24 @@ func (w *world) entryOf(n int) x509.RevocationListEntry {
 	return x509.RevocationListEntry{SerialNumber: new(big.Int).SetBytes(w.records[n].Serial), RevocationTime: noon}
 }
 
+// lose takes the n-th certificate off the record: its revocation stays.
+func (w *world) lose(n int) {
+	w.records[n].DER, w.records[n].Lost = nil, &Places{CRL: w.url("/crl"), OCSP: w.url("/ocsp")}
+}
+
 func (w *world) say(n int, answer ocsp.Response) {
 	answer.SerialNumber = new(big.Int).SetBytes(w.records[n].Serial)
 	w.answers[string(w.records[n].Serial)] = answer
+}
+
+// only is an issuingDistributionPoint.
+func only(t *testing.T, c contents) pkix.Extension {
+	t.Helper()
+	der, err := asn1.Marshal(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pkix.Extension{Id: distributionPoint, Critical: true, Value: der}
 }
 
 // pointOf is an issuingDistributionPoint or a freshestCRL of one URL.
@@ -289,6 +339,38 @@ func pointOf(t *testing.T, id asn1.ObjectIdentifier, url string) pkix.Extension 
 		t.Fatal(err)
 	}
 	return pkix.Extension{Id: id, Critical: id.Equal(distributionPoint), Value: der}
+}
+
+// A shard's delta has the scope of its complete CRL, whose URL stands in both. One that is not above the complete CRL tells nothing, and one
+// that was made after it is seen with the complete CRL that it begins from.
+func TestADeltaIsLaidOverItsCompleteCRL(t *testing.T) {
+	shard := func(w *world) {
+		scope := pointOf(t, distributionPoint, w.url("/crl"))
+		w.extra, w.deltaExtra = []pkix.Extension{scope, pointOf(t, freshestCRL, w.url("/delta"))}, []pkix.Extension{scope}
+	}
+	released := func(w *world) {
+		w.records[1].Revoked = false
+		w.say(1, ocsp.Response{Status: ocsp.Good})
+	}
+	w := newWorld(t)
+	shard(w)
+	released(w)
+	if r := w.check(); len(r.Differences) != 0 {
+		t.Errorf("a shard with its delta: %+v", r)
+	}
+	w = newWorld(t)
+	shard(w)
+	w.number = 9
+	if r := w.check(); len(r.Differences) != 0 {
+		t.Errorf("a delta from before the complete CRL: %+v", r)
+	}
+	w = newWorld(t)
+	shard(w)
+	w.fetched = sync.OnceFunc(func() { w.number, w.base, w.delta = 9, 9, 10 })
+	released(w)
+	if r := w.check(); len(r.Differences) != 0 || len(r.CRLs) != 1 || r.CRLs[0].Number != "9" {
+		t.Errorf("a complete CRL that is made while the check runs: %+v", r)
+	}
 }
 
 // What changes while the check runs, or did a moment ago, is no difference.

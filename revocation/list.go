@@ -1,10 +1,12 @@
 package revocation
 
 import (
+	"bytes"
 	"crypto/x509"
 	"encoding/asn1"
 	"errors"
 	"fmt"
+	"math/big"
 	"net/http"
 	"slices"
 	"time"
@@ -13,6 +15,7 @@ import (
 // list is a CRL as a client sees it, with its delta CRL laid over it where it names one.
 type list struct {
 	issuer  string
+	only    contents          // what it is for
 	entries map[string]*entry // by the octets of the serial
 	err     error             // it cannot be used
 }
@@ -41,37 +44,87 @@ func (r *run) list(a Authority, url string) *list {
 }
 
 func (r *run) load(a Authority, url string, l *list) error {
-	crl, err := r.verified(a, url)
+	crl, only, err := r.complete(a, url)
 	if err != nil {
 		return err
 	}
-	if extension(crl, deltaIndicator) != nil {
-		return errors.New("it is a delta CRL, where a complete one ought to be")
+	deltas, err := r.deltas(a, crl)
+	if errors.Is(err, errAhead) { // a complete one was made between the two looks, or clients cannot lay one over the other
+		if crl, only, err = r.complete(a, url); err != nil {
+			return err
+		}
+		deltas, err = r.deltas(a, crl)
 	}
+	l.only = only
 	r.mu.Lock()
 	r.report.CRLs = append(r.report.CRLs, ListReport{
 		URL: url, Issuer: a.Name, Number: crl.Number.String(), ThisUpdate: crl.ThisUpdate, NextUpdate: crl.NextUpdate,
 		Entries: len(crl.RevokedCertificateEntries),
 	})
 	r.mu.Unlock()
-	if err := l.take(crl); err != nil {
+	if err != nil {
 		return err
 	}
-	points, err := pointsOf(extension(crl, freshestCRL))
+	for _, one := range append([]*x509.RevocationList{crl}, deltas...) {
+		if err := l.take(one); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// complete fetches a complete CRL, of the scope of its URL.
+func (r *run) complete(a Authority, url string) (crl *x509.RevocationList, only contents, err error) {
+	if crl, err = r.verified(a, url); err != nil {
+		return nil, only, err
+	}
+	if extension(crl, deltaIndicator) != nil {
+		return nil, only, errors.New("it is a delta CRL, where a complete one ought to be")
+	}
+	only, err = contentsOf(crl, url)
+	return crl, only, err
+}
+
+// errAhead says that a delta CRL begins from a later complete one than there is.
+var errAhead = errors.New("it begins from a later complete CRL than the one that names it")
+
+// deltas fetches the delta CRLs that a complete one names and that can be laid over it (RFC 5280, section 5.2.4). One that is not above it
+// tells nothing that it does not have, and is left out.
+func (r *run) deltas(a Authority, complete *x509.RevocationList) (all []*x509.RevocationList, err error) {
+	points, err := pointsOf(extension(complete, freshestCRL))
 	if err != nil {
-		return fmt.Errorf("its freshestCRL: %w", err)
+		return nil, fmt.Errorf("its freshestCRL: %w", err)
 	}
 	for _, point := range points {
 		delta, err := r.verified(a, point)
+		if err == nil {
+			err = fits(delta, complete)
+		}
 		if err != nil {
-			return fmt.Errorf("its delta CRL at %s: %w", point, err)
+			return nil, fmt.Errorf("its delta CRL at %s: %w", point, err)
 		}
-		if extension(delta, deltaIndicator) == nil {
-			return fmt.Errorf("its delta CRL at %s: it has no deltaCRLIndicator", point)
+		if delta.Number.Cmp(complete.Number) > 0 {
+			all = append(all, delta)
 		}
-		if err := l.take(delta); err != nil {
-			return err
-		}
+	}
+	return all, nil
+}
+
+// fits refuses a delta CRL that is none, is of another scope than the complete one, or begins from a later one.
+func fits(delta, complete *x509.RevocationList) error {
+	indicator := extension(delta, deltaIndicator)
+	if indicator == nil {
+		return errors.New("it has no deltaCRLIndicator")
+	}
+	var base *big.Int
+	if rest, err := asn1.Unmarshal(indicator, &base); err != nil || len(rest) > 0 {
+		return errors.New("its deltaCRLIndicator cannot be read")
+	}
+	switch {
+	case !bytes.Equal(extension(delta, distributionPoint), extension(complete, distributionPoint)):
+		return errors.New("it is of another scope than the complete CRL")
+	case base.Cmp(complete.Number) > 0:
+		return fmt.Errorf("%w: from %s, and that is %s", errAhead, base, complete.Number)
 	}
 	return nil
 }
@@ -98,7 +151,7 @@ func (r *run) verified(a Authority, url string) (*x509.RevocationList, error) {
 	case now.After(crl.NextUpdate):
 		return nil, fmt.Errorf("it has run out, at %s", crl.NextUpdate.Format(time.RFC3339))
 	}
-	return crl, inScope(crl, url)
+	return crl, nil
 }
 
 // take lays the entries of a CRL over those before.
@@ -172,25 +225,46 @@ func pointsOf(der []byte) (all []string, err error) {
 	return all, nil
 }
 
-// inScope refuses a CRL whose issuingDistributionPoint does not have the URL that led to it (RFC 5280, section 6.3.3, step b).
-func inScope(crl *x509.RevocationList, url string) error {
+// contents is what a CRL is for: IssuingDistributionPoint (RFC 5280, section 5.2.5). The zero value is for everything.
+type contents struct {
+	Name           pointName      `asn1:"optional,tag:0"`
+	OnlyUser       bool           `asn1:"optional,tag:1"`
+	OnlyCA         bool           `asn1:"optional,tag:2"`
+	Reasons        asn1.BitString `asn1:"optional,tag:3"`
+	Indirect       bool           `asn1:"optional,tag:4"`
+	OnlyAttributes bool           `asn1:"optional,tag:5"`
+}
+
+// contentsOf reads what a CRL is for. It refuses one whose issuingDistributionPoint does not have the URL that led to it, and one that does
+// not tell all: our certificates are the issuer's own, and revoked for any reason (RFC 5280, section 6.3.3, steps b and d).
+func contentsOf(crl *x509.RevocationList, url string) (only contents, err error) {
 	der := extension(crl, distributionPoint)
 	if der == nil {
-		return nil
+		return only, nil
 	}
-	var point struct {
-		Name           pointName      `asn1:"optional,tag:0"`
-		OnlyUser       bool           `asn1:"optional,tag:1"`
-		OnlyCA         bool           `asn1:"optional,tag:2"`
-		Reasons        asn1.BitString `asn1:"optional,tag:3"`
-		Indirect       bool           `asn1:"optional,tag:4"`
-		OnlyAttributes bool           `asn1:"optional,tag:5"`
+	if rest, err := asn1.Unmarshal(der, &only); err != nil || len(rest) > 0 {
+		return only, errors.New("its issuingDistributionPoint cannot be read")
 	}
-	if rest, err := asn1.Unmarshal(der, &point); err != nil || len(rest) > 0 {
-		return errors.New("its issuingDistributionPoint cannot be read")
+	switch urls := only.Name.urls(); {
+	case len(urls) > 0 && !slices.Contains(urls, url):
+		return only, fmt.Errorf("it is the CRL of %q, and not of the certificates that lead to it", urls)
+	case only.OnlyAttributes:
+		return only, errors.New("it is for attribute certificates alone")
+	case only.Indirect:
+		return only, errors.New("it is an indirect CRL, which certificates would have to name as such")
+	case only.Reasons.BitLength > 0:
+		return only, errors.New("it is for some reasons alone")
 	}
-	if urls := point.Name.urls(); len(urls) > 0 && !slices.Contains(urls, url) {
-		return fmt.Errorf("it is the CRL of %q, and not of the certificates that lead to it", urls)
+	return only, nil
+}
+
+// covers refuses a certificate that leads to a CRL which is not for its kind (RFC 5280, section 6.3.3, step b 2).
+func (c contents) covers(certificate *x509.Certificate) error {
+	switch {
+	case c.OnlyUser && certificate.IsCA:
+		return errors.New("it is for subscribers' certificates alone, and an authority's leads to it")
+	case c.OnlyCA && !certificate.IsCA:
+		return errors.New("it is for authorities' certificates alone, and a subscriber's leads to it")
 	}
 	return nil
 }

@@ -18,16 +18,19 @@ import (
 
 const (
 	// selectDue asks of each schedule ($1 to $4) and each scope whether a complete CRL is due, and whether a delta is. A part of the jitter
-	// that is the scope's own is taken from its period.
+	// that is the scope's own is taken from its period. One of a time that is still to come was made before the clock was put back: clients
+	// refuse it until then.
 	selectDue = `
 	SELECT s.issuer, s.scope, CASE
 		WHEN s.published_number IS NULL THEN 'first'
 		WHEN p.delta = interval '0' AND EXISTS (SELECT FROM crl_pending AS e WHERE e.issuer = s.issuer AND e.scope = s.scope) THEN 'revocation'
+		WHEN s.this_update > now() THEN 'clock'
 		WHEN now() >= s.this_update + p.period - p.jitter * ((hashtext(s.issuer || '/' || s.scope) & 1023) / 1024.0) THEN 'schedule'
 		ELSE '' END AS complete, CASE
 		WHEN p.delta = interval '0' OR s.published_number IS NULL THEN ''
 		WHEN coalesce(s.delta_number < s.published_number, true) THEN 'base'
 		WHEN EXISTS (SELECT FROM crl_pending AS e WHERE e.issuer = s.issuer AND e.scope = s.scope AND e.on_delta IS NULL) THEN 'revocation'
+		WHEN s.delta_this_update > now() THEN 'clock'
 		WHEN now() >= s.delta_this_update + p.delta THEN 'schedule'
 		ELSE '' END AS delta
 	FROM unnest($1::text[], $2::interval[], $3::interval[], $4::interval[]) AS p (issuer, period, jitter, delta)

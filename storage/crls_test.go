@@ -51,6 +51,10 @@ func TestWhenACRLIsDue(t *testing.T) {
 	f.wantDue("revocation")
 	f.publish(f.claim("issuing-1"), time.Now().Add(-time.Hour)) // its period is an hour
 	f.wantDue("schedule")
+	f.publish(f.claim("issuing-1"), time.Now().Add(time.Hour)) // by a clock that was put back since
+	f.wantDue("clock")
+	f.publish(f.claim("issuing-1"), time.Now())
+	f.wantDue("")
 }
 
 func TestAClaimShowsTheState(t *testing.T) {
@@ -391,11 +395,13 @@ func TestDeltas(t *testing.T) {
 	wantDue()
 	publish(time.Now().Add(-2*time.Minute), 2)
 	wantDue(why(delta, "schedule"))
+	publish(time.Now().Add(time.Hour), 2)
+	wantDue(why(delta, "clock"))
 	f.exec(`UPDATE crl_scopes SET this_update = this_update - interval '2 hours'`)
-	wantDue(why(complete, "schedule"), why(delta, "schedule"))
+	wantDue(why(complete, "schedule"), why(delta, "clock"))
 	f.publish(f.claim("issuing-1"), time.Now())
 	wantDue(why(delta, "base"))
-	f.wantCounts("crl_pending", 0, "crls", 2, "crl_deltas", 3)
+	f.wantCounts("crl_pending", 0, "crls", 2, "crl_deltas", 4)
 	states, err := f.CRLStates(ctx, "issuing-1")
 	if err != nil || len(states) != 1 || states[0].Number == nil || states[0].Delta == nil || states[0].Entries != 1 {
 		t.Errorf("the state is %+v, %v", states, err)

@@ -126,7 +126,7 @@ type RevocationConfig struct {
 	// Signed asks that each approval be signed by the approver's own key (chancery approver key add).
 	Signed bool `yaml:"signed" env:"SIGNED"`
 	// LotsPerSecond bounds how fast such an order is carried out, in lots of 500 certificates: 1 to 1000. Unless keys are compromised, it
-	// also rests after each lot for as long as that took, so that issuance has half of the database's time at least. Default: 10.
+	// also rests after each lot for as long as that took, five seconds at most, so that issuance has half of the database's time. Default: 10.
 	LotsPerSecond int `yaml:"lots_per_second" env:"LOTS_PER_SECOND"`
 }
 

@@ -203,6 +203,16 @@ func authorityRecord(b ceremony.Bundle) ca.AuthorityRecord {
 	}
 }
 
+// importedJSON is a CRL that was taken in, as the command line shows it.
+type importedJSON struct {
+	Authority  string    `json:"authority"`
+	Number     string    `json:"number"`
+	Entries    int       `json:"entries"`
+	NextUpdate time.Time `json:"next_update"`
+	// Unlisted is what is revoked and not on it, because it was revoked later.
+	Unlisted []plannedRevocation `json:"unlisted,omitempty"`
+}
+
 func (a *app) crlCommand() *cobra.Command {
 	var path, authority string
 	cmd := &cobra.Command{Use: "crl", Short: "Publish CRLs now, or take in those that an offline authority signed"}
@@ -220,12 +230,15 @@ func (a *app) crlCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				result := struct {
-					Authority  string    `json:"authority"`
-					Number     string    `json:"number"`
-					Entries    int       `json:"entries"`
-					NextUpdate time.Time `json:"next_update"`
-				}{record.Issuer, record.Number.String(), record.Entries, record.NextUpdate}
+				younger, err := unlisted(cmd.Context(), store, authority, der)
+				if err != nil {
+					return fmt.Errorf("the CRL is served; looking for what it does not show: %w", err)
+				}
+				for _, r := range younger {
+					fmt.Fprintf(a.Stderr, "%s, revoked since %s, is not on this CRL: clients learn of it from the next; make that one now\n",
+						r.name(), r.RevokedAt.Format(time.RFC3339))
+				}
+				result := importedJSON{record.Issuer, record.Number.String(), record.Entries, record.NextUpdate, younger}
 				return a.print(result, func(w io.Writer) {
 					fmt.Fprintf(w, "CRL %s of %s is served, until %s\n", result.Number, result.Authority, result.NextUpdate.Format(time.RFC3339))
 				})

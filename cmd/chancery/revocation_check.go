@@ -32,7 +32,8 @@ func (a *app) revocationCheckCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check --config chancery.yaml",
 		Short: "Hold database, CRLs and OCSP against each other for every certificate",
-		Long: `Hold database, CRLs and OCSP against each other for every certificate, expired ones and those that were possibly signed among them.
+		Long: `Hold database, CRLs and OCSP against each other for every certificate, expired ones, those that were possibly signed, and those that
+are lost and known by their revocation alone (chancery revocation record) among them.
 
 CRLs and OCSP are asked over HTTP where each certificate says, or with --through at one host: a replica, or a cache. What does not agree
 is looked at again at the end, so that what changes in the meantime is no difference. The exit code is 1 when there is a difference.
@@ -102,7 +103,7 @@ func checkedAuthorities(ctx context.Context, store *storage.Store, only []string
 	return all, nil
 }
 
-// recordsOf makes records of what a store has: certificates, and those of the authorities below an authority.
+// recordsOf makes records of what a store has: certificates, those of the authorities below an authority, and revocations of what was lost.
 type recordsOf struct{ store *storage.Store }
 
 func (r recordsOf) Each(ctx context.Context, issuer string, yield func(revocation.Record) error) error {
@@ -110,19 +111,67 @@ func (r recordsOf) Each(ctx context.Context, issuer string, yield func(revocatio
 	if err != nil {
 		return err
 	}
+	revoked := map[string]bool{} // by serial: of what was yielded
+	each := func(record revocation.Record) error {
+		if record.Revoked {
+			revoked[string(record.Serial)] = true
+		}
+		return yield(record)
+	}
+	var self ca.AuthorityRecord
 	for _, a := range authorities {
+		if a.Name == issuer {
+			self = a
+		}
 		if a.Parent != issuer {
 			continue
 		}
 		record, err := r.authority(ctx, a)
 		if err == nil {
-			err = yield(record)
+			err = each(record)
 		}
 		if err != nil {
 			return err
 		}
 	}
-	return r.store.EachIssued(ctx, issuer, func(c ca.Certificate, tbs []byte) error { return yield(recordOf(c, tbs)) })
+	if err := r.store.EachIssued(ctx, issuer, func(c ca.Certificate, tbs []byte) error { return each(recordOf(c, tbs)) }); err != nil {
+		return err
+	}
+	return r.eachLost(ctx, self, revoked, yield)
+}
+
+// eachLost yields the revocations on record that are of none of the certificates yielded.
+func (r recordsOf) eachLost(ctx context.Context, issuer ca.AuthorityRecord, yielded map[string]bool, yield func(revocation.Record) error) error {
+	states, err := r.store.CRLStates(ctx, issuer.Name)
+	if err != nil {
+		return err
+	}
+	for _, s := range states {
+		var all []revocation.Record // few; those who look at them take their time, and the list is read without
+		_, err := r.store.ListedRevocations(ctx, issuer.Name, s.Scope, func(e issuance.RevokedEntry) error {
+			if !yielded[string(e.Serial)] {
+				all = append(all, revocation.Record{
+					Issuer: issuer.Name, Serial: e.Serial, NotAfter: e.NotAfter, Revoked: true, Reason: int(e.Reason), RevokedAt: e.RevokedAt,
+					InvalidityDate: sayable(e.InvalidityDate), ChangedAt: e.RevokedAt,
+					Lost: &revocation.Places{CRL: issuer.Distribution(s.Scope).URL, OCSP: issuer.OCSPURL},
+				})
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		for _, record := range all {
+			found, err := r.store.Certificates(ctx, issuer.Name, record.Serial, access.AllNamespaces)
+			if err == nil && len(found) == 0 { // else it was revoked while the others were yielded
+				err = yield(record)
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func (r recordsOf) One(ctx context.Context, issuer string, serial []byte) (revocation.Record, bool, error) {
@@ -184,10 +233,16 @@ func setState(record *revocation.Record, latest *ca.Revocation) {
 	record.ChangedAt = latest.At
 	if latest.Reason != issuance.RemoveFromCRL {
 		record.Revoked, record.Reason, record.RevokedAt = true, int(latest.Reason), latest.At
-		if issuance.CanSayInvalidity(latest.InvalidityDate) { // else no CRL has it
-			record.InvalidityDate = latest.InvalidityDate
-		}
+		record.InvalidityDate = sayable(latest.InvalidityDate)
 	}
+}
+
+// sayable is an invalidity date as a CRL has it: one that cannot be written is left out.
+func sayable(date time.Time) time.Time {
+	if !issuance.CanSayInvalidity(date) {
+		return time.Time{}
+	}
+	return date
 }
 
 func writeCheck(w io.Writer, r revocation.Report, most int) {
