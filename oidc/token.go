@@ -48,7 +48,7 @@ func (c *claims) UnmarshalJSON(text []byte) error {
 	}
 	members := json.NewDecoder(bytes.NewReader(text))
 	if start, err := members.Token(); err != nil || start != json.Delim('{') {
-		return errors.New("the claims are no object")
+		return errors.New("they are no object")
 	}
 	seen := map[string]bool{}
 	for members.More() {
@@ -58,7 +58,7 @@ func (c *claims) UnmarshalJSON(text []byte) error {
 		}
 		name, _ := token.(string) // nothing else stands before a colon
 		if seen[name] {
-			return fmt.Errorf("the claim %q stands twice", name)
+			return errors.New("one stands twice")
 		}
 		seen[name] = true
 		var value json.RawMessage
@@ -73,7 +73,7 @@ func (c *claims) UnmarshalJSON(text []byte) error {
 		}
 		for exact := range judged {
 			if strings.EqualFold(name, exact) {
-				return fmt.Errorf("the claim %q is written as %q", exact, name)
+				return fmt.Errorf("%s is written in another way", exact)
 			}
 		}
 	}
@@ -158,8 +158,8 @@ func (ps *Providers) issuerOf(token string) (*provider, error) {
 		return nil, refuse("it is not a JSON Web Token with a signature by a public key")
 	}
 	var c claims
-	if json.Unmarshal(jws.UnsafePayloadWithoutVerification(), &c) != nil {
-		return nil, refuse("its claims cannot be read")
+	if err := json.Unmarshal(jws.UnsafePayloadWithoutVerification(), &c); err != nil {
+		return nil, refuse("its claims cannot be read: %v", err)
 	}
 	p := ps.byURL[c.Issuer]
 	if p == nil {
@@ -212,7 +212,7 @@ func (p *provider) verify(ctx context.Context, token string, types []string, acc
 	var c claims
 	var all map[string]any
 	if err := errors.Join(verified.Claims(&c), verified.Claims(&all)); err != nil {
-		return holder{}, refuse("its claims cannot be read")
+		return holder{}, refuse("its claims cannot be read: %v", err)
 	}
 	if err := p.inTime(c); err != nil {
 		return holder{}, err
