@@ -361,7 +361,7 @@ func writeOutlook(w io.Writer, o client.RevocationOutlook) {
 		fmt.Fprintf(t, "keys to remember\t%d, of those that are revoked already or expired\n", o.Keys)
 	}
 	for _, e := range o.Examples {
-		fmt.Fprintf(t, "for example\t%s  %s\n", e.Serial, cmp.Or(strings.Join(e.Names, ","), e.Subject))
+		fmt.Fprintf(t, "for example\t%s  %s\n", e.Serial, cell(1, cmp.Or(strings.Join(e.Names, ","), e.Subject)))
 	}
 	for _, serial := range o.UnknownSerials {
 		fmt.Fprintf(t, "unknown serial\t%s\n", serial)
@@ -373,7 +373,7 @@ func writeJob(w io.Writer, j *client.RevocationJob) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	row := func(name, value string) {
 		if value != "" {
-			fmt.Fprintf(t, "%s\t%s\n", name, value)
+			fmt.Fprintf(t, "%s\t%s\n", name, cell(1, value))
 		}
 	}
 	row("job", j.ID)
