@@ -212,7 +212,7 @@ func TestATornLineIsAnAnswerThatWasLost(t *testing.T) {
 
 // TestABatchKeepsToTheRate: it comes back when the service says, and as often as it gets something.
 func TestABatchKeepsToTheRate(t *testing.T) {
-	const slow = `{"line":%d,"status":429,"retry_after":%d,"problem":{"type":"urn:chancery:problem:rate-limited","title":"slower","status":429}}`
+	const slow = `{"line":%d,"status":429,"retry_after":%d,"problem":{"title":"slower","status":429}}`
 	requests := 3 * DefaultAttempts
 	var answers []func(http.ResponseWriter)
 	for open := requests; open > 0; open-- {

@@ -534,7 +534,8 @@ func TestWhatAnEarlierAttemptMayHaveDone(t *testing.T) {
 			s := newService(t, c.before, sayProblem(401, "unauthenticated"))
 			_, err := s.client(t).Request(context.Background(), RequestInput{Profile: "p", CSR: "c"})
 			var p *Problem
-			if !errors.As(err, &p) || p.Status != 401 || p.MayBeDone != c.maybe || strings.Contains(err.Error(), "may have done it") != c.maybe {
+			if !errors.As(err, &p) || p.Status != 401 || p.MayBeDone != c.maybe ||
+				strings.Contains(err.Error(), "may have done it") != c.maybe {
 				t.Errorf("got %v", err)
 			}
 		})

@@ -19,7 +19,9 @@ func TestATokenGoesWhereItWasMeantToGo(t *testing.T) {
 	t.Parallel()
 	robot := stranger(t, "robot.dev.example")
 	sent := make(chan string, 10)
-	stranger := httptest.NewTLSServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { sent <- cmp.Or(r.Header.Get("Authorization"), "none") }))
+	stranger := httptest.NewTLSServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		sent <- cmp.Or(r.Header.Get("Authorization"), "none")
+	}))
 	t.Cleanup(stranger.Close)
 	home := t.TempDir()
 	keep := fetched{t, home}
@@ -72,8 +74,8 @@ func TestATokenGoesWhereItWasMeantToGo(t *testing.T) {
 	}
 	var complaints bytes.Buffer
 	_ = run(t.Context(), []string{"revoke", "1cab", "--with-key-file", robot.secret}, Env{
-		Stdin: strings.NewReader(""), Stdout: &complaints, Stderr: &complaints, Environ: []string{"CHANCERY_TOKEN=mine", "CHANCERY_HOME=" + home},
-		Now: time.Now, Random: rand.Reader,
+		Stdin: strings.NewReader(""), Stdout: &complaints, Stderr: &complaints,
+		Environ: []string{"CHANCERY_TOKEN=mine", "CHANCERY_HOME=" + home}, Now: time.Now, Random: rand.Reader,
 	})
 	select {
 	case got := <-sent:

@@ -15,8 +15,11 @@ import (
 func TestAnOrderThatIsNotCarriedOutWholeFails(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct{ outlook, job, out, err string }{
-		"whole":     {`{"to_revoke":1}`, `{"status":"finished","revoked":1}`, "revoked", ""},
-		"unknown":   {`{"unknown":2,"unknown_serials":["1cab"]}`, `{"status":"finished"}`, "unknown serial   1cab\nunknown serials  1 more\n", "2 of the serials"},
+		"whole": {`{"to_revoke":1}`, `{"status":"finished","revoked":1}`, "revoked", ""},
+		"unknown": {
+			`{"unknown":2,"unknown_serials":["1cab"]}`, `{"status":"finished"}`,
+			"unknown serial   1cab\nunknown serials  1 more\n", "2 of the serials",
+		},
 		"no hold":   {`{"to_revoke":1}`, `{"status":"finished","refused":3}`, "refused", "3 certificates are not held"},
 		"cancelled": {`{"to_revoke":9}`, `{"status":"cancelled","done":4,"total":9}`, "cancelled", "4 of 9"},
 	} {

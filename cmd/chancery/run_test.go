@@ -20,7 +20,8 @@ func TestNoRowButTheTablesOwn(t *testing.T) {
 			writeCertificate(w, &client.Certificate{Status: "revoked", Revocation: &client.Revocation{Comment: forged}})
 		},
 		"a request": func(w *strings.Builder) {
-			writeRequest(w, &client.WaitingRequest{Status: "rejected", Why: forged, Approvals: []client.Approval{{Person: "bob", Comment: forged}}})
+			words := []client.Approval{{Person: "bob", Comment: forged}}
+			writeRequest(w, &client.WaitingRequest{Status: "rejected", Why: forged, Approvals: words})
 		},
 		"an order": func(w *strings.Builder) {
 			writeOrder(w, &client.Order{State: "waiting", Facts: []client.OrderFact{{Name: "key_label", Value: forged}}})
@@ -32,7 +33,8 @@ func TestNoRowButTheTablesOwn(t *testing.T) {
 		for line := range strings.Lines(out.String()) {
 			marked := strings.HasPrefix(strings.TrimLeft(line, " "), "| ") && line[0] == ' '
 			seen = seen || marked
-			if strings.HasPrefix(line, "revoked          0") || strings.Contains(line, "finished") && !marked || strings.ContainsAny(line, "\x1b\t") {
+			if strings.HasPrefix(line, "revoked          0") || strings.Contains(line, "finished") && !marked ||
+				strings.ContainsAny(line, "\x1b\t") {
 				t.Errorf("%s has the line %q", name, line)
 			}
 		}
