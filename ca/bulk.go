@@ -125,7 +125,7 @@ type RevocationOutlook struct {
 		Subject string   `json:"subject"`
 		Names   []string `json:"names"`
 	} `json:"examples"`
-	UnknownSerials []string `json:"unknown_serials"` // up to ten
+	UnknownSerials []string `json:"unknown_serials"` // up to a thousand
 }
 
 // The states of a job.

@@ -67,10 +67,10 @@ func (c *Client) Batch(ctx context.Context, requests []RequestInput, told func(B
 			return fmt.Errorf("making a request: %w", err)
 		}
 	}
-	pause := firstPause
+	pause, unsure := firstPause, make([]bool, len(requests)) // unsure: what came of an earlier attempt is not known
 	for attempt := 1; len(open) > 0; attempt++ {
 		last := attempt == c.attempts
-		again, why, err := c.batchOnce(ctx, lines, open, last, told)
+		again, why, err := c.batchOnce(ctx, lines, open, unsure, last, told)
 		if err != nil {
 			return err
 		}
@@ -87,21 +87,27 @@ func (c *Client) Batch(ctx context.Context, requests []RequestInput, told func(B
 		if err := c.wait(ctx, wait); err != nil {
 			return why
 		}
-		open, pause = again, min(2*pause, longestPause)
+		pause = min(2*pause, longestPause)
+		if len(again) < len(open) { // an attempt that got something does not count: at a low rate many are needed
+			attempt, pause = 0, firstPause
+		}
+		open = again
 	}
 	return nil
 }
 
-// batchOnce sends the open requests one time. It returns those that are still open, and why; err ends the whole.
+// batchOnce sends the open requests one time. It returns those that are still open, and why; err ends the whole. It notes in unsure of which
+// it is not known what came.
 func (c *Client) batchOnce(
-	ctx context.Context, lines [][]byte, open []int, last bool, told func(BatchResult) error,
+	ctx context.Context, lines [][]byte, open []int, unsure []bool, last bool, told func(BatchResult) error,
 ) (again []int, why, err error) {
 	var body bytes.Buffer
 	for _, i := range open {
 		body.Write(lines[i])
 		body.WriteByte('\n')
 	}
-	answered := make([]bool, len(open))
+	answered, turnedAway := make([]bool, len(open)), make([]bool, len(open))
+	var soonest time.Duration // that the service says of a line
 	why = c.stream(ctx, body.Bytes(), func(a batchAnswer) error {
 		if a.Line < 1 || a.Line > len(open) || answered[a.Line-1] {
 			return fmt.Errorf("the answer of %s tells of line %d, which was not asked for or is answered already", c.base.Host, a.Line)
@@ -110,8 +116,13 @@ func (c *Client) batchOnce(
 		switch {
 		case a.Problem != nil:
 			a.Problem.RetryAfter = time.Duration(a.RetryAfter) * time.Second
-			if !last && retryable(ctx, a.Problem) {
-				return nil // it stays open
+			a.Problem.MayBeDone = unsure[result.Index]
+			if !last && retryable(ctx, a.Problem) { // it stays open
+				turnedAway[a.Line-1] = undone(a.Problem)
+				if after := a.Problem.RetryAfter; after > 0 && (soonest == 0 || after < soonest) {
+					soonest = after
+				}
+				return nil
 			}
 			result.Issued, result.Err = nil, a.Problem
 		case a.Request != nil:
@@ -134,10 +145,13 @@ func (c *Client) batchOnce(
 	for n, i := range open {
 		if !answered[n] {
 			again = append(again, i)
+			unsure[i] = unsure[i] || !turnedAway[n] && !undone(why)
 		}
 	}
 	if why == nil && len(again) > 0 {
-		why = &Problem{Title: "the service could not do all of it for the moment", Status: http.StatusServiceUnavailable}
+		why = &Problem{
+			Title: "the service could not do all of it for the moment", Status: http.StatusServiceUnavailable, RetryAfter: soonest,
+		}
 	}
 	return again, why, nil
 }
@@ -185,6 +199,7 @@ func (c *Client) stream(ctx context.Context, body []byte, each func(batchAnswer)
 	}
 	lines := bufio.NewScanner(response.Body)
 	lines.Buffer(nil, maxBatchLine)
+	lines.Split(wholeLines)
 	for lines.Scan() {
 		silence.Reset(allowed)
 		var a batchAnswer
@@ -199,4 +214,12 @@ func (c *Client) stream(ctx context.Context, body []byte, each func(batchAnswer)
 		return &transportError{doing: "reading the answer of " + c.base.Host, err: err}
 	}
 	return nil
+}
+
+// wholeLines splits at line ends. A last line without one was torn by the end of the connection, whatever it seems to say.
+func wholeLines(data []byte, atEnd bool) (advance int, line []byte, err error) {
+	if atEnd && len(data) > 0 && bytes.IndexByte(data, '\n') < 0 {
+		return 0, nil, io.ErrUnexpectedEOF
+	}
+	return bufio.ScanLines(data, atEnd)
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // sayLines answers a batch with lines; an answer that is to be cut off ends without its end.
@@ -181,5 +182,74 @@ func TestBatchGivesUpInTheEnd(t *testing.T) {
 	var p *Problem
 	if !errors.As(got, &p) || p.Status != http.StatusServiceUnavailable || p.RetryAfter == 0 || len(s.seen) != DefaultAttempts {
 		t.Errorf("%v after %d calls", got, len(s.seen))
+	}
+}
+
+// TestATornLineIsAnAnswerThatWasLost: a line that the end of the connection tore is asked for again, and is not taken for nonsense.
+func TestATornLineIsAnAnswerThatWasLost(t *testing.T) {
+	for name, cutOff := range map[string]bool{"cut off": true, "without its line end": false} {
+		t.Run(name, func(t *testing.T) {
+			torn := func(w http.ResponseWriter) {
+				w.Header().Set("Content-Type", "application/x-ndjson")
+				fmt.Fprintf(w, good+"\n"+`{"line":2,"status":201,"certif`, 1, "a")
+				if cutOff {
+					_ = http.NewResponseController(w).Flush()
+					panic(http.ErrAbortHandler)
+				}
+			}
+			s := newService(t, torn, sayLines(false, fmt.Sprintf(good, 1, "b")))
+			var serials []string
+			err := s.client(t).Batch(t.Context(), batchOf(2), func(r BatchResult) error {
+				serials = append(serials, r.Issued.Serial)
+				return nil
+			})
+			if err != nil || !slices.Equal(serials, []string{"a", "b"}) {
+				t.Errorf("got %q, %v", serials, err)
+			}
+		})
+	}
+}
+
+// TestABatchKeepsToTheRate: it comes back when the service says, and as often as it gets something.
+func TestABatchKeepsToTheRate(t *testing.T) {
+	const slow = `{"line":%d,"status":429,"retry_after":%d,"problem":{"title":"slower","status":429}}`
+	requests := 3 * DefaultAttempts
+	var answers []func(http.ResponseWriter)
+	for open := requests; open > 0; open-- {
+		lines := []string{fmt.Sprintf(good, 1, "a")}
+		for line := 2; line <= open; line++ {
+			lines = append(lines, fmt.Sprintf(slow, line, line))
+		}
+		answers = append(answers, sayLines(false, lines...))
+	}
+	s := newService(t, answers...)
+	issued := 0
+	err := s.client(t).Batch(t.Context(), batchOf(requests), func(r BatchResult) error {
+		if r.Err == nil {
+			issued++
+		}
+		return nil
+	})
+	if err != nil || issued != requests {
+		t.Errorf("%d of %d are issued, %v", issued, requests, err)
+	}
+	for _, wait := range s.waits {
+		if wait != 2*time.Second {
+			t.Errorf("waited %v, want what the service said of the line that it takes first", wait)
+		}
+	}
+}
+
+// TestABatchTellsWhatMayBeDone: a refusal of a line whose first answer was lost says so.
+func TestABatchTellsWhatMayBeDone(t *testing.T) {
+	s := newService(t, sayLines(true, fmt.Sprintf(refusedL, 1)), sayLines(false, fmt.Sprintf(refusedL, 1)))
+	var maybe []bool
+	err := s.client(t).Batch(t.Context(), batchOf(2), func(r BatchResult) error {
+		var p *Problem
+		maybe = append(maybe, errors.As(r.Err, &p) && p.MayBeDone)
+		return nil
+	})
+	if err != nil || !slices.Equal(maybe, []bool{false, true}) {
+		t.Errorf("got %v, %v", maybe, err)
 	}
 }

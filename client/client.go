@@ -199,7 +199,7 @@ type call struct {
 	text   []byte // sent as text in place of a body; nil: none
 	accept string
 	key    string // of idempotency; empty: none
-	once   bool   // repeating it is not the same as asking once
+	once   bool   // repeating it is not the same as asking once: it is repeated only where nothing was done
 }
 
 // reply is an answer that was a success.

@@ -517,3 +517,68 @@ func TestNewRefuses(t *testing.T) {
 		}
 	}
 }
+
+// TestWhatAnEarlierAttemptMayHaveDone: a refusal after an answer that was lost says so; one after attempts that did nothing does not.
+func TestWhatAnEarlierAttemptMayHaveDone(t *testing.T) {
+	for name, c := range map[string]struct {
+		before func(http.ResponseWriter)
+		maybe  bool
+	}{
+		"answer lost":           {hangUp, true},
+		"away":                  {sayProblem(503, "unavailable"), true},
+		"turned away":           {sayProblem(429, "rate-limited"), false},
+		"busy with the same":    {sayProblem(409, "idempotency-key-busy"), true},
+		"a proxy's lost answer": {say(502, "text/html", "<html>"), true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newService(t, c.before, sayProblem(401, "unauthenticated"))
+			_, err := s.client(t).Request(context.Background(), RequestInput{Profile: "p", CSR: "c"})
+			var p *Problem
+			if !errors.As(err, &p) || p.Status != 401 || p.MayBeDone != c.maybe ||
+				strings.Contains(err.Error(), "may have done it") != c.maybe {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+	s := newService(t, hangUp, sayProblem(404, "not-found"))
+	if _, err := s.client(t).Profile(context.Background(), "p"); err == nil || strings.Contains(err.Error(), "may have done it") {
+		t.Errorf("reading does nothing: %v", err)
+	}
+}
+
+// TestAnOrderToRevokeManyIsGivenOnce: an order whose answer is lost is not given again, for there would be two jobs.
+func TestAnOrderToRevokeManyIsGivenOnce(t *testing.T) {
+	const answer = `{"outlook":{},"job":{"id":"j"}}`
+	for name, c := range map[string]struct {
+		answers []func(http.ResponseWriter)
+		dry     bool
+		want    int
+		fails   bool
+	}{
+		"answer lost":        {[]func(http.ResponseWriter){hangUp, sayJSON(200, answer)}, false, 1, true},
+		"away":               {[]func(http.ResponseWriter){sayProblem(503, "unavailable"), sayJSON(200, answer)}, false, 1, true},
+		"turned away":        {[]func(http.ResponseWriter){sayProblem(429, "rate-limited"), sayJSON(200, answer)}, false, 2, false},
+		"a look is repeated": {[]func(http.ResponseWriter){hangUp, sayJSON(200, answer)}, true, 2, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newService(t, c.answers...)
+			_, err := s.client(t).RevokeMany(context.Background(), RevokeManyInput{DryRun: c.dry})
+			if (err != nil) != c.fails || len(s.seen) != c.want {
+				t.Errorf("%d orders, %v", len(s.seen), err)
+			}
+		})
+	}
+}
+
+// TestWhatIsAskedOnceIsAskedWhenTheServiceIsReached: what no service has seen may be sent again.
+func TestWhatIsAskedOnceIsAskedWhenTheServiceIsReached(t *testing.T) {
+	s := newService(t, sayJSON(200, `{}`))
+	var waits int
+	c := s.client(t, func(cfg *Config) {
+		cfg.Wait = func(context.Context, time.Duration) error { waits++; return nil }
+	})
+	s.Listener.Close()
+	if _, err := c.RevokeMany(context.Background(), RevokeManyInput{}); err == nil || waits != DefaultAttempts-1 {
+		t.Errorf("%d pauses, %v", waits, err)
+	}
+}

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"math/big"
 	"net/http"
+	"strings"
 	"time"
 )
 
@@ -25,7 +26,9 @@ func (c *Client) RevokeByKey(ctx context.Context, key crypto.Signer, serial, iss
 	if err != nil {
 		return nil, err
 	}
-	header, err := json.Marshal(map[string]any{"alg": algorithm, "typ": "chancery-revocation+jws", "url": c.url(r), "iat": now.Unix()})
+	// The service knows itself by https alone, also where the call comes over its socket, or by a proxy that speaks TLS in its place.
+	signedURL := "https" + strings.TrimPrefix(c.url(r), c.base.Scheme)
+	header, err := json.Marshal(map[string]any{"alg": algorithm, "typ": "chancery-revocation+jws", "url": signedURL, "iat": now.Unix()})
 	if err != nil {
 		return nil, fmt.Errorf("signing a revocation: %w", err)
 	}

@@ -41,6 +41,7 @@ type Problem struct {
 	Violations []Violation `json:"violations"`
 
 	RetryAfter time.Duration `json:"-"` // when to come back; 0: not told
+	MayBeDone  bool          `json:"-"` // by an earlier attempt of the same call, of which it is not known what came
 }
 
 // Error tells people what went wrong: every violation on its own line, with what to do about it.
@@ -58,6 +59,9 @@ func (p *Problem) Error() string {
 	}
 	if p.Status >= http.StatusInternalServerError && p.Instance != "" {
 		text.WriteString(" (" + p.Instance + ")")
+	}
+	if p.MayBeDone && p.Status < http.StatusInternalServerError {
+		text.WriteString("\n  an earlier attempt of this call failed half way, and may have done it: look before you repeat it")
 	}
 	return text.String()
 }

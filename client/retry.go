@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"time"
 )
@@ -19,9 +20,10 @@ const (
 	longestWait  = 30 * time.Second
 )
 
-// do sends a request until it is answered for good, the attempts are used up, or the context ends. Every call of the API may be repeated:
-// reading changes nothing, revoking again changes nothing, and an order for a certificate has an idempotency key; but for those that say
-// that they are asked once.
+// do sends a request until it is answered for good, the attempts are used up, or the context ends. Most calls of the API may be repeated:
+// reading changes nothing, revoking again changes nothing, and an order for a certificate has an idempotency key. What is refused the second
+// time because it was done the first, such as a vote, is answered by a Problem that says so (MayBeDone). The calls that are asked once are
+// repeated only where the service surely did nothing.
 func (c *Client) do(ctx context.Context, r call) (reply, error) {
 	body := r.text
 	if r.body != nil {
@@ -30,12 +32,17 @@ func (c *Client) do(ctx context.Context, r call) (reply, error) {
 			return reply{}, fmt.Errorf("making a request: %w", err)
 		}
 	}
-	pause := firstPause
+	pause, open := firstPause, false // open: what came of an earlier attempt is not known
 	for attempt := 1; ; attempt++ {
 		answer, err := c.once(ctx, r, body)
-		if err == nil || attempt == c.attempts || r.once || !retryable(ctx, err) {
+		var problem *Problem
+		if errors.As(err, &problem) {
+			problem.MayBeDone = open && r.method != http.MethodGet
+		}
+		if err == nil || attempt == c.attempts || !retryable(ctx, err) || r.once && !undone(err) {
 			return answer, err
 		}
+		open = open || !undone(err)
 		wait, err2 := c.pauseAfter(err, pause)
 		if err2 != nil || c.wait(ctx, wait) != nil {
 			return reply{}, err // what the service said tells more than that the waiting ended
@@ -66,6 +73,13 @@ func retryable(ctx context.Context, err error) bool {
 	var unreached *transportError
 	var untrusted *tls.CertificateVerificationError
 	return errors.As(err, &unreached) && !errors.As(err, &untrusted)
+}
+
+// undone tells that the service surely did nothing in an attempt that failed so: it was not reached, or turned the call away for its rate.
+func undone(err error) bool {
+	var problem *Problem
+	var unreached *net.OpError
+	return errors.As(err, &problem) && problem.Status == http.StatusTooManyRequests || errors.As(err, &unreached) && unreached.Op == "dial"
 }
 
 // transportError is the failure of a request that the service may never have seen, or whose answer was lost.

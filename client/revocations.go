@@ -40,7 +40,7 @@ type RevocationOutlook struct {
 	Expired        int                 `json:"expired"`
 	Keys           int                 `json:"keys"` // of those that stay as they are: to be remembered as compromised
 	Unknown        int                 `json:"unknown"`
-	UnknownSerials []string            `json:"unknown_serials,omitempty"` // up to ten
+	UnknownSerials []string            `json:"unknown_serials,omitempty"` // up to a thousand
 	Issuers        map[string]int      `json:"issuers"`
 	Profiles       map[string]int      `json:"profiles"`
 	Namespaces     map[string]int      `json:"namespaces"`
@@ -55,16 +55,17 @@ type RevocationExample struct {
 	Names   []string `json:"names"`
 }
 
-// The states of a RevocationJob that it does not stay in.
+// States of a RevocationJob: the two that it does not stay in, and that of one that was ended half way.
 const (
-	JobWaiting = "waiting" // for approval
-	JobRunning = "running"
+	JobWaiting   = "waiting" // for approval
+	JobRunning   = "running"
+	JobCancelled = "cancelled"
 )
 
 // RevocationJob is an order to revoke certificates, and how far it has come.
 type RevocationJob struct {
 	ID             string            `json:"id"`
-	Status         string            `json:"status"` // JobWaiting, JobRunning, "expired", "rejected", "finished", "cancelled"
+	Status         string            `json:"status"` // JobWaiting, JobRunning, JobCancelled, "expired", "rejected", "finished"
 	Namespace      string            `json:"namespace"`
 	Requester      Person            `json:"requester"`
 	Selection      map[string]string `json:"selection"`
@@ -107,10 +108,11 @@ type Revocations struct {
 	Job     *RevocationJob    `json:"job,omitempty"`
 }
 
-// RevokeMany revokes the certificates that a selection meets, or tells which they would be. A job that runs or waits goes on by itself.
+// RevokeMany revokes the certificates that a selection meets, or tells which they would be. A job that runs or waits goes on by itself. It is
+// ordered once: where the answer is lost there may be a job, which RevocationJobs has.
 func (c *Client) RevokeMany(ctx context.Context, in RevokeManyInput) (*Revocations, error) {
 	answer := &Revocations{}
-	if _, err := c.json(ctx, call{method: http.MethodPost, path: []string{"revocations"}, body: in}, answer); err != nil {
+	if _, err := c.json(ctx, call{method: http.MethodPost, path: []string{"revocations"}, body: in, once: !in.DryRun}, answer); err != nil {
 		return nil, err
 	}
 	return answer, nil

@@ -10,11 +10,14 @@ import (
 	"mime"
 	"mime/quotedprintable"
 	"net"
+	"net/netip"
 	"net/smtp"
 	"net/textproto"
+	"os"
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // The ways to protect mail on its way to the server.
@@ -93,6 +96,11 @@ func (m *Mail) connect(ctx context.Context) (*smtp.Client, func(), error) {
 		release()
 		_ = client.Close() // after Quit it is closed already
 	}
+	name, _ := os.Hostname()
+	if err := client.Hello(greeting(name, conn.LocalAddr())); err != nil {
+		done()
+		return nil, nil, err
+	}
 	if m.Security == MailSTARTTLS {
 		if offered, _ := client.Extension("STARTTLS"); !offered {
 			done()
@@ -110,6 +118,28 @@ func (m *Mail) connect(ctx context.Context) (*smtp.Client, func(), error) {
 		}
 	}
 	return client, done, nil
+}
+
+// greeting is how a client names itself to a mail server: by the host's name where that is a whole one, else by the address that the
+// connection comes from (RFC 5321, sections 4.1.1.1 and 4.1.3). Servers turn away clients that call themselves localhost.
+func greeting(host string, from net.Addr) string {
+	host = strings.TrimSuffix(host, ".")
+	_, err := netip.ParseAddr(host)
+	isAddress := err == nil
+	foreign := func(r rune) bool {
+		return r > unicode.MaxASCII || !unicode.IsLetter(r) && !unicode.IsDigit(r) && r != '-' && r != '.'
+	}
+	if strings.Contains(host, ".") && !isAddress && !strings.HasPrefix(host, "localhost.") && !strings.ContainsFunc(host, foreign) {
+		return host
+	}
+	at, err := netip.ParseAddrPort(from.String())
+	if err != nil {
+		return "localhost" // as net/smtp says: of a connection without an address there is nothing better to be said
+	}
+	if address := at.Addr().Unmap(); address.Is4() {
+		return "[" + address.String() + "]"
+	}
+	return "[IPv6:" + at.Addr().WithZone("").String() + "]"
 }
 
 func (m *Mail) send(client *smtp.Client, e Entry) error {
@@ -255,7 +285,7 @@ func (m *Mail) message(e Entry) ([]byte, error) {
 		fmt.Fprintf(body, "%-12s %s\n", "namespace", e.Event.Namespace)
 	}
 	for _, name := range slices.Sorted(maps.Keys(e.Event.Data)) {
-		fmt.Fprintf(body, "%-12s %s\n", name, e.Event.Data[name])
+		fmt.Fprintf(body, "%-12s %s\n", name, within(e.Event.Data[name]))
 	}
 	for _, name := range slices.Sorted(maps.Keys(look)) {
 		if id := e.Event.Data[name]; id != "" {
@@ -269,6 +299,18 @@ func (m *Mail) message(e Entry) ([]byte, error) {
 		return nil, err
 	}
 	return b.Bytes(), nil
+}
+
+// within is what somebody wrote, such as a comment, with each further line behind a mark: none looks like a line of the mail's own. What else
+// is no letter or sign is shown as U+FFFD.
+func within(text string) string {
+	text = strings.Map(func(r rune) rune {
+		if r != '\n' && !unicode.IsPrint(r) {
+			return unicode.ReplacementChar
+		}
+		return r
+	}, text)
+	return strings.ReplaceAll(text, "\n", "\n           | ")
 }
 
 // Close does nothing: connections last no longer than a message.

@@ -20,6 +20,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/mail"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -471,6 +472,10 @@ func mailServer(conn net.Conn, secure *tls.Config, refuse string) (from string, 
 		}
 		switch verb, rest, _ := strings.Cut(strings.TrimRight(line, "\r\n"), " "); strings.ToUpper(verb) {
 		case "EHLO":
+			if strings.HasPrefix(rest, "localhost") {
+				say("550 that is me")
+				continue
+			}
 			if secure != nil && !secured {
 				say("250-mail.example\r\n250-STARTTLS")
 			}
@@ -553,6 +558,7 @@ func TestMail(t *testing.T) {
 				About: "https://ca.example:8443",
 			}
 			e := entry(t, 12, audit.RequestWaiting)
+			e.Event.Data["comment"] = "routine\nAt:         https://evil.example\n\x1b[2Jjob"
 			err := sender.Send(t.Context(), []Entry{e})
 			got := <-came
 			if c.fails != "" {
@@ -691,10 +697,32 @@ func checkMail(t *testing.T, data string, e Entry) {
 	}
 	for _, words := range []string{
 		"city         Zürich", "To look:    chancery requests r-12", "At:         https://ca.example:8443",
-		"namespace    team-a",
+		"namespace    team-a", "comment      routine\n           | At:         https://evil.example\n           | \uFFFD[2Jjob\n",
 	} {
 		if !strings.Contains(strings.ReplaceAll(string(body), "\r\n", "\n"), words) {
 			t.Errorf("%q is missing in\n%s", words, body)
+		}
+	}
+}
+
+func TestGreeting(t *testing.T) {
+	at := func(text string) net.Addr { return net.TCPAddrFromAddrPort(netip.MustParseAddrPort(text)) }
+	for _, c := range []struct {
+		host string
+		from net.Addr
+		want string
+	}{
+		{"ca1.pki.example", at("192.0.2.7:4711"), "ca1.pki.example"},
+		{"ca1.pki.example.", at("192.0.2.7:4711"), "ca1.pki.example"},
+		{"ca1", at("192.0.2.7:4711"), "[192.0.2.7]"},
+		{"", at("[2001:db8::7]:4711"), "[IPv6:2001:db8::7]"},
+		{"ca_1.pki.example", at("[fe80::1%eth0]:4711"), "[IPv6:fe80::1]"},
+		{"192.0.2.8", at("[::ffff:192.0.2.7]:4711"), "[192.0.2.7]"},
+		{"localhost.localdomain", at("192.0.2.7:4711"), "[192.0.2.7]"},
+		{"ca1", &net.UnixAddr{Name: "/run/smtp"}, "localhost"},
+	} {
+		if got := greeting(c.host, c.from); got != c.want {
+			t.Errorf("%q from %s is %q, want %q", c.host, c.from, got, c.want)
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"net/http"
@@ -133,7 +134,7 @@ func TestBadTokens(t *testing.T) {
 	bare := first
 	bare.KeyID = ""
 
-	now := c.now()
+	now, elsewhere := c.now(), but(claims, map[string]any{"aud": "another"})
 	for name, token := range map[string]string{
 		"expired":                    issuer.Token(but(claims, map[string]any{"exp": now.Add(-31 * time.Second).Unix()}), nil),
 		"without an end":             issuer.Token(but(claims, map[string]any{"exp": nil}), nil),
@@ -165,6 +166,11 @@ func TestBadTokens(t *testing.T) {
 		"two persons at once":        issuer.Token(but(claims, map[string]any{"email": []string{"ada@dev.example", "bob@dev.example"}}), nil),
 		"a subject in capitals":      issuer.Token(but(claims, map[string]any{"sub": nil, "SUB": "id-of-bob"}), nil),
 		"a second subject":           issuer.Token(but(claims, map[string]any{"\u017fub": "id-of-bob"}), nil),
+		"an audience in capitals":    issuer.Token(but(claims, map[string]any{"aud": nil, "Aud": audience}), nil),
+		"an end in capitals":         issuer.Token(but(claims, map[string]any{"exp": nil, "EXP": claims["exp"]}), nil),
+		"a beginning in capitals":    issuer.Token(but(claims, map[string]any{"NBF": now.Unix()}), nil),
+		"a second audience":          oidctest.Sign(t, jose.ES256, first, with(elsewhere, "AUD", audience), nil),
+		"an audience twice":          oidctest.Sign(t, jose.ES256, first, with(elsewhere, "aud", audience), nil),
 		"with too many claims":       issuer.Token(but(claims, map[string]any{"many": slices.Repeat([]int{1}, 1000)}), nil),
 		"no token at all":            "a.b.c",
 		"JSON of a signature":        `{"payload":"a.b","signatures":[".."]}`,
@@ -187,6 +193,12 @@ func TestBadTokens(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+}
+
+// with is the claims with one more at the end, which may stand there already.
+func with(claims map[string]any, name, value string) json.RawMessage {
+	text, _ := json.Marshal(claims)
+	return fmt.Appendf(text[:len(text)-1], ",%q:%q}", name, value)
 }
 
 func decode(t *testing.T, part string) string {

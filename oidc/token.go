@@ -1,6 +1,7 @@
 package oidc
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"encoding/json"
@@ -28,14 +29,55 @@ func refuse(format string, args ...any) error {
 
 // claims are those that are judged here (RFC 7519, section 4.1).
 type claims struct {
-	Issuer    string   `json:"iss"`
-	Subject   string   `json:"sub"`
-	Audience  audience `json:"aud"`
-	Expires   *seconds `json:"exp"`
-	NotBefore *seconds `json:"nbf"`
-	IssuedAt  *seconds `json:"iat"`
-	Nonce     string   `json:"nonce"`
-	Party     string   `json:"azp"`
+	Issuer    string
+	Subject   string
+	Audience  audience
+	Expires   *seconds
+	NotBefore *seconds
+	IssuedAt  *seconds
+	Nonce     string
+	Party     string
+}
+
+// UnmarshalJSON reads each claim under its very name. encoding/json would take "AUD" for "aud" as well, and of a name that stands twice the
+// last: two readers of such a token would judge it differently, so that it is refused (RFC 7519, section 4).
+func (c *claims) UnmarshalJSON(text []byte) error {
+	judged := map[string]any{
+		"iss": &c.Issuer, "sub": &c.Subject, "aud": &c.Audience, "exp": &c.Expires, "nbf": &c.NotBefore, "iat": &c.IssuedAt,
+		"nonce": &c.Nonce, "azp": &c.Party,
+	}
+	members := json.NewDecoder(bytes.NewReader(text))
+	if start, err := members.Token(); err != nil || start != json.Delim('{') {
+		return errors.New("they are no object")
+	}
+	seen := map[string]bool{}
+	for members.More() {
+		token, err := members.Token()
+		if err != nil {
+			return err
+		}
+		name, _ := token.(string) // nothing else stands before a colon
+		if seen[name] {
+			return errors.New("one stands twice")
+		}
+		seen[name] = true
+		var value json.RawMessage
+		if err := members.Decode(&value); err != nil {
+			return err
+		}
+		if into, isJudged := judged[name]; isJudged {
+			if err := json.Unmarshal(value, into); err != nil {
+				return err
+			}
+			continue
+		}
+		for exact := range judged {
+			if strings.EqualFold(name, exact) {
+				return fmt.Errorf("%s is written in another way", exact)
+			}
+		}
+	}
+	return nil
 }
 
 // audience is one text or several.
@@ -116,8 +158,8 @@ func (ps *Providers) issuerOf(token string) (*provider, error) {
 		return nil, refuse("it is not a JSON Web Token with a signature by a public key")
 	}
 	var c claims
-	if json.Unmarshal(jws.UnsafePayloadWithoutVerification(), &c) != nil {
-		return nil, refuse("its claims cannot be read")
+	if err := json.Unmarshal(jws.UnsafePayloadWithoutVerification(), &c); err != nil {
+		return nil, refuse("its claims cannot be read: %v", err)
 	}
 	p := ps.byURL[c.Issuer]
 	if p == nil {
@@ -170,13 +212,12 @@ func (p *provider) verify(ctx context.Context, token string, types []string, acc
 	var c claims
 	var all map[string]any
 	if err := errors.Join(verified.Claims(&c), verified.Claims(&all)); err != nil {
-		return holder{}, refuse("its claims cannot be read")
+		return holder{}, refuse("its claims cannot be read: %v", err)
 	}
 	if err := p.inTime(c); err != nil {
 		return holder{}, err
 	}
-	// encoding/json takes "SUB" for "sub": who the holder is must stand there to the letter.
-	if c.Subject == "" || len(c.Subject) > 255 || all["sub"] != c.Subject || all["iss"] != p.issuer.URL {
+	if c.Subject == "" || len(c.Subject) > 255 || c.Issuer != p.issuer.URL { // go-oidc looked for the issuer in its own way
 		return holder{}, refuse("it names no subject")
 	}
 	if err := accept(c); err != nil {

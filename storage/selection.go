@@ -163,9 +163,13 @@ func parseOutlook(text string) (o ca.RevocationOutlook, err error) {
 	return o, nil
 }
 
+// selectKnownSerials are of certificates, and of revocations whose certificates were lost with a database: these have no namespace.
 const selectKnownSerials = `
-	SELECT DISTINCT encode(c.serial, 'hex') FROM issued AS c
-	WHERE c.serial = ANY ($1::bytea[]) AND ($2 = '*' OR c.namespace = $2) AND ($3 = '' OR c.issuer = $3)`
+	SELECT encode(c.serial, 'hex') FROM issued AS c
+	WHERE c.serial = ANY ($1::bytea[]) AND ($2 = '*' OR c.namespace = $2) AND ($3 = '' OR c.issuer = $3)
+	UNION
+	SELECT encode(r.serial, 'hex') FROM authorities AS a JOIN revocations AS r ON r.issuer = a.name
+	WHERE r.serial = ANY ($1::bytea[]) AND $2 = '*' AND ($3 = '' OR a.name = $3)`
 
 // unknownSerials are those of the selection that are nobody's, or another namespace's: which, is not told.
 func unknownSerials(ctx context.Context, db querier, sel ca.Selection) ([]string, error) {
@@ -197,9 +201,9 @@ func unknownSerials(ctx context.Context, db querier, sel ca.Selection) ([]string
 	return unknown, nil
 }
 
-// shortened keeps ten of the unknown serials, as examples.
+// shortened keeps a thousand of the unknown serials: after a restore each may have to be seen to.
 func shortened(o ca.RevocationOutlook) ca.RevocationOutlook {
-	const shown = 10
+	const shown = 1000
 	o.UnknownSerials = o.UnknownSerials[:min(shown, len(o.UnknownSerials))]
 	return o
 }

@@ -60,8 +60,9 @@ func (s *Server) routeRevokeByKey(api huma.API) error {
 		method: http.MethodPost, path: "/certificates/{serial}/revoke-by-key", id: "revoke-certificate-by-key", tag: tagCertificates,
 		success: http.StatusOK, summary: "Revoke a certificate by its key",
 		description: "Whoever has a certificate's key may revoke it: by a JSON Web Signature of that key (ES256, ES384, ES512, RS256, PS256 or " +
-			"EdDSA). The protected header has `alg`, `typ` (`" + possessionType + "`), `url` (this very URL) and `iat` (now, in Unix seconds, " +
-			"five minutes off at most); the payload is a JSON object with `serial`, and if need be `issuer` and `comment`. The reason is always " +
+			"EdDSA). The protected header has `alg`, `typ` (`" + possessionType + "`), `url` (this very URL, which begins with https:// " +
+			"also over a socket) and `iat` (now, in Unix seconds, five minutes off at most); the payload is a JSON object with `serial`, " +
+			"and if need be `issuer` and `comment`. The reason is always " +
 			"keyCompromise, and the key is certified never again.",
 		bodies:   []media{{name: typeJSON, json: SignedRevocation{}}},
 		answers:  []media{{name: typeJSON, json: Revoked{}}},

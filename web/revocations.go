@@ -56,7 +56,7 @@ type RevocationOutlook struct {
 	Expired        int                 `json:"expired" doc:"Left alone"`
 	Keys           int                 `json:"keys" doc:"For keyCompromise: keys of those that are left as they are, which are remembered as compromised; each once"`
 	Unknown        int                 `json:"unknown" doc:"Serials given that are of no certificate that you may see"`
-	UnknownSerials []string            `json:"unknown_serials,omitempty" doc:"Up to ten of them"`
+	UnknownSerials []string            `json:"unknown_serials,omitempty" doc:"Up to a thousand of them"`
 	Issuers        map[string]int      `json:"issuers" doc:"To be revoked, by authority"`
 	Profiles       map[string]int      `json:"profiles"`
 	Namespaces     map[string]int      `json:"namespaces"`

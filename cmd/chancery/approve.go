@@ -53,7 +53,7 @@ func writeRequest(w io.Writer, r *client.WaitingRequest) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	row := func(name, value string) {
 		if value != "" {
-			fmt.Fprintf(t, "%s\t%s\n", name, value)
+			fmt.Fprintf(t, "%s\t%s\n", name, cell(1, value))
 		}
 	}
 	row("request", r.ID)

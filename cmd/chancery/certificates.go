@@ -92,7 +92,7 @@ func writeCertificate(w io.Writer, c *client.Certificate) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	row := func(name, value string) {
 		if value != "" {
-			fmt.Fprintf(t, "%s\t%s\n", name, value)
+			fmt.Fprintf(t, "%s\t%s\n", name, cell(1, value))
 		}
 	}
 	row("serial", c.Serial)

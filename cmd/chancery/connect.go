@@ -18,7 +18,8 @@ import (
 
 // apiFlags say where the service is and who calls. Without them the environment is asked (CHANCERY_API, CHANCERY_TOKEN,
 // CHANCERY_CA_BUNDLE, CHANCERY_CLIENT_CERT, CHANCERY_CLIENT_KEY), then a running `chancery dev`, which has tokens of its own, and then what
-// `chancery login` kept. There is no flag for the token itself: whoever lists processes would read it.
+// `chancery login` kept. A client certificate stands in place of the token of a running `chancery dev` and of a login; named by its flag, of
+// CHANCERY_TOKEN too. There is no flag for the token itself: whoever lists processes would read it.
 type apiFlags struct {
 	api, tokenFile, caBundle string
 	certificate, key         string
@@ -50,6 +51,9 @@ func (a *app) connect(f apiFlags, role access.Role) (*client.Client, error) {
 		CAFile:   cmp.Or(f.caBundle, a.lookup("CHANCERY_CA_BUNDLE")),
 		CertFile: cmp.Or(f.certificate, a.lookup("CHANCERY_CLIENT_CERT")), KeyFile: cmp.Or(f.key, a.lookup("CHANCERY_CLIENT_KEY")),
 		Emergency: f.breakGlass, UserAgent: "chancery/" + version(),
+	}
+	if f.certificate != "" || role == "" { // a token that lies about would count, and not the certificate that is named
+		cfg.Token = ""
 	}
 	if f.tokenFile != "" {
 		data, unfit, err := readOwn(f.tokenFile)
@@ -89,7 +93,10 @@ func (a *app) findService(cfg *client.Config, role access.Role) error {
 			return misuse{fmt.Errorf("which service? give --api, or set CHANCERY_API: the token that is given is none of those in %s, and is not "+
 				"sent to where that file says", filepath.Join(home, "dev.json"))}
 		}
-		cfg.BaseURL, cfg.Token, cfg.CAFile = d.API, cmp.Or(cfg.Token, d.Tokens[string(role)]), cmp.Or(cfg.CAFile, d.CABundle)
+		cfg.BaseURL, cfg.CAFile = d.API, cmp.Or(cfg.CAFile, d.CABundle)
+		if cfg.CertFile == "" {
+			cfg.Token = cmp.Or(cfg.Token, d.Tokens[string(role)])
+		}
 		return nil
 	}
 	if !errors.Is(err, fs.ErrNotExist) {

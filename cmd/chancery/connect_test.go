@@ -2,20 +2,26 @@ package main
 
 import (
 	"bytes"
+	"cmp"
+	"crypto/rand"
 	"encoding/pem"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestATokenGoesWhereItWasMeantToGo: a dev.json in the directory where a command is run, which may be a stranger's, gets no token but
 // its own.
 func TestATokenGoesWhereItWasMeantToGo(t *testing.T) {
 	t.Parallel()
+	robot := stranger(t, "robot.dev.example")
 	sent := make(chan string, 10)
-	stranger := httptest.NewTLSServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { sent <- r.Header.Get("Authorization") }))
+	stranger := httptest.NewTLSServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		sent <- cmp.Or(r.Header.Get("Authorization"), "none")
+	}))
 	t.Cleanup(stranger.Close)
 	home := t.TempDir()
 	keep := fetched{t, home}
@@ -28,6 +34,9 @@ func TestATokenGoesWhereItWasMeantToGo(t *testing.T) {
 		t.Fatal(err)
 	}
 	file := keep.keep("mine", []byte("mine\n"))
+	its := keep.keep("its", []byte("another-of-its-own\n"))
+	withCertificate := []string{"--client-cert", robot.chainFile, "--client-key", robot.secret}
+	environment := []string{"CHANCERY_CLIENT_CERT=" + robot.chainFile, "CHANCERY_CLIENT_KEY=" + robot.secret}
 	for name, c := range map[string]struct {
 		environ []string
 		args    []string
@@ -41,6 +50,11 @@ func TestATokenGoesWhereItWasMeantToGo(t *testing.T) {
 			[]string{"CHANCERY_TOKEN=mine", "CHANCERY_API=" + stranger.URL, "CHANCERY_CA_BUNDLE=" + d.CABundle}, nil, "Bearer mine",
 		},
 		"a file's token meant for it": {nil, []string{"--token-file", file, "--api", stranger.URL, "--ca-bundle", d.CABundle}, "Bearer mine"},
+		"a certificate":               {nil, withCertificate, "none"},
+		"it, beside a token":          {[]string{"CHANCERY_TOKEN=another-of-its-own"}, withCertificate, "none"},
+		"it, and a token's file":      {nil, append([]string{"--token-file", its}, withCertificate...), "Bearer another-of-its-own"},
+		"one in the environment":      {environment, nil, "none"},
+		"that, and a token there":     {append([]string{"CHANCERY_TOKEN=another-of-its-own"}, environment...), nil, "Bearer another-of-its-own"},
 	} {
 		var complaints bytes.Buffer
 		err := run(t.Context(), append([]string{"whoami"}, c.args...), Env{
@@ -57,5 +71,18 @@ func TestATokenGoesWhereItWasMeantToGo(t *testing.T) {
 		for len(sent) > 0 {
 			<-sent
 		}
+	}
+	var complaints bytes.Buffer
+	_ = run(t.Context(), []string{"revoke", "1cab", "--with-key-file", robot.secret}, Env{
+		Stdin: strings.NewReader(""), Stdout: &complaints, Stderr: &complaints,
+		Environ: []string{"CHANCERY_TOKEN=mine", "CHANCERY_HOME=" + home}, Now: time.Now, Random: rand.Reader,
+	})
+	select {
+	case got := <-sent:
+		if got != "none" {
+			t.Errorf("by the key: it was sent %q, want no token", got)
+		}
+	default:
+		t.Errorf("by the key: nothing was sent: %s", &complaints)
 	}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -222,6 +223,11 @@ identities:
 		}
 		if _, err := local("").Tokens(t.Context()); err != nil {
 			t.Errorf("an auditor of the machine: %v", err)
+		}
+		holder := one.newHolder(t, "tls-server", "robot.dev.example")
+		key := holder.pair.PrivateKey.(crypto.Signer)
+		if _, err := local("").RevokeByKey(t.Context(), key, holder.serial, "", "", time.Now()); err != nil {
+			t.Errorf("by the key: %v", err)
 		}
 		spec := client.TokenSpec{Name: "spare", Namespace: "dev", Roles: []string{"requester"}}
 		if _, err := local("").CreateToken(t.Context(), spec); err == nil {

@@ -182,7 +182,7 @@ func writeOrder(w io.Writer, o *client.Order) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(t, "order\t%s\nstate\t%s\nkind\t%s\n", o.ID, o.State, o.Kind)
 	for _, f := range o.Facts {
-		fmt.Fprintf(t, "%s\t%s\n", f.Name, f.Value)
+		fmt.Fprintf(t, "%s\t%s\n", f.Name, cell(1, f.Value))
 	}
 	fmt.Fprintf(t, "by\t%s\nuntil\t%s\napprovals\t%d of %d\nbinding\t%s\n", o.Person, o.ExpiresAt.Local().Format(time.RFC3339), o.Have,
 		o.Needs, o.Binding)

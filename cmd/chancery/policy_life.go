@@ -125,7 +125,7 @@ func (a *app) policyHistoryCommand() *cobra.Command {
 			t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 			fmt.Fprintln(t, "NUMBER\tRULES SINCE\tDIGEST\tBY\tCOMMENT")
 			for _, x := range state.Activations {
-				fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%s\n", x.Number, x.At.Local().Format(time.RFC3339), x.Digest, x.Actor, x.Comment)
+				fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%s\n", x.Number, x.At.Local().Format(time.RFC3339), x.Digest, x.Actor, cell(4, x.Comment))
 			}
 			if len(state.Proposals) > 0 {
 				fmt.Fprintln(t, "\nPROPOSAL\tSTATE\tDIGEST\tBY\tAPPROVALS")

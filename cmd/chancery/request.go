@@ -13,6 +13,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -51,6 +52,9 @@ func (a *app) requestCommand() *cobra.Command {
 			if many.source != "" && in.Replaces != "" {
 				return misuse{errors.New("--replaces is for one request")}
 			}
+			if csrFile != "" && (keyFile != "" || cmd.Flags().Changed("key-type")) {
+				return misuse{errors.New("--key and --key-type are for a new key: that of a CSR is where the CSR was made")}
+			}
 			c, err := a.connect(api, access.Requester)
 			if err != nil {
 				return err
@@ -69,12 +73,9 @@ func (a *app) requestCommand() *cobra.Command {
 			} else {
 				stem := strings.ReplaceAll(strings.ReplaceAll(names[0], "*", "wildcard"), "/", "_")
 				keyFile, certificate = cmp.Or(keyFile, stem+".key"), cmp.Or(certificate, stem+".pem")
-				if err := refuseOverwrite(force, keyFile, certificate); err != nil {
-					return err
-				}
 				in.CSR, key, err = a.newKeyAndCSR(keyType, names)
 			}
-			if err != nil {
+			if err := errors.Join(err, fit(force, keyFile, certificate)); err != nil {
 				return err
 			}
 			// The key is on disk before the certificate exists: a certificate without its key would have to be revoked. The key of an
@@ -104,6 +105,10 @@ func (a *app) requestCommand() *cobra.Command {
 			}
 			if certificate != "" {
 				if err := writeFile(certificate, []byte(issued.Chain), 0o644); err != nil {
+					err = fmt.Errorf("%w\nthe certificate is issued: chancery get %s --format chain prints it", err, issued.Serial)
+					if key != nil {
+						err = fmt.Errorf("%w; its key is in %s", err, kept)
+					}
 					return err
 				}
 			}
@@ -168,7 +173,7 @@ func onlyOne(csr, name, batch bool) error {
 // finish, there may be one.
 func isRefusal(err error) bool {
 	var problem *client.Problem
-	if !errors.As(err, &problem) {
+	if !errors.As(err, &problem) || problem.MayBeDone {
 		return false
 	}
 	switch problem.Status {
@@ -191,10 +196,25 @@ func (a *app) printWaiting(r client.WaitingRequest, hasKey bool, keyFile string)
 	})
 }
 
-func refuseOverwrite(force bool, files ...string) error {
+// fit refuses, before anything is asked for, files that cannot be written, and without force those that are there. An empty name is none.
+func fit(force bool, files ...string) error {
 	for _, f := range files {
-		if _, err := os.Stat(f); err == nil && !force {
+		if f == "" {
+			continue
+		}
+		about, err := os.Stat(f)
+		switch {
+		case err == nil && about.IsDir():
+			return fmt.Errorf("%s is a directory: name a file in it", f)
+		case err == nil && !force:
 			return fmt.Errorf("%s exists; name other files with --key and --cert, or give --force", f)
+		}
+		probe, err := os.CreateTemp(filepath.Dir(f), "."+filepath.Base(f)+"-*") // as writeFile does
+		if err != nil {
+			return fmt.Errorf("%s cannot be written: %w", f, err)
+		}
+		if err := errors.Join(probe.Close(), os.Remove(probe.Name())); err != nil {
+			return fmt.Errorf("%s cannot be written: %w", f, err)
 		}
 	}
 	return nil

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -37,17 +38,18 @@ func TestANewKeyIsThereWhileACertificateMayBe(t *testing.T) {
 		old      string // key in the place before, if any
 		key, new string // what is there then: the old key, a new one, or nothing
 	}{
-		"refused":                  {refuse(http.StatusUnprocessableEntity), "", "", ""},
-		"refused, renewing":        {refuse(http.StatusUnprocessableEntity), "old", "old", ""},
-		"answer lost":              {answer(http.StatusCreated, `{"serial":`), "", "new", ""},
-		"answer lost, renewing":    {answer(http.StatusCreated, `{"serial":`), "old", "old", "new"},
-		"not finished":             {refuse(http.StatusInternalServerError), "", "new", ""},
-		"under way":                {answer(http.StatusAccepted, `{"id":"r","status":"issuing"}`), "", "new", ""},
-		"waits":                    {answer(http.StatusAccepted, `{"id":"r","status":"waiting"}`), "", "new", ""},
-		"waits, renewing":          {answer(http.StatusAccepted, `{"id":"r","status":"waiting"}`), "old", "old", "new"},
-		"issued":                   {answer(http.StatusCreated, `{"serial":"01","chain":"chain"}`), "", "new", ""},
-		"issued, renewing":         {answer(http.StatusCreated, `{"serial":"01","chain":"chain"}`), "old", "new", ""},
-		"busy with an earlier one": {refuse(http.StatusConflict), "old", "old", "new"},
+		"refused":                   {refuse(http.StatusUnprocessableEntity), "", "", ""},
+		"refused, renewing":         {refuse(http.StatusUnprocessableEntity), "old", "old", ""},
+		"answer lost":               {answer(http.StatusCreated, `{"serial":`), "", "new", ""},
+		"answer lost, renewing":     {answer(http.StatusCreated, `{"serial":`), "old", "old", "new"},
+		"not finished":              {refuse(http.StatusInternalServerError), "", "new", ""},
+		"under way":                 {answer(http.StatusAccepted, `{"id":"r","status":"issuing"}`), "", "new", ""},
+		"waits":                     {answer(http.StatusAccepted, `{"id":"r","status":"waiting"}`), "", "new", ""},
+		"waits, renewing":           {answer(http.StatusAccepted, `{"id":"r","status":"waiting"}`), "old", "old", "new"},
+		"issued":                    {answer(http.StatusCreated, `{"serial":"01","chain":"chain"}`), "", "new", ""},
+		"issued, renewing":          {answer(http.StatusCreated, `{"serial":"01","chain":"chain"}`), "old", "new", ""},
+		"busy with an earlier one":  {refuse(http.StatusConflict), "old", "old", "new"},
+		"answer lost, then refused": {inTurn(hangUp, refuse(http.StatusUnauthorized)), "", "new", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			service := httptest.NewServer(c.service)
@@ -108,6 +110,71 @@ func TestAKeyThatMayHaveACertificateIsNotOverwritten(t *testing.T) {
 		if got := whichKey(t, path); got != want {
 			t.Errorf("%s holds %q, want %q", filepath.Base(path), got, want)
 		}
+	}
+}
+
+// inTurn answers each request by the next handler, and the last of them goes on.
+func inTurn(handlers ...http.HandlerFunc) http.HandlerFunc {
+	var n atomic.Int32
+	return func(w http.ResponseWriter, r *http.Request) { handlers[min(int(n.Add(1)), len(handlers))-1](w, r) }
+}
+
+// hangUp ends the connection in place of an answer.
+func hangUp(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }
+
+// TestFilesAreLookedAtFirst: nothing is asked for where the certificate has no place, or another file has it; and what is issued all the same
+// is named.
+func TestFilesAreLookedAtFirst(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	for path, text := range map[string]string{at("bk.key"): "precious", at("www.csr"): "a request"} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Mkdir(at("gone"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	var asked atomic.Int32
+	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		if r.Header.Get("Idempotency-Key") == "lose the directory" {
+			_ = os.Remove(at("gone"))
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusCreated)
+		_, _ = io.WriteString(w, `{"serial":"1cab","chain":"chain"}`)
+	}))
+	defer service.Close()
+	for name, c := range map[string]struct {
+		args  []string
+		want  string // of the error; empty: none
+		asked int32
+	}{
+		"another's file":     {[]string{"--cert", at("bk.key")}, "exists", 0},
+		"no directory":       {[]string{"--cert", at("none/www.pem")}, "cannot be written", 0},
+		"a directory":        {[]string{"--cert", dir, "--force"}, "is a directory", 0},
+		"a key":              {[]string{"--key", at("www.key")}, "for a new key", 0},
+		"a kind of key":      {[]string{"--key-type", "rsa-2048"}, "for a new key", 0},
+		"nothing there":      {[]string{"--cert", at("www.pem")}, "", 1},
+		"its own, by force":  {[]string{"--cert", at("old.pem"), "--force"}, "", 1},
+		"lost in the middle": {[]string{"--cert", at("gone/www.pem"), "--idempotency-key", "lose the directory"}, "chancery get 1cab", 1},
+	} {
+		asked.Store(0)
+		err := run(t.Context(), append([]string{"request", "--csr", at("www.csr"), "--api", service.URL}, c.args...), Env{
+			Stdin: strings.NewReader(""), Stdout: io.Discard, Stderr: io.Discard,
+			Environ: []string{"HOME=" + dir}, Now: time.Now, Random: rand.Reader,
+		})
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) || asked.Load() != c.asked {
+			t.Errorf("%s: %v, after %d calls", name, err, asked.Load())
+		}
+	}
+	if text, err := os.ReadFile(at("bk.key")); string(text) != "precious" {
+		t.Errorf("bk.key holds %q, %v", text, err)
+	}
+	if left, _ := filepath.Glob(at(".*")); len(left) > 0 {
+		t.Errorf("left behind: %q", left)
 	}
 }
 

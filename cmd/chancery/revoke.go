@@ -214,12 +214,12 @@ func (a *app) readSelectionFiles(r *revoking) error {
 		}
 		before := len(r.in.Certificates)
 		for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
-			if block.Type == "CERTIFICATE" {
+			if block.Type == "CERTIFICATE" && !ofAuthority(block.Bytes) {
 				r.in.Certificates += string(pem.EncodeToMemory(&pem.Block{Type: block.Type, Bytes: block.Bytes}))
 			}
 		}
 		if len(r.in.Certificates) == before {
-			return fmt.Errorf("%s holds no certificate in PEM", path)
+			return fmt.Errorf("%s holds no certificate in PEM, but perhaps those of authorities, which chancery authority revoke is for", path)
 		}
 	}
 	if r.serials == "" {
@@ -255,6 +255,12 @@ func (a *app) readSelectionFiles(r *revoking) error {
 	return nil
 }
 
+// ofAuthority tells whether a certificate is an authority's: such a one stands beside the certificate that is meant, as its chain.
+func ofAuthority(der []byte) bool {
+	certificate, err := x509.ParseCertificate(der)
+	return err == nil && certificate.IsCA
+}
+
 // revokeMany shows what is to be revoked, asks, and follows the job to its end.
 func (a *app) revokeMany(ctx context.Context, c *client.Client, r *revoking) error {
 	dry := r.in
@@ -273,6 +279,9 @@ func (a *app) revokeMany(ctx context.Context, c *client.Client, r *revoking) err
 		}
 	}
 	answer, err := c.RevokeMany(ctx, r.in)
+	if err != nil && !isRefusal(err) {
+		return fmt.Errorf("%w\nwhether it is ordered is not known: chancery revocation list tells, and ordering it again does no harm", err)
+	}
 	if err != nil {
 		return err
 	}
@@ -282,7 +291,34 @@ func (a *app) revokeMany(ctx context.Context, c *client.Client, r *revoking) err
 			return err
 		}
 	}
-	return a.print(job, func(w io.Writer) { writeJob(w, job) })
+	done := revokedMany{job, answer.Outlook.Unknown, answer.Outlook.UnknownSerials}
+	return errors.Join(a.print(done, func(w io.Writer) {
+		writeJob(w, job)
+		writeUnknown(w, done.Unknown, done.UnknownSerials)
+	}), done.shortfall())
+}
+
+// revokedMany is a job, and what of the order it could not take up.
+type revokedMany struct {
+	*client.RevocationJob
+	Unknown        int      `json:"unknown"`
+	UnknownSerials []string `json:"unknown_serials,omitempty"`
+}
+
+// shortfall tells what was to be revoked and is not, and will not be: who gave serials believes that these are revoked then.
+func (r revokedMany) shortfall() error {
+	var all []error
+	if r.Unknown > 0 {
+		all = append(all, fmt.Errorf("%d of the serials are of no certificate that you may see, and nothing is done with them; "+
+			"what an authority signed and no record tells of is revoked by chancery revocation record", r.Unknown))
+	}
+	if r.Refused > 0 {
+		all = append(all, fmt.Errorf("%d certificates are not held: their profile knows no hold", r.Refused))
+	}
+	if r.Status == client.JobCancelled {
+		all = append(all, fmt.Errorf("the order was cancelled with %d of %d certificates seen to", r.Done, r.Total))
+	}
+	return errors.Join(all...)
 }
 
 func (r *revoking) question(o client.RevocationOutlook) string {
@@ -361,19 +397,27 @@ func writeOutlook(w io.Writer, o client.RevocationOutlook) {
 		fmt.Fprintf(t, "keys to remember\t%d, of those that are revoked already or expired\n", o.Keys)
 	}
 	for _, e := range o.Examples {
-		fmt.Fprintf(t, "for example\t%s  %s\n", e.Serial, cmp.Or(strings.Join(e.Names, ","), e.Subject))
-	}
-	for _, serial := range o.UnknownSerials {
-		fmt.Fprintf(t, "unknown serial\t%s\n", serial)
+		fmt.Fprintf(t, "for example\t%s  %s\n", e.Serial, cell(1, cmp.Or(strings.Join(e.Names, ","), e.Subject)))
 	}
 	_ = t.Flush()
+	writeUnknown(w, o.Unknown, o.UnknownSerials)
+}
+
+// writeUnknown writes the serials that are of no certificate, one a line.
+func writeUnknown(w io.Writer, n int, serials []string) {
+	for _, serial := range serials {
+		fmt.Fprintf(w, "unknown serial   %s\n", serial)
+	}
+	if more := n - len(serials); more > 0 {
+		fmt.Fprintf(w, "unknown serials  %d more\n", more)
+	}
 }
 
 func writeJob(w io.Writer, j *client.RevocationJob) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	row := func(name, value string) {
 		if value != "" {
-			fmt.Fprintf(t, "%s\t%s\n", name, value)
+			fmt.Fprintf(t, "%s\t%s\n", name, cell(1, value))
 		}
 	}
 	row("job", j.ID)

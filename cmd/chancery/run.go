@@ -10,6 +10,7 @@ import (
 	"io"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -223,4 +224,16 @@ func (a *app) printText(write func(w io.Writer)) error {
 		return fmt.Errorf("writing the result: %w", err)
 	}
 	return nil
+}
+
+// cell is a text for a column of a table, counted from 0. What somebody wrote may have several lines: each stays in the column, behind a
+// mark, and none looks like a row of the table's own. What else is no letter or sign, such as a tab, is shown as U+FFFD.
+func cell(column int, text string) string {
+	text = strings.Map(func(r rune) rune {
+		if r != '\n' && !unicode.IsPrint(r) {
+			return unicode.ReplacementChar
+		}
+		return r
+	}, text)
+	return strings.ReplaceAll(text, "\n", "\n"+strings.Repeat("\t", column)+"| ")
 }

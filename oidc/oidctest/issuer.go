@@ -108,7 +108,7 @@ func (i *Issuer) Token(claims map[string]any, header map[jose.HeaderKey]any) str
 }
 
 // Sign makes a JSON Web Token of claims by any key and algorithm.
-func Sign(t testing.TB, algorithm jose.SignatureAlgorithm, key any, claims map[string]any, header map[jose.HeaderKey]any) string {
+func Sign(t testing.TB, algorithm jose.SignatureAlgorithm, key any, claims any, header map[jose.HeaderKey]any) string {
 	t.Helper()
 	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: algorithm, Key: key}, &jose.SignerOptions{ExtraHeaders: header})
 	if err != nil {
