@@ -33,7 +33,7 @@ type CRLStore interface {
 	RecordCRL(ctx context.Context, c CRLRecord, fence int64, leaves ...audit.Leaf) error
 	// ImportCRL makes a CRL signed elsewhere the current one of an authority's scope; ErrFenced when its number is not above the last.
 	ImportCRL(ctx context.Context, c CRLRecord, leaves ...audit.Leaf) error
-	// CurrentCRL is the complete CRL of a scope with the highest number; ErrNotFound before the first. When the number is the one given
+	// CurrentCRL is the complete CRL of a scope that was published last; ErrNotFound before the first. When the number is the one given
 	// in unless, the DER is left empty: the caller has it.
 	CurrentCRL(ctx context.Context, issuer, scope string, unless *big.Int) (CRLRecord, error)
 	// CurrentDelta is CurrentCRL for delta CRLs.

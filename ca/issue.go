@@ -191,7 +191,8 @@ func reservations(g *policies.Grant, n access.Namespace) []policies.Reservation 
 }
 
 // complete turns what may be issued into a certificate on record: it builds, lints, records the intent, signs, verifies, and records the
-// certificate. A *policies.Refusal or an *ExhaustedError means that nothing was recorded; refusing the request is the caller's.
+// certificate. A *policies.Refusal or an *ExhaustedError means that nothing was recorded, or that what was is settled; refusing the request is
+// the caller's.
 func (c *CA) complete(ctx context.Context, authority *Authority, what issuable) (NewCertificate, error) {
 	grant, request := what.grant, what.request
 	serial, err := issuance.NewSerial(c.now(), c.random)
@@ -242,6 +243,9 @@ func (c *CA) complete(ctx context.Context, authority *Authority, what issuable) 
 	if signed.Kind == issuance.Precertificate {
 		if signed, logs, err = c.finalise(ctx, authority, grant, prepared, signed, &intent); err != nil {
 			c.abandon(ctx, intent, err)
+			if errors.Is(err, ErrKeyCompromised) { // while the logs were asked
+				return NewCertificate{}, compromisedRefusal(request.Profile)
+			}
 			return NewCertificate{}, fmt.Errorf("issuing: %w: %w", ErrUnavailable, err)
 		}
 	}

@@ -63,7 +63,8 @@ type IssuanceStore interface {
 	// the precertificate must not be submitted.
 	RecordPrecertificate(ctx context.Context, c NewCertificate, leaves ...audit.Leaf) error
 	// RecordFinalIntent makes the intent of the certificate durable in place of that of its recorded precertificate, once. ErrIntentLost
-	// when that is not the owner's any more, has led to a certificate before, or when the serial has been revoked: nothing may be signed.
+	// when that is not the owner's any more, has led to a certificate before, or when the serial has been revoked, and ErrKeyCompromised
+	// when the subject's key has been revoked as compromised meanwhile: nothing may be signed.
 	RecordFinalIntent(ctx context.Context, i Intent, leaves ...audit.Leaf) error
 	// RecordRefusal keeps a request that a policy refused, with the decision's facts.
 	RecordRefusal(ctx context.Context, r Request, leaves ...audit.Leaf) error

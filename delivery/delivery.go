@@ -145,13 +145,7 @@ func (d *Delivery) Run(ctx context.Context) error {
 // step delivers what there is, up to a batch. more tells that there may be more.
 func (d *Delivery) step(ctx context.Context, sender Sender, next *int64, pauses *backoff) (more bool, err error) {
 	if *next < 0 {
-		start := int64(0)
-		if d.FromUp {
-			if start, err = d.Log.Size(ctx); err != nil {
-				return false, fmt.Errorf("reading the size of the log: %w", err)
-			}
-		}
-		if *next, err = d.Cursor.Next(ctx, start); err != nil {
+		if *next, err = d.begin(ctx, pauses); err != nil {
 			return false, err
 		}
 	}
@@ -173,6 +167,51 @@ func (d *Delivery) step(ctx context.Context, sender Sender, next *int64, pauses 
 		*next = after
 	}
 	return len(entries) == batchSize, nil
+}
+
+// begin is where the cursor stands; -1 with an error.
+func (d *Delivery) begin(ctx context.Context, pauses *backoff) (int64, error) {
+	size, err := d.Log.Size(ctx)
+	if err != nil {
+		return -1, fmt.Errorf("reading the size of the log: %w", err)
+	}
+	start := int64(0)
+	if d.FromUp {
+		start = size
+	}
+	next, err := d.Cursor.Next(ctx, start)
+	if err != nil {
+		return -1, err
+	}
+	if next > size {
+		if size, err = d.Log.Size(ctx); err != nil { // another may have delivered what came meanwhile
+			return -1, fmt.Errorf("reading the size of the log: %w", err)
+		}
+	}
+	if next > size {
+		return -1, d.tellAhead(ctx, next, size, pauses)
+	}
+	return next, nil
+}
+
+// tellAhead raises the alarm of a receiver whose cursor is beyond the end of the log, where nothing would come to it and nothing be missed. What
+// it has got is not known: it counts as lacking everything.
+func (d *Delivery) tellAhead(ctx context.Context, next, size int64, pauses *backoff) error {
+	first, err := d.Log.Entries(ctx, 0, 1)
+	if err != nil {
+		return fmt.Errorf("reading the log: %w", err)
+	}
+	age := time.Duration(0)
+	if len(first) > 0 {
+		age = d.Now().Sub(first[0].Event.Time)
+	}
+	d.Observe.DeliveryLag(d.Name, size, age)
+	if !pauses.alarmed {
+		pauses.alarmed = true
+		d.Logger.ErrorContext(ctx, "the cursor of a receiver of the audit log is beyond its end; nothing is delivered", "receiver", d.Name, "next", next,
+			"size", size)
+	}
+	return fmt.Errorf("the cursor is at %d, and the log has %d entries", next, size)
 }
 
 // part is what is sent at once. With it all entries up to an index are done with.

@@ -288,6 +288,29 @@ func TestANewReceiverOfNotifications(t *testing.T) {
 	}
 }
 
+// A cursor beyond the end of the log would silence a receiver: that is a failure each time, and an alarm, until the cursor is right again.
+func TestACursorBeyondTheEnd(t *testing.T) {
+	h := &history{all: entries(t, 0, 5), next: 1 << 62, known: true}
+	s, c, log := &sink{}, &counts{}, &bytes.Buffer{}
+	d := h.delivery(s, c, log)
+	next, pauses := int64(-1), backoff{}
+	for range 2 {
+		if _, err := d.step(t.Context(), s, &next, &pauses); err == nil || next != -1 {
+			t.Errorf("it goes on at %d", next)
+		}
+	}
+	if c.lag != 5 || c.age < time.Minute || len(s.got) > 0 {
+		t.Errorf("told is %+v, and %d came", c, len(s.got))
+	}
+	if n := strings.Count(log.String(), "beyond its end"); n != 1 {
+		t.Errorf("the alarm is raised %d times", n)
+	}
+	h.next = 3
+	if _, err := d.step(t.Context(), s, &next, &pauses); err != nil || !slices.Equal(indexes(s.got), []int64{3, 4}) {
+		t.Errorf("mended: %v, %v", indexes(s.got), err)
+	}
+}
+
 // A notification that nobody takes is left out after a while; an entry of the whole log never is.
 func TestGivingUp(t *testing.T) {
 	for _, giveUp := range []time.Duration{0, time.Hour} {

@@ -243,6 +243,7 @@ func (r *rowsCheck) revocations(ctx context.Context) error {
 	var serial, leaf []byte
 	var issuer, event string
 	var sequence, reason int
+	var before entryPlace
 	var index int64
 	var at time.Time
 	var invalidity *time.Time
@@ -266,8 +267,11 @@ func (r *rowsCheck) revocations(ctx context.Context) error {
 			}
 			r.hold(what, event, index, leaf, kinds, want)
 			row.lostInto = lostInto(leaf)
+			place := entryPlace{issuer, string(serial), sequence, issuance.Reason(reason)}
+			follows := place.follows(before)
+			before = place
 			for _, err := range []error{
-				known.disagrees(issuer, serial, row), orphanRevoked(issuance.Reason(reason), kinds), revokedThen(at, leaf),
+				known.disagrees(issuer, serial, row), orphanRevoked(issuance.Reason(reason), kinds), revokedThen(at, leaf), follows,
 			} {
 				if err != nil {
 					r.tell(audit.Unlogged, index, "%s %v", what, err)
@@ -281,6 +285,36 @@ func (r *rowsCheck) revocations(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// entryPlace is which entry of a certificate's sequence of revocations a row is.
+type entryPlace struct {
+	issuer, serial string
+	sequence       int
+	reason         issuance.Reason
+}
+
+// follows tells of an entry that it cannot come after the one before it, in the order of certificates and their sequences: a release of what was
+// no hold would take a revocation back, and a gap hides what one says.
+func (p entryPlace) follows(before entryPlace) error {
+	if before.issuer != p.issuer || before.serial != p.serial {
+		before = entryPlace{reason: issuance.RemoveFromCRL} // as good as new
+	}
+	if p.sequence != before.sequence+1 {
+		return fmt.Errorf("comes after the entry %d", before.sequence)
+	}
+	held, released := before.reason == issuance.CertificateHold, before.reason == issuance.RemoveFromCRL
+	ok := held || released
+	switch p.reason {
+	case issuance.RemoveFromCRL:
+		ok = held
+	case issuance.CertificateHold:
+		ok = released
+	}
+	if !ok {
+		return fmt.Errorf("is %s, which what came before does not allow", p.reason)
+	}
+	return nil
 }
 
 // revokedThen tells of a revocation that its event is of another time: which signatures it invalidates depends on its own.

@@ -126,9 +126,11 @@ const (
 	pruneCRLs = `SELECT prune_crls($1, $2)`
 
 	selectCurrentDelta = `
-	SELECT number::text, CASE WHEN number = $3::text::numeric THEN NULL ELSE der END, this_update, next_update, entries, event_id::text,
-		base_number::text
-	FROM crl_deltas WHERE issuer = $1 AND scope = $2 ORDER BY crl_deltas.number DESC LIMIT 1`
+	SELECT c.number::text, CASE WHEN c.number = $3::text::numeric THEN NULL ELSE c.der END, c.this_update, c.next_update, c.entries,
+		c.event_id::text, c.base_number::text
+	FROM crl_deltas AS c
+	WHERE c.issuer = $1 AND c.scope = $2 AND c.number <= (SELECT delta_number FROM crl_scopes WHERE issuer = $1 AND scope = $2)
+	ORDER BY c.number DESC LIMIT 1`
 
 	selectStates = `
 	SELECT s.scope, s.published_number::text, s.this_update, s.next_update, coalesce(c.entries, 0), coalesce(octet_length(c.der), 0),
@@ -146,11 +148,13 @@ const (
 
 	deleteShown = `DELETE FROM crl_pending WHERE issuer = $1 AND scope = $2 AND serial = ANY ($3)`
 
-	// selectCurrentCRL orders by the column; number by itself would be the text that is selected.
+	// selectCurrentCRL goes by what was published: a row alone makes no CRL the current one.
 	selectCurrentCRL = `
-	SELECT number::text, CASE WHEN number = $3::text::numeric THEN NULL ELSE der END, this_update, next_update, entries, event_id::text,
-		NULL::text
-	FROM crls WHERE issuer = $1 AND scope = $2 ORDER BY crls.number DESC LIMIT 1`
+	SELECT c.number::text, CASE WHEN c.number = $3::text::numeric THEN NULL ELSE c.der END, c.this_update, c.next_update, c.entries,
+		c.event_id::text, NULL::text
+	FROM crls AS c
+	WHERE c.issuer = $1 AND c.scope = $2 AND c.number <= (SELECT published_number FROM crl_scopes WHERE issuer = $1 AND scope = $2)
+	ORDER BY c.number DESC LIMIT 1`
 )
 
 // AddCRLScopes makes scopes of an authority known.
@@ -434,12 +438,12 @@ func (s *Store) recordCRL(ctx context.Context, doing string, c ca.CRLRecord, num
 	})
 }
 
-// CurrentCRL is the complete CRL of a scope with the highest number.
+// CurrentCRL is the complete CRL of a scope that was published last.
 func (s *Store) CurrentCRL(ctx context.Context, issuer, scope string, unless *big.Int) (ca.CRLRecord, error) {
 	return s.currentCRL(ctx, selectCurrentCRL, issuer, scope, unless)
 }
 
-// CurrentDelta is the delta CRL of a scope with the highest number.
+// CurrentDelta is the delta CRL of a scope that was published last.
 func (s *Store) CurrentDelta(ctx context.Context, issuer, scope string, unless *big.Int) (ca.CRLRecord, error) {
 	return s.currentCRL(ctx, selectCurrentDelta, issuer, scope, unless)
 }

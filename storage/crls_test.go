@@ -219,7 +219,7 @@ func TestImportedCRLs(t *testing.T) {
 	f := setUp(t)
 	ctx := context.Background()
 	f.addAuthority("root-1")
-	number := new(big.Int).Sub(new(big.Int).Lsh(big.NewInt(1), 159), big.NewInt(2))
+	number := new(big.Int).Sub(new(big.Int).Lsh(big.NewInt(1), 159), new(big.Int).Lsh(big.NewInt(1), 64)) // which leaves room
 	record := ca.CRLRecord{Issuer: "root-1", Scope: ca.FullScope, Number: number, DER: []byte("root CRL"), ThisUpdate: now(), NextUpdate: now(), EventID: newID()}
 	stale := f.claim("root-1")
 	for _, serial := range []int64{7, 9} { // an authority below it, and one that the CRL leaves out

@@ -189,6 +189,8 @@ func TestDeliveryCursors(t *testing.T) {
 	f := setUp(t)
 	ctx := context.Background()
 	const duty ca.Duty = "delivery/siem"
+	f.write(12)
+	f.sequence()
 	term, err := f.ClaimLease(ctx, duty, alpha, time.Minute)
 	if err != nil {
 		t.Fatal(err)
@@ -203,6 +205,16 @@ func TestDeliveryCursors(t *testing.T) {
 	}
 	if err := f.MoveDelivery(ctx, term, "siem", 11); err == nil {
 		t.Error("the cursor went back")
+	}
+	// Beyond the end it would keep from the receiver what comes, and could not be brought back.
+	service := f.as("chancery_service")
+	for _, sql := range []string{
+		"UPDATE delivery_cursors SET next_index = 13", "UPDATE delivery_cursors SET next_index = 9223372036854775807",
+		"INSERT INTO delivery_cursors (receiver, next_index) VALUES ('mail', 13)",
+	} {
+		if _, err := service.Exec(ctx, sql); sqlState(err) != restrictViolation {
+			t.Errorf("%s: %v", sql, err)
+		}
 	}
 	if err := f.ResignLease(ctx, term); err != nil {
 		t.Fatal(err)

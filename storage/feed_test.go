@@ -37,7 +37,7 @@ func entryName(r ca.Revocation) string {
 func TestTheFeedGivesWhatIsWritten(t *testing.T) {
 	f := setUp(t)
 	ended := f.issue(func(c *ca.NewCertificate) { c.NotAfter = now().Add(-time.Hour) })
-	f.revoke(ended, issuance.Superseded, 0)
+	f.revoke(ended, issuance.CertificateHold, 0)
 	c := f.issue()
 	held := f.revoke(c, issuance.CertificateHold, 0)
 	given, next := f.follow(ca.FeedPosition{})
@@ -48,7 +48,7 @@ func TestTheFeedGivesWhatIsWritten(t *testing.T) {
 		t.Errorf("nothing was written, and given was %q", given)
 	}
 	released := f.revoke(c, issuance.RemoveFromCRL, 1)
-	late := f.revoke(ended, issuance.CertificateHold, 1)
+	late := f.revoke(ended, issuance.Superseded, 1)
 	want := []string{entryName(released), entryName(late)}
 	slices.Sort(want)
 	if given, _ := f.follow(next); !slices.Equal(given, want) {

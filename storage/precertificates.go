@@ -31,13 +31,15 @@ const (
 	SELECT EXISTS (SELECT FROM held)`
 
 	// replaceIntent makes the final certificate's intent of a recorded precertificate's. There is one open intent for a serial at any
-	// time, and the final one can come of the precertificate's alone, which is gone with it: so there is never a second.
+	// time, and the final one can come of the precertificate's alone, which is gone with it: so there is never a second. It is an intent as
+	// any other: none becomes durable once its key is on record as compromised, and the precertificate's stays, to be settled.
 	replaceIntent = `
 	WITH held AS (
 		DELETE FROM intents AS i USING certificates AS c
 		WHERE i.serial = $1 AND i.issuer = $2 AND i.kind = 'precertificate' AND i.owner_name = $3 AND i.owner_run = $4
 			AND c.serial = i.serial AND c.issuer = i.issuer AND c.kind = 'precertificate'
 			AND NOT EXISTS (SELECT FROM revocations AS r WHERE r.issuer = i.issuer AND r.serial = i.serial)
+			AND NOT EXISTS (SELECT FROM compromised_keys AS k WHERE k.spki_sha256 = i.spki_sha256)
 		RETURNING i.*
 	), final AS (
 		INSERT INTO intents (serial, issuer, kind, tbs, crl_scope, spki_sha256, namespace, profile, policy_digest, not_after, request_id,
@@ -49,7 +51,9 @@ const (
 		INSERT INTO audit_leaves (id, kind, leaf)
 		SELECT l.id::uuid, l.kind, l.leaf FROM held, unnest($7::text[], $8::text[], $9::bytea[]) AS l (id, kind, leaf)
 	)
-	SELECT EXISTS (SELECT FROM held)`
+	SELECT EXISTS (SELECT FROM held), EXISTS (
+		SELECT FROM intents AS i JOIN compromised_keys AS k ON k.spki_sha256 = i.spki_sha256
+		WHERE i.serial = $1 AND i.issuer = $2 AND i.kind = 'precertificate' AND i.owner_name = $3 AND i.owner_run = $4)`
 
 	selectSamePrecertificate = `SELECT EXISTS (
 		SELECT FROM certificates WHERE serial = $1 AND issuer = $2 AND kind = 'precertificate' AND der = $3)`
@@ -75,8 +79,20 @@ func (s *Store) RecordFinalIntent(ctx context.Context, i ca.Intent, leaves ...au
 	ids, kinds, canonical := leafColumns(leaves)
 	done := found(selectFinalIntent, i.Serial[:], i.Issuer, i.TBS, i.Owner.Name, i.Owner.Run)
 	return s.inBatch(ctx, "recording a final intent", done, func(b *pgx.Batch) {
+		b.Queue(lockKeysShared, []int64{lockNumber(i.Request.SPKI)})
 		b.Queue(replaceIntent, i.Serial[:], i.Issuer, i.Owner.Name, i.Owner.Run, i.TBS, i.Lease, ids, kinds, canonical).
-			QueryRow(orElse(ca.ErrIntentLost))
+			QueryRow(func(row pgx.Row) error {
+				var replaced, compromised bool
+				switch err := row.Scan(&replaced, &compromised); {
+				case err != nil:
+					return err
+				case compromised:
+					return ca.ErrKeyCompromised
+				case !replaced:
+					return ca.ErrIntentLost
+				}
+				return nil
+			})
 	})
 }
 

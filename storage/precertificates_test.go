@@ -3,6 +3,7 @@ package storage_test
 import (
 	"context"
 	"errors"
+	"runtime"
 	"strconv"
 	"sync"
 	"testing"
@@ -11,6 +12,7 @@ import (
 	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/ca"
 	"github.com/chancery-ca/chancery/issuance"
+	"github.com/chancery-ca/chancery/storage"
 )
 
 // precertify records a precertificate and its intent.
@@ -102,6 +104,55 @@ func TestFinalIntentIsRefused(t *testing.T) {
 	if err := f.RecordFinalIntent(context.Background(), first, leaf(t, audit.CertificateIntended)); !errors.Is(err, ca.ErrIntentLost) {
 		t.Errorf("other bytes under the same serial: %v", err)
 	}
+}
+
+// A final certificate is signed under an intent of its own: there is none once the key is on record as compromised, by another certificate, and the
+// precertificate is settled as revoked.
+func TestNoFinalIntentFollowsACompromise(t *testing.T) {
+	f := setUp(t)
+	ctx := context.Background()
+	other := f.issue()
+	i, _ := f.precertify(func(i *ca.Intent) { i.Request.SPKI = other.SPKI })
+	early, _ := f.precertify(func(i *ca.Intent) { i.Request.SPKI = other.SPKI })
+	early, err := f.finalIntent(early)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// One that waits for the revocation sees it.
+	outcome := make(chan error, 1)
+	tx, err := f.owner.Begin(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock($1)`, storage.LockNumber(other.SPKI)); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		_, err := f.finalIntent(i)
+		outcome <- err
+	}()
+	const waiting = "pg_locks WHERE locktype = 'advisory' AND NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+	for f.count(waiting) == 0 && len(outcome) == 0 {
+		runtime.Gosched()
+	}
+	if _, err := tx.Exec(ctx, `INSERT INTO compromised_keys (spki_sha256, issuer, serial, at) VALUES ($1, $2, $3, now())`, other.SPKI[:], other.Issuer,
+		other.Serial[:]); err != nil {
+		t.Fatal(err)
+	}
+	if err := tx.Commit(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-outcome; !errors.Is(err, ca.ErrKeyCompromised) {
+		t.Errorf("a final intent for the key: %v, want ErrKeyCompromised", err)
+	}
+	f.wantCounts("intents WHERE kind = 'precertificate'", 1, "intents WHERE kind = 'final'", 1)
+	if err := f.SettleIntent(ctx, i.Owner, settlementOf(i), leaf(t, audit.CertificateOrphaned)); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := f.LatestRevocation(ctx, i.Issuer, i.Serial[:]); err != nil || r.Sequence != 1 {
+		t.Errorf("the precertificate is settled as %+v, %v", r, err)
+	}
+	f.finish(early) // its intent was on record before
 }
 
 // TestSettlingPrecertificates settles at each step, as a replica's death leaves it: the serial ends up revoked, once.

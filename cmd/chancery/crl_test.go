@@ -234,9 +234,15 @@ func TestACorruptedStoredCRL(t *testing.T) {
 	}
 	eventually(t, 10*time.Second, "the CRL shows the certificate", func() bool { _, is := listed(); return is })
 	for _, corrupt := range []string{`overlay(der placing '\x00'::bytea from 40)`, `substr(der, 1, 60)`, `'\x30'::bytea`} {
-		spoilt := s.database.Column(t, `INSERT INTO crls (issuer, scope, number, der, this_update, next_update, entries, event_id)
-			SELECT issuer, scope, number + 1, `+corrupt+`, this_update, next_update, entries, gen_random_uuid()
-			FROM crls WHERE issuer = $1 ORDER BY number DESC LIMIT 1 RETURNING number::text`, devIssuer)
+		spoilt := s.database.Column(t, `WITH published AS (
+				UPDATE crl_scopes SET last_number = last_number + 1, published_number = last_number + 1 WHERE issuer = $1
+				RETURNING issuer, scope, last_number
+			)
+			INSERT INTO crls (issuer, scope, number, der, this_update, next_update, entries, event_id)
+			SELECT p.issuer, p.scope, p.last_number, `+corrupt+`, c.this_update, c.next_update, c.entries, gen_random_uuid()
+			FROM published AS p JOIN LATERAL (
+				SELECT * FROM crls AS c WHERE c.issuer = p.issuer AND c.scope = p.scope ORDER BY c.number DESC LIMIT 1
+			) AS c ON true RETURNING number::text`, devIssuer)
 		eventually(t, 20*time.Second, "a new CRL stands in for the corrupted one", func() bool {
 			list, is := listed() // which never is the corrupted one
 			if !is {

@@ -258,6 +258,52 @@ func TestLogsThatFail(t *testing.T) {
 	r.stop()
 }
 
+// TestAKeyIsCompromisedWhileLogsAreAsked revokes another certificate of the key meanwhile: no certificate is signed for it, the requester is told why,
+// and the precertificate is revoked.
+func TestAKeyIsCompromisedWhileLogsAreAsked(t *testing.T) {
+	t.Parallel()
+	s := newLoggedStack(t, "20s")
+	r := s.start("one", s.token.Module)
+	ctx := t.Context()
+	request := newRequest(t, "leaked.dev.example")
+	earlier, got, err := r.issueLogged(ctx, request, "")
+	if err != nil || got.status != http.StatusCreated {
+		t.Fatalf("%d %s, %v", got.status, got.body, err)
+	}
+	away := func(f logtest.Fault) {
+		for _, log := range s.logs {
+			log.Break(f)
+		}
+	}
+	away(logtest.Fault{Status: http.StatusServiceUnavailable})
+	refused := make(chan answer, 1)
+	go func() {
+		_, got, err := r.issueLogged(ctx, request, "")
+		if err != nil {
+			t.Errorf("issuing: %v", err)
+		}
+		refused <- got
+	}()
+	const alone = `SELECT encode(serial, 'hex') FROM intents AS i WHERE EXISTS (SELECT FROM certificates AS c WHERE c.serial = i.serial)`
+	var left []string
+	eventually(t, 20*time.Second, "a precertificate waits for logs", func() bool {
+		left = s.database.Column(t, alone)
+		return len(left) == 1
+	})
+	r.mustRevoke(ctx, t, earlier.Serial, "keyCompromise")
+	away(logtest.Fault{})
+	if got := <-refused; got.status != http.StatusUnprocessableEntity || !bytes.Contains(got.body, []byte("key.compromised")) {
+		t.Errorf("the request is answered with %d %s", got.status, got.body)
+	}
+	finals := s.database.Column(t, `SELECT encode(f.serial, 'hex') FROM certificates AS f JOIN certificates AS p ON p.spki_sha256 = f.spki_sha256
+		WHERE f.kind = 'final' AND p.kind = 'precertificate' AND encode(p.serial, 'hex') = $1`, left[0])
+	if len(finals) != 1 || finals[0] != earlier.Serial {
+		t.Errorf("certificates are %v", finals)
+	}
+	eventually(t, 20*time.Second, "the precertificate's serial is on the CRL", func() bool { return s.listed(t, r, left[0]) })
+	r.stop()
+}
+
 // TestKillBetweenPrecertificateAndCertificate kills the program at each step between the two.
 func TestKillBetweenPrecertificateAndCertificate(t *testing.T) {
 	t.Parallel()

@@ -1,0 +1,204 @@
+package storage_test
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"math/big"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/chancery-ca/chancery/audit"
+	"github.com/chancery-ca/chancery/ca"
+	"github.com/chancery-ca/chancery/issuance"
+)
+
+// refused has a role try what a trigger must refuse.
+func refused(t *testing.T, role *pgx.Conn, sql string, args ...any) {
+	t.Helper()
+	if _, err := role.Exec(context.Background(), sql, args...); sqlState(err) != restrictViolation {
+		t.Errorf("%s: %v", sql, err)
+	}
+}
+
+// A revocation for good is the last word: nothing that the service can add takes it back, and what a superuser added is found.
+func TestNothingFollowsARevocationForGood(t *testing.T) {
+	f := setUp(t)
+	ctx := context.Background()
+	f.addAuthority("issuing-1")
+	service := f.as("chancery_service")
+	const entry = `
+		INSERT INTO revocations (issuer, serial, sequence, reason, at, comment, actor, event_id, crl_scope, not_after, spki_sha256)
+		VALUES ($1, $2, $3, $4, $5, '', 'x', $6::text::uuid, $7, $8, $9)`
+	add := func(role *pgx.Conn, c ca.NewCertificate, sequence int, reason issuance.Reason, event string) error {
+		_, err := role.Exec(ctx, entry, c.Issuer, c.Serial[:], sequence, int(reason), now(), event, c.CRLScope, c.NotAfter, c.SPKI[:])
+		return err
+	}
+	for _, life := range []struct {
+		name  string
+		lived []issuance.Reason
+		then  issuance.Reason
+		at    int
+		may   bool
+	}{
+		{"released without a hold", nil, issuance.RemoveFromCRL, 1, false},
+		{"not from the first entry on", nil, issuance.Superseded, 2, false},
+		{"a keyCompromise is released", []issuance.Reason{issuance.KeyCompromise}, issuance.RemoveFromCRL, 2, false},
+		{"a keyCompromise becomes a hold", []issuance.Reason{issuance.KeyCompromise}, issuance.CertificateHold, 2, false},
+		{"a keyCompromise becomes another reason", []issuance.Reason{issuance.KeyCompromise}, issuance.Superseded, 2, false},
+		{"released twice", []issuance.Reason{issuance.CertificateHold, issuance.RemoveFromCRL}, issuance.RemoveFromCRL, 3, false},
+		{"an entry is left out", []issuance.Reason{issuance.CertificateHold}, issuance.RemoveFromCRL, 3, false},
+		{"a hold is released", []issuance.Reason{issuance.CertificateHold}, issuance.RemoveFromCRL, 2, true},
+		{"a hold becomes a revocation", []issuance.Reason{issuance.CertificateHold}, issuance.Unspecified, 2, true},
+		{"held again", []issuance.Reason{issuance.CertificateHold, issuance.RemoveFromCRL}, issuance.CertificateHold, 3, true},
+		{"revoked after a release", []issuance.Reason{issuance.CertificateHold, issuance.RemoveFromCRL}, issuance.KeyCompromise, 3, true},
+	} {
+		c := f.issue()
+		for n, reason := range life.lived {
+			f.revoke(c, reason, n)
+		}
+		switch err := add(service, c, life.at, life.then, newID()); {
+		case life.may && err != nil:
+			t.Errorf("%s: %v", life.name, err)
+		case !life.may && sqlState(err) != restrictViolation:
+			t.Errorf("%s: %v", life.name, err)
+		}
+	}
+
+	// With the trigger away, and an event that fits.
+	c := f.issue(readable(t, ca.FullScope))
+	f.exec(`ALTER TABLE revocations DISABLE TRIGGER entries_follow`)
+	told := 0
+	for n, reason := range []issuance.Reason{issuance.KeyCompromise, issuance.RemoveFromCRL} {
+		event, kind := newID(), audit.CertificateRevoked
+		if reason == issuance.RemoveFromCRL {
+			kind = audit.CertificateReleased
+		}
+		l, err := audit.New(audit.Event{ID: event, Kind: kind, Time: time.Now(), Actor: "x", Data: map[string]string{
+			"issuer": c.Issuer, "serial": c.Serial.String(), "reason": reason.String(),
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.exec("INSERT INTO audit_leaves (id, kind, leaf) VALUES ($1::text::uuid, $2, $3)", event, string(kind), l.Bytes())
+		if err := add(f.owner, c, n+1, reason, event); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.sequence()
+	for _, x := range f.rows() {
+		if strings.Contains(x.What, c.Serial.String()) && strings.Contains(x.What, "removeFromCRL, which what came before does not allow") {
+			told++
+		}
+	}
+	if told != 1 {
+		t.Errorf("a revocation that was taken back is found %d times", told)
+	}
+}
+
+// Whatever the service does to the numbers and claims of a scope, the next CRL can be made, and is the current one.
+func TestTheServiceLeavesRoomForCRLs(t *testing.T) {
+	f := setUp(t)
+	ctx := context.Background()
+	f.addAuthority("issuing-1")
+	sound := f.publish(f.claim("issuing-1"), time.Now())
+	service := f.as("chancery_service")
+	end, room := new(big.Int).Lsh(big.NewInt(1), 159), new(big.Int).Lsh(big.NewInt(1), 64)
+	leap := new(big.Int).Sub(end, room)
+	for _, sql := range []string{
+		"UPDATE crl_scopes SET last_number = 9e47", "UPDATE crl_scopes SET last_number = " + new(big.Int).Add(leap, big.NewInt(1)).String(),
+		"UPDATE crl_scopes SET published_number = NULL", "UPDATE crl_scopes SET delta_number = last_number + 1",
+		"UPDATE crl_scopes SET fence = fence + 2", "UPDATE crl_scopes SET fence = 9223372036854775807",
+		"UPDATE crl_scopes SET holder = 'nobody', lease_until = 'infinity'",
+		"INSERT INTO crl_scopes (issuer, scope, last_number) VALUES ('issuing-1', '7', 9e47)",
+		"INSERT INTO crl_scopes (issuer, scope, fence) VALUES ('issuing-1', '7', 9223372036854775807)",
+		"INSERT INTO crl_scopes (issuer, scope, lease_until, holder) VALUES ('issuing-1', '7', 'infinity', 'nobody')",
+	} {
+		refused(t, service, sql)
+	}
+	for _, table := range []string{"crls (issuer, scope, number, der", "crl_deltas (issuer, scope, base_number, number, der"} {
+		base := ""
+		if strings.HasPrefix(table, "crl_deltas") {
+			base = "1, "
+		}
+		refused(t, service, "INSERT INTO "+table+`, this_update, next_update, entries, event_id)
+			VALUES ('issuing-1', 'full', `+base+`1e40, 'forged', now(), now() + interval '1 day', 0, gen_random_uuid())`)
+	}
+	f.publish(f.claim("issuing-1"), time.Now())
+
+	// A number that leaps, and a row under it that was never published.
+	if _, err := service.Exec(ctx, "UPDATE crl_scopes SET last_number = "+leap.String()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := service.Exec(ctx, `INSERT INTO crls (issuer, scope, number, der, this_update, next_update, entries, event_id)
+		VALUES ('issuing-1', 'full', `+leap.String()+`, 'forged', now(), now() + interval '1 day', 0, gen_random_uuid())`); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := f.CurrentCRL(ctx, "issuing-1", ca.FullScope, nil); err != nil || string(c.DER) == "forged" {
+		t.Errorf("the current CRL is %s, %v", c.DER, err)
+	}
+	next := f.publish(f.claim("issuing-1"), time.Now())
+	if c, err := f.CurrentCRL(ctx, "issuing-1", ca.FullScope, nil); err != nil || c.Number.Cmp(next.Number) != 0 || c.Number.Cmp(sound.Number) <= 0 {
+		t.Errorf("afterwards the current CRL is %v, %v", c.Number, err)
+	}
+}
+
+// What was never published takes no octets from what was.
+func TestUnpublishedCRLsSupersedeNothing(t *testing.T) {
+	f := setUp(t)
+	ctx := context.Background()
+	f.addAuthority("issuing-1")
+	claim := f.claim("issuing-1")
+	if err := f.RecordCRLIntent(ctx, crlIntent(claim, alpha), leaf(t, audit.CRLIntended)); err != nil {
+		t.Fatal(err)
+	}
+	der := make([]byte, 70_000)
+	record := ca.CRLRecord{
+		Issuer: claim.Issuer, Scope: claim.Scope, Number: next(claim), DER: der, ThisUpdate: now(), NextUpdate: now().Add(time.Hour), EventID: newID(),
+	}
+	if err := f.RecordCRL(ctx, record, claim.Fence, leafWithID(t, record.EventID, audit.CRLPublished)); err != nil {
+		t.Fatal(err)
+	}
+	service := f.as("chancery_service")
+	for range 2 {
+		for _, sql := range []string{
+			"UPDATE crl_scopes SET last_number = last_number + 1",
+			`INSERT INTO crls (issuer, scope, number, der, this_update, next_update, entries, event_id)
+				SELECT issuer, scope, last_number, 'forged', now(), now(), 0, gen_random_uuid() FROM crl_scopes`,
+		} {
+			if _, err := service.Exec(ctx, sql); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if _, err := service.Exec(ctx, "SELECT prune_crls('issuing-1', 'full')"); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := f.CurrentCRL(ctx, "issuing-1", ca.FullScope, nil); err != nil || sha256.Sum256(c.DER) != sha256.Sum256(der) {
+		t.Errorf("the CRL that was published has %d octets, %v", len(c.DER), err)
+	}
+	refused(t, f.owner, "UPDATE crls SET der = '', der_sha256 = sha256(der) WHERE octet_length(der) = 70000")
+}
+
+// A duty always has a next term, and one that begins within a day.
+func TestTheServiceLeavesRoomForTerms(t *testing.T) {
+	f := setUp(t)
+	if _, err := f.claimDuty(alpha); err != nil {
+		t.Fatal(err)
+	}
+	service := f.as("chancery_service")
+	for _, sql := range []string{
+		"UPDATE leases SET fence = 9223372036854775807", "UPDATE leases SET fence = fence + 2", "UPDATE leases SET duty = 'another'",
+		"UPDATE leases SET lease_until = 'infinity'", "INSERT INTO leases (duty, fence) VALUES ('another', 9223372036854775807)",
+	} {
+		refused(t, service, sql)
+	}
+	f.exec(fmt.Sprintf(`INSERT INTO leases (duty) VALUES ('%s-2')`, duty))
+	f.expire(duty)
+	if _, err := f.claimDuty(beta); err != nil {
+		t.Errorf("the next term: %v", err)
+	}
+}
