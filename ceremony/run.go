@@ -69,10 +69,8 @@ func Run(ctx context.Context, p Plan, o Options) (*Result, error) {
 		return nil, fmt.Errorf("looking at the output directory: %w", err)
 	}
 	say("rehearsed: nothing is refused")
-	for _, a := range p.Authorities {
-		if a.URLs.CRL == "" {
-			say("%s: what it issues will name no CRL (urls.crl), for as long as it lasts", a.Name)
-		}
+	for _, name := range p.withoutCRL() {
+		say("%s: what it issues will name no CRL (urls.crl), for as long as it lasts", name)
 	}
 	if o.Confirm != nil {
 		if err := o.Confirm(p.Digest()); err != nil {
