@@ -60,7 +60,8 @@ type Operation struct {
 	Session    uint   // the session's handle; 0 where crypto11 chose the session
 	Key        KeyRef // as found, else as asked for; empty where no key takes part
 	Target     KeyRef // the key that was wrapped, or that unwrapping made
-	Mechanism  string // by its PKCS#11 name; empty where there is none
+	Mechanism  string // by its PKCS#11 name, of a PIN the function that set it; empty where there is none
+	User       string // whose PIN was set: CKU_USER or CKU_SO; empty where none was
 	// Input is the digest of what went in, made with InputHash: SHA-256 of the message, or, where the caller gave a digest only, that
 	// digest. Empty where nothing went in.
 	Input     []byte
@@ -68,6 +69,9 @@ type Operation struct {
 	Began     time.Time
 	Duration  time.Duration
 	Err       error // nil if it succeeded
+
+	// permittedAs is what a UsagePolicy is asked for where the operation is a part of another one.
+	permittedAs Op
 }
 
 // Result says how the operation ended in one word: "ok", the token's answer such as CKR_PIN_INCORRECT, "refused" by the usage policy, or
@@ -172,6 +176,9 @@ func (t *Token) permit(ctx context.Context, o *Operation) error {
 		return nil
 	}
 	asked := *o
+	if o.permittedAs != "" {
+		asked.Op = o.permittedAs
+	}
 	if now := t.now; now != nil {
 		asked.Began = now()
 	} else {

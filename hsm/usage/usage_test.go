@@ -337,6 +337,46 @@ keys:
 	}
 }
 
+// A key that attests itself is used once, to attest: what it signs with then is no use of its own, and no other mechanism than it may have.
+func TestAttestingIsOneUse(t *testing.T) {
+	t.Parallel()
+	p := load(t, `others: refuse
+keys:
+  - {key: {label: witness}, operations: [attest], mechanisms: [CKM_ECDSA], uses: 2}
+  - {key: {label: other}, operations: [attest], mechanisms: [CKM_RSA_PKCS]}
+  - {key: {label: signer}, operations: [sign]}
+`)
+	c := hsmtest.New(t).Config()
+	c.Usage = p
+	token, err := hsm.Open(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer token.Close()
+	for _, label := range []string{"witness", "other", "signer"} {
+		if _, _, err := token.GenerateKey(t.Context(), hsm.KeySpec{Algorithm: hsm.ECDSAP256, Label: label}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	attest := func(label, by, refusal string) {
+		t.Helper()
+		_, err := token.Attest(t.Context(), hsm.KeyRef{Label: label}, hsm.KeyRef{Label: by}, hsm.Declaration{})
+		if (err == nil) != (refusal == "") || err != nil && !strings.Contains(err.Error(), refusal) {
+			t.Errorf("%s by %q: %v, want %q", label, by, err, refusal)
+		}
+	}
+	attest("witness", "", "")
+	attest("witness", "witness", "")
+	attest("witness", "", "as many times as it may")
+	attest("other", "", "the mechanism CKM_ECDSA is not among CKM_RSA_PKCS")
+	attest("other", "signer", "")
+	attest("other", "witness", "the key is for attest")
+	attest("signer", "", "the key is for sign")
+	if _, err := token.Sign(t.Context(), hsm.KeyRef{Label: "other"}, hsm.SignOptions{}, strings.NewReader("m")); !errors.Is(err, hsm.ErrNotPermitted) {
+		t.Errorf("signing with a key that may attest: %v", err)
+	}
+}
+
 // A key that may leave is wrapped for another token's public key, which no rule can name. Under a key of this token a rule for that
 // is needed.
 func TestWrappingForARecipientNeedsNoRuleForIt(t *testing.T) {
