@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/chancery-ca/chancery/hsm"
@@ -300,6 +301,11 @@ func (p Plan) withoutCRL() (names []string) {
 		}
 	}
 	return names
+}
+
+// signs tells whether an authority of the plan signs anything in the ceremony: its own certificate, its CRL, or another's certificate.
+func (p Plan) signs(a Authority) bool {
+	return a.root() || a.CRL != nil && !a.online() || slices.ContainsFunc(p.Authorities, func(b Authority) bool { return b.Issuer == a.Name })
 }
 
 func (k Key) ref() hsm.KeyRef { return hsm.KeyRef{Label: k.Label, ID: k.id} }

@@ -62,7 +62,7 @@ func Run(ctx context.Context, p Plan, o Options) (*Result, error) {
 	if err := Rehearse(ctx, p, o.Now(), o.Random); err != nil {
 		return nil, fmt.Errorf("rehearsing: %w", err)
 	}
-	if err := survey(o.Token, p, o.Now()); err != nil {
+	if err := survey(ctx, o.Token, p, o.Now()); err != nil {
 		return nil, fmt.Errorf("looking at the token: %w", err)
 	}
 	if err := vacant(p); err != nil {

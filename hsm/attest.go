@@ -69,11 +69,7 @@ func (t *Token) Attest(ctx context.Context, ref, by KeyRef, declared Declaration
 }
 
 func (t *Token) attest(ctx context.Context, ref, by KeyRef, declared Declaration) (Attestation, error) {
-	now := time.Now
-	if t.now != nil {
-		now = t.now
-	}
-	evidence := Evidence{Version: AttestationVersion, Time: now().UTC(), Declared: declared}
+	evidence := Evidence{Version: AttestationVersion, Time: t.clock().UTC(), Declared: declared}
 	o, signing := &Operation{Op: OpAttest, Key: ref}, &Operation{Op: OpSign}
 	named := by.Label != "" || len(by.ID) > 0
 	err := t.inSession(ctx, o, func(s session) (err error) {

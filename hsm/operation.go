@@ -119,6 +119,8 @@ type Observer interface {
 // operation's Key is the key as found, with label and CKA_ID. It must be safe for concurrent use.
 type UsagePolicy interface {
 	Permit(ctx context.Context, o Operation) error
+	// Allows answers as Permit does, but for the number of uses, of which it counts none.
+	Allows(ctx context.Context, o Operation) error
 }
 
 // ErrNotPermitted is what a UsagePolicy's refusals wrap.
@@ -179,12 +181,26 @@ func (t *Token) permit(ctx context.Context, o *Operation) error {
 	if o.permittedAs != "" {
 		asked.Op = o.permittedAs
 	}
-	if now := t.now; now != nil {
-		asked.Began = now()
-	} else {
-		asked.Began = time.Now()
-	}
+	asked.Began = t.clock()
 	return t.usage.Permit(ctx, asked)
+}
+
+// Allowed asks the usage policy beforehand whether an operation with a key, which may have to be made first, is permitted. It counts no use,
+// and does not say whether there are any left.
+func (t *Token) Allowed(ctx context.Context, op Op, key KeyRef, mechanism string) error {
+	if t.usage == nil || !op.needsPermit() {
+		return nil
+	}
+	return t.usage.Allows(ctx, Operation{
+		Op: op, Actor: actorOf(ctx, t.actor), Token: t.info.Serial, TokenLabel: t.info.Label, Key: key, Mechanism: mechanism, Began: t.clock(),
+	})
+}
+
+func (t *Token) clock() time.Time {
+	if t.now != nil {
+		return t.now()
+	}
+	return time.Now()
 }
 
 // locked runs work with the housekeeping session, one caller at a time. What searches, makes or destroys objects belongs here. The caller

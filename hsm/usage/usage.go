@@ -220,7 +220,23 @@ func (r *rule) matches(key hsm.KeyRef) bool {
 }
 
 // Permit says whether the operation is permitted, and counts it. An operation that fails afterwards stays counted.
-func (p *Policy) Permit(_ context.Context, o hsm.Operation) error {
+func (p *Policy) Permit(ctx context.Context, o hsm.Operation) error {
+	if err := p.Allows(ctx, o); err != nil {
+		return err
+	}
+	// Counting comes last, so that a refusal costs nothing. A use is one, however many rules speak of the key: the strictest bounds it.
+	most := p.uses(o)
+	if most == 0 {
+		return nil
+	}
+	if err := p.counts.use(o.Token, o.Key, most); err != nil {
+		return fmt.Errorf("%w: %s with the key with %s: %w", hsm.ErrNotPermitted, o.Op, o.Key, err)
+	}
+	return nil
+}
+
+// Allows says whether the operation is permitted, whatever number of uses is left.
+func (p *Policy) Allows(_ context.Context, o hsm.Operation) error {
 	named := false
 	for i := range p.file.Keys {
 		r := &p.file.Keys[i]
@@ -234,14 +250,6 @@ func (p *Policy) Permit(_ context.Context, o hsm.Operation) error {
 	}
 	if !named && p.file.Others == "refuse" {
 		return fmt.Errorf("%w: the key with %s is not named in it; add a rule for it", hsm.ErrNotPermitted, o.Key)
-	}
-	// Counting comes last, so that a refusal costs nothing. A use is one, however many rules speak of the key: the strictest bounds it.
-	most := p.uses(o)
-	if most == 0 {
-		return nil
-	}
-	if err := p.counts.use(o.Token, o.Key, most); err != nil {
-		return fmt.Errorf("%w: %s with the key with %s: %w", hsm.ErrNotPermitted, o.Op, o.Key, err)
 	}
 	return nil
 }
