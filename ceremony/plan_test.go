@@ -219,7 +219,8 @@ func withRevoked(field string) func(string) string {
 }
 
 func TestThatTheAddedCRLsAreRightOtherwise(t *testing.T) {
-	for _, change := range []func(string) string{withCRL("number: \"7\""), withRevoked("serial: 0c"), withIssuer("certificate: b.pem"),
+	for _, change := range []func(string) string{
+		withCRL("number: \"7\""), withRevoked("serial: 0c"), withIssuer("certificate: b.pem"),
 		func(s string) string {
 			return strings.Replace(withIssuer("urls: {}")(s), "urls: {}", "no_crl: true", 1)
 		},
