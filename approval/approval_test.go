@@ -2,8 +2,16 @@ package approval
 
 import (
 	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/asn1"
+	"encoding/pem"
 	"errors"
+	"math/big"
 	"net"
 	"os"
 	"os/exec"
@@ -12,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/smallstep/pkcs7"
 	"golang.org/x/crypto/ssh/agent"
 	"pgregory.net/rapid"
 )
@@ -275,6 +284,74 @@ func TestSignaturesThatDoNotCount(t *testing.T) {
 	whole := byCMS("bob", said, "-nodetach") // the statement inside is the statement
 	if err := certificate.Verify(said, whole); err != nil {
 		t.Errorf("a signature with its statement inside: %v", err)
+	}
+}
+
+// What a CMS signature signs is its attributes, by a digest of its own: one that says SHA-256 of the statement and signs them by SHA-1 is as
+// weak as SHA-1.
+func TestACMSSignatureHasOneDigest(t *testing.T) {
+	said := text(t, sound())
+	weakly := func(key crypto.Signer, algorithm asn1.ObjectIdentifier, hash crypto.Hash) error {
+		template := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
+		der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		certificate, err := x509.ParseCertificate(der)
+		if err != nil {
+			t.Fatal(err)
+		}
+		signing, err := pkcs7.NewSignedData(said)
+		if err != nil {
+			t.Fatal(err)
+		}
+		signing.SetDigestAlgorithm(pkcs7.OIDDigestAlgorithmSHA256)
+		if err := signing.AddSigner(certificate, key, pkcs7.SignerInfoConfig{}); err != nil {
+			t.Fatal(err)
+		}
+		info := &signing.GetSignedData().SignerInfos[0]
+		attributes, err := asn1.MarshalWithParams(info.AuthenticatedAttributes, "set")
+		if err != nil {
+			t.Fatal(err)
+		}
+		digest := hash.New()
+		digest.Write(attributes)
+		info.DigestEncryptionAlgorithm.Algorithm = algorithm
+		if info.EncryptedDigest, err = key.Sign(rand.Reader, digest.Sum(nil), hash); err != nil {
+			t.Fatal(err)
+		}
+		signing.Detach()
+		if der, err = signing.Finish(); err != nil {
+			t.Fatal(err)
+		}
+		return parseKey(t, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate.Raw})).Verify(said,
+			pem.EncodeToMemory(&pem.Block{Type: "CMS", Bytes: der}))
+	}
+	ec, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		key       crypto.Signer
+		algorithm asn1.ObjectIdentifier
+		hash      crypto.Hash
+		counts    bool
+	}{
+		"SHA-256":                    {ec, pkcs7.OIDDigestAlgorithmECDSASHA256, crypto.SHA256, true},
+		"SHA-1":                      {ec, pkcs7.OIDDigestAlgorithmECDSASHA1, crypto.SHA1, false},
+		"another SHA-2":              {ec, pkcs7.OIDDigestAlgorithmECDSASHA512, crypto.SHA512, false},
+		"RSA":                        {rsaKey, pkcs7.OIDEncryptionAlgorithmRSA, crypto.SHA256, true},
+		"RSA with SHA-256":           {rsaKey, pkcs7.OIDEncryptionAlgorithmRSASHA256, crypto.SHA256, true},
+		"RSA that says it has SHA-1": {rsaKey, pkcs7.OIDEncryptionAlgorithmRSASHA1, crypto.SHA256, false},
+	} {
+		err := weakly(c.key, c.algorithm, c.hash)
+		if (err == nil) != c.counts || err != nil && !strings.Contains(err.Error(), "does not go with its digest") {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/smallstep/pkcs7"
 	"golang.org/x/crypto/ssh"
@@ -132,8 +133,36 @@ func (k Key) verifySSH(text, blob []byte) error {
 	return nil
 }
 
-// cmsDigests are the digests that count: SHA-256, SHA-384, SHA-512 (RFC 5754).
-var cmsDigests = []asn1.ObjectIdentifier{pkcs7.OIDDigestAlgorithmSHA256, pkcs7.OIDDigestAlgorithmSHA384, pkcs7.OIDDigestAlgorithmSHA512}
+// cmsAlgorithms are the digests that count, each with the algorithms of signatures that go with it (RFC 5754): the attributes are signed by the
+// signature's own digest, which must be no weaker than that of the statement. rsaEncryption takes that of the statement.
+var cmsAlgorithms = []struct {
+	digest     asn1.ObjectIdentifier
+	signatures []asn1.ObjectIdentifier
+}{
+	{pkcs7.OIDDigestAlgorithmSHA256, []asn1.ObjectIdentifier{
+		pkcs7.OIDDigestAlgorithmECDSASHA256, pkcs7.OIDEncryptionAlgorithmRSA, pkcs7.OIDEncryptionAlgorithmRSASHA256,
+	}},
+	{pkcs7.OIDDigestAlgorithmSHA384, []asn1.ObjectIdentifier{
+		pkcs7.OIDDigestAlgorithmECDSASHA384, pkcs7.OIDEncryptionAlgorithmRSA, pkcs7.OIDEncryptionAlgorithmRSASHA384,
+	}},
+	{pkcs7.OIDDigestAlgorithmSHA512, []asn1.ObjectIdentifier{
+		pkcs7.OIDDigestAlgorithmECDSASHA512, pkcs7.OIDEncryptionAlgorithmRSA, pkcs7.OIDEncryptionAlgorithmRSASHA512,
+	}},
+}
+
+// checkCMSAlgorithms refuses a digest that does not count, and a signature with another.
+func checkCMSAlgorithms(digest, signature asn1.ObjectIdentifier) error {
+	for _, a := range cmsAlgorithms {
+		switch {
+		case !a.digest.Equal(digest):
+		case slices.ContainsFunc(a.signatures, signature.Equal):
+			return nil
+		default:
+			return fmt.Errorf("the signature's algorithm is %s, which does not go with its digest: sign with -md sha256", signature)
+		}
+	}
+	return errors.New("the signature's digest does not count here: sign with -md sha256")
+}
 
 // verifyCMS checks a detached signature (RFC 5652, section 5.4). That the signed attributes' content type is not looked at by the library
 // costs nothing: the digest must be that of a statement, and octets that are both a statement and a set of attributes do not exist.
@@ -155,12 +184,9 @@ func (k Key) verifyCMS(text, der []byte) error {
 	case !same(signer.PublicKey, k.public):
 		return errors.New("the signature is by another key")
 	}
-	digest, allowed := p7.Signers[0].DigestAlgorithm.Algorithm, false
-	for _, oid := range cmsDigests {
-		allowed = allowed || digest.Equal(oid)
-	}
-	if !allowed {
-		return errors.New("the signature's digest does not count here: sign with -md sha256")
+	by := p7.Signers[0]
+	if err := checkCMSAlgorithms(by.DigestAlgorithm.Algorithm, by.DigestEncryptionAlgorithm.Algorithm); err != nil {
+		return err
 	}
 	if err := p7.Verify(); err != nil {
 		return fmt.Errorf("the signature does not verify: it is over another statement (sign with -binary), or by another key: %w", err)

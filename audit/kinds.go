@@ -46,7 +46,7 @@ func Kinds() []KindInfo {
 		{CRLPublished, "a signed CRL became the current one of its scope", fields("issuer", "scope", "number", "crl_sha256", "entries", "this_update", "next_update", "base")},
 		{CRLImported, "a CRL signed elsewhere became the current one of its scope", fields("issuer", "scope", "number", "crl_sha256", "entries", "this_update", "next_update")},
 		{KeySigned, "a key in a token made a signature; it rides with what was signed", fields("authority", "key", "mechanism", "tbs_sha256", "microseconds")},
-		{HSMOperation, "an operation on a token other than a signature of an authority", fields("op", "result", "token", "token_label", "microseconds", "key_label", "key_id", "target_label", "target_id", "mechanism", "input_digest", "input_hash", "session")},
+		{HSMOperation, "an operation on a token other than a signature of an authority", fields("op", "result", "token", "token_label", "microseconds", "key_label", "key_id", "target_label", "target_id", "mechanism", "user", "input_digest", "input_hash", "session")},
 		{AuthorityAdded, "an authority was registered", fields("authority", "parent", "certificate_sha256", "token", "key_label", "key_id", "online")},
 		{TokenCreated, "an API token was created", fields("token", "name_salted", "person_salted", "roles", "expires_at", "profiles", "networks")},
 		{TokenRevoked, "an API token was withdrawn", fields("token", "name_salted", "person_salted", "roles", "expires_at", "profiles", "networks")},

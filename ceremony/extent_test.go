@@ -23,6 +23,7 @@ issuers:
   - name: bulky
     certificate: bulky.cer
     key: {label: bulky}
+    no_crl: true
 authorities:
   - name: second
     issuer: bulky

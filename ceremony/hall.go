@@ -20,12 +20,9 @@ type hall struct {
 	say    func(format string, args ...any)
 }
 
-// survey refuses, before anything is made, keys that are in the token and must not be, and keys that must be and are not.
-func survey(t *hsm.Token, p Plan, now time.Time) error {
-	present, err := t.Keys()
-	if err != nil {
-		return err
-	}
+// survey refuses, before anything is made, names of new keys that the token has already, keys that must be there and are not, and keys that
+// may not sign what the plan has them sign.
+func survey(ctx context.Context, t *hsm.Token, p Plan, now time.Time) error {
 	for _, k := range p.keys() {
 		if k.Existing {
 			signer, err := t.Signer(k.ref(), nil)
@@ -35,12 +32,16 @@ func survey(t *hsm.Token, p Plan, now time.Time) error {
 			if err := expect(k.Key, signer.Public()); err != nil {
 				return err
 			}
+		} else if err := t.Free(ctx, k.ref()); err != nil {
+			return fmt.Errorf("%s: %w", k.owner, err)
+		}
+	}
+	for _, a := range p.Authorities {
+		if !p.signs(a) {
 			continue
 		}
-		for _, other := range present {
-			if other.Label == k.Label || len(k.id) > 0 && string(other.ID) == string(k.id) {
-				return fmt.Errorf("%s: %w: %s", k.owner, hsm.ErrKeyExists, other.KeyRef)
-			}
+		if err := allowed(ctx, t, a.Key, a.Key.Algorithm); err != nil {
+			return fmt.Errorf("authority %s: %w", a.Name, err)
 		}
 	}
 	for _, i := range p.Issuers {
@@ -51,6 +52,9 @@ func survey(t *hsm.Token, p Plan, now time.Time) error {
 		if _, err := t.Signer(i.Key.ref(), chain[0].PublicKey); err != nil {
 			return err
 		}
+		if err := allowed(ctx, t, i.Key, algorithmOf(chain[0].PublicKey)); err != nil {
+			return fmt.Errorf("issuer %s: %w", i.Name, err)
+		}
 	}
 	for _, c := range p.CRLs {
 		from, err := p.renewal(c, now)
@@ -60,8 +64,30 @@ func survey(t *hsm.Token, p Plan, now time.Time) error {
 		if _, err := t.Signer(c.Key.ref(), from.certificate.PublicKey); err != nil {
 			return err
 		}
+		if err := allowed(ctx, t, c.Key, algorithmOf(from.certificate.PublicKey)); err != nil {
+			return fmt.Errorf("CRL of %s: %w", c.Issuer, err)
+		}
 	}
 	return nil
+}
+
+// allowed asks the usage policy of the token whether a key may sign. A key that is there has its whole name, one that will be made what the
+// plan says.
+func allowed(ctx context.Context, t *hsm.Token, k Key, algorithm hsm.Algorithm) error {
+	ref := k.ref()
+	if k.Existing {
+		attributes, err := t.Attributes(ref)
+		if err != nil {
+			return err
+		}
+		ref = hsm.KeyRef{Label: attributes.Label, ID: attributes.ID}
+	}
+	mechanism := "CKM_ECDSA"
+	switch algorithm {
+	case hsm.RSA2048, hsm.RSA3072, hsm.RSA4096:
+		mechanism = "CKM_RSA_PKCS"
+	}
+	return t.Allowed(ctx, hsm.OpSign, ref, mechanism)
 }
 
 func expect(k Key, public crypto.PublicKey) error {

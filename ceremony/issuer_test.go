@@ -29,6 +29,7 @@ issuers:
   - name: offline-r
     certificate: out/offline-r-chain.pem
     key: {label: offline-r}
+    no_crl: true
 authorities:
   - name: second
     issuer: root-r

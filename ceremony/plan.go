@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/chancery-ca/chancery/hsm"
@@ -98,8 +99,12 @@ type Issuer struct {
 	Certificate string `yaml:"certificate"`
 	// Key is the authority's key.
 	Key Key `yaml:"key"`
-	// URLs are where clients find the authority's CRL and certificate, as in the ceremony that made it.
+	// URLs are where clients find the authority's CRL and certificate, as in the ceremony that made it. urls.crl is required unless NoCRL is
+	// true.
 	URLs URLs `yaml:"urls"`
+	// NoCRL says that what the authority certifies names no CRL. It has to be said, because nothing else tells that from an address that was
+	// forgotten, and what is certified without one lasts for years.
+	NoCRL bool `yaml:"no_crl"`
 }
 
 // Key names a key pair in the token.
@@ -281,6 +286,26 @@ func (p Plan) keys() (all []owned) {
 		all = append(all, owned{l.Key, "log " + l.Name})
 	}
 	return all
+}
+
+// withoutCRL are the authorities, made here or before, that name no CRL in what they issue.
+func (p Plan) withoutCRL() (names []string) {
+	for _, i := range p.Issuers {
+		if i.URLs.CRL == "" {
+			names = append(names, i.Name)
+		}
+	}
+	for _, a := range p.Authorities {
+		if a.URLs.CRL == "" {
+			names = append(names, a.Name)
+		}
+	}
+	return names
+}
+
+// signs tells whether an authority of the plan signs anything in the ceremony: its own certificate, its CRL, or another's certificate.
+func (p Plan) signs(a Authority) bool {
+	return a.root() || a.CRL != nil && !a.online() || slices.ContainsFunc(p.Authorities, func(b Authority) bool { return b.Issuer == a.Name })
 }
 
 func (k Key) ref() hsm.KeyRef { return hsm.KeyRef{Label: k.Label, ID: k.id} }

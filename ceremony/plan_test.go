@@ -153,6 +153,9 @@ func TestPlansAreRefused(t *testing.T) {
 		"issuer with another's key": {withIssuer("key: {label: root-1}"), "issuers[0].key.label", "already"},
 		"issuer with another's URL": {withIssuer(`urls: {crl: "http://pki.example.com/crl/root-1.crl"}`), "issuers[0].urls.crl", "already"},
 		"issuer by https":           {withIssuer(`urls: {crl: "https://pki.example.com/crl/x.crl"}`), "issuers[0].urls.crl", "plain http"},
+		"issuer without a CRL":      {withIssuer(`urls: {issuer: "http://pki.example.com/ca/root-9.cer"}`), "issuers[0].urls.crl", "would name no CRL"},
+		"issuer's CRL is empty":     {withIssuer(`urls: {crl: ""}`), "issuers[0].urls.crl", "empty"},
+		"issuer with and without":   {withIssuer("no_crl: true"), "issuers[0].no_crl", "names its CRL, or none"},
 		"issuer of nothing":         {withIssuer("name: root-8"), "issuers[0].name", "certifies nothing"},
 		"two keys of an issuer": {func(s string) string {
 			return withIssuer("key: {label: root-9}")(withCRL("issuer: root-9")(s))
@@ -193,7 +196,7 @@ func withCRL(field string) func(string) string {
 // withIssuer has another authority of the plan certified by one of an earlier ceremony, with one field of that changed.
 func withIssuer(field string) func(string) string {
 	return func(s string) string {
-		lines := []string{"name: root-9", "certificate: a.cer", "key: {label: root-9}"}
+		lines := []string{"name: root-9", "certificate: a.cer", "key: {label: root-9}", `urls: {crl: "http://pki.example.com/crl/root-9.crl"}`}
 		key, _, _ := strings.Cut(field, ":")
 		lines = slices.DeleteFunc(lines, func(line string) bool { return strings.HasPrefix(line, key+":") })
 		further := "  - {name: offline-9, issuer: root-9, online: false, validity: 1y, key: {algorithm: ecdsa-p256, label: offline-9}, " +
@@ -216,7 +219,12 @@ func withRevoked(field string) func(string) string {
 }
 
 func TestThatTheAddedCRLsAreRightOtherwise(t *testing.T) {
-	for _, change := range []func(string) string{withCRL("number: \"7\""), withRevoked("serial: 0c"), withIssuer("certificate: b.pem")} {
+	for _, change := range []func(string) string{
+		withCRL("number: \"7\""), withRevoked("serial: 0c"), withIssuer("certificate: b.pem"),
+		func(s string) string {
+			return strings.Replace(withIssuer("urls: {}")(s), "urls: {}", "no_crl: true", 1)
+		},
+	} {
 		if _, err := ParsePlan("plan.yaml", []byte(change(hierarchyPlan))); err != nil {
 			t.Error(err)
 		}

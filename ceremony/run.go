@@ -62,17 +62,15 @@ func Run(ctx context.Context, p Plan, o Options) (*Result, error) {
 	if err := Rehearse(ctx, p, o.Now(), o.Random); err != nil {
 		return nil, fmt.Errorf("rehearsing: %w", err)
 	}
-	if err := survey(o.Token, p, o.Now()); err != nil {
+	if err := survey(ctx, o.Token, p, o.Now()); err != nil {
 		return nil, fmt.Errorf("looking at the token: %w", err)
 	}
 	if err := vacant(p); err != nil {
 		return nil, fmt.Errorf("looking at the output directory: %w", err)
 	}
 	say("rehearsed: nothing is refused")
-	for _, a := range p.Authorities {
-		if a.URLs.CRL == "" {
-			say("%s: what it issues will name no CRL (urls.crl), for as long as it lasts", a.Name)
-		}
+	for _, name := range p.withoutCRL() {
+		say("%s: what it issues will name no CRL (urls.crl), for as long as it lasts", name)
 	}
 	if o.Confirm != nil {
 		if err := o.Confirm(p.Digest()); err != nil {

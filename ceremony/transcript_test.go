@@ -41,6 +41,40 @@ func TestWhatIsWrongWithATranscriptIsFound(t *testing.T) {
 	t.Run("forgery", func(t *testing.T) { testForgeries(t, text) })
 }
 
+// A signature that SHA-1 carries could be another's: the recorded key then proves nothing.
+func TestSignaturesWithSHA1AreRefused(t *testing.T) {
+	t.Parallel()
+	tbs := []byte("to be signed")
+	for old, c := range map[x509.SignatureAlgorithm]struct {
+		key hsm.Algorithm
+		now x509.SignatureAlgorithm
+	}{
+		x509.ECDSAWithSHA1: {hsm.ECDSAP256, x509.ECDSAWithSHA256},
+		x509.SHA1WithRSA:   {hsm.RSA2048, x509.SHA256WithRSA},
+	} {
+		key, err := throwAway(c.key, rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		check := func(algorithm x509.SignatureAlgorithm, hash crypto.Hash) error {
+			digest := hash.New()
+			digest.Write(tbs)
+			signature, err := key.Sign(rand.Reader, digest.Sum(nil), hash)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return checkSignature(key.Public(), algorithm, tbs, signature)
+		}
+		var insecure x509.InsecureAlgorithmError
+		if err := check(old, crypto.SHA1); !errors.As(err, &insecure) {
+			t.Errorf("%v: %v", old, err)
+		}
+		if err := check(c.now, crypto.SHA256); err != nil {
+			t.Errorf("%v: %v", c.now, err)
+		}
+	}
+}
+
 // testTampering changes, drops, doubles, swaps and cuts lines, as whoever does not know the chain.
 func testTampering(t *testing.T, text []byte) {
 	lines := bytes.SplitAfter(text, []byte("\n"))

@@ -234,6 +234,13 @@ func (i *Issuer) validate(d *strictyaml.Document, at string) {
 	validateName(d, at+".name", i.Name)
 	i.Key.validateExisting(d, at, i.Certificate)
 	validateURL(d, at+".urls.crl", i.URLs.CRL)
+	switch {
+	case i.NoCRL && i.URLs.CRL != "":
+		d.Refuse(at+".no_crl", "leave one of them out", "what the issuer certifies names its CRL, or none")
+	case !i.NoCRL && i.URLs.CRL == "" && !d.Has(at+".urls.crl"):
+		d.Refuse(at+".urls.crl", "give it as in the ceremony that made the issuer, or write no_crl: true where it has no CRL that can be fetched",
+			"what the issuer certifies would name no CRL, for as long as it lasts")
+	}
 	validateURL(d, at+".urls.issuer", i.URLs.Issuer)
 	validateURL(d, at+".urls.ocsp", i.URLs.OCSP)
 }

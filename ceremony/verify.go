@@ -271,6 +271,9 @@ func checkList(der []byte, i *intent, issuer crypto.PublicKey) error {
 }
 
 func checkSignature(issuer crypto.PublicKey, algorithm x509.SignatureAlgorithm, tbs, signature []byte) error {
+	if algorithm == x509.SHA1WithRSA || algorithm == x509.ECDSAWithSHA1 { // which CheckSignature accepts
+		return x509.InsecureAlgorithmError(algorithm)
+	}
 	if err := (&x509.Certificate{PublicKey: issuer}).CheckSignature(algorithm, tbs, signature); err != nil {
 		return fmt.Errorf("the signature is not the recorded key's: %w", err)
 	}

@@ -58,7 +58,8 @@ type AttestationBy struct {
 	Value     []byte `json:"value"`
 }
 
-// Attest gathers evidence on a key and signs it with a key in the token: with by, or, where by is the zero ref, with the key itself.
+// Attest gathers evidence on a key and signs it with a key in the token: with by, or, where by is the zero ref, with the key itself. Of a
+// usage policy that is one use of the key, to attest; another key that signs is used to sign.
 func (t *Token) Attest(ctx context.Context, ref, by KeyRef, declared Declaration) (Attestation, error) {
 	a, err := t.attest(ctx, ref, by, declared)
 	if err != nil {
@@ -68,26 +69,28 @@ func (t *Token) Attest(ctx context.Context, ref, by KeyRef, declared Declaration
 }
 
 func (t *Token) attest(ctx context.Context, ref, by KeyRef, declared Declaration) (Attestation, error) {
-	now := time.Now
-	if t.now != nil {
-		now = t.now
-	}
-	evidence := Evidence{Version: AttestationVersion, Time: now().UTC(), Declared: declared}
-	o := &Operation{Op: OpAttest, Key: ref}
+	evidence := Evidence{Version: AttestationVersion, Time: t.clock().UTC(), Declared: declared}
+	o, signing := &Operation{Op: OpAttest, Key: ref}, &Operation{Op: OpSign}
+	named := by.Label != "" || len(by.ID) > 0
 	err := t.inSession(ctx, o, func(s session) (err error) {
 		if err := t.gather(s, o, &evidence); err != nil {
 			return err
+		}
+		if pair := evidence.PublicKey != ""; pair && (!named || by.names(o.Key)) {
+			signing.permittedAs = OpAttest // it is asked once, when the mechanism is known
+			return nil
 		}
 		return t.permit(ctx, o)
 	})
 	if err != nil {
 		return Attestation{}, err
 	}
-	if by.Label == "" && len(by.ID) == 0 {
+	if !named {
 		if by = o.Key; evidence.PublicKey == "" {
 			return Attestation{}, errors.New("a secret key does not sign: name a key in the token to sign the evidence with")
 		}
 	}
+	signing.Key = by
 	public, err := t.PublicKey(by)
 	if err != nil {
 		return Attestation{}, err
@@ -109,7 +112,7 @@ func (t *Token) attest(ctx context.Context, ref, by KeyRef, declared Declaration
 		return Attestation{}, err
 	}
 	message := append([]byte(attestationPrefix), a.Evidence...)
-	if a.Signature.Value, err = t.Sign(ctx, by, options, bytes.NewReader(message)); err != nil {
+	if a.Signature.Value, err = t.sign(ctx, signing, options, reading(bytes.NewReader(message))); err != nil {
 		return Attestation{}, err
 	}
 	return a, nil

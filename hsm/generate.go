@@ -30,6 +30,11 @@ func (t *Token) GenerateKey(ctx context.Context, spec KeySpec) (KeyRef, crypto.P
 	return t.generate(ctx, spec, session.made)
 }
 
+// Free refuses names of a key to be made that something in the token has already, as making it would. An id that is left out is free.
+func (t *Token) Free(ctx context.Context, ref KeyRef) error {
+	return t.inSession(ctx, &Operation{Op: OpList, Key: ref}, func(s session) error { return s.free(ref) })
+}
+
 // made makes a key by the profile of its token's vendor.
 func (s session) made(spec KeySpec, k kind) (crypto.PublicKey, error) {
 	return s.make(spec, k, profileFor(s.token.info))
@@ -104,6 +109,9 @@ func (s session) free(ref KeyRef) error {
 		{KeyRef{Label: ref.Label}, pkcs11.NewAttribute(pkcs11.CKA_LABEL, ref.Label)},
 		{KeyRef{ID: ref.ID}, pkcs11.NewAttribute(pkcs11.CKA_ID, ref.ID)},
 	} {
+		if name.of.Label == "" && len(name.of.ID) == 0 {
+			continue
+		}
 		taken, err := s.find(name.attribute)
 		if err != nil {
 			return err

@@ -13,6 +13,7 @@
 package hsm
 
 import (
+	"bytes"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -102,6 +103,11 @@ func (r KeyRef) String() string {
 		parts = append(parts, "id "+hex.EncodeToString(r.ID))
 	}
 	return strings.Join(parts, ", ")
+}
+
+// names tells whether the ref, of which a part may be left out, names a key.
+func (r KeyRef) names(key KeyRef) bool {
+	return (r.Label == "" || r.Label == key.Label) && (len(r.ID) == 0 || bytes.Equal(r.ID, key.ID))
 }
 
 // KeySpec is what Generate makes.

@@ -356,8 +356,10 @@ func TestStrongPINs(t *testing.T) {
 func TestChangePINAndUnlock(t *testing.T) {
 	t.Parallel()
 	fixture := hsmtest.New(t)
-	pin := func(p string) hsm.PIN { return hsm.PINFromBytes([]byte(p)) }
-	c := hsm.SetPINConfig{Module: fixture.Module, Token: hsm.Selector{Serial: fixture.Serial}, Old: pin(hsmtest.UserPIN), New: pin("a better one")}
+	pin, seen := func(p string) hsm.PIN { return hsm.PINFromBytes([]byte(p)) }, &recorder{}
+	c := hsm.SetPINConfig{
+		Module: fixture.Module, Token: hsm.Selector{Serial: fixture.Serial}, Old: pin(hsmtest.UserPIN), New: pin("a better one"), Observer: seen,
+	}
 	tries := func(p string) error {
 		config := fixture.Config()
 		config.PIN, config.RetryAfterFailedPIN = pin(p), true
@@ -406,6 +408,15 @@ func TestChangePINAndUnlock(t *testing.T) {
 	c.Old = pin(hsmtest.SOPIN)
 	if err := hsm.UnlockPIN(t.Context(), c); !errors.Is(err, hsm.ErrWrongPIN) {
 		t.Errorf("the officer's old PIN: %v", err)
+	}
+	var changed []string
+	for _, e := range seen.take() {
+		if e.Op == hsm.OpPIN && e.Err == nil {
+			changed = append(changed, e.Mechanism+" "+e.User)
+		}
+	}
+	if want := []string{"C_SetPIN CKU_USER", "C_InitPIN CKU_USER", "C_SetPIN CKU_SO"}; !slices.Equal(changed, want) {
+		t.Errorf("the records say %q, want %q", changed, want)
 	}
 }
 

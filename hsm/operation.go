@@ -60,7 +60,8 @@ type Operation struct {
 	Session    uint   // the session's handle; 0 where crypto11 chose the session
 	Key        KeyRef // as found, else as asked for; empty where no key takes part
 	Target     KeyRef // the key that was wrapped, or that unwrapping made
-	Mechanism  string // by its PKCS#11 name; empty where there is none
+	Mechanism  string // by its PKCS#11 name, of a PIN the function that set it; empty where there is none
+	User       string // whose PIN was set: CKU_USER or CKU_SO; empty where none was
 	// Input is the digest of what went in, made with InputHash: SHA-256 of the message, or, where the caller gave a digest only, that
 	// digest. Empty where nothing went in.
 	Input     []byte
@@ -68,6 +69,9 @@ type Operation struct {
 	Began     time.Time
 	Duration  time.Duration
 	Err       error // nil if it succeeded
+
+	// permittedAs is what a UsagePolicy is asked for where the operation is a part of another one.
+	permittedAs Op
 }
 
 // Result says how the operation ended in one word: "ok", the token's answer such as CKR_PIN_INCORRECT, "refused" by the usage policy, or
@@ -115,6 +119,8 @@ type Observer interface {
 // operation's Key is the key as found, with label and CKA_ID. It must be safe for concurrent use.
 type UsagePolicy interface {
 	Permit(ctx context.Context, o Operation) error
+	// Allows answers as Permit does, but for the number of uses, of which it counts none.
+	Allows(ctx context.Context, o Operation) error
 }
 
 // ErrNotPermitted is what a UsagePolicy's refusals wrap.
@@ -172,12 +178,29 @@ func (t *Token) permit(ctx context.Context, o *Operation) error {
 		return nil
 	}
 	asked := *o
-	if now := t.now; now != nil {
-		asked.Began = now()
-	} else {
-		asked.Began = time.Now()
+	if o.permittedAs != "" {
+		asked.Op = o.permittedAs
 	}
+	asked.Began = t.clock()
 	return t.usage.Permit(ctx, asked)
+}
+
+// Allowed asks the usage policy beforehand whether an operation with a key, which may have to be made first, is permitted. It counts no use,
+// and does not say whether there are any left.
+func (t *Token) Allowed(ctx context.Context, op Op, key KeyRef, mechanism string) error {
+	if t.usage == nil || !op.needsPermit() {
+		return nil
+	}
+	return t.usage.Allows(ctx, Operation{
+		Op: op, Actor: actorOf(ctx, t.actor), Token: t.info.Serial, TokenLabel: t.info.Label, Key: key, Mechanism: mechanism, Began: t.clock(),
+	})
+}
+
+func (t *Token) clock() time.Time {
+	if t.now != nil {
+		return t.now()
+	}
+	return time.Now()
 }
 
 // locked runs work with the housekeeping session, one caller at a time. What searches, makes or destroys objects belongs here. The caller

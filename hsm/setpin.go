@@ -75,7 +75,11 @@ type SetPINConfig struct {
 
 // ChangePIN sets a new PIN with the old one (C_SetPIN). The token must not be open in this process. A wrong old PIN is tried once.
 func ChangePIN(ctx context.Context, c SetPINConfig) error {
-	return setPIN(ctx, c, "changing the PIN", "the new PIN is the present one", func(m *module, t present, old, fresh []byte) error {
+	o := &Operation{Mechanism: "C_SetPIN", User: "CKU_USER"}
+	if c.Officer {
+		o.User = "CKU_SO"
+	}
+	return setPIN(ctx, c, o, "changing the PIN", "the new PIN is the present one", func(m *module, t present, old, fresh []byte) error {
 		user, allowed := uint(pkcs11.CKU_USER), loginAllowed(t, c.RetryAfterFailedPIN)
 		if c.Officer {
 			user, allowed = pkcs11.CKU_SO, officerAllowed(t, c.RetryAfterFailedPIN)
@@ -92,7 +96,8 @@ func ChangePIN(ctx context.Context, c SetPINConfig) error {
 // UnlockPIN sets a new user PIN by the security officer's, which is Old (C_InitPIN): for a PIN that is locked or lost. Keys stay.
 func UnlockPIN(ctx context.Context, c SetPINConfig) error {
 	same := "the new user PIN is the security officer's; who has one must not have the other"
-	return setPIN(ctx, c, "setting a new user PIN", same, func(m *module, t present, officer, fresh []byte) error {
+	o := &Operation{Mechanism: "C_InitPIN", User: "CKU_USER"}
+	return setPIN(ctx, c, o, "setting a new user PIN", same, func(m *module, t present, officer, fresh []byte) error {
 		if err := officerAllowed(t, c.RetryAfterFailedPIN); err != nil {
 			return err
 		}
@@ -102,8 +107,8 @@ func UnlockPIN(ctx context.Context, c SetPINConfig) error {
 	})
 }
 
-func setPIN(ctx context.Context, c SetPINConfig, what, same string, set func(m *module, t present, old, fresh []byte) error) error {
-	o := &Operation{Op: OpPIN, Actor: actorOf(ctx, c.Actor), Token: c.Token.Serial, TokenLabel: c.Token.Label, Mechanism: "C_SetPIN"}
+func setPIN(ctx context.Context, c SetPINConfig, o *Operation, what, same string, set func(m *module, t present, old, fresh []byte) error) error {
+	o.Op, o.Actor, o.Token, o.TokenLabel = OpPIN, actorOf(ctx, c.Actor), c.Token.Serial, c.Token.Label
 	err := watch(ctx, c.Observer, o, nil, func() error {
 		m, err := modules.load(c.Module)
 		if err != nil {

@@ -141,12 +141,12 @@ func (o SignOptions) input(k key, digest []byte) []byte {
 
 // Sign signs a message with a private key. The signature is verified before it is returned, where the token holds the public key. The message is hashed here, piece by piece; for Ed25519 it may have 16 MiB at most.
 func (t *Token) Sign(ctx context.Context, ref KeyRef, o SignOptions, message io.Reader) ([]byte, error) {
-	return t.sign(ctx, ref, o, reading(message))
+	return t.sign(ctx, &Operation{Op: OpSign, Key: ref}, o, reading(message))
 }
 
 // SignDigest signs a digest that the options' hash made.
 func (t *Token) SignDigest(ctx context.Context, ref KeyRef, o SignOptions, digest []byte) ([]byte, error) {
-	return t.sign(ctx, ref, o, given(digest))
+	return t.sign(ctx, &Operation{Op: OpSign, Key: ref}, o, given(digest))
 }
 
 // Verify verifies a signature over a message with the public key in the token. It returns ErrSignature if it is not the key's.
@@ -200,8 +200,8 @@ func given(digest []byte) source {
 	}
 }
 
-func (t *Token) sign(ctx context.Context, ref KeyRef, o SignOptions, from source) (signature []byte, err error) {
-	op := &Operation{Op: OpSign, Key: ref}
+func (t *Token) sign(ctx context.Context, op *Operation, o SignOptions, from source) (signature []byte, err error) {
+	ref := op.Key
 	var input []byte
 	err = t.withKey(ctx, op, []uint{pkcs11.CKO_PRIVATE_KEY}, ref, func(k key) (*pkcs11.Mechanism, error) {
 		if o, err = o.complete(k); err != nil {

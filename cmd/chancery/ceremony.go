@@ -63,7 +63,8 @@ is a line of a journal beside that directory (OUTPUT.hsm-journal.jsonl, or --jou
 			}
 			defer func() { err = errors.Join(err, token.Close()) }()
 			if w.cfg != nil {
-				if err := meets(token, w.where, *w.cfg, plan); err != nil {
+				w.Token = token
+				if err := w.meets(plan); err != nil {
 					return err
 				}
 			}
@@ -91,9 +92,9 @@ is a line of a journal beside that directory (OUTPUT.hsm-journal.jsonl, or --jou
 }
 
 // meets refuses a token, and keys that are in it already, that are not what the configuration requires of those whose keys the plan uses:
-// the authorities that it makes, those that certify them, those that it makes CRLs for, and logs. Keys that the ceremony makes are local to
-// the token and never extractable, or are not made.
-func meets(token *hsm.Token, where HSMConfig, cfg Config, plan ceremony.Plan) error {
+// the authorities that it makes, those that certify them, those that it makes CRLs for, and logs; nor what the keeper's requires of the keys,
+// where that is given. Keys that the ceremony makes are local to the token and never extractable, or are not made.
+func (w *worksite) meets(plan ceremony.Plan) error {
 	type user struct {
 		what     string
 		required hsm.Requirement
@@ -102,32 +103,36 @@ func meets(token *hsm.Token, where HSMConfig, cfg Config, plan ceremony.Plan) er
 	}
 	var users []user
 	for _, a := range plan.Authorities {
-		users = append(users, user{fmt.Sprintf("authority %q", a.Name), cfg.required(a.Name, ""), a.Key, a.Key.Existing})
+		users = append(users, user{fmt.Sprintf("authority %q", a.Name), w.cfg.required(a.Name, ""), a.Key, a.Key.Existing})
 	}
 	for _, i := range plan.Issuers {
-		users = append(users, user{fmt.Sprintf("issuer %q", i.Name), cfg.required(i.Name, ""), i.Key, true})
+		users = append(users, user{fmt.Sprintf("issuer %q", i.Name), w.cfg.required(i.Name, ""), i.Key, true})
 	}
 	for _, c := range plan.CRLs {
-		users = append(users, user{fmt.Sprintf("CRL of %q", c.Issuer), cfg.required(c.Issuer, ""), c.Key, true})
+		users = append(users, user{fmt.Sprintf("CRL of %q", c.Issuer), w.cfg.required(c.Issuer, ""), c.Key, true})
 	}
 	for _, l := range plan.Logs {
-		users = append(users, user{fmt.Sprintf("log %q", l.Name), cfg.required("", l.Key.Label), l.Key, l.Key.Existing})
+		users = append(users, user{fmt.Sprintf("log %q", l.Name), w.cfg.required("", l.Key.Label), l.Key, l.Key.Existing})
 	}
 	for _, u := range users {
+		id, err := parseID(u.key.ID)
+		if err != nil {
+			return fmt.Errorf("%s: %w", u.what, err)
+		}
+		if w.keeping != nil {
+			ofKeeper, _ := w.keeping.requires(hsm.KeySpec{Label: u.key.Label, ID: id})
+			u.required = u.required.And(ofKeeper)
+		}
 		if u.required == (hsm.Requirement{}) {
 			continue
 		}
-		if err := u.required.CheckToken(token.Info(), where.FIPS140.declaration()); err != nil {
+		if err := u.required.CheckToken(w.Info(), w.where.FIPS140.declaration()); err != nil {
 			return fmt.Errorf("%s: %w", u.what, err)
 		}
 		if !u.existing {
 			continue
 		}
-		id, err := parseID(u.key.ID)
-		if err != nil {
-			return fmt.Errorf("%s: %w", u.what, err)
-		}
-		attributes, err := token.Attributes(hsm.KeyRef{Label: u.key.Label, ID: id})
+		attributes, err := w.Attributes(hsm.KeyRef{Label: u.key.Label, ID: id})
 		if err != nil {
 			return fmt.Errorf("%s: %w", u.what, err)
 		}
@@ -142,19 +147,27 @@ func (a *app) ceremonyVerifyCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "verify TRANSCRIPT.jsonl",
 		Short: "Verify that a ceremony's transcript is whole and accounts for every signature",
-		Args:  cobra.ExactArgs(1),
+		Long: `Verify that a ceremony's transcript is whole and accounts for every signature.
+
+Of a ceremony that failed or was interrupted it fails, and tells all the same which keys were made, what was signed, and what a signature
+was asked for that was not kept.`,
+		Args: cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			f, err := os.Open(args[0])
 			if err != nil {
 				return fmt.Errorf("opening the transcript: %w", err)
 			}
 			defer f.Close()
-			summary, err := ceremony.VerifyTranscript(f)
-			if err != nil {
-				return err
+			summary, broken := ceremony.VerifyTranscript(f)
+			if broken != nil && !errors.Is(broken, ceremony.ErrIncomplete) {
+				return broken
 			}
-			return a.print(summary, func(w io.Writer) {
-				fmt.Fprintf(w, "the transcript is whole: ceremony %s, %s\nplan   %s\ntoken  %s\nhead   %s\n", summary.Ceremony,
+			return errors.Join(a.print(summary, func(w io.Writer) {
+				soundness := "whole"
+				if !summary.Complete {
+					soundness = "sound as far as it goes"
+				}
+				fmt.Fprintf(w, "the transcript is %s: ceremony %s, %s\nplan   %s\ntoken  %s\nhead   %s\n", soundness, summary.Ceremony,
 					summary.Ended.Format(time.RFC3339), summary.PlanDigest, summary.Token, summary.Head)
 				for _, k := range summary.Keys {
 					fmt.Fprintf(w, "key    %s, label %q, id %s, %s\n", k.Authority, k.Label, k.ID,
@@ -163,7 +176,10 @@ func (a *app) ceremonyVerifyCommand() *cobra.Command {
 				for _, s := range summary.Signed {
 					fmt.Fprintf(w, "signed %s %s by %s, SHA-256 %s\n", s.Kind, s.Subject, s.Issuer, s.SHA256)
 				}
-			})
+				for _, subject := range summary.Unanswered {
+					fmt.Fprintf(w, "open   a signature for %s was asked for; whether it was made is not known\n", subject)
+				}
+			}), broken)
 		},
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -17,8 +18,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chancery-ca/chancery/ca"
 	"github.com/chancery-ca/chancery/hsm"
 	"github.com/chancery-ca/chancery/hsm/hsmtest"
+	"github.com/chancery-ca/chancery/issuance"
+	"github.com/chancery-ca/chancery/storage"
 	"github.com/chancery-ca/chancery/storage/storagetest"
 )
 
@@ -566,6 +570,42 @@ func TestHSMDestroyLooksOnceMore(t *testing.T) {
 	if _, err := s.token.Open(t).PublicKey(hsm.KeyRef{Label: devIssuer}); err != nil {
 		t.Errorf("the authority's key: %v", err)
 	}
+}
+
+// An authority that has nothing left to sign needs no key. One that has not begun does, and a root whatever the database knows of it.
+func TestAnAuthorityThatIsOverNeedsNoKey(t *testing.T) {
+	t.Parallel()
+	s := newStack(t, storagetest.New(t), false)
+	store, err := storage.Open(t.Context(), storage.Config{URL: s.database.URL, MaxConns: 4, Unsafe: true, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	authorities, err := store.Authorities(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &worksite{store: store}
+	check := func(when, name string, now time.Time, want string) {
+		t.Helper()
+		i := slices.IndexFunc(authorities, func(a ca.AuthorityRecord) bool { return a.Name == name })
+		why, err := w.over(t.Context(), authorities[i], now)
+		if err != nil || (why == "") != (want == "") || !strings.Contains(why, want) {
+			t.Errorf("%s %s: %q, %v; want %q", name, when, why, err, want)
+		}
+	}
+	now := time.Now()
+	check("before it has issued", devIssuer, now, "")
+	s.seed(3)
+	check("with valid certificates", devIssuer, now, "")
+	check("after its last certificate", devIssuer, now.Add(48*time.Hour), "no certificate is valid")
+	check("without any of its own", devRoot, now.Add(48*time.Hour), "")
+	check("at its end", devIssuer, now.AddDate(60, 0, 0), "which ended on 20")
+	check("at its end", devRoot, now.AddDate(60, 0, 0), "which ended on 20")
+	if _, err := s.app.registrar(store).RevokeAuthority(t.Context(), devIssuer, issuance.Superseded, ""); err != nil {
+		t.Fatal(err)
+	}
+	check("once it is revoked", devIssuer, now, "which is revoked since 20")
 }
 
 // A private key whose public half is gone may be anybody's: with a configuration it is not destroyed.

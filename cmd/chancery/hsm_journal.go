@@ -25,7 +25,7 @@ func operationData(op hsm.Operation) map[string]string {
 	}
 	for name, value := range map[string]string{
 		"key_label": op.Key.Label, "key_id": hex.EncodeToString(op.Key.ID), "target_label": op.Target.Label, "target_id": hex.EncodeToString(op.Target.ID),
-		"mechanism": op.Mechanism, "input_digest": hex.EncodeToString(op.Input),
+		"mechanism": op.Mechanism, "user": op.User, "input_digest": hex.EncodeToString(op.Input),
 	} {
 		if value != "" {
 			data[name] = value

@@ -19,6 +19,7 @@ import (
 	"slices"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -367,10 +368,10 @@ func (a *app) hsmKeyLabelCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				if err := a.confirmUnused(ctx, w, exact, yes, "relabel"); err != nil {
+				if _, err := a.confirmUnused(ctx, w, exact, yes, "relabel"); err != nil {
 					return err
 				}
-				if err := w.unused(ctx, exact); err != nil {
+				if _, err := w.unused(ctx, exact, a.Now()); err != nil {
 					return err
 				}
 				if err := w.SetLabel(ctx, exact, label); err != nil {
@@ -401,8 +402,9 @@ func (a *app) hsmKeyDestroyCommand() *cobra.Command {
 
 Where a token was lost between the two halves, one is left, which "key list" shows. Call the command again: it destroys that.
 
-With --config, a key is refused that an authority of the database uses, an OCSP responder or the audit log of the configuration, or an
-approver. Without it nobody can tell, and --yes is needed. Keys under which others were wrapped are not known to anybody: see first that
+With --config, a key is refused that an authority needs, an OCSP responder or the audit log of the configuration, or an approver. An authority
+that the configuration does not name needs its key no more once it is revoked or has ended, or none of its certificates is valid any more:
+that is said, and the key can go. Without --config nobody can tell, and --yes is needed. Keys under which others were wrapped are not known to anybody: see first that
 no backup needs them.
 Where the configuration asks for approvals (orders.destroy_key), it places an order, which others approve; called again with --order, it
 destroys the key.`,
@@ -413,14 +415,15 @@ destroys the key.`,
 				if err != nil {
 					return err
 				}
-				if err := a.confirmUnused(ctx, w, exact, yes, "destroy"); err != nil {
+				past, err := a.confirmUnused(ctx, w, exact, yes, "destroy")
+				if err != nil {
 					return err
 				}
-				if err := a.destroyUnderOrder(ctx, w, exact, order); err != nil {
+				if err := a.destroyUnderOrder(ctx, w, exact, past, order); err != nil {
 					return err
 				}
 				// Somebody may have made an authority of it while this person was asked, and others were.
-				if err := w.unused(ctx, exact); err != nil {
+				if _, err := w.unused(ctx, exact, a.Now()); err != nil {
 					return err
 				}
 				if err := w.Destroy(ctx, exact); err != nil {
@@ -491,35 +494,41 @@ func (w *worksite) destroyable(ctx context.Context, ref hsm.KeyRef) (key hsm.Key
 		hsm.ErrAmbiguous, len(objects), ref)
 }
 
-// unused refuses a key that somebody of the configuration or its database uses now. Where there is no database, there is nobody to ask.
-func (w *worksite) unused(ctx context.Context, key hsm.KeyRef) error {
+// unused refuses a key that somebody of the configuration or its database uses now, and tells which authorities did before. Where there is no
+// database, there is nobody to ask.
+func (w *worksite) unused(ctx context.Context, key hsm.KeyRef, now time.Time) (past []string, err error) {
 	if w.store == nil {
-		return nil
+		return nil, nil
 	}
-	uses, err := w.usesOf(ctx, key)
+	uses, err := w.usesOf(ctx, key, now)
 	if err != nil {
-		return fmt.Errorf("looking for who uses the key %q: %w", key.Label, err)
+		return nil, fmt.Errorf("looking for who uses the key %q: %w", key.Label, err)
 	}
-	if len(uses) > 0 {
-		return fmt.Errorf("the key %q is that of the %s; a key is not to be lost, or renamed, while it is known there", key.Label,
-			strings.Join(uses, ", and of the "))
+	if len(uses.present) > 0 {
+		return nil, fmt.Errorf("the key %q is that of the %s; a key is not to be lost, or renamed, while it is known there", key.Label,
+			strings.Join(uses.present, ", and of the "))
 	}
-	return nil
+	return uses.past, nil
 }
 
-// confirmUnused refuses a key that is used, and has the person say that it may go. Where no database could be asked, only --yes goes on. The
-// person may take long over it: whoever goes on looks once more.
-func (a *app) confirmUnused(ctx context.Context, w *worksite, key hsm.KeyRef, yes bool, verb string) error {
+// confirmUnused refuses a key that is used, says which authorities used it, and has the person say that it may go. Where no database could be
+// asked, only --yes goes on. The person may take long over it: whoever goes on looks once more.
+func (a *app) confirmUnused(ctx context.Context, w *worksite, key hsm.KeyRef, yes bool, verb string) (past []string, err error) {
 	if w.store == nil {
 		if yes {
-			return nil
+			return nil, nil
 		}
-		return fmt.Errorf("whether the key %q is in use could not be checked, because no configuration with a database was asked: "+
+		return nil, fmt.Errorf("whether the key %q is in use could not be checked, because no configuration with a database was asked: "+
 			"give --config, or --yes to %s it all the same", key.Label, verb)
 	}
-	if err := w.unused(ctx, key); err != nil {
-		return err
+	if past, err = w.unused(ctx, key, a.Now()); err != nil {
+		return nil, err
 	}
-	return a.confirm(yes, fmt.Sprintf("Neither the configuration nor its database knows a use of the key %q, id %x. %s%s it?", key.Label, key.ID,
-		strings.ToUpper(verb[:1]), verb[1:]))
+	use := "a use"
+	for _, one := range past {
+		fmt.Fprintf(a.Stderr, "the key %q was that of the authority %s\n", key.Label, one)
+		use = "another use"
+	}
+	return past, a.confirm(yes, fmt.Sprintf("Neither the configuration nor its database knows %s of the key %q, id %x. %s%s it?", use, key.Label,
+		key.ID, strings.ToUpper(verb[:1]), verb[1:]))
 }

@@ -4,49 +4,110 @@ import (
 	"bytes"
 	"context"
 	"crypto"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
+	"github.com/chancery-ca/chancery/access"
 	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/ca"
 	"github.com/chancery-ca/chancery/hsm"
 	"github.com/chancery-ca/chancery/storage"
 )
 
+// keyUses are those of a key.
+type keyUses struct {
+	present []string // who would no longer work without it
+	past    []string // authorities that need it no more, each with why
+}
+
 // usesOf says who would no longer work without a key of the token: those whose key the configuration or its database names. A responder, the
 // log and an approver are told by the public half, which is what pins their keys; a secret key is none of theirs. It asks anew whenever
 // it is called: others add authorities meanwhile.
-func (w *worksite) usesOf(ctx context.Context, key hsm.KeyRef) (uses []string, err error) {
+func (w *worksite) usesOf(ctx context.Context, key hsm.KeyRef, now time.Time) (uses keyUses, err error) {
 	authorities, err := w.store.Authorities(ctx)
 	if err != nil {
-		return nil, err
+		return keyUses{}, err
 	}
-	for _, name := range usedBy(authorities, w.Info().Serial, key) {
-		uses = append(uses, "authority "+name)
+	for _, authority := range usedBy(authorities, w.Info().Serial, key) {
+		switch over, err := w.over(ctx, authority, now); {
+		case err != nil:
+			return keyUses{}, fmt.Errorf("looking whether the authority %s still needs its key: %w", authority.Name, err)
+		case over == "" || slices.Contains(w.cfg.Authorities, authority.Name): // the service does not start without what it names
+			uses.present = append(uses.present, "authority "+authority.Name)
+		default:
+			uses.past = append(uses.past, authority.Name+", "+over)
+		}
 	}
 	public, err := w.PublicKey(key)
 	if errors.Is(err, hsm.ErrKeyNotFound) {
-		if len(uses) > 0 {
+		if len(uses.present) > 0 {
 			return uses, nil
 		}
-		return nil, w.unpaired(ctx, key)
+		return uses, w.unpaired(ctx, key)
 	}
 	if err != nil {
-		return nil, err
+		return keyUses{}, err
 	}
 	configured, err := w.cfg.usesOf(public)
 	if err != nil {
-		return nil, err
+		return keyUses{}, err
 	}
-	uses = append(uses, configured...)
 	recorded, err := recordedUsesOf(ctx, w.store, public)
 	if err != nil {
-		return nil, err
+		return keyUses{}, err
 	}
-	uses = append(uses, recorded...)
-	slices.Sort(uses)
-	return slices.Compact(uses), nil
+	uses.present = slices.Concat(uses.present, configured, recorded)
+	slices.Sort(uses.present)
+	uses.present = slices.Compact(uses.present)
+	return uses, nil
+}
+
+// over says why an authority has nothing left to sign: it is revoked, its certificate has ended, or that of the last that it certified has. It
+// is empty for any other. An offline authority's CRLs do not show in the database before they are made: it is over when it has ended.
+func (w *worksite) over(ctx context.Context, authority ca.AuthorityRecord, now time.Time) (why string, err error) {
+	certificate, err := x509.ParseCertificate(authority.Certificate)
+	if err != nil {
+		return "", fmt.Errorf("reading its certificate: %w", err)
+	}
+	if now.After(certificate.NotAfter) {
+		return "which ended on " + certificate.NotAfter.UTC().Format(time.DateOnly), nil
+	}
+	if authority.Parent == "" {
+		return "", nil
+	}
+	switch r, err := w.store.RevocationOnRecord(ctx, authority.Parent, certificate.SerialNumber.Bytes()); {
+	case err == nil:
+		return "which is revoked since " + r.At.UTC().Format(time.RFC3339), nil
+	case !errors.Is(err, ca.ErrNotFound):
+		return "", err
+	}
+	if !authority.Online {
+		return "", nil
+	}
+	for _, status := range []string{"valid", "on-hold"} {
+		if some, err := w.hasIssued(ctx, authority.Name, status, now); some || err != nil {
+			return "", err
+		}
+	}
+	if some, err := w.hasIssued(ctx, authority.Name, "", now); !some || err != nil { // it may not have begun
+		return "", err
+	}
+	return "of which no certificate is valid any more", nil
+}
+
+// hasIssued tells whether there are certificates of an authority with a status.
+func (w *worksite) hasIssued(ctx context.Context, authority, status string, now time.Time) (bool, error) {
+	f := ca.Filter{Namespace: access.AllNamespaces, Issuer: authority, Status: status, Limit: 1, Now: now}
+	for {
+		page, err := w.store.List(ctx, f)
+		if err != nil || len(page.Certificates) > 0 || page.Next == "" {
+			return len(page.Certificates) > 0, err
+		}
+		f.Cursor = page.Next
+	}
 }
 
 // unpaired refuses a private key whose public half is not in the token: nobody can tell then whose it is. A secret key has none, and what is
@@ -124,17 +185,16 @@ func sameKey(a, b crypto.PublicKey) bool {
 	return ok && comparable.Equal(b)
 }
 
-// usedBy names the authorities whose key is the one given.
-func usedBy(records []ca.AuthorityRecord, token string, key hsm.KeyRef) (names []string) {
+// usedBy are the authorities whose key is the one given.
+func usedBy(records []ca.AuthorityRecord, token string, key hsm.KeyRef) (users []ca.AuthorityRecord) {
 	for _, r := range records {
 		same := bytes.Equal(r.Key.ID, key.ID)
 		if len(r.Key.ID) == 0 {
 			same = r.Key.Label == key.Label
 		}
 		if same && (r.Key.Token == "" || r.Key.Token == token) {
-			names = append(names, r.Name)
+			users = append(users, r)
 		}
 	}
-	slices.Sort(names)
-	return names
+	return users
 }

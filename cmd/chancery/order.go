@@ -106,9 +106,9 @@ func (a *app) underOrder(ctx context.Context, clerk ca.Registrar, c OrderConfig,
 	return errSilent
 }
 
-// destroyUnderOrder asks for the approvals that the configuration wants for the destruction of a key. Where the database is not asked,
+// destroyUnderOrder asks for the approvals that the configuration wants for the destruction of a key, and says whose it was. Where the database is not asked,
 // there can be none.
-func (a *app) destroyUnderOrder(ctx context.Context, w *worksite, key hsm.KeyRef, order string) error {
+func (a *app) destroyUnderOrder(ctx context.Context, w *worksite, key hsm.KeyRef, past []string, order string) error {
 	if w.cfg == nil || w.cfg.Orders.DestroyKey.Approvals == 0 {
 		if order != "" {
 			return misuse{errors.New("--order: no configuration asks for approvals of this (--config, orders.destroy_key)")}
@@ -122,6 +122,9 @@ func (a *app) destroyUnderOrder(ctx context.Context, w *worksite, key hsm.KeyRef
 		{Name: "token", Value: w.Info().Serial},
 		{Name: "key_id", Value: "0x" + hex.EncodeToString(key.ID)},
 		{Name: "key_label", Value: orDash(key.Label)},
+	}
+	for i, authority := range past {
+		facts = append(facts, approval.Fact{Name: fmt.Sprintf("authority_%d", i+1), Value: authority})
 	}
 	return a.underOrder(ctx, a.clerk(w.store, w.cfg.Orders), w.cfg.Orders.DestroyKey, ca.OrderDestroyKey, facts, order,
 		"chancery hsm key destroy …")

@@ -130,6 +130,7 @@ func (r *rule) validate(doc *strictyaml.Document, field string, roles map[string
 	if r.id, err = hex.DecodeString(r.Key.ID); err != nil {
 		doc.Refuse(field+".key.id", "write the CKA_ID in hexadecimal digits", "%q is not hexadecimal", r.Key.ID)
 	}
+	r.written(doc, field)
 	if r.Key == (keyName{}) {
 		doc.Refuse(field+".key", "give its label, its id or both", "the key is not named")
 	}
@@ -160,11 +161,30 @@ func (r *rule) validate(doc *strictyaml.Document, field string, roles map[string
 			r.until = r.until.AddDate(0, 0, 1) // the whole day, in UTC
 		}
 	}
-	if r.Uses < 0 {
-		doc.Refuse(field+".uses", "", "%d is no number of uses", r.Uses)
+	if r.Uses < 0 || r.Uses == 0 && doc.Has(field+".uses") {
+		doc.Refuse(field+".uses", "leave the field out where the uses are not bounded", "%d is no number of uses", r.Uses)
 	}
 	if r.Hours != nil {
 		r.Hours.validate(doc, field+".hours")
+	}
+}
+
+// written refuses fields that stand in the file without a value: they would bound nothing, and read as if nothing were permitted.
+func (r *rule) written(doc *strictyaml.Document, field string) {
+	for _, one := range []struct {
+		name  string
+		empty bool
+	}{
+		{"key.label", r.Key.Label == ""},
+		{"key.id", r.Key.ID == ""},
+		{"mechanisms", len(r.Mechanisms) == 0},
+		{"roles", len(r.Roles) == 0},
+		{"hours.days", r.Hours == nil || len(r.Hours.Days) == 0},
+		{"until", r.Until == ""},
+	} {
+		if one.empty && doc.Has(field+"."+one.name) {
+			doc.Refuse(field+"."+one.name, "give a value or leave the field out", "the field is empty, and would bound nothing")
+		}
 	}
 }
 
@@ -200,7 +220,23 @@ func (r *rule) matches(key hsm.KeyRef) bool {
 }
 
 // Permit says whether the operation is permitted, and counts it. An operation that fails afterwards stays counted.
-func (p *Policy) Permit(_ context.Context, o hsm.Operation) error {
+func (p *Policy) Permit(ctx context.Context, o hsm.Operation) error {
+	if err := p.Allows(ctx, o); err != nil {
+		return err
+	}
+	// Counting comes last, so that a refusal costs nothing. A use is one, however many rules speak of the key: the strictest bounds it.
+	most := p.uses(o)
+	if most == 0 {
+		return nil
+	}
+	if err := p.counts.use(o.Token, o.Key, most); err != nil {
+		return fmt.Errorf("%w: %s with the key with %s: %w", hsm.ErrNotPermitted, o.Op, o.Key, err)
+	}
+	return nil
+}
+
+// Allows says whether the operation is permitted, whatever number of uses is left.
+func (p *Policy) Allows(_ context.Context, o hsm.Operation) error {
 	named := false
 	for i := range p.file.Keys {
 		r := &p.file.Keys[i]
@@ -214,14 +250,6 @@ func (p *Policy) Permit(_ context.Context, o hsm.Operation) error {
 	}
 	if !named && p.file.Others == "refuse" {
 		return fmt.Errorf("%w: the key with %s is not named in it; add a rule for it", hsm.ErrNotPermitted, o.Key)
-	}
-	// Counting comes last, so that a refusal costs nothing. A use is one, however many rules speak of the key: the strictest bounds it.
-	most := p.uses(o)
-	if most == 0 {
-		return nil
-	}
-	if err := p.counts.use(o.Token, o.Key, most); err != nil {
-		return fmt.Errorf("%w: %s with the key with %s: %w", hsm.ErrNotPermitted, o.Op, o.Key, err)
 	}
 	return nil
 }
@@ -282,43 +310,90 @@ func (h *hours) contain(at time.Time) bool {
 	return since >= h.from && since < h.to
 }
 
-// Spec adds to a key's specification what the policy says of a key with its label, so that the token enforces it too. It fails where the
-// specification asks for more than the policy permits.
+// Spec adds to a key's specification what the policy says of a key with its label, so that the token enforces it too: what all the rules that
+// speak of the key permit. It fails where the specification asks for more, and where nothing is left that a key could be for.
 func (p *Policy) Spec(spec hsm.KeySpec) (hsm.KeySpec, error) {
-	for i := range p.file.Keys {
-		r := &p.file.Keys[i]
-		if !r.matches(hsm.KeyRef{Label: spec.Label, ID: spec.ID}) {
-			continue
+	refused := func(format string, args ...any) (hsm.KeySpec, error) {
+		return hsm.KeySpec{}, fmt.Errorf("%w: the key %q %s", hsm.ErrNotPermitted, spec.Label, fmt.Sprintf(format, args...))
+	}
+	of, named := p.together(hsm.KeyRef{Label: spec.Label, ID: spec.ID})
+	if !named {
+		if p.file.Others == "refuse" {
+			return refused("is not named in it; add a rule for it")
 		}
-		usages := r.usages()
-		for _, u := range spec.Usages {
-			if !slices.Contains(usages, u) {
-				return spec, fmt.Errorf("%w: the key %q is for %s", hsm.ErrNotPermitted, spec.Label, strings.Join(r.Operations, ", "))
-			}
-		}
-		extractable := slices.Contains(r.Operations, string(hsm.OpExport))
-		if spec.Extractable && !extractable {
-			return spec, fmt.Errorf("%w: the key %q is not for export", hsm.ErrNotPermitted, spec.Label)
-		}
-		if len(spec.Usages) == 0 {
-			spec.Usages = usages
-		}
-		if len(spec.Mechanisms) == 0 {
-			spec.Mechanisms = r.Mechanisms
-		}
-		spec.Extractable = extractable
-		spec.Modifiable, spec.Copyable = r.Modifiable, r.Copyable
-		spec.Indestructible = r.Destroyable != nil && !*r.Destroyable
 		return spec, nil
 	}
-	if p.file.Others == "refuse" {
-		return spec, fmt.Errorf("%w: the key %q is not named in it; add a rule for it", hsm.ErrNotPermitted, spec.Label)
+	usages := usagesOf(of.operations)
+	if len(usages) == 0 {
+		return refused("is for nothing that a key is made for: no signature, no encryption and no wrapping is among %q", of.operations)
 	}
+	for _, u := range spec.Usages {
+		if !slices.Contains(usages, u) {
+			return refused("is for %s", strings.Join(of.operations, ", "))
+		}
+	}
+	if of.limited && len(of.mechanisms) == 0 {
+		return refused("has no mechanism that all its rules permit")
+	}
+	for _, name := range spec.Mechanisms {
+		if of.limited && !slices.Contains(of.mechanisms, name) {
+			return refused("is not for the mechanism %s, which is not among %s", name, strings.Join(of.mechanisms, ", "))
+		}
+	}
+	extractable := slices.Contains(of.operations, string(hsm.OpExport))
+	if spec.Extractable && !extractable {
+		return refused("is not for export")
+	}
+	if len(spec.Usages) == 0 {
+		spec.Usages = usages
+	}
+	if len(spec.Mechanisms) == 0 {
+		spec.Mechanisms = of.mechanisms
+	}
+	spec.Extractable, spec.Modifiable, spec.Copyable = extractable, of.modifiable, of.copyable
+	spec.Indestructible = spec.Indestructible || of.indestructible
 	return spec, nil
 }
 
-// usages are what a token calls the operations of a rule.
-func (r *rule) usages() (all []hsm.Usage) {
+// permitted is what several rules permit together.
+type permitted struct {
+	operations           []string
+	mechanisms           []string
+	limited              bool // to the mechanisms; else any will do
+	modifiable, copyable bool
+	indestructible       bool
+}
+
+// together joins the rules that speak of a key: each of them holds.
+func (p *Policy) together(key hsm.KeyRef) (of permitted, named bool) {
+	for i := range p.file.Keys {
+		r := &p.file.Keys[i]
+		if !r.matches(key) {
+			continue
+		}
+		if !named {
+			of, named = permitted{operations: r.Operations, modifiable: true, copyable: true}, true
+		}
+		of.operations = both(of.operations, r.Operations)
+		if len(r.Mechanisms) > 0 {
+			if !of.limited {
+				of.mechanisms, of.limited = r.Mechanisms, true
+			}
+			of.mechanisms = both(of.mechanisms, r.Mechanisms)
+		}
+		of.modifiable, of.copyable = of.modifiable && r.Modifiable, of.copyable && r.Copyable
+		of.indestructible = of.indestructible || r.Destroyable != nil && !*r.Destroyable
+	}
+	return of, named
+}
+
+// both are those of a that are in b.
+func both(a, b []string) []string {
+	return slices.DeleteFunc(slices.Clone(a), func(s string) bool { return !slices.Contains(b, s) })
+}
+
+// usagesOf are what a token calls operations.
+func usagesOf(operations []string) (all []hsm.Usage) {
 	for _, of := range []struct {
 		usage hsm.Usage
 		ops   []hsm.Op
@@ -327,7 +402,7 @@ func (r *rule) usages() (all []hsm.Usage) {
 		{hsm.UseEncrypt, []hsm.Op{hsm.OpEncrypt, hsm.OpDecrypt}},
 		{hsm.UseWrap, []hsm.Op{hsm.OpWrap, hsm.OpUnwrap}},
 	} {
-		if slices.ContainsFunc(of.ops, func(op hsm.Op) bool { return slices.Contains(r.Operations, string(op)) }) {
+		if slices.ContainsFunc(of.ops, func(op hsm.Op) bool { return slices.Contains(operations, string(op)) }) {
 			all = append(all, of.usage)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -190,6 +191,13 @@ func TestPoliciesAreRefusedWithLines(t *testing.T) {
 		"twice":             {`{id: "0a0b"}`, "{label: code}", "keys[1].key"},
 		"no key":            {`{id: "0a0b"}`, "{}", "keys[1].key"},
 		"negative":          {"uses: 3", "uses: -3", "u.yaml:11: keys[0].uses"},
+		"no use":            {"uses: 3", "uses: 0", "u.yaml:11: keys[0].uses"},
+		"no mechanism":      {"[CKM_ECDSA]", "[]", "u.yaml:7: keys[0].mechanisms"},
+		"no role":           {"roles: [release]", "roles: []", "u.yaml:8: keys[0].roles"},
+		"no day":            {"[mon, tue, wed, thu, fri]", "[]", "u.yaml:9: keys[0].hours.days"},
+		"no date":           {"2027-06-30", `""`, "u.yaml:10: keys[0].until"},
+		"no label":          {"{label: code}", `{label: "", id: "01"}`, "u.yaml:5: keys[0].key.label"},
+		"no id":             {"{label: code}", `{label: code, id: ""}`, "u.yaml:5: keys[0].key.id"},
 	} {
 		text := strings.Replace(sound, c.old, c.new, 1)
 		if _, err := usage.Parse("u.yaml", []byte(text)); err == nil || !strings.Contains(err.Error(), c.want) {
@@ -273,6 +281,99 @@ keys:
 	}
 	if keys, err := token.Objects(t.Context(), pss); err != nil || len(keys) != 2 {
 		t.Errorf("both halves should be there: %v, %v", keys, err)
+	}
+}
+
+// What the token is told to permit is what all the rules of the key permit, and no more than was asked for.
+func TestAKeyIsNoWiderThanItsRules(t *testing.T) {
+	t.Parallel()
+	p, err := usage.Parse("u.yaml", []byte(`others: permit
+keys:
+  - {key: {label: k}, operations: [sign, verify, export, decrypt], mechanisms: [CKM_RSA_PKCS_PSS, CKM_RSA_PKCS], modifiable: true, copyable: true}
+  - {key: {id: "0a"}, operations: [sign, decrypt], mechanisms: [CKM_RSA_PKCS_PSS, CKM_RSA_PKCS_OAEP], destroyable: false}
+  - {key: {id: "0b"}, operations: [sign], mechanisms: [CKM_RSA_PKCS_OAEP]}
+  - {key: {id: "0c"}, operations: [encrypt]}
+  - {key: {label: leaves}, operations: [export, destroy]}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec := func(label string, id byte, change func(*hsm.KeySpec)) (hsm.KeySpec, error) {
+		s := hsm.KeySpec{Algorithm: hsm.RSA2048, Label: label}
+		if id != 0 {
+			s.ID = []byte{id}
+		}
+		if change != nil {
+			change(&s)
+		}
+		return p.Spec(s)
+	}
+	alone, err := spec("k", 0, func(s *hsm.KeySpec) { s.Indestructible, s.Mechanisms = true, []string{"CKM_RSA_PKCS"} })
+	if err != nil || !alone.Indestructible || !alone.Extractable || !alone.Modifiable || !slices.Equal(alone.Mechanisms, []string{"CKM_RSA_PKCS"}) {
+		t.Errorf("one rule: %+v, %v", alone, err)
+	}
+	two, err := spec("k", 0x0a, nil)
+	if err != nil || two.Extractable || two.Modifiable || two.Copyable || !two.Indestructible ||
+		!slices.Equal(two.Mechanisms, []string{"CKM_RSA_PKCS_PSS"}) || !slices.Equal(two.Usages, []hsm.Usage{hsm.UseSign, hsm.UseEncrypt}) {
+		t.Errorf("two rules: %+v, %v", two, err)
+	}
+	for name, c := range map[string]struct {
+		label  string
+		id     byte
+		change func(*hsm.KeySpec)
+		says   string
+	}{
+		"another mechanism":              {"k", 0, func(s *hsm.KeySpec) { s.Mechanisms = []string{"CKM_RSA_X_509"} }, "not for the mechanism CKM_RSA_X_509"},
+		"a mechanism of one rule":        {"k", 0x0a, func(s *hsm.KeySpec) { s.Mechanisms = []string{"CKM_RSA_PKCS"} }, "not for the mechanism CKM_RSA_PKCS"},
+		"export by one rule":             {"k", 0x0a, func(s *hsm.KeySpec) { s.Extractable = true }, "not for export"},
+		"no mechanism that both permit":  {"k", 0x0b, nil, "no mechanism that all its rules permit"},
+		"no operation that both permit":  {"k", 0x0c, nil, "for nothing that a key is made for"},
+		"operations that make no usage":  {"leaves", 0, nil, "for nothing that a key is made for"},
+		"what was asked for by the flag": {"leaves", 0, func(s *hsm.KeySpec) { s.Usages = []hsm.Usage{hsm.UseEncrypt} }, "for nothing that a key is made for"},
+	} {
+		if s, err := spec(c.label, c.id, c.change); !errors.Is(err, hsm.ErrNotPermitted) || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%s: %+v, %v", name, s, err)
+		}
+	}
+}
+
+// A key that attests itself is used once, to attest: what it signs with then is no use of its own, and no other mechanism than it may have.
+func TestAttestingIsOneUse(t *testing.T) {
+	t.Parallel()
+	p := load(t, `others: refuse
+keys:
+  - {key: {label: witness}, operations: [attest], mechanisms: [CKM_ECDSA], uses: 2}
+  - {key: {label: other}, operations: [attest], mechanisms: [CKM_RSA_PKCS]}
+  - {key: {label: signer}, operations: [sign]}
+`)
+	c := hsmtest.New(t).Config()
+	c.Usage = p
+	token, err := hsm.Open(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer token.Close()
+	for _, label := range []string{"witness", "other", "signer"} {
+		if _, _, err := token.GenerateKey(t.Context(), hsm.KeySpec{Algorithm: hsm.ECDSAP256, Label: label}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	attest := func(label, by, refusal string) {
+		t.Helper()
+		_, err := token.Attest(t.Context(), hsm.KeyRef{Label: label}, hsm.KeyRef{Label: by}, hsm.Declaration{})
+		if (err == nil) != (refusal == "") || err != nil && !strings.Contains(err.Error(), refusal) {
+			t.Errorf("%s by %q: %v, want %q", label, by, err, refusal)
+		}
+	}
+	attest("witness", "", "")
+	attest("witness", "witness", "")
+	attest("witness", "", "as many times as it may")
+	attest("other", "", "the mechanism CKM_ECDSA is not among CKM_RSA_PKCS")
+	attest("other", "signer", "")
+	attest("other", "witness", "the key is for attest")
+	attest("signer", "", "the key is for sign")
+	if _, err := token.Sign(t.Context(), hsm.KeyRef{Label: "other"}, hsm.SignOptions{}, strings.NewReader("m")); !errors.Is(err, hsm.ErrNotPermitted) {
+		t.Errorf("signing with a key that may attest: %v", err)
 	}
 }
 
