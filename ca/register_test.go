@@ -55,12 +55,22 @@ func TestAnImportedCRLIsServed(t *testing.T) {
 	}
 	now := time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
 	delta := pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 27}, Critical: true, Value: []byte{2, 1, 1}}
+	one := func(fields ...byte) x509.RevocationList { // of several, by the fields of its issuingDistributionPoint
+		point := pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 28}, Critical: true, Value: append([]byte{0x30, byte(len(fields))}, fields...)}
+		return x509.RevocationList{ExtraExtensions: []pkix.Extension{point}}
+	}
 	revoked := func(serials ...int64) (all []x509.RevocationListEntry) {
 		for _, n := range serials {
 			all = append(all, x509.RevocationListEntry{SerialNumber: big.NewInt(n), RevocationTime: now})
 		}
 		return all
 	}
+	with := func(arc int, critical bool, value ...byte) x509.RevocationList { // an entry with an extension
+		entries := revoked(1)
+		entries[0].ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, arc}, Critical: critical, Value: value}}
+		return x509.RevocationList{RevokedCertificateEntries: entries}
+	}
+	date := []byte("\x18\x0f20260101000000Z")
 	for name, c := range map[string]struct {
 		key  crypto.Signer
 		list x509.RevocationList
@@ -70,6 +80,16 @@ func TestAnImportedCRLIsServed(t *testing.T) {
 		"empty":                       {modular, x509.RevocationList{}, true},
 		"not in order":                {elliptical, x509.RevocationList{RevokedCertificateEntries: revoked(2, 1)}, false},
 		"a delta":                     {elliptical, x509.RevocationList{ExtraExtensions: []pkix.Extension{delta}}, false},
+		"of some reasons":             {elliptical, one(0x83, 2, 6, 0x40), false},
+		"of a URL":                    {elliptical, one(0xa0, 5, 0xa0, 3, 0x86, 1, 'a'), false},
+		"of user certificates":        {elliptical, one(0x81, 1, 0xff), false},
+		"of authorities":              {elliptical, one(0x82, 1, 0xff), false},
+		"indirect":                    {elliptical, one(0x84, 1, 0xff), false},
+		"of attribute certificates":   {elliptical, one(0x85, 1, 0xff), false},
+		"an invalidity date":          {elliptical, with(24, false, date...), true},
+		"a hold's instruction":        {elliptical, with(23, false, 6, 1, 0), true},
+		"an unknown critical entry":   {elliptical, with(99, true, 5, 0), false},
+		"another's certificate":       {elliptical, with(29, true, 0x30, 3, 0x86, 1, 'a'), false},
 		"an algorithm of another key": {modular, x509.RevocationList{SignatureAlgorithm: x509.SHA512WithRSA}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
