@@ -141,7 +141,11 @@ func pastWorld(ctx context.Context, cfg Config, store *storage.Store) (trial.Wor
 		if err != nil {
 			return w, fmt.Errorf("reading authority %q: %w", r.Name, err)
 		}
-		w.Issuers[r.Name] = r.Facts(certificate)
+		above, err := r.Above()
+		if err != nil {
+			return w, err
+		}
+		w.Issuers[r.Name] = r.Facts(certificate, above)
 		w.AuthorityKeys = append(w.AuthorityKeys, certificate.RawSubjectPublicKeyInfo)
 	}
 	return w, nil
