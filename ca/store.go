@@ -178,7 +178,7 @@ type PastRequest struct {
 	Certificate *PastCertificate
 }
 
-// PastCertificate is what a certificate says, as far as its row tells.
+// PastCertificate is what a certificate says, as far as what is kept with its request tells.
 type PastCertificate struct {
 	Issuer    string
 	Serial    []byte
@@ -186,6 +186,7 @@ type PastCertificate struct {
 	Names     []string
 	NotBefore time.Time
 	NotAfter  time.Time
+	DER       []byte // nil of an archived request
 }
 
 // IdempotencyKey is a caller's name for one request: (actor, key), and the digest of the body that it was first used for.

@@ -174,6 +174,7 @@ func pastRequest(r ca.PastRequest) trial.Past {
 	if c := r.Certificate; c != nil {
 		p.Certificate = &trial.Certificate{
 			Serial: hex.EncodeToString(c.Serial), Subject: c.Subject, Names: c.Names, NotBefore: c.NotBefore, NotAfter: c.NotAfter,
+			DER: c.DER,
 		}
 	}
 	return p
