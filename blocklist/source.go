@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -20,7 +21,7 @@ const (
 
 // Read reads keys from a file to make a list from: a list; PEM blocks of public keys, certificates or certification requests; or text
 // with one SHA-256 in hexadecimal at the beginning of each line. In text, what follows a digest after white space, empty lines, and lines
-// that begin with "#" are passed over. The errors name the line or block.
+// that begin with "#" are passed over; between PEM blocks stands nothing. The errors name the line or block.
 func Read(path string) ([]Key, error) {
 	file, err := os.Open(path)
 	if err != nil {
@@ -101,20 +102,30 @@ func ParseKey(s string) (Key, error) {
 	return Key(b), nil
 }
 
+// readPEM reads one block after the other, with nothing but white space around them. A decoder of PEM passes over what it cannot decode,
+// and a list that leaves out a key would vouch for it.
 func readPEM(text []byte) (keys []Key, err error) {
-	for n := 1; len(bytes.TrimSpace(text)) > 0; n++ {
-		block, rest := pem.Decode(text)
-		if block == nil {
-			return nil, fmt.Errorf("block %d: not PEM", n)
+	whole := text
+	for n := 1; ; n++ {
+		text = bytes.TrimLeft(text, " \t\r\n")
+		if len(text) == 0 {
+			return keys, nil
 		}
-		spki, err := keyOf(block)
+		block, rest := pem.Decode(text)
+		taken := text[:len(text)-len(rest)]
+		var spki []byte
+		switch begin := []byte("-----BEGIN "); {
+		case block == nil, !bytes.HasPrefix(taken, begin), bytes.Count(taken, begin) != 1, len(block.Headers) > 0:
+			err = errors.New("not PEM, or damaged")
+		default:
+			spki, err = keyOf(block)
+		}
 		if err != nil {
-			return nil, fmt.Errorf("block %d: %w", n, err)
+			return nil, fmt.Errorf("block %d, line %d: %w", n, 1+bytes.Count(whole[:len(whole)-len(text)], []byte("\n")), err)
 		}
 		keys = append(keys, sha256.Sum256(spki))
 		text = rest
 	}
-	return keys, nil
 }
 
 // keyOf is the SubjectPublicKeyInfo in a block.

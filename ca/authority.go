@@ -24,6 +24,7 @@ type Authority struct {
 	Certificate *x509.Certificate
 	Issuer      *issuance.Issuer
 
+	above []*x509.Certificate // of the authorities above it
 	lists CRLLists
 	health
 }
@@ -33,12 +34,16 @@ type health struct {
 	failedAt atomic.Int64 // Unix nanoseconds of the key's last failure, until it signs again or has rested
 }
 
-// OpenAuthority joins an authority's record with its issuer. It refuses an issuer of another certificate.
+// OpenAuthority joins an authority's record with its issuer. It refuses an issuer of another certificate, and a chain that cannot be read.
 func OpenAuthority(r AuthorityRecord, i *issuance.Issuer) (*Authority, error) {
 	if string(i.Certificate().Raw) != string(r.Certificate) {
 		return nil, fmt.Errorf("opening authority %q: the key was opened for another certificate", r.Name)
 	}
-	return &Authority{AuthorityRecord: r, Certificate: i.Certificate(), Issuer: i}, nil
+	above, err := r.Above()
+	if err != nil {
+		return nil, err
+	}
+	return &Authority{AuthorityRecord: r, Certificate: i.Certificate(), Issuer: i, above: above}, nil
 }
 
 func (h *health) failed(now time.Time) { h.failedAt.Store(now.UnixNano()) }

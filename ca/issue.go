@@ -290,7 +290,7 @@ func (c *CA) decide(ctx context.Context, o Order, a *Authority, q inquiry) (Requ
 	}
 	facts := policies.Request{
 		CSR: o.CSR, Profile: o.Profile, Validity: o.Validity, Actor: o.Actor, Namespace: namespace,
-		Issuer: a.Facts(a.Certificate), Now: now, AuthorityKeys: c.authorityKeys,
+		Issuer: a.Facts(a.Certificate, a.above), Now: now, AuthorityKeys: c.authorityKeys,
 	}
 	facts.Issuer.CAADomains = c.caa.Domains
 	rules := c.rules() // once: others may come to rule meanwhile

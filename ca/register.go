@@ -134,11 +134,12 @@ func (r Registrar) importCRL(ctx context.Context, a AuthorityRecord, der []byte,
 	if err == nil {
 		err = read.VerifiedBy(issuer) // as whoever serves it does
 	}
+	partial := issuance.Partial(list)
 	switch now := r.Now(); {
 	case err != nil:
 		return invalid("make one in a ceremony of chancery", "the CRL could not be served: %v", err)
-	case read.Base != nil:
-		return invalid("give the complete CRL", "the CRL is a delta CRL, on which most of what is revoked does not stand")
+	case partial != "":
+		return invalid("give the complete CRL", "the CRL is not complete, but %s: what the others revoke would be forgotten", partial)
 	case list.ThisUpdate.After(now.Add(time.Hour)):
 		return invalid("check the clock", "the CRL is of the future: %s", list.ThisUpdate.Format(time.RFC3339))
 	case !list.NextUpdate.After(now):

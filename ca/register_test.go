@@ -66,6 +66,10 @@ func TestAnImportedCRLIsServed(t *testing.T) {
 	}
 	now := time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
 	delta := pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 27}, Critical: true, Value: []byte{2, 1, 1}}
+	one := func(fields ...byte) x509.RevocationList { // of several, by the fields of its issuingDistributionPoint
+		point := pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 28}, Critical: true, Value: append([]byte{0x30, byte(len(fields))}, fields...)}
+		return x509.RevocationList{ExtraExtensions: []pkix.Extension{point}}
+	}
 	revoked := func(serials ...int64) (all []x509.RevocationListEntry) {
 		for _, n := range serials {
 			all = append(all, x509.RevocationListEntry{SerialNumber: big.NewInt(n), RevocationTime: now})
@@ -77,6 +81,12 @@ func TestAnImportedCRLIsServed(t *testing.T) {
 		e.Serial, e.RevokedAt = []byte{serial}, now.Add(at)
 		return []issuance.RevokedEntry{e}
 	}
+	with := func(arc int, critical bool, value ...byte) x509.RevocationList { // an entry with an extension
+		entries := revoked(1)
+		entries[0].ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, arc}, Critical: critical, Value: value}}
+		return x509.RevocationList{RevokedCertificateEntries: entries}
+	}
+	date := []byte("\x18\x0f20260101000000Z")
 	for name, c := range map[string]struct {
 		key    crypto.Signer
 		list   x509.RevocationList
@@ -87,6 +97,16 @@ func TestAnImportedCRLIsServed(t *testing.T) {
 		"empty":                       {key: modular, good: true},
 		"not in order":                {key: elliptical, list: x509.RevocationList{RevokedCertificateEntries: revoked(2, 1)}},
 		"a delta":                     {key: elliptical, list: x509.RevocationList{ExtraExtensions: []pkix.Extension{delta}}},
+		"of some reasons":             {key: elliptical, list: one(0x83, 2, 6, 0x40)},
+		"of a URL":                    {key: elliptical, list: one(0xa0, 5, 0xa0, 3, 0x86, 1, 'a')},
+		"of user certificates":        {key: elliptical, list: one(0x81, 1, 0xff)},
+		"of authorities":              {key: elliptical, list: one(0x82, 1, 0xff)},
+		"indirect":                    {key: elliptical, list: one(0x84, 1, 0xff)},
+		"of attribute certificates":   {key: elliptical, list: one(0x85, 1, 0xff)},
+		"an invalidity date":          {key: elliptical, list: with(24, false, date...), good: true},
+		"a hold's instruction":        {key: elliptical, list: with(23, false, 6, 1, 0), good: true},
+		"an unknown critical entry":   {key: elliptical, list: with(99, true, 5, 0)},
+		"another's certificate":       {key: elliptical, list: with(29, true, 0x30, 3, 0x86, 1, 'a')},
 		"an algorithm of another key": {key: modular, list: x509.RevocationList{SignatureAlgorithm: x509.SHA512WithRSA}},
 		"what is on record": {
 			key: elliptical, list: x509.RevocationList{RevokedCertificateEntries: revoked(1, 2)},

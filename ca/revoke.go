@@ -139,16 +139,18 @@ func (c *CA) checkRevokeOrder(o RevokeOrder, certificate Certificate) error {
 	if o.Reason == issuance.CertificateHold && !c.allowsHold(certificate.Profile) {
 		return &InvalidError{
 			Field: "reason", Message: "certificates of profile " + certificate.Profile + " cannot be put on hold",
-			Hint: "the Baseline Requirements, section 4.9.13, forbid certificateHold; revoke for good, with another reason",
+			Hint: "the Baseline Requirements, section 4.9.13, forbid certificateHold, and of a profile that is gone nobody knows; " +
+				"revoke for good, with another reason",
 		}
 	}
 	return nil
 }
 
-// allowsHold tells whether certificates of a profile can be put on hold. Those of a profile that is gone can.
+// allowsHold tells whether certificates of a profile can be put on hold. Those of a profile that is gone cannot: they may be such as are
+// trusted publicly.
 func (c *CA) allowsHold(profile string) bool {
 	p, ok := c.rules().Profile(profile)
-	return !ok || p.AllowsHold()
+	return ok && p.AllowsHold()
 }
 
 // checkRevocation checks what a revocation says, whatever the certificate is.

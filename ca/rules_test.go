@@ -9,6 +9,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/chancery-ca/chancery/issuance"
+	"github.com/chancery-ca/chancery/policies"
 )
 
 func TestNextRevocation(t *testing.T) {
@@ -124,6 +125,35 @@ func TestStatus(t *testing.T) {
 		c.Revocation = one.reason
 		if got := c.Status(one.at); got != one.want {
 			t.Errorf("status %q, want %q", got, one.want)
+		}
+	}
+}
+
+// What may be publicly trusted is not put on hold: neither one certificate nor as one of many, and of a profile that is gone nobody knows.
+func TestWhoCanBePutOnHold(t *testing.T) {
+	set, err := policies.Shipped()
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	c := &CA{now: func() time.Time { return now }, newID: func() string { return "event" }}
+	c.ruling.Store(&ruling{set: set})
+	for profile, can := range map[string]bool{
+		"tls-server": true, "tls-client": true, "tls-public": false, "code-signing": false, "smime": false, "gone": false, "": false,
+	} {
+		err := c.checkRevokeOrder(RevokeOrder{Reason: issuance.CertificateHold}, Certificate{NewCertificate: NewCertificate{Profile: profile}})
+		var invalid *InvalidError
+		if can != (err == nil) || !can && !errors.As(err, &invalid) {
+			t.Errorf("%s: %v", profile, err)
+		}
+		_, counts := c.judgeItem(RevocationJob{Reason: issuance.CertificateHold}, RevocationItem{Profile: profile, NotAfter: now.Add(time.Hour)}, now)
+		if want := (RevocationCounts{Revoked: 1}); can != (counts == want) || !can && counts.Refused != 1 {
+			t.Errorf("%s among many: %+v", profile, counts)
+		}
+		for _, reason := range []issuance.Reason{issuance.Superseded, issuance.RemoveFromCRL} {
+			if err := c.checkRevokeOrder(RevokeOrder{Reason: reason}, Certificate{NewCertificate: NewCertificate{Profile: profile}}); err != nil {
+				t.Errorf("%s, %s: %v", profile, reason, err)
+			}
 		}
 	}
 }

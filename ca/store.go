@@ -3,6 +3,7 @@ package ca
 import (
 	"context"
 	"crypto/x509"
+	"fmt"
 	"time"
 
 	"github.com/chancery-ca/chancery/audit"
@@ -125,10 +126,22 @@ type AuthorityRecord struct {
 	AddedAt     time.Time
 }
 
-// Facts are what a decision must know of the authority. The certificate is the record's, parsed.
-func (a AuthorityRecord) Facts(certificate *x509.Certificate) policies.Issuer {
+// Above are the certificates of the authorities above it, up to the root.
+func (a AuthorityRecord) Above() (all []*x509.Certificate, err error) {
+	for _, der := range a.Chain[min(1, len(a.Chain)):] {
+		c, err := x509.ParseCertificate(der)
+		if err != nil {
+			return nil, fmt.Errorf("reading the chain of authority %q: %w", a.Name, err)
+		}
+		all = append(all, c)
+	}
+	return all, nil
+}
+
+// Facts are what a decision must know of the authority. The certificates are the record's, parsed.
+func (a AuthorityRecord) Facts(certificate *x509.Certificate, above []*x509.Certificate) policies.Issuer {
 	return policies.Issuer{
-		Name: a.Name, Certificate: certificate, CRLScope: FullScope, CRLURL: a.CRLURL, IssuerURLs: nonEmpty(a.IssuerURL),
+		Name: a.Name, Certificate: certificate, Above: above, CRLScope: FullScope, CRLURL: a.CRLURL, IssuerURLs: nonEmpty(a.IssuerURL),
 		OCSPURLs: nonEmpty(a.OCSPURL),
 	}
 }
@@ -166,7 +179,7 @@ type PastRequest struct {
 	Certificate *PastCertificate
 }
 
-// PastCertificate is what a certificate says, as far as its row tells.
+// PastCertificate is what a certificate says, as far as what is kept with its request tells.
 type PastCertificate struct {
 	Issuer    string
 	Serial    []byte
@@ -174,6 +187,7 @@ type PastCertificate struct {
 	Names     []string
 	NotBefore time.Time
 	NotAfter  time.Time
+	DER       []byte // nil of an archived request
 }
 
 // IdempotencyKey is a caller's name for one request: (actor, key), and the digest of the body that it was first used for.

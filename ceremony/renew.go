@@ -124,10 +124,8 @@ func (r *renewal) follow(p Plan, name string) (*big.Int, error) {
 	case previous.ThisUpdate.After(r.contents.ThisUpdate):
 		return nil, wrap(fmt.Errorf("it was made later, at %s: the clock is wrong", previous.ThisUpdate.UTC().Format(time.RFC3339)))
 	}
-	for _, extension := range previous.Extensions {
-		if what, partial := partialLists[extension.Id.String()]; partial {
-			return nil, wrap(fmt.Errorf("it is not complete, but %s: what the others revoke would be forgotten; name a complete one", what))
-		}
+	if what := issuance.Partial(previous); what != "" {
+		return nil, wrap(fmt.Errorf("it is not complete, but %s: what the others revoke would be forgotten; name a complete one", what))
 	}
 	for _, e := range previous.RevokedCertificateEntries {
 		kept, err := keptEntry(e)
@@ -137,12 +135,6 @@ func (r *renewal) follow(p Plan, name string) (*big.Int, error) {
 		r.contents.Entries = append(r.contents.Entries, kept)
 	}
 	return previous.Number, nil
-}
-
-// partialLists are the extensions of CRLs that do not list all that their authority has revoked (RFC 5280, sections 5.2.4 and 5.2.5).
-var partialLists = map[string]string{
-	"2.5.29.27": "a delta CRL (deltaCRLIndicator)",
-	"2.5.29.28": "one of several (issuingDistributionPoint)",
 }
 
 // invalidityDate is the entry extension of RFC 5280, section 5.3.2; reasonCode that of section 5.3.1.

@@ -22,12 +22,14 @@ type Profile struct {
 	NamesMax            int                `json:"names_max"`
 	Wildcards           bool               `json:"wildcards"`
 	PublicNames         bool               `json:"public_names"`
+	CAA                 bool               `json:"caa"`
 	CertificatePolicies []string           `json:"certificate_policies"`
 	LintSources         []string           `json:"lint_sources"`
 	LintExceptions      []LintException    `json:"lint_exceptions"`
 	ValidityLimits      []ProfileLimit     `json:"validity_limits"`
 	Standards           []string           `json:"standards"`
 	KeyOnce             bool               `json:"key_once"`
+	KeyReuse            string             `json:"key_reuse"`
 	CommonName          string             `json:"common_name"`
 	Backdate            int64              `json:"backdate"`
 	Underscores         bool               `json:"underscores"`
@@ -45,6 +47,23 @@ type Profile struct {
 	Rules               []ProfileRule      `json:"rules"`
 	Approval            *ProfileApproval   `json:"approval,omitempty"`
 	Quota               *ProfileQuota      `json:"quota,omitempty"`
+	CT                  *ProfileCT         `json:"ct,omitempty"`
+}
+
+// ProfileCT says what stands in each certificate of certificate transparency's logs.
+type ProfileCT struct {
+	SCTs      int           `json:"scts"`
+	Longer    []ProfileSCTs `json:"longer"`
+	Operators int           `json:"operators"`
+	Logs      []string      `json:"logs"`
+	Patience  int64         `json:"patience"`
+	Timeout   int64         `json:"timeout"`
+}
+
+// ProfileSCTs is how many timestamps a certificate needs that lasts longer than a duration.
+type ProfileSCTs struct {
+	Than int64 `json:"than"`
+	SCTs int   `json:"scts"`
 }
 
 // ProfileLimit lowers the longest validity from a day on.
@@ -76,6 +95,7 @@ type ProfileRule struct {
 type ProfileApproval struct {
 	Count   int      `json:"count"`
 	Groups  []string `json:"groups"`
+	Signed  bool     `json:"signed"`
 	Expires int64    `json:"expires"`
 	When    string   `json:"when"`
 }

@@ -13,15 +13,18 @@ import (
 	"github.com/chancery-ca/chancery/policies"
 )
 
-// The extensions and access methods that are written.
+// The extensions and access methods that are written, or read in CRLs.
 var (
 	oidSubjectKeyID        = asn1.ObjectIdentifier{2, 5, 29, 14}
 	oidKeyUsage            = asn1.ObjectIdentifier{2, 5, 29, 15}
 	oidSubjectAltName      = asn1.ObjectIdentifier{2, 5, 29, 17}
 	oidBasicConstraints    = asn1.ObjectIdentifier{2, 5, 29, 19}
 	oidCRLNumber           = asn1.ObjectIdentifier{2, 5, 29, 20}
+	oidReasonCode          = asn1.ObjectIdentifier{2, 5, 29, 21}
+	oidInvalidityDate      = asn1.ObjectIdentifier{2, 5, 29, 24}
 	oidDeltaCRL            = asn1.ObjectIdentifier{2, 5, 29, 27}
 	oidIssuingDistribution = asn1.ObjectIdentifier{2, 5, 29, 28}
+	oidCertificateIssuer   = asn1.ObjectIdentifier{2, 5, 29, 29}
 	oidNameConstraints     = asn1.ObjectIdentifier{2, 5, 29, 30}
 	oidCRLDistribution     = asn1.ObjectIdentifier{2, 5, 29, 31}
 	oidCertificatePolicies = asn1.ObjectIdentifier{2, 5, 29, 32}

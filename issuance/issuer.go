@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"errors"
 	"fmt"
 	"strings"
@@ -16,6 +17,7 @@ import (
 // Issuer is an authority that can sign: its certificate and the key of it. It is safe for concurrent use.
 type Issuer struct {
 	certificate *x509.Certificate
+	name        pkix.RDNSequence // the certificate's subject
 	key         signingKey
 	linters     sync.Map // *linter by linterKey
 	crlLinter   *revocationLinter
@@ -55,7 +57,11 @@ func newIssuer(cert *x509.Certificate, key crypto.Signer) (*Issuer, error) {
 	if err := checkIssuerKey(cert.Raw); err != nil {
 		return nil, fmt.Errorf("the certificate: %w", err)
 	}
-	issuer := &Issuer{certificate: cert, key: signing, crlLinter: crlLinter}
+	name, err := readName(cert.RawSubject)
+	if err != nil {
+		return nil, err
+	}
+	issuer := &Issuer{certificate: cert, name: name, key: signing, crlLinter: crlLinter}
 	issuer.keyCleared.Store(cert.CheckSignatureFrom(cert) == nil) // a root has signed its own certificate, which was looked at above
 	return issuer, nil
 }

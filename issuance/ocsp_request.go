@@ -176,10 +176,9 @@ func readRequestExtensions(s *cryptobyte.String, tag der.Tag, nonceHere bool) (n
 		return nil, malformed("its extensions cannot be read")
 	}
 	for n := 0; !list.Empty(); n++ {
-		var extension, value cryptobyte.String
-		var oid asn1.ObjectIdentifier
+		var extension, oid, value cryptobyte.String
 		critical := false
-		ok := list.ReadASN1(&extension, der.SEQUENCE) && extension.ReadASN1ObjectIdentifier(&oid)
+		ok := list.ReadASN1(&extension, der.SEQUENCE) && extension.ReadASN1(&oid, der.OBJECT_IDENTIFIER) && plainOID(oid)
 		if ok && extension.PeekASN1Tag(der.BOOLEAN) {
 			ok = extension.ReadASN1Boolean(&critical)
 		}
@@ -187,7 +186,7 @@ func readRequestExtensions(s *cryptobyte.String, tag der.Tag, nonceHere bool) (n
 			return nil, malformed("its extensions cannot be read, or are more than %d", maxOCSPExtensions)
 		}
 		switch {
-		case nonceHere && oid.Equal(oidOCSPNonce):
+		case nonceHere && string(oid) == nonceOctets:
 			if nonce != nil {
 				return nil, malformed("it has two nonces")
 			}
@@ -195,10 +194,26 @@ func readRequestExtensions(s *cryptobyte.String, tag der.Tag, nonceHere bool) (n
 				return nil, err
 			}
 		case critical:
-			return nil, malformed("the critical extension %s is not understood", oid)
+			return nil, malformed("the critical extension with the OID %x is not understood", []byte(oid))
 		}
 	}
 	return nonce, nil
+}
+
+// nonceOctets is oidOCSPNonce as it is encoded.
+const nonceOctets = "\x2b\x06\x01\x05\x05\x07\x30\x01\x02"
+
+// plainOID tells whether the content of an OBJECT IDENTIFIER is whole and each arc in its shortest form, however large (X.690, section
+// 8.19): UUIDs under 2.25 have arcs of 128 bits.
+func plainOID(content []byte) bool {
+	begins := true
+	for _, octet := range content {
+		if begins && octet == 0x80 {
+			return false
+		}
+		begins = octet&0x80 == 0
+	}
+	return len(content) > 0 && begins
 }
 
 // readNonce reads a nonce, and refuses one of a length that RFC 9654, section 2.1, has refused.

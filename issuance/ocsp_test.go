@@ -235,10 +235,36 @@ func nonceExtension(t testing.TB, octets int, critical bool) pkix.Extension {
 	return pkix.Extension{Id: oidOCSPNonce, Critical: critical, Value: value}
 }
 
+func TestPlainOID(t *testing.T) {
+	uuid := append([]byte{0x69}, bytes.Repeat([]byte{0xff}, 18)...)
+	for _, c := range []struct {
+		content []byte
+		plain   bool
+	}{
+		{[]byte(nonceOctets), true},
+		{append(uuid, 0x7f), true},
+		{uuid, false},
+		{nil, false},
+		{[]byte{0x80, 1}, false},
+		{[]byte{0x2b, 0x80, 1}, false},
+		{[]byte{0x2b, 0x81, 0x80, 1}, true},
+		{[]byte{0x2b, 0x86}, false},
+	} {
+		if plainOID(c.content) != c.plain {
+			t.Errorf("%x: want %t", c.content, c.plain)
+		}
+	}
+	if encoded, err := asn1.Marshal(oidOCSPNonce); err != nil || string(encoded[2:]) != nonceOctets {
+		t.Errorf("the nonce's OID is %x, %v", encoded, err)
+	}
+}
+
 func TestParseOCSPRequest(t *testing.T) {
 	unknown := pkix.Extension{Id: asn1.ObjectIdentifier{1, 2, 3}, Value: []byte{5, 0}}
 	critical := unknown
 	critical.Critical = true
+	large, important := unknown, critical
+	large.Id, important.Id = asn1.ObjectIdentifier{2, 25, 1 << 40}, asn1.ObjectIdentifier{2, 25, 1 << 40}
 	many := func(n int) func(*wireRequest) {
 		return func(r *wireRequest) {
 			for len(r.TBS.List) < n {
@@ -269,6 +295,10 @@ func TestParseOCSPRequest(t *testing.T) {
 		{what: "a bare nonce", change: extended(pkix.Extension{Id: oidOCSPNonce, Value: []byte("12345678")}), refused: "nonce"},
 		{what: "an unknown extension", change: extended(unknown)},
 		{what: "an unknown critical extension", change: extended(critical), refused: "critical"},
+		{what: "an extension with a large arc", change: extended(large)},
+		{what: "a large arc beside a nonce", change: extended(large, nonceExtension(t, 8, false)), nonce: 8},
+		{what: "a critical one with a large arc", change: extended(important), refused: "critical"},
+		{what: "an extension with a large arc, of a certificate", change: func(r *wireRequest) { r.TBS.List[0].Extensions = []pkix.Extension{large} }},
 		{what: "an unknown extension of a certificate", change: func(r *wireRequest) { r.TBS.List[0].Extensions = []pkix.Extension{unknown} }},
 		{what: "a critical one", change: func(r *wireRequest) { r.TBS.List[0].Extensions = []pkix.Extension{critical} }, refused: "critical"},
 		{what: "a requestor", change: func(r *wireRequest) { r.TBS.Name = raw(0xa1, 5, 0xa4, 3, 0x30, 1, 0) }},

@@ -2,9 +2,15 @@ package issuance
 
 import (
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"errors"
+	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/crypto/cryptobyte"
+	der "golang.org/x/crypto/cryptobyte/asn1"
 
 	"github.com/chancery-ca/chancery/policies"
 )
@@ -51,6 +57,73 @@ func TestPrepareRefuses(t *testing.T) {
 	}
 	if _, err := h.issuing.prepare(leafTemplate(t, key), linter, Serial{}, now); err == nil {
 		t.Error("a zero serial was accepted")
+	}
+}
+
+// TestPrepareRefusesTheIssuersNameInOtherWriting: whoever checks a chain may take the certificate for self-issued.
+func TestPrepareRefusesTheIssuersNameInOtherWriting(t *testing.T) {
+	h := ecdsaHierarchy(t)
+	linter, key := linterOf(t, rootLint), p256(t).Public()
+	for name, write := range map[string]func(string) string{
+		"as it is": strings.Clone, "in capitals": strings.ToUpper, "with white space": func(s string) string { return " " + strings.ReplaceAll(s, " ", "  ") },
+	} {
+		tpl := leafTemplate(t, key)
+		tpl.Subject = nil
+		for _, rdn := range intermediateTemplate(t, key).Subject {
+			one := rdn[0]
+			if value := one.Value.(string); len(value) > 2 { // a country has no other writing that is issued
+				one.Value = write(value)
+			}
+			tpl.Subject = append(tpl.Subject, pkix.RelativeDistinguishedNameSET{one})
+		}
+		if _, err := h.issuing.prepare(tpl, linter, newSerial(t), now); err == nil || !strings.Contains(err.Error(), "the issuer's own") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestSameName(t *testing.T) {
+	made := func(build func(*cryptobyte.Builder)) pkix.RDNSequence {
+		var b cryptobyte.Builder
+		build(&b)
+		name, err := readName(b.BytesOrPanic())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return name
+	}
+	with := func(tag der.Tag, value string) pkix.RDNSequence {
+		return made(func(b *cryptobyte.Builder) {
+			b.AddASN1(der.SEQUENCE, func(b *cryptobyte.Builder) {
+				b.AddASN1(der.SET, func(b *cryptobyte.Builder) {
+					b.AddASN1(der.SEQUENCE, func(b *cryptobyte.Builder) {
+						b.AddASN1ObjectIdentifier(asn1.ObjectIdentifier{2, 5, 4, 3})
+						b.AddASN1(tag, func(b *cryptobyte.Builder) { b.AddBytes([]byte(value)) })
+					})
+				})
+			})
+		})
+	}
+	issuer := with(der.PrintableString, "Issuing CA 1")
+	for name, c := range map[string]struct {
+		other pkix.RDNSequence
+		same  bool
+	}{
+		"UTF-8":      {with(der.UTF8String, "Issuing CA 1"), true},
+		"small":      {with(der.UTF8String, "issuing ca 1"), true},
+		"wide":       {with(der.UTF8String, " Issuing  CA 1 "), true},
+		"another":    {with(der.UTF8String, "Issuing CA 2"), false},
+		"together":   {with(der.UTF8String, "IssuingCA 1"), false},
+		"longer":     {append(with(der.UTF8String, "Issuing CA 1"), issuer[0]), false},
+		"empty":      {nil, false},
+		"other type": {pkix.RDNSequence{{{Type: asn1.ObjectIdentifier{2, 5, 4, 10}, Value: "Issuing CA 1"}}}, false},
+	} {
+		if sameName(issuer, c.other) != c.same {
+			t.Errorf("%s: want %t", name, c.same)
+		}
+	}
+	if sameName(nil, nil) {
+		t.Error("nobody is somebody")
 	}
 }
 

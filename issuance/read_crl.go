@@ -31,8 +31,8 @@ type ReadList struct {
 }
 
 // ReadCRL reads a CRL whole, in one pass and without keeping its entries: a million of them take some tens of milliseconds. It refuses
-// what is not DER, entries that are not in strict order of serial numbers, extensions that it does not know where they are critical, and
-// octets that follow. The signature is not verified; VerifiedBy does.
+// what is not DER, entries that are not in strict order of serial numbers, extensions of the list or of an entry that it does not know
+// where they are critical, indirect CRLs, and octets that follow. The signature is not verified; VerifiedBy does.
 func ReadCRL(list []byte) (*ReadList, error) {
 	r, err := parseCRL(list)
 	if err != nil {
@@ -117,12 +117,29 @@ func (r *ReadList) readEntries(entries cryptobyte.String) error {
 			continue
 		}
 		for !extensions.Empty() {
-			if _, err := nextExtension(&extensions); err != nil {
+			e, err := nextExtension(&extensions)
+			if err == nil && !knownInEntries(e) {
+				err = fmt.Errorf("the extension %s is not known, without which the entry cannot be understood", e.oid)
+			}
+			if err != nil {
 				return fmt.Errorf("entry %x: %w", []byte(serial), err)
 			}
 		}
 	}
 	return nil
+}
+
+// knownInEntries tells whether an entry can be understood that has the extension: with a critical one that is not known the whole CRL
+// must not be used (RFC 5280, section 5.3), and with a certificateIssuer it is another authority's certificate that is revoked, and
+// those of the entries that follow (section 5.3.3).
+func knownInEntries(e readOne) bool {
+	switch e.oid {
+	case oidReasonCode.String(), oidInvalidityDate.String():
+		return true
+	case oidCertificateIssuer.String():
+		return false
+	}
+	return !e.critical
 }
 
 // plainSerial tells whether the content of an INTEGER is a serial number: positive, and written in as few octets as can be.
@@ -207,22 +224,44 @@ func (r *ReadList) readExtensions(s cryptobyte.String) error {
 	return nil
 }
 
-// readDistribution takes the URL out of an issuingDistributionPoint, where it has one.
+// readDistribution reads an issuingDistributionPoint from end to end (RFC 5280, section 5.2.5), and takes the URL out of it, where it has
+// one. Lists of attribute certificates and indirect ones are none of ours.
 func (r *ReadList) readDistribution(value cryptobyte.String) bool {
-	zero := der.Tag(0).ContextSpecific().Constructed()
-	var inner, name cryptobyte.String
+	field := func(n uint8) der.Tag { return der.Tag(n).ContextSpecific() }
+	var inner, name, reasons cryptobyte.String
 	if !value.ReadASN1(&inner, der.SEQUENCE) || !value.Empty() {
 		return false
 	}
-	if !inner.PeekASN1Tag(zero) {
-		return true
+	if inner.PeekASN1Tag(field(0).Constructed()) {
+		var url cryptobyte.String
+		if !inner.ReadASN1(&name, field(0).Constructed()) || !name.ReadASN1(&name, field(0).Constructed()) || !name.ReadASN1(&url, tagURI) {
+			return false
+		}
+		r.Distribution = string(url)
 	}
-	var url cryptobyte.String
-	if !inner.ReadASN1(&name, zero) || !name.ReadASN1(&name, zero) || !name.ReadASN1(&url, tagURI) {
-		return false
+	var only bool
+	for n := uint8(1); n <= 2; n++ { // onlyContainsUserCerts, onlyContainsCACerts
+		var flag cryptobyte.String
+		if inner.PeekASN1Tag(field(n)) && (only || !inner.ReadASN1(&flag, field(n)) || !bytes.Equal(flag, []byte{0xff})) {
+			return false
+		}
+		only = only || flag != nil
 	}
-	r.Distribution = string(url)
-	return true
+	return (!inner.PeekASN1Tag(field(3)) || inner.ReadASN1(&reasons, field(3))) && inner.Empty()
+}
+
+// Partial says what makes a CRL list less than all that its authority has revoked (RFC 5280, sections 5.2.4 and 5.2.5); empty: nothing.
+// Whoever takes a partial CRL for the complete one forgets what the others revoke.
+func Partial(list *x509.RevocationList) string {
+	for _, e := range list.Extensions {
+		switch {
+		case e.Id.Equal(oidDeltaCRL):
+			return "a delta CRL (deltaCRLIndicator)"
+		case e.Id.Equal(oidIssuingDistribution):
+			return "one of several (issuingDistributionPoint)"
+		}
+	}
+	return ""
 }
 
 // VerifiedBy checks that the list is the authority's and that its key has signed it.

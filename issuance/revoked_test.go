@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"crypto/rand"
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/pem"
 	"fmt"
 	"math/big"
@@ -251,6 +253,58 @@ func TestReadCRLSeesEveryFlip(t *testing.T) {
 	for at := range signed.DER {
 		if _, err := ReadCRL(signed.DER[:at]); err == nil {
 			t.Errorf("%d octets were read as a CRL", at)
+		}
+	}
+}
+
+// TestReadCRLUnderstandsWhatItAccepts: a list whose scope or entries are not understood must not be used (RFC 5280, sections 5.2 and 5.3).
+func TestReadCRLUnderstandsWhatItAccepts(t *testing.T) {
+	h := ecdsaHierarchy(t)
+	point := func(fields ...byte) x509.RevocationList {
+		e := pkix.Extension{Id: oidIssuingDistribution, Critical: true, Value: append([]byte{0x30, byte(len(fields))}, fields...)}
+		return x509.RevocationList{ExtraExtensions: []pkix.Extension{e}}
+	}
+	entry := func(oid asn1.ObjectIdentifier, critical bool, value ...byte) x509.RevocationList {
+		return x509.RevocationList{RevokedCertificateEntries: []x509.RevocationListEntry{{
+			SerialNumber: big.NewInt(1), RevocationTime: now, ExtraExtensions: []pkix.Extension{{Id: oid, Critical: critical, Value: value}},
+		}}}
+	}
+	for name, c := range map[string]struct {
+		list    x509.RevocationList
+		good    bool
+		partial bool
+	}{
+		"nothing":                         {point(), true, true},
+		"users":                           {point(0x81, 1, 0xff), true, true},
+		"authorities":                     {point(0x82, 1, 0xff), true, true},
+		"both":                            {point(0x81, 1, 0xff, 0x82, 1, 0xff), false, true},
+		"neither, said in vain":           {point(0x81, 1, 0), false, true},
+		"some reasons":                    {point(0x83, 2, 6, 0x40), true, true},
+		"a URL for some reasons":          {point(0xa0, 5, 0xa0, 3, 0x86, 1, 'a', 0x83, 2, 6, 0x40), true, true},
+		"indirect":                        {point(0x84, 1, 0xff), false, true},
+		"attribute certificates":          {point(0x85, 1, 0xff), false, true},
+		"out of order":                    {point(0x83, 2, 6, 0x40, 0x81, 1, 0xff), false, true},
+		"a field of no name":              {point(0x86, 1, 0xff), false, true},
+		"an entry with a date":            {entry(oidInvalidityDate, false, []byte("\x18\x0f20260101000000Z")...), true, false},
+		"an entry with a note":            {entry(asn1.ObjectIdentifier{2, 5, 29, 99}, false, 5, 0), true, false},
+		"an entry with a condition":       {entry(asn1.ObjectIdentifier{2, 5, 29, 99}, true, 5, 0), false, false},
+		"another authority's":             {entry(oidCertificateIssuer, true, 0x30, 3, 0x86, 1, 'a'), false, false},
+		"another authority's, in passing": {entry(oidCertificateIssuer, false, 0x30, 3, 0x86, 1, 'a'), false, false},
+	} {
+		c.list.Number, c.list.ThisUpdate, c.list.NextUpdate = big.NewInt(7), now, now.Add(time.Hour)
+		list, err := x509.CreateRevocationList(rand.Reader, &c.list, h.issuing.Certificate(), h.issuingKey)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if _, err := ReadCRL(list); c.good != (err == nil) {
+			t.Errorf("%s: %v", name, err)
+		}
+		parsed, err := x509.ParseRevocationList(list)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if what := Partial(parsed); c.partial != (what != "") {
+			t.Errorf("%s: partial %q", name, what)
 		}
 	}
 }

@@ -85,7 +85,8 @@ func TestSummary(t *testing.T) {
 		NameTypes: []string{"dns", "ip"}, NamesMin: 1, NamesMax: 100, Wildcards: true, PublicNames: true,
 		CertificatePolicies: []string{"2.23.140.1.2.1"},
 		LintSources:         got.LintSources, LintExceptions: got.LintExceptions,
-		ValidityLimits: []LimitSummary{{"2026-03-15", 199 * 86400}, {"2027-03-15", 99 * 86400}, {"2029-03-15", 46 * 86400}}, Standards: []string{"cabf-br"}, CommonName: "copy-of-san", Backdate: 300, URISchemes: []string{}, Rules: []RuleSummary{},
+		ValidityLimits: []LimitSummary{{"2026-03-15", 199 * 86400}, {"2027-03-15", 99 * 86400}, {"2029-03-15", 46 * 86400}}, Standards: []string{"cabf-br"},
+		KeyReuse: "anywhere", CommonName: "copy-of-san", Backdate: 300, URISchemes: []string{}, Rules: []RuleSummary{},
 		Permitted: SubtreeSummary{[]string{}, []string{}, []string{}, []string{}}, Excluded: SubtreeSummary{[]string{}, []string{}, []string{}, []string{}},
 		ExtensionsDropped: got.ExtensionsDropped, AttributesDropped: got.AttributesDropped,
 	}

@@ -46,11 +46,12 @@ type Request struct {
 type Issuer struct {
 	Name        string
 	Certificate *x509.Certificate
-	CRLScope    string   // the CRL scope that a certificate issued now belongs to
-	CRLURL      string   // the distribution point written into it; empty means none
-	IssuerURLs  []string // caIssuers of authorityInfoAccess
-	OCSPURLs    []string // id-ad-ocsp of authorityInfoAccess
-	CAADomains  []string // the domains by which CAA records name the authority (RFC 8659, section 4.2)
+	Above       []*x509.Certificate // of the authorities above it, up to the root: their name constraints hold as well
+	CRLScope    string              // the CRL scope that a certificate issued now belongs to
+	CRLURL      string              // the distribution point written into it; empty means none
+	IssuerURLs  []string            // caIssuers of authorityInfoAccess
+	OCSPURLs    []string            // id-ad-ocsp of authorityInfoAccess
+	CAADomains  []string            // the domains by which CAA records name the authority (RFC 8659, section 4.2)
 }
 
 // Verdict is the outcome of a decision or of one rule.

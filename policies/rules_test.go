@@ -96,6 +96,17 @@ func constrained(name string, refuse bool, change func(*x509.Certificate), ask f
 	}}
 }
 
+// above has an issuer without constraints stand below authorities that are permitted a domain each.
+func above(domains ...string) func(*testing.T, *Request) {
+	return func(t *testing.T, r *Request) {
+		for _, domain := range domains {
+			c := issuingAuthority(t, func(c *x509.Certificate) { c.PermittedDNSDomains = []string{domain} })
+			r.Issuer.Above = append(r.Issuer.Above, c)
+		}
+		with(func(b *csrtest.Builder) { b.Subject, b.DNS = nil, []string{"a.dev.example"} })(t, r)
+	}
+}
+
 func ruleCases() []ruleCase {
 	cn := func(v string) csrtest.Attr { return csrtest.Attr{OID: csrtest.OIDCommonName, Value: v} }
 	org := func(v string) csrtest.Attr { return csrtest.Attr{OID: csrtest.OIDOrganization, Value: v} }
@@ -462,6 +473,9 @@ func ruleCases() []ruleCase {
 			func(b *csrtest.Builder) { b.URI = []string{"spiffe://dev.example/a"} }),
 		constrained("excluded uri", true, func(c *x509.Certificate) { c.ExcludedURIDomains = []string{"dev.example"} },
 			func(b *csrtest.Builder) { b.URI = []string{"spiffe://dev.example/a"} }),
+		{"within those above", "names.issuer-constraints", false, "", above("dev.example", "example")},
+		{"beyond those of the root", "names.issuer-constraints", true, "subjectAltName.dns[0]", above("dev.example", "other.example")},
+		{"beyond those between", "names.issuer-constraints", true, "subjectAltName.dns[0]", above("other.example", "example")},
 		{"wildcard over an excluded name", "names.issuer-constraints", true, "subjectAltName.dns[0]", func(t *testing.T, r *Request) {
 			r.Issuer.Certificate = issuingAuthority(t, func(c *x509.Certificate) { c.ExcludedDNSDomains = []string{"a.dev.example"} })
 			with(func(b *csrtest.Builder) { b.Subject, b.DNS = nil, []string{"*.dev.example"} })(t, r)

@@ -121,6 +121,13 @@ func (d demands) linted(source string) {
 	d.must(slices.Contains(d.lint.Sources, source), "lint.sources", "as a whole", "certificates are linted by "+source)
 }
 
+// strict says that nothing is left out that finds errors. A lint's name does not tell its source: what RFC 5280 calls an error the forum's
+// requirements do as well.
+func (d demands) strict() {
+	strict := !slices.ContainsFunc(d.lint.Except, func(e LintException) bool { return strings.HasPrefix(e.Lint, "e_") })
+	d.must(strict, "lint.except", "as a whole", "no lint that finds errors is left out")
+}
+
 func (d demands) hasUsage(name string) bool {
 	oid, err := lookUp(extKeyUsages, name)
 	return err == nil && containsOID(d.extKeyUsage, oid)
@@ -157,7 +164,8 @@ func (d demands) onePolicy(arcs ...asn1.ObjectIdentifier) bool {
 	return n == 1
 }
 
-// demandBR is the Baseline Requirements for TLS server certificates, as far as a profile can break them.
+// demandBR is the Baseline Requirements for TLS server certificates, as far as a profile can break them. CAA records (BR, section 3.2.2.8) are
+// not among the demands: asking for them takes a configuration that a profile cannot know.
 func demandBR(d demands) {
 	other := slices.ContainsFunc(d.extKeyUsage, func(oid asn1.ObjectIdentifier) bool {
 		name := nameOf(extKeyUsages, oid)
@@ -177,15 +185,15 @@ func demandBR(d demands) {
 	d.must(d.onePolicy(asn1.ObjectIdentifier{2, 23, 140, 1, 2}, asn1.ObjectIdentifier{2, 23, 140, 1, 1}),
 		"certificate_policies", "7.1.6.1", "there is exactly one of the forum's reserved policies")
 	d.linted("CABF_BR")
+	d.strict()
 }
 
 // demandRFC5280 is what RFC 5280 says a certificate should be, taken as what it must be.
 func demandRFC5280(d demands) {
 	d.must(d.subjectKeyID || d.ocspNoCheck, "subject_key_id", "4.2.1.2", "the subjectKeyIdentifier is written")
 	d.must(d.names.dns == nil || !d.names.dns.underscores, "names.dns.underscores", "4.2.1.6", "host names hold no underscores")
-	strict := !slices.ContainsFunc(d.lint.Except, func(e LintException) bool { return strings.HasPrefix(e.Lint, "e_") })
-	d.must(strict, "lint.except", "as a whole", "no lint that finds errors is left out")
 	d.linted("RFC5280")
+	d.strict()
 }
 
 // demandPrivate is what keeps a private PKI out of trouble: names that are checked, keys that are strong, lives that are short.
@@ -209,6 +217,7 @@ func demandSMIME(d demands) {
 	})
 	d.must(!legacy, "certificate_policies", "7.1.6.1", "the policy is not of the legacy generation, which ended on 15 July 2025")
 	d.linted("CABF_SMIME_BR")
+	d.strict()
 }
 
 // demandCodeSigning is the Code Signing Baseline Requirements, as far as a profile can break them and a private PKI shares them.
@@ -220,4 +229,5 @@ func demandCodeSigning(d demands) {
 	d.must(allowed && (a.presence == required || a.presence == fixed), "subject.attributes", "7.1.4.2.2", "the subject has an organizationName")
 	d.must(d.names.dns == nil && d.names.ip == nil, "names", "7.1.4.2.1", "there are no names of hosts")
 	d.linted("CABF_CS_BR")
+	d.strict()
 }

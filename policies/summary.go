@@ -26,12 +26,14 @@ type Summary struct {
 	NamesMax            int                `json:"names_max"`            // the most names
 	Wildcards           bool               `json:"wildcards"`            // whether "*." is allowed in DNS names
 	PublicNames         bool               `json:"public_names"`         // whether DNS names must be of the public DNS
+	CAA                 bool               `json:"caa"`                  // whether the DNS is asked who may certify DNS names (RFC 8659)
 	CertificatePolicies []string           `json:"certificate_policies"` // dotted
 	LintSources         []string           `json:"lint_sources"`
 	LintExceptions      []ExceptionSummary `json:"lint_exceptions"`
 	ValidityLimits      []LimitSummary     `json:"validity_limits"` // the profile's own, in order of day
 	Standards           []string           `json:"standards"`       // that the profile follows; their limits on validity hold as well
 	KeyOnce             bool               `json:"key_once"`        // a key is certified only once, ever
+	KeyReuse            string             `json:"key_reuse"`       // which certificates may share a key: "anywhere", "same-namespace", "same-names"
 	CommonName          string             `json:"common_name"`
 	Backdate            int64              `json:"backdate"`
 	Underscores         bool               `json:"underscores"` // whether "_" is allowed in DNS names
@@ -49,6 +51,23 @@ type Summary struct {
 	Rules               []RuleSummary      `json:"rules"` // the profile's own
 	Approval            *ApprovalSummary   `json:"approval,omitempty"`
 	Quota               *QuotaSummary      `json:"quota,omitempty"`
+	CT                  *CTSummary         `json:"ct,omitempty"`
+}
+
+// CTSummary says what stands in each certificate of certificate transparency's logs (RFC 6962).
+type CTSummary struct {
+	SCTs      int             `json:"scts"`      // signed certificate timestamps
+	Longer    []LongerSummary `json:"longer"`    // what certificates need that last longer, in order of duration
+	Operators int             `json:"operators"` // how many different ones the logs have, at least
+	Logs      []string        `json:"logs"`      // that may be asked; empty: every usable one
+	Patience  int64           `json:"patience"`  // after which another log is asked beside one that has not answered
+	Timeout   int64           `json:"timeout"`   // after which the certificate is given up
+}
+
+// LongerSummary is how many timestamps a certificate needs that lasts longer than a duration.
+type LongerSummary struct {
+	Than int64 `json:"than"`
+	SCTs int   `json:"scts"`
 }
 
 // LimitSummary lowers the longest validity from a day on.
@@ -81,6 +100,7 @@ type RuleSummary struct {
 type ApprovalSummary struct {
 	Count   int      `json:"count"`   // distinct persons, never the requester
 	Groups  []string `json:"groups"`  // of which an approver must be in one; empty: any approver
+	Signed  bool     `json:"signed"`  // by the approver's own key
 	Expires int64    `json:"expires"` // how long a request may wait
 	When    string   `json:"when"`    // "always", or "rules" where a rule asks for it
 }
@@ -131,6 +151,7 @@ func (p *Profile) Summary(now time.Time) Summary {
 		ValidityLimits:      []LimitSummary{},
 		Standards:           p.standards.names(),
 		KeyOnce:             p.keys.once,
+		KeyReuse:            string(p.keys.reuse),
 		CommonName:          string(p.subject.commonName),
 		Backdate:            int64(p.validity.backdate / time.Second),
 		URISchemes:          []string{},
@@ -167,11 +188,8 @@ func (p *Profile) Summary(now time.Time) Summary {
 			s.NamesMax = p.names.max
 		}
 	}
-	if p.names.dns != nil {
-		s.Wildcards, s.PublicNames = p.names.dns.wildcards, p.names.dns.public
-	}
-	if p.names.dns != nil {
-		s.Underscores, s.DNSPattern = p.names.dns.underscores, p.names.dns.pattern.text()
+	if d := p.names.dns; d != nil {
+		s.Wildcards, s.PublicNames, s.CAA, s.Underscores, s.DNSPattern = d.wildcards, d.public, d.caa, d.underscores, d.pattern.text()
 	}
 	if p.names.ip != nil {
 		s.ReservedIP = p.names.ip.reserved
@@ -189,13 +207,22 @@ func (p *Profile) Summary(now time.Time) Summary {
 		s.Rules[i] = RuleSummary{ID: o.id, Expression: o.source, Message: o.message, Hint: o.hint, Field: o.field, Effect: string(o.effect), Always: o.always, Line: o.line}
 	}
 	if a := p.approval; a.count > 0 {
-		s.Approval = &ApprovalSummary{Count: a.count, Groups: append([]string{}, a.groups...), Expires: int64(a.expires / time.Second), When: approvalForRules}
+		s.Approval = &ApprovalSummary{Count: a.count, Groups: append([]string{}, a.groups...), Signed: a.signed, Expires: int64(a.expires / time.Second), When: approvalForRules}
 		if a.always {
 			s.Approval.When = approvalAlways
 		}
 	}
 	if q := p.quota; q.certificates > 0 {
 		s.Quota = &QuotaSummary{Certificates: q.certificates, Per: int64(q.per / time.Second), Of: string(q.of)}
+	}
+	if t := p.transparency; t != nil {
+		s.CT = &CTSummary{
+			SCTs: t.SCTs, Longer: []LongerSummary{}, Operators: t.Operators, Logs: append([]string{}, t.Logs...),
+			Patience: int64(t.Patience / time.Second), Timeout: int64(t.Timeout / time.Second),
+		}
+		for _, l := range t.Longer {
+			s.CT.Longer = append(s.CT.Longer, LongerSummary{Than: int64(l.Than / time.Second), SCTs: l.SCTs})
+		}
 	}
 	for _, e := range p.lint.Except {
 		s.LintExceptions = append(s.LintExceptions, ExceptionSummary(e))

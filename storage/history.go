@@ -22,7 +22,7 @@ const (
 	FROM requests WHERE id > $1::text::uuid AND id <= $2::text::uuid ORDER BY id LIMIT $3`
 
 	selectHistoryCertificates = `
-	SELECT request_id::text, issuer, serial, subject, names, not_before, not_after
+	SELECT request_id::text, issuer, serial, subject, names, not_before, not_after, der
 	FROM certificates WHERE request_id BETWEEN $1::text::uuid AND $2::text::uuid AND kind = 'final'`
 )
 
@@ -87,10 +87,10 @@ func eachPastCertificate(ctx context.Context, db querier, first, last string, ea
 	}
 	var id string
 	var c ca.PastCertificate
-	_, err = pgx.ForEachRow(rows, []any{&id, &c.Issuer, &c.Serial, &c.Subject, &c.Names, &c.NotBefore, &c.NotAfter}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&id, &c.Issuer, &c.Serial, &c.Subject, &c.Names, &c.NotBefore, &c.NotAfter, &c.DER}, func() error {
 		c.NotBefore, c.NotAfter = c.NotBefore.UTC(), c.NotAfter.UTC()
 		each(id, c)
-		c.Serial, c.Names = nil, nil // the next row's are its own
+		c.Serial, c.Names, c.DER = nil, nil, nil // the next row's are its own
 		return nil
 	})
 	return err

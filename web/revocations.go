@@ -261,17 +261,18 @@ func readSelection(ctx context.Context, body RevocationRequest) (ca.BulkOrder, e
 	return o, refusal(all...)
 }
 
-// readCertificates reads certificates in PEM, and nothing besides.
+// readCertificates reads certificates in PEM, and nothing besides. A decoder of PEM passes over a block that it cannot decode: what it takes
+// must be one, or a certificate would stay valid that was to be revoked.
 func readCertificates(text string) (all [][]byte, ok bool) {
 	for rest := bytes.TrimSpace([]byte(text)); len(rest) > 0; rest = bytes.TrimSpace(rest) {
-		var block *pem.Block
 		if !bytes.HasPrefix(rest, []byte("-----BEGIN CERTIFICATE-----")) {
 			return nil, false
 		}
-		if block, rest = pem.Decode(rest); block == nil || len(block.Headers) > 0 {
+		block, after := pem.Decode(rest)
+		if block == nil || len(block.Headers) > 0 || bytes.Count(rest[:len(rest)-len(after)], []byte("-----BEGIN ")) != 1 {
 			return nil, false
 		}
-		all = append(all, block.Bytes)
+		all, rest = append(all, block.Bytes), after
 	}
 	return all, true
 }

@@ -9,6 +9,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -265,4 +266,27 @@ func FuzzPossession(f *testing.F) {
 			t.Errorf("%s was read as %+v, %+v", data, p, said)
 		}
 	})
+}
+
+// TestNoCertificateIsPassedOver: one that is damaged refuses the order, wherever it stands.
+func TestNoCertificateIsPassedOver(t *testing.T) {
+	block := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: bytes.Repeat([]byte{7}, 100)}))
+	for name, c := range map[string]struct {
+		text string
+		all  int
+		ok   bool
+	}{
+		"none":            {"", 0, true},
+		"two":             {block + "\n" + block, 2, true},
+		"damaged first":   {strings.Replace(block, "BwcH", "B*cH", 1) + block, 0, false},
+		"damaged second":  {block + strings.Replace(block, "BwcH", "B*cH", 1) + block, 0, false},
+		"cut off":         {block[:len(block)/2] + "\n" + block, 0, false},
+		"without an end":  {strings.Replace(block, "-----END", "----END", 1) + block, 0, false},
+		"text between":    {block + "text\n" + block, 0, false},
+		"something other": {strings.ReplaceAll(block, "CERTIFICATE", "PUBLIC KEY"), 0, false},
+	} {
+		if all, ok := readCertificates(c.text); len(all) != c.all || ok != c.ok {
+			t.Errorf("%s: %d certificates, %t", name, len(all), ok)
+		}
+	}
 }

@@ -141,7 +141,11 @@ func pastWorld(ctx context.Context, cfg Config, store *storage.Store) (trial.Wor
 		if err != nil {
 			return w, fmt.Errorf("reading authority %q: %w", r.Name, err)
 		}
-		w.Issuers[r.Name] = r.Facts(certificate)
+		above, err := r.Above()
+		if err != nil {
+			return w, err
+		}
+		w.Issuers[r.Name] = r.Facts(certificate, above)
 		w.AuthorityKeys = append(w.AuthorityKeys, certificate.RawSubjectPublicKeyInfo)
 	}
 	return w, nil
@@ -170,6 +174,7 @@ func pastRequest(r ca.PastRequest) trial.Past {
 	if c := r.Certificate; c != nil {
 		p.Certificate = &trial.Certificate{
 			Serial: hex.EncodeToString(c.Serial), Subject: c.Subject, Names: c.Names, NotBefore: c.NotBefore, NotAfter: c.NotAfter,
+			DER: c.DER,
 		}
 	}
 	return p

@@ -7,10 +7,12 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"math/big"
 	"os"
 	"path/filepath"
 	"slices"
@@ -43,7 +45,7 @@ const insertPast = `
 	)
 	INSERT INTO certificates (serial, issuer, kind, der, spki_sha256, crl_scope, profile, policy_digest, namespace, request_id, subject, names, search,
 		not_before, not_after, issued_at, event_id)
-	SELECT decode('1c' || ms || substr(random, 1, 26), 'hex'), $4, 'final', random::bytea, sha256(random::bytea), 'full', 'tls-server', 'sha256:1', 'dev',
+	SELECT decode('1c' || ms || substr(random, 1, 26), 'hex'), $4, 'final', $5, sha256(random::bytea), 'full', 'tls-server', 'sha256:1', 'dev',
 	       (ms || '7' || substr(random, 1, 3) || '8' || substr(random, 4, 15))::uuid, 'CN=' || ($3::text[])[k], ARRAY[($3::text[])[k]], ($3::text[])[k],
 	       date_trunc('second', at - interval '5 minutes'),
 	       date_trunc('second', at - interval '5 minutes') + CASE WHEN i % 3 = 0 THEN interval '60 days' ELSE interval '90 days' END - interval '1 second',
@@ -96,7 +98,15 @@ func TestBacktestFindsWhatSQLFinds(t *testing.T) {
 		crl_validity, crl_url, issuer_url, added_at FROM authorities WHERE name = $3`, oldIssuer, issuer.Certificate.Raw, devIssuer); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := owner.Exec(ctx, insertPast, certificates, requests, names, oldIssuer); err != nil {
+	// What the certificates are for they say as those of the profile do; the rest of each stands in its row.
+	said := &x509.Certificate{
+		SerialNumber: big.NewInt(1), KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, SubjectKeyId: []byte{1},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, said, said, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := owner.Exec(ctx, insertPast, certificates, requests, names, oldIssuer, der); err != nil {
 		t.Fatal(err)
 	}
 
@@ -121,6 +131,13 @@ func TestBacktestFindsWhatSQLFinds(t *testing.T) {
 	if r := backtest("--since", "3d"); r.Requests < certificates/10 || r.Unchanged != r.Requests {
 		t.Fatalf("under the same policies: %+v", r)
 	}
+
+	// Nor would another outcome be, if they were for clients as well, but another certificate.
+	edit(t, filepath.Join(dir, "tls-server.yaml"), "[serverAuth]", "[serverAuth, clientAuth]")
+	if r := backtest("--since", "3d"); r.Changed[trial.ContentNow] != r.Requests || r.Rules["ext_key_usage"] != r.Requests {
+		t.Errorf("for clients as well: %+v", r)
+	}
+	edit(t, filepath.Join(dir, "tls-server.yaml"), "[serverAuth, clientAuth]", "[serverAuth]")
 
 	edit(t, filepath.Join(dir, "tls-server.yaml"), "wildcards: true", "wildcards: false")
 	rows := filepath.Join(s.dir, "rows.jsonl")

@@ -1,7 +1,13 @@
 package analysis
 
 import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"maps"
+	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -66,11 +72,14 @@ func TestDiff(t *testing.T) {
 		{"longer RSA", "max: 4096", "max: 8192", EffectBroader, EffectNarrower, "keys.rsa.max", "8192 instead of 4096"},
 		{"key usage", "max: 4096, key_usage: [digitalSignature]", "max: 4096, key_usage: [digitalSignature, keyEncipherment]", EffectBroader, EffectNarrower, "keys", "keyEncipherment"},
 		{"once", "  ecdsa:", "  once: true\n  ecdsa:", EffectNarrower, EffectBroader, "keys.once", "only once"},
+		{"renewals alone", "  ecdsa:", "  reuse: same-names\n  ecdsa:", EffectNarrower, EffectBroader, "keys.reuse", "same-names, instead of anywhere"},
 		{"purpose", "[serverAuth]", "[serverAuth, clientAuth]", EffectBroader, EffectNarrower, "ext_key_usage", "clientAuth is new"},
 		{"longest", "max: 90d", "max: 120d", EffectBroader, EffectNarrower, "validity", "the longest validity is 120d instead of 90d"},
 		{"limit", "backdate: 5m", "backdate: 5m, limits: [{from: 2027-01-01, max: 60d}]", EffectNarrower, EffectBroader, "validity", "from 2027-01-01 on is 60d instead of 90d"},
 		{"default", "default: 30d", "default: 20d", EffectNeutral, EffectNeutral, "validity.default", "20d instead of 30d"},
 		{"attribute", "    - {type: commonName", "    - {type: title, presence: optional}\n    - {type: commonName", EffectBroader, EffectNarrower, "subject.title", "is new"},
+		{"attribute that must stand", "    - {type: commonName", "    - {type: title, presence: required}\n    - {type: commonName", EffectUnclear, EffectUnclear, "subject.title", "is new"},
+		{"attribute of one value", "    - {type: commonName", "    - {type: title, presence: fixed, value: a}\n    - {type: commonName", EffectUnclear, EffectUnclear, "subject.title", "is new"},
 		{"required", "presence: optional", "presence: required", EffectNarrower, EffectBroader, "subject.commonName", "required instead of optional"},
 		{"characters", "presence: optional", "presence: optional, max: 20", EffectNarrower, EffectBroader, "subject.commonName", "20 instead of 64"},
 		{"free", "copy-of-san", "free", EffectBroader, EffectNarrower, "subject.common_name", ""},
@@ -91,6 +100,7 @@ func TestDiff(t *testing.T) {
 		{"policy", "lint:", "certificate_policies: [1.2.3]\nlint:", EffectUnclear, EffectUnclear, "certificate_policies", "1.2.3"},
 		{"fewer lints", "[RFC5280, RFC5480]", "[RFC5280]", EffectBroader, EffectNarrower, "lint.sources", "RFC5480"},
 		{"exception", "RFC5480]", "RFC5480]\n  except: [{lint: w_a, reason: r}]", EffectBroader, EffectNarrower, "lint.except", "w_a"},
+		{"CT", "lint:", "ct: {scts: 2}\nlint:", EffectNarrower, EffectBroader, "ct", "need 2 timestamps"},
 		{"standard", "keys:", "subject_key_id: true\nstandards: [rfc5280-strict]\nkeys:", EffectNarrower, EffectBroader, "standards", "rfc5280-strict"},
 		{"rule gone", "  - {id: labels, message: m, hint: h, expression: 'cert.dns.all(n, n.labels().size() < 6)'}\n", "", EffectBroader, EffectNarrower, "rules.labels", "the rule is"},
 		{"rule changed", "size() < 6", "size() < 7", EffectUnclear, EffectUnclear, "rules.labels", "the expression is"},
@@ -98,6 +108,7 @@ func TestDiff(t *testing.T) {
 		{"rule weakened", "size() < 6)'", "size() < 6)', effect: approve", EffectBroader, EffectNarrower, "rules.labels", "approval"},
 		{"rule said otherwise", "id: labels, message: m", "id: labels, message: n", EffectNeutral, EffectNeutral, "rules.labels", "message"},
 		{"fewer approvals", "count: 2", "count: 1", EffectBroader, EffectNarrower, "approval.count", "1 instead of 2"},
+		{"signed", "count: 2", "count: 2, signed: true", EffectNarrower, EffectBroader, "approval.signed", "own key"},
 		{"always", ", when: rules", "", EffectNarrower, EffectBroader, "approval.when", "only where a rule asks"},
 		{"any approver", ", groups: [board, security]", "", EffectBroader, EffectNarrower, "approval.groups", "nothing in particular"},
 		{"other approvers", "[board, security]", "[board]", EffectNarrower, EffectBroader, "approval.groups", "board instead of"},
@@ -128,6 +139,172 @@ func TestDiff(t *testing.T) {
 	if same := Diff(changed(t), changed(t)); same != nil {
 		t.Errorf("a set differs from itself: %v", same)
 	}
+}
+
+func TestDiffOfTransparency(t *testing.T) {
+	const before = "ct: {scts: 2, longer: [{than: 60d, scts: 3}], operators: 2, logs: [a, b, c, d]}\n"
+	for _, c := range []struct {
+		name, old, new string
+		effect         Effect
+		field          string
+	}{
+		{"more", "scts: 2", "scts: 1", EffectBroader, "ct.scts"},
+		{"fewer of long lives", "scts: 3", "scts: 4", EffectNarrower, "ct.longer"},
+		{"from another length on", "60d", "80d", EffectBroader, "ct.longer"},
+		{"operators", "operators: 2", "operators: 1", EffectBroader, "ct.operators"},
+		{"logs", "[a, b, c, d]", "[a, b, c]", EffectNarrower, "ct.logs"},
+		{"any log", ", logs: [a, b, c, d]", "", EffectBroader, "ct.logs"},
+		{"other logs", "[a, b, c, d]", "[a, b, c, e]", EffectUnclear, "ct.logs"},
+		{"the same logs", "[a, b, c, d]", "[b, a, c, d]", "", ""},
+		{"patience", "operators: 2", "operators: 2, patience: 3s", EffectNeutral, "ct.patience"},
+		{"time", "operators: 2", "operators: 2, timeout: 9s", EffectNeutral, "ct.timeout"},
+	} {
+		after := strings.Replace(before, c.old, c.new, 1)
+		if c.name == "more" {
+			after = strings.Replace(after, "operators: 2", "operators: 1", 1)
+		}
+		changes := Diff(changed(t, "lint:", before+"lint:"), changed(t, "lint:", after+"lint:"))
+		if c.field == "" && len(changes) == 0 {
+			continue
+		}
+		if at := slices.IndexFunc(changes, func(d Change) bool { return d.Field == c.field }); at < 0 || changes[at].Effect != c.effect {
+			t.Errorf("%s: got %v, want %s at %s", c.name, changes, c.effect, c.field)
+		}
+	}
+}
+
+// TestDiffSeesEveryField changes each field that a profile's file can hold, by the declarations of the file.
+func TestDiffSeesEveryField(t *testing.T) {
+	const lint, ct = "lint:", "ct: {scts: 2, longer: [{than: 60d, scts: 3}], operators: 2, logs: [a, b, c]}\nlint:"
+	const fixed = "- {type: title, presence: fixed, value: a}\n    - {type: commonName"
+	changes := map[string][]string{ // what is replaced by what, in pairs: the last in the second set alone
+		"description":                 {"For tests", "For people"},
+		"restricted":                  {lint, "restricted: true\nlint:"},
+		"keys.ecdsa.curves":           {"[P-256]", "[P-384]"},
+		"keys.ecdsa.key_usage":        {"[P-256], key_usage: [digitalSignature]", "[P-256], key_usage: [digitalSignature, keyAgreement]"},
+		"keys.rsa.min":                {"min: 3072", "min: 2048"},
+		"keys.rsa.max":                {"max: 4096", "max: 8192"},
+		"keys.rsa.key_usage":          {"4096, key_usage: [digitalSignature]", "4096, key_usage: [keyEncipherment]"},
+		"keys.ed25519.key_usage":      {"  rsa:", "  ed25519: {key_usage: [digitalSignature]}\n  rsa:", "ed25519: {key_usage: [digitalSignature", "ed25519: {key_usage: [digitalSignature, nonRepudiation"},
+		"keys.reuse":                  {"  rsa:", "  reuse: same-namespace\n  rsa:"},
+		"keys.once":                   {"  rsa:", "  once: true\n  rsa:"},
+		"ext_key_usage":               {"serverAuth", "clientAuth"},
+		"validity.default":            {"default: 30d", "default: 29d"},
+		"validity.max":                {"max: 90d", "max: 91d"},
+		"validity.limits.from":        {"5m}", "5m, limits: [{from: 2027-01-01, max: 60d}]}", "2027-01-01", "2027-01-02"},
+		"validity.limits.max":         {"5m}", "5m, limits: [{from: 2027-01-01, max: 60d}]}", "max: 60d", "max: 61d"},
+		"validity.backdate":           {"5m", "6m"},
+		"subject.attributes.type":     {"- {type: commonName", "- {type: title, presence: optional}\n    - {type: commonName"},
+		"subject.attributes.presence": {"presence: optional", "presence: checked"},
+		"subject.attributes.value":    {"- {type: commonName", fixed, "value: a", "value: b"},
+		"subject.attributes.max":      {"presence: optional", "presence: optional, max: 10"},
+		"subject.attributes.pattern":  {"presence: optional", "presence: optional, pattern: a"},
+		"subject.common_name":         {"copy-of-san", "free"},
+		"subject.drop":                {"  common_name", "  drop: [title]\n  common_name"},
+		"names.min":                   {"min: 1\n", "min: 2\n"},
+		"names.max":                   {"max: 10\n", "max: 11\n"},
+		"names.dns.wildcards":         {"dns: {pattern", "dns: {wildcards: true, pattern"},
+		"names.dns.underscores":       {"dns: {pattern", "dns: {underscores: true, pattern"},
+		"names.dns.public":            {"team.example]", "team.example.org]", "secret.team.example]", "secret.team.example.org]", "dns: {pattern", "dns: {public: true, pattern"},
+		"names.dns.caa":               {"team.example]", "team.example.org]", "secret.team.example]", "secret.team.example.org]", "dns: {pattern", "dns: {public: true, pattern", "dns: {", "dns: {caa: true, "},
+		"names.dns.pattern":           {"[a-z.]+", "[a-y.]+"},
+		"names.ip.reserved":           {"  permitted:", "  ip: {}\n  permitted:", "ip: {}", "ip: {reserved: true}"},
+		"names.email.pattern":         {"  permitted:", "  email: {}\n  permitted:", "email: {}", "email: {pattern: a}"},
+		"names.uri.schemes":           {"  permitted:", "  uri: {schemes: [spiffe]}\n  permitted:", "[spiffe]", "[spiffe, https]"},
+		"names.uri.pattern":           {"  permitted:", "  uri: {schemes: [spiffe]}\n  permitted:", "[spiffe]", "[spiffe], pattern: a"},
+		"names.permitted.dns":         {"[team.example]", "[b.example]"},
+		"names.permitted.ip":          {"  permitted: {", "  ip: {}\n  permitted: {ip: [8.0.0.0/8], ", "8.0.0.0/8", "9.0.0.0/8"},
+		"names.permitted.email":       {"  permitted: {", "  email: {}\n  permitted: {email: [a.example], ", "a.example", "b.example"},
+		"names.permitted.uri":         {"  permitted: {", "  uri: {schemes: [spiffe]}\n  permitted: {uri: [a.example], ", "a.example", "b.example"},
+		"names.excluded.dns":          {"secret.", "secrets."},
+		"names.excluded.ip":           {"  excluded: {", "  ip: {}\n  excluded: {ip: [8.0.0.0/8], ", "8.0.0.0/8", "9.0.0.0/8"},
+		"names.excluded.email":        {"  excluded: {", "  email: {}\n  excluded: {email: [a.example], ", "a.example", "b.example"},
+		"names.excluded.uri":          {"  excluded: {", "  uri: {schemes: [spiffe]}\n  excluded: {uri: [a.example], ", "a.example", "b.example"},
+		"drop.extensions":             {lint, "drop: {extensions: [tlsFeature]}\nlint:"},
+		"drop.attributes":             {lint, "drop: {attributes: [challengePassword]}\nlint:"},
+		"certificate_policies":        {lint, "certificate_policies: [1.2.3]\nlint:"},
+		"ocsp_no_check":               {"[serverAuth]", "[OCSPSigning]\nrestricted: true", lint, "ocsp_no_check: true\nlint:"},
+		"subject_key_id":              {lint, "subject_key_id: true\nlint:"},
+		"lint.sources":                {"RFC5480]", "RFC5480, RFC8813]"},
+		"lint.except.lint":            {"RFC5480]", "RFC5480]\n  except: [{lint: w_a, reason: r}]", "w_a", "w_b"},
+		"lint.except.reason":          {"RFC5480]", "RFC5480]\n  except: [{lint: w_a, reason: r}]", "reason: r", "reason: s"},
+		"standards":                   {lint, "standards: [private-default]\nlint:"},
+		"rules.id":                    {"id: short", "id: brief"},
+		"rules.expression":            {"720h", "721h"},
+		"rules.message":               {"message: m", "message: n"},
+		"rules.hint":                  {"hint: h", "hint: i"},
+		"rules.field":                 {"message: m", "field: names, message: m"},
+		"rules.effect":                {"when: rules", "when: always", "effect: approve", "effect: refuse"},
+		"approval.count":              {"count: 2", "count: 3"},
+		"approval.groups":             {"[board, ", "[guard, "},
+		"approval.signed":             {"count: 2", "count: 2, signed: true"},
+		"approval.expires":            {"count: 2", "count: 2, expires: 3d"},
+		"approval.when":               {"when: rules", "when: always"},
+		"quota.certificates":          {"certificates: 10", "certificates: 11"},
+		"quota.per":                   {"per: 1d", "per: 2d"},
+		"quota.of":                    {"of: namespace", "of: name"},
+		"ct.scts":                     {lint, "ct: {scts: 2}\nlint:", "{scts: 2", "{scts: 3"},
+		"ct.longer.than":              {lint, ct, "60d", "61d"},
+		"ct.longer.scts":              {lint, strings.Replace(ct, ", logs: [a, b, c]", "", 1), "scts: 3", "scts: 4"},
+		"ct.operators":                {lint, ct, "operators: 2", "operators: 1"},
+		"ct.logs":                     {lint, ct, "[a, b, c]", "[a, b, d]"},
+		"ct.patience":                 {lint, ct, "operators: 2", "operators: 2, patience: 3s"},
+		"ct.timeout":                  {lint, ct, "operators: 2", "operators: 2, timeout: 9s"},
+	}
+	fields := fileFields(t, "profileFile", "")
+	for _, field := range fields {
+		c, known := changes[field]
+		switch delete(changes, field); {
+		case field == "name":
+		case !known:
+			t.Errorf("%s: say here how it changes, and in Diff what that means", field)
+		case len(Diff(changed(t, c[:len(c)-2]...), changed(t, c...))) == 0:
+			t.Errorf("%s: a change is not seen", field)
+		}
+	}
+	if len(changes) > 0 || len(fields) == 0 {
+		t.Errorf("no fields of a profile's file: %v", slices.Collect(maps.Keys(changes)))
+	}
+}
+
+// fileFields are the fields of a struct in which the parent package reads a profile's file, with those of the structs in it.
+func fileFields(t *testing.T, name, prefix string) (all []string) {
+	t.Helper()
+	structs := map[string]*ast.StructType{}
+	for _, file := range []string{"../profile_file.go", "../transparency.go", "../policies.go"} {
+		parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(parsed, func(n ast.Node) bool {
+			if spec, ok := n.(*ast.TypeSpec); ok {
+				if s, ok := spec.Type.(*ast.StructType); ok {
+					structs[spec.Name.Name] = s
+				}
+			}
+			return true
+		})
+	}
+	for _, f := range structs[name].Fields.List {
+		tag, err := strconv.Unquote(f.Tag.Value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		field := prefix + reflect.StructTag(tag).Get("yaml")
+		kind := f.Type
+		switch k := kind.(type) {
+		case *ast.StarExpr:
+			kind = k.X
+		case *ast.ArrayType:
+			kind = k.Elt
+		}
+		if inner := kind.(*ast.Ident).Name; structs[inner] != nil {
+			all = append(all, fileFields(t, inner, field+".")...)
+		} else {
+			all = append(all, field)
+		}
+	}
+	return all
 }
 
 func TestDiffOfProfiles(t *testing.T) {
@@ -187,6 +364,23 @@ func TestLintFindsWhatIsBroader(t *testing.T) {
 	}
 	if s := found[0].String(); !strings.HasPrefix(s, "team.yaml: validity: broader: ") {
 		t.Errorf("written %s", s)
+	}
+}
+
+// TestLintFindsControlsThatAreGone drops what no constraint on the request shows.
+func TestLintFindsControlsThatAreGone(t *testing.T) {
+	public := []string{"team.example]", "team.example.org]", "secret.team.example]", "secret.team.example.org]", "dns: {", "dns: {public: true, "}
+	before := changed(t, append(slices.Clone(public),
+		"dns: {", "dns: {caa: true, ", "  rsa:", "  reuse: same-names\n  rsa:", "count: 2", "count: 2, signed: true", "lint:", "ct: {scts: 2}\nlint:")...)
+	fields := []string{}
+	for _, f := range Lint(changed(t, public...), before) {
+		if f.Kind != Broader {
+			t.Errorf("found %v", f)
+		}
+		fields = append(fields, f.Field)
+	}
+	if want := []string{"keys.reuse", "names.dns.caa", "approval.signed", "ct"}; !slices.Equal(fields, want) {
+		t.Errorf("found %v, want %v", fields, want)
 	}
 }
 

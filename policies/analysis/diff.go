@@ -68,6 +68,7 @@ func diffProfile(before, after *policies.Profile) []Change {
 	d.flag("restricted", "only namespaces that list it may use the profile", a.Restricted, b.Restricted, EffectNarrower)
 	d.keys(a.Keys, b.Keys)
 	d.flag("keys.once", "a key is certified only once", a.KeyOnce, b.KeyOnce, EffectNarrower)
+	d.reuse(a.KeyReuse, b.KeyReuse)
 	d.list("ext_key_usage", "the extended key usage", a.ExtKeyUsage, b.ExtKeyUsage, EffectBroader)
 	d.validity(before, after, a, b)
 	d.subject(a, b)
@@ -78,11 +79,12 @@ func diffProfile(before, after *policies.Profile) []Change {
 	d.flag("ocsp_no_check", "id-pkix-ocsp-nocheck is written", a.OCSPNoCheck, b.OCSPNoCheck, EffectUnclear)
 	d.flag("subject_key_id", "the subjectKeyIdentifier is written", a.SubjectKeyID, b.SubjectKeyID, EffectNeutral)
 	d.list("lint.sources", "linting by", a.LintSources, b.LintSources, EffectNarrower)
-	d.list("lint.except", "the exception from", lints(a.LintExceptions), lints(b.LintExceptions), EffectBroader)
+	d.exceptions(a.LintExceptions, b.LintExceptions)
 	d.list("standards", "the standard", a.Standards, b.Standards, EffectNarrower)
 	d.rules(a.Rules, b.Rules)
 	d.approval(a.Approval, b.Approval)
 	d.quota(a.Quota, b.Quota)
+	d.transparency(a.CT, b.CT)
 	return d.changes
 }
 
@@ -184,6 +186,17 @@ func (d *differ) keys(a, b []policies.KeySummary) {
 	}
 }
 
+// reuse compares which certificates may share a key.
+func (d *differ) reuse(a, b string) {
+	strict := []string{"anywhere", "same-namespace", "same-names"}
+	switch from, to := slices.Index(strict, a), slices.Index(strict, b); {
+	case to > from:
+		d.report(EffectNarrower, "keys.reuse", "a key may be used again: %s, instead of %s", b, a)
+	case to < from:
+		d.report(EffectBroader, "keys.reuse", "a key may be used again: %s, instead of %s", b, a)
+	}
+}
+
 // kind is the algorithm without the lengths of RSA keys.
 func kind(k policies.KeySummary) string {
 	if strings.HasPrefix(k.Algorithm, "RSA ") {
@@ -232,7 +245,7 @@ func (d *differ) subject(a, b policies.Summary) {
 		field := "subject." + s.Type
 		old, had := find(a.Subject, s.Type)
 		if !had {
-			d.report(EffectBroader, field, "%s is new in the subject, %s", s.Type, s.Presence)
+			d.report(opposite(gone(s.Presence)), field, "%s is new in the subject, %s", s.Type, s.Presence)
 			continue
 		}
 		if old.Presence != s.Presence {
@@ -244,7 +257,7 @@ func (d *differ) subject(a, b policies.Summary) {
 	}
 	for _, s := range a.Subject {
 		if _, has := find(b.Subject, s.Type); !has {
-			d.report(EffectNarrower, "subject."+s.Type, "%s is gone from the subject", s.Type)
+			d.report(gone(s.Presence), "subject."+s.Type, "%s is gone from the subject, where it was %s", s.Type, s.Presence)
 		}
 	}
 	switch {
@@ -255,6 +268,15 @@ func (d *differ) subject(a, b policies.Summary) {
 		d.report(EffectNarrower, "subject.common_name", "the common name must repeat a name")
 	}
 	d.list("subject.drop", "the subject's attribute, which is dropped,", a.SubjectDropped, b.SubjectDropped, EffectBroader)
+}
+
+// gone is the effect of an attribute's leaving the subject. Where it had to stand, requests are allowed that were not, and certificates
+// say less of whom they name; those that asked for it are refused.
+func gone(presence string) Effect {
+	if presence == "required" || presence == "fixed" {
+		return EffectUnclear
+	}
+	return EffectNarrower
 }
 
 // presence is the effect of a change between presences.
@@ -275,6 +297,7 @@ func (d *differ) names(a, b policies.Summary) {
 	d.flag("names.dns.wildcards", "wildcards are allowed", a.Wildcards, b.Wildcards, EffectBroader)
 	d.flag("names.dns.underscores", "underscores are allowed", a.Underscores, b.Underscores, EffectBroader)
 	d.flag("names.dns.public", "DNS names must be public", a.PublicNames, b.PublicNames, EffectNarrower)
+	d.flag("names.dns.caa", "the DNS is asked who may certify a name", a.CAA, b.CAA, EffectNarrower)
 	d.flag("names.ip.reserved", "reserved addresses are allowed", a.ReservedIP, b.ReservedIP, EffectBroader)
 	d.list("names.uri.schemes", "the scheme", a.URISchemes, b.URISchemes, EffectBroader)
 	d.pattern("names.dns.pattern", a.DNSPattern, b.DNSPattern)
@@ -374,19 +397,25 @@ func (d *differ) approval(a, b *policies.ApprovalSummary) {
 		return
 	}
 	d.number("approval.count", "the number of approvals", int64(a.Count), int64(b.Count), EffectNarrower, plain)
+	d.flag("approval.signed", "approvals are signed by the approver's own key", a.Signed, b.Signed, EffectNarrower)
 	d.number("approval.expires", "how long a request may wait", a.Expires, b.Expires, EffectNeutral, days)
 	d.flag("approval.when", "approval is needed only where a rule asks for it", a.When == "rules", b.When == "rules", EffectBroader)
-	if slices.Equal(a.Groups, b.Groups) {
+	d.among("approval.groups", "approvers are of", a.Groups, b.Groups)
+}
+
+// among compares sets of which one must be met, where an empty one stands for everything.
+func (d *differ) among(field, what string, a, b []string) {
+	if contains(a, b) && contains(b, a) {
 		return
 	}
 	effect := EffectUnclear
 	switch {
-	case len(b.Groups) == 0, len(a.Groups) > 0 && contains(b.Groups, a.Groups):
+	case len(b) == 0, len(a) > 0 && contains(b, a):
 		effect = EffectBroader
-	case len(a.Groups) == 0, contains(a.Groups, b.Groups):
+	case len(a) == 0, contains(a, b):
 		effect = EffectNarrower
 	}
-	d.report(effect, "approval.groups", "approvers are of %s instead of %s", listed(b.Groups), listed(a.Groups))
+	d.report(effect, field, "%s %s instead of %s", what, listed(b), listed(a))
 }
 
 func contains(all, some []string) bool {
@@ -412,6 +441,56 @@ func (d *differ) quota(a, b *policies.QuotaSummary) {
 
 func quota(q policies.QuotaSummary) string {
 	return fmt.Sprintf("%d certificates in %s for each %s", q.Certificates, days(q.Per), q.Of)
+}
+
+func (d *differ) transparency(a, b *policies.CTSummary) {
+	const field = "ct"
+	switch {
+	case a == nil && b == nil:
+		return
+	case a == nil:
+		d.report(EffectNarrower, field, "certificates are sent to logs, and need %d timestamps", b.SCTs)
+		return
+	case b == nil:
+		d.report(EffectBroader, field, "certificates are not sent to logs any more; they needed %d timestamps", a.SCTs)
+		return
+	}
+	d.number("ct.scts", "the number of timestamps", int64(a.SCTs), int64(b.SCTs), EffectNarrower, plain)
+	durations := []int64{}
+	for _, l := range slices.Concat(a.Longer, b.Longer) {
+		durations = append(durations, l.Than)
+	}
+	slices.Sort(durations)
+	for _, than := range slices.Compact(durations) {
+		what := "the number of timestamps beyond " + days(than)
+		d.number("ct.longer", what, timestamps(a, than), timestamps(b, than), EffectNarrower, plain)
+	}
+	d.number("ct.operators", "the number of operators", int64(a.Operators), int64(b.Operators), EffectNarrower, plain)
+	d.among("ct.logs", "the logs are", a.Logs, b.Logs)
+	d.number("ct.patience", "the patience with a log", a.Patience, b.Patience, EffectNeutral, days)
+	d.number("ct.timeout", "the time for timestamps", a.Timeout, b.Timeout, EffectNeutral, days)
+}
+
+// timestamps is how many a certificate needs that lasts longer than a duration.
+func timestamps(c *policies.CTSummary, than int64) int64 {
+	n := c.SCTs
+	for _, l := range c.Longer {
+		if l.Than <= than {
+			n = l.SCTs
+		}
+	}
+	return int64(n)
+}
+
+// exceptions compares what is not linted; another reason for the same allows no more.
+func (d *differ) exceptions(a, b []policies.ExceptionSummary) {
+	const field = "lint.except"
+	d.list(field, "the exception from", lints(a), lints(b), EffectBroader)
+	for _, e := range b {
+		if i := slices.Index(lints(a), e.Lint); i >= 0 {
+			d.text(field, "the reason for the exception from "+e.Lint, a[i].Reason, e.Reason, EffectNeutral)
+		}
+	}
 }
 
 func lints(all []policies.ExceptionSummary) []string {

@@ -3,7 +3,10 @@ package trial
 import (
 	"cmp"
 	"context"
+	"crypto/x509"
+	"encoding/asn1"
 	"errors"
+	"fmt"
 	"iter"
 	"maps"
 	"runtime"
@@ -39,6 +42,7 @@ type Certificate struct {
 	Names     []string
 	NotBefore time.Time
 	NotAfter  time.Time
+	DER       []byte // nil where it is not kept with the request, as in archives: then what stands above is all that is compared
 }
 
 // World is what history is replayed in: the facts that are not kept with each request.
@@ -313,7 +317,62 @@ func differences(d *policies.Decision, c Certificate) (all []string) {
 	if !t.NotBefore.Equal(c.NotBefore) || !t.NotAfter.Equal(c.NotAfter) {
 		all = append(all, "validity")
 	}
+	if c.DER != nil {
+		all = append(all, usageDifferences(t, c.DER)...)
+	}
 	return all
+}
+
+// usageDifferences name what a certificate made now would say otherwise of its uses.
+func usageDifferences(t policies.Template, der []byte) (all []string) {
+	c, err := x509.ParseCertificate(der)
+	if err != nil {
+		return []string{"certificate"}
+	}
+	var usages []asn1.ObjectIdentifier
+	noCheck := false
+	for _, e := range c.Extensions {
+		switch {
+		case e.Id.Equal(oidExtKeyUsage):
+			if _, err := asn1.Unmarshal(e.Value, &usages); err != nil {
+				return []string{"certificate"}
+			}
+		case e.Id.Equal(oidOCSPNoCheck):
+			noCheck = true
+		}
+	}
+	for _, one := range []struct {
+		name string
+		same bool
+	}{
+		{"key_usage", t.KeyUsage == c.KeyUsage},
+		{"ext_key_usage", sameWords(t.ExtKeyUsage, usages)},
+		{"certificate_policies", sameWords(t.Policies, c.Policies)},
+		{"subject_key_id", t.WriteSubjectKeyID == (len(c.SubjectKeyId) > 0)},
+		{"ocsp_no_check", t.OCSPNoCheck == noCheck},
+	} {
+		if !one.same {
+			all = append(all, one.name)
+		}
+	}
+	return all
+}
+
+var (
+	oidExtKeyUsage = asn1.ObjectIdentifier{2, 5, 29, 37}
+	oidOCSPNoCheck = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 48, 1, 5}
+)
+
+// sameWords compares lists whose order says nothing.
+func sameWords[A, B fmt.Stringer](a []A, b []B) bool { return slices.Equal(words(a), words(b)) }
+
+func words[S fmt.Stringer](all []S) []string {
+	texts := make([]string, len(all))
+	for i, one := range all {
+		texts[i] = one.String()
+	}
+	slices.Sort(texts)
+	return texts
 }
 
 func csrViolation(err error) policies.Violation {

@@ -10,7 +10,10 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
+	"math/big"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -159,6 +162,86 @@ func TestWhatWouldChange(t *testing.T) {
 	r, err = Backtest(t.Context(), before, w, each(decided(t, webSet(t, false), w, "1", wild, 0)), Options{})
 	if err != nil || r.Changed[AllowedNow] != 1 || r.Rules["names.wildcard"] != 1 {
 		t.Errorf("%+v, %v", r, err)
+	}
+}
+
+// issued is what a profile's certificate says of its uses, in a certificate of nobody's.
+func issued(t testing.TB, content policies.Template) []byte {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), KeyUsage: content.KeyUsage, UnknownExtKeyUsage: content.ExtKeyUsage}
+	for _, oid := range content.Policies {
+		policy, err := x509.ParseOID(oid.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		template.Policies = append(template.Policies, policy)
+	}
+	if content.WriteSubjectKeyID {
+		template.SubjectKeyId = content.SubjectKeyID
+	}
+	if content.OCSPNoCheck {
+		template.ExtraExtensions = []pkix.Extension{{Id: oidOCSPNoCheck, Value: []byte{5, 0}}}
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return der
+}
+
+// TestWhatACertificateIsForIsCompared changes what a profile writes and no request asks for.
+func TestWhatACertificateIsForIsCompared(t *testing.T) {
+	w := world(t)
+	set := func(pairs ...string) *policies.Set {
+		content := strings.NewReplacer(pairs...).Replace(fmt.Sprintf(webProfile, false) + "restricted: true\n")
+		set, err := policies.LoadFiles([]policies.File{{Name: "web.yaml", Content: []byte(content)}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return set
+	}
+	n := w.Namespaces["team"]
+	n.Profiles = []string{"web"}
+	w.Namespaces["team"] = n
+	before := set("lint:", "certificate_policies: [1.2.3, 1.2.4]\nsubject_key_id: true\nlint:", "[serverAuth]", "[serverAuth, clientAuth]")
+	request := requestFor(t, "www.team.example")
+	past := decided(t, before, w, "1", request, 0)
+	parsed, err := csr.Parse(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	content, ok := before.Decide(policies.Request{
+		CSR: parsed, Profile: "web", Actor: past.Actor, Namespace: n, Issuer: w.Issuers["issuing-1"], Now: now,
+	}).Template()
+	if !ok {
+		t.Fatal("the request is refused")
+	}
+	past.Certificate.DER = issued(t, content)
+	damaged := past
+	certificate := *past.Certificate
+	certificate.DER, damaged.Certificate = certificate.DER[1:], &certificate
+	const same = "certificate_policies: [1.2.4, 1.2.3]\nsubject_key_id: true\nlint:"
+	for name, c := range map[string]struct {
+		past   Past
+		change []string
+		rules  map[string]int
+	}{
+		"nothing":     {past, []string{"lint:", same, "[serverAuth]", "[clientAuth, serverAuth]"}, map[string]int{}},
+		"a purpose":   {past, []string{"lint:", same}, map[string]int{"ext_key_usage": 1}},
+		"a usage":     {past, []string{"lint:", same, "[serverAuth]", "[clientAuth, serverAuth]", "[digitalSignature]", "[digitalSignature, keyAgreement]"}, map[string]int{"key_usage": 1}},
+		"policies":    {past, []string{"lint:", "subject_key_id: true\nlint:", "[serverAuth]", "[clientAuth, serverAuth]"}, map[string]int{"certificate_policies": 1}},
+		"its key's":   {past, []string{"lint:", "certificate_policies: [1.2.3, 1.2.4]\nlint:", "[serverAuth]", "[clientAuth, serverAuth]"}, map[string]int{"subject_key_id": 1}},
+		"a responder": {past, []string{"lint:", same + "\n", "[serverAuth]", "[OCSPSigning]\nocsp_no_check: true"}, map[string]int{"ext_key_usage": 1, "ocsp_no_check": 1}},
+		"damage":      {damaged, []string{"lint:", same, "[serverAuth]", "[clientAuth, serverAuth]"}, map[string]int{"certificate": 1}},
+	} {
+		r, err := Backtest(t.Context(), set(c.change...), w, each(c.past), Options{})
+		if err != nil || !maps.Equal(r.Rules, c.rules) || r.Changed[ContentNow] != min(1, len(c.rules)) {
+			t.Errorf("%s: %+v, %v; want %v", name, r, err, c.rules)
+		}
 	}
 }
 
