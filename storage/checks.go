@@ -131,8 +131,10 @@ var factTables = []string{
 	"approver_keys", "approver_key_ends", "approval_evidence", "orders", "order_votes", "order_uses",
 }
 
-// guardedTables are facts, and working tables, that only functions of the database write to.
-var guardedTables = []string{"archives", "archived_keys", "audit_sequence", "audit_subtrees", "audit_unsequenced", "audit_backlog"}
+// guardedTables are facts, and working tables, that only functions of the database write to, or the owner.
+var guardedTables = []string{
+	"archives", "archived_keys", "archive_settings", "audit_sequence", "audit_subtrees", "audit_unsequenced", "audit_backlog",
+}
 
 const inventingPrivileges = `
 	SELECT t FROM unnest($1::text[]) AS t WHERE has_table_privilege(t, 'INSERT, UPDATE, DELETE, TRUNCATE')
