@@ -26,9 +26,10 @@ const (
 	exportSettings = `SELECT set_config('timezone', 'UTC', true), set_config('datestyle', 'ISO', true), set_config('intervalstyle', 'iso_8601', true),
 		set_config('bytea_output', 'hex', true), set_config('extra_float_digits', '1', true)`
 
+	// selectMonths may see a month that another archives at this moment: its size is then none.
 	selectMonths = `
 	SELECT date_trunc('month', to_date(right(p.relname, 7), 'YYYY_MM'))::date, greatest(p.reltuples, 0)::bigint,
-		pg_total_relation_size(p.oid) + coalesce((SELECT pg_total_relation_size(r.oid) FROM pg_class AS r
+		coalesce(pg_total_relation_size(p.oid), 0) + coalesce((SELECT pg_total_relation_size(r.oid) FROM pg_class AS r
 			WHERE r.relnamespace = p.relnamespace AND r.relname = 'requests' || right(p.relname, 8)), 0)
 	FROM pg_inherits AS i JOIN pg_class AS p ON p.oid = i.inhrelid
 	WHERE i.inhparent = 'certificates'::regclass ORDER BY 1`

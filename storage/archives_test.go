@@ -310,6 +310,77 @@ func (l lateRow) ExportMonth(ctx context.Context, month archive.Month, add func(
 	return nil
 }
 
+// untold makes archives and says other things of them in the log, or nothing.
+type untold struct {
+	*fixture
+	say func(archive.Made) []audit.Leaf
+}
+
+func (u untold) RecordArchive(ctx context.Context, m archive.Made, endedBefore time.Time, _ ...audit.Leaf) error {
+	return u.Store.RecordArchive(ctx, m, endedBefore, u.say(m)...)
+}
+
+// No month leaves the database unless the log names its file, whoever has the service's rights.
+func TestNoMonthGoesUnlogged(t *testing.T) {
+	f := setUp(t)
+	ctx := context.Background()
+	f.issueAt(longAgo())
+	event := func(m archive.Made, kind audit.Kind, change ...string) []audit.Leaf {
+		t.Helper()
+		data := map[string]string{"month": m.Month.String(), "file": m.File, "sha256": hex.EncodeToString(m.SHA256[:])}
+		for i := 0; i < len(change); i += 2 {
+			data[change[i]] = change[i+1]
+		}
+		l, err := audit.New(audit.Event{ID: m.EventID, Kind: kind, Time: time.Now(), Actor: "x", Data: data})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return []audit.Leaf{l}
+	}
+	for what, say := range map[string]func(archive.Made) []audit.Leaf{
+		"nothing":       func(archive.Made) []audit.Leaf { return nil },
+		"another event": func(archive.Made) []audit.Leaf { return []audit.Leaf{leaf(t, audit.ArchiveMade)} },
+		"another kind":  func(m archive.Made) []audit.Leaf { return event(m, audit.ServiceStarted) },
+		"another file":  func(m archive.Made) []audit.Leaf { return event(m, audit.ArchiveMade, "file", "another") },
+		"another digest": func(m archive.Made) []audit.Leaf {
+			return event(m, audit.ArchiveMade, "sha256", strings.Repeat("00", 32))
+		},
+		"another month": func(m archive.Made) []audit.Leaf { return event(m, audit.ArchiveMade, "month", "2020-01") },
+	} {
+		if _, err := archiverOf(untold{f, say}, t.TempDir()).Run(ctx, 0); err == nil || !strings.Contains(err.Error(), "archive.made") {
+			t.Errorf("the log is told %s: %v", what, err)
+		}
+	}
+	f.wantCounts("certificates", 1, "requests", 1, "archives", 0, "audit_leaves WHERE kind = 'archive.made'", 0)
+}
+
+// How long certificates must have ended is the owner's to say, at the least; whoever has the service's rights may only ask for longer.
+func TestTheOwnerSaysWhatMayBeArchived(t *testing.T) {
+	f := setUp(t)
+	ctx := context.Background()
+	at := longAgo()
+	month := archive.MonthOf(at)
+	f.issueAt(at, func(i *ca.Intent) { i.NotAfter = time.Now().Add(-7 * 24 * time.Hour) })
+	archived := func(after time.Duration) bool {
+		t.Helper()
+		made, err := f.archiver(t.TempDir()).Run(ctx, after)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return slices.ContainsFunc(made, func(m archive.Made) bool { return m.Month == month })
+	}
+	if archived(0) || f.obstacle(month) != "a certificate has not ended" {
+		t.Errorf("the obstacle is %q", f.obstacle(month))
+	}
+	f.exec(`UPDATE archive_settings SET least_age = '2 days'`)
+	if archived(10 * 24 * time.Hour) {
+		t.Error("it went before the service would have it go")
+	}
+	if !archived(0) {
+		t.Error("it stays, though the owner and the service would have it go")
+	}
+}
+
 func TestTheServiceCannotInventArchives(t *testing.T) {
 	f := setUp(t)
 	ctx := context.Background()

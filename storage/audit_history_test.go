@@ -16,6 +16,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/chancery-ca/chancery/archive"
 	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/ca"
 	"github.com/chancery-ca/chancery/issuance"
@@ -478,12 +479,13 @@ func TestRowsAndEvents(t *testing.T) {
 }
 
 // An event speaks of a request that is gone, or that asks for something else by now: whoever reads the requests would not see what was
-// decided on. One that is archived is in its file.
+// decided on. One that is archived is in its file, which the log names.
 func TestRequestsAndEvents(t *testing.T) {
 	f := setUp(t)
 	for _, table := range []string{"requests", "archives", "audit_sequence", "audit_leaves"} {
 		f.exec("ALTER TABLE " + table + " DISABLE TRIGGER facts_stay")
 	}
+	f.exec("ALTER TABLE archives DISABLE TRIGGER archives_are_logged")
 	for _, kind := range []audit.Kind{audit.RequestRefused, audit.RequestWaiting, audit.CertificateIntended} {
 		r := newRequest()
 		if kind == audit.CertificateIntended {
@@ -512,7 +514,22 @@ func TestRequestsAndEvents(t *testing.T) {
 				last_not_after, file, octets, sha256, actor, at, event_id)
 			SELECT date_trunc('month', now() AT TIME ZONE 'UTC'), serial_bound(now()), serial_bound(now() + interval '1 s'), 0, 1, sha256(''), sha256(''),
 				now(), 'file', 1, sha256(''), 'actor', now(), gen_random_uuid()`)
-		want("a request of an archived month")
+		want("an archive that the log knows nothing of", audit.Unlogged)
+		month := archive.MonthOf(time.Now()).String()
+		for digest, kinds := range map[[32]byte][]audit.Fault{sha256.Sum256(nil): nil, random32(): {audit.Unlogged}} {
+			made, err := audit.New(audit.Event{ID: newID(), Kind: audit.ArchiveMade, Time: time.Now(), Actor: "system", Data: map[string]string{
+				"month": month, "file": "file", "sha256": fmt.Sprintf("%x", digest), "certificates": "0", "requests": "1",
+			}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := f.RecordEvents(t.Context(), made); err != nil {
+				t.Fatal(err)
+			}
+			f.sequence()
+			f.exec("UPDATE archives SET event_id = $1::text::uuid", made.ID())
+			want(fmt.Sprintf("a request of an archived month, whose file has the digest %x", digest), kinds...)
+		}
 		f.exec("DELETE FROM archives")
 		f.exec("DELETE FROM audit_sequence")
 		f.exec("DELETE FROM audit_leaves")

@@ -69,6 +69,12 @@ const (
 	) AS o ON true
 	ORDER BY r.issuer, r.serial, r.sequence`
 
+	selectArchiveRows = `
+	SELECT to_char(r.month, 'YYYY-MM'), r.file, encode(r.sha256, 'hex'), r.certificates::text, r.requests::text, r.event_id::text,
+		coalesce(s.index, -1), l.leaf
+	FROM archives AS r LEFT JOIN audit_leaves AS l ON l.id = r.event_id LEFT JOIN audit_sequence AS s ON s.id = r.event_id
+	ORDER BY r.month`
+
 	selectEventsOfRows = `
 	SELECT s.index, l.leaf FROM audit_sequence AS s JOIN audit_leaves AS l ON l.id = s.id
 	WHERE s.index >= $1 AND s.index < $2 AND l.kind IN ('certificate.issued', 'certificate.revoked', 'certificate.released',
@@ -116,8 +122,8 @@ func (h *History) Waiting(ctx context.Context, longerThan time.Duration) (found 
 }
 
 // HoldRows holds the rows of certificates, of what was possibly signed and of revocations against their events, both ways, and revocations
-// against what their certificates say besides, and events against the requests that they speak of, and looks for leaves that the log does
-// not have.
+// against what their certificates say besides, and events against the requests that they speak of, and archives, which account for rows that
+// are gone, against their events, and looks for leaves that the log does not have.
 // What it finds it gives to found; done is told how many rows and events have been looked at, and may be nil.
 func (h *History) HoldRows(ctx context.Context, found func(audit.Finding), done func(int64)) error {
 	r := rowsCheck{h: h, found: found, done: done}
@@ -130,6 +136,7 @@ func (h *History) HoldRows(ctx context.Context, found func(audit.Finding), done 
 		{"holding certificates against their events", r.certificates},
 		{"holding what was possibly signed against its events", r.orphans},
 		{"holding revocations against their events", r.revocations},
+		{"holding archives against their events", r.archives},
 		{"holding events against their rows", r.events},
 	} {
 		if err := step.run(ctx); err != nil {
@@ -367,6 +374,27 @@ func (r *rowsCheck) hold(row, event string, index int64, leaf []byte, kinds []au
 			return
 		}
 	}
+}
+
+// archives are few: one for each month.
+func (r *rowsCheck) archives(ctx context.Context) error {
+	rows, err := r.h.pool.Query(ctx, selectArchiveRows)
+	if err != nil {
+		return err
+	}
+	var month, file, digest, certificates, requests, event string
+	var index int64
+	var leaf []byte
+	n := 0
+	_, err = pgx.ForEachRow(rows, []any{&month, &file, &digest, &certificates, &requests, &event, &index, &leaf}, func() error {
+		n++
+		r.hold("the archive of "+month, event, index, leaf, []audit.Kind{audit.ArchiveMade}, map[string]string{
+			"month": month, "file": file, "sha256": digest, "certificates": certificates, "requests": requests,
+		})
+		return nil
+	})
+	r.saw(n)
+	return err
 }
 
 // events holds events against their rows.

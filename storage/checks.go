@@ -19,7 +19,7 @@ import (
 var (
 	// ErrSchema is returned for a database whose schema is not the one that this program was built with.
 	ErrSchema = errors.New("the database's schema does not fit this program")
-	// ErrPrivileges is returned for a role that has too few rights to work, or so many that it could change facts.
+	// ErrPrivileges is returned for a role that has too few rights to work, or so many that it could change facts, and for a login that could.
 	ErrPrivileges = errors.New("the database role does not fit")
 )
 
@@ -131,8 +131,10 @@ var factTables = []string{
 	"approver_keys", "approver_key_ends", "approval_evidence", "orders", "order_votes", "order_uses",
 }
 
-// guardedTables are facts, and working tables, that only functions of the database write to.
-var guardedTables = []string{"archives", "archived_keys", "audit_sequence", "audit_subtrees", "audit_unsequenced", "audit_backlog"}
+// guardedTables are facts, and working tables, that only functions of the database write to, or the owner.
+var guardedTables = []string{
+	"archives", "archived_keys", "archive_settings", "audit_sequence", "audit_subtrees", "audit_unsequenced", "audit_backlog",
+}
 
 const inventingPrivileges = `
 	SELECT t FROM unnest($1::text[]) AS t WHERE has_table_privilege(t, 'INSERT, UPDATE, DELETE, TRUNCATE')
@@ -145,6 +147,20 @@ const excessivePrivileges = `
 const missingPrivileges = `
 	SELECT t FROM unnest($1::text[]) AS t
 	WHERE NOT (has_table_privilege(t, 'SELECT') AND has_table_privilege(t, 'INSERT'))`
+
+// loginsPower says how a connection's login could change facts although the role that it works as cannot: RESET ROLE is everybody's to say.
+const loginsPower = `
+	SELECT l.rolname, CASE
+		WHEN l.rolsuper THEN 'is a superuser'
+		WHEN l.rolcreaterole THEN 'can make roles, and itself a member of others'
+		WHEN pg_has_role(l.oid, d.datdba, 'MEMBER') THEN 'owns the database, or is a member of who does'
+		WHEN EXISTS (SELECT FROM pg_class AS c WHERE c.oid = ANY ($1::text[]::regclass[]) AND pg_has_role(l.oid, c.relowner, 'MEMBER'))
+			THEN 'owns the tables, or is a member of who does'
+		WHEN EXISTS (SELECT FROM unnest($1::text[]) AS t WHERE has_table_privilege(l.oid, t, 'UPDATE, DELETE, TRUNCATE')
+			OR has_any_column_privilege(l.oid, t, 'UPDATE'))
+			THEN 'may change them'
+		ELSE '' END
+	FROM pg_roles AS l, pg_database AS d WHERE l.rolname = session_user AND d.datname = current_database()`
 
 // tablesWhere are those of some tables of which a statement about privileges is true.
 func tablesWhere(ctx context.Context, conn *pgx.Conn, privileges string, tables []string) ([]string, error) {
@@ -165,6 +181,20 @@ func checkReader(ctx context.Context, conn *pgx.Conn) error {
 		err = fmt.Errorf("%w: who reads as %s could change facts in %s", ErrPrivileges, AuditorRole, strings.Join(tables, ", "))
 	}
 	return err
+}
+
+// checkLogin refuses a login that could change facts, whatever the role that it works as may do: a process that was taken over works as what
+// its login can be.
+func checkLogin(ctx context.Context, conn *pgx.Conn) error {
+	var login, power string
+	if err := conn.QueryRow(ctx, loginsPower, slices.Concat(factTables, guardedTables)).Scan(&login, &power); err != nil {
+		return describe("checking the login", err)
+	}
+	if power == "" {
+		return nil
+	}
+	return fmt.Errorf("%w: the login %q could change facts: it %s; give the service a login of its own, which `chancery migrate --service-login` "+
+		"makes a member of %s", ErrPrivileges, login, power, ServiceRole)
 }
 
 func checkPrivileges(ctx context.Context, conn *pgx.Conn) error {

@@ -32,3 +32,26 @@ func BenchmarkLeaves(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkPlaces gives places to leaves that wait already, in lots as issuances under load write them: what the sequencing of one leaf
+// costs.
+func BenchmarkPlaces(b *testing.B) {
+	f := setUp(b)
+	s := f.sequencer(alpha)
+	const lot, most = 40, 4096
+	for b.Loop() {
+		b.StopTimer()
+		for range most / lot {
+			f.write(lot)
+		}
+		b.StartTimer()
+		n, err := s.round(most)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if n != most/lot*lot {
+			b.Fatalf("%d leaves got places", n)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N*(most/lot*lot)), "us/leaf")
+}

@@ -2,6 +2,8 @@ package storage_test
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"reflect"
@@ -424,6 +426,114 @@ func TestNotedHashes(t *testing.T) {
 	read, _, err := f.UnsequencedLots(t.Context(), 1000)
 	if err != nil || len(read) < 40 || !reflect.DeepEqual(noted, read) {
 		t.Errorf("%v are noted, %v are read: %v", noted, read, err)
+	}
+}
+
+// Whoever has the service's rights can say to append_to_log what he likes: the log gets what the leaves hash to, and the roots over that.
+func TestTheLogBelievesNoCaller(t *testing.T) {
+	f := setUp(t)
+	ctx := context.Background()
+	conn := f.as("chancery_service")
+	appendLots := func(size int64, lots []ca.LeafLot, complete ...audit.Subtree) error {
+		var numbers []int64
+		var hashes [][]byte
+		for _, l := range lots {
+			numbers = append(numbers, l.Lot)
+			for _, h := range l.Hashes {
+				hashes = append(hashes, h[:])
+			}
+		}
+		levels, places, roots := []int16{}, []int64{}, [][]byte{}
+		for _, c := range complete {
+			levels, places, roots = append(levels, int16(c.Level)), append(places, c.N), append(roots, c.Hash[:])
+		}
+		_, err := conn.Exec(ctx, `SELECT append_to_log($1, $2, $3, $4, $5, $6)`, size, numbers, hashes, levels, places, roots)
+		return err
+	}
+	const logIsMoved = "CH002"
+	// The log has all but 256 of the leaves that make a subtree of the second level.
+	var tree audit.Tree
+	const before = 255 * 256
+	f.exec(`INSERT INTO audit_sequence (index, id, hash) SELECT i, gen_random_uuid(), sha256(i::text::bytea) FROM generate_series(0, $1 - 1) AS i`, before)
+	for i := range before {
+		for _, c := range tree.Append(sha256.Sum256([]byte(fmt.Sprint(i)))) {
+			f.exec(`INSERT INTO audit_subtrees (level, n, hash) VALUES ($1, $2, $3)`, c.Level, c.N, c.Hash[:])
+		}
+	}
+	f.write(200)
+	f.write(55)
+	f.exec(`UPDATE audit_unsequenced SET hashes = NULL WHERE lot = (SELECT max(lot) FROM audit_unsequenced)`) // as queue_backlog makes them
+	f.write(2)
+	lots, _, err := f.UnsequencedLots(ctx, 1000)
+	if err != nil || len(lots) != 3 {
+		t.Fatalf("%d lots, %v", len(lots), err)
+	}
+	for lot, leaf := range map[int]int{0: 199, 1: 0, 2: 1} {
+		kept := lots[lot].Hashes[leaf]
+		lots[lot].Hashes[leaf] = random32()
+		if err := appendLots(before, lots); sqlState(err) != logIsMoved {
+			t.Errorf("an invented hash in lot %d: %v", lot, err)
+		}
+		lots[lot].Hashes[leaf] = kept
+	}
+	lots[0].Hashes[0], lots[0].Hashes[1] = lots[0].Hashes[1], lots[0].Hashes[0]
+	if err := appendLots(before, lots); sqlState(err) != logIsMoved {
+		t.Errorf("in another order: %v", err)
+	}
+	lots[0].Hashes[0], lots[0].Hashes[1] = lots[0].Hashes[1], lots[0].Hashes[0]
+
+	var complete []audit.Subtree
+	for _, l := range lots {
+		for _, h := range l.Hashes {
+			complete = append(complete, tree.Append(h)...)
+		}
+	}
+	if len(complete) != 2 || complete[1].Level != 2 {
+		t.Fatalf("complete are %v", complete)
+	}
+	for what, invented := range map[string]audit.Subtree{
+		"the root of a complete one":    {Level: 1, N: 255, Hash: random32()},
+		"the root of one of many":       {Level: 2, N: 0, Hash: random32()},
+		"one that is not complete":      {Level: 1, N: 256, Hash: random32()},
+		"one of a level that is far up": {Level: 7, N: 0, Hash: random32()},
+	} {
+		if err := appendLots(before, lots, invented); sqlState(err) != logIsMoved {
+			t.Errorf("%s is invented: %v", what, err)
+		}
+	}
+	f.wantCounts("audit_sequence", before, "audit_unsequenced", 3, "audit_subtrees", 255)
+	// Nor are they left out.
+	if err := appendLots(before, lots); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range complete {
+		if hash := f.column(`SELECT encode(hash, 'hex') FROM audit_subtrees WHERE level = $1 AND n = $2`, c.Level, c.N); len(hash) != 1 ||
+			hash[0] != hex.EncodeToString(c.Hash[:]) {
+			t.Errorf("subtree %d of level %d has the root %q, want %x", c.N, c.Level, hash, c.Hash)
+		}
+	}
+	f.wantCounts("audit_sequence", before+257, "audit_unsequenced", 0, "audit_subtrees", 257)
+	// What the service goes on from is the same tree.
+	if s := f.sequencer(alpha); s.tree.Root() != tree.Root() {
+		t.Errorf("the root is %v, want %v", s.tree.Root(), tree.Root())
+	}
+}
+
+// Who asks for no older leaves does not end the search for them.
+func TestTheBacklogEndsWhenItIsDone(t *testing.T) {
+	f := setUp(t)
+	f.write(3)
+	f.exec(`DELETE FROM audit_unsequenced`)
+	f.exec(`INSERT INTO audit_backlog (after, until) SELECT '00000000-0000-0000-0000-000000000000', id FROM audit_leaves ORDER BY id DESC LIMIT 1`)
+	for _, most := range []int{0, -1} {
+		if _, err := f.as("chancery_service").Exec(context.Background(), `SELECT queue_backlog($1)`, most); err == nil {
+			t.Errorf("a page of %d leaves", most)
+		}
+	}
+	f.wantCounts("audit_backlog", 1)
+	s := f.sequencer(alpha)
+	if n, err := f.QueueBacklog(context.Background(), s.term, 10); err != nil || n != 3 {
+		t.Errorf("%d leaves were looked at, %v", n, err)
 	}
 }
 

@@ -10,8 +10,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
+	"github.com/jackc/pgx/v5"
 	_ "github.com/jackc/pgx/v5/stdlib" // the driver that goose is given
 	"github.com/pressly/goose/v3"
 
@@ -82,20 +82,40 @@ func TestOpenRefusesARoleThatDoesNotFit(t *testing.T) {
 	wantRefused(t, storage.Config{URL: f.db.URL, Unsafe: true}, storage.ErrPrivileges, "cannot read or add to revocations")
 }
 
-// The owner's login works as the service too, with no more rights than the service.
-func TestOpenWithTheOwnersLogin(t *testing.T) {
-	f := setUp(t)
-	s, err := storage.Open(context.Background(), storage.Config{URL: f.db.OwnerURL, Unsafe: true})
-	if err != nil {
-		t.Fatal(err)
+// A login that could change facts once it says RESET ROLE is refused, though the role that it works as could not.
+func TestOpenRefusesALoginThatDoesNotFit(t *testing.T) {
+	server := storagetest.NewServer(t, storagetest.Options{})
+	ctx := context.Background()
+	admin := connect(t, server.AdminURL())
+	owner := connect(t, server.OwnerURL)
+	do := func(conn *pgx.Conn, sql string) {
+		t.Helper()
+		if _, err := conn.Exec(ctx, sql); err != nil {
+			t.Fatal(err)
+		}
 	}
-	defer s.Close()
-	if err := s.Ping(context.Background()); err != nil {
-		t.Error(err)
+	wantRefused(t, storage.Config{URL: server.OwnerURL, Unsafe: true}, storage.ErrPrivileges, `the login "chancery" could change facts`)
+	for _, c := range []struct {
+		who        *pgx.Conn
+		grant, why string
+		revoke     string
+	}{
+		{admin, "ALTER ROLE chancery_app SUPERUSER", "is a superuser", "ALTER ROLE chancery_app NOSUPERUSER"},
+		{admin, "ALTER ROLE chancery_app CREATEROLE", "can make roles", "ALTER ROLE chancery_app NOCREATEROLE"},
+		{admin, "GRANT chancery TO chancery_app", "owns the database", "REVOKE chancery FROM chancery_app"},
+		{admin, "GRANT pg_write_all_data TO chancery_app", "may change them", "REVOKE pg_write_all_data FROM chancery_app"},
+		{owner, "GRANT DELETE ON crls TO chancery_app", "may change them", "REVOKE DELETE ON crls FROM chancery_app"},
+		{owner, "GRANT UPDATE (leaf) ON audit_leaves TO chancery_app", "may change them", "REVOKE UPDATE (leaf) ON audit_leaves FROM chancery_app"},
+	} {
+		do(c.who, c.grant)
+		wantRefused(t, storage.Config{URL: server.URL, Unsafe: true}, storage.ErrPrivileges, `the login "chancery_app" could change facts: it `+c.why)
+		do(c.who, c.revoke)
 	}
-	if at, err := s.ServerTime(context.Background()); err != nil || time.Since(at).Abs() > time.Minute {
-		t.Errorf("the database's clock shows %s, %v", at, err)
-	}
+	do(admin, "ALTER DATABASE "+pgx.Identifier{owner.Config().Database}.Sanitize()+" OWNER TO postgres")
+	do(admin, "GRANT chancery TO chancery_app")
+	wantRefused(t, storage.Config{URL: server.URL, Unsafe: true}, storage.ErrPrivileges, "owns the tables")
+	do(admin, "REVOKE chancery FROM chancery_app")
+	server.Store(t) // it opens
 }
 
 func TestErrorsNeverShowThePassword(t *testing.T) {

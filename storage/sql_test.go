@@ -13,18 +13,17 @@ import (
 
 // assembled are the expressions that put SQL together from more than constants, and why none of them can hold what a caller says.
 var assembled = map[string]string{
-	`"SET ROLE " + pgx.Identifier{…}.Sanitize() + ";" + durabilitySettings`: "roles cannot be arguments; the name is quoted, and the rest a " +
-		"constant",
+	`"SET ROLE " + pgx.Identifier{…}.Sanitize() + ";" + durabilitySettings`:           "roles cannot be arguments; the name is quoted, the rest constant",
 	`"GRANT " + pgx.Identifier{…}.Sanitize() + " TO " + pgx.Identifier{…}.Sanitize()`: "roles cannot be arguments; the names are quoted",
-	`sql + outlook + " FROM chosen"`: "sql is selectionQuery's",
-	`selectWaiting + condition`:      "condition is one of two constants",
-	`sql + frozen`:                   "sql is selectionQuery's",
-	`fmt.Fprintf(&sql, "%s1 OFFSET %d", listOrder, reach - 1)`: "a constant, and a number of our own",
-	`fmt.Fprintf(&b, "%s%d", listOrder, f.Limit + 1)`:          "a constant, and a number",
-	`fmt.Fprintf(&b, chosenBegin, changedBy(wish))`:            "changedBy is one of three constants",
-	`strings.Replace(status, "$now", "?", 1)`:                  "status is one of statusConditions",
-	`b.id + " < ?::text::uuid"`:                                "the id of byID is a constant at each use",
-	`b.namespace + " = ?"`:                                     "the namespace of byID is a constant at each use",
+	`sql + outlook + " FROM chosen"`:                                                  "sql is selectionQuery's",
+	`selectWaiting + condition`:                                                       "condition is one of two constants",
+	`sql + frozen`:                                                                    "sql is selectionQuery's",
+	`fmt.Fprintf(&sql, "%s1 OFFSET %d", listOrder, reach - 1)`:                        "a constant, and a number of our own",
+	`fmt.Fprintf(&b, "%s%d", listOrder, f.Limit + 1)`:                                 "a constant, and a number",
+	`fmt.Fprintf(&b, chosenBegin, changedBy(wish))`:                                   "changedBy is one of three constants",
+	`strings.Replace(status, "$now", "?", 1)`:                                         "status is one of statusConditions",
+	`b.id + " < ?::text::uuid"`:                                                       "the id of byID is a constant at each use",
+	`b.namespace + " = ?"`:                                                            "the namespace of byID is a constant at each use",
 	`fmt.Fprintf(&sql, " ORDER BY %s DESC LIMIT %d", b.id, limit + 1)`: "the id of byID is a constant at each use, and limit " +
 		"a number",
 }

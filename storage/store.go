@@ -66,7 +66,7 @@ type Store struct {
 var _ ca.Store = (*Store)(nil)
 
 // Open connects, and refuses a database that cannot keep what it acknowledges (*UnsafeError), one whose schema is not this program's
-// (ErrSchema), and a role that could change facts (ErrPrivileges). It makes the partitions of the coming months.
+// (ErrSchema), and a role or a login that could change facts (ErrPrivileges). It makes the partitions of the coming months.
 func Open(ctx context.Context, c Config) (*Store, error) {
 	config, err := poolConfig(c)
 	if err != nil {
@@ -108,6 +108,9 @@ func (s *Store) check(ctx context.Context, reads bool) error {
 		return checkReader(ctx, conn.Conn())
 	}
 	if err := checkPrivileges(ctx, conn.Conn()); err != nil {
+		return err
+	}
+	if err := checkLogin(ctx, conn.Conn()); err != nil {
 		return err
 	}
 	now, err := serverTime(ctx, conn)
