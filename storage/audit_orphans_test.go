@@ -103,7 +103,10 @@ func TestAnOrphanIsAsItsEventsSay(t *testing.T) {
 		},
 		{"revoked for a reason", func() { f.exec("UPDATE revocations SET reason = 1") }, []audit.Fault{audit.Unlogged}},
 		{"on hold", func() { f.exec("UPDATE revocations SET reason = 6") }, []audit.Fault{audit.Unlogged}},
-		{"released", func() { f.exec("UPDATE revocations SET reason = 8") }, []audit.Fault{audit.Unlogged}},
+		{ // nor has it been on hold
+			"released", func() { f.exec("UPDATE revocations SET reason = 8") },
+			[]audit.Fault{audit.Unlogged, audit.Unlogged},
+		},
 		{"revoked later", func() { f.exec("UPDATE revocations SET at = at + interval '1 hour'") }, []audit.Fault{audit.Unlogged}},
 		{"bad since a moment", func() { f.exec("UPDATE revocations SET invalidity_date = at") }, []audit.Fault{audit.Unlogged}},
 		{"not revoked", func() { f.exec("DELETE FROM revocations") }, []audit.Fault{audit.Unrecorded}},
