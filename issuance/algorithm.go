@@ -65,6 +65,11 @@ func (a algorithm) add(b *cryptobyte.Builder) {
 
 var errSignature = errors.New("the signature does not verify")
 
+// verify checks a signature over a message.
+func (a algorithm) verify(public crypto.PublicKey, message, signature []byte) error {
+	return a.verifyDigest(public, a.digest(message), signature)
+}
+
 // digest is what is signed of a message.
 func (a algorithm) digest(message []byte) []byte {
 	h := a.hash.New()

@@ -15,8 +15,7 @@ type signingKey struct {
 	signer    crypto.Signer
 	public    crypto.PublicKey
 	algorithm algorithm
-	id        []byte     // subject key identifier
-	multiples *multiples // of the public key, where it has any
+	id        []byte // subject key identifier
 }
 
 func newSigningKey(key crypto.Signer) (signingKey, error) {
@@ -25,11 +24,7 @@ func newSigningKey(key crypto.Signer) (signingKey, error) {
 	if err != nil {
 		return signingKey{}, err
 	}
-	multiples, err := multiplesOf(public)
-	if err != nil {
-		return signingKey{}, err
-	}
-	return signingKey{signer: key, public: public, algorithm: algorithm, multiples: multiples}, nil
+	return signingKey{signer: key, public: public, algorithm: algorithm}, nil
 }
 
 // draft is a certificate or a CRL with a placeholder in place of its signature, to be linted.
@@ -114,7 +109,7 @@ func (k *signingKey) signRecorded(ctx context.Context, tbs []byte, digest [sha25
 		return nil, Signature{}, err
 	}
 	took := time.Since(started)
-	if err := k.verify(tbs, value); err != nil {
+	if err := k.algorithm.verify(k.public, tbs, value); err != nil {
 		return nil, Signature{}, err
 	}
 	whole, err := k.algorithm.assemble(tbs, value)
