@@ -152,6 +152,7 @@ func (r Registrar) importCRL(ctx context.Context, a AuthorityRecord, der []byte,
 	for _, e := range list.RevokedCertificateEntries {
 		record.Pending = append(record.Pending, CRLPending{Serial: e.SerialNumber.Bytes()})
 	}
+	listed := listedSerials(list)
 	current, err := r.Store.CurrentCRL(ctx, a.Name, FullScope, nil)
 	switch {
 	case errors.Is(err, ErrNotFound):
@@ -164,12 +165,12 @@ func (r Registrar) importCRL(ctx context.Context, a AuthorityRecord, der []byte,
 		if err != nil {
 			return CRLRecord{}, fmt.Errorf("reading the CRL of %s that is served: %w", a.Name, err)
 		}
-		if serial := forgotten(served, list, ended(a.Name, known, list.ThisUpdate)); serial != nil {
+		if serial := forgotten(served, listed, ended(a.Name, known, list.ThisUpdate)); serial != nil {
 			return invalid("make it in a ceremony whose previous is the CRL that is served now",
 				"the CRL leaves out serial %x, which the one that is served has", serial)
 		}
 	}
-	switch missing, err := r.missing(ctx, a.Name, list); {
+	switch missing, err := r.missing(ctx, a.Name, list, listed); {
 	case err != nil:
 		return CRLRecord{}, err
 	case missing != nil:
@@ -188,13 +189,20 @@ func (r Registrar) importCRL(ctx context.Context, a AuthorityRecord, der []byte,
 	return record, nil
 }
 
+// listedSerials are the serials on a list, by their octets.
+func listedSerials(list *x509.RevocationList) map[string]bool {
+	serials := make(map[string]bool, len(list.RevokedCertificateEntries))
+	for _, e := range list.RevokedCertificateEntries {
+		serials[string(e.SerialNumber.Bytes())] = true
+	}
+	return serials
+}
+
 // missing is a revocation on record that a CRL of an authority does not have, although it was made later. Of one that is younger than the CRL
 // it could not know, and what has ended need not be on it. Nil: there is none.
-func (r Registrar) missing(ctx context.Context, authority string, list *x509.RevocationList) (missing *issuance.RevokedEntry, err error) {
-	listed := make(map[string]bool, len(list.RevokedCertificateEntries))
-	for _, e := range list.RevokedCertificateEntries {
-		listed[string(e.SerialNumber.Bytes())] = true
-	}
+func (r Registrar) missing(ctx context.Context, authority string, list *x509.RevocationList, listed map[string]bool) (
+	missing *issuance.RevokedEntry, err error,
+) {
 	_, err = r.Store.ListedRevocations(ctx, authority, FullScope, func(e issuance.RevokedEntry) error {
 		if missing == nil && e.RevokedAt.Before(list.ThisUpdate) && !e.NotAfter.Before(list.ThisUpdate) && !listed[string(e.Serial)] {
 			missing = &e
@@ -207,23 +215,19 @@ func (r Registrar) missing(ctx context.Context, authority string, list *x509.Rev
 	return missing, nil
 }
 
-// forgotten is the serial of a certificate that one CRL of an authority revokes and the next does not, although it may have that neither for
-// having ended nor because it was only on hold. Nil: there is none.
-func forgotten(before, next *x509.RevocationList, ended map[string]bool) *big.Int {
-	kept := map[string]bool{}
-	for _, e := range next.RevokedCertificateEntries {
-		kept[e.SerialNumber.String()] = true
-	}
+// forgotten is the serial of a certificate that one CRL of an authority revokes and the next does not list, although it neither has ended nor was
+// only on hold. Nil: there is none.
+func forgotten(before *x509.RevocationList, listed, ended map[string]bool) *big.Int {
 	for _, e := range before.RevokedCertificateEntries {
-		serial := e.SerialNumber.String()
-		if !kept[serial] && !ended[serial] && e.ReasonCode != int(issuance.CertificateHold) {
+		serial := string(e.SerialNumber.Bytes())
+		if !listed[serial] && !ended[serial] && e.ReasonCode != int(issuance.CertificateHold) {
 			return e.SerialNumber
 		}
 	}
 	return nil
 }
 
-// ended are the serials of the authorities under an issuer whose certificates have ended.
+// ended are the serials, by their octets, of the authorities under an issuer whose certificates have ended.
 func ended(issuer string, known []AuthorityRecord, now time.Time) map[string]bool {
 	serials := map[string]bool{}
 	for _, a := range known {
@@ -231,7 +235,7 @@ func ended(issuer string, known []AuthorityRecord, now time.Time) map[string]boo
 			continue
 		}
 		if certificate, err := x509.ParseCertificate(a.Certificate); err == nil && certificate.NotAfter.Before(now) {
-			serials[certificate.SerialNumber.String()] = true
+			serials[string(certificate.SerialNumber.Bytes())] = true
 		}
 	}
 	return serials

@@ -82,12 +82,7 @@ func allowed(ctx context.Context, t *hsm.Token, k Key, algorithm hsm.Algorithm) 
 		}
 		ref = hsm.KeyRef{Label: attributes.Label, ID: attributes.ID}
 	}
-	mechanism := "CKM_ECDSA"
-	switch algorithm {
-	case hsm.RSA2048, hsm.RSA3072, hsm.RSA4096:
-		mechanism = "CKM_RSA_PKCS"
-	}
-	return t.Allowed(ctx, hsm.OpSign, ref, mechanism)
+	return t.MaySign(ctx, ref, algorithm)
 }
 
 func expect(k Key, public crypto.PublicKey) error {

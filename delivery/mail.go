@@ -18,6 +18,8 @@ import (
 	"strings"
 	"time"
 	"unicode"
+
+	"github.com/chancery-ca/chancery/audit"
 )
 
 // The ways to protect mail on its way to the server.
@@ -285,7 +287,7 @@ func (m *Mail) message(e Entry) ([]byte, error) {
 		fmt.Fprintf(body, "%-12s %s\n", "namespace", e.Event.Namespace)
 	}
 	for _, name := range slices.Sorted(maps.Keys(e.Event.Data)) {
-		fmt.Fprintf(body, "%-12s %s\n", name, within(e.Event.Data[name]))
+		fmt.Fprintf(body, "%-12s %s\n", name, audit.Legible(e.Event.Data[name], "           | "))
 	}
 	for _, name := range slices.Sorted(maps.Keys(look)) {
 		if id := e.Event.Data[name]; id != "" {
@@ -299,18 +301,6 @@ func (m *Mail) message(e Entry) ([]byte, error) {
 		return nil, err
 	}
 	return b.Bytes(), nil
-}
-
-// within is what somebody wrote, such as a comment, with each further line behind a mark: none looks like a line of the mail's own. What else
-// is no letter or sign is shown as U+FFFD.
-func within(text string) string {
-	text = strings.Map(func(r rune) rune {
-		if r != '\n' && !unicode.IsPrint(r) {
-			return unicode.ReplacementChar
-		}
-		return r
-	}, text)
-	return strings.ReplaceAll(text, "\n", "\n           | ")
 }
 
 // Close does nothing: connections last no longer than a message.

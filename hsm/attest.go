@@ -76,7 +76,7 @@ func (t *Token) attest(ctx context.Context, ref, by KeyRef, declared Declaration
 		if err := t.gather(s, o, &evidence); err != nil {
 			return err
 		}
-		if pair := evidence.PublicKey != ""; pair && (!named || by.names(o.Key)) {
+		if pair := evidence.PublicKey != ""; pair && (!named || by.Names(o.Key)) {
 			signing.permittedAs = OpAttest // it is asked once, when the mechanism is known
 			return nil
 		}

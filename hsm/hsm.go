@@ -105,8 +105,8 @@ func (r KeyRef) String() string {
 	return strings.Join(parts, ", ")
 }
 
-// names tells whether the ref, of which a part may be left out, names a key.
-func (r KeyRef) names(key KeyRef) bool {
+// Names tells whether the ref, of which a part may be left out, names a key.
+func (r KeyRef) Names(key KeyRef) bool {
 	return (r.Label == "" || r.Label == key.Label) && (len(r.ID) == 0 || bytes.Equal(r.ID, key.ID))
 }
 

@@ -185,14 +185,15 @@ func (t *Token) permit(ctx context.Context, o *Operation) error {
 	return t.usage.Permit(ctx, asked)
 }
 
-// Allowed asks the usage policy beforehand whether an operation with a key, which may have to be made first, is permitted. It counts no use,
-// and does not say whether there are any left.
-func (t *Token) Allowed(ctx context.Context, op Op, key KeyRef, mechanism string) error {
-	if t.usage == nil || !op.needsPermit() {
+// MaySign asks the usage policy beforehand whether a key, which may have to be made first, is permitted to sign as a Signer does. It counts no
+// use, and does not say whether there are any left.
+func (t *Token) MaySign(ctx context.Context, key KeyRef, algorithm Algorithm) error {
+	if t.usage == nil {
 		return nil
 	}
 	return t.usage.Allows(ctx, Operation{
-		Op: op, Actor: actorOf(ctx, t.actor), Token: t.info.Serial, TokenLabel: t.info.Label, Key: key, Mechanism: mechanism, Began: t.clock(),
+		Op: OpSign, Actor: actorOf(ctx, t.actor), Token: t.info.Serial, TokenLabel: t.info.Label, Key: key,
+		Mechanism: signsWith(algorithms[algorithm].bits > 0), Began: t.clock(),
 	})
 }
 

@@ -148,13 +148,18 @@ func (s *signer) hash(opts crypto.SignerOpts) (crypto.Hash, error) {
 	}
 }
 
+// signsWith is the mechanism by which a Signer's key signs, but where PSS is asked for.
+func signsWith(isRSA bool) string {
+	if isRSA {
+		return "CKM_RSA_PKCS"
+	}
+	return "CKM_ECDSA"
+}
+
 func (s *signer) sign(digest []byte, o *Operation, opts crypto.SignerOpts) (signature []byte, err error) {
-	o.Op, o.Key, o.Mechanism = OpSign, s.ref, "CKM_ECDSA"
-	if s.rsa {
-		o.Mechanism = "CKM_RSA_PKCS"
-		if _, pss := opts.(*rsa.PSSOptions); pss {
-			o.Mechanism = "CKM_RSA_PKCS_PSS"
-		}
+	o.Op, o.Key, o.Mechanism = OpSign, s.ref, signsWith(s.rsa)
+	if _, pss := opts.(*rsa.PSSOptions); pss && s.rsa {
+		o.Mechanism = "CKM_RSA_PKCS_PSS"
 	}
 	ctx := context.Background()
 	err = s.token.using(ctx, o, func() error {

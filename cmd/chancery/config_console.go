@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/pem"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -142,25 +141,12 @@ func (c *Config) loginProviders() ([]web.LoginProvider, error) {
 			if err != nil {
 				return nil, fmt.Errorf("reading the roots of the provider %s: %w", o.Issuer, err)
 			}
-			p.Roots = certificatesIn(text)
+			roots, _ := certificatesIn(text)
+			p.Roots = pemOf(roots)
 		}
 		all = append(all, p)
 	}
 	return all, nil
-}
-
-// certificatesIn are the certificates of a file, PEM, and nothing else that it may hold.
-func certificatesIn(text []byte) string {
-	var found []byte
-	for {
-		var block *pem.Block
-		if block, text = pem.Decode(text); block == nil {
-			return string(found)
-		}
-		if block.Type == "CERTIFICATE" {
-			found = append(found, pem.EncodeToMemory(&pem.Block{Type: block.Type, Bytes: block.Bytes})...)
-		}
-	}
 }
 
 func (c ConsoleConfig) validate(doc *strictyaml.Document, issuers []OIDCConfig) {

@@ -3,11 +3,9 @@ package main
 import (
 	"context"
 	"encoding/hex"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"text/tabwriter"
 	"time"
 
@@ -173,26 +171,4 @@ func readPair(path, issuerPath string) (certificate, issuer []byte, err error) {
 		return nil, nil, err
 	}
 	return all[0], issuers[0], nil
-}
-
-// readCertificates reads the certificates of a PEM file; there is at least one.
-func readCertificates(path string) ([][]byte, error) {
-	rest, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("reading certificates: %w", err)
-	}
-	var all [][]byte
-	for {
-		var block *pem.Block
-		if block, rest = pem.Decode(rest); block == nil {
-			break
-		}
-		if block.Type == "CERTIFICATE" {
-			all = append(all, block.Bytes)
-		}
-	}
-	if len(all) == 0 {
-		return nil, fmt.Errorf("reading certificates: %s holds none in PEM", path)
-	}
-	return all, nil
 }

@@ -404,8 +404,8 @@ Where a token was lost between the two halves, one is left, which "key list" sho
 
 With --config, a key is refused that an authority needs, an OCSP responder or the audit log of the configuration, or an approver. An authority
 that the configuration does not name needs its key no more once it is revoked or has ended, or none of its certificates is valid any more:
-that is said, and the key can go. Without --config nobody can tell, and --yes is needed. Keys under which others were wrapped are not known to anybody: see first that
-no backup needs them.
+that is said, and the key can go. Without --config nobody can tell, and --yes is needed. Keys under which others were wrapped are not known
+to anybody: see first that no backup needs them.
 Where the configuration asks for approvals (orders.destroy_key), it places an order, which others approve; called again with --order, it
 destroys the key.`,
 		Args: cobra.NoArgs,

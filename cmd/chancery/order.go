@@ -106,8 +106,8 @@ func (a *app) underOrder(ctx context.Context, clerk ca.Registrar, c OrderConfig,
 	return errSilent
 }
 
-// destroyUnderOrder asks for the approvals that the configuration wants for the destruction of a key, and says whose it was. Where the database is not asked,
-// there can be none.
+// destroyUnderOrder asks for the approvals that the configuration wants for the destruction of a key, and says whose it was. Where the
+// database is not asked, there can be none.
 func (a *app) destroyUnderOrder(ctx context.Context, w *worksite, key hsm.KeyRef, past []string, order string) error {
 	if w.cfg == nil || w.cfg.Orders.DestroyKey.Approvals == 0 {
 		if order != "" {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"cmp"
 	"context"
 	"crypto"
@@ -213,17 +212,13 @@ func (a *app) readSelectionFiles(r *revoking) error {
 		if err != nil {
 			return fmt.Errorf("reading the certificates: %w", err)
 		}
-		before, blocks := len(r.in.Certificates), 0
-		for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
-			blocks++
-			if block.Type == "CERTIFICATE" && !ofAuthority(block.Bytes) {
-				r.in.Certificates += string(pem.EncodeToMemory(&pem.Block{Type: block.Type, Bytes: block.Bytes}))
-			}
-		}
-		if blocks != bytes.Count(data, []byte("-----BEGIN ")) { // which the decoder passes over
+		all, whole := certificatesIn(data)
+		if !whole {
 			return fmt.Errorf("%s holds a certificate that is damaged, which would not be revoked with the others", path)
 		}
-		if len(r.in.Certificates) == before {
+		meant := slices.DeleteFunc(all, ofAuthority)
+		r.in.Certificates += pemOf(meant)
+		if len(meant) == 0 {
 			return fmt.Errorf("%s holds no certificate in PEM, but perhaps those of authorities, which chancery authority revoke is for", path)
 		}
 	}

@@ -10,10 +10,10 @@ import (
 	"io"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/spf13/cobra"
 
+	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/ca"
 )
 
@@ -226,14 +226,7 @@ func (a *app) printText(write func(w io.Writer)) error {
 	return nil
 }
 
-// cell is a text for a column of a table, counted from 0. What somebody wrote may have several lines: each stays in the column, behind a
-// mark, and none looks like a row of the table's own. What else is no letter or sign, such as a tab, is shown as U+FFFD.
+// cell is a text that somebody wrote, for a column of a table, counted from 0: each of its lines stays in the column.
 func cell(column int, text string) string {
-	text = strings.Map(func(r rune) rune {
-		if r != '\n' && !unicode.IsPrint(r) {
-			return unicode.ReplacementChar
-		}
-		return r
-	}, text)
-	return strings.ReplaceAll(text, "\n", "\n"+strings.Repeat("\t", column)+"| ")
+	return audit.Legible(text, strings.Repeat("\t", column)+"| ")
 }

@@ -216,7 +216,7 @@ func (h *hours) validate(doc *strictyaml.Document, field string) {
 
 // matches tells whether the rule speaks of the key.
 func (r *rule) matches(key hsm.KeyRef) bool {
-	return (r.Key.Label == "" || r.Key.Label == key.Label) && (len(r.id) == 0 || string(r.id) == string(key.ID))
+	return hsm.KeyRef{Label: r.Key.Label, ID: r.id}.Names(key)
 }
 
 // Permit says whether the operation is permitted, and counts it. An operation that fails afterwards stays counted.
