@@ -49,7 +49,7 @@ func (s *Server) Promote(tb testing.TB) {
 func follow(primary postgres.Cluster) (c *guarded, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	dir, err := place("")
+	dir, err := place(Options{Durable: true})
 	if err != nil {
 		return nil, err
 	}
