@@ -108,7 +108,8 @@ type key struct {
 	algorithm algorithm
 	// What stands in the signed bytes.
 	subject, authorityKeyID           []byte
-	pathLen                           int // of the authority; -1: not bounded
+	known, issuerKnown                string // the names of the authority, and of the one that has issued its certificate
+	pathLen                           int    // of the authority; -1: not bounded
 	responderName, responderKeyHash   []byte
 	issuerNameHashes, issuerKeyHashes [][]byte // of CertIDs, with SHA-1 and SHA-256
 	responders                        [][]byte // SubjectPublicKeyInfos of the authority's OCSP responders
@@ -167,6 +168,7 @@ func (p KeyPolicy) prepared() (*key, error) {
 	if p.Certificate != nil {
 		k.public = p.Certificate.PublicKey
 		k.subject, k.authorityKeyID = p.Certificate.RawSubject, p.Certificate.SubjectKeyId
+		k.known, k.issuerKnown = knownAs(p.Certificate.RawSubject), knownAs(p.Certificate.RawIssuer)
 		if p.Certificate.MaxPathLen > 0 || p.Certificate.MaxPathLenZero {
 			k.pathLen = p.Certificate.MaxPathLen
 		}
