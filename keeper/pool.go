@@ -43,8 +43,9 @@ type place struct {
 // errWrongSignature means that a token answered with what is no signature of the key.
 var errWrongSignature = fmt.Errorf("%w: the token signed wrongly", hsm.ErrUnavailable)
 
-// sign has one of the tokens sign, and when it cannot, another. Copies of a key are only as good as the tokens that they were restored
-// into, so the signatures of a key that is in several are verified here.
+// sign has one of the tokens sign, and when it does not, whatever it says, another: what is signed the guard has admitted, and each of them
+// should sign it. Copies of a key are only as good as the tokens that they were restored into, so the signatures of a key that is in
+// several are verified here.
 func (h *held) sign(hash crypto.Hash, digest []byte) (signature []byte, err error) {
 	if len(h.places) == 1 {
 		return h.places[0].sign(hash, digest)
@@ -54,8 +55,8 @@ func (h *held) sign(hash crypto.Hash, digest []byte) (signature []byte, err erro
 		if err == nil && !verifies(h.key.public, hash, digest, signature) {
 			err = errWrongSignature
 		}
-		if err == nil || !unavailable(err) {
-			return signature, err
+		if err == nil {
+			return signature, nil
 		}
 		p.sick.Store(true)
 	}

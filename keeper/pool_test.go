@@ -18,7 +18,7 @@ import (
 // TestPool: two tokens hold a key. Whatever becomes of one of them, under load not one request fails.
 func TestPool(t *testing.T) {
 	t.Parallel()
-	for _, fault := range []string{hsmtest.Wrong, hsmtest.Crash, hsmtest.Hang, "0x30"} {
+	for _, fault := range []string{hsmtest.Wrong, hsmtest.Crash, hsmtest.Hang, "0x30", "0x68" /* CKR_KEY_FUNCTION_NOT_PERMITTED */} {
 		t.Run(fault, func(t *testing.T) {
 			t.Parallel()
 			a, first, second := newPool(t)
