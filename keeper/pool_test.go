@@ -129,7 +129,7 @@ func TestRestoredKeyNeedsAcceptance(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := token.Signer(a.ref, public, accepted); (err == nil) != accepted || err != nil && !errors.Is(err, hsm.ErrKeyNotKept) {
+		if _, err := token.Signer(a.ref, public, hsm.Terms{Restored: accepted}); (err == nil) != accepted || err != nil && !errors.Is(err, hsm.ErrKeyNotKept) {
 			t.Errorf("accepted %v: %v", accepted, err)
 		}
 		if err := token.Close(); err != nil {
