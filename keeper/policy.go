@@ -44,8 +44,10 @@ type KeyPolicy struct {
 	OCSP         *OCSPPolicy
 	Checkpoints  *CheckpointPolicy
 
-	PerSecond float64 // signatures in a second, with a burst of twice as many; 0: no bound
-	Total     uint64  // signatures in the life of the journal; 0: no bound
+	// PerSecond is how many signatures there are in a second, with a burst of twice as many. For more the key is unavailable, which passes by
+	// itself. 0: no bound.
+	PerSecond float64
+	Total     uint64 // signatures in the life of the journal; 0: no bound
 }
 
 // CertificatePolicy says which certificates an authority's key signs.

@@ -14,6 +14,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/chancery-ca/chancery/hsm"
 )
 
@@ -29,6 +31,9 @@ type held struct {
 	guard  *guard
 	places []*place // one for each token that holds it
 	turn   atomic.Uint32
+	// hurried counts what was asked for beyond the key's rate since the log told of it, which it does at intervals.
+	hurried atomic.Uint64
+	tell    rate.Sometimes
 }
 
 // place is a key in one token.
