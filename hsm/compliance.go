@@ -88,6 +88,26 @@ func (r Requirement) CheckKey(a Attributes) error {
 	return lacking("the key with "+a.ref().String(), a.wrong(conditions))
 }
 
+// Terms are on what a key is taken, each time it is found: a token that was lost may come back as another.
+type Terms struct {
+	// Restored accepts a key that was restored into the token (see Attributes.KeptHere); it is a decision of whoever configures it.
+	Restored bool
+	// Require is what the token and the key must be besides, and Declared what the operator says of the token.
+	Require  Requirement
+	Declared Declaration
+}
+
+func (t Terms) check(token TokenInfo, a Attributes) error {
+	kept := a.Kept
+	if t.Restored {
+		kept = a.KeptHere
+	}
+	if err := kept(); err != nil {
+		return err
+	}
+	return errors.Join(t.Require.CheckToken(token, t.Declared), t.Require.CheckKey(a))
+}
+
 func lacking(what string, lacks []string) error {
 	if len(lacks) == 0 {
 		return nil

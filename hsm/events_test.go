@@ -262,13 +262,13 @@ func TestARecoveringTokenLeavesEvents(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer tok.Close()
-	signer, err := tok.Signer(key, nil, false)
+	signer, err := tok.Signer(key, nil, hsm.Terms{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	seen.take()
 	for name, call := range map[string]func() error{
-		"Signer":             func() error { return second(tok.Signer(key, nil, false)) },
+		"Signer":             func() error { return second(tok.Signer(key, nil, hsm.Terms{})) },
 		"Attributes":         func() error { return second(tok.Attributes(key)) },
 		"Signer.Sign":        func() error { return second(signer.Sign(nil, make([]byte, 32), crypto.SHA256)) },
 		"Signer.SignMessage": func() error { return second(signer.SignMessage(nil, []byte("m"), crypto.SHA256)) },

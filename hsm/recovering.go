@@ -173,18 +173,15 @@ func (r *Recovering) Close() error {
 	return token.Close()
 }
 
-// Signer is Token.Signer for a key that is found again after each loss. A nil want pins the public key that is found now. restored accepts
-// a key that was restored into the token (see Attributes.KeptHere); it is a decision of whoever configures it.
-func (r *Recovering) Signer(ref KeyRef, want crypto.PublicKey, restored bool) (Signer, error) {
+// Signer is Token.Signer for a key that is found again after each loss, each time on the same terms. A nil want pins the public key that is
+// found now.
+func (r *Recovering) Signer(ref KeyRef, want crypto.PublicKey, terms Terms) (Signer, error) {
 	token, generation, err := r.now()
 	if err != nil {
 		return nil, err
 	}
-	s := &recoveringSigner{from: r, public: want, kept: Attributes.Kept}
-	if restored {
-		s.kept = Attributes.KeptHere
-	}
-	found, err := token.signer(ref, want, s.kept)
+	s := &recoveringSigner{from: r, ref: ref, public: want, terms: terms}
+	found, err := s.find(token)
 	if err != nil {
 		r.noticed(generation, err)
 		return nil, fmt.Errorf("signer with %s in token %q: %w", ref, token.info.Label, err)
@@ -315,7 +312,7 @@ type recoveringSigner struct {
 	from   *Recovering
 	ref    KeyRef
 	public crypto.PublicKey
-	kept   func(Attributes) error
+	terms  Terms
 	rsa    bool
 
 	current atomic.Pointer[resolved]
@@ -366,6 +363,11 @@ func (s *recoveringSigner) do(call func(*signer) ([]byte, error)) ([]byte, error
 	return signature, err
 }
 
+// find looks for the key in an opening of the token, and holds both to the terms.
+func (s *recoveringSigner) find(token *Token) (*signer, error) {
+	return token.signer(s.ref, s.public, func(a Attributes) error { return s.terms.check(token.info, a) })
+}
+
 // resolve is the key in the token as it is open now.
 func (s *recoveringSigner) resolve() (*resolved, error) {
 	token, generation, err := s.from.now()
@@ -382,7 +384,7 @@ func (s *recoveringSigner) resolve() (*resolved, error) {
 	if known.generation == generation && (known.err == nil || time.Since(known.at) < againAfter) {
 		return known, known.err
 	}
-	found, err := token.signer(s.ref, s.public, s.kept)
+	found, err := s.find(token)
 	if err != nil {
 		s.from.noticed(generation, err)
 		// Whatever is wrong with it, it is not the caller's fault, and it may be mended.

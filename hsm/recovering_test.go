@@ -34,7 +34,7 @@ func recovering(t *testing.T, fixture *hsmtest.Token) (*hsm.Recovering, hsm.Sign
 			t.Error(err)
 		}
 	})
-	signer, err := r.Signer(ref, public, false)
+	signer, err := r.Signer(ref, public, hsm.Terms{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -140,7 +140,7 @@ func TestLossBeforeTheFirstKey(t *testing.T) {
 	r, before := recovering(t, hsmtest.New(t))
 	for what, look := range map[string]func() error{
 		"a key": func() error {
-			_, err := r.Signer(hsm.KeyRef{Label: "ca"}, before.Public(), false)
+			_, err := r.Signer(hsm.KeyRef{Label: "ca"}, before.Public(), hsm.Terms{})
 			return err
 		},
 		"its attributes": func() error {
@@ -168,6 +168,71 @@ func TestLossBeforeTheFirstKey(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestTermsHoldAfterALoss: what comes back as less than was required signs no more.
+func TestTermsHoldAfterALoss(t *testing.T) {
+	fixture, f := hsmtest.New(t), hsmtest.NewFaulty(t)
+	token, err := hsm.Open(t.Context(), fixture.Config())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ref, public := generate(t, token, hsm.ECDSAP256, "ca")
+	if err := token.Close(); err != nil {
+		t.Fatal(err)
+	}
+	r, err := hsm.OpenRecovering(t.Context(), f.Config(fixture), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	required := hsm.Terms{Require: hsm.Requirement{Hardware: true, Local: true, FIPSLevel: 3}}
+	if _, err := r.Signer(ref, public, required); !errors.Is(err, hsm.ErrNotCompliant) {
+		t.Errorf("a slot that is none of hardware: %v", err)
+	}
+	f.Begin(t, hsmtest.Hardware)
+	lose := func() {
+		t.Helper()
+		if err := r.LoseSessions(); err != nil {
+			t.Fatal(err)
+		}
+		tick := time.NewTicker(20 * time.Millisecond)
+		defer tick.Stop()
+		for deadline := time.After(20 * time.Second); ; {
+			_, err := r.Signer(ref, public, hsm.Terms{})
+			if err == nil {
+				return
+			}
+			select {
+			case <-deadline:
+				t.Fatalf("20 seconds after the loss: %v", err)
+			case <-tick.C:
+			}
+		}
+	}
+	lose()
+	if _, err := r.Signer(ref, public, required); !errors.Is(err, hsm.ErrNotCompliant) {
+		t.Errorf("no level is declared: %v", err)
+	}
+	required.Declared = hsm.Declaration{FIPSLevel: 3, FIPSCertificate: "4703"}
+	signer, err := r.Signer(ref, public, required)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signsWithin(t, 20*time.Second, signer)
+	f.Begin(t, "")
+	lose()
+	_, err = signer.SignMessage(nil, []byte("x"), crypto.SHA256)
+	if !errors.Is(err, hsm.ErrUnavailable) || !errors.Is(err, hsm.ErrNotCompliant) {
+		t.Errorf("a slot that is no longer one of hardware: %v", err)
+	}
+	f.Begin(t, hsmtest.Hardware)
+	lose()
+	signsWithin(t, 20*time.Second, signer)
 }
 
 func TestRecoveringIsClosed(t *testing.T) {

@@ -48,7 +48,7 @@ func BenchmarkSign(b *testing.B) {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { _ = token.Close() })
-	inProcess, err := token.Signer(a.ref, a.certificate.PublicKey, false)
+	inProcess, err := token.Signer(a.ref, a.certificate.PublicKey, hsm.Terms{})
 	if err != nil {
 		b.Fatal(err)
 	}

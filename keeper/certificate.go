@@ -68,8 +68,11 @@ func (k *key) certificate(s cryptobyte.String, now time.Time) (string, error) {
 	if err != nil {
 		return detail, err
 	}
-	if bytes.Equal(subject, k.subject) {
-		return detail, refuse("the subject is the authority itself")
+	switch knownAs(subject) {
+	case k.known:
+		return detail, refuse("the subject is the authority itself, be it in other writing")
+	case k.issuerKnown:
+		return detail, refuse("the subject is the authority that has issued this one's certificate, be it in other writing")
 	}
 	spki, err := k.checkSubjectKey(&s)
 	if err != nil {
@@ -221,13 +224,11 @@ func (k *key) checkBasicConstraints(ext map[string]extension) (bool, error) {
 	return true, nil
 }
 
+// checkUsages wants a keyUsage in every certificate: one that has none is good for all, CRLs included (RFC 5280, section 6.3.3, f).
 func checkUsages(ext map[string]extension, authority bool) error {
 	e, ok := ext[oidKeyUsage]
 	if !ok {
-		if authority {
-			return refuse("an authority's certificate has no keyUsage")
-		}
-		return nil
+		return refuse("the certificate has no keyUsage, and would be good for everything")
 	}
 	bits, err := bitString(e.value, "keyUsage")
 	if err != nil {

@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -14,9 +13,9 @@ import (
 	"github.com/chancery-ca/chancery/hsm"
 )
 
-// A key's policy says what the key and each of its tokens must be (hsm.Requirement). The worker, which has the token, holds them to it
-// whenever it finds the key: one that falls short signs nothing. A client that has requirements of its own asks, before it uses the key,
-// whether the policy covers them; so a token that is away, or that comes later, cannot slip through.
+// A key's policy says what the key and each of its tokens must be (hsm.Requirement). Whoever has the token open holds them to it whenever
+// the key is found, after a loss as well: one that falls short signs nothing. A client that has requirements of its own asks, before it
+// uses the key, whether the policy covers them; so a token that is away, or that comes later, cannot slip through.
 
 // standing is the answer to frameStanding, in JSON.
 type standing struct {
@@ -30,23 +29,6 @@ func (p KeyPolicy) Required() hsm.Requirement {
 		return p.Require
 	}
 	return p.Require.And(hsm.Requirement{Local: true, NeverExtractable: true})
-}
-
-// open finds the key in a token, and holds both to what is required of them.
-func (k *openKey) open(token *hsm.Recovering, public crypto.PublicKey) (hsm.Signer, error) {
-	ref := hsm.KeyRef{Label: k.Label, ID: k.ID}
-	signer, err := token.Signer(ref, public, k.Restored)
-	if err != nil || k.Require == (hsm.Requirement{}) {
-		return signer, err
-	}
-	attributes, err := token.Attributes(ref)
-	if err != nil {
-		return nil, err
-	}
-	if err := errors.Join(k.Require.CheckToken(token.Info(), k.Declared), k.Require.CheckKey(attributes)); err != nil {
-		return nil, err
-	}
-	return signer, nil
 }
 
 // standing is what is known of a key.

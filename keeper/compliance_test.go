@@ -68,6 +68,43 @@ func TestComplianceOfHardware(t *testing.T) {
 	}
 }
 
+// TestComplianceAfterALoss: a token that was lost and comes back as another is held to the same.
+func TestComplianceAfterALoss(t *testing.T) {
+	for name, worker := range map[string]bool{"worker": true, "in the keeper": false} {
+		t.Run(name, func(t *testing.T) {
+			a, f := newAuthority(t, 0), hsmtest.NewFaulty(t)
+			f.Begin(t, hsmtest.Hardware)
+			config, log := a.config(t, f.Config(a.fixture))
+			config.Keys[0].Require.Hardware = true
+			if !worker {
+				config.Worker = nil
+			}
+			r := start(t, config, log)
+			key := r.signer(t, a.certificate.PublicKey)
+			if err := a.issue(key, leaf()); err != nil {
+				t.Fatal(err)
+			}
+			f.Begin(t, hsmtest.CloseAll) // and no longer a slot of hardware
+			within(t, patience, "the token is open again", func() error {
+				switch err := a.issue(key, leaf()); {
+				case err == nil:
+					t.Fatal("a slot that is none of hardware signs")
+				case !errors.Is(err, hsm.ErrUnavailable):
+					t.Fatal(err)
+				case !strings.Contains(err.Error(), "CKF_HW_SLOT"):
+					return err
+				}
+				return nil
+			})
+			for range 20 {
+				if err := a.issue(key, leaf()); !errors.Is(err, hsm.ErrUnavailable) || !strings.Contains(err.Error(), "CKF_HW_SLOT") {
+					t.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
 // TestComplianceOfRestoredKeys: a copy was outside its token, whatever else it is held to.
 func TestComplianceOfRestoredKeys(t *testing.T) {
 	a, first, second := newPool(t)

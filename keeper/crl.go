@@ -164,6 +164,52 @@ func checkReason(reason int) error {
 	return nil
 }
 
+// checkDistribution reads an issuingDistributionPoint (RFC 5280, section 5.2.5): one URL, and that the list is for subscribers'
+// certificates or for authorities' alone, one of the two at least. So strict, there is one spelling of each, and its digest names the
+// scope: a list cannot be taken for one of another scope because it says the same in other octets.
+func checkDistribution(e extension) error {
+	inner, err := sequence(e.value, "the issuingDistributionPoint")
+	switch {
+	case err != nil:
+		return err
+	case !e.critical:
+		return refuse("the issuingDistributionPoint is not critical")
+	case inner.Empty():
+		return refuse("the issuingDistributionPoint is empty: the scope would be that of a CRL without one")
+	}
+	field := func(n uint8) der.Tag { return der.Tag(n).ContextSpecific() }
+	if inner.PeekASN1Tag(field(0).Constructed()) {
+		var point, names, url cryptobyte.String
+		if !inner.ReadASN1(&point, field(0).Constructed()) || !point.ReadASN1(&names, field(0).Constructed()) || !point.Empty() ||
+			!names.ReadASN1(&url, field(6)) || !names.Empty() || !visible(url) {
+			return refuse("the issuingDistributionPoint does not have the name of one URL")
+		}
+	}
+	for n := uint8(1); n <= 2; n++ { // onlyContainsUserCerts or onlyContainsCACerts
+		if inner.PeekASN1Tag(field(n)) {
+			var flag cryptobyte.String
+			if !inner.ReadASN1(&flag, field(n)) || string(flag) != "\xff" { // DER leaves FALSE, the default, out
+				return refuse("the issuingDistributionPoint is not in DER")
+			}
+			break
+		}
+	}
+	if !inner.Empty() {
+		return refuse("the issuingDistributionPoint says more than for which certificates the CRL is")
+	}
+	return nil
+}
+
+// visible tells whether a text is one of visible ASCII.
+func visible(text []byte) bool {
+	for _, c := range text {
+		if c <= ' ' || c > '~' {
+			return false
+		}
+	}
+	return len(text) > 0
+}
+
 func (k *key) crlExtensions(ext map[string]extension) (list, error) {
 	l := list{scope: fullScope}
 	for oid, e := range ext {
@@ -173,8 +219,8 @@ func (k *key) crlExtensions(ext map[string]extension) (list, error) {
 				return l, refuse("an extension of the CRL must not be critical: %x", oid)
 			}
 		case oidIssuingDistribution:
-			if _, err := sequence(e.value, "issuingDistributionPoint"); err != nil || !e.critical {
-				return l, refuse("the issuingDistributionPoint is not critical, or cannot be read")
+			if err := checkDistribution(e); err != nil {
+				return l, err
 			}
 			digest := sha256.Sum256(e.value)
 			l.scope = hex.EncodeToString(digest[:scopeOctets])

@@ -4,11 +4,14 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"strconv"
 	"sync"
 	"time"
 
 	der "golang.org/x/crypto/cryptobyte/asn1"
+
+	"github.com/chancery-ca/chancery/hsm"
 )
 
 // guard decides what a key signs, from the bytes. What it remembers (counts, the last CRL numbers, the last checkpoint of a log) is taken
@@ -99,7 +102,8 @@ func (k *key) read(message []byte, now time.Time) (reading, error) {
 }
 
 // admit reads the bytes and, if the policy allows them and the limits leave room, counts them. What is counted stays counted even if the
-// signature then fails: a CRL number that may have been signed is not free any more.
+// signature then fails: a CRL number that may have been signed is not free any more. That there is no room in this second is no refusal,
+// but passes by itself (hsm.ErrUnavailable).
 func (g *guard) admit(request signRequest, digest [sha256.Size]byte, now time.Time) (reading, error) {
 	r, err := g.key.read(request.message, now)
 	if err != nil {
@@ -121,7 +125,7 @@ func (g *guard) admit(request signRequest, digest [sha256.Size]byte, now time.Ti
 		return r, refuse("the key has signed as often as its policy permits (%d)", g.key.Total)
 	}
 	if !g.take(now) {
-		return r, refuse("the key signs at most %g times a second", g.key.PerSecond)
+		return r, fmt.Errorf("%w: the key %q signs at most %g times a second", hsm.ErrUnavailable, g.key.Name, g.key.PerSecond)
 	}
 	g.count++
 	g.note(r)

@@ -37,7 +37,7 @@ var isolations = map[string]func(*testing.T, *authority, hsm.Config) hsm.Signer{
 				t.Error(err)
 			}
 		})
-		signer, err := token.Signer(a.ref, a.certificate.PublicKey, false)
+		signer, err := token.Signer(a.ref, a.certificate.PublicKey, hsm.Terms{})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -125,7 +125,8 @@ func (k *openKey) find(token *hsm.Recovering) (hsm.Signer, error) {
 	k.at = time.Now()
 	public, err := x509.ParsePKIXPublicKey(k.SPKI)
 	if err == nil {
-		k.signer, err = k.open(token, public)
+		terms := hsm.Terms{Restored: k.Restored, Require: k.Require, Declared: k.Declared}
+		k.signer, err = token.Signer(hsm.KeyRef{Label: k.Label, ID: k.ID}, public, terms)
 	}
 	if k.err = err; err != nil && !unavailable(err) {
 		k.err = fmt.Errorf("%w: %w", hsm.ErrUnavailable, err)

@@ -44,8 +44,10 @@ type KeyPolicy struct {
 	OCSP         *OCSPPolicy
 	Checkpoints  *CheckpointPolicy
 
-	PerSecond float64 // signatures in a second, with a burst of twice as many; 0: no bound
-	Total     uint64  // signatures in the life of the journal; 0: no bound
+	// PerSecond is how many signatures there are in a second, with a burst of twice as many. For more the key is unavailable, which passes by
+	// itself. 0: no bound.
+	PerSecond float64
+	Total     uint64 // signatures in the life of the journal; 0: no bound
 }
 
 // CertificatePolicy says which certificates an authority's key signs.
@@ -108,7 +110,8 @@ type key struct {
 	algorithm algorithm
 	// What stands in the signed bytes.
 	subject, authorityKeyID           []byte
-	pathLen                           int // of the authority; -1: not bounded
+	known, issuerKnown                string // the names of the authority, and of the one that has issued its certificate
+	pathLen                           int    // of the authority; -1: not bounded
 	responderName, responderKeyHash   []byte
 	issuerNameHashes, issuerKeyHashes [][]byte // of CertIDs, with SHA-1 and SHA-256
 	responders                        [][]byte // SubjectPublicKeyInfos of the authority's OCSP responders
@@ -167,6 +170,7 @@ func (p KeyPolicy) prepared() (*key, error) {
 	if p.Certificate != nil {
 		k.public = p.Certificate.PublicKey
 		k.subject, k.authorityKeyID = p.Certificate.RawSubject, p.Certificate.SubjectKeyId
+		k.known, k.issuerKnown = knownAs(p.Certificate.RawSubject), knownAs(p.Certificate.RawIssuer)
 		if p.Certificate.MaxPathLen > 0 || p.Certificate.MaxPathLenZero {
 			k.pathLen = p.Certificate.MaxPathLen
 		}

@@ -14,6 +14,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/chancery-ca/chancery/hsm"
 )
 
@@ -29,6 +31,9 @@ type held struct {
 	guard  *guard
 	places []*place // one for each token that holds it
 	turn   atomic.Uint32
+	// hurried counts what was asked for beyond the key's rate since the log told of it, which it does at intervals.
+	hurried atomic.Uint64
+	tell    rate.Sometimes
 }
 
 // place is a key in one token.
@@ -43,8 +48,9 @@ type place struct {
 // errWrongSignature means that a token answered with what is no signature of the key.
 var errWrongSignature = fmt.Errorf("%w: the token signed wrongly", hsm.ErrUnavailable)
 
-// sign has one of the tokens sign, and when it cannot, another. Copies of a key are only as good as the tokens that they were restored
-// into, so the signatures of a key that is in several are verified here.
+// sign has one of the tokens sign, and when it does not, whatever it says, another: what is signed the guard has admitted, and each of them
+// should sign it. Copies of a key are only as good as the tokens that they were restored into, so the signatures of a key that is in
+// several are verified here.
 func (h *held) sign(hash crypto.Hash, digest []byte) (signature []byte, err error) {
 	if len(h.places) == 1 {
 		return h.places[0].sign(hash, digest)
@@ -54,8 +60,8 @@ func (h *held) sign(hash crypto.Hash, digest []byte) (signature []byte, err erro
 		if err == nil && !verifies(h.key.public, hash, digest, signature) {
 			err = errWrongSignature
 		}
-		if err == nil || !unavailable(err) {
-			return signature, err
+		if err == nil {
+			return signature, nil
 		}
 		p.sick.Store(true)
 	}

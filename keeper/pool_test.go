@@ -18,7 +18,7 @@ import (
 // TestPool: two tokens hold a key. Whatever becomes of one of them, under load not one request fails.
 func TestPool(t *testing.T) {
 	t.Parallel()
-	for _, fault := range []string{hsmtest.Wrong, hsmtest.Crash, hsmtest.Hang, "0x30"} {
+	for _, fault := range []string{hsmtest.Wrong, hsmtest.Crash, hsmtest.Hang, "0x30", "0x68" /* CKR_KEY_FUNCTION_NOT_PERMITTED */} {
 		t.Run(fault, func(t *testing.T) {
 			t.Parallel()
 			a, first, second := newPool(t)
@@ -129,7 +129,7 @@ func TestRestoredKeyNeedsAcceptance(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := token.Signer(a.ref, public, accepted); (err == nil) != accepted || err != nil && !errors.Is(err, hsm.ErrKeyNotKept) {
+		if _, err := token.Signer(a.ref, public, hsm.Terms{Restored: accepted}); (err == nil) != accepted || err != nil && !errors.Is(err, hsm.ErrKeyNotKept) {
 			t.Errorf("accepted %v: %v", accepted, err)
 		}
 		if err := token.Close(); err != nil {

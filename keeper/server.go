@@ -104,7 +104,7 @@ func newKeeper(c Config) (*Keeper, error) {
 			return nil, fmt.Errorf("the key %q, or its name, has another policy already", p.Name)
 		}
 		keys = append(keys, ready)
-		h := &held{key: ready}
+		h := &held{key: ready, tell: rate.Sometimes{Interval: hurryInterval}}
 		k.keys[ready.id], k.names = h, append(k.names, h)
 		for _, name := range p.Tokens {
 			h.places = append(h.places, &place{index: len(byToken[name])})
@@ -761,6 +761,11 @@ func (c *client) sign(r reply, f frame) (reply, error) {
 		}
 	}
 	read, refused := h.guard.admit(request, digest, now)
+	if unavailable(refused) { // by the key's rate: it passes, and whoever means harm must not be lost among those in a hurry
+		c.keeper.noteHurry(h)
+		r.failure = refused
+		return r, nil
+	}
 	e.Kind, e.Detail, e.Scope = read.kind, read.detail, read.scope()
 	if refused != nil {
 		r.failure, err = c.refuse(e, fmt.Errorf("%w: key %q: %w", ErrRefused, h.key.Name, refused), now)

@@ -36,7 +36,7 @@ func TestAnyToken(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		signer, err := token.Signer(a.ref, a.certificate.PublicKey, restored)
+		signer, err := token.Signer(a.ref, a.certificate.PublicKey, hsm.Terms{Restored: restored})
 		if err == nil {
 			err = errors.Join(a.issue(signer, leaf()), list(signer, 1))
 		}

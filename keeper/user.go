@@ -24,6 +24,8 @@ const (
 	maxRefused = 200
 	// complaintsAtOnce is how many warnings about clients the log can have at once; then it has one a second.
 	complaintsAtOnce = 100
+	// hurryInterval is how often at most the log tells that a key is asked for more than its rate permits.
+	hurryInterval = time.Minute
 )
 
 // user is one whose processes connect, with what is left to them: what one user spends no other lacks.
@@ -49,29 +51,39 @@ func (k *Keeper) userOf(uid uint32) *user {
 	return u
 }
 
-// refuse writes the refusal down, for the client to be told. A client that is refused again and again is cut off. It cannot fill the disk: of
-// its refusals beyond those of a day the next that is written down tells how many they were.
+// refuse writes the refusal down, for the client to be told. A client that is refused again and again is cut off, which is written down as
+// well. It cannot fill the disk: of its refusals beyond those of a day the next that is written down tells how many they were.
 func (c *client) refuse(e entry, why error, now time.Time) (failure, err error) {
-	level := slog.LevelWarn
+	level, words := slog.LevelWarn, why.Error()
 	if unproven := (*UnprovenError)(nil); errors.As(why, &unproven) {
 		level = slog.LevelInfo // whoever asks for another host's keeper's last checkpoint to be extended cannot know better
 	} else if !c.user.offences.AllowN(now, 1) {
-		return nil, fmt.Errorf("more than %d refusals in a second, of which this is one: %w", refusalsPerSecond, why)
+		err = fmt.Errorf("more than %d refusals in a second, of which this is one: %w", refusalsPerSecond, why)
+		words = err.Error()
 	}
 	if !c.user.written.AllowN(now, 1) {
 		c.user.unwritten.Add(1)
-		return why, nil
+		return why, err
 	}
-	e.Detail, e.Scope, e.Why = quoted(e.Detail), quoted(e.Scope), why.Error()
+	e.Detail, e.Scope, e.Why = quoted(e.Detail), quoted(e.Scope), words
 	if n := c.user.unwritten.Swap(0); n > 0 {
 		e.Why += fmt.Sprintf(" (%d refusals before it were only counted)", n)
 	}
 	c.keeper.config.Log.Log(context.Background(), level, "refused", "uid", c.user.uid, "key", e.Key, "kind", string(e.Kind), "sha256", e.SHA256,
 		"why", e.Why)
 	if unwritten := c.keeper.journal.add(e); unwritten != nil {
-		return unwritten, nil
+		return unwritten, err
 	}
-	return why, nil
+	return why, err
+}
+
+// noteHurry tells the log, at intervals, that a key is asked for more than its rate permits.
+func (k *Keeper) noteHurry(h *held) {
+	h.hurried.Add(1)
+	h.tell.Do(func() {
+		k.config.Log.Warn("a key was asked for more signatures in a second than its policy permits", "key", h.key.Name, "per_second",
+			h.key.PerSecond, "times", h.hurried.Swap(0))
+	})
 }
 
 // quoted is the beginning of a text, or all of it.

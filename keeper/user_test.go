@@ -199,6 +199,81 @@ func TestRefusalsOfADay(t *testing.T) {
 	}
 }
 
+// TestWhatCostsAConnectionIsWrittenDown, or counted where no more is written: whoever is cut off does not go unseen.
+func TestWhatCostsAConnectionIsWrittenDown(t *testing.T) {
+	a := newAuthority(t, 0)
+	for _, worker := range []bool{false, true} {
+		r := startEither(t, a, worker)
+		const hardly = 1e-9
+		u := r.user()
+		u.offences.SetLimit(hardly)
+		if !u.offences.AllowN(time.Now(), refusalsPerSecond) {
+			t.Fatal("there are fewer refusals in a second")
+		}
+		cut := func() {
+			t.Helper()
+			l := connected(t, r)
+			if _, err := l.out.Write(a.asking(1, []byte("no certificate"))); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := l.frames.next(); !errors.Is(err, io.EOF) {
+				t.Fatalf("it was not cut off: %v", err)
+			}
+		}
+		cut()
+		u.written.SetLimit(hardly)
+		u.written.AllowN(time.Now(), refusalsPerDay-1)
+		cut()
+		cut()
+		r.stop()
+		var why []string
+		for _, e := range readEntries(t, r.journal) {
+			if e.Result == resultRefused {
+				why = append(why, e.Why)
+			}
+		}
+		if len(why) != 2 || !strings.HasPrefix(why[0], "more than 100 refusals in a second") || why[1] != "2 refusals were only counted" {
+			t.Errorf("worker %t: the journal tells of refusals: %q", worker, why)
+		}
+	}
+}
+
+// TestAHurryIsNoOffence: who asks for more than a key's rate permits is served later, and not taken for one who asks for what is not
+// allowed.
+func TestAHurryIsNoOffence(t *testing.T) {
+	a := newAuthority(t, 0)
+	config, log := a.config(t, a.fixture.Config())
+	config.Keys[0].PerSecond, config.Worker = 1e-6, nil // one, and then none for days
+	r := start(t, config, log)
+	key := r.signer(t, a.certificate.PublicKey)
+	if err := a.issue(key, leaf()); err != nil {
+		t.Fatal(err)
+	}
+	r.user().offences.SetLimit(1e-9)
+	for range 2 * refusalsPerSecond {
+		err := a.issue(key, leaf())
+		if !errors.Is(err, hsm.ErrUnavailable) || errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "times a second") {
+			t.Fatalf("beyond the rate: %v", err)
+		}
+	}
+	if _, err := key.SignMessage(nil, []byte("no certificate"), crypto.SHA256); !errors.Is(err, ErrRefused) {
+		t.Errorf("what is not allowed: %v", err)
+	}
+	r.stop()
+	refused := 0
+	for _, e := range readEntries(t, r.journal) {
+		if e.Result == resultRefused {
+			refused++
+		}
+	}
+	if refused != 1 {
+		t.Errorf("%d refusals are written down, want 1", refused)
+	}
+	if n := strings.Count(log.String(), "more signatures in a second than its policy permits"); n != 1 {
+		t.Errorf("the log tells %d times of the hurry", n)
+	}
+}
+
 // TestRefusalsAreWrittenInFewWords, whatever was asked for.
 func TestRefusalsAreWrittenInFewWords(t *testing.T) {
 	a := newAuthority(t, 0)

@@ -130,19 +130,8 @@ func (p *ownKeys) signer(_ context.Context, record ca.AuthorityRecord, public cr
 	if err != nil {
 		return nil, err
 	}
-	required, ref := p.cfg.requiredOf(record), hsm.KeyRef{Label: record.Key.Label, ID: record.Key.ID}
-	if err := required.CheckToken(token.Info(), token.declared); err != nil {
-		return nil, err
-	}
-	signer, err := token.Signer(ref, public, false)
-	if err != nil {
-		return nil, err
-	}
-	attributes, err := token.Attributes(ref)
-	if err != nil {
-		return nil, err
-	}
-	return signer, required.CheckKey(attributes)
+	ref := hsm.KeyRef{Label: record.Key.Label, ID: record.Key.ID}
+	return token.Signer(ref, public, hsm.Terms{Require: p.cfg.requiredOf(record), Declared: token.declared})
 }
 
 // serviceObserver counts the operations of the service's tokens, and records those that no transaction records: the event of an

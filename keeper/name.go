@@ -1,0 +1,88 @@
+package keeper
+
+import (
+	"encoding/binary"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf16"
+
+	"golang.org/x/crypto/cryptobyte"
+	der "golang.org/x/crypto/cryptobyte/asn1"
+)
+
+// The string types of names that package cryptobyte does not know.
+const (
+	universalString der.Tag = 28
+	bmpString       der.Tag = 30
+)
+
+// knownAs is a distinguished name as whoever checks a chain may know it (RFC 5280, section 7.1): of two names that are known alike, one may
+// pass for the other. The types of strings do not count, nor do the case of letters, white space that adds nothing, and what does not show;
+// and nor does the order, because that within a set follows from the types. Letters that are alike by their compatibility alone stay apart.
+func knownAs(name cryptobyte.String) string {
+	var attributes []string
+	var rdns, set, pair, kind, value cryptobyte.String
+	var tag der.Tag
+	name.ReadASN1(&rdns, der.SEQUENCE)
+	for rdns.ReadASN1(&set, der.SET) {
+		for set.ReadASN1(&pair, der.SEQUENCE) && pair.ReadASN1(&kind, der.OBJECT_IDENTIFIER) && pair.ReadAnyASN1(&value, &tag) {
+			attributes = append(attributes, string(kind)+"="+plain(text(tag, value)))
+		}
+	}
+	slices.Sort(attributes)
+	return strings.Join(attributes, "\n")
+}
+
+// text is the value of an attribute. What is no text is taken for some: it is only compared.
+func text(tag der.Tag, value []byte) string {
+	var runes []rune
+	switch tag {
+	case der.T61String: // as everybody reads it: in Latin-1
+		for _, b := range value {
+			runes = append(runes, rune(b))
+		}
+	case bmpString:
+		var units []uint16
+		for ; len(value) >= 2; value = value[2:] {
+			units = append(units, binary.BigEndian.Uint16(value))
+		}
+		runes = utf16.Decode(units)
+	case universalString:
+		for ; len(value) >= 4; value = value[4:] {
+			runes = append(runes, rune(binary.BigEndian.Uint32(value)))
+		}
+	default:
+		return string(value)
+	}
+	return string(runes)
+}
+
+// plain is a text without what does not count in a name.
+func plain(text string) string {
+	var b strings.Builder
+	space := false
+	for _, r := range text {
+		switch {
+		case unicode.IsSpace(r):
+			space = true
+			continue
+		case !unicode.IsGraphic(r), unicode.In(r, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector):
+			continue
+		case space && b.Len() > 0:
+			b.WriteByte(' ')
+		}
+		space = false
+		b.WriteRune(folded(r))
+	}
+	return b.String()
+}
+
+// folded is the same for all cases of a letter.
+func folded(r rune) rune {
+	least := r
+	for other := unicode.SimpleFold(r); other != r; other = unicode.SimpleFold(other) {
+		least = min(least, other)
+	}
+	return least
+}
