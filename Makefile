@@ -12,7 +12,7 @@ FAULT        ?=
 ROWS         ?= 1000000
 PEERS        ?= 8000
 MODULES      ?=
-TEST_TIMEOUT ?= 25m
+TEST_TIMEOUT ?= 40m
 
 # A program with the race detector waits for a second at its end, and the tests start hundreds.
 export GORACE ?= atexit_sleep_ms=10

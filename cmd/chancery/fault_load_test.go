@@ -84,10 +84,11 @@ type load struct {
 	issued, revoked, unavailable, cut, refused, complaints atomic.Int64
 }
 
+// At every moment of a fault some request is on its way, and there is room left on two processors for four tables of faults at a time.
 const (
 	clients    = 4
-	clientRest = 80 * time.Millisecond
-	verifyRest = 100 * time.Millisecond
+	clientRest = 200 * time.Millisecond
+	verifyRest = 250 * time.Millisecond
 )
 
 // load has clients begin. They go on until end.
