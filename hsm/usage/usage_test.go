@@ -448,3 +448,33 @@ func TestDocumentedPolicyIsSound(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// An indestructible key is unwrapped twice, which is one use of the wrapping key.
+func TestUnwrappingAnIndestructibleKeyIsOneUse(t *testing.T) {
+	t.Parallel()
+	c := hsmtest.New(t).Config()
+	c.Usage = load(t, "others: permit\nkeys:\n  - {key: {label: kek}, operations: [wrap, unwrap], uses: 3}\n")
+	token, err := hsm.Open(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer token.Close()
+	kek, _, err := token.GenerateKey(t.Context(), hsm.KeySpec{Algorithm: hsm.AES256, Label: "kek", Usages: []hsm.Usage{hsm.UseWrap}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, public, err := token.GenerateKey(t.Context(), hsm.KeySpec{Algorithm: hsm.ECDSAP256, Label: "key", Extractable: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrapped, err := token.Wrap(t.Context(), hsm.WrapSpec{Key: key, Under: kek})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, label := range []string{"second use", "third use", "fourth use"} {
+		spec := hsm.UnwrapSpec{Under: kek, Key: hsm.KeySpec{Algorithm: hsm.ECDSAP256, Label: label, Indestructible: true}, Public: public}
+		if _, err := token.Unwrap(t.Context(), spec, wrapped); (err == nil) != (label != "fourth use") || err != nil && !errors.Is(err, hsm.ErrNotPermitted) {
+			t.Errorf("%s: %v", label, err)
+		}
+	}
+}
