@@ -79,7 +79,8 @@ type Policy struct {
 var _ hsm.UsagePolicy = (*Policy)(nil)
 
 // Load reads a policy. Numbers of uses are kept in a file beside it, named like it with ".uses.json" behind, or in countsFile where that
-// is not empty.
+// is not empty. Where there is a directory beside it, named like it with ".uses" behind, they are kept in that: several users can share it
+// and yet leave the policy alone.
 func Load(path, countsFile string) (*Policy, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
@@ -89,10 +90,10 @@ func Load(path, countsFile string) (*Policy, error) {
 	if err != nil {
 		return nil, err
 	}
-	if countsFile == "" {
-		countsFile = path + ".uses.json"
-	}
 	p.counts = &counts{path: countsFile}
+	if countsFile == "" {
+		p.counts = &counts{path: path + ".uses.json", directory: path + ".uses"}
+	}
 	return p, nil
 }
 
