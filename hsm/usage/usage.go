@@ -345,6 +345,12 @@ func (p *Policy) Spec(spec hsm.KeySpec) (hsm.KeySpec, error) {
 	if spec.Extractable && !extractable {
 		return refused("is not for export")
 	}
+	if spec.Modifiable && !of.modifiable {
+		return refused("is not to be modifiable; write modifiable: true into its rules to make it so")
+	}
+	if spec.Copyable && !of.copyable {
+		return refused("is not to be copyable; write copyable: true into its rules to make it so")
+	}
 	if len(spec.Usages) == 0 {
 		spec.Usages = usages
 	}

@@ -325,6 +325,8 @@ keys:
 	}{
 		"another mechanism":              {"k", 0, func(s *hsm.KeySpec) { s.Mechanisms = []string{"CKM_RSA_X_509"} }, "not for the mechanism CKM_RSA_X_509"},
 		"a mechanism of one rule":        {"k", 0x0a, func(s *hsm.KeySpec) { s.Mechanisms = []string{"CKM_RSA_PKCS"} }, "not for the mechanism CKM_RSA_PKCS"},
+		"modifiable by one rule":         {"k", 0x0a, func(s *hsm.KeySpec) { s.Modifiable = true }, "not to be modifiable"},
+		"copyable by one rule":           {"k", 0x0a, func(s *hsm.KeySpec) { s.Copyable = true }, "not to be copyable"},
 		"export by one rule":             {"k", 0x0a, func(s *hsm.KeySpec) { s.Extractable = true }, "not for export"},
 		"no mechanism that both permit":  {"k", 0x0b, nil, "no mechanism that all its rules permit"},
 		"no operation that both permit":  {"k", 0x0c, nil, "for nothing that a key is made for"},
