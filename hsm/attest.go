@@ -239,8 +239,8 @@ func verifyAttestation(data []byte, trusted crypto.PublicKey) (e Evidence, spki 
 	return e, sha256.Sum256(der), err
 }
 
-// strictJSON reads one JSON value, and refuses what two readers could read differently: fields that are not known, that stand twice or in
-// other letters, and whatever follows.
+// strictJSON reads one JSON value, and refuses what two readers could read differently: fields that are not known, that stand twice or
+// in other letters, and whatever follows.
 func strictJSON(data []byte, into any) error {
 	decoder := json.NewDecoder(bytes.NewReader(data))
 	decoder.DisallowUnknownFields()
@@ -256,7 +256,8 @@ func strictJSON(data []byte, into any) error {
 	return fieldsOnce(json.NewDecoder(bytes.NewReader(data)))
 }
 
-// fieldsOnce goes over a value that was decoded: encoding/json takes the last of the fields that stand twice, and "Evidence" for "evidence".
+// fieldsOnce goes over a value that was decoded: encoding/json takes the last of the fields that stand twice, and "Evidence" for
+// "evidence".
 func fieldsOnce(decoder *json.Decoder) error {
 	begin, err := decoder.Token()
 	if err != nil {
@@ -276,7 +277,7 @@ func fieldsOnce(decoder *json.Decoder) error {
 			if seen[name] {
 				return fmt.Errorf("the field %q stands in the JSON twice", name)
 			}
-			if name != strings.ToLower(name) || strings.ContainsFunc(name, func(r rune) bool { return r > unicode.MaxASCII }) {
+			if strings.ContainsFunc(name, func(r rune) bool { return r > unicode.MaxASCII || unicode.IsUpper(r) }) {
 				return fmt.Errorf("the field %q stands in the JSON in other letters", name)
 			}
 			seen[name] = true

@@ -219,10 +219,10 @@ func (t *Token) inSession(ctx context.Context, o *Operation, work func(session) 
 	return t.using(ctx, o, func() error { return t.locked(o, work) })
 }
 
-// making is inSession for work that leaves a key in the token: where that it was made cannot be recorded, the key does not stay. One that is
-// to be indestructible is made twice. The first can still be destroyed: only when all of it has proven right, and is recorded, the same work
-// makes the key that cannot, in its place. (A token that takes CKA_DESTROYABLE takes it when a key is made; SoftHSM changes it by a copy alone,
-// and a key that can be copied stays one that can.)
+// making is inSession for work that leaves a key in the token: where that it was made cannot be recorded, the key does not stay. One that
+// is to be indestructible is made twice. The first can still be destroyed: only when all of it has proven right, and is recorded, the same
+// work makes the key that cannot, in its place. (A token that takes CKA_DESTROYABLE takes it when a key is made; SoftHSM changes it by a
+// copy alone, and a key that can be copied stays one that can.)
 func (t *Token) making(ctx context.Context, o *Operation, spec KeySpec, work func(session, KeySpec) error) error {
 	key, first, stays := KeyRef{Label: spec.Label, ID: spec.ID}, spec, false
 	first.Indestructible = false

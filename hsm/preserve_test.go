@@ -31,8 +31,8 @@ func TestIndestructibleKeys(t *testing.T) {
 	}
 	for name, spec := range map[string]hsm.KeySpec{
 		"EC": {Algorithm: hsm.ECDSAP256}, "Ed25519": {Algorithm: hsm.Ed25519}, "RSA": {Algorithm: hsm.RSA2048}, "AES": {Algorithm: hsm.AES256},
-		"MAC": {Algorithm: hsm.HMACSHA256}, "modifiable": {Algorithm: hsm.ECDSAP384, Modifiable: true}, "copyable": {Algorithm: hsm.ECDSAP384, Copyable: true},
-		"extractable": {Algorithm: hsm.AES128, Extractable: true},
+		"MAC": {Algorithm: hsm.HMACSHA256}, "extractable": {Algorithm: hsm.AES128, Extractable: true},
+		"modifiable": {Algorithm: hsm.ECDSAP384, Modifiable: true}, "copyable": {Algorithm: hsm.ECDSAP384, Copyable: true},
 	} {
 		spec.Label = name
 		other, _ := generated(t, token, spec)
@@ -88,7 +88,8 @@ func TestNothingWrongIsIndestructible(t *testing.T) {
 	if _, err := token.Unwrap(t.Context(), spec, wrapped); !errors.Is(err, hsm.ErrKeyMismatch) || left("back") != 0 {
 		t.Errorf("with another's public half: %v; %d objects stay", err, left("back"))
 	}
-	if _, _, err := token.GenerateMisled(hsm.KeySpec{Algorithm: hsm.ECDSAP256, Label: "misled", Indestructible: true}); !errors.Is(err, hsm.ErrKeyNotKept) || left("misled") != 0 {
+	_, _, err = token.GenerateMisled(hsm.KeySpec{Algorithm: hsm.ECDSAP256, Label: "misled", Indestructible: true})
+	if !errors.Is(err, hsm.ErrKeyNotKept) || left("misled") != 0 {
 		t.Errorf("by a token that does not follow: %v; %d objects stay", err, left("misled"))
 	}
 	seen.take()
@@ -106,7 +107,8 @@ func TestNothingWrongIsIndestructible(t *testing.T) {
 	if want := []hsm.Op{hsm.OpUnwrap, hsm.OpPreserve}; !slices.Equal(ops, want) {
 		t.Errorf("recorded was %q, want %q", ops, want)
 	}
-	if signature, err := token.Sign(t.Context(), back, hsm.SignOptions{}, strings.NewReader("m")); err != nil || hsm.VerifyWith(public, hsm.SignOptions{}, strings.NewReader("m"), signature) != nil {
+	signature, err := token.Sign(t.Context(), back, hsm.SignOptions{}, strings.NewReader("m"))
+	if err != nil || hsm.VerifyWith(public, hsm.SignOptions{}, strings.NewReader("m"), signature) != nil {
 		t.Errorf("it signs wrongly: %v", err)
 	}
 	if err := token.Destroy(t.Context(), back); err == nil || !strings.Contains(err.Error(), "CKA_DESTROYABLE is false") {
@@ -122,7 +124,8 @@ func TestNothingWrongIsIndestructible(t *testing.T) {
 	}
 	defer token.Close()
 	_, _, err = token.GenerateKey(t.Context(), hsm.KeySpec{Algorithm: hsm.ECDSAP256, Label: "recorded once", Indestructible: true})
-	if err == nil || !strings.Contains(err.Error(), "in the token for ever, as was asked for, but: recording the operation preserve") || left("recorded once") != 2 {
+	const says = "in the token for ever, as was asked for, but: recording the operation preserve"
+	if err == nil || !strings.Contains(err.Error(), says) || left("recorded once") != 2 {
 		t.Errorf("%v; %d objects are there", err, left("recorded once"))
 	}
 }

@@ -18,9 +18,9 @@ func writeFile(path string, data []byte, mode fs.FileMode) error {
 	})
 }
 
-// replaceFile writes a file of any length whole or not at all, in one step: who reads it sees the old content or the new. Of a symbolic link
-// the file behind it is replaced, and the link stays. What is no regular file, such as /dev/null or a named pipe, stays what it is: all of
-// the content is written into it at the end.
+// replaceFile writes a file of any length whole or not at all, in one step: who reads it sees the old content or the new. Of a symbolic
+// link the file behind it is replaced, and the link stays. What is no regular file, such as /dev/null or a named pipe, stays what it is:
+// all of the content is written into it at the end.
 func replaceFile(path string, mode fs.FileMode, write func(io.Writer) error) error {
 	place, stream, err := placeOf(path)
 	if err != nil {
@@ -50,8 +50,8 @@ func replaceFile(path string, mode fs.FileMode, write func(io.Writer) error) err
 	return nil
 }
 
-// placeOf is the path of the file that a path leads to. What is written into, and never replaced, is a stream: what is no regular file, and
-// what leads to an open file, as /dev/stdout does.
+// placeOf is the path of the file that a path leads to. What is written into, and never replaced, is a stream: what is no regular file,
+// and what leads to an open file, as /dev/stdout does.
 func placeOf(path string) (place string, stream bool, err error) {
 	about, err := os.Lstat(path)
 	switch {

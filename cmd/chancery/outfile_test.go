@@ -104,9 +104,11 @@ func TestResultsTakeThePlaceOfFilesAlone(t *testing.T) {
 func TestAListOfKeysIsAFile(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	pipe, link, list, source := filepath.Join(dir, "pipe"), filepath.Join(dir, "link"), filepath.Join(dir, "list"), filepath.Join(dir, "source")
+	pipe, link := filepath.Join(dir, "pipe"), filepath.Join(dir, "link")
+	list, source := filepath.Join(dir, "list"), filepath.Join(dir, "source")
 	for _, err := range []error{
-		syscall.Mkfifo(pipe, 0o600), os.Symlink("list", link), os.WriteFile(list, nil, 0o600), os.WriteFile(source, []byte(strings.Repeat("5c", 32)+"\n"), 0o600),
+		syscall.Mkfifo(pipe, 0o600), os.Symlink("list", link), os.WriteFile(list, nil, 0o600),
+		os.WriteFile(source, []byte(strings.Repeat("5c", 32)+"\n"), 0o600),
 	} {
 		if err != nil {
 			t.Fatal(err)

@@ -130,8 +130,8 @@ func placeOf(path string) (place, error) {
 	return place{dir: dir, gid: int(owner.Gid), mode: 0o660}, nil
 }
 
-// lock takes the lock, which ends with the file that is returned or with the process. The file comes into being with its mode and group, under
-// a name of its own: no other user meets it closed.
+// lock takes the lock, which ends with the file that is returned or with the process. The file comes into being with its mode and group,
+// under a name of its own: no other user meets it closed.
 func (p place) lock(path string) (*os.File, error) {
 	lock, err := open(path, os.O_RDWR)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -1,6 +1,7 @@
 package usage_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -23,7 +24,7 @@ func TestMain(m *testing.M) {
 		syscall.Umask(0o077) // the strictest that users have
 		p, err := usage.Load(path, "")
 		if err == nil {
-			err = p.Permit(nil, hsm.Operation{Op: hsm.OpSign, Token: "1", Key: hsm.KeyRef{Label: "k"}}) //nolint:staticcheck // no context is looked at
+			err = p.Permit(context.Background(), hsm.Operation{Op: hsm.OpSign, Token: "1", Key: hsm.KeyRef{Label: "k"}})
 		}
 		if err != nil {
 			fmt.Println(err)
