@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -156,6 +159,36 @@ func TestChangedExport(t *testing.T) {
 	}
 	if err := readAll(rewrite(t, sound, func(l []string) []string { return l })); err != nil {
 		t.Errorf("unchanged: %v", err)
+	}
+}
+
+// What jq shows of an export that verifies is what was verified: no line is a leaf to one reader and a checkpoint to another.
+func TestAnExportReadsInOneWay(t *testing.T) {
+	sound := export(t, newMemory(20, 512, 10, 20), 0, 20)
+	for name, disguise := range map[string]string{
+		"other letters": `{"kind":"leaf","row":{"kind":"certificate.revoked"},"KIND":"checkpoint","ROW":`,
+		"twice":         `{"kind":"leaf","row":{"kind":"certificate.revoked"},"kind":"checkpoint","row":`,
+		"as it is":      `{"kind":"checkpoint","row":`,
+	} {
+		changed := rewrite(t, sound, func(l []string) []string {
+			sum, disguised := sha256.New(), 0
+			for i := range l[:len(l)-1] {
+				if row, ok := strings.CutPrefix(l[i], `{"kind":"checkpoint","row":`); ok {
+					l[i] = disguise + row
+					disguised++
+				}
+				sum.Write([]byte(l[i]))
+			}
+			if disguised != 2 {
+				t.Fatalf("%d checkpoints were disguised", disguised)
+			}
+			end := &l[len(l)-1]
+			*end = regexp.MustCompile(`"sha256":"[0-9a-f]*"`).ReplaceAllString(*end, `"sha256":"`+hex.EncodeToString(sum.Sum(nil))+`"`)
+			return l
+		})
+		if err := readAll(changed); (err == nil) != (name == "as it is") || err != nil && !errors.As(err, new(*DamagedError)) {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 

@@ -11,7 +11,11 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/miekg/pkcs11"
 )
@@ -235,15 +239,53 @@ func verifyAttestation(data []byte, trusted crypto.PublicKey) (e Evidence, spki 
 	return e, sha256.Sum256(der), err
 }
 
-// strictJSON reads one JSON value and refuses fields that are not known.
+// strictJSON reads one JSON value, and refuses what two readers could read differently: fields that are not known, that stand twice or
+// in other letters, and whatever follows.
 func strictJSON(data []byte, into any) error {
 	decoder := json.NewDecoder(bytes.NewReader(data))
 	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(into); err != nil {
 		return fmt.Errorf("reading the JSON: %w", err)
 	}
-	if decoder.More() {
+	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
 		return errors.New("something follows the JSON")
 	}
-	return nil
+	if !utf8.Valid(data) {
+		return errors.New("the JSON is not UTF-8")
+	}
+	return fieldsOnce(json.NewDecoder(bytes.NewReader(data)))
+}
+
+// fieldsOnce goes over a value that was decoded: encoding/json takes the last of the fields that stand twice, and "Evidence" for
+// "evidence".
+func fieldsOnce(decoder *json.Decoder) error {
+	begin, err := decoder.Token()
+	if err != nil {
+		return err
+	}
+	if begin != json.Delim('{') && begin != json.Delim('[') {
+		return nil
+	}
+	seen := map[string]bool{}
+	for decoder.More() {
+		if begin == json.Delim('{') {
+			token, err := decoder.Token()
+			if err != nil {
+				return err
+			}
+			name, _ := token.(string)
+			if seen[name] {
+				return fmt.Errorf("the field %q stands in the JSON twice", name)
+			}
+			if strings.ContainsFunc(name, func(r rune) bool { return r > unicode.MaxASCII || unicode.IsUpper(r) }) {
+				return fmt.Errorf("the field %q stands in the JSON in other letters", name)
+			}
+			seen[name] = true
+		}
+		if err := fieldsOnce(decoder); err != nil {
+			return err
+		}
+	}
+	_, err = decoder.Token() // what ends it
+	return err
 }

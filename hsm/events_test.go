@@ -340,16 +340,22 @@ func TestNoKeyStaysUnrecorded(t *testing.T) {
 	if err := maker.Close(); err != nil {
 		t.Fatal(err)
 	}
-	for op, makes := range map[hsm.Op]func(*hsm.Token, string) error{
-		hsm.OpGenerate: func(token *hsm.Token, label string) error {
-			_, _, err := token.GenerateKey(t.Context(), hsm.KeySpec{Algorithm: hsm.ECDSAP256, Label: label})
-			return err
-		},
-		hsm.OpUnwrap: func(token *hsm.Token, label string) error {
-			spec := hsm.UnwrapSpec{Under: kek, Key: hsm.KeySpec{Algorithm: hsm.ECDSAP256, Label: label}, Public: public}
-			return second(token.Unwrap(t.Context(), spec, wrapped))
-		},
-	} {
+	generate := func(token *hsm.Token, spec hsm.KeySpec) error {
+		_, _, err := token.GenerateKey(t.Context(), spec)
+		return err
+	}
+	unwrap := func(token *hsm.Token, spec hsm.KeySpec) error {
+		return second(token.Unwrap(t.Context(), hsm.UnwrapSpec{Under: kek, Key: spec, Public: public}, wrapped))
+	}
+	for _, one := range []struct {
+		op             hsm.Op
+		makes          func(*hsm.Token, hsm.KeySpec) error
+		indestructible bool
+	}{{hsm.OpGenerate, generate, false}, {hsm.OpUnwrap, unwrap, false}, {hsm.OpGenerate, generate, true}, {hsm.OpUnwrap, unwrap, true}} {
+		op := one.op
+		makes := func(token *hsm.Token, label string) error {
+			return one.makes(token, hsm.KeySpec{Algorithm: hsm.ECDSAP256, Label: label, Indestructible: one.indestructible})
+		}
 		c := fixture.Config()
 		c.Observer = forgetful{op}
 		token, err := hsm.Open(t.Context(), c)

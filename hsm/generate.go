@@ -20,7 +20,8 @@ const (
 // Generate makes a key in the token, for what the specification says and nothing else, that cannot leave it unless the specification
 // says so. The label and the CKA_ID must be free: some modules replace the key that has them, others keep both. What the token then says
 // of the key is read back; when it is not what was asked for, the key is destroyed and an error returned (*KeyNotKeptError if it is about
-// confinement). Nor does a key stay whose making the observer could not record. The public key is nil for a secret key.
+// confinement). Nor does a key stay whose making the observer could not record. An indestructible key is made when one that is not has
+// proven right. The public key is nil for a secret key.
 func (t *Token) Generate(spec KeySpec) (KeyRef, crypto.PublicKey, error) {
 	return t.generate(context.Background(), spec, session.made)
 }
@@ -63,7 +64,7 @@ func (t *Token) generate(ctx context.Context, spec KeySpec, made func(session, K
 
 	var public crypto.PublicKey
 	o := &Operation{Op: OpGenerate, Key: ref, Mechanism: mechanismName(algorithm.generation())}
-	err := t.making(ctx, o, ref, func(s session) error {
+	err := t.making(ctx, o, spec, func(s session, spec KeySpec) error {
 		if err := s.free(ref); err != nil {
 			return err
 		}

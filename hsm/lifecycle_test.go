@@ -282,6 +282,57 @@ func TestAttestation(t *testing.T) {
 	}
 }
 
+// Nobody reads in an attestation what its verification did not: it is one JSON value, in which each field stands once and under its name.
+func TestAttestationIsReadInOneWay(t *testing.T) {
+	t.Parallel()
+	token := hsmtest.New(t).Open(t)
+	key, _ := generated(t, token, hsm.KeySpec{Algorithm: hsm.ECDSAP256, Label: "key"})
+	a, err := token.Attest(t.Context(), key, hsm.KeyRef{}, hsm.Declaration{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := func(a hsm.Attestation) string {
+		t.Helper()
+		data, err := json.MarshalIndent(a, "", "  ")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(data)
+	}
+	// signed is the attestation with other evidence, signed as well.
+	signed := func(old, new string) string {
+		t.Helper()
+		other := a
+		other.Evidence = bytes.Replace(a.Evidence, []byte(old), []byte(new), 1)
+		message := append([]byte("chancery hsm attestation v1\n"), other.Evidence...)
+		if other.Signature.Value, err = token.Sign(t.Context(), key, hsm.SignOptions{}, bytes.NewReader(message)); err != nil {
+			t.Fatal(err)
+		}
+		return text(other)
+	}
+	sound := text(a)
+	for name, c := range map[string]struct{ text, says string }{
+		"as it is written":              {sound + "\n", ""},
+		"evidence signed anew":          {signed("", ""), ""},
+		"two evidences":                 {strings.Replace(sound, "{", `{"evidence": "e30=",`, 1), `"evidence" stands in the JSON twice`},
+		"evidence in other letters":     {strings.Replace(sound, `"evidence"`, `"Evidence"`, 1), "in other letters"},
+		"two signers' labels":           {strings.Replace(sound, `"label"`, `"label": "x", "label"`, 1), `"label" stands in the JSON twice`},
+		"a brace behind it":             {sound + "}", "something follows"},
+		"a second one behind it":        {sound + sound, "something follows"},
+		"an unknown field":              {strings.Replace(sound, "{", `{"more": 1,`, 1), "unknown field"},
+		"octets that are no text":       {strings.Replace(sound, `"label": "`, `"label": "`+"\xff", 1), "not UTF-8"},
+		"confined twice, signed":        {signed(`"confined":true`, `"confined":false,"confined":true`), `"confined" stands in the JSON twice`},
+		"an attribute twice, signed":    {signed(`"name":"CKA_`, `"name":"x","name":"CKA_`), `"name" stands in the JSON twice`},
+		"in other letters, signed":      {signed(`"confined":true`, `"conﬁned":true`), "unknown field"},
+		"a letter like another, signed": {signed(`"slot":`, `"ſlot":`), "in other letters"},
+		"a brace behind it, signed":     {signed(`"confined":true}`, `"confined":true}}`), "something follows"},
+	} {
+		if _, _, err := hsm.VerifyAttestation([]byte(c.text), nil); (err == nil) != (c.says == "") || err != nil && !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%s: %v, want %q", name, err, c.says)
+		}
+	}
+}
+
 // A key that another process destroys while it is attested is a key that is not there. It is not parallel: the
 // faulty module is SoftHSM as well.
 func TestAttestationOfAKeyThatGoes(t *testing.T) {

@@ -26,6 +26,7 @@ const (
 	OpRandom     Op = "random" // C_GenerateRandom
 	OpDigest     Op = "digest"
 	OpGenerate   Op = "generate"
+	OpPreserve   Op = "preserve" // a key that was made was made anew, and is indestructible now
 	OpDestroy    Op = "destroy"
 	OpLabel      Op = "label" // CKA_LABEL was changed
 	OpSign       Op = "sign"
@@ -218,15 +219,34 @@ func (t *Token) inSession(ctx context.Context, o *Operation, work func(session) 
 	return t.using(ctx, o, func() error { return t.locked(o, work) })
 }
 
-// making is inSession for work that leaves a key in the token: where that it was made cannot be recorded, the key does not stay.
-func (t *Token) making(ctx context.Context, o *Operation, key KeyRef, work func(session) error) error {
-	made := false
+// making is inSession for work that leaves a key in the token: where that it was made cannot be recorded, the key does not stay. One that
+// is to be indestructible is made twice. The first can still be destroyed: only when all of it has proven right, and is recorded, the same
+// work makes the key that cannot, in its place. (A token that takes CKA_DESTROYABLE takes it when a key is made; SoftHSM changes it by a
+// copy alone, and a key that can be copied stays one that can.)
+func (t *Token) making(ctx context.Context, o *Operation, spec KeySpec, work func(session, KeySpec) error) error {
+	key, first, stays := KeyRef{Label: spec.Label, ID: spec.ID}, spec, false
+	first.Indestructible = false
 	err := t.inSession(ctx, o, func(s session) error {
-		err := work(s)
-		made = err == nil
+		err := work(s, first)
+		stays = err == nil
 		return err
 	})
-	if err == nil || !made {
+	if err == nil && spec.Indestructible {
+		forever := false
+		err = t.inSession(ctx, &Operation{Op: OpPreserve, Key: key, Mechanism: o.Mechanism}, func(s session) error {
+			if err := s.destroy(key); err != nil {
+				return err
+			}
+			stays = false
+			err := work(s, spec)
+			forever = err == nil
+			return err
+		})
+		if err != nil && forever {
+			err = fmt.Errorf("the key with %s is in the token for ever, as was asked for, but: %w", key, err)
+		}
+	}
+	if err == nil || !stays {
 		return err
 	}
 	undone := t.inSession(ctx, &Operation{Op: OpDestroy, Key: key}, func(s session) error { return s.destroy(key) })

@@ -282,7 +282,10 @@ func (t *Token) unwrap(ctx context.Context, spec UnwrapSpec, wrapped []byte) (Ke
 	ref := KeyRef{Label: spec.Key.Label, ID: slices.Clone(spec.Key.ID)}
 	o := &Operation{Op: OpUnwrap, Key: spec.Under, Target: ref}
 	o.digestOf(wrapped)
-	return ref, t.making(ctx, o, ref, func(s session) error {
+	permitted := false
+	return ref, t.making(ctx, o, spec.Key, func(s session, key KeySpec) error {
+		spec := spec
+		spec.Key = key
 		if err := s.free(ref); err != nil {
 			return err
 		}
@@ -295,8 +298,11 @@ func (t *Token) unwrap(ctx context.Context, spec UnwrapSpec, wrapped []byte) (Ke
 			return err
 		}
 		o.Mechanism = spec.Method.mechanismName()
-		if err := t.permit(ctx, o); err != nil {
-			return err
+		if !permitted { // an indestructible key is one use of the other
+			if err := t.permit(ctx, o); err != nil {
+				return err
+			}
+			permitted = true
 		}
 		if err := s.unwrap(spec, algorithm, under, wrapped); err != nil {
 			// Both names were free before, so what has them now is what was just made.

@@ -100,7 +100,8 @@ func (x *Reader) damaged(err error) error {
 	return x.Refuse(err.Error())
 }
 
-// Exactly reads one JSON object into to, and refuses fields that it does not have and whatever follows.
+// Exactly reads one JSON object into to, and refuses what another reader could read differently: fields that it does not have, that stand
+// twice or in other letters, and whatever follows. What is inside of fields is the caller's to read in the same way.
 func Exactly(data []byte, to any) error {
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.DisallowUnknownFields()
@@ -109,6 +110,45 @@ func Exactly(data []byte, to any) error {
 	}
 	if _, err := d.Token(); err != io.EOF {
 		return errors.New("more than one object")
+	}
+	return plainNames(data)
+}
+
+// plainNames goes over a JSON object that was decoded, for encoding/json takes the last of the fields that stand twice, and "ROW" for "row".
+func plainNames(object []byte) error {
+	var names [][]byte
+	depth, isName := 0, true
+	for i := 0; i < len(object); i++ {
+		switch object[i] {
+		case '{', '[':
+			depth++
+		case '}', ']':
+			depth--
+		case ':', ',':
+			if depth == 1 {
+				isName = object[i] == ','
+			}
+		case '"':
+			from := i + 1
+			for i++; object[i] != '"'; i++ {
+				if object[i] == '\\' {
+					i++
+				}
+			}
+			if depth != 1 || !isName {
+				continue
+			}
+			name := object[from:i]
+			if bytes.ContainsFunc(name, func(r rune) bool { return !('a' <= r && r <= 'z' || '0' <= r && r <= '9' || r == '_') }) {
+				return fmt.Errorf("a field %q in other letters", name)
+			}
+			for _, other := range names {
+				if bytes.Equal(other, name) {
+					return fmt.Errorf("the field %q twice", name)
+				}
+			}
+			names = append(names, name)
+		}
 	}
 	return nil
 }

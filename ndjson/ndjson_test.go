@@ -3,6 +3,7 @@ package ndjson
 import (
 	"bytes"
 	"compress/gzip"
+	"encoding/json"
 	"errors"
 	"io"
 	"io/fs"
@@ -95,12 +96,48 @@ func TestDamage(t *testing.T) {
 }
 
 func TestExactly(t *testing.T) {
-	for text, sound := range map[string]bool{`{"a":1}`: true, "{\"a\":1}\n": true, `{"a":1}{}`: false, `{"b":1}`: false, `{"a":1`: false, ``: false} {
-		var to struct{ A int }
+	for text, sound := range map[string]bool{
+		`{"a":1}`: true, "{\"a\":1}\n": true, `{"a":1}{}`: false, `{"a":1}}`: false, `{"b":1}`: false, `{"a":1`: false, ``: false,
+		`{"a":1,"a":2}`: false, `{"a":1, "r" : "x","a":2}`: false, `{"A":1}`: false, `{"\u0061":1}`: false, `{"a":1,"A":1}`: false,
+		`{"r":{"A":1,"A":2,"a":"\"}{,"},"a":1}`: true, `{"r":["a","a",{"a":1}],"a":1}`: true, `{"r":"a","a":1}`: true, `{"r":{"x":[{}]},"r":1}`: false,
+		"{\"r\":\"\\\\\",\"a\":1}": true, "{\"r\":\"\\\"\",\"a\":1,\"r\":2}": false,
+	} {
+		var to struct {
+			A int
+			R json.RawMessage
+		}
 		if err := Exactly([]byte(text), &to); (err == nil) != sound {
 			t.Errorf("%s: %v", text, err)
 		}
 	}
+}
+
+// FuzzExactly: an object that is read is read in the same way by a reader that takes the first of two fields, and none in other letters.
+func FuzzExactly(f *testing.F) {
+	f.Add([]byte(`{"a":1,"r":{"a":[2,"\"}"]}}`))
+	f.Add([]byte(`{"r":{},"R":[]}`))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		var to struct{ A, R json.RawMessage }
+		if Exactly(text, &to) != nil || !bytes.HasPrefix(bytes.TrimSpace(text), []byte("{")) {
+			return
+		}
+		first := map[string]json.RawMessage{}
+		d := json.NewDecoder(bytes.NewReader(text))
+		_, _ = d.Token()
+		for d.More() {
+			name, _ := d.Token()
+			var value json.RawMessage
+			if err := d.Decode(&value); err != nil {
+				t.Fatal(err)
+			}
+			if _, twice := first[name.(string)]; !twice {
+				first[name.(string)] = value
+			}
+		}
+		if !bytes.Equal(first["a"], to.A) || !bytes.Equal(first["r"], to.R) {
+			t.Errorf("%s: %s, %s", text, to.A, to.R)
+		}
+	})
 }
 
 // FuzzReader: whatever a file holds, reading it ends, and ends with an error that says where.

@@ -170,55 +170,50 @@ func startOf(ctx context.Context, h *storage.History, f auditExportFlags) (audit
 	return start, err
 }
 
-// writeExport writes an export beside its place and, when it is whole and durable, puts it there.
+// writeExport writes an export, which appears when it is whole and durable.
 func (a *app) writeExport(ctx context.Context, h *storage.History, start audit.Start, path string) (shown shownExport, err error) {
 	keys, err := h.Keys(ctx)
 	if err != nil {
 		return shown, err
 	}
-	file, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".unfinished-")
-	if err != nil {
-		return shown, fmt.Errorf("making the export: %w", err)
-	}
-	defer func() {
-		if err = errors.Join(err, file.Close()); err != nil {
-			_ = os.Remove(file.Name())
-		}
-	}()
-	digest := &countingDigest{Hash: sha256.New()}
-	out := bufio.NewWriterSize(io.MultiWriter(file, digest), 1<<18)
-	x, err := audit.NewExportWriter(out, start, keys)
-	if err != nil {
-		return shown, err
-	}
-	done := a.progress("events", h.Size()-start.Size)
-	for {
-		b, err := h.Next(ctx)
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err == nil {
-			err = exportBatch(x, b)
-		}
+	err = replaceFile(path, 0o640, func(file io.Writer) error {
+		digest := &countingDigest{Hash: sha256.New()}
+		out := bufio.NewWriterSize(io.MultiWriter(file, digest), 1<<18)
+		x, err := audit.NewExportWriter(out, start, keys)
 		if err != nil {
-			return shown, err
+			return err
 		}
-		done(x.Size() - start.Size)
-	}
-	end, err := x.Close()
+		done := a.progress("events", h.Size()-start.Size)
+		for {
+			b, err := h.Next(ctx)
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			if err == nil {
+				err = exportBatch(x, b)
+			}
+			if err != nil {
+				return err
+			}
+			done(x.Size() - start.Size)
+		}
+		end, err := x.Close()
+		if err != nil {
+			return err
+		}
+		if err := out.Flush(); err != nil {
+			return fmt.Errorf("writing the export: %w", err)
+		}
+		shown = shownExport{
+			File: path, From: start.Size, To: end.To, Checkpoints: end.Checkpoints, Unsigned: end.To - max(start.Size, x.Signed()), Root: end.Root,
+			Octets: digest.octets, SHA256: hex.EncodeToString(digest.Sum(nil)),
+		}
+		return nil
+	})
 	if err != nil {
-		return shown, err
+		return shownExport{}, err
 	}
-	if err := errors.Join(out.Flush(), file.Chmod(0o640), file.Sync()); err != nil {
-		return shown, fmt.Errorf("writing the export: %w", err)
-	}
-	if err := os.Rename(file.Name(), path); err != nil {
-		return shown, fmt.Errorf("putting the export into its place: %w", err)
-	}
-	return shownExport{
-		File: path, From: start.Size, To: end.To, Checkpoints: end.Checkpoints, Unsigned: end.To - max(start.Size, x.Signed()), Root: end.Root,
-		Octets: digest.octets, SHA256: hex.EncodeToString(digest.Sum(nil)),
-	}, syncParent(path)
+	return shown, syncParent(path)
 }
 
 // exportBatch writes a run of entries, and the last of the checkpoints among them: that is enough to tell where a change is.

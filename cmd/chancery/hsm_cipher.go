@@ -10,8 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -119,48 +117,12 @@ func (a *app) cipherCommand(verb, short, long string,
 	return cmd
 }
 
-// atOnce writes a file of any length that appears whole or not at all; "-" is standard output, which gets all of it at the end.
+// atOnce writes a file that appears whole or not at all; "-" is standard output, which gets all of it at the end.
 func (a *app) atOnce(path string, write func(io.Writer) error) error {
 	if path == standardStream {
-		return a.heldBack(write)
+		return heldBack(a.Stdout, write)
 	}
-	tmp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*") // of mode 0600
-	if err != nil {
-		return fmt.Errorf("writing %s: %w", path, err)
-	}
-	defer os.Remove(tmp.Name())
-	if err := write(tmp); err != nil {
-		return errors.Join(err, tmp.Close())
-	}
-	if err = errors.Join(tmp.Sync(), tmp.Close()); err == nil {
-		err = os.Rename(tmp.Name(), path)
-	}
-	if err != nil {
-		return fmt.Errorf("writing %s: %w", path, err)
-	}
-	return nil
-}
-
-// heldBack keeps what is written in a file that has no name until all of it is there, then sends it to standard output.
-func (a *app) heldBack(write func(io.Writer) error) (err error) {
-	tmp, err := os.CreateTemp("", "chancery-*") // of mode 0600
-	if err != nil {
-		return fmt.Errorf("keeping the result back: %w", err)
-	}
-	defer func() { err = errors.Join(err, tmp.Close()) }()
-	if err := os.Remove(tmp.Name()); err != nil {
-		return fmt.Errorf("keeping the result back: %w", err)
-	}
-	if err := write(tmp); err != nil {
-		return err
-	}
-	if _, err := tmp.Seek(0, io.SeekStart); err != nil {
-		return fmt.Errorf("keeping the result back: %w", err)
-	}
-	if _, err := io.Copy(a.Stdout, tmp); err != nil {
-		return fmt.Errorf("writing the result: %w", err)
-	}
-	return nil
+	return replaceFile(path, 0o600, write)
 }
 
 // wrapFlags say under which key and how.

@@ -12,7 +12,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -148,8 +147,8 @@ func (a *app) writeReport(ctx context.Context, report *probe.Report, f probeFlag
 		}
 	}
 	for name, data := range files {
-		if err := os.WriteFile(name, data, 0o644); err != nil {
-			return fmt.Errorf("writing the report: %w", err)
+		if err := writeFile(name, data, 0o644); err != nil {
+			return err
 		}
 	}
 	return nil

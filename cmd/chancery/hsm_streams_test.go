@@ -3,10 +3,13 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"io/fs"
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 )
 
 // TestHSMStandardStreams: "-" is standard input and output wherever a file can be named, and nothing is left in a file of that name.
@@ -86,6 +89,50 @@ func TestHSMStandardStreams(t *testing.T) {
 	c.refused(2, "one standard output", "wrap", "--key", "back", "--under", "transport", "--out", "-", "--public-out", "-", "--yes")
 	if left, err := os.ReadDir("."); err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+// TestHSMResultsIntoAPipe: where --out names a pipe, or a device such as /dev/null, that is what gets the result, and it stays.
+func TestHSMResultsIntoAPipe(t *testing.T) {
+	c := newCounter(t)
+	c.do("key", "generate", "--algorithm", "aes-256", "--label", "files")
+	c.do("key", "generate", "--algorithm", "aes-256", "--label", "leaving", "--extractable", "--yes")
+	c.do("key", "generate", "--algorithm", "aes-256", "--label", "transport", "--for", "wrap")
+	c.do("key", "generate", "--algorithm", "ecdsa-p256", "--label", "signer")
+	const message = "what is in the file"
+	c.do("encrypt", "--key", "files", "--in", c.place("message", []byte(message)), "--out", c.path("sealed"))
+	pipe := c.path("pipe")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	reader, err := os.OpenFile(pipe, os.O_RDWR, 0) // which waits for nobody
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	for _, one := range []struct {
+		octets int
+		args   []string
+	}{
+		{len(message), []string{"decrypt", "--in", c.path("sealed")}},
+		{28 + len(message), []string{"encrypt", "--raw", "--key", "files", "--in", c.path("message")}},
+		{20, []string{"random", "20"}},
+		{32, []string{"digest", "--in", c.path("message")}},
+		{40, []string{"wrap", "--key", "leaving", "--under", "transport", "--yes"}},
+		{1000, []string{"attest", "--key", "signer"}},
+	} {
+		c.do(append(one.args, "--out", pipe)...)
+		if about, err := os.Lstat(pipe); err != nil || about.Mode().Type() != fs.ModeNamedPipe {
+			t.Fatalf("%v: the pipe is %v, %v", one.args, about.Mode(), err)
+		}
+		if err := reader.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
+			t.Fatal(err)
+		}
+		got := make([]byte, 1<<16)
+		n, err := reader.Read(got)
+		if err != nil || n != one.octets && (one.octets != 1000 || n < 1000) || one.args[0] == "decrypt" && string(got[:n]) != message {
+			t.Errorf("%v: %d octets came out, %v", one.args, n, err)
+		}
 	}
 }
 

@@ -60,7 +60,14 @@ beginning of each line; or another list. By hand, the digest is: openssl pkey -p
 			if given == 0 {
 				return errors.New("the sources hold no key")
 			}
-			if _, err := blocklist.Write(out, title, keys); err != nil {
+			place, stream, err := placeOf(out)
+			if err != nil {
+				return fmt.Errorf("writing the list of keys %s: %w", out, err)
+			}
+			if stream {
+				return fmt.Errorf("%s is no file that a list can be kept in: name another", out)
+			}
+			if _, err := blocklist.Write(place, title, keys); err != nil {
 				return err
 			}
 			list, err := blocklist.Open(out)

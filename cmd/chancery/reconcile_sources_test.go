@@ -222,3 +222,37 @@ func TestHeadsAreLookedForInTheWholeJournal(t *testing.T) {
 		t.Errorf("entries were judged again: %+v", r.report.Journals[0])
 	}
 }
+
+// The state of the last run is read as it was written, or not at all: it says from where on entries are judged.
+func TestReconcileStateIsReadInOneWay(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "state.json")
+	want := reconcileState{Version: reconcileStateVersion, Until: time.Date(2026, 11, 2, 3, 4, 5, 6, time.FixedZone("", 3600)), Journals: map[string]reconciledJournal{
+		"journal": {File: "journal", End: keeper.JournalPlace{Octets: 7, Entries: 2, Head: "5c"}, Results: map[string]uint64{"signed": 2}},
+	}}
+	if err := want.write(path); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		text  string
+		sound bool
+	}{
+		"as it was written":  {string(text), true},
+		"a field twice":      {strings.Replace(string(text), `"version"`, `"until": "2000-01-01T00:00:00Z", "version"`, 1), false},
+		"something behind":   {string(text) + "}", false},
+		"a second one":       {string(text) + string(text), false},
+		"in other letters":   {strings.Replace(string(text), `"until"`, `"Until"`, 1), false},
+		"an unknown version": {strings.Replace(string(text), "1", "2", 1), false},
+	} {
+		if err := os.WriteFile(path, []byte(c.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if state, err := readReconcileState(path); (err == nil) != c.sound || c.sound && !state.Until.Equal(want.Until) {
+			t.Errorf("%s: %+v, %v", name, state, err)
+		}
+	}
+}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/chancery-ca/chancery/keeper"
@@ -51,6 +50,9 @@ func readReconcileState(path string) (state reconcileState, err error) {
 	if state.Version != reconcileStateVersion {
 		return state, fmt.Errorf("reading where the last run ended, in %s: version %d is not known", path, state.Version)
 	}
+	if written, err := state.encode(); err != nil || !bytes.Equal(written, text) {
+		return state, fmt.Errorf("reading where the last run ended: %s is not as it was written: a field stands there twice, or something follows", path)
+	}
 	return state, nil
 }
 
@@ -59,21 +61,20 @@ func (s reconcileState) write(path string) error {
 	if path == "" {
 		return nil
 	}
-	text, err := json.MarshalIndent(s, "", "  ")
+	text, err := s.encode()
 	if err != nil {
-		return fmt.Errorf("writing where this run ended: %w", err)
+		return err
 	}
-	file, err := os.CreateTemp(filepath.Dir(path), ".reconcile-*")
-	if err != nil {
-		return fmt.Errorf("writing where this run ended: %w", err)
-	}
-	defer os.Remove(file.Name()) // when it has not got its name
-	_, err = file.Write(append(text, '\n'))
-	if err := errors.Join(err, file.Sync(), file.Close()); err != nil {
-		return fmt.Errorf("writing where this run ended: %w", err)
-	}
-	if err := os.Rename(file.Name(), path); err != nil {
-		return fmt.Errorf("writing where this run ended: %w", err)
+	if err := writeFile(path, text, 0o600); err != nil {
+		return fmt.Errorf("keeping where this run ended: %w", err)
 	}
 	return nil
+}
+
+func (s reconcileState) encode() ([]byte, error) {
+	text, err := json.MarshalIndent(s, "", "  ")
+	if err != nil {
+		return nil, fmt.Errorf("writing where this run ended: %w", err)
+	}
+	return append(text, '\n'), nil
 }

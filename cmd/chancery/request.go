@@ -80,10 +80,13 @@ func (a *app) requestCommand() *cobra.Command {
 			}
 			// The key is on disk before the certificate exists: a certificate without its key would have to be revoked. The key of an
 			// earlier request stays in its place until then: its certificate is in use.
-			kept := keyFile
+			kept, keyPlace := keyFile, keyFile
 			if key != nil {
-				if _, err := os.Stat(keyFile); err == nil {
-					kept = unused(keyFile + ".new") // an earlier request may have left one, and may get its certificate yet
+				if keyPlace, _, err = placeOf(keyFile); err != nil {
+					return err
+				}
+				if _, err := os.Stat(keyPlace); err == nil {
+					kept = unused(keyPlace + ".new") // an earlier request may have left one, and may get its certificate yet
 				}
 				if err := errors.Join(writeFile(kept, key, 0o600), syncParent(kept)); err != nil {
 					return err
@@ -113,7 +116,7 @@ func (a *app) requestCommand() *cobra.Command {
 				}
 			}
 			if kept != keyFile {
-				if err := os.Rename(kept, keyFile); err != nil {
+				if err := os.Rename(kept, keyPlace); err != nil {
 					return fmt.Errorf("putting the new key in the place of the old: %w", err)
 				}
 			}
@@ -206,10 +209,16 @@ func fit(force bool, files ...string) error {
 		switch {
 		case err == nil && about.IsDir():
 			return fmt.Errorf("%s is a directory: name a file in it", f)
+		case err == nil && !about.Mode().IsRegular():
+			return fmt.Errorf("%s is no file that a key or a certificate can be kept in: name another", f)
 		case err == nil && !force:
 			return fmt.Errorf("%s exists; name other files with --key and --cert, or give --force", f)
 		}
-		probe, err := os.CreateTemp(filepath.Dir(f), "."+filepath.Base(f)+"-*") // as writeFile does
+		place, _, err := placeOf(f)
+		if err != nil {
+			return fmt.Errorf("%s cannot be written: %w", f, err)
+		}
+		probe, err := os.CreateTemp(filepath.Dir(place), "."+filepath.Base(place)+"-*") // as writeFile does
 		if err != nil {
 			return fmt.Errorf("%s cannot be written: %w", f, err)
 		}

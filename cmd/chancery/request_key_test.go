@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -11,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -133,7 +135,7 @@ func TestFilesAreLookedAtFirst(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := os.Mkdir(at("gone"), 0o700); err != nil {
+	if err := errors.Join(os.Mkdir(at("gone"), 0o700), syscall.Mkfifo(at("pipe"), 0o600)); err != nil {
 		t.Fatal(err)
 	}
 	var asked atomic.Int32
@@ -155,6 +157,7 @@ func TestFilesAreLookedAtFirst(t *testing.T) {
 		"another's file":     {[]string{"--cert", at("bk.key")}, "exists", 0},
 		"no directory":       {[]string{"--cert", at("none/www.pem")}, "cannot be written", 0},
 		"a directory":        {[]string{"--cert", dir, "--force"}, "is a directory", 0},
+		"a pipe":             {[]string{"--cert", at("pipe"), "--force"}, "is no file", 0},
 		"a key":              {[]string{"--key", at("www.key")}, "for a new key", 0},
 		"a kind of key":      {[]string{"--key-type", "rsa-2048"}, "for a new key", 0},
 		"nothing there":      {[]string{"--cert", at("www.pem")}, "", 1},
@@ -191,4 +194,42 @@ func whichKey(t *testing.T, path string) string {
 		return "new"
 	}
 	return string(text)
+}
+
+// TestANewKeyGoesWhereALinkLeads: the file behind a symbolic link gets the new key, and the link stays.
+func TestANewKeyGoesWhereALinkLeads(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	for _, err := range []error{
+		os.Mkdir(at("archive"), 0o700), os.WriteFile(at("archive/1.key"), []byte("old"), 0o600), os.WriteFile(at("archive/1.pem"), []byte("old"), 0o600),
+		os.Symlink("archive/1.key", at("live.key")), os.Symlink("archive/1.pem", at("live.pem")),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusCreated)
+		_, _ = io.WriteString(w, `{"serial":"1cab","chain":"chain"}`)
+	}))
+	defer service.Close()
+	err := run(t.Context(), []string{
+		"request", "--name", "www.example", "--api", service.URL, "--key", at("live.key"), "--cert", at("live.pem"), "--force",
+	}, Env{Stdin: strings.NewReader(""), Stdout: io.Discard, Stderr: io.Discard, Environ: []string{"HOME=" + dir}, Now: time.Now, Random: rand.Reader})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := whichKey(t, at("archive/1.key")); got != "new" {
+		t.Errorf("behind the link is %q", got)
+	}
+	if text, err := os.ReadFile(at("archive/1.pem")); string(text) != "chain" {
+		t.Errorf("behind the link is the certificate %q, %v", text, err)
+	}
+	for _, name := range []string{"live.key", "live.pem"} {
+		if _, err := os.Readlink(at(name)); err != nil {
+			t.Errorf("the link: %v", err)
+		}
+	}
 }

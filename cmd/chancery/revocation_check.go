@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -276,23 +274,8 @@ func writeTextfile(path string, r revocation.Report) error {
 	for _, kind := range revocation.Kinds() {
 		fmt.Fprintf(&b, "chancery_revocation_check_differences{kind=%q} %d\n", kind, r.Counts[kind])
 	}
-	temporary, err := os.CreateTemp(filepath.Dir(path), ".check-*")
-	if err != nil {
-		return fmt.Errorf("writing the result: %w", err)
-	}
-	defer os.Remove(temporary.Name())
-	_, err = temporary.WriteString(b.String())
-	if err == nil {
-		err = temporary.Chmod(0o644)
-	}
-	if closing := temporary.Close(); err == nil {
-		err = closing
-	}
-	if err == nil {
-		err = os.Rename(temporary.Name(), path)
-	}
-	if err != nil {
-		return fmt.Errorf("writing the result: %w", err)
+	if err := writeFile(path, []byte(b.String()), 0o644); err != nil {
+		return fmt.Errorf("telling Prometheus of the result: %w", err)
 	}
 	return nil
 }

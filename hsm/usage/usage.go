@@ -79,7 +79,8 @@ type Policy struct {
 var _ hsm.UsagePolicy = (*Policy)(nil)
 
 // Load reads a policy. Numbers of uses are kept in a file beside it, named like it with ".uses.json" behind, or in countsFile where that
-// is not empty.
+// is not empty. Where there is a directory beside it, named like it with ".uses" behind, they are kept in that: several users can share it
+// and yet leave the policy alone.
 func Load(path, countsFile string) (*Policy, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
@@ -89,10 +90,10 @@ func Load(path, countsFile string) (*Policy, error) {
 	if err != nil {
 		return nil, err
 	}
-	if countsFile == "" {
-		countsFile = path + ".uses.json"
-	}
 	p.counts = &counts{path: countsFile}
+	if countsFile == "" {
+		p.counts = &counts{path: path + ".uses.json", directory: path + ".uses"}
+	}
 	return p, nil
 }
 
@@ -343,6 +344,12 @@ func (p *Policy) Spec(spec hsm.KeySpec) (hsm.KeySpec, error) {
 	extractable := slices.Contains(of.operations, string(hsm.OpExport))
 	if spec.Extractable && !extractable {
 		return refused("is not for export")
+	}
+	if spec.Modifiable && !of.modifiable {
+		return refused("is not to be modifiable; write modifiable: true into its rules to make it so")
+	}
+	if spec.Copyable && !of.copyable {
+		return refused("is not to be copyable; write copyable: true into its rules to make it so")
 	}
 	if len(spec.Usages) == 0 {
 		spec.Usages = usages

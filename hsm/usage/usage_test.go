@@ -325,6 +325,8 @@ keys:
 	}{
 		"another mechanism":              {"k", 0, func(s *hsm.KeySpec) { s.Mechanisms = []string{"CKM_RSA_X_509"} }, "not for the mechanism CKM_RSA_X_509"},
 		"a mechanism of one rule":        {"k", 0x0a, func(s *hsm.KeySpec) { s.Mechanisms = []string{"CKM_RSA_PKCS"} }, "not for the mechanism CKM_RSA_PKCS"},
+		"modifiable by one rule":         {"k", 0x0a, func(s *hsm.KeySpec) { s.Modifiable = true }, "not to be modifiable"},
+		"copyable by one rule":           {"k", 0x0a, func(s *hsm.KeySpec) { s.Copyable = true }, "not to be copyable"},
 		"export by one rule":             {"k", 0x0a, func(s *hsm.KeySpec) { s.Extractable = true }, "not for export"},
 		"no mechanism that both permit":  {"k", 0x0b, nil, "no mechanism that all its rules permit"},
 		"no operation that both permit":  {"k", 0x0c, nil, "for nothing that a key is made for"},
@@ -446,5 +448,35 @@ func TestDocumentedPolicyIsSound(t *testing.T) {
 	policy, _, found := strings.Cut(after, "```")
 	if _, err := usage.Parse("hsm.md", []byte("roles:"+policy)); err != nil || !found {
 		t.Error(err)
+	}
+}
+
+// An indestructible key is unwrapped twice, which is one use of the wrapping key.
+func TestUnwrappingAnIndestructibleKeyIsOneUse(t *testing.T) {
+	t.Parallel()
+	c := hsmtest.New(t).Config()
+	c.Usage = load(t, "others: permit\nkeys:\n  - {key: {label: kek}, operations: [wrap, unwrap], uses: 3}\n")
+	token, err := hsm.Open(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer token.Close()
+	kek, _, err := token.GenerateKey(t.Context(), hsm.KeySpec{Algorithm: hsm.AES256, Label: "kek", Usages: []hsm.Usage{hsm.UseWrap}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, public, err := token.GenerateKey(t.Context(), hsm.KeySpec{Algorithm: hsm.ECDSAP256, Label: "key", Extractable: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrapped, err := token.Wrap(t.Context(), hsm.WrapSpec{Key: key, Under: kek})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, label := range []string{"second use", "third use", "fourth use"} {
+		spec := hsm.UnwrapSpec{Under: kek, Key: hsm.KeySpec{Algorithm: hsm.ECDSAP256, Label: label, Indestructible: true}, Public: public}
+		if _, err := token.Unwrap(t.Context(), spec, wrapped); (err == nil) != (label != "fourth use") || err != nil && !errors.Is(err, hsm.ErrNotPermitted) {
+			t.Errorf("%s: %v", label, err)
+		}
 	}
 }
