@@ -142,12 +142,14 @@ type Rate struct {
 	Per      time.Duration
 }
 
-// Denied is the refusal of an action. Hidden says that the caller may not even learn that the resource exists.
+// Denied is the refusal of an action. Hidden says that the caller may not even learn that the resource exists, ByScope that the roles allow
+// the action and the credential was made for other profiles.
 type Denied struct {
 	Actor    string
 	Action   Action
 	Resource Resource
 	Hidden   bool
+	ByScope  bool
 }
 
 func (d *Denied) Error() string {

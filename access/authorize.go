@@ -16,6 +16,7 @@ func Authorize(a Actor, act Action, r Resource) error {
 		return denied
 	}
 	if r.Profile != "" && !a.Scope.MayUse(r.Profile) {
+		denied.ByScope = true
 		return denied
 	}
 	return nil

@@ -140,6 +140,12 @@ func (c *CA) rules() *policies.Set { return c.ruling.Load().set }
 // PolicyDigest names the policies that decide now.
 func (c *CA) PolicyDigest() string { return c.rules().Digest() }
 
+// HasProfile tells whether the policies that decide now have a profile of this name.
+func (c *CA) HasProfile(name string) bool {
+	_, ok := c.rules().Profile(name)
+	return ok
+}
+
 // CheckPolicies checks what a set asks of other rooms: that the lints exist which its profiles name.
 func CheckPolicies(set *policies.Set) error {
 	var problems []policies.Problem

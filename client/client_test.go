@@ -518,6 +518,49 @@ func TestNewRefuses(t *testing.T) {
 	}
 }
 
+// TestUndone: who called is told what is sure, and nothing more.
+func TestUndone(t *testing.T) {
+	t.Parallel()
+	gone := httptest.NewTLSServer(http.NotFoundHandler())
+	gone.Close()
+	for name, c := range map[string]struct {
+		answers []func(http.ResponseWriter)
+		want    bool
+	}{
+		"refused":                     {[]func(http.ResponseWriter){sayProblem(422, "refused")}, true},
+		"turned away to the end":      {[]func(http.ResponseWriter){sayProblem(429, "too-many-requests")}, true},
+		"turned away for long":        {[]func(http.ResponseWriter){sayProblem(429, "quota-exhausted", "Retry-After", "3600")}, true},
+		"turned away, then refused":   {[]func(http.ResponseWriter){sayProblem(429, "too-many-requests"), sayProblem(403, "denied")}, true},
+		"answer lost":                 {[]func(http.ResponseWriter){hangUp}, false},
+		"answer lost, then refused":   {[]func(http.ResponseWriter){hangUp, sayProblem(403, "denied")}, false},
+		"answer lost, then away":      {[]func(http.ResponseWriter){hangUp, sayProblem(429, "too-many-requests", "Retry-After", "3600")}, false},
+		"failed":                      {[]func(http.ResponseWriter){sayProblem(500, "internal")}, false},
+		"not available":               {[]func(http.ResponseWriter){sayProblem(503, "unavailable")}, false},
+		"another is doing it":         {[]func(http.ResponseWriter){sayProblem(409, "idempotency-key-busy", "Retry-After", "3600")}, false},
+		"the body came too slowly":    {[]func(http.ResponseWriter){sayProblem(408, "timeout")}, false},
+		"an answer that nobody reads": {[]func(http.ResponseWriter){say(201, "application/json", `{"serial":`)}, false},
+	} {
+		s := newService(t, c.answers...)
+		if _, err := s.client(t).Request(t.Context(), RequestInput{Profile: "p", CSR: "c"}); err == nil || Undone(err) != c.want {
+			t.Errorf("%s: %v is undone: %v", name, err, Undone(err))
+		}
+	}
+	s := newService(t, hangUp)
+	unreached := func(c *Config) { c.BaseURL = gone.URL }
+	if _, err := s.client(t, unreached).Request(t.Context(), RequestInput{Profile: "p", CSR: "c"}); err == nil || !Undone(err) {
+		t.Errorf("nobody was reached: %v", err)
+	}
+	// The connection of the second attempt is refused, and what came of the first is not known.
+	if _, err := s.client(t, func(c *Config) {
+		c.Wait = func(context.Context, time.Duration) error { s.Listener.Close(); return nil }
+	}).Request(t.Context(), RequestInput{Profile: "p", CSR: "c"}); err == nil || Undone(err) {
+		t.Errorf("the first attempt's answer was lost: %v", err)
+	}
+	if Undone(nil) {
+		t.Error("what was done is undone")
+	}
+}
+
 // TestWhatAnEarlierAttemptMayHaveDone: a refusal after an answer that was lost says so; one after attempts that did nothing does not.
 func TestWhatAnEarlierAttemptMayHaveDone(t *testing.T) {
 	for name, c := range map[string]struct {

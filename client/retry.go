@@ -36,8 +36,12 @@ func (c *Client) do(ctx context.Context, r call) (reply, error) {
 	for attempt := 1; ; attempt++ {
 		answer, err := c.once(ctx, r, body)
 		var problem *Problem
-		if errors.As(err, &problem) {
-			problem.MayBeDone = open && r.method != http.MethodGet
+		var lost *transportError
+		switch maybe := open && r.method != http.MethodGet; {
+		case errors.As(err, &problem):
+			problem.MayBeDone = maybe
+		case errors.As(err, &lost):
+			lost.mayBeDone = maybe
 		}
 		if err == nil || attempt == c.attempts || !retryable(ctx, err) || r.once && !undone(err) {
 			return answer, err
@@ -82,10 +86,29 @@ func undone(err error) bool {
 	return errors.As(err, &problem) && problem.Status == http.StatusTooManyRequests || errors.As(err, &unreached) && unreached.Op == "dial"
 }
 
+// Undone tells of the error of a call that surely nothing came of it: the service was not reached, or has refused the call, or turned it
+// away for its rate, and so it was with each attempt before. Of any other failure it is not known.
+func Undone(err error) bool {
+	var problem *Problem
+	var unreached *transportError
+	switch {
+	case errors.As(err, &problem):
+		switch problem.Status {
+		case http.StatusRequestTimeout, http.StatusConflict:
+			return false // another call may have done it, or be doing it
+		}
+		return !problem.MayBeDone && problem.Status >= 400 && problem.Status < 500
+	case errors.As(err, &unreached):
+		return !unreached.mayBeDone && undone(err)
+	}
+	return false
+}
+
 // transportError is the failure of a request that the service may never have seen, or whose answer was lost.
 type transportError struct {
-	doing string
-	err   error
+	doing     string
+	err       error
+	mayBeDone bool // by an earlier attempt
 }
 
 func (e *transportError) Error() string { return e.doing + ": " + e.err.Error() }

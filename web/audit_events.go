@@ -58,7 +58,8 @@ func (s *Server) routeEvents(api huma.API) error {
 		description: "Gives the events that fit, newest first, page by page. One call looks at a bounded number of events: a page may be " +
 			"empty, and " +
 			"there is more as long as it has a next. A search is an event as well.",
-		answers: []media{{name: typeJSON, json: EventList{}}},
+		answers:  []media{{name: typeJSON, json: EventList{}}},
+		problems: []int{http.StatusNotFound},
 	}, s.events)
 }
 

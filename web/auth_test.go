@@ -103,6 +103,39 @@ func TestEveryRouteIsInTheTable(t *testing.T) {
 	}
 }
 
+// TestWhatCanBeGotCanBeAskedAbout: HEAD answers as GET does (RFC 9110, section 9.3.2), to the same callers.
+func TestWhatCanBeGotCanBeAskedAbout(t *testing.T) {
+	s := newSurface(t)
+	compare := func(h http.Handler, a ask) {
+		t.Helper()
+		got := s.do(h, a)
+		a.method = http.MethodHead
+		if head := s.do(h, a); head.Code != got.Code || head.Header().Get("Content-Type") != got.Header().Get("Content-Type") {
+			t.Errorf("%s: GET is answered %d, and HEAD %d", a.path, got.Code, head.Code)
+		}
+	}
+	for route, a := range requests(t) {
+		if method, _, _ := strings.Cut(route, " "); method != http.MethodGet {
+			continue
+		}
+		compare(s.API(), a)
+		a.role = access.Auditor
+		compare(s.API(), a)
+	}
+	for _, path := range []string{"/api/v1/openapi.json", "/api/v1/docs", "/api/v1/login", "/api/v1/nothing"} {
+		compare(s.API(), ask{path: path})
+	}
+	for _, path := range []string{"/livez", "/readyz", "/metrics", "/version", "/nothing"} {
+		compare(s.Operations(), ask{path: path})
+	}
+	for _, path := range []string{"/health", "/version", "/crl/issuing-1.crl", "/roots.pem", "/nothing"} {
+		compare(s.Distribution(), ask{path: path})
+	}
+	if w := s.call(ask{method: http.MethodHead, path: "/api/v1/certificates/1c/revoke", role: access.Revoker}); w.Code != http.StatusMethodNotAllowed {
+		t.Errorf("what cannot be got is answered %d", w.Code)
+	}
+}
+
 func TestEveryRouteNeedsCredentials(t *testing.T) {
 	var calls uint32
 	s := newSurface(t, func(c *Config) {

@@ -1,6 +1,7 @@
 package web
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
@@ -139,10 +140,8 @@ func badToken() error {
 	return &access.Unauthenticated{Challenge: challengeBad, Shown: true, Detail: "the token is unknown, has expired or was withdrawn"}
 }
 
+// unauthenticated is the answer to who is not let in. It names a scheme also where other credentials were looked at, for which HTTP has
+// none: no 401 may be without (RFC 9110, section 15.5.2), and an API token would do as well.
 func unauthenticated(refused *access.Unauthenticated) *Problem {
-	p := newProblem(kindUnauthenticated, refused.Detail)
-	if refused.Challenge != "" {
-		p = p.with("WWW-Authenticate", refused.Challenge)
-	}
-	return p
+	return newProblem(kindUnauthenticated, refused.Detail).with("WWW-Authenticate", cmp.Or(refused.Challenge, challenge))
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humachi"
 
+	"github.com/chancery-ca/chancery/access"
 	"github.com/chancery-ca/chancery/ca"
 )
 
@@ -105,26 +106,24 @@ func (s *Server) issueBatch(ctx context.Context, in *batchInput) (*huma.StreamRe
 	if err != nil {
 		return nil, err
 	}
-	// Who may not ask for a certificate is told so once, and not line by line.
-	first := s.batchResult(ctx, in.Key, lines[0])
-	if first.Status == http.StatusForbidden {
-		return nil, first.Problem
+	// Who may ask for no certificate is told so once, and not line by line. What one line may not ask for is that line's alone.
+	if err := s.ca.Admits(ctx, exchangeOf(ctx).actor, access.IssueCertificate); err != nil {
+		return nil, err
 	}
 	return &huma.StreamResponse{Body: func(c huma.Context) {
 		_, w := humachi.Unwrap(c)
 		w.Header().Set("Content-Type", typeNDJSON)
 		w.WriteHeader(http.StatusOK)
-		s.streamBatch(ctx, w, in.Key, first, lines[1:])
+		s.streamBatch(ctx, w, in.Key, lines)
 	}}, nil
 }
 
-// streamBatch writes the first result, works on the lines that are left, several at once, and writes each result when it is there. When the caller goes away no further line is
+// streamBatch works on the lines, several at once, and writes each result when it is there. When the caller goes away no further line is
 // begun; what was begun comes to its end, as a single request's would.
-func (s *Server) streamBatch(ctx context.Context, w http.ResponseWriter, key string, first BatchResult, lines []batchLine) {
+func (s *Server) streamBatch(ctx context.Context, w http.ResponseWriter, key string, lines []batchLine) {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	next, results := make(chan batchLine), make(chan BatchResult, batchWorkers)
-	results <- first
 	var workers sync.WaitGroup
 	for range min(batchWorkers, len(lines)) {
 		workers.Go(func() {
@@ -146,7 +145,7 @@ func (s *Server) streamBatch(ctx context.Context, w http.ResponseWriter, key str
 		}
 	}()
 	control := http.NewResponseController(w)
-	gone, written := false, -1 // of the lines: the first result does not count
+	gone, written := false, 0
 	for result := range results {
 		if gone {
 			continue // what was begun is waited for, and told to nobody
@@ -170,8 +169,8 @@ func (s *Server) streamBatch(ctx context.Context, w http.ResponseWriter, key str
 		written++
 	}
 	if written < len(lines) {
-		s.log.LogAttrs(ctx, slog.LevelWarn, "a batch was cut off", slog.String("request", requestID(ctx)), slog.Int("lines", len(lines)+1),
-			slog.Int("answered", written+1))
+		s.log.LogAttrs(ctx, slog.LevelWarn, "a batch was cut off", slog.String("request", requestID(ctx)), slog.Int("lines", len(lines)),
+			slog.Int("answered", written))
 		panic(http.ErrAbortHandler) // the caller, if there still is one, must see that it is not the whole
 	}
 }

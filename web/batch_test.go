@@ -207,6 +207,25 @@ func TestBatchRefusals(t *testing.T) {
 	}
 }
 
+// TestALineMayBeDenied: a credential that is for some profiles alone gets its certificates under these, wherever in the batch another stands.
+func TestALineMayBeDenied(t *testing.T) {
+	s := newSurface(t)
+	token, digest, err := access.NewToken(zeros{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.ring.actors[digest] = access.Actor{
+		ID: "narrow", Namespace: "dev", Roles: []access.Role{access.Requester}, Scope: access.Scope{Profiles: []string{"tls-client"}},
+	}
+	_, csr := newCSR(t, "a.dev.example")
+	batch := ask{method: batchCall.method, path: batchCall.path}.with("Authorization", "Bearer "+token)
+	got := results(t, s.call(batch.lines(BatchRequest{Profile: "tls-server", CSR: csr}, BatchRequest{Profile: "tls-client", CSR: csr})))
+	if len(got) != 2 || got[0].Status != http.StatusForbidden || !strings.Contains(got[0].Problem.Detail, "tls-server") ||
+		got[1].Status != http.StatusCreated {
+		t.Errorf("%+v", got)
+	}
+}
+
 // TestBatchIsBounded: no more lines than there are workers are worked on at once, and an actor's rate holds for lines as for requests.
 func TestBatchIsBounded(t *testing.T) {
 	var now, most atomic.Int64

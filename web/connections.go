@@ -2,6 +2,7 @@ package web
 
 import (
 	"net"
+	"net/netip"
 	"sync"
 )
 
@@ -9,14 +10,15 @@ import (
 const MaxConnections = 10_000
 
 // LimitConnections is a listener that closes a connection at once when there are so many already: whoever opens them by the thousand, and
-// says nothing, must not take the program's last descriptor, which it needs for its database and its token.
+// says nothing, must not take the program's last descriptor, which it needs for its database and its token. One network has at most half of
+// them, so that it does not take everybody else's either.
 func LimitConnections(l net.Listener, most int) net.Listener {
-	return &limited{Listener: l, places: make(chan struct{}, most)}
+	return &limited{Listener: l, places: newPlaces(most, "network")}
 }
 
 type limited struct {
 	net.Listener
-	places chan struct{}
+	places *places
 }
 
 // Accept implements net.Listener.
@@ -26,13 +28,21 @@ func (l *limited) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		select {
-		case l.places <- struct{}{}:
-			return &placed{Conn: conn, leave: sync.OnceFunc(func() { <-l.places })}, nil
-		default:
-			_ = conn.Close() // nobody is owed an answer
+		leave, refused := l.places.enter(networkOf(conn))
+		if refused == nil {
+			return &placed{Conn: conn, leave: sync.OnceFunc(leave)}, nil
 		}
+		_ = conn.Close() // nobody is owed an answer
 	}
+}
+
+// networkOf is the network that a connection comes from; empty for a Unix socket's.
+func networkOf(c net.Conn) string {
+	at, err := netip.ParseAddrPort(c.RemoteAddr().String())
+	if err != nil {
+		return ""
+	}
+	return neighbourhood(at.Addr()).String()
 }
 
 // placed gives its place back when it is closed.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/go-chi/chi/v5"
+	"github.com/go-chi/chi/v5/middleware"
 	"github.com/smallstep/pkcs7"
 
 	"github.com/chancery-ca/chancery/ca"
@@ -32,10 +33,12 @@ type file struct {
 	age       time.Duration // how long it may be kept without asking again
 }
 
-// routeDistribution serves what everybody may have: certificates, chains and CRLs, as they are named inside certificates.
+// routeDistribution serves what everybody may have: certificates, chains and CRLs, as they are named inside certificates. Whether the
+// service lives is told whatever else is asked.
 func (s *Server) routeDistribution(inFlight int) {
 	s.distribution = s.newRouter(noHeaders)
-	s.distribution.Use(limitInFlight(inFlight))
+	s.distribution.Use(middleware.GetHead)
+	s.lookups = newPlaces(inFlight, "network")
 	s.distribute("/ca/roots.pem", s.roots)
 	s.distribute("/roots.pem", s.roots)
 	s.distribute("/intermediates.pem", s.intermediates)
@@ -51,10 +54,10 @@ func (s *Server) routeDistribution(inFlight int) {
 	s.distribution.Get("/version", s.tellVersion)
 }
 
-// distribute serves a file by GET and HEAD, whole, in part, or not at all where the caller has it (RFC 9110, sections 13 and 14).
+// distribute serves a file, whole, in part, or not at all where the caller has it (RFC 9110, sections 13 and 14).
 func (s *Server) distribute(pattern string, find func(context.Context, string) (file, error)) {
-	handler := func(w http.ResponseWriter, r *http.Request) {
-		f, err := find(r.Context(), chi.URLParam(r, "name"))
+	s.distribution.Get(pattern, func(w http.ResponseWriter, r *http.Request) {
+		f, err := lookUp(s, r, func(ctx context.Context) (file, error) { return find(ctx, chi.URLParam(r, "name")) })
 		if err != nil {
 			writeProblem(w, r, s.problem(r.Context(), err))
 			return
@@ -62,9 +65,19 @@ func (s *Server) distribute(pattern string, find func(context.Context, string) (
 		w.Header().Set("Content-Type", f.mediaType)
 		w.Header().Set("Cache-Control", cacheControl(f.age))
 		serveBytes(w, r, f.body, f.changed)
+	})
+}
+
+// lookUp finds something in one of the places for looking up, of which one network has at most half, and which is given back before
+// anything is sent: what is found is in memory, and whoever reads slowly keeps nobody else out.
+func lookUp[T any](s *Server, r *http.Request, find func(context.Context) (T, error)) (T, error) {
+	leave, refused := s.lookups.enter(neighbourhood(exchangeOf(r.Context()).from).String())
+	if refused != nil {
+		var none T
+		return none, refused
 	}
-	s.distribution.Get(pattern, handler)
-	s.distribution.Head(pattern, handler)
+	defer leave()
+	return find(r.Context())
 }
 
 func cacheControl(age time.Duration) string {
@@ -147,7 +160,7 @@ func (s *Server) bundle(ctx context.Context, of func(ca.AuthorityRecord) bool) (
 // distributeCRL serves CRLs from memory. Their validator is their number, which names one CRL of a scope for ever: a list of a million
 // entries is not hashed for each who asks. It may be kept for a short time only, and never past its end.
 func (s *Server) distributeCRL(pattern string, current func(ctx context.Context, authority, scope string) (ca.CRLRecord, error)) {
-	handler := func(w http.ResponseWriter, r *http.Request) {
+	s.distribution.Get(pattern, func(w http.ResponseWriter, r *http.Request) {
 		name, scope := chi.URLParam(r, "name"), chi.URLParam(r, "shard")
 		if scope == "" {
 			scope = ca.FullScope
@@ -158,7 +171,7 @@ func (s *Server) distributeCRL(pattern string, current func(ctx context.Context,
 			writeProblem(w, r, s.problem(r.Context(), ca.ErrNotFound))
 			return
 		}
-		list, err := current(r.Context(), name, scope)
+		list, err := lookUp(s, r, func(ctx context.Context) (ca.CRLRecord, error) { return current(ctx, name, scope) })
 		if err != nil {
 			writeProblem(w, r, s.problem(r.Context(), err))
 			return
@@ -167,10 +180,8 @@ func (s *Server) distributeCRL(pattern string, current func(ctx context.Context,
 		header.Set("Content-Type", typeCRL)
 		header.Set("Cache-Control", cacheControl(min(crlAge, list.NextUpdate.Sub(s.now()).Truncate(time.Second))))
 		header.Set("ETag", `"`+list.Number.Text(16)+`"`)
-		http.ServeContent(w, r, "", s.settled(list), bytes.NewReader(list.DER))
-	}
-	s.distribution.Get(pattern, handler)
-	s.distribution.Head(pattern, handler)
+		http.ServeContent(unhurried(w), r, "", s.settled(list), bytes.NewReader(list.DER))
+	})
 }
 
 // settled is when a CRL last changed, for those who ask by the time. Two CRLs can be of one second, which they could not tell apart: whoever has

@@ -4,6 +4,8 @@ import (
 	"context"
 	"net/http"
 	"time"
+
+	"github.com/go-chi/chi/v5/middleware"
 )
 
 // readyTimeout bounds how long readiness is looked for.
@@ -12,7 +14,7 @@ const readyTimeout = 2 * time.Second
 // routeOperations serves what operators and their machines ask. Its listener is not for everybody: it tells what is broken.
 func (s *Server) routeOperations() {
 	s.operations = s.newRouter(noHeaders)
-	s.operations.Use(limitInFlight(DefaultInFlight))
+	s.operations.Use(limitInFlight(DefaultInFlight), middleware.GetHead)
 	s.operations.Get("/livez", live)
 	s.operations.Get("/readyz", s.ready)
 	s.operations.Method(http.MethodGet, "/metrics", s.metrics.handler())

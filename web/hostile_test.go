@@ -10,6 +10,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"syscall"
@@ -22,7 +24,11 @@ import (
 // dialled is a connection whose reads end in time.
 func dialled(t *testing.T, address string) net.Conn {
 	t.Helper()
-	c, err := net.Dial("tcp", address)
+	network := "tcp"
+	if strings.HasPrefix(address, "/") {
+		network = "unix"
+	}
+	c, err := net.Dial(network, address)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,7 +88,7 @@ func TestHugeHeaders(t *testing.T) {
 
 // TestTooManyConnections: what is over the limit is closed, what is under it is served, and a place that is left is free again.
 func TestTooManyConnections(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "sock"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,6 +126,48 @@ func TestTooManyConnections(t *testing.T) {
 		t.Error("closing twice gave back two places")
 	}
 	_, _ = second.Close(), fourth.Close()
+}
+
+// guests are connections that come from where they say.
+type guests chan *guest
+
+type guest struct {
+	net.Conn
+	from   net.Addr
+	closed bool
+}
+
+func (g guests) Accept() (net.Conn, error) {
+	if c, ok := <-g; ok {
+		return c, nil
+	}
+	return nil, net.ErrClosed
+}
+func (g guests) Close() error   { close(g); return nil }
+func (g guests) Addr() net.Addr { return &net.TCPAddr{} }
+
+func (g *guest) RemoteAddr() net.Addr { return g.from }
+func (g *guest) Close() error         { g.closed = true; return nil }
+
+// TestOneNetworkLeavesConnections: whoever opens as many connections as can be had gets half of them.
+func TestOneNetworkLeavesConnections(t *testing.T) {
+	const most = 6
+	come := make(guests, 2*most)
+	for _, from := range []string{"192.0.2.7:1", "192.0.2.7:2", "192.0.2.7:3", "192.0.2.7:4", "192.0.2.8:1", "[2001:db8::1]:1", "[2001:db8::2]:1"} {
+		come <- &guest{from: net.TCPAddrFromAddrPort(netip.MustParseAddrPort(from))}
+	}
+	_ = come.Close()
+	var let []string
+	for limited := LimitConnections(come, most); ; {
+		c, err := limited.Accept()
+		if err != nil {
+			break
+		}
+		let = append(let, c.RemoteAddr().String())
+	}
+	if want := "192.0.2.7:1 192.0.2.7:2 192.0.2.7:3 192.0.2.8:1 [2001:db8::1]:1 [2001:db8::2]:1"; strings.Join(let, " ") != want {
+		t.Errorf("let in were %s, want %s", let, want)
+	}
 }
 
 // TestOldTLSIsRefused: TLS 1.3 alone.

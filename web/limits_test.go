@@ -10,13 +10,16 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/chancery-ca/chancery/access"
 	"github.com/chancery-ca/chancery/ca"
+	"github.com/chancery-ca/chancery/policies"
 )
 
 // serve starts the API behind a real listener, with timeouts that a test can wait for.
@@ -253,6 +256,80 @@ func TestTooManyAtOnce(t *testing.T) {
 	}
 }
 
+// TestWhoReadsNothingKeepsNobodyOut: as many connections as there are places, and more, that take no list which they asked for.
+func TestWhoReadsNothingKeepsNobodyOut(t *testing.T) {
+	t.Parallel()
+	const places = 4
+	s := newSurface(t, func(c *Config) { c.InFlight = places })
+	s.office.crl.DER = make([]byte, 16<<20) // more than the kernel takes for who does not read
+	s.office.answer = &ca.OCSPResponse{DER: make([]byte, 16<<20), ThisUpdate: noon, NextUpdate: noon.Add(time.Hour)}
+	server := httptest.NewServer(s.Distribution())
+	t.Cleanup(server.Close)
+	for _, path := range []string{"/crl/issuing-1.crl", "/ocsp/issuing-1/AAAA"} {
+		for range 2 * places {
+			c := dialled(t, server.Listener.Addr().String())
+			fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: x\r\n\r\n", path)
+			var status int
+			if _, err := fmt.Fscanf(c, "HTTP/1.1 %d", &status); err != nil || status != http.StatusOK {
+				t.Errorf("%s is answered %d, %v", path, status, err)
+			}
+		}
+	}
+}
+
+// TestOneNetworkLeavesRoom: whoever has as much looked up at once as can be gets half of the places; and whether the service lives is told
+// all the same.
+func TestOneNetworkLeavesRoom(t *testing.T) {
+	const places = 4
+	var from netip.Addr
+	s := newSurface(t, func(c *Config) {
+		c.InFlight, c.ClientAddr = places, func(*http.Request) netip.Addr { return from }
+	})
+	arrived, free := make(chan struct{}), make(chan struct{})
+	s.office.busy = func() {
+		select {
+		case arrived <- struct{}{}:
+			<-free
+		case <-free:
+		}
+	}
+	var calls sync.WaitGroup
+	leave := sync.OnceFunc(func() { close(free) })
+	defer leave()
+	fetch := func() {
+		answered := make(chan int, 1)
+		calls.Go(func() { answered <- s.fetch("/crl/issuing-1.crl").Code })
+		select {
+		case <-arrived:
+		case status := <-answered:
+			t.Fatalf("who has a place is answered %d", status)
+		}
+	}
+	for _, network := range []string{"192.0.2.7", "192.0.2.8"} {
+		from = netip.MustParseAddr(network)
+		for range places / 2 {
+			fetch()
+		}
+		w := s.fetch("/crl/issuing-1.crl")
+		wantProblem(t, w, http.StatusServiceUnavailable, "unavailable")
+		if w.Header().Get("Retry-After") == "" {
+			t.Error("nobody says when to come back")
+		}
+	}
+	for path, want := range map[string]int{
+		"/health": http.StatusOK, "/version": http.StatusOK, "/nothing": http.StatusNotFound, "/roots.pem": http.StatusServiceUnavailable,
+	} {
+		if w := s.fetch(path); w.Code != want {
+			t.Errorf("with all places taken %s is answered %d, want %d", path, w.Code, want)
+		}
+	}
+	leave()
+	calls.Wait()
+	if n := len(s.lookups.taken) + len(s.lookups.shares.held); n != 0 {
+		t.Errorf("%d places are still taken", n)
+	}
+}
+
 func TestRateIsOfTheActor(t *testing.T) {
 	now := noon
 	s := newSurface(t, func(c *Config) {
@@ -348,6 +425,15 @@ func TestMetrics(t *testing.T) {
 	s.metrics.Issued("issuing-1", "tls-server", time.Second)
 	s.metrics.Refused("tls-server")
 	s.metrics.Refused("made-up")
+	s.metrics.Limited("plain", "rate")
+	ruling := s.office.policies
+	others, err := policies.LoadFiles([]policies.File{{Name: "plain.yaml", Content: []byte(plainProfile)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.office.policies = others // which came to rule while the service runs
+	s.metrics.Limited("plain", "rate")
+	s.office.policies = ruling
 	s.metrics.Failed("issue")
 	s.metrics.Revoked("issuing-1", "superseded")
 	s.metrics.LookedUpCAA(0, time.Second)
@@ -363,6 +449,7 @@ func TestMetrics(t *testing.T) {
 		`chancery_certificates_issued_total{authority="issuing-1",profile="tls-server"} 1`,
 		`chancery_issuance_duration_seconds_count{authority="issuing-1",profile="tls-server"} 1`,
 		`chancery_requests_refused_total{profile="tls-server"} 1`, `chancery_requests_refused_total{profile="unknown"} 1`,
+		`chancery_requests_limited_total{by="rate",profile="unknown"} 1`, `chancery_requests_limited_total{by="rate",profile="plain"} 1`,
 		`chancery_operation_failures_total{step="issue"} 1`, `chancery_certificates_revoked_total{authority="issuing-1",reason="superseded"} 1`,
 		`chancery_intents_settled_total{authority="issuing-1"} 1`, `chancery_crl_entries{authority="issuing-1",scope="full"} 3`,
 		`chancery_crl_next_update_timestamp_seconds{authority="issuing-1",scope="full"} ` + fmt.Sprintf("%.9g", float64(noon.Unix())),

@@ -2,7 +2,6 @@ package web
 
 import (
 	"net/http"
-	"slices"
 	"strconv"
 	"time"
 
@@ -15,7 +14,7 @@ import (
 // Metrics counts what the authority does and what is asked of it, for Prometheus. It is the ca.Metrics of the service.
 type Metrics struct {
 	registry *prometheus.Registry
-	profiles []string
+	profile  func(name string) bool
 
 	issued     *prometheus.CounterVec
 	issuance   *prometheus.HistogramVec
@@ -50,9 +49,9 @@ type Metrics struct {
 
 var _ ca.Metrics = (*Metrics)(nil)
 
-// NewMetrics makes the metrics, with a registry of their own. Profiles are the names that may
-// become labels: requesters can ask for any.
-func NewMetrics(profiles []string) *Metrics {
+// NewMetrics makes the metrics, with a registry of their own. isProfile tells whether the policies that rule have a profile of a name, which
+// may become a label then: requesters can ask for any.
+func NewMetrics(isProfile func(name string) bool) *Metrics {
 	registry := prometheus.NewRegistry()
 	count := func(name, help string, labels ...string) *prometheus.CounterVec {
 		c := prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "chancery", Name: name, Help: help}, labels)
@@ -94,7 +93,7 @@ func NewMetrics(profiles []string) *Metrics {
 		ocsp:     newOCSPMetrics(registry),
 		delivery: newDeliveryMetrics(registry),
 		audit:    newAuditMetrics(registry),
-		profiles: profiles,
+		profile:  isProfile,
 		issued:   count("certificates_issued_total", "Certificates issued.", "authority", "profile"),
 		issuance: seconds("issuance_duration_seconds", "From an order to its certificate.", "authority", "profile"),
 		refused:  count("requests_refused_total", "Requests refused by the policies.", "profile"),
@@ -150,7 +149,7 @@ func (m *Metrics) Refused(profile string) { m.refused.WithLabelValues(m.known(pr
 
 // known is a profile that may become a label.
 func (m *Metrics) known(profile string) string {
-	if !slices.Contains(m.profiles, profile) {
+	if !m.profile(profile) {
 		return "unknown"
 	}
 	return profile

@@ -219,9 +219,13 @@ func allowedMethods(r *http.Request) []string {
 	if r.URL.RawPath != "" {
 		path = r.URL.RawPath
 	}
-	for _, m := range []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodDelete} {
-		if routes.Match(chi.NewRouteContext(), m, path) {
-			allowed = append(allowed, m)
+	for _, m := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete} {
+		if !routes.Match(chi.NewRouteContext(), m, path) {
+			continue
+		}
+		allowed = append(allowed, m)
+		if m == http.MethodGet { // what can be got can be asked about (RFC 9110, section 9.1)
+			allowed = append(allowed, http.MethodHead)
 		}
 	}
 	return allowed

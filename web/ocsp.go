@@ -3,7 +3,6 @@ package web
 import (
 	"encoding/base64"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
 	"mime"
@@ -19,7 +18,8 @@ const (
 	typeOCSPRequest  = "application/ocsp-request"  // RFC 6960, appendix A
 	typeOCSPResponse = "application/ocsp-response" // RFC 6960, appendix A
 
-	ocspPath = "/ocsp/"
+	ocspPath  = "/ocsp/"
+	ocspRoute = ocspPath + "{name}" // as metrics name it
 	// maxOCSPRequest is how much of a request is read, in octets: more than the authority reads, which then says what is wrong.
 	maxOCSPRequest = 16<<10 + 1
 	// ocspAge is how long an answer may be kept by caches without asking again. It adds to the time until a revocation is seen.
@@ -29,7 +29,7 @@ const (
 // withOCSP answers what is asked below /ocsp/ and leaves the rest to next. OCSP requests come in numbers, and their paths are not those of
 // a router: base64 has slashes in it. So they go a way of their own, without a line in the log for each; the metrics count them.
 func (s *Server) withOCSP(next http.Handler, inFlight int) http.Handler {
-	places := make(seats, inFlight)
+	answering := newPlaces(inFlight, "network")
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		rest, ours := strings.CutPrefix(r.URL.Path, ocspPath)
 		if !ours {
@@ -38,29 +38,28 @@ func (s *Server) withOCSP(next http.Handler, inFlight int) http.Handler {
 		}
 		answerAtOnce(w, r)
 		name, encoded, _ := strings.Cut(rest, "/")
+		var response *ca.OCSPResponse
 		request, err := ocspRequest(r, encoded)
-		var problem *Problem
-		if errors.As(err, &problem) {
-			s.ocspProblem(w, r, problem)
+		if err == nil {
+			response, err = s.ocsp(answering, r, name, request)
+		}
+		if err != nil {
+			s.ocspProblem(w, r, err)
 			return
 		}
-		if !places.take() { // once it is read: who sends it slowly takes no place
-			s.ocspProblem(w, r, tooBusy())
-			return
-		}
-		defer places.leave()
-		s.ocsp(w, r, name, request)
+		s.writeOCSP(w, r, response)
 	})
 }
 
-// ocsp answers one request. Whatever can be said in OCSP is, with status 200 (RFC 6960, appendix A.2).
-func (s *Server) ocsp(w http.ResponseWriter, r *http.Request, name string, request []byte) {
-	response, err := s.ca.OCSP(r.Context(), name, request)
-	if err != nil {
-		s.ocspProblem(w, r, s.problem(r.Context(), err))
-		return
+// ocsp finds the answer to one request. Whatever can be said in OCSP is, with status 200 (RFC 6960, appendix A.2). The place is taken once
+// the request is read, and given back before the answer is sent: who is slow in either takes none.
+func (s *Server) ocsp(answering *places, r *http.Request, name string, request []byte) (*ca.OCSPResponse, error) {
+	leave, refused := answering.enter(neighbourhood(s.clientAddr(r)).String())
+	if refused != nil {
+		return nil, refused
 	}
-	s.writeOCSP(w, r, response)
+	defer leave()
+	return s.ca.OCSP(r.Context(), name, request)
 }
 
 // ocspRequest is the request in the body of a POST, or in the path of a GET: base64 of the DER, URL-encoded once (RFC 6960, appendix A.1).
@@ -147,7 +146,13 @@ func known(h http.Header, etag string) bool {
 	return false
 }
 
-// ocspProblem answers, and logs, what cannot be said in OCSP.
-func (s *Server) ocspProblem(w http.ResponseWriter, r *http.Request, p *Problem) {
-	s.identify(noHeaders)(s.observe(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { writeProblem(w, r, p) }))).ServeHTTP(w, r)
+// ocspProblem answers what cannot be said in OCSP. It is counted under a route of its own, and has no line in the log either, unless the
+// service failed: whoever asks for what is not there by the thousand must not fill a disk.
+func (s *Server) ocspProblem(w http.ResponseWriter, r *http.Request, err error) {
+	begun := s.now()
+	s.identify(noHeaders)(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		p := s.problem(r.Context(), err)
+		writeProblem(w, r, p)
+		s.metrics.served(ocspRoute, r.Method, p.Status, s.now().Sub(begun))
+	})).ServeHTTP(w, r)
 }

@@ -109,6 +109,31 @@ func TestOCSPByPost(t *testing.T) {
 	}
 }
 
+// TestOCSPProblemsAreCounted under a route of their own, which no path makes another; and a line for each would fill the log.
+func TestOCSPProblemsAreCounted(t *testing.T) {
+	s := newOCSPSurface(t)
+	for _, path := range []string{"/ocsp/issuing-1", "/ocsp/other", "/ocsp/a/b"} {
+		s.ocsp("POST", path, "text/plain", nil)
+	}
+	s.ocsp("POST", "/ocsp/other", "application/ocsp-request", nil)
+	s.office.err = ca.ErrUnavailable
+	s.ocsp("GET", "/ocsp/issuing-1/AAAA", "", nil)
+	log, text := s.log.String(), s.do(s.Operations(), ask{path: "/metrics"}).Body.String()
+	for _, want := range []string{
+		`chancery_http_requests_total{method="POST",route="/ocsp/{name}",status="415"} 3`,
+		`chancery_http_requests_total{method="POST",route="/ocsp/{name}",status="404"} 1`,
+		`chancery_http_requests_total{method="GET",route="/ocsp/{name}",status="503"} 1`,
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("there is no %s", want)
+		}
+	}
+	if strings.Contains(text, "unmatched") || strings.Contains(log, "msg=request ") || strings.Count(log, "could not be served") != 1 ||
+		strings.Contains(log, `request="" `) {
+		t.Errorf("the log is\n%s", log)
+	}
+}
+
 // However a client encodes the base64 of a request for a URL, as long as it does so once, what it asked comes through.
 func TestOCSPPathsAreReadAsWritten(t *testing.T) {
 	s := newOCSPSurface(t)

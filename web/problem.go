@@ -64,7 +64,7 @@ var (
 	kindInvalid         = kind{"invalid", http.StatusBadRequest, "The request makes no sense"}
 	kindUnreadableCSR   = kind{"unreadable-csr", http.StatusBadRequest, "The certification request cannot be read"}
 	kindUnauthenticated = kind{"unauthenticated", http.StatusUnauthorized, "Credentials are needed"}
-	kindDenied          = kind{"denied", http.StatusForbidden, "The role does not allow this"}
+	kindDenied          = kind{"denied", http.StatusForbidden, "You are not allowed to do this"}
 	kindNotFound        = kind{"not-found", http.StatusNotFound, "There is no such thing"}
 	kindNotLogged       = kind{"not-logged-yet", http.StatusNotFound, "The audit log does not cover it yet"}
 	kindMethod          = kind{"method-not-allowed", http.StatusMethodNotAllowed, "The method is not allowed here"}
@@ -198,6 +198,8 @@ func (s *Server) translate(ctx context.Context, err error) *Problem {
 		return exhaustedProblem(used)
 	case errors.As(err, &archived):
 		return newProblem(kindArchived, archived.Error())
+	case errors.As(err, &denied) && denied.ByScope:
+		return newProblem(kindDenied, "your credential is not for the profile "+denied.Resource.Profile)
 	case errors.As(err, &denied) && !denied.Hidden:
 		return newProblem(kindDenied, "your roles do not allow "+string(denied.Action))
 	case denied != nil, errors.Is(err, ca.ErrNotFound):

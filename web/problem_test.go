@@ -68,6 +68,11 @@ func TestErrorsBecomeProblems(t *testing.T) {
 			}
 		})
 	}
+	s.office.err = &access.Denied{Action: access.IssueCertificate, Resource: access.Resource{Profile: "tls-server"}, ByScope: true}
+	if p := wantProblem(t, s.call(post), http.StatusForbidden, "denied"); !strings.Contains(p.Detail, "tls-server") ||
+		strings.Contains(p.Detail, "role") {
+		t.Errorf("whose roles would do is told %q", p.Detail)
+	}
 	s.office.err = ca.ErrNotFound
 	withIssuer := ask{method: http.MethodPost, path: "/api/v1/certificates", role: access.Requester}.
 		json(IssueRequest{Profile: "tls-server", CSR: inPEM, Issuer: "other"})
@@ -91,11 +96,11 @@ func TestWhatHasNoRoute(t *testing.T) {
 		wantProblem(t, s.call(ask{path: path, role: access.Auditor}), http.StatusNotFound, "not-found")
 	}
 	for _, c := range []struct{ method, path, allow string }{
-		{http.MethodDelete, "/api/v1/certificates", "GET, POST"},
+		{http.MethodDelete, "/api/v1/certificates", "GET, HEAD, POST"},
 		{http.MethodGet, "/api/v1/certificates/1c/revoke", "POST"},
-		{http.MethodPost, "/api/v1/namespaces/dev", "GET, PUT, DELETE"},
-		{http.MethodPost, "/api/v1/openapi.json", "GET"},
-		{"BREW", "/api/v1/profiles", "GET"},
+		{http.MethodPost, "/api/v1/namespaces/dev", "GET, HEAD, PUT, DELETE"},
+		{http.MethodPost, "/api/v1/openapi.json", "GET, HEAD"},
+		{"BREW", "/api/v1/profiles", "GET, HEAD"},
 	} {
 		w := s.call(ask{method: c.method, path: c.path, role: access.Auditor})
 		wantProblem(t, w, http.StatusMethodNotAllowed, "method-not-allowed")

@@ -18,6 +18,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/go-chi/chi/v5"
+	"github.com/go-chi/chi/v5/middleware"
 
 	"github.com/chancery-ca/chancery/access"
 	"github.com/chancery-ca/chancery/audit"
@@ -109,6 +110,7 @@ const (
 	readHeaderTimeout = 5 * time.Second
 	readTimeout       = 30 * time.Second // the whole request, body included
 	writeTimeout      = 60 * time.Second // an issuance may take 30 s from its intent on, and waits before it are short
+	slowestReading    = 16 << 10         // octets a second that are waited for where an answer takes longer
 	idleTimeout       = 2 * time.Minute
 	maxHeaderBytes    = 32 << 10
 )
@@ -159,8 +161,9 @@ type Server struct {
 	clientAddr       func(*http.Request) netip.Addr
 	guessing         *guessing
 
-	calls    halls // of the API
-	inFlight int   // requests worked on at once, by each listener and of OCSP
+	calls    halls   // of the API
+	lookups  *places // of the distribution
+	inFlight int     // requests worked on at once, by each listener and of OCSP
 
 	spec         []byte // OpenAPI, JSON
 	api          *chi.Mux
@@ -227,7 +230,7 @@ func (s *Server) Operations() http.Handler { return s.operations }
 
 func (s *Server) routeAPI() error {
 	s.api = s.newRouter(apiHeaders)
-	s.api.Use(refuseIllegible, foldTilePath)
+	s.api.Use(refuseIllegible, foldTilePath, middleware.GetHead)
 	api := s.newOpenAPI(s.api)
 	api.UseMiddleware(s.takePlace, s.authenticate, s.limitShare, s.limitRate, s.checkQuery, s.negotiateAnswer, s.readBody)
 	for _, register := range []func(huma.API) error{

@@ -2,6 +2,7 @@ package web
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -85,6 +86,10 @@ func (o *office) Issue(_ context.Context, order ca.Order) (ca.Outcome, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.orders = append(o.orders, order)
+	of := access.Resource{Namespace: order.Actor.Namespace, Profile: order.Profile}
+	if err := access.Authorize(order.Actor, access.IssueCertificate, of); err != nil {
+		return ca.Outcome{}, err
+	}
 	return o.outcome, o.asked(order.Actor, access.IssueCertificate, order.Actor.Namespace)
 }
 
@@ -124,7 +129,7 @@ func (o *office) SearchEvents(_ context.Context, a access.Actor, f ca.EventFilte
 			Data: map[string]string{"x": "y"},
 		}, Index: 5}, {Index: -1}},
 		Next: "more",
-	}, o.asked(a, access.ReadAudit, a.Namespace)
+	}, o.asked(a, access.ReadAudit, cmp.Or(f.Namespace, a.Namespace))
 }
 
 func (o *office) Cosign(_ context.Context, a access.Actor, signed []byte) ([]string, error) {
@@ -226,6 +231,11 @@ func (o *office) Profile(_ context.Context, a access.Actor, name string) (*polic
 		return nil, fmt.Errorf("profile %q: %w", name, ca.ErrNotFound)
 	}
 	return p, nil
+}
+
+func (o *office) hasProfile(name string) bool {
+	_, ok := o.policies.Profile(name)
+	return ok
 }
 
 func (o *office) PolicyDigest() string { return o.policies.Digest() }
@@ -358,6 +368,9 @@ func (o *office) OCSP(_ context.Context, name string, request []byte) (*ca.OCSPR
 }
 
 func (o *office) CurrentCRL(_ context.Context, name, scope string) (ca.CRLRecord, error) {
+	if o.busy != nil {
+		o.busy()
+	}
 	if name != "issuing-1" || scope != ca.FullScope && scope != "7" {
 		return ca.CRLRecord{}, ca.ErrNotFound
 	}
@@ -388,7 +401,7 @@ func (o *office) APIToken(_ context.Context, a access.Actor, _ string) (ca.APITo
 
 func (o *office) CreateToken(_ context.Context, a access.Actor, n ca.NewAPIToken) (ca.APIToken, string, error) {
 	o.made = append(o.made, n)
-	return o.token, "chancery_secret", o.asked(a, access.ManageToken, a.Namespace)
+	return o.token, "chancery_secret", o.asked(a, access.ManageToken, n.Namespace)
 }
 
 func (o *office) RotateToken(_ context.Context, a access.Actor, r ca.Rotation) (ca.APIToken, string, error) {
@@ -477,7 +490,7 @@ func newSurface(t testing.TB, change ...func(*Config)) *surface {
 			serial++
 			return fmt.Sprintf("request-%d", serial)
 		},
-		Metrics: NewMetrics(set.Names()), Version: "1.2.3", Pages: &onePage{}, PageURL: "https://ca.dev.example",
+		Metrics: NewMetrics(s.office.hasProfile), Version: "1.2.3", Pages: &onePage{}, PageURL: "https://ca.dev.example",
 	}
 	for _, c := range change {
 		c(&cfg)
@@ -697,6 +710,9 @@ func wantProblem(t *testing.T, w *httptest.ResponseRecorder, status int, name st
 	}
 	if p.Type != "urn:chancery:problem:"+name || p.Status != status || p.Title == "" {
 		t.Errorf("got problem %+v, want type %s and status %d", p, name, status)
+	}
+	if status == http.StatusUnauthorized && w.Header().Get("WWW-Authenticate") == "" {
+		t.Error("nobody is told what would let him in (RFC 9110, section 15.5.2)")
 	}
 	if id := w.Header().Get("X-Request-Id"); id == "" || !strings.HasSuffix(p.Instance, ":"+id) {
 		t.Errorf("instance %q does not name request %q", p.Instance, id)

@@ -15,8 +15,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/caarlos0/env/v11"
-
 	"github.com/chancery-ca/chancery/access"
 	"github.com/chancery-ca/chancery/ca"
 	"github.com/chancery-ca/chancery/strictyaml"
@@ -259,8 +257,8 @@ func parseConfig(path string, data []byte, environ []string) (Config, error) {
 	if err := doc.Err(); err != nil {
 		return Config{}, err
 	}
-	if err := env.ParseWithOptions(&c, env.Options{Prefix: "CHANCERY_", Environment: env.ToMap(environ)}); err != nil {
-		return Config{}, misuse{fmt.Errorf("reading the environment: %w", err)}
+	if err := c.override(environ); err != nil {
+		return Config{}, err
 	}
 	c.validate(doc)
 	if err := doc.Err(); err != nil {

@@ -188,7 +188,7 @@ func TestBundlesAreReadWhole(t *testing.T) {
 	if err != nil || !slices.Equal(told, []string{"corp unreadable", "corp unverified"}) {
 		t.Fatalf("a list that was put in keeps the service from starting, or is not told: %v, %q", err, told)
 	}
-	running := &service{clients: clients, metrics: web.NewMetrics(nil)}
+	running := &service{clients: clients, metrics: web.NewMetrics(func(string) bool { return false })}
 	if err := running.refreshCRLs(t.Context()); err == nil || !strings.Contains(err.Error(), "verifies its signature") {
 		t.Errorf("a list that was put in, later: %v", err)
 	}

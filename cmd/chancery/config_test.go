@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -40,6 +41,40 @@ func TestConfigIsReadWithOverrides(t *testing.T) {
 	}
 	if n := c.namespaces()["team-a"]; !n.OwnsDNS("www.team-a.example") || n.OwnsDNS("team-b.example") {
 		t.Errorf("namespace %+v", n)
+	}
+}
+
+// TestVariablesOfTheEnvironment: what is set for a field and does not fit, or for none, is named as it stands in the environment.
+func TestVariablesOfTheEnvironment(t *testing.T) {
+	t.Parallel()
+	named := strings.Replace(soundConfig, "{file: pin}", "{env: CHANCERY_MY_PIN}", 1)
+	if _, err := parseConfig("c.yaml", []byte(named), []string{
+		"CHANCERY_HOME=/home", "CHANCERY_API=https://ca", "CHANCERY_TOKEN=t", "CHANCERY_MY_PIN=1234", "CHANCERY_LOG_LEVEL=", "OTHER=1",
+		"CHANCERY_SERVICE_HOST=10.0.0.1", "CHANCERY_SERVICE_PORT=8443", "CHANCERY_SERVICE_PORT_API=8443", "CHANCERY_PORT=tcp://10.0.0.1:8443",
+		"CHANCERY_PORT_8443_TCP=tcp://10.0.0.1:8443", "CHANCERY_PORT_8443_TCP_ADDR=10.0.0.1", "CHANCERY_OPERATIONS_SERVICE_HOST=10.0.0.2",
+	}); err != nil {
+		t.Error("what others have set is refused: ", err)
+	}
+	_, err := parseConfig("c.yaml", []byte(soundConfig), []string{
+		"CHANCERY_DATABASE_MAX_CONNECTIONS=many", "CHANCERY_DATABASE_MAX_CLOCK_SKEW=soon", "CHANCERY_LOG_LEVL=debug", "CHANCERY_MY_PIN=1234",
+		"CHANCERY_LISTEN_API=0.0.0.0:1",
+	})
+	var wrong misuse
+	if !errors.As(err, &wrong) {
+		t.Fatalf("got %v", err)
+	}
+	for _, want := range []string{
+		"\nCHANCERY_DATABASE_MAX_CONNECTIONS: ", "CHANCERY_DATABASE_MAX_CLOCK_SKEW: ", "\nCHANCERY_LOG_LEVL is for no field",
+		"is CHANCERY_LOG_LEVEL meant?", "\nCHANCERY_MY_PIN is for no field",
+	} {
+		if !strings.Contains(strings.ReplaceAll(err.Error(), ": CHANCERY", ":\nCHANCERY"), want) {
+			t.Errorf("it does not say %q: %v", want, err)
+		}
+	}
+	for _, not := range []string{"MaxConnections", "CHANCERY_LISTEN_API", "1234"} {
+		if strings.Contains(err.Error(), not) {
+			t.Errorf("it says %q: %v", not, err)
+		}
 	}
 }
 

@@ -41,7 +41,7 @@ func (q *queueStack) serveHere(name string, more func(api string) string) *here 
 		l.close()
 		t.Fatal(err)
 	}
-	a := &app{Env: Env{Stdout: io.Discard, Stderr: h.log, Now: time.Now, Random: q.app.Random, Environ: os.Environ()}}
+	a := &app{Env: Env{Stdout: io.Discard, Stderr: h.log, Now: time.Now, Random: q.app.Random, Environ: environ()}}
 	ctx, cancel := context.WithCancel(context.Background())
 	ready, ended := make(chan struct{}), make(chan error, 1)
 	go func() { ended <- a.serve(ctx, cfg, l, nil, func() { close(ready) }) }()

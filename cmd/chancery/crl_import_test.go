@@ -5,7 +5,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -89,7 +88,7 @@ func TestAnImportedCRLHasWhatIsOnRecord(t *testing.T) {
 	take := func(name string) (said string, err error) {
 		var out strings.Builder
 		err = run(t.Context(), []string{"crl", "import", "--config", config, "--authority", devRoot, filepath.Join(s.dir, name, "root-1.crl")},
-			Env{Stdin: strings.NewReader(""), Stdout: &out, Stderr: &out, Environ: os.Environ(), Now: time.Now, Random: rand.Reader})
+			Env{Stdin: strings.NewReader(""), Stdout: &out, Stderr: &out, Environ: environ(), Now: time.Now, Random: rand.Reader})
 		return out.String(), err
 	}
 	s.rootCRL(t, token, "before", "ceremony", "1c0a", time.Now)

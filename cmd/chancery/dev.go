@@ -158,7 +158,7 @@ func (a *app) dev(ctx context.Context, o devOptions) (err error) {
 	service := *a
 	if !o.verbose {
 		service.Stderr = io.Discard
-		if logFile, err := os.OpenFile(filepath.Join(home, "service.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600); err == nil {
+		if logFile, err := os.OpenFile(filepath.Join(home, serviceLog), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600); err == nil {
 			defer logFile.Close()
 			service.Stderr = logFile
 		}
@@ -179,9 +179,20 @@ func (a *app) dev(ctx context.Context, o devOptions) (err error) {
 		}()
 	})
 	if err != nil {
-		return fmt.Errorf("%w\n(the service's log is in %s)", err, filepath.Join(home, "service.log"))
+		return o.failed(err, home)
 	}
 	return <-played
+}
+
+// serviceLog is the file in the home that has the service's log, where it is not shown.
+const serviceLog = "service.log"
+
+// failed says, of an error of the service, where its log tells more.
+func (o devOptions) failed(err error, home string) error {
+	if o.verbose { // it was shown
+		return err
+	}
+	return fmt.Errorf("%w\n(the service's log is in %s)", err, filepath.Join(home, serviceLog))
 }
 
 // devStep is one step of dev. It is told on standard error, so that standard output is the result's.

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"crypto/rand"
+	"errors"
 	"log/slog"
 	"path/filepath"
 	"testing"
@@ -33,6 +34,18 @@ func TestDevKeepsTheAddressOfAnInterruptedFirstRun(t *testing.T) {
 	}
 	if other := distributionIn(t.TempDir()); other != "" {
 		t.Errorf("a new home has the address %q", other)
+	}
+}
+
+// TestDevNamesTheLogThatThereIs: with -v the log was shown, and is in no file.
+func TestDevNamesTheLogThatThereIs(t *testing.T) {
+	t.Parallel()
+	cause := errors.New("no key")
+	if got := (devOptions{}).failed(cause, "/home/x").Error(); got != "no key\n(the service's log is in /home/x/service.log)" {
+		t.Errorf("without -v: %s", got)
+	}
+	if got := (devOptions{verbose: true}).failed(cause, "/home/x").Error(); got != "no key" {
+		t.Errorf("with -v: %s", got)
 	}
 }
 

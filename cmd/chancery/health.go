@@ -1,12 +1,15 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/chancery-ca/chancery/client"
 )
 
 func (a *app) healthCommand() *cobra.Command {
@@ -25,15 +28,16 @@ func (a *app) healthCommand() *cobra.Command {
 				return fmt.Errorf("asking for health: %w", err)
 			}
 			defer response.Body.Close()
-			ready := response.StatusCode == http.StatusOK
-			result := struct {
-				Ready  bool `json:"ready"`
-				Status int  `json:"status"`
-			}{ready, response.StatusCode}
-			if err := a.print(result, func(w io.Writer) { fmt.Fprintln(w, map[bool]string{true: "ready", false: "not ready"}[ready]) }); err != nil {
+			h := health{Ready: response.StatusCode == http.StatusOK, Status: response.StatusCode}
+			if !h.Ready {
+				var problem client.Problem
+				_ = json.NewDecoder(io.LimitReader(response.Body, 64<<10)).Decode(&problem) // an answer of something else tells no more
+				h.Detail = problem.Detail
+			}
+			if err := a.print(h, h.write); err != nil {
 				return err
 			}
-			if !ready {
+			if !h.Ready {
 				return errSilent
 			}
 			return nil
@@ -41,4 +45,22 @@ func (a *app) healthCommand() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&url, "url", url, "the operations listener's readiness address")
 	return cmd
+}
+
+// health is whether a service is ready, and why it is not.
+type health struct {
+	Ready  bool   `json:"ready"`
+	Status int    `json:"status"`
+	Detail string `json:"detail,omitempty"`
+}
+
+func (h health) write(w io.Writer) {
+	switch {
+	case h.Ready:
+		fmt.Fprintln(w, "ready")
+	case h.Detail == "":
+		fmt.Fprintln(w, "not ready: the answer was", h.Status)
+	default:
+		fmt.Fprintln(w, "not ready:", cell(0, h.Detail))
+	}
 }

@@ -65,7 +65,7 @@ func typed(t *testing.T, stdin string, args ...string) (stdout, stderr string, c
 	t.Helper()
 	var out, complaints bytes.Buffer
 	err := run(t.Context(), args, Env{
-		Stdin: strings.NewReader(stdin), Stdout: &out, Stderr: &complaints, Environ: os.Environ(), Now: time.Now, Random: rand.Reader,
+		Stdin: strings.NewReader(stdin), Stdout: &out, Stderr: &complaints, Environ: environ(), Now: time.Now, Random: rand.Reader,
 	})
 	return out.String(), complaints.String(), exitCode(err)
 }
@@ -550,7 +550,7 @@ func TestHSMDestroyLooksOnceMore(t *testing.T) {
 	said := make(chan string, 1)
 	go func() {
 		err := run(t.Context(), []string{"hsm", "key", "destroy", "--key", devIssuer, "--config", s.write("commands", s.token.Module)}, Env{
-			Stdin: answer, Stdout: io.Discard, Stderr: question, Environ: os.Environ(), Now: time.Now, Random: rand.Reader,
+			Stdin: answer, Stdout: io.Discard, Stderr: question, Environ: environ(), Now: time.Now, Random: rand.Reader,
 		})
 		question.CloseWithError(io.EOF)
 		said <- fmt.Sprint(exitCode(err))

@@ -7,8 +7,10 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"regexp"
 	"runtime"
 	"runtime/pprof"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -47,9 +49,15 @@ func TestMain(m *testing.M) {
 // parallel is the flag of how many tests run at a time. Left out, it is as many as there are processors.
 const parallel = "test.parallel"
 
+// environ is the environment without what is for these tests alone, and for no command.
+func environ() []string {
+	ofTests := regexp.MustCompile(`^CHANCERY_(TEST_.*|FAULT_RESULTS|PEERS|REQUIRE_BROWSER|SCREENSHOTS)=`)
+	return slices.DeleteFunc(os.Environ(), ofTests.MatchString)
+}
+
 func actAs() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	env := Env{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Environ: os.Environ(), Now: time.Now, Random: rand.Reader, OwnProcess: true}
+	env := Env{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Environ: environ(), Now: time.Now, Random: rand.Reader, OwnProcess: true}
 	env.WritesAlone = os.Getenv(writesAlone) != ""
 	if step := os.Getenv(dieAt); step != "" {
 		d := &deadly{step: step, armed: os.Getenv(dieWhen)}

@@ -11,7 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -101,7 +100,7 @@ func (a *app) requestCommand() *cobra.Command {
 			case err == nil:
 			case key == nil:
 				return err
-			case isRefusal(err):
+			case client.Undone(err):
 				return errors.Join(err, os.Remove(kept))
 			default:
 				return fmt.Errorf("%w\nthe key stays in %s: should there be a certificate for it all the same, chancery list finds it", err, kept)
@@ -170,22 +169,6 @@ func onlyOne(csr, name, batch bool) error {
 		return misuse{errors.New("give one of --csr, --name and --batch")}
 	}
 	return nil
-}
-
-// isRefusal tells whether the service has said for good that there is no certificate. Where an answer was lost, or the service could not
-// finish, there may be one.
-func isRefusal(err error) bool {
-	var problem *client.Problem
-	if !errors.As(err, &problem) || problem.MayBeDone {
-		return false
-	}
-	switch problem.Status {
-	case http.StatusTooManyRequests:
-		return len(problem.Violations) > 0 // of a quota, and not of how fast one may ask
-	case http.StatusRequestTimeout, http.StatusConflict:
-		return false // an attempt before may have done it
-	}
-	return problem.Status >= 400 && problem.Status < 500
 }
 
 // printWaiting tells of a request that needs approval. The key stays where it is: the certificate will be for it.

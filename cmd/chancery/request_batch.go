@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -214,7 +215,7 @@ func (b *batch) take(file string, r client.BatchResult) error {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.open = b.open || r.Err != nil && !isRefusal(r.Err)
+	b.open = b.open || r.Err != nil && !isFinal(r.Err)
 	*list = append(*list, one)
 	if now := b.app.Now(); now.Sub(b.shown) >= progressEvery {
 		b.shown = now
@@ -222,6 +223,12 @@ func (b *batch) take(file string, r client.BatchResult) error {
 		fmt.Fprintf(b.app.Stderr, "%d of %d done, %d failed\n", done, b.total, len(b.report.Failed))
 	}
 	return nil
+}
+
+// isFinal tells whether the service has said for good that there is no certificate, and not only that it takes no more requests now.
+func isFinal(err error) bool {
+	var problem *client.Problem
+	return client.Undone(err) && errors.As(err, &problem) && (problem.Status != http.StatusTooManyRequests || problem.Type == client.TypeQuota)
 }
 
 func (b *batch) show(w io.Writer) {

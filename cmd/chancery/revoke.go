@@ -279,7 +279,7 @@ func (a *app) revokeMany(ctx context.Context, c *client.Client, r *revoking) err
 		}
 	}
 	answer, err := c.RevokeMany(ctx, r.in)
-	if err != nil && !isRefusal(err) {
+	if err != nil && !client.Undone(err) {
 		return fmt.Errorf("%w\nwhether it is ordered is not known: chancery revocation list tells, and ordering it again does no harm", err)
 	}
 	if err != nil {

@@ -11,6 +11,41 @@ import (
 	"time"
 )
 
+// TestWhetherManyAreOrdered: who was turned away, or reached nobody, is not told that something may have been ordered.
+func TestWhetherManyAreOrdered(t *testing.T) {
+	t.Parallel()
+	problem := func(status int) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/problem+json")
+			w.Header().Set("Retry-After", "3600")
+			w.WriteHeader(status)
+			_, _ = io.WriteString(w, `{"type":"urn:test","title":"no"}`)
+		}
+	}
+	for name, c := range map[string]struct {
+		answer http.HandlerFunc
+		sure   bool
+	}{
+		"refused":     {problem(http.StatusForbidden), true},
+		"turned away": {problem(http.StatusTooManyRequests), true},
+		"failed":      {problem(http.StatusInternalServerError), false},
+		"answer lost": {hangUp, false},
+	} {
+		service := httptest.NewServer(inTurn(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			_, _ = io.WriteString(w, `{"outlook":{"to_revoke":2}}`)
+		}, c.answer))
+		err := run(t.Context(), []string{"revoke", "1cab", "1cac", "--reason", "superseded", "--yes", "--api", service.URL}, Env{
+			Stdin: strings.NewReader(""), Stdout: io.Discard, Stderr: io.Discard, Environ: []string{"HOME=" + t.TempDir()},
+			Now: time.Now, Random: rand.Reader,
+		})
+		service.Close()
+		if err == nil || strings.Contains(err.Error(), "is not known") == c.sure {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 // TestAnOrderThatIsNotCarriedOutWholeFails: what is given by its serial and not revoked then is a failure, also where nobody is asked.
 func TestAnOrderThatIsNotCarriedOutWholeFails(t *testing.T) {
 	t.Parallel()

@@ -15,6 +15,7 @@ import (
 
 	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/ca"
+	"github.com/chancery-ca/chancery/client"
 )
 
 // Env is everything that a run takes from its surroundings.
@@ -193,10 +194,38 @@ func markMisuse(c *cobra.Command) {
 	}
 }
 
+// failure is what went wrong, in JSON.
+type failure struct {
+	Error   string       `json:"error"`             // as text has it
+	Problem *problemTold `json:"problem,omitempty"` // what the service has answered; left out where it has not
+}
+
+// problemTold is an answer of the service that is not a success, for programs to decide on.
+type problemTold struct {
+	Type       string             `json:"type,omitempty"`
+	Title      string             `json:"title"`
+	Status     int                `json:"status"`
+	Detail     string             `json:"detail,omitempty"`
+	Instance   string             `json:"instance,omitempty"`
+	Violations []client.Violation `json:"violations,omitempty"`
+	RetryAfter int                `json:"retry_after,omitempty"` // seconds
+	MayBeDone  bool               `json:"may_be_done,omitempty"` // by an earlier attempt
+}
+
+func newFailure(err error) failure {
+	f := failure{Error: err.Error()}
+	if p := (*client.Problem)(nil); errors.As(err, &p) {
+		f.Problem = &problemTold{
+			p.Type, p.Title, p.Status, p.Detail, p.Instance, p.Violations, int((p.RetryAfter + time.Second - 1) / time.Second), p.MayBeDone,
+		}
+	}
+	return f
+}
+
 // reportError says what went wrong, as text or as one JSON object, always on standard error.
 func (a *app) reportError(err error) {
 	if a.output == "json" {
-		_ = json.NewEncoder(a.Stderr).Encode(map[string]string{"error": err.Error()})
+		_ = json.NewEncoder(a.Stderr).Encode(newFailure(err))
 		return
 	}
 	fmt.Fprintln(a.Stderr, "chancery:", err)

@@ -1,12 +1,56 @@
 package main
 
 import (
+	"bytes"
+	"crypto/rand"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"reflect"
 	"strings"
 	"testing"
 	"text/tabwriter"
+	"time"
 
 	"github.com/chancery-ca/chancery/client"
 )
+
+// TestFailuresInJSON: programs decide on what the service has answered, and need not read it out of words.
+func TestFailuresInJSON(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		service http.HandlerFunc
+		want    *problemTold
+	}{
+		"refused": {func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/problem+json")
+			w.Header().Set("Retry-After", "3600")
+			w.WriteHeader(http.StatusTooManyRequests)
+			_, _ = io.WriteString(w, `{"type":"urn:chancery:problem:quota-exhausted","title":"A quota is used up","detail":"no room","instance":"urn:x",`+
+				`"violations":[{"rule":"quota","field":"","message":"no room","hint":"wait"}]}`)
+		}, &problemTold{
+			Type: client.TypeQuota, Title: "A quota is used up", Status: 429, Detail: "no room", Instance: "urn:x", RetryAfter: 3600,
+			Violations: []client.Violation{{Rule: "quota", Message: "no room", Hint: "wait"}},
+		}},
+		"no answer": {hangUp, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			service := httptest.NewServer(c.service)
+			defer service.Close()
+			var said bytes.Buffer
+			err := run(t.Context(), []string{"list", "--api", service.URL, "-o", "json"}, Env{
+				Stdin: strings.NewReader(""), Stdout: io.Discard, Stderr: &said, Environ: []string{"HOME=" + t.TempDir()},
+				Now: time.Now, Random: rand.Reader,
+			})
+			var got failure
+			if unread := json.Unmarshal(said.Bytes(), &got); err == nil || unread != nil || got.Error != err.Error() ||
+				!reflect.DeepEqual(got.Problem, c.want) {
+				t.Errorf("%v is told as %s", err, said.String())
+			}
+		})
+	}
+}
 
 // TestNoRowButTheTablesOwn: what somebody wrote, such as a comment, has no line that looks like one of the table.
 func TestNoRowButTheTablesOwn(t *testing.T) {

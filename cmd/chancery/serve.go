@@ -283,7 +283,7 @@ func (a *app) open(ctx context.Context, cfg Config) (_ *service, err error) {
 	if err := s.openLists(); err != nil {
 		return nil, err
 	}
-	metrics := web.NewMetrics(set.Names())
+	metrics := web.NewMetrics(func(profile string) bool { return s.ca.HasProfile(profile) })
 	s.metrics = metrics
 	metrics.PartitionedUntil(s.store.CoveredUntil())
 	timestamps, err := openLogs(cfg.Transparency, set, a.Now, metrics)
