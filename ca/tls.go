@@ -178,7 +178,7 @@ func (c *CA) keepsService(ctx context.Context, set *policies.Set) error {
 		}
 		problems = append(problems, policies.Problem{
 			File: o.Profile + ".yaml", Message: fmt.Sprintf("the service would not get its own certificate: %v", err),
-			Hint: "let through at once what namespace " + ServiceNamespace + " asks for, for example by a profile of its own for those who need approval",
+			Hint: "let through at once what namespace " + ServiceNamespace + " asks for; give those who need approval a profile of their own",
 		})
 	}
 	if len(problems) > 0 {

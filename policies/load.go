@@ -111,10 +111,11 @@ func frame(w io.Writer, b []byte) {
 // parseProfile reads one profile; without problems it returns one. What its standards demand and it does not meet is told apart.
 func parseProfile(path string, content []byte, l *language) (_ *Profile, unmet, problems []Problem) {
 	var file profileFile
-	r := &report{file: path, Document: strictyaml.Decode(path, content, &file), demands: strictyaml.Decode(path, content, &profileFile{})}
+	r := &report{file: path, Document: strictyaml.Decode(path, content, &file)}
 	if !r.OK() {
 		return nil, nil, r.Problems()
 	}
+	r.demands = strictyaml.Decode(path, content, &profileFile{})
 	profile := compile(r, &file, l)
 	if !r.OK() {
 		return nil, r.demands.Problems(), r.Problems()

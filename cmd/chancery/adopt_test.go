@@ -127,9 +127,12 @@ func (s *stack) activated(set []policies.File, digest string, number int64, acto
 		s.t.Fatal(err)
 	}
 	defer store.Close()
-	a := ca.PolicyActivation{Number: number, Digest: digest, ActorID: actor, ActorName: actor, Comment: comment, At: time.Now(), EventID: newID()}
+	a := ca.PolicyActivation{
+		Number: number, Digest: digest, ActorID: actor, ActorName: actor, Comment: comment, At: time.Now(), EventID: newID(),
+	}
 	leaf, err := audit.New(audit.Event{
-		ID: a.EventID, Kind: audit.PolicyActivated, Time: a.At, Actor: actor, Namespace: access.AllNamespaces, Data: map[string]string{"policy": digest},
+		ID: a.EventID, Kind: audit.PolicyActivated, Time: a.At, Actor: actor, Namespace: access.AllNamespaces,
+		Data: map[string]string{"policy": digest},
 	})
 	if err != nil {
 		s.t.Fatal(err)
@@ -177,6 +180,10 @@ func (r *replica) answers(t testing.TB, path string) (status int, body string) {
 	return response.StatusCode, text.String()
 }
 
+func (r *replica) isReady(t testing.TB) func() bool {
+	return func() bool { status, _ := r.answers(t, "/readyz"); return status == http.StatusOK }
+}
+
 // TestPoliciesThatCannotBeRead has policies come to rule that only a newer program understands. Nothing is issued by the old ones, the
 // replica says so, and it goes on publishing, also when it is started then. Other policies end it.
 func TestPoliciesThatCannotBeRead(t *testing.T) {
@@ -210,7 +217,7 @@ func TestPoliciesThatCannotBeRead(t *testing.T) {
 		t.Fatalf("%+v, %v", change, err)
 	}
 	for _, r := range []*replica{one, two} {
-		eventually(t, time.Minute, r.name+" is ready again", func() bool { status, _ := r.answers(t, "/readyz"); return status == http.StatusOK })
+		eventually(t, time.Minute, r.name+" is ready again", r.isReady(t))
 		if _, got, err := r.issue(ctx, "new.dev.example", nil); err != nil || got.status != http.StatusCreated {
 			t.Errorf("%s: %d %s, %v", r.name, got.status, got.body, err)
 		}
@@ -233,7 +240,8 @@ func TestPoliciesLeaveTheServiceItsCertificate(t *testing.T) {
 	edit(t, profile, "name: tls-server", approving)
 	_, err := one.clientOf(s.tokens[access.PolicyAdmin]).ReloadPolicies(ctx, "four eyes")
 	var problem *client.Problem
-	if !errors.As(err, &problem) || problem.Type != "urn:chancery:problem:unsound-policies" || !strings.Contains(err.Error(), "its own certificate") {
+	if !errors.As(err, &problem) || problem.Type != "urn:chancery:problem:unsound-policies" ||
+		!strings.Contains(err.Error(), "its own certificate") {
 		t.Errorf("reloading: %v", err)
 	}
 
@@ -263,15 +271,14 @@ func TestPoliciesLeaveTheServiceItsCertificate(t *testing.T) {
 		}
 		one.stop()
 	}
-	if waiting := s.database.Column(t, `SELECT id::text FROM audit_leaves WHERE kind = 'request.waiting' OR kind = 'request.refused'`); len(waiting) > 0 {
-		t.Errorf("the starts asked for %d certificates in vain", len(waiting))
+	asked := s.database.Column(t, `SELECT id::text FROM audit_leaves WHERE kind IN ('request.waiting', 'request.refused')`)
+	if len(asked) > 0 {
+		t.Errorf("the starts asked for %d certificates in vain", len(asked))
 	}
 	one = s.start("one", s.token.Module)
 	edit(t, profile, "description: ", "description: Out of it. ")
-	if err := one.process.Process.Signal(syscall.SIGHUP); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, time.Minute, "it can be reached again", func() bool { status, _ := one.answers(t, "/readyz"); return status == http.StatusOK })
+	one.signal(t, syscall.SIGHUP)
+	eventually(t, time.Minute, "it can be reached again", one.isReady(t))
 	if _, got, err := one.issue(ctx, "www.dev.example", nil); err != nil || got.status != http.StatusCreated {
 		t.Errorf("%d %s, %v", got.status, got.body, err)
 	}

@@ -359,7 +359,8 @@ func (c *Config) validate(doc *strictyaml.Document) {
 	for i, name := range c.TLS.Names {
 		own := ca.NewServiceNamespace(TLSConfig{Names: []string{name}}.serviceName())
 		if name == "*" || own.Validate() != nil {
-			doc.Refuse(fmt.Sprintf("tls.names[%d]", i), "write for example ca.example or 192.0.2.1", "%q is neither a DNS name nor an IP address", name)
+			doc.Refuse(fmt.Sprintf("tls.names[%d]", i), "write for example ca.example or 192.0.2.1",
+				"%q is neither a DNS name nor an IP address", name)
 		}
 	}
 	if _, err := c.Limits.bodyOctets(); err != nil {
