@@ -68,6 +68,43 @@ func (n Namespace) OwnsOrganisation(name string) bool {
 	return name != "" && slices.ContainsFunc(n.Subjects, func(owned string) bool { return owned == everything || owned == name })
 }
 
+// Within tells whether a namespace gives nothing that another does not: no name, no profile, no certificate more.
+func (n Namespace) Within(other Namespace) bool {
+	for _, d := range n.DNS {
+		if !slices.Contains(other.DNS, d) && (d == everything || !other.OwnsDNS(d)) {
+			return false
+		}
+	}
+	for _, p := range n.IP {
+		if !slices.ContainsFunc(other.IP, func(o netip.Prefix) bool { return o.Bits() <= p.Bits() && o.Contains(p.Addr()) }) {
+			return false
+		}
+	}
+	among := func(mine, theirs []string) bool {
+		return slices.Contains(theirs, everything) || !slices.ContainsFunc(mine, func(s string) bool { return !slices.Contains(theirs, s) })
+	}
+	if !among(n.Email, other.Email) || !among(n.URI, other.URI) || !among(n.Subjects, other.Subjects) {
+		return false
+	}
+	// Listing none gives every profile but those that must be listed, so that a list and none cannot be compared.
+	if (len(n.Profiles) == 0) != (len(other.Profiles) == 0) || !among(n.Profiles, other.Profiles) {
+		return false
+	}
+	for _, q := range other.Quotas {
+		if !slices.ContainsFunc(n.Quotas, func(m Quota) bool {
+			return m.Profile == q.Profile && m.Per == q.Per && m.Certificates <= q.Certificates
+		}) {
+			return false
+		}
+	}
+	for _, r := range other.Rates {
+		if !slices.ContainsFunc(n.Rates, func(m Rate) bool { return m.Profile == r.Profile && m.Per == r.Per && m.Requests <= r.Requests }) {
+			return false
+		}
+	}
+	return true
+}
+
 // MayUse tells whether the namespace may use a profile. A namespace that lists no profiles may use every one.
 func (n Namespace) MayUse(profile string) bool { return len(n.Profiles) == 0 || n.Lists(profile) }
 

@@ -197,3 +197,50 @@ func FuzzNamespaceValidate(f *testing.F) {
 		}
 	})
 }
+
+// TestWithin: what gives less than another lies within it, and what gives anything more does not.
+func TestWithin(t *testing.T) {
+	whole := func() Namespace {
+		return Namespace{
+			Name: "t", DNS: []string{"a.example", "b.example"}, IP: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")},
+			Email: []string{"a.example"}, URI: []string{"spiffe://a.example"}, Subjects: []string{"A", "B"}, Profiles: []string{"p", "q"},
+			Quotas: []Quota{{Certificates: 5, Per: time.Hour}}, Rates: []Rate{{Requests: 5, Per: time.Hour}},
+		}
+	}
+	for name, c := range map[string]struct {
+		change func(n *Namespace)
+		within bool
+	}{
+		"the same":              {func(*Namespace) {}, true},
+		"fewer names":           {func(n *Namespace) { n.DNS, n.IP, n.Email, n.URI, n.Subjects = nil, nil, nil, nil, nil }, true},
+		"a name under one":      {func(n *Namespace) { n.DNS = []string{"x.a.example"} }, true},
+		"a prefix within":       {func(n *Namespace) { n.IP = []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16")} }, true},
+		"fewer profiles":        {func(n *Namespace) { n.Profiles = []string{"p"} }, true},
+		"a smaller quota":       {func(n *Namespace) { n.Quotas[0].Certificates = 1 }, true},
+		"another quota as well": {func(n *Namespace) { n.Quotas = append(n.Quotas, Quota{Profile: "p", Per: time.Hour}) }, true},
+		"another name":          {func(n *Namespace) { n.DNS = append(n.DNS, "c.example") }, false},
+		"a name above":          {func(n *Namespace) { n.DNS = []string{"example"} }, false},
+		"every name":            {func(n *Namespace) { n.DNS = []string{"*"} }, false},
+		"a wider prefix":        {func(n *Namespace) { n.IP = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/7")} }, false},
+		"another mail domain":   {func(n *Namespace) { n.Email = []string{"b.example"} }, false},
+		"another trust domain":  {func(n *Namespace) { n.URI = []string{"spiffe://b.example"} }, false},
+		"every organisation":    {func(n *Namespace) { n.Subjects = []string{"*"} }, false},
+		"another profile":       {func(n *Namespace) { n.Profiles = append(n.Profiles, "r") }, false},
+		"no list of profiles":   {func(n *Namespace) { n.Profiles = nil }, false},
+		"a larger quota":        {func(n *Namespace) { n.Quotas[0].Certificates = 6 }, false},
+		"no quota":              {func(n *Namespace) { n.Quotas = nil }, false},
+		"no rate":               {func(n *Namespace) { n.Rates = nil }, false},
+	} {
+		n := whole()
+		c.change(&n)
+		if got := n.Within(whole()); got != c.within {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+	if none, some := (Namespace{}), (Namespace{Profiles: []string{"p"}}); none.Within(some) || some.Within(none) {
+		t.Error("a list of profiles and none cannot be compared: a listed one may be one that must be")
+	}
+	if all := (Namespace{DNS: []string{"*"}}); !all.Within(all) || !(Namespace{DNS: []string{"a.example"}}).Within(all) {
+		t.Error("all names hold all and any")
+	}
+}

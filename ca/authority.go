@@ -91,13 +91,17 @@ func (c *CA) authority(name string) (*Authority, error) {
 	return nil, fmt.Errorf("authority %q: %w", name, ErrNotFound)
 }
 
-// Ready tells whether requests can be served: the store keeps what it is given, the clock is right, and no key has just failed.
+// Ready tells whether requests can be served: the store keeps what it is given, the clock is right, the policies that rule are loaded, and
+// no key has just failed.
 func (c *CA) Ready(ctx context.Context) error {
 	if err := c.store.Ping(ctx); err != nil {
 		return fmt.Errorf("the store: %w", err)
 	}
 	if err := c.clock.check(); err != nil {
 		return fmt.Errorf("the clock: %w", err)
+	}
+	if err := c.current(); err != nil {
+		return err
 	}
 	for name, a := range c.authorities {
 		if a.failedAt.Load() != 0 {

@@ -28,10 +28,12 @@ type CA struct {
 	first         *Authority
 	authorityKeys [][]byte
 	ruling        atomic.Pointer[ruling]
+	unfollowed    atomic.Pointer[unfollowed]
 	plan          PolicyPlan
 	keyLists      KeyLists
 	caa           CAA
 	namespaces    atomic.Pointer[namespaces]
+	withheld      atomic.Pointer[map[string]access.Namespace] // of the configuration file, and not adopted
 	rates         *rates
 	replica       Replica
 	about         About

@@ -194,15 +194,12 @@ func reservations(g *policies.Grant, n access.Namespace) []policies.Reservation 
 // certificate. A *policies.Refusal or an *ExhaustedError means that nothing was recorded, or that what was is settled; refusing the request is
 // the caller's.
 func (c *CA) complete(ctx context.Context, authority *Authority, what issuable) (NewCertificate, error) {
-	grant, request := what.grant, what.request
+	request := what.request
 	serial, err := issuance.NewSerial(c.now(), c.random)
 	if err != nil {
 		return NewCertificate{}, err
 	}
-	scope := authority.lists.ScopeOf(serial)
-	point := authority.point(scope)
-	grant = grant.Distributed(scope, point.URL, point.DeltaURL)
-	prepared, err := authority.Issuer.Prepare(grant, serial, c.now())
+	grant, prepared, err := c.draft(authority, what.grant, serial)
 	if err != nil {
 		return NewCertificate{}, c.unfit(ctx, request, err)
 	}
@@ -258,6 +255,15 @@ func (c *CA) complete(ctx context.Context, authority *Authority, what issuable) 
 	return certificate, nil
 }
 
+// draft builds and lints what is to be signed. The grant that comes back says on which CRL it will be.
+func (c *CA) draft(a *Authority, g *policies.Grant, serial issuance.Serial) (*policies.Grant, *issuance.Prepared, error) {
+	scope := a.lists.ScopeOf(serial)
+	point := a.point(scope)
+	g = g.Distributed(scope, point.URL, point.DeltaURL)
+	prepared, err := a.Issuer.Prepare(g, serial, c.now())
+	return g, prepared, err
+}
+
 // Evaluate tells what would be decided, rule by rule. Nothing is recorded, nothing is issued.
 func (c *CA) Evaluate(ctx context.Context, o Order) (*policies.Decision, error) {
 	if err := c.authorize(ctx, o.Actor, access.EvaluateProfile, access.Resource{
@@ -280,8 +286,17 @@ type inquiry struct {
 	presumed bool // the key is taken for one that is not compromised, as long as that is what a certificate hangs on
 }
 
-// decide gathers the facts and asks the policies. The request it returns holds all that the decision saw.
+// decide gathers the facts and asks the policies that rule. The request it returns holds all that the decision saw. While others rule than
+// those that are loaded here, nothing is decided.
 func (c *CA) decide(ctx context.Context, o Order, a *Authority, q inquiry) (Request, *policies.Decision, error) {
+	if err := c.current(); err != nil {
+		return Request{}, nil, fmt.Errorf("deciding: %w", err)
+	}
+	return c.decideBy(ctx, c.rules(), o, a, q) // once: others may come to rule meanwhile
+}
+
+// decideBy asks policies, whether they rule or not.
+func (c *CA) decideBy(ctx context.Context, rules *policies.Set, o Order, a *Authority, q inquiry) (Request, *policies.Decision, error) {
 	spki := sha256.Sum256(o.CSR.Key().SPKI)
 	now := c.now()
 	namespace, known := c.namespace(o.Actor.Namespace)
@@ -293,7 +308,6 @@ func (c *CA) decide(ctx context.Context, o Order, a *Authority, q inquiry) (Requ
 		Issuer: a.Facts(a.Certificate, a.above), Now: now, AuthorityKeys: c.authorityKeys,
 	}
 	facts.Issuer.CAADomains = c.caa.Domains
-	rules := c.rules() // once: others may come to rule meanwhile
 	if q.usage {
 		var err error
 		if facts.Usage, err = c.store.ReservationsTaken(ctx, rules.Reservations(facts)); err != nil {

@@ -87,6 +87,9 @@ func (c *CA) LearnNamespaces(ctx context.Context) error {
 
 // AdoptNamespaces puts the namespaces of the configuration file on record where they differ from it, removes those that the file no longer
 // holds, and learns what holds now. A namespace that was set through the API and now stands in the file is the file's from here on.
+//
+// A start takes away, and gives nothing back: an entry that held before, and that gives what does not hold any more, may be that of a file
+// from before it was taken away. It is withheld, and what is on record holds, until SetNamespace is told the same.
 func (c *CA) AdoptNamespaces(ctx context.Context, file []access.Namespace) error {
 	latest, err := c.store.Namespaces(ctx)
 	if err != nil {
@@ -96,12 +99,25 @@ func (c *CA) AdoptNamespaces(ctx context.Context, file []access.Namespace) error
 	for _, v := range latest {
 		known[v.Name] = v
 	}
-	wanted := map[string]access.Namespace{}
+	wanted, withheld := map[string]bool{}, map[string]access.Namespace{}
 	for _, n := range file {
-		wanted[n.Name] = n
+		wanted[n.Name] = true
 		before, found := known[n.Name]
 		if found && !before.Removed && before.Source == SourceFile && sameNamespace(before.Namespace, n) {
 			continue
+		}
+		if found && (before.Removed || !n.Within(before.Namespace)) {
+			held, err := c.held(ctx, n)
+			if err != nil {
+				return err
+			}
+			if held {
+				withheld[n.Name] = n
+				c.log.WarnContext(ctx, "a namespace of the configuration held once and does not any more; what is on record holds. "+
+					"To have it back, set it with `chancery namespace set`, as the configuration has it", "namespace", n.Name,
+					"on_record", before.Version, "removed", before.Removed, "since", before.At)
+				continue
+			}
 		}
 		if err := c.adopt(ctx, NamespaceVersion{Namespace: n, Version: before.Version + 1, Source: SourceFile}); err != nil {
 			return err
@@ -109,14 +125,34 @@ func (c *CA) AdoptNamespaces(ctx context.Context, file []access.Namespace) error
 	}
 	for _, name := range slices.Sorted(maps.Keys(known)) {
 		before := known[name]
-		if _, wanted := wanted[name]; wanted || before.Removed || before.Source != SourceFile {
+		if wanted[name] || before.Removed || before.Source != SourceFile {
 			continue
 		}
 		if err := c.adopt(ctx, NamespaceVersion{Namespace: before.Namespace, Version: before.Version + 1, Source: SourceFile, Removed: true}); err != nil {
 			return err
 		}
 	}
+	c.withheld.Store(&withheld)
 	return c.LearnNamespaces(ctx)
+}
+
+// held tells whether a namespace ever was exactly this.
+func (c *CA) held(ctx context.Context, n access.Namespace) (bool, error) {
+	history, err := c.store.NamespaceHistory(ctx, n.Name)
+	if err != nil {
+		return false, fmt.Errorf("reading namespace %q: %w", n.Name, err)
+	}
+	return slices.ContainsFunc(history, func(v NamespaceVersion) bool { return !v.Removed && sameNamespace(v.Namespace, n) }), nil
+}
+
+// isWithheld tells whether the configuration of this replica has exactly this, and it was not adopted at start.
+func (c *CA) isWithheld(n access.Namespace) bool {
+	withheld := c.withheld.Load()
+	if withheld == nil {
+		return false
+	}
+	own, found := (*withheld)[n.Name]
+	return found && sameNamespace(own, n)
 }
 
 // adopt records a version of the file's. Where another replica, started at the same time, was first, its word stands.
@@ -163,8 +199,9 @@ func (c *CA) recordNamespace(ctx context.Context, v NamespaceVersion) error {
 }
 
 // SetNamespace makes a namespace what n says, or adds it, and returns the version on record. after is the version that the actor has
-// seen, 0 for none, or -1 to set it whatever it was. It holds here at once, and on other replicas within two seconds. It returns
-// *InvalidError, ErrChanged when it is at another version, ErrOfFile for one of the configuration file, or *access.Denied.
+// seen, 0 for none, or -1 to set it whatever it was. It holds here at once, and on other replicas within two seconds. What the
+// configuration file says, and was withheld at start, is the file's again. It returns *InvalidError, ErrChanged when it is at another
+// version, ErrOfFile for another one of the configuration file, or *access.Denied.
 func (c *CA) SetNamespace(ctx context.Context, actor access.Actor, n access.Namespace, after int) (NamespaceVersion, error) {
 	if err := c.authorizeNamespaceChange(ctx, actor, n.Name); err != nil {
 		return NamespaceVersion{}, err
@@ -172,9 +209,14 @@ func (c *CA) SetNamespace(ctx context.Context, actor access.Actor, n access.Name
 	if err := checkNamespace(n); err != nil {
 		return NamespaceVersion{}, err
 	}
-	return c.changeNamespace(ctx, actor, n.Name, after, func(before NamespaceVersion) (NamespaceVersion, bool, error) {
+	ofFile := c.isWithheld(n)
+	return c.changeNamespace(ctx, actor, n.Name, after, ofFile, func(before NamespaceVersion) (NamespaceVersion, bool, error) {
 		same := before.Version > 0 && !before.Removed && sameNamespace(before.Namespace, n)
-		return NamespaceVersion{Namespace: n}, same, nil
+		next := NamespaceVersion{Namespace: n, Source: SourceAPI}
+		if ofFile {
+			next.Source = SourceFile
+		}
+		return next, same, nil
 	})
 }
 
@@ -184,11 +226,11 @@ func (c *CA) RemoveNamespace(ctx context.Context, actor access.Actor, name strin
 	if err := c.authorizeNamespaceChange(ctx, actor, name); err != nil {
 		return NamespaceVersion{}, err
 	}
-	return c.changeNamespace(ctx, actor, name, after, func(before NamespaceVersion) (NamespaceVersion, bool, error) {
+	return c.changeNamespace(ctx, actor, name, after, false, func(before NamespaceVersion) (NamespaceVersion, bool, error) {
 		if before.Version == 0 || before.Removed {
 			return NamespaceVersion{}, false, fmt.Errorf("namespace %q: %w", name, ErrNotFound)
 		}
-		return NamespaceVersion{Namespace: before.Namespace, Removed: true}, false, nil
+		return NamespaceVersion{Namespace: before.Namespace, Source: SourceAPI, Removed: true}, false, nil
 	})
 }
 
@@ -208,8 +250,9 @@ func checkNamespace(n access.Namespace) error {
 	return nil
 }
 
-// changeNamespace reads, decides, and records; where another change comes in between, it begins again.
-func (c *CA) changeNamespace(ctx context.Context, actor access.Actor, name string, after int,
+// changeNamespace reads, decides, and records; where another change comes in between, it begins again. One of the configuration file is
+// changed where the file says the same (ofFile).
+func (c *CA) changeNamespace(ctx context.Context, actor access.Actor, name string, after int, ofFile bool,
 	change func(before NamespaceVersion) (next NamespaceVersion, same bool, err error),
 ) (NamespaceVersion, error) {
 	for {
@@ -222,7 +265,7 @@ func (c *CA) changeNamespace(ctx context.Context, actor access.Actor, name strin
 			before = history[0]
 		}
 		switch {
-		case before.Source == SourceFile && !before.Removed:
+		case before.Source == SourceFile && !before.Removed && !ofFile:
 			return NamespaceVersion{}, fmt.Errorf("namespace %q: %w", name, ErrOfFile)
 		case after >= 0 && after != before.Version:
 			return NamespaceVersion{}, fmt.Errorf("namespace %q is at version %d: %w", name, before.Version, ErrChanged)
@@ -231,7 +274,7 @@ func (c *CA) changeNamespace(ctx context.Context, actor access.Actor, name strin
 		if err != nil || same {
 			return before, err
 		}
-		next.Version, next.Source, next.Actor = before.Version+1, SourceAPI, actor.ID
+		next.Version, next.Actor = before.Version+1, actor.ID
 		err = c.recordNamespace(ctx, next)
 		if errors.Is(err, ErrFenced) && ctx.Err() == nil {
 			continue // another change came first: look again

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strconv"
 	"strings"
@@ -30,6 +31,8 @@ type PolicyPlan struct {
 	Approvals int
 	// Signed asks that each approval be signed by the approver's own key.
 	Signed bool
+	// Shipped says that no policies are configured: those that Read loads come with the program, and change with it.
+	Shipped bool
 }
 
 // PolicyStore keeps the life of policies. All of it is facts.
@@ -134,11 +137,40 @@ type ruling struct {
 	number int64
 }
 
+// unfollowed is an activation that is known here while its set is not loaded.
+type unfollowed struct {
+	number int64
+	digest string
+	why    error
+}
+
 // rules is the set that decides now. Whoever asks twice may get two sets: a decision is made by one.
 func (c *CA) rules() *policies.Set { return c.ruling.Load().set }
 
-// PolicyDigest names the policies that decide now.
-func (c *CA) PolicyDigest() string { return c.rules().Digest() }
+// PolicyDigest names the policies that rule, as far as this replica knows. Where it cannot load them, it decides nothing.
+func (c *CA) PolicyDigest() string {
+	if u := c.behind(); u != nil {
+		return u.digest
+	}
+	return c.rules().Digest()
+}
+
+// behind is the activation that this replica should follow and does not; nil when it decides by what rules.
+func (c *CA) behind() *unfollowed {
+	if u := c.unfollowed.Load(); u != nil && u.number > c.ruling.Load().number {
+		return u
+	}
+	return nil
+}
+
+// current refuses to decide by policies that rule no more: what they let through may be what others were activated against.
+func (c *CA) current() error {
+	if u := c.behind(); u != nil {
+		// What is wrong with the set is told, and is not the caller's to mend: the error is none of a set that was sent.
+		return fmt.Errorf("%w: the policies that rule are not loaded here: %s", ErrUnavailable, u.why.Error())
+	}
+	return nil
+}
 
 // HasProfile tells whether the policies that decide now have a profile of this name.
 func (c *CA) HasProfile(name string) bool {
@@ -161,70 +193,128 @@ func CheckPolicies(set *policies.Set) error {
 	return nil
 }
 
-// AdoptPolicies settles which policies decide, at start. What the database says rules, unless this replica was given a set that never
-// ruled: new files were deployed, and where no approvals are needed they rule from now on, everywhere. A set that ruled once does not
-// come back by a restart, so that replicas that are restarted one after the other agree.
+// What the service comments when it activates at start what it was given: files of the configuration, or what comes with the program.
+// Of an earlier program's words nobody knows which of the two it was.
+const (
+	takenFromFiles   = "taken from policies.directory at start"
+	takenFromProgram = "taken from the program at start"
+	takenFromEither  = "taken from the configuration at start"
+)
+
+// AdoptPolicies settles which policies decide, at start. What the database says rules, unless this replica was given a set that takes
+// over. A set that rules and cannot be loaded here does not end the start: nothing is decided until it can be, or until another rules.
+// A set that would take over and keep the service from its own certificates is refused, and nothing has changed.
 func (c *CA) AdoptPolicies(ctx context.Context) error {
 	own := c.rules()
 	for try := 0; ; try++ {
 		latest, err := c.store.RulingPolicies(ctx)
-		if err != nil && !errors.Is(err, ErrNotFound) {
-			return fmt.Errorf("adopting the policies: %w", err)
-		}
-		takes := err != nil // the first start of all
+		first := errors.Is(err, ErrNotFound)
 		switch {
-		case !takes && latest.Digest == own.Digest():
+		case err != nil && !first:
+			return fmt.Errorf("adopting the policies: %w", err)
+		case !first && latest.Digest == own.Digest():
 			c.ruling.Store(&ruling{own, latest.Number})
 			return nil
-		case !takes && c.plan.Approvals == 0:
-			before, err := c.store.PolicyActivations(ctx, own.Digest(), 1)
+		case !first:
+			takes, err := c.takesOver(ctx, own, latest)
 			if err != nil {
 				return fmt.Errorf("adopting the policies: %w", err)
 			}
-			takes = len(before) == 0
+			if takes {
+				break
+			}
+			c.log.WarnContext(ctx, "the configured policies are not those that rule; to have them rule, reload or activate them",
+				"configured", own.Digest(), "ruling", latest.Digest, "since", latest.At, "by", latest.ActorName)
+			if err := c.follow(ctx, latest); err != nil {
+				c.log.ErrorContext(ctx, "nothing is issued here until the policies that rule can be loaded", "error", err)
+			}
+			return nil
 		}
-		if !takes {
-			c.log.WarnContext(ctx, "the configured policies are not those that rule", "configured", own.Digest(), "ruling", latest.Digest)
-			return c.follow(ctx, latest)
+		if err := c.serves(ctx, own); err != nil {
+			return fmt.Errorf("adopting the policies: %w", err)
 		}
-		_, err = c.activate(ctx, own, latest.Number, access.Service, access.Service, "taken from the configuration at start")
+		comment := takenFromFiles
+		if c.plan.Shipped {
+			comment = takenFromProgram
+		}
+		_, err = c.activate(ctx, own, latest.Number, access.Service, access.Service, comment)
 		if !errors.Is(err, ErrPoliciesMoved) || try == 3 {
 			return err
 		}
 	}
 }
 
-// FollowPolicies has the policies decide that another replica activated, if one did.
-func (c *CA) FollowPolicies(ctx context.Context) error {
-	latest, err := c.store.RulingPolicies(ctx)
-	if err != nil {
-		return fmt.Errorf("looking which policies rule: %w", err)
+// takesOver tells whether the set that a replica was given at start comes to rule, everywhere: new files were deployed, and no approvals
+// are needed. One that ruled once does not come back by a restart, so that replicas that are restarted one after the other agree. And what
+// comes with the program follows only on what came with a program: somebody chose the rest.
+func (c *CA) takesOver(ctx context.Context, own *policies.Set, latest PolicyActivation) (bool, error) {
+	came := latest.ActorID == access.Service && (latest.Comment == takenFromProgram || latest.Comment == takenFromEither)
+	if c.plan.Approvals > 0 || c.plan.Shipped && !came {
+		return false, nil
 	}
-	if latest.Number <= c.ruling.Load().number {
-		return nil
-	}
-	return c.follow(ctx, latest)
+	before, err := c.store.PolicyActivations(ctx, own.Digest(), 1)
+	return err == nil && len(before) == 0, err
 }
 
-// follow loads a set that was activated. One that this program does not understand is not followed: the one before goes on deciding.
-func (c *CA) follow(ctx context.Context, a PolicyActivation) error {
-	files, err := c.store.PolicyFiles(ctx, a.Digest)
-	if err != nil {
-		return fmt.Errorf("reading the policies %s: %w", a.Digest, err)
-	}
-	set, err := policies.LoadFiles(files)
+// FollowPolicies has the policies decide that another replica activated, if one did. While it fails, nothing is decided.
+func (c *CA) FollowPolicies(ctx context.Context) error {
+	_, err := c.latestPolicies(ctx)
 	if err == nil {
-		err = CheckPolicies(set)
+		err = c.current()
 	}
-	if err == nil && set.Digest() != a.Digest {
-		err = fmt.Errorf("its files are those of %s", set.Digest())
-	}
+	return err
+}
+
+// latestPolicies is what rules. It is followed, where it can be.
+func (c *CA) latestPolicies(ctx context.Context) (PolicyActivation, error) {
+	latest, err := c.store.RulingPolicies(ctx)
 	if err != nil {
-		return fmt.Errorf("loading the policies %s: %w", a.Digest, err)
+		return PolicyActivation{}, fmt.Errorf("looking which policies rule: %w", err)
+	}
+	if latest.Number > c.ruling.Load().number {
+		_ = c.follow(ctx, latest) // which current tells from here on
+	}
+	return latest, nil
+}
+
+// follow loads a set that was activated. While that fails, as with one that only a newer program understands, nothing is decided here.
+func (c *CA) follow(ctx context.Context, a PolicyActivation) error {
+	set, err := c.ruled(ctx, a.Digest)
+	if err != nil {
+		c.unfollowed.Store(&unfollowed{a.Number, a.Digest, err})
+		return err
 	}
 	c.install(set, a.Number)
 	c.log.InfoContext(ctx, "other policies rule", "digest", a.Digest, "number", a.Number)
 	return nil
+}
+
+// ruled loads a set that was activated. What it does not meet of demands that came later is told, and does not end its rule.
+func (c *CA) ruled(ctx context.Context, digest string) (*policies.Set, error) {
+	files, err := c.store.PolicyFiles(ctx, digest)
+	if err != nil {
+		return nil, fmt.Errorf("reading the policies %s: %w", digest, err)
+	}
+	set, unmet, err := policies.LoadRuled(files)
+	if err == nil {
+		err = CheckPolicies(set)
+	}
+	if err == nil && set.Digest() != digest {
+		err = fmt.Errorf("its files are those of %s", set.Digest())
+	}
+	if err != nil {
+		return nil, fmt.Errorf("loading the policies %s: %w", digest, err)
+	}
+	TellUnmet(ctx, c.log, set, unmet)
+	return set, nil
+}
+
+// TellUnmet tells the log of demands that a set which rules does not meet.
+func TellUnmet(ctx context.Context, log *slog.Logger, set *policies.Set, unmet []policies.Problem) {
+	for _, p := range unmet {
+		log.WarnContext(ctx, "the policies ruled before this demand was made, and go on; those that follow must meet it",
+			"digest", set.Digest(), "problem", p.String())
+	}
 }
 
 // install has a set decide, unless a later one does already.
@@ -268,23 +358,31 @@ func (c *CA) ChangePolicies(ctx context.Context, actor access.Actor, files []pol
 	return c.change(ctx, actor, set, comment)
 }
 
+// serves checks that a set can rule here: that its lints and logs exist, and that the service gets its own certificates under it.
+func (c *CA) serves(ctx context.Context, set *policies.Set) error {
+	if err := CheckPolicies(set); err != nil {
+		return err
+	}
+	if err := checkTransparency(set, c.transparency); err != nil {
+		return err
+	}
+	return c.keepsService(ctx, set)
+}
+
+// change has a set rule in place of the one that does, also where that cannot be loaded here: so a replica gets out of it.
 func (c *CA) change(ctx context.Context, actor access.Actor, set *policies.Set, comment string) (PolicyChange, error) {
-	err := CheckPolicies(set)
-	if err == nil {
-		err = checkTransparency(set, c.transparency)
-	}
+	now, err := c.latestPolicies(ctx)
 	if err != nil {
-		return PolicyChange{}, fmt.Errorf("loading the policies: %w", err)
-	}
-	if err := c.FollowPolicies(ctx); err != nil {
 		return PolicyChange{}, err
 	}
-	now := c.ruling.Load()
-	if now.set.Digest() == set.Digest() {
+	if now.Digest == set.Digest() {
 		return PolicyChange{Digest: set.Digest()}, nil
 	}
+	if err := c.serves(ctx, set); err != nil {
+		return PolicyChange{}, fmt.Errorf("loading the policies: %w", err)
+	}
 	if c.plan.Approvals == 0 {
-		a, err := c.activate(ctx, set, now.number, actor.ID, actor.Name, comment)
+		a, err := c.activate(ctx, set, now.Number, actor.ID, actor.Name, comment)
 		return PolicyChange{Digest: set.Digest(), Activation: &a}, err
 	}
 	if actor.Unnamed() {
@@ -295,7 +393,7 @@ func (c *CA) change(ctx context.Context, actor access.Actor, set *policies.Set, 
 		needs = max(needs, unnamedNeeds)
 	}
 	p := PolicyProposal{
-		ID: c.newID(), Digest: set.Digest(), Replaces: now.set.Digest(), Needs: needs, ActorID: actor.ID, ActorName: actor.Name,
+		ID: c.newID(), Digest: set.Digest(), Replaces: now.Digest, Needs: needs, ActorID: actor.ID, ActorName: actor.Name,
 		Person: actor.Person, Comment: comment, At: c.now(), ExpiresAt: c.now().Add(proposalLife), EventID: c.newID(),
 	}
 	leaf, err := c.leafWithID(p.EventID, audit.PolicyProposed, actor.ID, access.AllNamespaces, p.At, map[string]string{
@@ -352,14 +450,14 @@ func (c *CA) DecideOnPolicies(ctx context.Context, actor access.Actor, d PolicyD
 	if err := c.authorize(ctx, actor, access.ApprovePolicy, policyResource(d.Proposal)); err != nil {
 		return PolicyProposal{}, err
 	}
-	if err := c.FollowPolicies(ctx); err != nil {
+	now, err := c.latestPolicies(ctx)
+	if err != nil {
 		return PolicyProposal{}, err
 	}
 	p, err := c.proposal(ctx, d.Proposal)
 	if err != nil {
 		return PolicyProposal{}, err
 	}
-	now := c.ruling.Load()
 	switch {
 	case actor.Unnamed() || d.Approves && access.Unnamed(p.ActorID, p.Person):
 		return PolicyProposal{}, ErrUnnamed
@@ -367,8 +465,13 @@ func (c *CA) DecideOnPolicies(ctx context.Context, actor access.Actor, d PolicyD
 		return PolicyProposal{}, ErrOwnProposal
 	case slices.ContainsFunc(p.Votes, func(v PolicyVote) bool { return isRenamed(actor, v.ActorID, v.Person) }):
 		return PolicyProposal{}, ErrVotedAlready
-	case p.State(c.now(), now.set.Digest()) != "open":
-		return PolicyProposal{}, fmt.Errorf("it is %s: %w", p.State(c.now(), now.set.Digest()), ErrProposalClosed)
+	case p.State(c.now(), now.Digest) != "open":
+		return PolicyProposal{}, fmt.Errorf("it is %s: %w", p.State(c.now(), now.Digest), ErrProposalClosed)
+	}
+	if d.Approves { // what was proposed through another replica, or to a program before this one
+		if err := c.canRule(ctx, p.Digest); err != nil {
+			return PolicyProposal{}, err
+		}
 	}
 	evidence, err := c.evidence(ctx, p.statement(actor.Person, d.Approves), d.Signature, c.plan.Signed && d.Approves)
 	if err != nil {
@@ -389,7 +492,7 @@ func (c *CA) DecideOnPolicies(ctx context.Context, actor access.Actor, d PolicyD
 		return PolicyProposal{}, err
 	}
 	a := PolicyActivation{
-		Number: now.number + 1, Digest: p.Digest, Proposal: p.ID, ActorID: actor.ID, ActorName: actor.Name, Comment: p.Comment, At: v.At,
+		Number: now.Number + 1, Digest: p.Digest, Proposal: p.ID, ActorID: actor.ID, ActorName: actor.Name, Comment: p.Comment, At: v.At,
 		EventID: c.newID(),
 	}
 	activated, err := c.activationLeaf(a)
@@ -411,6 +514,22 @@ func (c *CA) DecideOnPolicies(ctx context.Context, actor access.Actor, d PolicyD
 		}
 	}
 	return c.proposal(ctx, p.ID)
+}
+
+// canRule checks that a set which is proposed can rule here.
+func (c *CA) canRule(ctx context.Context, digest string) error {
+	files, err := c.store.PolicyFiles(ctx, digest)
+	if err != nil {
+		return fmt.Errorf("reading the policies %s: %w", digest, err)
+	}
+	set, err := policies.LoadFiles(files)
+	if err == nil {
+		err = c.serves(ctx, set)
+	}
+	if err != nil {
+		return fmt.Errorf("loading the policies %s: %w", digest, err)
+	}
+	return nil
 }
 
 func (c *CA) proposal(ctx context.Context, id string) (PolicyProposal, error) {
@@ -448,8 +567,11 @@ func (c *CA) PolicySet(ctx context.Context, actor access.Actor, digest string) (
 	if err := c.authorize(ctx, actor, access.ReadPolicy, policyResource(digest)); err != nil {
 		return "", nil, err
 	}
-	if now := c.rules(); digest == "" || digest == now.Digest() {
-		return now.Digest(), now.Files(), nil
+	if digest == "" {
+		digest = c.PolicyDigest()
+	}
+	if now := c.rules(); digest == now.Digest() {
+		return digest, now.Files(), nil
 	}
 	files, err := c.store.PolicyFiles(ctx, digest)
 	if err != nil {

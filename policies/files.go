@@ -19,6 +19,12 @@ func (s *Set) Files() []File { return s.files }
 // LoadFiles makes the set of files that are in memory, such as those kept of a set that ruled earlier. What is wrong with any of them is
 // reported at once, as *LoadError: a name that stands twice, or that Load would not have read, too.
 func LoadFiles(files []File) (*Set, error) {
+	return strict(LoadRuled(files))
+}
+
+// LoadRuled makes the set of files that ruled before, as LoadFiles does, but for the demands of standards: those that came later, with
+// another program, do not end the rule of what kept all there were. It tells which are not met. What begins to rule must meet them all.
+func LoadRuled(files []File) (_ *Set, unmet []Problem, _ error) {
 	sorted := slices.SortedFunc(slices.Values(files), func(a, b File) int { return strings.Compare(a.Name, b.Name) })
 	var problems []Problem
 	for i, f := range sorted {
@@ -30,7 +36,7 @@ func LoadFiles(files []File) (*Set, error) {
 		}
 	}
 	if len(problems) > 0 {
-		return nil, &LoadError{Problems: problems}
+		return nil, nil, &LoadError{Problems: problems}
 	}
 	return load(sorted, nil)
 }

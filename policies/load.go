@@ -20,13 +20,37 @@ type LoadError = strictyaml.Error
 
 // Load reads every *.yaml at the top of fsys as a profile each. What is wrong with any of them is reported at once, as *LoadError.
 func Load(fsys fs.FS) (*Set, error) {
+	files, problems, err := read(fsys)
+	if err != nil {
+		return nil, err
+	}
+	set, unmet, err := load(files, problems)
+	return strict(set, unmet, err)
+}
+
+// ReadFiles reads what Load makes profiles of.
+func ReadFiles(fsys fs.FS) ([]File, error) {
+	files, problems, err := read(fsys)
+	if len(problems) > 0 {
+		return nil, &LoadError{Problems: problems}
+	}
+	return files, err
+}
+
+// strict takes a demand that is not met for what is wrong with a set.
+func strict(set *Set, unmet []Problem, err error) (*Set, error) {
+	if err == nil && len(unmet) > 0 {
+		return nil, &LoadError{Problems: unmet}
+	}
+	return set, err
+}
+
+func read(fsys fs.FS) (files []File, problems []Problem, err error) {
 	paths, err := fs.Glob(fsys, "*.yaml")
 	if err != nil {
-		return nil, fmt.Errorf("listing profiles: %w", err)
+		return nil, nil, fmt.Errorf("listing profiles: %w", err)
 	}
 	slices.Sort(paths)
-	var files []File
-	var problems []Problem
 	for _, path := range paths {
 		content, err := readFile(fsys, path)
 		if err != nil {
@@ -35,11 +59,12 @@ func Load(fsys fs.FS) (*Set, error) {
 		}
 		files = append(files, File{Name: path, Content: content})
 	}
-	return load(files, problems)
+	return files, problems, nil
 }
 
-// load makes a set of files in the order of their names, unless there are problems: with the files, or already.
-func load(files []File, problems []Problem) (*Set, error) {
+// load makes a set of files in the order of their names, unless there are problems: with the files, or already. Apart from these it tells
+// which demands of the standards that the profiles name are not met.
+func load(files []File, problems []Problem) (_ *Set, unmet []Problem, _ error) {
 	failed := LoadError{Problems: problems}
 	if len(files) == 0 && len(problems) == 0 {
 		failed.Problems = append(failed.Problems, Problem{File: ".", Message: "there are no profiles", Hint: "profiles are files named <name>.yaml"})
@@ -49,19 +74,20 @@ func load(files []File, problems []Problem) (*Set, error) {
 	for _, f := range files {
 		frame(digest, []byte(f.Name))
 		frame(digest, f.Content)
-		profile, problems := parseProfile(f.Name, f.Content, language)
-		failed.Problems = append(failed.Problems, problems...)
+		profile, short, problems := parseProfile(f.Name, f.Content, language)
+		failed.Problems, unmet = append(failed.Problems, problems...), append(unmet, short...)
 		if profile != nil {
 			set.profiles[profile.name] = profile
 			set.names = append(set.names, profile.name)
 		}
 	}
 	if len(failed.Problems) > 0 {
-		return nil, &failed
+		failed.Problems = append(failed.Problems, unmet...)
+		return nil, nil, &failed
 	}
 	slices.Sort(set.names)
 	set.digest = "sha256:" + hex.EncodeToString(digest.Sum(nil))
-	return set, nil
+	return set, unmet, nil
 }
 
 func readFile(fsys fs.FS, path string) ([]byte, error) {
@@ -82,24 +108,26 @@ func frame(w io.Writer, b []byte) {
 	w.Write(b)         //nolint:errcheck // a hash never fails
 }
 
-// parseProfile reads one profile; without problems it returns one.
-func parseProfile(path string, content []byte, l *language) (*Profile, []Problem) {
+// parseProfile reads one profile; without problems it returns one. What its standards demand and it does not meet is told apart.
+func parseProfile(path string, content []byte, l *language) (_ *Profile, unmet, problems []Problem) {
 	var file profileFile
 	r := &report{file: path, Document: strictyaml.Decode(path, content, &file)}
 	if !r.OK() {
-		return nil, r.Problems()
+		return nil, nil, r.Problems()
 	}
+	r.demands = strictyaml.Decode(path, content, &profileFile{})
 	profile := compile(r, &file, l)
 	if !r.OK() {
-		return nil, r.Problems()
+		return nil, r.demands.Problems(), r.Problems()
 	}
-	return profile, nil
+	return profile, r.demands.Problems(), nil
 }
 
 // report collects what is wrong with a file.
 type report struct {
 	*strictyaml.Document
-	file string
+	file    string
+	demands *strictyaml.Document // of the same file: which demands of standards are not met
 }
 
 // field reports a problem of a field, at the line where the field or its closest parent stands.

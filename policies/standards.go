@@ -11,7 +11,8 @@ import (
 )
 
 // standard is a body of rules that a profile can say it follows. Its demands on the profile are checked when the profile is loaded, so
-// that nothing which the profile lets through can break them; its limits on validity come into force by the calendar.
+// that nothing which the profile lets through can break them; its limits on validity come into force by the calendar. A demand that a
+// later program makes keeps a set from coming to rule, and does not end the rule of one that does already (LoadRuled).
 type standard struct {
 	name string
 	// source is the document, as it is cited.
@@ -113,7 +114,7 @@ type demands struct {
 // must reports that a demand is not met, at a field of the profile.
 func (d demands) must(met bool, field, section, demand string) {
 	if !met {
-		d.r.field(field, "or leave "+d.s.name+" out of standards", "%s asks that %s (%s %s)", d.s.name, demand, d.s.source, section)
+		d.r.demands.Refuse(field, "or leave "+d.s.name+" out of standards", "%s asks that %s (%s %s)", d.s.name, demand, d.s.source, section)
 	}
 }
 

@@ -166,3 +166,25 @@ func TestMailProfile(t *testing.T) {
 		}
 	}
 }
+
+// TestWhatRuledGoesOn: of a set that ruled before, a demand that is not met is told, with its line; anything else is refused as ever.
+func TestWhatRuledGoesOn(t *testing.T) {
+	content, err := shipped.ReadFile("profiles/tls-public.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := strings.Replace(string(content), "  except:\n", "  except:\n    - {lint: e_some, reason: r}\n", 1)
+	files := []File{{Name: "tls-public.yaml", Content: []byte(text)}}
+	var failed *LoadError
+	if _, err := LoadFiles(files); !errors.As(err, &failed) || failed.Problems[0].Field != "lint.except" {
+		t.Errorf("what is to rule: %v", err)
+	}
+	set, unmet, err := LoadRuled(files)
+	if err != nil || len(unmet) != 1 || unmet[0].Field != "lint.except" || unmet[0].Line == 0 || len(set.Names()) != 1 {
+		t.Errorf("what ruled: %+v, %v", unmet, err)
+	}
+	files[0].Content = []byte(text + "future: field\n")
+	if _, _, err := LoadRuled(files); !errors.As(err, &failed) || failed.Problems[0].Field != "future" {
+		t.Errorf("what is not understood: %v", err)
+	}
+}

@@ -354,6 +354,13 @@ func (c *Config) validate(doc *strictyaml.Document) {
 	if len(c.TLS.Names) == 0 {
 		doc.Refuse("tls.names", "name what clients connect to", "at least one DNS name or IP address is needed")
 	}
+	for i, name := range c.TLS.Names {
+		own := ca.NewServiceNamespace(TLSConfig{Names: []string{name}}.serviceName())
+		if name == "*" || own.Validate() != nil {
+			doc.Refuse(fmt.Sprintf("tls.names[%d]", i), "write for example ca.example or 192.0.2.1",
+				"%q is neither a DNS name nor an IP address", name)
+		}
+	}
 	if _, err := c.Limits.bodyOctets(); err != nil {
 		doc.Refuse("limits.body", "write for example 1MiB", "%v", err)
 	}

@@ -93,6 +93,8 @@ func TestConfigIsRefusedWithLines(t *testing.T) {
 		"bad listen":       {"replica: a", "replica: a\nlisten: {api: nowhere}", "c.yaml:2: listen.api"},
 		"bad size":         {"replica: a", "replica: a\nlimits: {body: 1TB}", "c.yaml:2: limits.body"},
 		"too few sessions": {"  pin:", "  sessions: 0\n  pin:", "c.yaml:6: hsm.sessions"},
+		"bad name":         {"replica: a", "replica: a\ntls: {names: [a.example, bad name]}", "c.yaml:2: tls.names[1]"},
+		"any name":         {"replica: a", "replica: a\ntls: {names: [\"*\"]}", "c.yaml:2: tls.names[0]"},
 		"bad level":        {"replica: a", "replica: a\nlog: {level: loud}", "c.yaml:2: log.level"},
 		"bad CAA domain":   {"replica: a", "replica: a\ncaa: {domains: [CA]}", "c.yaml:2: caa.domains[0]"},
 		"bad CAA timeout":  {"replica: a", "replica: a\ncaa: {timeout: 2h}", "c.yaml:2: caa.timeout"},

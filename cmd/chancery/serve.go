@@ -35,8 +35,9 @@ import (
 
 const (
 	drainTime  = 35 * time.Second // longer than an issuance may take after its intent
-	renewCheck = 10 * time.Minute
-	crlsEvery  = time.Minute // so often CRLs about client certificates of others are read
+	renewCheck = 10 * time.Second
+	renewAgain = 10 * time.Minute // after a failure, while the certificate of now is still good
+	crlsEvery  = time.Minute      // so often CRLs about client certificates of others are read
 )
 
 func (a *app) serveCommand() *cobra.Command {
@@ -145,8 +146,9 @@ type service struct {
 	web     *web.Server
 	metrics *web.Metrics
 	replica ca.Replica
-	tls     atomic.Pointer[tls.Certificate]
-	clients *identity.Certificates // nil: client certificates are not looked at
+	tls     atomic.Pointer[tls.Certificate] // nil until there is one
+	tried   time.Time                       // when its renewal failed last
+	clients *identity.Certificates          // nil: client certificates are not looked at
 
 	providers *oidc.Providers
 
@@ -171,14 +173,8 @@ func (a *app) serve(ctx context.Context, cfg Config, l listeners, hangups <-chan
 	if err := s.ca.Join(ctx); err != nil { // before anything of an earlier run is touched: it must not live
 		return err
 	}
-	if err := s.ca.AdoptNamespaces(ctx, cfg.fileNamespaces()); err != nil {
-		return err
-	}
 	if _, err := s.ca.Recover(ctx); err != nil {
 		return fmt.Errorf("settling what an earlier run left open: %w", err)
-	}
-	if err := s.ca.AdoptPolicies(ctx); err != nil {
-		return err
 	}
 	if err := s.ca.AdoptLogKey(ctx); err != nil {
 		return err
@@ -190,11 +186,19 @@ func (a *app) serve(ctx context.Context, cfg Config, l listeners, hangups <-chan
 	if err := s.ca.LearnPublished(ctx); err != nil { // before the first request: from here on Postgres may go away
 		return err
 	}
-	if err := s.renewTLS(ctx); err != nil {
+	// What this replica's configuration changes for all comes last: a start that fails has changed nothing for the others.
+	if err := s.ca.AdoptPolicies(ctx); err != nil {
 		return err
 	}
-	if err := s.ca.RenewResponders(ctx); err != nil {
+	if err := s.ca.AdoptNamespaces(ctx, cfg.fileNamespaces()); err != nil {
 		return err
+	}
+	// Without certificates of its own the service cannot be asked for others, and publishes all the same.
+	if err := s.renewTLS(ctx); err != nil {
+		s.log.ErrorContext(ctx, "the API has no TLS certificate, and cannot be reached but by listen.local; trying again", "error", err)
+	}
+	if err := s.ca.RenewResponders(ctx); err != nil {
+		s.log.ErrorContext(ctx, "an OCSP responder has no certificate; trying again", "error", err)
 	}
 	if err := s.record(ctx, audit.ServiceStarted); err != nil {
 		return err
@@ -210,7 +214,12 @@ func (a *app) serve(ctx context.Context, cfg Config, l listeners, hangups <-chan
 	background.Go(func() error { s.deliver(loops); return nil })
 	defer func() { stopLoops(); err = errors.Join(err, background.Wait()) }()
 
-	tlsConfig := web.TLSConfig(func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return s.tls.Load(), nil })
+	tlsConfig := web.TLSConfig(func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+		if own := s.tls.Load(); own != nil {
+			return own, nil
+		}
+		return nil, errUnreachable
+	})
 	s.askForCertificates(tlsConfig)
 	serve := func(name string, server *http.Server, listener net.Listener) {
 		group.Go(func() error {
@@ -269,7 +278,7 @@ func (a *app) open(ctx context.Context, cfg Config) (_ *service, err error) {
 	if err := s.store.EnsurePartitions(ctx, a.Now()); err != nil {
 		return nil, err
 	}
-	set, err := loadPolicies(cfg.Policies)
+	set, err := s.loadPolicies(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -329,7 +338,7 @@ func (a *app) open(ctx context.Context, cfg Config) (_ *service, err error) {
 		},
 		PolicyPlan: ca.PolicyPlan{
 			Read: func() (*policies.Set, error) { return loadPolicies(cfg.Policies) }, Approvals: cfg.Policies.Activation.Approvals,
-			Signed: cfg.Policies.Activation.Signed,
+			Signed: cfg.Policies.Activation.Signed, Shipped: cfg.Policies.Directory == "",
 		},
 	})
 	if err != nil {
@@ -365,7 +374,7 @@ func (a *app) open(ctx context.Context, cfg Config) (_ *service, err error) {
 		Providers: logins,
 		Bearers:   []web.Authenticator{bearers{s.providers}}, Pages: pages, PageURL: cfg.Console.URL,
 		Ambient: ambient, Gate: s.gate(), ClientAddr: cfg.Proxies.proxies().ClientAddr,
-		CA: s.ca, Tokens: s.store, Log: s.log, Now: a.Now, NewID: newID, MaxBody: body, RateLimit: cfg.Limits.rateLimit(),
+		CA: reachable{s.ca, s}, Tokens: s.store, Log: s.log, Now: a.Now, NewID: newID, MaxBody: body, RateLimit: cfg.Limits.rateLimit(),
 		Metrics: metrics, Version: version(),
 	})
 	return s, err
@@ -458,6 +467,25 @@ func (s *service) renewTLS(ctx context.Context) error {
 	return nil
 }
 
+var errUnreachable = errors.New("the API has no TLS certificate that is valid")
+
+// reachable is the CA of a service whose API has a certificate: else no request is to be sent there.
+type reachable struct {
+	*ca.CA
+	s *service
+}
+
+// Ready tells whether requests can be served.
+func (r reachable) Ready(ctx context.Context) error {
+	if err := r.CA.Ready(ctx); err != nil {
+		return err
+	}
+	if own := r.s.tls.Load(); own == nil || r.s.env.Now().After(own.Leaf.NotAfter) {
+		return errUnreachable
+	}
+	return nil
+}
+
 // chores are what this process does again and again for itself.
 func (s *service) chores() []ca.Chore {
 	return []ca.Chore{
@@ -469,7 +497,10 @@ func (s *service) chores() []ca.Chore {
 			Every: crlsEvery, Level: slog.LevelError,
 			Failed: "a CRL about client certificates was not taken; once the one before has ended, nobody comes in by it", Do: s.refreshCRLs,
 		},
-		{Every: renewCheck, Level: slog.LevelError, Failed: "renewing the service's certificate failed; trying again", Do: s.renewTLSInTime},
+		{
+			Every: renewCheck, Level: slog.LevelError, Failed: "getting the service's certificate failed; trying again", Once: true,
+			Do: s.renewTLSInTime,
+		},
 		{Every: archiveEvery, Level: slog.LevelError, Failed: "archiving failed; trying again", Do: s.archiveDue},
 		{
 			Every: partitionsEvery, Level: slog.LevelError, Failed: "issuance will stop for want of partitions; trying again",
@@ -532,14 +563,20 @@ func (s *service) tellRefusedCRL(trust string, r *identity.RefusedList) {
 	s.log.Error("a CRL about client certificates was not taken", "trust", trust, "error", r)
 }
 
-// renewTLSInTime renews the service's certificate when two thirds of its life have passed.
+// renewTLSInTime renews the service's certificate when two thirds of its life have passed, or when there is none.
 func (s *service) renewTLSInTime(ctx context.Context) error {
-	leaf := s.tls.Load().Leaf
+	own := s.tls.Load()
+	if own == nil {
+		return s.renewTLS(ctx)
+	}
+	leaf := own.Leaf
 	life := leaf.NotAfter.Sub(leaf.NotBefore)
-	if s.env.Now().Before(leaf.NotBefore.Add(life * 2 / 3)) {
+	now := s.env.Now()
+	if now.Before(leaf.NotBefore.Add(life*2/3)) || now.Before(leaf.NotAfter) && now.Before(s.tried.Add(renewAgain)) {
 		return nil
 	}
 	if err := s.renewTLS(ctx); err != nil {
+		s.tried = now
 		return fmt.Errorf("that of now ends at %s: %w", leaf.NotAfter.Format(time.RFC3339), err)
 	}
 	return nil
@@ -600,6 +637,29 @@ func openStore(ctx context.Context, cfg Config, log *slog.Logger, change ...func
 		change(&c)
 	}
 	return storage.Open(ctx, c)
+}
+
+// loadPolicies loads the configured policies at start. Those that ruled before a demand was made do not end it.
+func (s *service) loadPolicies(ctx context.Context) (*policies.Set, error) {
+	set, why := loadPolicies(s.cfg.Policies)
+	var unsound *policies.LoadError
+	if !errors.As(why, &unsound) || s.cfg.Policies.Directory == "" {
+		return set, why
+	}
+	files, err := policies.ReadFiles(os.DirFS(s.cfg.Policies.Directory))
+	if err != nil {
+		return nil, why
+	}
+	set, unmet, err := policies.LoadRuled(files)
+	if err != nil || ca.CheckPolicies(set) != nil {
+		return nil, why
+	}
+	before, err := s.store.PolicyActivations(ctx, set.Digest(), 1)
+	if err != nil || len(before) == 0 {
+		return nil, errors.Join(why, err)
+	}
+	ca.TellUnmet(ctx, s.log, set, unmet)
+	return set, nil
 }
 
 // loadPolicies loads the profiles and checks that the lints which they name exist.

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -43,6 +44,7 @@ type stack struct {
 	client   *http.Client
 	unsafe   bool
 	policies string // the replicas' policies configuration, as a YAML mapping; empty: none
+	shares   string // the replicas' namespaces, as a YAML list; empty: dev
 	more     string // of the replicas' configuration
 	hsm      string // the replicas' hsm configuration; empty: the token in process
 }
@@ -54,6 +56,7 @@ func newStack(t testing.TB, database *storagetest.Database, durable bool) *stack
 }
 
 const (
+	devShares    = "[{name: dev, dns: [dev.example, localhost, example.com], ip: [127.0.0.0/8]}]"
 	devIssuerKey = "ecdsa-p256" // the algorithm of the issuing authority's key
 	// rootKey is that of the root's. With the race detector, linting a certificate for a P-384 key, as chancery dev has one, takes half a
 	// second in each process, and every verification 11 ms. TestDevOnce, and the scripts ceremony and operator, have such a key.
@@ -203,9 +206,9 @@ func (s *stack) config(name, module string) string {
 database: {url: %q, unsafe: %v, max_connections: 16}
 hsm: %s
 authorities: [%s]
-namespaces: [{name: dev, dns: [dev.example, localhost, example.com], ip: [127.0.0.0/8]}]
+namespaces: %s
 listen: {api: "127.0.0.1:0", distribution: "127.0.0.1:0", operations: "127.0.0.1:0"}
-`, name, s.database.URL, s.unsafe, hsm, devIssuer) + policies + s.more
+`, name, s.database.URL, s.unsafe, hsm, devIssuer, cmp.Or(s.shares, devShares)) + policies + s.more
 }
 
 // write writes the configuration of a replica.
