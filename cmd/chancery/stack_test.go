@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -45,6 +46,8 @@ type stack struct {
 	policies string // the replicas' policies configuration, as a YAML mapping; empty: none
 	more     string // of the replicas' configuration
 	hsm      string // the replicas' hsm configuration; empty: the token in process
+
+	authorities string // the replicas'; empty: devIssuer
 }
 
 // newStack makes one.
@@ -205,7 +208,7 @@ hsm: %s
 authorities: [%s]
 namespaces: [{name: dev, dns: [dev.example, localhost, example.com], ip: [127.0.0.0/8]}]
 listen: {api: "127.0.0.1:0", distribution: "127.0.0.1:0", operations: "127.0.0.1:0"}
-`, name, s.database.URL, s.unsafe, hsm, devIssuer) + policies + s.more
+`, name, s.database.URL, s.unsafe, hsm, cmp.Or(s.authorities, devIssuer)) + policies + s.more
 }
 
 // write writes the configuration of a replica.
