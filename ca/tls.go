@@ -45,7 +45,22 @@ func (c *CA) itself() access.Actor {
 
 // IssueServiceCertificate issues the certificate that the service answers TLS with, the ordinary way: an order, a decision, an intent, a
 // signature in the token. The key is made here, lives in memory alone, and is not made again after a restart but replaced.
+// One that cannot be had is counted.
 func (c *CA) IssueServiceCertificate(ctx context.Context, n ServiceName) (*tls.Certificate, error) {
+	certificate, err := c.issueServiceCertificate(ctx, n)
+	if err != nil {
+		c.renewalFailed(ctx, ForTLS, c.replica.Name)
+		return nil, err
+	}
+	c.metrics.CertificateEnds(ForTLS, c.replica.Name, certificate.Leaf.NotAfter)
+	return certificate, nil
+}
+
+func (c *CA) issueServiceCertificate(ctx context.Context, n ServiceName) (*tls.Certificate, error) {
+	validity, err := c.ownValidity(ServiceProfile, c.first)
+	if err != nil {
+		return nil, fmt.Errorf("issuing the service's TLS certificate: %w", err)
+	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), c.random)
 	if err != nil {
 		return nil, fmt.Errorf("making the service's TLS key: %w", err)
@@ -65,7 +80,7 @@ func (c *CA) IssueServiceCertificate(ctx context.Context, n ServiceName) (*tls.C
 	if err != nil {
 		return nil, fmt.Errorf("requesting the service's TLS certificate: %w", err)
 	}
-	outcome, err := c.Issue(ctx, Order{Actor: c.itself(), Profile: ServiceProfile, CSR: request})
+	outcome, err := c.Issue(ctx, Order{Actor: c.itself(), Profile: ServiceProfile, CSR: request, Validity: validity})
 	if err != nil {
 		return nil, fmt.Errorf("issuing the service's TLS certificate: %w", err)
 	}

@@ -190,10 +190,10 @@ func (a *app) serve(ctx context.Context, cfg Config, l listeners, hangups <-chan
 	if err := s.ca.LearnPublished(ctx); err != nil { // before the first request: from here on Postgres may go away
 		return err
 	}
-	if err := s.renewTLS(ctx); err != nil {
-		return err
+	if err := s.ca.RenewResponders(ctx); err != nil { // the others answer, and Run tries again
+		s.log.ErrorContext(ctx, "an OCSP responder has no certificate, or an old one; trying again", "error", err)
 	}
-	if err := s.ca.RenewResponders(ctx); err != nil {
+	if err := s.renewTLS(ctx); err != nil { // last of what may end the start: its key lives in this process alone
 		return err
 	}
 	if err := s.record(ctx, audit.ServiceStarted); err != nil {
@@ -532,11 +532,10 @@ func (s *service) tellRefusedCRL(trust string, r *identity.RefusedList) {
 	s.log.Error("a CRL about client certificates was not taken", "trust", trust, "error", r)
 }
 
-// renewTLSInTime renews the service's certificate when two thirds of its life have passed.
+// renewTLSInTime renews the service's certificate when two thirds of its life have passed, if the authority lasts longer than it.
 func (s *service) renewTLSInTime(ctx context.Context) error {
 	leaf := s.tls.Load().Leaf
-	life := leaf.NotAfter.Sub(leaf.NotBefore)
-	if s.env.Now().Before(leaf.NotBefore.Add(life * 2 / 3)) {
+	if s.ca.FreshServiceCertificate(leaf) {
 		return nil
 	}
 	if err := s.renewTLS(ctx); err != nil {
