@@ -32,6 +32,7 @@ type Authority struct {
 // health is that of a key.
 type health struct {
 	failedAt atomic.Int64 // Unix nanoseconds of the key's last failure, until it signs again or has rested
+	told     atomic.Bool  // that it does not sign stands in the log
 }
 
 // OpenAuthority joins an authority's record with its issuer. It refuses an issuer of another certificate, and a chain that cannot be read.
@@ -46,7 +47,8 @@ func OpenAuthority(r AuthorityRecord, i *issuance.Issuer) (*Authority, error) {
 	return &Authority{AuthorityRecord: r, Certificate: i.Certificate(), Issuer: i, above: above}, nil
 }
 
-func (h *health) failed(now time.Time) { h.failedAt.Store(now.UnixNano()) }
+// failed begins the rest, and tells whether the key had signed until now.
+func (h *health) failed(now time.Time) (first bool) { return h.failedAt.Swap(now.UnixNano()) == 0 }
 
 // healthy tells whether the key may be tried. After a failure one caller in each keyRest is let through.
 func (h *health) healthy(now time.Time) bool {
@@ -92,7 +94,8 @@ func (c *CA) authority(name string) (*Authority, error) {
 }
 
 // Ready tells whether requests can be served: the store keeps what it is given, the clock is right, the policies that rule are loaded, and
-// no key has just failed.
+// the key that issues, that of the default authority, has not just failed. Another key that fails makes no replica unready: where all share
+// it, none would be left, and those of old authorities are the least that a service does. Metrics and the log tell of it.
 func (c *CA) Ready(ctx context.Context) error {
 	if err := c.store.Ping(ctx); err != nil {
 		return fmt.Errorf("the store: %w", err)
@@ -103,10 +106,43 @@ func (c *CA) Ready(ctx context.Context) error {
 	if err := c.current(); err != nil {
 		return err
 	}
-	for name, a := range c.authorities {
-		if a.failedAt.Load() != 0 {
-			return fmt.Errorf("the key of %s: %w", name, ErrUnavailable)
+	if c.first.failedAt.Load() != 0 {
+		return fmt.Errorf("the key of %s: %w", c.first.Name, ErrUnavailable)
+	}
+	return nil
+}
+
+// keysEvery is how often it is looked which keys sign.
+const keysEvery = time.Second
+
+// watchKeys tells of each key whether it signed when it was last asked to. That of an OCSP responder that failed, and that nobody has asked
+// since, is tried by an answer that nobody gets; that of an authority is, by making a CRL.
+func (c *CA) watchKeys(ctx context.Context) error {
+	for _, a := range c.authorities {
+		c.tellKey(ctx, ForAuthority, a.Name, &a.health)
+	}
+	for _, r := range c.ocsp.responders {
+		if r.key == nil {
+			continue
+		}
+		c.tellKey(ctx, ForOCSP, r.authority.Name, r.health)
+		if r.health.doubted(c.now()) {
+			if err := c.tryResponder(ctx, r); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
+}
+
+func (c *CA) tellKey(ctx context.Context, kind, name string, h *health) {
+	available := h.failedAt.Load() == 0
+	c.metrics.KeyAvailable(kind, name, available)
+	switch {
+	case h.told.Swap(!available) == !available:
+	case available:
+		c.log.InfoContext(ctx, "the key signs again", "kind", kind, "name", name)
+	default:
+		c.log.ErrorContext(ctx, "a key does not sign; trying it again and again", "kind", kind, "name", name)
+	}
 }

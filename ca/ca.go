@@ -110,6 +110,12 @@ type Metrics interface {
 	LookedUpCAA(failures int, took time.Duration)
 	Leads(replica, duty string, since time.Time) // the zero time: it does not, or no more
 	Log(LogState)                                // how the audit log is doing; told again and again
+	// CertificateEnds tells when a certificate ends that the service itself needs (ForAuthority, ForOCSP, ForTLS), and RenewalFailed that one
+	// was not to be had. The name is the authority's, or the replica's.
+	CertificateEnds(kind, name string, notAfter time.Time)
+	RenewalFailed(kind, name string)
+	// KeyAvailable tells whether the key of an authority, or of an OCSP responder, signed when it was last asked to; told again and again.
+	KeyAvailable(kind, name string, available bool)
 	OCSPMetrics
 }
 
@@ -154,6 +160,7 @@ func New(cfg Config) (*CA, error) {
 		}
 		c.authorities[a.Name] = a
 		c.authorityKeys = append(c.authorityKeys, a.Certificate.RawSubjectPublicKeyInfo)
+		c.metrics.CertificateEnds(ForAuthority, a.Name, a.Certificate.NotAfter)
 	}
 	var err error
 	if c.ocsp, err = newOCSP(cfg.OCSP, c.authorities); err != nil {

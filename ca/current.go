@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/chancery-ca/chancery/issuance"
@@ -28,7 +29,13 @@ type publications struct {
 	byID  map[crlID]*publication
 	lists map[crlID]*keptList
 	work  sync.WaitGroup // of those who read
+	// failing are the rows of failures that have been told: of a scope, or, where a part is away that all scopes need, of all (everyScope).
+	failing       map[crlID]bool
+	lookingFailed atomic.Bool // what is due could not be asked for
 }
+
+// everyScope stands for all scopes of an authority. No scope has such a name.
+const everyScope = "*"
 
 // crlID names a scope's complete CRL, or its delta.
 type crlID struct {
@@ -49,7 +56,7 @@ type publication struct {
 }
 
 func newPublications() *publications {
-	return &publications{wake: newBell(), byID: map[crlID]*publication{}, lists: map[crlID]*keptList{}}
+	return &publications{wake: newBell(), byID: map[crlID]*publication{}, lists: map[crlID]*keptList{}, failing: map[crlID]bool{}}
 }
 
 // wakeUp makes the publishers look at once. A wake-up that is waiting already is enough.
@@ -74,6 +81,20 @@ func (p *publications) kept(issuer, scope string) *keptList {
 		p.lists[id] = &keptList{}
 	}
 	return p.lists[id]
+}
+
+// failed remembers that a CRL could not be made, and tells whether that is news. While the key or the store is away one scope after the other
+// fails, for the same reason.
+func (p *publications) failed(d CRLDue, why error) (news bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	id := crlID{d.Issuer, d.Scope, d.Delta}
+	if errors.Is(why, ErrUnavailable) {
+		id = crlID{issuer: d.Issuer, scope: everyScope}
+	}
+	news = !p.failing[id]
+	p.failing[id] = true
+	return news
 }
 
 // fencedOff remembers that making a CRL took longer than its claim.
@@ -127,7 +148,10 @@ func (p *publications) demand(id crlID, now time.Time) (again func(), granted bo
 func (p *publications) keep(r CRLRecord, now time.Time, took time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	known := p.of(crlID{r.Issuer, r.Scope, r.Base != nil})
+	id := crlID{r.Issuer, r.Scope, r.Base != nil}
+	delete(p.failing, id)
+	delete(p.failing, crlID{issuer: r.Issuer, scope: everyScope})
+	known := p.of(id)
 	known.madeAt, known.took, known.fenced = now, took, 0
 	if known.record.Number != nil && r.Number.Cmp(known.record.Number) < 0 && !known.spoilt {
 		return

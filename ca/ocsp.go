@@ -384,9 +384,11 @@ func (c *CA) signOCSP(ctx context.Context, r *responder, ids []issuance.CertID, 
 	}
 	signed, err := signs.Sign(ctx, answers, nonce, now)
 	if err != nil {
-		r.health.failed(c.now())
+		first := r.health.failed(c.now())
 		c.metrics.Failed("ocsp")
-		c.log.ErrorContext(ctx, "signing an OCSP answer failed", "authority", r.authority.Name, "error", err)
+		if first {
+			c.log.ErrorContext(ctx, "signing an OCSP answer failed; trying again", "authority", r.authority.Name, "error", err)
+		}
 		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	r.health.recovered()

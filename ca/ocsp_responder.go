@@ -25,27 +25,50 @@ const (
 
 // RenewResponders gets each responder with a key of its own a certificate, and a new one when two thirds of its life have passed. One that
 // another replica has got for the same key is taken. Answers under the former stay good: none holds longer than the certificate in it. One
-// that was revoked gives way too: clients do not ask for it (id-pkix-ocsp-nocheck), but whoever reads CRLs finds it there.
+// that was revoked gives way too: clients do not ask for it (id-pkix-ocsp-nocheck), but whoever reads CRLs finds it there. Where no new one
+// is to be had, the one of before, or another on record, answers as long as it is valid, and the error says so. Of an authority that has
+// ended there is nothing left to answer.
 func (c *CA) RenewResponders(ctx context.Context) error {
 	var failures []error
 	for _, r := range c.ocsp.responders {
-		if r.key == nil {
+		if r.key == nil || c.now().After(r.authority.Certificate.NotAfter) {
 			continue
 		}
-		if certificate := certificateOf(r.signs.Load()); fresh(certificate, c.now()) {
-			latest, err := c.store.LatestRevocation(ctx, r.authority.Name, certificate.SerialNumber.Bytes())
-			if err != nil && !errors.Is(err, ErrNotFound) {
-				failures = append(failures, fmt.Errorf("looking whether the OCSP responder of %s is revoked: %w", r.authority.Name, err))
-			}
-			if err != nil || latest.Reason == issuance.RemoveFromCRL {
-				continue
-			}
-		}
-		if err := c.renewResponder(ctx, r); err != nil {
+		if err := c.keepResponder(ctx, r); err != nil {
+			c.renewalFailed(ctx, ForOCSP, r.authority.Name)
 			failures = append(failures, fmt.Errorf("getting a certificate for the OCSP responder of %s: %w", r.authority.Name, err))
 		}
 	}
 	return errors.Join(failures...)
+}
+
+// keepResponder sees that a responder has a certificate.
+func (c *CA) keepResponder(ctx context.Context, r *responder) error {
+	if certificate := certificateOf(r.signs.Load()); fresh(certificate, r.authority.Certificate, c.now()) {
+		latest, err := c.store.LatestRevocation(ctx, r.authority.Name, certificate.SerialNumber.Bytes())
+		switch {
+		case errors.Is(err, ErrNotFound), err == nil && latest.Reason == issuance.RemoveFromCRL:
+			return nil
+		case err != nil:
+			return fmt.Errorf("looking whether the one of now is revoked: %w", err)
+		}
+	}
+	certificate, failed := c.responderCertificate(ctx, r)
+	if certificate == nil {
+		return failed
+	}
+	if now := certificateOf(r.signs.Load()); now != nil && now.Equal(certificate) {
+		return failed
+	}
+	signs, err := issuance.NewResponder(r.authority.Certificate, certificate, r.key)
+	if err != nil {
+		return errors.Join(failed, err)
+	}
+	r.signs.Store(signs)
+	c.metrics.CertificateEnds(ForOCSP, r.authority.Name, certificate.NotAfter)
+	c.log.InfoContext(ctx, "the OCSP responder has a certificate", "authority", r.authority.Name, "serial", certificate.SerialNumber.Text(16),
+		"not_after", certificate.NotAfter)
+	return failed
 }
 
 func certificateOf(r *issuance.Responder) *x509.Certificate {
@@ -55,46 +78,38 @@ func certificateOf(r *issuance.Responder) *x509.Certificate {
 	return r.Certificate()
 }
 
-// fresh tells whether a certificate is in the first two thirds of its life.
-func fresh(certificate *x509.Certificate, now time.Time) bool {
-	return certificate != nil && now.Before(certificate.NotBefore.Add(certificate.NotAfter.Sub(certificate.NotBefore)*2/3))
-}
-
-func (c *CA) renewResponder(ctx context.Context, r *responder) error {
-	certificate, err := c.responderCertificate(ctx, r)
-	if err != nil {
-		return err
-	}
-	signs, err := issuance.NewResponder(r.authority.Certificate, certificate, r.key)
-	if err != nil {
-		return err
-	}
-	r.signs.Store(signs)
-	c.log.InfoContext(ctx, "the OCSP responder has a certificate", "authority", r.authority.Name, "serial", certificate.SerialNumber.Text(16),
-		"not_after", certificate.NotAfter)
-	return nil
-}
-
-// responderCertificate finds one on record, or has one issued.
+// responderCertificate finds one on record, or has one issued. With an error that says why none was, there may be one on record that is
+// valid still.
 func (c *CA) responderCertificate(ctx context.Context, r *responder) (*x509.Certificate, error) {
 	spki, err := x509.MarshalPKIXPublicKey(r.key.Public())
 	if err != nil {
 		return nil, fmt.Errorf("encoding the public key: %w", err)
 	}
-	known, err := c.store.ResponderCertificates(ctx, r.authority.Name, sha256.Sum256(spki))
+	known, err := c.store.ResponderCertificates(ctx, r.authority.Name, sha256.Sum256(spki)) // the one that ends last first
 	if err != nil {
 		return nil, fmt.Errorf("looking for one: %w", err)
 	}
+	var valid *x509.Certificate
 	for _, der := range known {
 		certificate, err := x509.ParseCertificate(der)
 		if err != nil {
 			return nil, fmt.Errorf("reading one on record: %w", err)
 		}
-		if fresh(certificate, c.now()) {
+		if fresh(certificate, r.authority.Certificate, c.now()) {
 			return certificate, nil
 		}
+		if valid == nil && c.now().Before(certificate.NotAfter) {
+			valid = certificate
+		}
 	}
-	return c.issueResponderCertificate(ctx, r)
+	issued, err := c.issueResponderCertificate(ctx, r)
+	switch {
+	case err == nil:
+		return issued, nil
+	case valid == nil:
+		return nil, err
+	}
+	return valid, fmt.Errorf("that of now ends at %s: %w", valid.NotAfter.UTC().Format(time.RFC3339), err)
 }
 
 // issueResponderCertificate issues one the ordinary way: an order, a decision, an intent, a signature in the token. The responder's key
@@ -113,15 +128,43 @@ func (c *CA) issueResponderCertificate(ctx context.Context, r *responder) (*x509
 
 // responderOrder is the order for a responder's certificate.
 func (c *CA) responderOrder(r *responder) (Order, error) {
-	name := "OCSP " + r.authority.Name
-	template := &x509.CertificateRequest{Subject: pkix.Name{CommonName: name[:min(len(name), maxCommonName)]}}
-	der, err := x509.CreateCertificateRequest(c.random, template, r.key)
+	der, err := c.responderRequest(r)
 	if err != nil {
-		return Order{}, fmt.Errorf("%w: %w", ErrUnavailable, err)
+		return Order{}, err
 	}
 	request, err := csr.Parse(der)
 	if err != nil {
 		return Order{}, err
 	}
 	return Order{Actor: c.itself(), Profile: ResponderProfile, Issuer: r.authority.Name, CSR: request}, nil
+}
+
+// tryResponder has a responder's key sign that a serial number is unknown which nobody has: what comes of it is the key's health. One without
+// a certificate is tried by requesting one.
+func (c *CA) tryResponder(ctx context.Context, r *responder) error {
+	signs := r.signs.Load()
+	if signs == nil {
+		return nil
+	}
+	serial, err := issuance.NewSerial(c.now(), c.random)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, ocspDeadline)
+	defer cancel()
+	_, _ = c.signOCSP(ctx, r, []issuance.CertID{signs.CertID(serial[:])}, []CertificateStatus{{}}, nil)
+	return nil
+}
+
+// responderRequest is a request for a certificate of the responder's key, which the key signs.
+func (c *CA) responderRequest(r *responder) ([]byte, error) {
+	name := "OCSP " + r.authority.Name
+	template := &x509.CertificateRequest{Subject: pkix.Name{CommonName: name[:min(len(name), maxCommonName)]}}
+	der, err := x509.CreateCertificateRequest(c.random, template, r.key)
+	if err != nil {
+		r.health.failed(c.now())
+		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	r.health.recovered()
+	return der, nil
 }

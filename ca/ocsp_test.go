@@ -168,6 +168,20 @@ func (r *responding) LatestRevocation(_ context.Context, _ string, serial []byte
 	return Revocation{}, ErrNotFound
 }
 
+// responderCertificate is a certificate of a responder's key.
+func responderCertificate(t *testing.T, a *Authority, authorityKey, key crypto.Signer, serial int64, begin, end time.Time) []byte {
+	t.Helper()
+	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
+		SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: "OCSP"}, NotBefore: begin, NotAfter: end,
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageOCSPSigning},
+		ExtraExtensions: []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 48, 1, 5}, Value: asn1.NullBytes}},
+	}, a.Certificate, key.Public(), authorityKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return der
+}
+
 // A responder whose certificate was revoked answers under another.
 func TestARevokedResponderGivesWay(t *testing.T) {
 	now := time.Now().UTC().Truncate(time.Second)
@@ -177,15 +191,7 @@ func TestARevokedResponderGivesWay(t *testing.T) {
 		t.Fatal(err)
 	}
 	made := func(serial int64) []byte {
-		der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
-			SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: "OCSP"}, NotBefore: now, NotAfter: now.AddDate(0, 1, 0),
-			KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageOCSPSigning},
-			ExtraExtensions: []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 48, 1, 5}, Value: asn1.NullBytes}},
-		}, a.Certificate, key.Public(), authorityKey)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return der
+		return responderCertificate(t, a, authorityKey, key, serial, now, now.AddDate(0, 1, 0))
 	}
 	store := &responding{certificates: [][]byte{made(5)}, revoked: map[string]issuance.Reason{}}
 	c := publishing(store, func() time.Time { return now }, a)
@@ -208,6 +214,86 @@ func TestARevokedResponderGivesWay(t *testing.T) {
 		}
 		if got := c.ocsp.responders[a.Name].signs.Load().Certificate().SerialNumber.Int64(); got != one.serial {
 			t.Errorf("%d: it answers under certificate %d, want %d", n, got, one.serial)
+		}
+	}
+}
+
+// renewals are the failures to renew that are counted.
+type renewals struct {
+	noMetrics
+	failed []string
+}
+
+func (r *renewals) RenewalFailed(kind, name string) { r.failed = append(r.failed, kind+" "+name) }
+
+// A responder whose certificate cannot be renewed answers under the one on record as long as that is valid, and the failure is counted. Where
+// no other could last longer there is nothing to renew.
+func TestAResponderKeepsWhatIsOnRecord(t *testing.T) {
+	const day = 24 * time.Hour
+	now := time.Now().UTC().Truncate(time.Second)
+	a, authorityKey := openAuthority(t, "issuing-1", now)
+	made, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := &fickle{Signer: made, away: true} // so that it requests nothing
+	end := a.Certificate.NotAfter
+	for what, one := range map[string]struct {
+		begin, end, at time.Time
+		serial         int64 // 0: none
+		failed         bool
+	}{
+		"fresh":                      {now, now.Add(30 * day), now.Add(19 * day), 5, false},
+		"past two thirds":            {now, now.Add(30 * day), now.Add(21 * day), 5, true},
+		"ended":                      {now, now.Add(30 * day), now.Add(31 * day), 0, true},
+		"as long as the authority":   {end.Add(-30 * day), end.Add(-beforeIssuer), end.Add(-day), 5, false},
+		"of an authority that ended": {end.Add(-30 * day), end, end.Add(day), 0, false},
+	} {
+		t.Run(what, func(t *testing.T) {
+			store := &responding{certificates: [][]byte{responderCertificate(t, a, authorityKey, made, 5, one.begin, one.end)}}
+			c, told := publishing(store, func() time.Time { return one.at }, a), &renewals{}
+			c.metrics = told
+			c.ruling.Store(&ruling{set: shipped(t)})
+			if c.ocsp, err = newOCSP([]OCSPPlan{{Authority: a.Name, Key: key, Validity: 10 * time.Hour}}, c.authorities); err != nil {
+				t.Fatal(err)
+			}
+			for n := range 2 {
+				if err := c.RenewResponders(t.Context()); (err != nil) != one.failed {
+					t.Error(err)
+				}
+				serial := int64(0)
+				if got := certificateOf(c.ocsp.responders[a.Name].signs.Load()); got != nil {
+					serial = got.SerialNumber.Int64()
+				}
+				if serial != one.serial || one.failed != (len(told.failed) == n+1) {
+					t.Errorf("it answers under certificate %d, want %d; counted are %v", serial, one.serial, told.failed)
+				}
+			}
+		})
+	}
+}
+
+// What the service asks for itself does not outlive the authority.
+func TestOwnCertificatesEndWithTheAuthority(t *testing.T) {
+	const day = 24 * time.Hour
+	now := time.Now().UTC().Truncate(time.Second)
+	a, _ := openAuthority(t, "issuing-1", now)
+	end := a.Certificate.NotAfter
+	c := publishing(&quiet{}, func() time.Time { return now }, a)
+	c.ruling.Store(&ruling{set: shipped(t)})
+	for _, one := range []struct {
+		left, want time.Duration // want 0: the default
+		refused    bool
+	}{
+		{5 * 365 * day, 0, false},
+		{31 * day, 0, false},
+		{20 * day, 20*day - beforeIssuer + 5*time.Minute, false}, // from the backdated beginning on
+		{beforeIssuer / 2, 0, true},
+		{-day, 0, true},
+	} {
+		now = end.Add(-one.left)
+		if got, err := c.ownValidity(c.rules(), ResponderProfile, a); got != one.want || (err != nil) != one.refused {
+			t.Errorf("with %s left it asks for %s, want %s; %v", one.left, got, one.want, err)
 		}
 	}
 }

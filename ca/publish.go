@@ -99,15 +99,16 @@ func (c *CA) PublishDue(ctx context.Context) {
 	publishing.Wait()
 }
 
-// dueCRLs asks the store what is due, by authority. That it could not be asked has been told.
+// dueCRLs asks the store what is due, by authority. That it could not be asked has been told, a row of failures once.
 func (c *CA) dueCRLs(ctx context.Context) (map[string][]CRLDue, error) {
 	var schedules []CRLSchedule
 	for _, a := range c.authorities {
 		schedules = append(schedules, a.schedule())
 	}
 	all, err := c.store.DueCRLs(ctx, schedules)
+	before := c.publications.lookingFailed.Swap(err != nil)
 	if err != nil {
-		if ctx.Err() == nil {
+		if !before && ctx.Err() == nil {
 			c.log.ErrorContext(ctx, "looking for due CRLs failed; the last ones stay served", "error", err)
 		}
 		return nil, err
@@ -159,12 +160,19 @@ func (c *CA) doubtedKey(a *Authority, due []CRLDue) []CRLDue {
 	return []CRLDue{{Issuer: a.Name, Scope: FullScope, Why: "key"}}
 }
 
+// errKeyRests means that nothing was tried: the key failed a moment ago.
+var errKeyRests = fmt.Errorf("its key failed a moment ago: %w", ErrUnavailable)
+
+// publishOne makes one CRL. What was tried and failed is counted, and told where it is not the next of a row of failures: they are tried
+// every second.
 func (c *CA) publishOne(ctx context.Context, d CRLDue) {
 	switch err := c.publish(ctx, d); {
-	case err == nil, errors.Is(err, ErrFenced), ctx.Err() != nil:
+	case err == nil, errors.Is(err, ErrFenced), errors.Is(err, errKeyRests), ctx.Err() != nil:
 	default:
 		c.metrics.Failed("publish")
-		c.log.ErrorContext(ctx, "publishing a CRL failed; trying again", "authority", d.Issuer, "scope", d.Scope, "delta", d.Delta, "why", d.Why, "error", err)
+		if c.publications.failed(d, err) {
+			c.log.ErrorContext(ctx, "publishing a CRL failed; trying again", "authority", d.Issuer, "scope", d.Scope, "delta", d.Delta, "why", d.Why, "error", err)
+		}
 	}
 }
 
@@ -181,7 +189,7 @@ func (c *CA) publish(ctx context.Context, due CRLDue) (failed error) {
 		return err
 	}
 	if !a.healthy(c.now()) {
-		return fmt.Errorf("the key of %s failed a moment ago: %w", a.Name, ErrUnavailable)
+		return fmt.Errorf("authority %s: %w", a.Name, errKeyRests)
 	}
 	kept := c.publications.kept(a.Name, due.Scope)
 	kept.working.Lock()

@@ -5,12 +5,14 @@ import (
 	"crypto"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"math/big"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -334,5 +336,76 @@ func TestNothingLeavesTheListForATimeToCome(t *testing.T) {
 		if n := kept.revoked.Len(); n != want {
 			t.Errorf("after a CRL dated %s ahead %d are on the list, want %d", at, n, want)
 		}
+	}
+}
+
+// shards is a store in which the CRLs of many scopes are due, until it goes away.
+type shards struct {
+	quiet
+	due  []CRLDue
+	away bool
+}
+
+func (s *shards) DueCRLs(context.Context, []CRLSchedule) ([]CRLDue, error) {
+	if s.away {
+		return nil, ErrUnavailable
+	}
+	return s.due, nil
+}
+
+// counted counts failures, and the errors in the log.
+type counted struct {
+	noMetrics
+	failed atomic.Int64
+	log    strings.Builder
+}
+
+func (c *counted) Failed(string) { c.failed.Add(1) }
+
+func (c *counted) errors() int { return strings.Count(c.log.String(), "level=ERROR") }
+
+// While a key is away that many CRLs wait for, what is tried is counted, and nothing else; a row of failures is one line. So it is while the
+// store is away.
+func TestARowOfFailuresIsToldOnce(t *testing.T) {
+	now := time.Now().UTC().Truncate(time.Second)
+	clock := func() time.Time { return now }
+	a, key := openAuthority(t, "issuing-1", now)
+	store := &shards{quiet: quiet{now: clock, number: new(big.Int)}}
+	for n := range 100 {
+		store.due = append(store.due, CRLDue{Issuer: a.Name, Scope: fmt.Sprint(n), Why: "revocation"})
+	}
+	c, told := publishing(store, clock, a), &counted{}
+	c.metrics, c.log = told, slog.New(slog.NewTextHandler(&told.log, nil))
+	for row := range 2 {
+		key.away = true
+		before := store.fence
+		for range 20 { // looks, two a second
+			c.PublishDue(t.Context())
+			now = now.Add(publishEvery)
+		}
+		tried := store.fence - before
+		if failed := told.failed.Swap(0); failed != tried || tried > 10+publishAtOnce {
+			t.Errorf("row %d: %d failures are counted of %d CRLs that were tried", row, failed, tried)
+		}
+		if lines := told.errors(); lines != row+1 {
+			t.Errorf("row %d: %d lines:\n%s", row, lines, told.log.String())
+		}
+		key.away = false
+		now = now.Add(keyRest)
+		c.PublishDue(t.Context())
+		now = now.Add(keyDoubt)
+	}
+	told.failed.Store(0)
+	told.log.Reset()
+	for range 2 {
+		store.away = true
+		for range 20 {
+			c.PublishDue(t.Context())
+		}
+		store.away = false
+		c.PublishDue(t.Context())
+	}
+	if lines := told.errors(); lines != 2 || told.failed.Load() != 0 {
+		t.Errorf("%d failures, and %d lines:\n%s", told.failed.Load(), lines, told.log.String())
 	}
 }

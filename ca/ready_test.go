@@ -138,6 +138,9 @@ func publishing(store Store, now func() time.Time, all ...*Authority) *CA {
 	for _, a := range all {
 		c.authorities[a.Name] = a
 	}
+	if len(all) > 0 {
+		c.first = all[0]
+	}
 	return c
 }
 
@@ -175,5 +178,23 @@ func TestAReplicaFindsOutThatItsKeyIsBack(t *testing.T) {
 	c.PublishDue(ctx)
 	if store.recorded != 1 {
 		t.Errorf("%d CRLs that nobody needs", store.recorded-1)
+	}
+}
+
+// The key that issues decides whether a replica is ready. Another that is dead is told of, and keeps no replica from what it can do.
+func TestReadyByTheKeyThatIssues(t *testing.T) {
+	now := time.Now().UTC().Truncate(time.Second)
+	first, _ := openAuthority(t, "issuing-2", now)
+	old, _ := openAuthority(t, "issuing-1", now)
+	c := publishing(&quiet{now: func() time.Time { return now }, number: new(big.Int)}, func() time.Time { return now }, first, old)
+	for _, one := range []struct {
+		dead  *Authority
+		ready bool
+	}{{old, true}, {first, false}} {
+		one.dead.failed(now)
+		if err := c.Ready(t.Context()); (err == nil) != one.ready {
+			t.Errorf("without the key of %s: %v", one.dead.Name, err)
+		}
+		one.dead.recovered()
 	}
 }

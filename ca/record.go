@@ -100,6 +100,9 @@ func (noMetrics) Limited(string, string)                                  {}
 func (noMetrics) LookedUpCAA(int, time.Duration)                          {}
 func (noMetrics) Leads(string, string, time.Time)                         {}
 func (noMetrics) Log(LogState)                                            {}
+func (noMetrics) CertificateEnds(string, string, time.Time)               {}
+func (noMetrics) RenewalFailed(string, string)                            {}
+func (noMetrics) KeyAvailable(string, string, bool)                       {}
 func (noMetrics) OCSPAnswered(string, string, string, time.Duration)      {}
 func (noMetrics) OCSPSigned(string, time.Duration)                        {}
 func (noMetrics) OCSPKept(string, int)                                    {}

@@ -131,11 +131,7 @@ func TestStatus(t *testing.T) {
 
 // What may be publicly trusted is not put on hold: neither one certificate nor as one of many, and of a profile that is gone nobody knows.
 func TestWhoCanBePutOnHold(t *testing.T) {
-	set, err := policies.Shipped()
-	if err != nil {
-		t.Fatal(err)
-	}
-	now := time.Now()
+	set, now := shipped(t), time.Now()
 	c := &CA{now: func() time.Time { return now }, newID: func() string { return "event" }}
 	c.ruling.Store(&ruling{set: set})
 	for profile, can := range map[string]bool{
@@ -156,4 +152,14 @@ func TestWhoCanBePutOnHold(t *testing.T) {
 			}
 		}
 	}
+}
+
+// shipped are the policies that come with the program.
+func shipped(t *testing.T) *policies.Set {
+	t.Helper()
+	set, err := policies.Shipped()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return set
 }

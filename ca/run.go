@@ -33,6 +33,7 @@ func (c *CA) Run(ctx context.Context, more ...Chore) error {
 		{useEvery, slog.LevelWarn, "recording when API tokens were used failed; trying again", true, c.recordUses},
 		{resumeEvery, slog.LevelWarn, "telling which requests expire failed; trying again", true, c.TellExpiring},
 		{resumeEvery, slog.LevelError, lookingAfterFailed, false, c.ResumeApproved},
+		{keysEvery, slog.LevelError, "looking after the keys failed", true, c.watchKeys},
 		c.watchLog(),
 	}, more...) {
 		others.Go(func() { c.see(working, d) })

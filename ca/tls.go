@@ -57,7 +57,18 @@ func (c *CA) itself() access.Actor {
 
 // IssueServiceCertificate issues the certificate that the service answers TLS with, the ordinary way: an order, a decision, an intent, a
 // signature in the token. The key is made here, lives in memory alone, and is not made again after a restart but replaced.
+// One that cannot be had is counted.
 func (c *CA) IssueServiceCertificate(ctx context.Context, n ServiceName) (*tls.Certificate, error) {
+	certificate, err := c.issueServiceCertificate(ctx, n)
+	if err != nil {
+		c.renewalFailed(ctx, ForTLS, c.replica.Name)
+		return nil, err
+	}
+	c.metrics.CertificateEnds(ForTLS, c.replica.Name, certificate.Leaf.NotAfter)
+	return certificate, nil
+}
+
+func (c *CA) issueServiceCertificate(ctx context.Context, n ServiceName) (*tls.Certificate, error) {
 	order, key, err := c.serviceOrder(n)
 	if err != nil {
 		return nil, err
@@ -103,7 +114,15 @@ func (c *CA) issueOwn(ctx context.Context, o Order) (Outcome, error) {
 	if err := c.current(); err != nil {
 		return Outcome{}, err
 	}
-	if err := c.rehearse(ctx, c.rules(), o, inquiry{usage: true}); err != nil {
+	rules := c.rules()
+	a, err := c.authority(o.Issuer)
+	if err != nil {
+		return Outcome{}, err
+	}
+	if o.Validity, err = c.ownValidity(rules, o.Profile, a); err != nil {
+		return Outcome{}, err
+	}
+	if err := c.rehearse(ctx, rules, o, a, inquiry{usage: true}); err != nil {
 		return Outcome{}, err
 	}
 	outcome, err := c.Issue(ctx, o)
@@ -118,11 +137,7 @@ func needsApproval(profile string) error {
 }
 
 // rehearse tells why policies would not give the service what it orders for itself. Nothing is recorded, nothing is signed.
-func (c *CA) rehearse(ctx context.Context, rules *policies.Set, o Order, q inquiry) error {
-	a, err := c.authority(o.Issuer)
-	if err != nil {
-		return err
-	}
+func (c *CA) rehearse(ctx context.Context, rules *policies.Set, o Order, a *Authority, q inquiry) error {
 	_, decision, err := c.decideBy(ctx, rules, o, a, q)
 	if err != nil {
 		return err
@@ -168,7 +183,14 @@ func (c *CA) keepsService(ctx context.Context, set *policies.Set) error {
 	}
 	var problems []policies.Problem
 	for _, o := range orders {
-		err := c.rehearse(ctx, set, o, inquiry{})
+		a, err := c.authority(o.Issuer)
+		if err != nil {
+			return err
+		}
+		if o.Validity, err = c.ownValidity(set, o.Profile, a); err != nil {
+			continue // the authority has ended, whatever the policies say
+		}
+		err = c.rehearse(ctx, set, o, a, inquiry{})
 		var refusal *policies.Refusal
 		switch {
 		case err == nil, errors.As(err, &refusal) && refusal.Temporary():

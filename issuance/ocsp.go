@@ -188,6 +188,9 @@ func (r *Responder) Form(id CertID) (form int, ours bool) {
 	return 0, false
 }
 
+// CertID names a certificate of the authority, as a request with the first form does.
+func (r *Responder) CertID(serial []byte) CertID { return CertID{Serial: serial, issuer: r.issuers[0]} }
+
 // Certificate is the certificate of a responder with a key of its own; nil where the authority's key answers. It must not be changed.
 func (r *Responder) Certificate() *x509.Certificate { return r.certificate }
 

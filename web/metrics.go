@@ -39,6 +39,7 @@ type Metrics struct {
 	leads      *prometheus.GaugeVec
 	logs       logMetrics
 	ocsp       ocspMetrics
+	own        ownMetrics
 	delivery   deliveryMetrics
 	audit      auditMetrics
 	strangers  *prometheus.CounterVec
@@ -91,6 +92,7 @@ func NewMetrics(isProfile func(name string) bool) *Metrics {
 		hsm:      operations,
 		logs:     newLogMetrics(registry),
 		ocsp:     newOCSPMetrics(registry),
+		own:      newOwnMetrics(registry),
 		delivery: newDeliveryMetrics(registry),
 		audit:    newAuditMetrics(registry),
 		profile:  isProfile,
@@ -100,7 +102,7 @@ func NewMetrics(isProfile func(name string) bool) *Metrics {
 		waiting:  count("requests_waiting_total", "Requests that began to wait for approval.", "profile"),
 		decided:  count("requests_decided_total", "Requests that wait no more.", "profile", "outcome"),
 		limited:  count("requests_limited_total", "Requests turned away by a rate or a quota.", "profile", "by"),
-		failed:   count("operation_failures_total", "Operations that failed after their intent was recorded.", "step"),
+		failed:   count("operation_failures_total", "Operations that were begun and failed, by step: issuances after their intent, CRLs, mirrors of CRLs, OCSP answers.", "step"),
 		revoked:  count("certificates_revoked_total", "Revocations recorded, holds and releases included.", "authority", "reason"),
 		bulk:     count("revocation_jobs_total", "Orders to revoke many certificates, by the state that they came to.", "status"),
 		onCRL: seconds("revocation_publication_seconds", "From a revocation made here to the CRL made here that shows it.", "authority",

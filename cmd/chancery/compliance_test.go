@@ -97,11 +97,11 @@ func TestChildHoldsSeveralTokens(t *testing.T) {
 	}
 }
 
-// secondHierarchy makes a root and an issuing authority in another token, and has the database know them.
-func (s *stack) secondHierarchy(fixture *hsmtest.Token) {
+// secondHierarchy makes a root and an issuing authority in another token, and has the database know them. In its plan, words may be replaced.
+func (s *stack) secondHierarchy(fixture *hsmtest.Token, replaced ...string) {
 	s.t.Helper()
 	ctx := s.t.Context()
-	text := strings.NewReplacer(devIssuer, "issuing-2", devRoot, "root-2", "Chancery Development", "Chancery Second").Replace(devPlan("http://127.0.0.1:9"))
+	text := strings.NewReplacer(append(replaced, devIssuer, "issuing-2", devRoot, "root-2", "Chancery Development", "Chancery Second")...).Replace(devPlan("http://127.0.0.1:9"))
 	plan, err := ceremony.ParsePlan("second.yaml", []byte(text))
 	if err != nil {
 		s.t.Fatal(err)

@@ -589,9 +589,9 @@ func TestAnAuthorityThatIsOverNeedsNoKey(t *testing.T) {
 	check := func(when, name string, now time.Time, want string) {
 		t.Helper()
 		i := slices.IndexFunc(authorities, func(a ca.AuthorityRecord) bool { return a.Name == name })
-		why, err := w.over(t.Context(), authorities[i], now)
-		if err != nil || (why == "") != (want == "") || !strings.Contains(why, want) {
-			t.Errorf("%s %s: %q, %v; want %q", name, when, why, err, want)
+		over, why, err := w.over(t.Context(), authorities[i], authorities, now)
+		if err != nil || over != (want != "") || !strings.Contains(why, want) {
+			t.Errorf("%s %s: %t, %q, %v; want %q", name, when, over, why, err, want)
 		}
 	}
 	now := time.Now()
@@ -600,12 +600,41 @@ func TestAnAuthorityThatIsOverNeedsNoKey(t *testing.T) {
 	check("with valid certificates", devIssuer, now, "")
 	check("after its last certificate", devIssuer, now.Add(48*time.Hour), "no certificate is valid")
 	check("without any of its own", devRoot, now.Add(48*time.Hour), "")
+	child := authorities[slices.IndexFunc(authorities, func(a ca.AuthorityRecord) bool { return a.Name == devIssuer })]
+	child.Name, child.Parent = "beneath", devIssuer
+	authorities = append(authorities, child)
+	check("while an authority beneath it lasts", devIssuer, now.Add(48*time.Hour), "")
+	authorities = authorities[:len(authorities)-1]
 	check("at its end", devIssuer, now.AddDate(60, 0, 0), "which ended on 20")
 	check("at its end", devRoot, now.AddDate(60, 0, 0), "which ended on 20")
 	if _, err := s.app.registrar(store).RevokeAuthority(t.Context(), devIssuer, issuance.Superseded, ""); err != nil {
 		t.Fatal(err)
 	}
 	check("once it is revoked", devIssuer, now, "which is revoked since 20")
+}
+
+// What is revoked stays on every CRL until its end (DESIGN, promise 5): until then the key is needed, whatever the clock of this machine says.
+func TestHSMDestroysNoKeyWhoseCRLsAreNeeded(t *testing.T) {
+	t.Parallel()
+	s := newStack(t, storagetest.New(t), false)
+	r := s.start("replica-1", s.token.Module)
+	r.newSubject(t, "www.dev.example")
+	for _, serial := range s.database.Column(t, `SELECT encode(serial, 'hex') FROM certificates`) {
+		r.mustRevoke(t.Context(), t, serial, "superseded")
+	}
+	r.stop()
+	s.authorities = "successor"
+	var said bytes.Buffer
+	err := run(t.Context(), []string{"hsm", "key", "destroy", "--key", devIssuer, "--yes", "--config", s.write("commands", s.token.Module)}, Env{
+		Stdin: strings.NewReader(""), Stdout: io.Discard, Stderr: &said, Environ: os.Environ(), Random: rand.Reader,
+		Now: func() time.Time { return time.Now().AddDate(10, 0, 0) }, // the authority would have ended
+	})
+	if exitCode(err) != 1 || !strings.Contains(said.String(), "the authority "+devIssuer+", whose CRLs show a revoked certificate until 20") {
+		t.Errorf("%v\n%s", err, said.String())
+	}
+	if _, err := s.token.Open(t).PublicKey(hsm.KeyRef{Label: devIssuer}); err != nil {
+		t.Errorf("the authority's key: %v", err)
+	}
 }
 
 // A private key whose public half is gone may be anybody's: with a configuration it is not destroyed.

@@ -19,7 +19,6 @@ import (
 	"slices"
 	"strings"
 	"text/tabwriter"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -371,7 +370,7 @@ func (a *app) hsmKeyLabelCommand() *cobra.Command {
 				if _, err := a.confirmUnused(ctx, w, exact, yes, "relabel"); err != nil {
 					return err
 				}
-				if _, err := w.unused(ctx, exact, a.Now()); err != nil {
+				if _, err := w.unused(ctx, exact); err != nil {
 					return err
 				}
 				if err := w.SetLabel(ctx, exact, label); err != nil {
@@ -403,8 +402,8 @@ func (a *app) hsmKeyDestroyCommand() *cobra.Command {
 Where a token was lost between the two halves, one is left, which "key list" shows. Call the command again: it destroys that.
 
 With --config, a key is refused that an authority needs, an OCSP responder or the audit log of the configuration, or an approver. An authority
-that the configuration does not name needs its key no more once it is revoked or has ended, or none of its certificates is valid any more:
-that is said, and the key can go. Without --config nobody can tell, and --yes is needed. Keys under which others were wrapped are not known
+that the configuration does not name needs its key no more once it is revoked or has ended, or everything that it certified has, other
+authorities and revoked certificates among it, which its CRLs show until then: that is said, and the key can go. Without --config nobody can tell, and --yes is needed. Keys under which others were wrapped are not known
 to anybody: see first that no backup needs them.
 Where the configuration asks for approvals (orders.destroy_key), it places an order, which others approve; called again with --order, it
 destroys the key.`,
@@ -423,7 +422,7 @@ destroys the key.`,
 					return err
 				}
 				// Somebody may have made an authority of it while this person was asked, and others were.
-				if _, err := w.unused(ctx, exact, a.Now()); err != nil {
+				if _, err := w.unused(ctx, exact); err != nil {
 					return err
 				}
 				if err := w.Destroy(ctx, exact); err != nil {
@@ -496,11 +495,11 @@ func (w *worksite) destroyable(ctx context.Context, ref hsm.KeyRef) (key hsm.Key
 
 // unused refuses a key that somebody of the configuration or its database uses now, and tells which authorities did before. Where there is no
 // database, there is nobody to ask.
-func (w *worksite) unused(ctx context.Context, key hsm.KeyRef, now time.Time) (past []string, err error) {
+func (w *worksite) unused(ctx context.Context, key hsm.KeyRef) (past []string, err error) {
 	if w.store == nil {
 		return nil, nil
 	}
-	uses, err := w.usesOf(ctx, key, now)
+	uses, err := w.usesOf(ctx, key)
 	if err != nil {
 		return nil, fmt.Errorf("looking for who uses the key %q: %w", key.Label, err)
 	}
@@ -521,7 +520,7 @@ func (a *app) confirmUnused(ctx context.Context, w *worksite, key hsm.KeyRef, ye
 		return nil, fmt.Errorf("whether the key %q is in use could not be checked, because no configuration with a database was asked: "+
 			"give --config, or --yes to %s it all the same", key.Label, verb)
 	}
-	if past, err = w.unused(ctx, key, a.Now()); err != nil {
+	if past, err = w.unused(ctx, key); err != nil {
 		return nil, err
 	}
 	use := "a use"

@@ -14,6 +14,7 @@ import (
 	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/ca"
 	"github.com/chancery-ca/chancery/hsm"
+	"github.com/chancery-ca/chancery/issuance"
 	"github.com/chancery-ca/chancery/storage"
 )
 
@@ -25,20 +26,30 @@ type keyUses struct {
 
 // usesOf says who would no longer work without a key of the token: those whose key the configuration or its database names. A responder, the
 // log and an approver are told by the public half, which is what pins their keys; a secret key is none of theirs. It asks anew whenever
-// it is called: others add authorities meanwhile.
-func (w *worksite) usesOf(ctx context.Context, key hsm.KeyRef, now time.Time) (uses keyUses, err error) {
+// it is called: others add authorities meanwhile. What has ended by now is told by the database's clock, not by that of whoever asks.
+func (w *worksite) usesOf(ctx context.Context, key hsm.KeyRef) (uses keyUses, err error) {
 	authorities, err := w.store.Authorities(ctx)
 	if err != nil {
 		return keyUses{}, err
 	}
+	now, err := w.store.ServerTime(ctx)
+	if err != nil {
+		return keyUses{}, err
+	}
 	for _, authority := range usedBy(authorities, w.Info().Serial, key) {
-		switch over, err := w.over(ctx, authority, now); {
+		if slices.Contains(w.cfg.Authorities, authority.Name) { // the service does not start without what it names
+			uses.present = append(uses.present, "authority "+authority.Name)
+			continue
+		}
+		switch over, why, err := w.over(ctx, authority, authorities, now); {
 		case err != nil:
 			return keyUses{}, fmt.Errorf("looking whether the authority %s still needs its key: %w", authority.Name, err)
-		case over == "" || slices.Contains(w.cfg.Authorities, authority.Name): // the service does not start without what it names
-			uses.present = append(uses.present, "authority "+authority.Name)
+		case over:
+			uses.past = append(uses.past, authority.Name+", "+why)
+		case why != "":
+			uses.present = append(uses.present, "authority "+authority.Name+", "+why)
 		default:
-			uses.past = append(uses.past, authority.Name+", "+over)
+			uses.present = append(uses.present, "authority "+authority.Name)
 		}
 	}
 	public, err := w.PublicKey(key)
@@ -65,37 +76,81 @@ func (w *worksite) usesOf(ctx context.Context, key hsm.KeyRef, now time.Time) (u
 	return uses, nil
 }
 
-// over says why an authority has nothing left to sign: it is revoked, its certificate has ended, or that of the last that it certified has. It
-// is empty for any other. An offline authority's CRLs do not show in the database before they are made: it is over when it has ended.
-func (w *worksite) over(ctx context.Context, authority ca.AuthorityRecord, now time.Time) (why string, err error) {
+// over tells whether an authority has nothing left to sign, and why: it is revoked, its certificate has ended, or those of all that it
+// certified have, authorities and revoked ones among them: until then its CRLs say which of them are revoked. An offline authority's CRLs do
+// not show in the database before they are made: it is over when it has ended.
+func (w *worksite) over(ctx context.Context, authority ca.AuthorityRecord, all []ca.AuthorityRecord, now time.Time) (over bool, why string, err error) {
 	certificate, err := x509.ParseCertificate(authority.Certificate)
 	if err != nil {
-		return "", fmt.Errorf("reading its certificate: %w", err)
+		return false, "", fmt.Errorf("reading its certificate: %w", err)
 	}
 	if now.After(certificate.NotAfter) {
-		return "which ended on " + certificate.NotAfter.UTC().Format(time.DateOnly), nil
+		return true, "which ended on " + certificate.NotAfter.UTC().Format(time.DateOnly), nil
 	}
 	if authority.Parent == "" {
-		return "", nil
+		return false, "", nil
 	}
 	switch r, err := w.store.RevocationOnRecord(ctx, authority.Parent, certificate.SerialNumber.Bytes()); {
 	case err == nil:
-		return "which is revoked since " + r.At.UTC().Format(time.RFC3339), nil
+		return true, "which is revoked since " + r.At.UTC().Format(time.RFC3339), nil
 	case !errors.Is(err, ca.ErrNotFound):
-		return "", err
+		return false, "", err
 	}
 	if !authority.Online {
-		return "", nil
+		return false, "", nil
 	}
 	for _, status := range []string{"valid", "on-hold"} {
 		if some, err := w.hasIssued(ctx, authority.Name, status, now); some || err != nil {
-			return "", err
+			return false, "", err
 		}
 	}
 	if some, err := w.hasIssued(ctx, authority.Name, "", now); !some || err != nil { // it may not have begun
-		return "", err
+		return false, "", err
 	}
-	return "of which no certificate is valid any more", nil
+	for _, child := range all {
+		if child.Parent != authority.Name {
+			continue
+		}
+		certified, err := x509.ParseCertificate(child.Certificate)
+		if err != nil {
+			return false, "", fmt.Errorf("reading the certificate of %s: %w", child.Name, err)
+		}
+		if !now.After(certified.NotAfter) {
+			return false, "which certified the authority " + child.Name, nil
+		}
+	}
+	switch until, err := w.lists(ctx, authority.Name, now); {
+	case err != nil:
+		return false, "", err
+	case !until.IsZero():
+		return false, "whose CRLs show a revoked certificate until " + until.UTC().Format(time.RFC3339), nil
+	}
+	return true, "of which no certificate is valid any more", nil
+}
+
+// lists is when a revoked certificate of an authority ends that has not ended yet; zero: there is none. Every CRL until then shows it.
+func (w *worksite) lists(ctx context.Context, authority string, now time.Time) (until time.Time, err error) {
+	scopes, err := w.store.CRLStates(ctx, authority)
+	if err != nil {
+		return time.Time{}, err
+	}
+	enough := errors.New("one will do")
+	for _, scope := range scopes {
+		_, err := w.store.ListedRevocations(ctx, authority, scope.Scope, func(e issuance.RevokedEntry) error {
+			if e.NotAfter.Before(now) { // a CRL after its end may be still to come
+				return nil
+			}
+			until = e.NotAfter
+			return enough
+		})
+		if err != nil && !errors.Is(err, enough) {
+			return time.Time{}, fmt.Errorf("reading what it has revoked: %w", err)
+		}
+		if !until.IsZero() {
+			break
+		}
+	}
+	return until, nil
 }
 
 // hasIssued tells whether there are certificates of an authority with a status.

@@ -194,11 +194,11 @@ func (a *app) serve(ctx context.Context, cfg Config, l listeners, hangups <-chan
 		return err
 	}
 	// Without certificates of its own the service cannot be asked for others, and publishes all the same.
+	if err := s.ca.RenewResponders(ctx); err != nil {
+		s.log.ErrorContext(ctx, "an OCSP responder has no certificate, or an old one; trying again", "error", err)
+	}
 	if err := s.renewTLS(ctx); err != nil {
 		s.log.ErrorContext(ctx, "the API has no TLS certificate, and cannot be reached but by listen.local; trying again", "error", err)
-	}
-	if err := s.ca.RenewResponders(ctx); err != nil {
-		s.log.ErrorContext(ctx, "an OCSP responder has no certificate; trying again", "error", err)
 	}
 	if err := s.record(ctx, audit.ServiceStarted); err != nil {
 		return err
@@ -563,16 +563,15 @@ func (s *service) tellRefusedCRL(trust string, r *identity.RefusedList) {
 	s.log.Error("a CRL about client certificates was not taken", "trust", trust, "error", r)
 }
 
-// renewTLSInTime renews the service's certificate when two thirds of its life have passed, or when there is none.
+// renewTLSInTime renews the service's certificate when two thirds of its life have passed, if the authority lasts longer than it, or when
+// there is none.
 func (s *service) renewTLSInTime(ctx context.Context) error {
 	own := s.tls.Load()
 	if own == nil {
 		return s.renewTLS(ctx)
 	}
-	leaf := own.Leaf
-	life := leaf.NotAfter.Sub(leaf.NotBefore)
-	now := s.env.Now()
-	if now.Before(leaf.NotBefore.Add(life*2/3)) || now.Before(leaf.NotAfter) && now.Before(s.tried.Add(renewAgain)) {
+	leaf, now := own.Leaf, s.env.Now()
+	if s.ca.FreshServiceCertificate(leaf) || now.Before(leaf.NotAfter) && now.Before(s.tried.Add(renewAgain)) {
 		return nil
 	}
 	if err := s.renewTLS(ctx); err != nil {

@@ -47,6 +47,8 @@ type stack struct {
 	shares   string // the replicas' namespaces, as a YAML list; empty: dev
 	more     string // of the replicas' configuration
 	hsm      string // the replicas' hsm configuration; empty: the token in process
+
+	authorities string // the replicas'; empty: devIssuer
 }
 
 // newStack makes one.
@@ -208,7 +210,7 @@ hsm: %s
 authorities: [%s]
 namespaces: %s
 listen: {api: "127.0.0.1:0", distribution: "127.0.0.1:0", operations: "127.0.0.1:0"}
-`, name, s.database.URL, s.unsafe, hsm, devIssuer, cmp.Or(s.shares, devShares)) + policies + s.more
+`, name, s.database.URL, s.unsafe, hsm, cmp.Or(s.authorities, devIssuer), cmp.Or(s.shares, devShares)) + policies + s.more
 }
 
 // write writes the configuration of a replica.
