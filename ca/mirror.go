@@ -15,6 +15,9 @@ type CRLMirror interface {
 	PutCRL(ctx context.Context, path string, r CRLRecord) error
 }
 
+// CRLAge is how long a CRL may be kept without asking again, wherever it is fetched from. It adds to the time until a revocation is seen.
+const CRLAge = 30 * time.Second
+
 const (
 	mirrorEvery    = 5 * time.Second  // how often what could not be put into a mirror is tried again
 	mirrorPatience = 30 * time.Second // how long a mirror may take over one CRL

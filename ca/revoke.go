@@ -33,7 +33,7 @@ type RevokeOrder struct {
 // Revoke takes a certificate back. The revocation is durable when it returns; the CRL follows within seconds.
 //
 // A certificate that is revoked already stays as it is, and its revocation is returned: repeating is harmless. Only a hold can be
-// changed: into a revocation, or by removeFromCRL back into validity. It returns ErrNotFound, ErrAmbiguousSerial, ErrExpired,
+// changed: into a revocation, or by removeFromCRL back into validity; and what no CRL says is recorded once more. It returns ErrNotFound, ErrAmbiguousSerial, ErrExpired,
 // ErrRevokedOtherwise, *InvalidError, or *access.Denied.
 func (c *CA) Revoke(ctx context.Context, o RevokeOrder) (Revocation, error) {
 	return c.revoke(ctx, o, func() (Certificate, error) { return c.find(ctx, o.Actor, access.RevokeCertificate, o.Issuer, o.Serial) })
@@ -53,7 +53,7 @@ func (c *CA) revoke(ctx context.Context, o RevokeOrder, look func() (Certificate
 		if err != nil {
 			return Revocation{}, err
 		}
-		if done {
+		if done && !missed(certificate, o.Reason) {
 			return c.revokedBefore(ctx, o, certificate)
 		}
 		if c.now().After(certificate.NotAfter) {
@@ -130,6 +130,14 @@ func nextRevocation(latest *Revocation, wish issuance.Reason) (after int, done b
 		return after, wish == issuance.CertificateHold, nil
 	}
 	return after, true, nil // revoked for good
+}
+
+// missed tells of a certificate that is revoked, or on hold, whether no CRL says so: what was recorded is of another CRL, or as of another end, as
+// somebody may have written it who had the service's rights. Another revocation for good sets that right.
+func missed(certificate Certificate, wish issuance.Reason) bool {
+	r := certificate.Revocation
+	return r != nil && wish != issuance.CertificateHold && wish != issuance.RemoveFromCRL &&
+		(r.CRLScope != certificate.CRLScope || !r.NotAfter.Equal(certificate.NotAfter))
 }
 
 func (c *CA) checkRevokeOrder(o RevokeOrder, certificate Certificate) error {

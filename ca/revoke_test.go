@@ -33,6 +33,10 @@ func (r *remembering) LatestRevocation(context.Context, string, []byte) (Revocat
 	return *r.revoked, nil
 }
 
+func (r *remembering) RevocationOnRecord(ctx context.Context, issuer string, serial []byte) (Revocation, error) {
+	return r.LatestRevocation(ctx, issuer, serial)
+}
+
 func (r *remembering) RecordRevocation(_ context.Context, v Revocation, _ int, _ ...audit.Leaf) (Revocation, error) {
 	r.revoked = &v
 	if v.Reason == issuance.KeyCompromise {
@@ -63,6 +67,38 @@ func TestTheKeyOfAnExpiredCertificateIsRemembered(t *testing.T) {
 		_, err := c.revoke(context.Background(), o, func() (Certificate, error) { return expired, nil })
 		if !errors.Is(err, ErrExpired) || store.keys[expired.SPKI] != remembered {
 			t.Errorf("%s: %v, remembered %v", reason, err, store.keys[expired.SPKI])
+		}
+	}
+}
+
+// A revocation that was recorded for another CRL, or as of another end, is recorded once more, as the certificate says.
+func TestARevocationThatNoCRLSaysIsRecordedAgain(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	sound := Revocation{Sequence: 1, CRLScope: FullScope, NotAfter: now.Add(time.Hour)}
+	for name, one := range map[string]struct {
+		change func(*Revocation)
+		wish   issuance.Reason
+		again  bool
+	}{
+		"sound":           {func(*Revocation) {}, issuance.Superseded, false},
+		"another CRL":     {func(r *Revocation) { r.CRLScope = "nowhere" }, issuance.Superseded, true},
+		"ended long ago":  {func(r *Revocation) { r.NotAfter = now.AddDate(-9, 0, 0) }, issuance.KeyCompromise, true},
+		"held, elsewhere": {func(r *Revocation) { r.Reason, r.CRLScope = issuance.CertificateHold, "nowhere" }, issuance.Superseded, true},
+	} {
+		recorded := sound
+		one.change(&recorded)
+		store := &remembering{keys: map[[32]byte]bool{}, revoked: &recorded}
+		c := publishing(store, func() time.Time { return now })
+		revoked := Certificate{
+			NewCertificate: NewCertificate{Issuer: "issuing-1", CRLScope: FullScope, NotAfter: sound.NotAfter, Namespace: "web"},
+			Revocation:     &recorded,
+		}
+		o := RevokeOrder{Actor: access.Actor{ID: "actor-1"}, Serial: []byte{1}, Reason: one.wish}
+		got, err := c.revoke(t.Context(), o, func() (Certificate, error) { return revoked, nil })
+		if again := got.Sequence == 2; err != nil || again != one.again ||
+			again && (got.CRLScope != FullScope || !got.NotAfter.Equal(sound.NotAfter)) {
+			t.Errorf("%s: %+v, %v", name, got, err)
 		}
 	}
 }

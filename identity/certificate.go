@@ -58,13 +58,14 @@ type Certificates struct {
 	verified map[[32]byte]verified
 }
 
-// verified is a chain whose signatures, uses and constraints are in order. Time and revocation are looked at again and again.
+// verified are the chains of a certificate whose signatures, uses and constraints are in order. Time and revocation are looked at again and
+// again: where an authority's certificate was renewed there are two, of which the older ends first, or is revoked as superseded.
 type verified struct {
 	anchor int
-	chain  []*x509.Certificate // from the leaf to the anchor's certificate
+	chains [][]*x509.Certificate // each from the leaf to a certificate of the anchor
 }
 
-const maxVerified = 4096 // chains remembered; with more, all are forgotten and verified anew
+const maxVerified = 4096 // certificates whose chains are remembered; with more, all are forgotten and verified anew
 
 // errNoMatch stands for a certificate that is good, of a caller whom no rule lets in.
 var errNoMatch = errors.New("no rule lets this certificate in")
@@ -105,18 +106,11 @@ func (c *Certificates) evidence(r *http.Request) (access.Evidence, bool, error) 
 	if len(presented) == 0 {
 		return access.Evidence{}, false, nil
 	}
-	v, err := c.verify(presented)
+	anchor, err := c.vouching(presented)
 	if err != nil {
 		return access.Evidence{}, false, refusedCertificate(err)
 	}
-	now := c.Now()
-	for _, one := range v.chain {
-		if now.Before(one.NotBefore) || now.After(one.NotAfter) {
-			return access.Evidence{}, false,
-				refusedCertificate(fmt.Errorf("%s is valid from %s to %s alone", one.Subject, one.NotBefore, one.NotAfter))
-		}
-	}
-	anchor, leaf := c.Anchors[v.anchor], v.chain[0]
+	leaf := presented[0]
 	facts := factsOf(leaf)
 	facts["issuer"] = []string{anchor.Name}
 	digest := sha256.Sum256(leaf.Raw)
@@ -125,11 +119,6 @@ func (c *Certificates) evidence(r *http.Request) (access.Evidence, bool, error) 
 		Facts: facts,
 	}
 	if !anchor.Own {
-		if anchor.Lists != nil {
-			if err := anchor.Lists.check(v.chain, now); err != nil {
-				return access.Evidence{}, false, refusedCertificate(err)
-			}
-		}
 		return e, true, nil
 	}
 	issued, err := c.Registry.Issued(r.Context(), anchor.Name, leaf.SerialNumber.FillBytes(make([]byte, serialLength(leaf))))
@@ -150,8 +139,9 @@ func (c *Certificates) evidence(r *http.Request) (access.Evidence, bool, error) 
 // serialLength is how many octets a serial has.
 func serialLength(c *x509.Certificate) int { return (c.SerialNumber.BitLen() + 7) / 8 }
 
-// verify finds the anchor that a chain leads to. Signatures are verified once for a chain: nothing can change about them.
-func (c *Certificates) verify(presented []*x509.Certificate) (verified, error) {
+// vouching finds the anchor to which a chain leads that holds now. Signatures are verified once, for nothing can change about them; anew where
+// no chain holds that is remembered, for others may have come into force.
+func (c *Certificates) vouching(presented []*x509.Certificate) (Anchor, error) {
 	hash := sha256.New()
 	for _, one := range presented {
 		hash.Write(one.Raw)
@@ -160,20 +150,46 @@ func (c *Certificates) verify(presented []*x509.Certificate) (verified, error) {
 	c.mu.Lock()
 	v, known := c.verified[key]
 	c.mu.Unlock()
-	if known {
-		return v, nil
+	if known && c.Anchors[v.anchor].holds(v.chains, c.Now()) == nil {
+		return c.Anchors[v.anchor], nil
 	}
 	v, err := c.find(presented)
 	if err != nil {
-		return v, err
+		return Anchor{}, err
 	}
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	if c.verified == nil || len(c.verified) >= maxVerified {
 		c.verified = map[[32]byte]verified{}
 	}
 	c.verified[key] = v
-	return v, nil
+	c.mu.Unlock()
+	return c.Anchors[v.anchor], c.Anchors[v.anchor].holds(v.chains, c.Now())
+}
+
+// holds is nil when one of the chains to an anchor holds at a moment: when all its certificates are in force, and none is revoked. Of our own
+// authorities the Registry says that.
+func (a Anchor) holds(chains [][]*x509.Certificate, now time.Time) error {
+	var failed []error
+	for _, chain := range chains {
+		err := inForce(chain, now)
+		if err == nil && !a.Own && a.Lists != nil {
+			err = a.Lists.check(chain, now)
+		}
+		if err == nil {
+			return nil
+		}
+		failed = append(failed, err)
+	}
+	return errors.Join(failed...)
+}
+
+func inForce(chain []*x509.Certificate, now time.Time) error {
+	for _, one := range chain {
+		if now.Before(one.NotBefore) || now.After(one.NotAfter) {
+			return fmt.Errorf("%s is valid from %s to %s alone", one.Subject, one.NotBefore, one.NotAfter)
+		}
+	}
+	return nil
 }
 
 func (c *Certificates) find(presented []*x509.Certificate) (verified, error) {
@@ -200,7 +216,7 @@ func (c *Certificates) find(presented []*x509.Certificate) (verified, error) {
 			failed = append(failed, fmt.Errorf("%s: %w", anchor.Name, err))
 			continue
 		}
-		return verified{anchor: i, chain: chains[0]}, nil
+		return verified{anchor: i, chains: chains}, nil
 	}
 	return verified{}, fmt.Errorf("no anchor vouches for %s: %w", leaf.Subject, errors.Join(failed...))
 }

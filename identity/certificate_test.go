@@ -188,7 +188,7 @@ func TestOurOwnCertificatesAreJudgedAtEachRequest(t *testing.T) {
 	wantRefused(t, "revoked or on hold", found, err)
 	books.issued.Revoked, now = false, noon.Add(2*time.Hour)
 	_, found, err = c.Authenticate(showing(leaf)) // verified before, and ended since
-	wantRefused(t, "is valid from", found, err)
+	wantRefused(t, "expired", found, err)
 	now, books.err = noon, errors.New("the database is away")
 	var refused *access.Unauthenticated
 	if _, found, err := c.Authenticate(showing(leaf)); found || err == nil || errors.As(err, &refused) {
@@ -274,6 +274,92 @@ func TestOthersAreHeldAgainstTheirLists(t *testing.T) {
 	}
 	_, found, err = c.Authenticate(showing(leaf, between.certificate))
 	wantRefused(t, "is revoked", found, err)
+}
+
+// renewed is another certificate of an authority, with its name and key.
+func (o *office) renewed(parent *office, serial int64, from, until time.Time) *x509.Certificate {
+	o.t.Helper()
+	template := *o.certificate
+	template.SerialNumber, template.NotBefore, template.NotAfter = big.NewInt(serial), from, until
+	der, err := x509.CreateCertificate(rand.Reader, &template, parent.certificate, o.key.Public(), parent.key)
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	certificate, err := x509.ParseCertificate(der)
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	return certificate
+}
+
+// TestAnAuthorityMayHaveTwoCertificates: a caller is let in as long as one of them is good, and from the moment on at which another is.
+func TestAnAuthorityMayHaveTwoCertificates(t *testing.T) {
+	t.Parallel()
+	root := newOffice(t, "Corp Root", nil)
+	between := newOffice(t, "Corp Issuing", root)
+	soon, later := noon.Add(10*time.Minute), noon.Add(24*time.Hour)
+	old, next := between.renewed(root, 5, noon.Add(-time.Hour), soon), between.renewed(root, 6, noon.Add(-time.Hour), later)
+	leaf := between.issue()
+	path := filepath.Join(t.TempDir(), "root.crl")
+	list := filepath.Join(filepath.Dir(path), "issuing.crl")
+	write := func(path string, data []byte) {
+		t.Helper()
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, chain := range map[string][]*x509.Certificate{"the old one first": {leaf, old, next}, "the new one first": {leaf, next, old}} {
+		t.Run(name, func(t *testing.T) {
+			write(path, root.list(1, later))
+			write(list, between.list(1, later))
+			now := noon
+			lists := NewLists([]string{path, list}, []*x509.Certificate{root.certificate}, nil)
+			c := &Certificates{
+				Anchors: []Anchor{{Name: "corp", Certificates: []*x509.Certificate{root.certificate}, Lists: lists}}, Rules: rules,
+				Now: func() time.Time { return now },
+			}
+			let := func(when string, why string) {
+				t.Helper()
+				if refused := lists.Refresh(t.Context()); refused != nil {
+					t.Fatal(refused)
+				}
+				_, found, err := c.Authenticate(showing(chain...))
+				if why != "" {
+					wantRefused(t, why, found, err)
+				} else if !found || err != nil {
+					t.Errorf("%s: %v, %v", when, found, err)
+				}
+			}
+			let("at first", "")
+			write(path, root.list(2, later, 5))
+			let("when the old one is revoked", "")
+			write(path, root.list(3, later, 6))
+			let("when the new one is revoked, and the old one is not", "")
+			write(path, root.list(4, later, 5, 6))
+			let("when both are revoked", "is revoked")
+			write(path, root.list(5, later))
+			now = soon.Add(time.Minute)
+			let("when the old one has ended", "")
+			write(path, root.list(6, later, 6))
+			let("when the old one has ended and the new one is revoked", "is revoked")
+			write(path, root.list(7, later))
+			write(list, between.list(2, later, 77))
+			let("when the caller's own is revoked", "is revoked")
+		})
+	}
+	// What is remembered may hold no more, while another chain has come into force since.
+	now := noon
+	young := between.renewed(root, 7, soon, later)
+	c := &Certificates{
+		Anchors: []Anchor{{
+			Name: "corp", Certificates: []*x509.Certificate{root.certificate}, Intermediates: []*x509.Certificate{old, young},
+		}}, Rules: rules, Now: func() time.Time { return now },
+	}
+	for _, now = range []time.Time{noon, soon.Add(time.Minute)} {
+		if _, found, err := c.Authenticate(showing(leaf)); !found || err != nil {
+			t.Errorf("at %s: %v, %v", now, found, err)
+		}
+	}
 }
 
 // TestOldListsAreNotTaken: an authority may number anew, as one that was built again does, and an old list is none of its.

@@ -43,6 +43,10 @@ type Bucket struct {
 // numberHeader is where an object says the number of its CRL.
 const numberHeader = "X-Amz-Meta-Crl-Number"
 
+// cacheControl goes with an object to whoever fetches it. A cache that is told nothing chooses by itself how long it keeps a CRL (RFC 9111,
+// section 4.2.2), and holds revocations back for as long.
+var cacheControl = fmt.Sprintf("public, max-age=%d", int64(ca.CRLAge/time.Second))
+
 // attempts is how often a CRL is put when others put theirs at the same moment.
 const attempts = 5
 
@@ -90,7 +94,7 @@ func (b *Bucket) replace(ctx context.Context, keys Keys, key string, r ca.CRLRec
 	if err != nil {
 		return err
 	}
-	header := http.Header{"Content-Type": {"application/pkix-crl"}, numberHeader: {r.Number.String()}}
+	header := http.Header{"Content-Type": {"application/pkix-crl"}, "Cache-Control": {cacheControl}, numberHeader: {r.Number.String()}}
 	switch there.status {
 	case http.StatusNotFound:
 		header.Set("If-None-Match", "*")

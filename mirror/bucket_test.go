@@ -97,7 +97,8 @@ func signatureOf(r *http.Request, body []byte) string {
 	signed, _, _ := strings.Cut(rest, ",")
 	names := strings.Split(signed, ";")
 	for name := range r.Header { // what matters must be signed
-		if lower := strings.ToLower(name); strings.HasPrefix(lower, "x-amz-") || strings.HasPrefix(lower, "if-") || lower == "content-type" {
+		if lower := strings.ToLower(name); strings.HasPrefix(lower, "x-amz-") || strings.HasPrefix(lower, "if-") || lower == "content-type" ||
+			lower == "cache-control" {
 			if !slices.Contains(names, lower) {
 				return lower + " is not signed"
 			}
@@ -152,7 +153,8 @@ func TestBucketKeepsTheHighestNumber(t *testing.T) {
 			}
 			highest = max(highest, number)
 			there, _ := s.at("/lists/pki/crl/issuing-1/7.crl")
-			if list, err := issuance.ReadCRL(there.body); err != nil || list.Number.Int64() != highest || there.header.Get("Content-Type") != "application/pkix-crl" {
+			if list, err := issuance.ReadCRL(there.body); err != nil || list.Number.Int64() != highest ||
+				there.header.Get("Content-Type") != "application/pkix-crl" || there.header.Get("Cache-Control") != "public, max-age=30" {
 				t.Errorf("after %d there is %v, %v, %v", number, list, there.header, err)
 			}
 		}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/ca"
@@ -96,6 +97,102 @@ func TestNothingFollowsARevocationForGood(t *testing.T) {
 	}
 	if told != 1 {
 		t.Errorf("a revocation that was taken back is found %d times", told)
+	}
+}
+
+// A revocation is for the CRL that the certificate is on, until its end, and of its key, whatever else the service adds about its serial; what
+// was recorded otherwise is set right by another entry.
+func TestARevocationIsOfItsCertificate(t *testing.T) {
+	t.Parallel()
+	f := setUp(t)
+	ctx := context.Background()
+	f.addAuthority("issuing-1")
+	ends := now().AddDate(40, 0, 0).Truncate(time.Second)
+	for name, until := range map[string]time.Time{"issuing-2": ends, "issuing-3": ends.AddDate(-30, 0, 0)} {
+		a := newAuthority(name)
+		a.Certificate = readableDER(t, []byte{0x87, name[8]}, until, a.Parent, ca.FullScope)
+		if err := f.RecordAuthority(ctx, a, leaf(t, audit.AuthorityAdded)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	service := f.as("chancery_service")
+	const entry = `
+		INSERT INTO revocations (issuer, serial, sequence, reason, at, comment, actor, event_id, crl_scope, not_after, spki_sha256)
+		VALUES ($1, $2, 1, 0, now(), '', 'x', gen_random_uuid(), $3, $4, $5)`
+	add := func(issuer string, serial []byte, scope string, until any, key [32]byte) error {
+		_, err := service.Exec(ctx, entry, issuer, serial, scope, until, key[:])
+		return err
+	}
+	refuse := func(what string, err error) {
+		t.Helper()
+		if sqlState(err) != restrictViolation {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+
+	c := f.issue()
+	for _, table := range []string{"certificates", "orphans"} { // of the same serial, and of another scope
+		columns := "der, subject, names, search, not_before, issued_at, request_id"
+		values := `'\x30', '', '{}', '', now(), now(), gen_random_uuid()`
+		if table == "orphans" {
+			columns, values = "tbs, request_id, intended_at, settled_at, reason", `'\x30', gen_random_uuid(), now(), now(), ''`
+		}
+		if _, err := service.Exec(ctx, `INSERT INTO `+table+` (serial, issuer, kind, spki_sha256, crl_scope, profile, policy_digest, namespace,
+			not_after, event_id, `+columns+`) VALUES ($1, $2, 'precertificate', $3, 'nowhere', '', '', '', now() - interval '9 years',
+			gen_random_uuid(), `+values+`)`, c.Serial[:], c.Issuer, c.SPKI[:]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	refuse("into another scope", add(c.Issuer, c.Serial[:], "nowhere", c.NotAfter, c.SPKI))
+	refuse("as of a certificate that ended", add(c.Issuer, c.Serial[:], c.CRLScope, c.NotAfter.AddDate(-9, 0, 0), c.SPKI))
+	refuse("as of another key", add(c.Issuer, c.Serial[:], c.CRLScope, c.NotAfter, random32()))
+	refused(t, service, `INSERT INTO revocations (issuer, serial, sequence, reason, at, comment, actor, event_id, crl_scope, not_after, spki_sha256)
+		SELECT issuer, serial, 1, 0, now(), '', 'x', gen_random_uuid(), scope, $3, $4
+		FROM (VALUES ('issuing-1', '\x1c01'::bytea, 'full'), ($1, $2, 'nowhere')) AS v (issuer, serial, scope)`, c.Issuer, c.Serial[:], c.NotAfter, c.SPKI[:])
+	if n := f.count("revocations"); n != 0 {
+		t.Fatalf("%d entries are on record", n)
+	}
+	f.revoke(c, issuance.Superseded, 0)
+
+	for name, until := range map[string]time.Time{"issuing-2": ends, "issuing-3": ends.AddDate(-30, 0, 0)} {
+		serial := []byte{0x87, name[8]}
+		refuse(name+" on a shard", add("root-1", serial, "7", until, [32]byte{}))
+		for _, other := range []any{until.AddDate(-100, 0, 0), until.Add(-time.Second), time.Unix(0, 0), pgtype.NegativeInfinity, pgtype.Infinity} {
+			if side, is := other.(pgtype.InfinityModifier); is {
+				other = pgtype.Timestamptz{InfinityModifier: side, Valid: true}
+			}
+			refuse(fmt.Sprintf("%s until %v", name, other), add("root-1", serial, ca.FullScope, other, [32]byte{}))
+		}
+		if err := add("root-1", serial, ca.FullScope, until, [32]byte{}); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := add("issuing-1", []byte{0x1c, 2}, "7", ends, [32]byte{}); err != nil {
+		t.Errorf("of what is on no record: %v", err)
+	}
+
+	// Recorded before its certificate was, or before anybody looked.
+	early := f.issue()
+	f.exec("ALTER TABLE revocations DISABLE TRIGGER entries_agree")
+	if err := add(early.Issuer, early.Serial[:], "nowhere", early.NotAfter.AddDate(-9, 0, 0), early.SPKI); err != nil {
+		t.Fatal(err)
+	}
+	f.exec("ALTER TABLE revocations ENABLE TRIGGER entries_agree")
+	for _, reason := range []issuance.Reason{issuance.CertificateHold, issuance.RemoveFromCRL} {
+		r := revocationOf(early, reason)
+		_, err := f.RecordRevocation(ctx, r, 1, leafWithID(t, r.EventID, audit.CertificateRevoked))
+		refuse(reason.String(), err)
+	}
+	f.revoke(early, issuance.Superseded, 1)
+	again := revocationOf(early, issuance.Superseded)
+	_, err := f.RecordRevocation(ctx, again, 2, leafWithID(t, again.EventID, audit.CertificateRevoked))
+	refuse("set right twice", err)
+	listed := map[string]bool{}
+	if _, err := f.ListedRevocations(ctx, "issuing-1", ca.FullScope, func(e issuance.RevokedEntry) error {
+		listed[string(e.Serial)] = true
+		return nil
+	}); err != nil || !listed[string(c.Serial[:])] || !listed[string(early.Serial[:])] {
+		t.Errorf("listed are %d, %v", len(listed), err)
 	}
 }
 

@@ -148,19 +148,25 @@ const missingPrivileges = `
 	SELECT t FROM unnest($1::text[]) AS t
 	WHERE NOT (has_table_privilege(t, 'SELECT') AND has_table_privilege(t, 'INSERT'))`
 
-// loginsPower says how a connection's login could change facts although the role that it works as cannot: RESET ROLE is everybody's to say.
+// loginsPower says how a connection's login could change facts although the role that it works as cannot: RESET ROLE is everybody's to say,
+// and so is SET ROLE, to whatever the login is a member of by any number of steps, though it inherits nothing. Each of these roles is asked about.
 const loginsPower = `
-	SELECT l.rolname, CASE
-		WHEN l.rolsuper THEN 'is a superuser'
-		WHEN l.rolcreaterole THEN 'can make roles, and itself a member of others'
-		WHEN pg_has_role(l.oid, d.datdba, 'MEMBER') THEN 'owns the database, or is a member of who does'
-		WHEN EXISTS (SELECT FROM pg_class AS c WHERE c.oid = ANY ($1::text[]::regclass[]) AND pg_has_role(l.oid, c.relowner, 'MEMBER'))
-			THEN 'owns the tables, or is a member of who does'
-		WHEN EXISTS (SELECT FROM unnest($1::text[]) AS t WHERE has_table_privilege(l.oid, t, 'UPDATE, DELETE, TRUNCATE')
-			OR has_any_column_privilege(l.oid, t, 'UPDATE'))
-			THEN 'may change them'
-		ELSE '' END
-	FROM pg_roles AS l, pg_database AS d WHERE l.rolname = session_user AND d.datname = current_database()`
+	SELECT session_user, coalesce((
+		SELECT CASE r.rolname WHEN session_user THEN '' ELSE format('can become %I, which ', r.rolname) END || p.power
+		FROM pg_roles AS r CROSS JOIN LATERAL (SELECT CASE
+			WHEN r.rolsuper THEN 'is a superuser'
+			WHEN EXISTS (SELECT FROM pg_database AS d WHERE d.datname = current_database() AND d.datdba = r.oid) THEN 'owns the database'
+			WHEN EXISTS (SELECT FROM pg_class AS c WHERE c.oid = ANY ($1::text[]::regclass[]) AND c.relowner = r.oid) THEN 'owns the tables'
+			WHEN EXISTS (SELECT FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+				WHERE c.oid = ANY ($1::text[]::regclass[]) AND n.nspowner = r.oid) THEN 'owns their schema'
+			WHEN r.rolcreaterole THEN 'can make roles, and itself a member of others'
+			WHEN r.rolname IN ('pg_execute_server_program', 'pg_write_server_files') THEN 'can write to the files of the server'
+			WHEN EXISTS (SELECT FROM unnest($1::text[]) AS t WHERE has_table_privilege(r.oid, t, 'UPDATE, DELETE, TRUNCATE')
+				OR has_any_column_privilege(r.oid, t, 'UPDATE')) THEN 'may change them'
+			END) AS p (power)
+		WHERE pg_has_role(session_user, r.oid, 'MEMBER') AND p.power IS NOT NULL
+		ORDER BY p.power = 'may change them', r.rolname <> session_user, r.rolname LIMIT 1 -- what one owns, one may change as well
+	), '')`
 
 // tablesWhere are those of some tables of which a statement about privileges is true.
 func tablesWhere(ctx context.Context, conn *pgx.Conn, privileges string, tables []string) ([]string, error) {

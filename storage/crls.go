@@ -37,9 +37,12 @@ const (
 		JOIN crl_scopes AS s ON s.issuer = p.issuer
 	ORDER BY s.issuer, s.scope`
 
+	// claimScope takes a claim over that has run out, and one that ends later than any that began now: see claimLease. Claims on scopes
+	// differ in their length.
 	claimScope = `
 	UPDATE crl_scopes SET fence = fence + 1, holder = $3, lease_until = now() + $4::interval
-	WHERE issuer = $1 AND scope = $2 AND (lease_until < now() OR holder IS NULL OR holder = $3)
+	WHERE issuer = $1 AND scope = $2 AND (lease_until < now() OR holder IS NULL OR holder = $3
+		OR lease_until > now() + $4::interval + interval '10 minutes')
 	RETURNING fence, last_number::text, published_number::text, this_update, now(),
 		NOT EXISTS (SELECT FROM crl_scopes AS o WHERE o.issuer = $1 AND o.scope <> $2)`
 

@@ -99,11 +99,12 @@ const (
 	JOIN intents AS i ON i.serial = l.serial AND i.issuer = l.issuer AND i.kind = l.kind AND i.request_id = l.request::uuid
 		AND i.owner_name = l.name AND i.owner_run = l.run`
 
+	// claimIntents takes over what nobody works on any more: see claimLease. An intent's lease may be longer than that of its settlement.
 	claimIntents = `
 	UPDATE intents AS i SET owner_name = $1, owner_run = $2, lease_until = now() + $3::interval
 	FROM (
 		SELECT serial, issuer, kind, owner_name, owner_run FROM intents
-		WHERE lease_until < now() OR (owner_name = $1 AND owner_run <> $2)
+		WHERE lease_until < now() OR lease_until > now() + $3::interval + interval '10 minutes' OR (owner_name = $1 AND owner_run <> $2)
 		ORDER BY created_at
 		LIMIT $4
 		FOR UPDATE SKIP LOCKED

@@ -12,11 +12,13 @@ import (
 
 const (
 	// provideLease and claimLease: a lease that runs is not locked, so that asking for it never waits for the leader's own transactions.
-	// Every moment is the database's.
+	// Every moment is the database's. A lease that ends later than one which began now was given before the clock was put back: it is over,
+	// for its leader may be gone, and would be missed until the old time comes again. One that lives loses its term at most, by the fence.
 	provideLease = `INSERT INTO leases (duty) VALUES ($1) ON CONFLICT (duty) DO NOTHING`
 	claimLease   = `
 	UPDATE leases SET fence = fence + 1, holder = $2, run = $3, since = clock_timestamp(), lease_until = clock_timestamp() + $4::interval
-	WHERE duty = $1 AND (holder IS NULL OR holder = $2 OR lease_until < clock_timestamp())
+	WHERE duty = $1 AND (holder IS NULL OR holder = $2 OR lease_until < clock_timestamp()
+		OR lease_until > clock_timestamp() + $4::interval + interval '1 second')
 	RETURNING fence, since`
 
 	renewLease  = `UPDATE leases SET lease_until = clock_timestamp() + $3::interval WHERE duty = $1 AND fence = $2 AND holder IS NOT NULL`

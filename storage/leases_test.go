@@ -8,7 +8,9 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/ca"
+	"github.com/chancery-ca/chancery/issuance"
 )
 
 const duty ca.Duty = "test"
@@ -57,6 +59,66 @@ func TestOneReplicaLeads(t *testing.T) {
 	third, err := f.claimDuty(alpha2)
 	if err != nil || third.Fence != 3 {
 		t.Errorf("after the lease ran out: %+v, %v", third, err)
+	}
+}
+
+// The clock was put back, and who held something then may be gone with it: whoever asks is given it at once, and the one before is fenced off.
+func TestAClockPutBackHoldsNothingUp(t *testing.T) {
+	t.Parallel()
+	f := setUp(t)
+	ctx := context.Background()
+	const ahead = ` + interval '20 hours'`
+	first, err := f.claimDuty(alpha)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.exec(`UPDATE leases SET lease_until = lease_until` + ahead)
+	if next, err := f.claimDuty(beta); err != nil || next.Fence != first.Fence+1 {
+		t.Errorf("a duty: %+v, %v", next, err)
+	}
+	if err := f.RenewLease(ctx, first, lease); !errors.Is(err, ca.ErrFenced) {
+		t.Errorf("the leader before: %v", err)
+	}
+
+	f.addAuthority("issuing-1")
+	claim := f.claim("issuing-1")
+	if _, err := claimBy(f.Store, "issuing-1", ca.FullScope, beta); !errors.Is(err, ca.ErrFenced) {
+		t.Errorf("a scope whose claim runs: %v", err)
+	}
+	f.exec(`UPDATE crl_scopes SET lease_until = lease_until` + ahead)
+	if next, err := claimBy(f.Store, "issuing-1", ca.FullScope, beta); err != nil || next.Fence != claim.Fence+1 {
+		t.Errorf("a scope: %+v, %v", next, err)
+	}
+	if err := f.RecordCRLIntent(ctx, crlIntent(claim, alpha)); !errors.Is(err, ca.ErrFenced) {
+		t.Errorf("the publisher before: %v", err)
+	}
+
+	i := f.intend()
+	f.exec(`UPDATE intents SET lease_until = lease_until` + ahead)
+	if claimed, err := f.ClaimExpiredIntents(ctx, beta, lease, 10); err != nil || len(claimed) != 1 || claimed[0].Serial != i.Serial {
+		t.Errorf("an intent: %+v, %v", claimed, err)
+	}
+	c := certificateOf(i)
+	if err := f.RecordCertificate(ctx, c, leafWithID(t, c.EventID, audit.CertificateIssued)); !errors.Is(err, ca.ErrIntentLost) {
+		t.Errorf("the issuer before: %v", err)
+	}
+
+	f.issue()
+	j, _ := f.order(everywhere, newJob(issuance.Superseded), 0)
+	_, fence, err := f.ClaimRevocationJob(ctx, j.ID, alpha, lease)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := f.ClaimRevocationJob(ctx, "", beta, lease); !errors.Is(err, ca.ErrNotFound) {
+		t.Errorf("a job whose claim runs: %v", err)
+	}
+	f.exec(`UPDATE revocation_jobs SET lease_until = lease_until` + ahead)
+	if _, next, err := f.ClaimRevocationJob(ctx, "", beta, lease); err != nil || next != fence+1 {
+		t.Errorf("a job: fence %d, %v", next, err)
+	}
+	l, leaves := f.lot(j, 0, fence)
+	if err := f.RecordRevocationLot(ctx, l, leaves...); !errors.Is(err, ca.ErrFenced) {
+		t.Errorf("the worker before: %v", err)
 	}
 }
 

@@ -102,7 +102,7 @@ func TestOpenRefusesALoginThatDoesNotFit(t *testing.T) {
 	}{
 		{admin, "ALTER ROLE chancery_app SUPERUSER", "is a superuser", "ALTER ROLE chancery_app NOSUPERUSER"},
 		{admin, "ALTER ROLE chancery_app CREATEROLE", "can make roles", "ALTER ROLE chancery_app NOCREATEROLE"},
-		{admin, "GRANT chancery TO chancery_app", "owns the database", "REVOKE chancery FROM chancery_app"},
+		{admin, "GRANT chancery TO chancery_app", "can become chancery, which owns the database", "REVOKE chancery FROM chancery_app"},
 		{admin, "GRANT pg_write_all_data TO chancery_app", "may change them", "REVOKE pg_write_all_data FROM chancery_app"},
 		{owner, "GRANT DELETE ON crls TO chancery_app", "may change them", "REVOKE DELETE ON crls FROM chancery_app"},
 		{owner, "GRANT UPDATE (leaf) ON audit_leaves TO chancery_app", "may change them", "REVOKE UPDATE (leaf) ON audit_leaves FROM chancery_app"},
@@ -111,6 +111,33 @@ func TestOpenRefusesALoginThatDoesNotFit(t *testing.T) {
 		wantRefused(t, storage.Config{URL: server.URL, Unsafe: true}, storage.ErrPrivileges, `the login "chancery_app" could change facts: it `+c.why)
 		do(c.who, c.revoke)
 	}
+	// What it inherits nothing of it can become, in any number of steps.
+	do(admin, "ALTER ROLE chancery_app NOINHERIT")
+	for _, sql := range []string{
+		"CREATE ROLE a_superuser SUPERUSER", "CREATE ROLE a_maker CREATEROLE", "CREATE ROLE a_writer", "CREATE ROLE a_step NOINHERIT",
+		"GRANT chancery, a_superuser, a_maker, a_writer, pg_write_all_data, pg_execute_server_program, pg_write_server_files TO a_step",
+	} {
+		do(admin, sql)
+	}
+	do(owner, "GRANT DELETE ON revocations TO a_writer")
+	for _, role := range []struct{ name, why string }{
+		{"a_superuser", "is a superuser"},
+		{"a_maker", "can make roles"},
+		{"a_writer", "may change them"},
+		{"chancery", "owns the database"},
+		{"pg_write_all_data", "may change them"},
+		{"pg_execute_server_program", "can write to the files of the server"},
+		{"pg_write_server_files", "can write to the files of the server"},
+	} {
+		do(admin, "GRANT "+role.name+" TO chancery_app")
+		wantRefused(t, storage.Config{URL: server.URL, Unsafe: true}, storage.ErrPrivileges,
+			`the login "chancery_app" could change facts: it can become `+role.name+", which "+role.why)
+		do(admin, "REVOKE "+role.name+" FROM chancery_app")
+	}
+	do(admin, "GRANT a_step TO chancery_app")
+	wantRefused(t, storage.Config{URL: server.URL, Unsafe: true}, storage.ErrPrivileges, "it can become a_maker, which can make roles")
+	do(admin, "REVOKE a_step FROM chancery_app")
+	do(admin, "ALTER ROLE chancery_app INHERIT")
 	do(admin, "ALTER DATABASE "+pgx.Identifier{owner.Config().Database}.Sanitize()+" OWNER TO postgres")
 	do(admin, "GRANT chancery TO chancery_app")
 	wantRefused(t, storage.Config{URL: server.URL, Unsafe: true}, storage.ErrPrivileges, "owns the tables")

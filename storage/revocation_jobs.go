@@ -30,14 +30,14 @@ const (
 
 	selectSameJob = `SELECT EXISTS (SELECT FROM revocation_jobs WHERE id = $1::text::uuid AND event_id = $2::text::uuid)`
 
-	// claimJob takes a job that nobody works on: whose lease has run out, or that an earlier run of the same replica left. Of several, a
-	// compromised key is the most urgent.
+	// claimJob takes a job that nobody works on: whose lease has run out or ends later than one that began now (see claimLease), or that an
+	// earlier run of the same replica left. Of several, a compromised key is the most urgent.
 	claimJob = `
 	UPDATE revocation_jobs SET fence = fence + 1, holder_name = $2, holder_run = $3, lease_until = now() + $4::interval
 	WHERE id = (
 		SELECT id FROM revocation_jobs
 		WHERE outcome = '' AND approved_at IS NOT NULL AND ($1 = '' OR id = nullif($1, '')::uuid)
-			AND (lease_until < now() OR holder_name = $2 AND holder_run <> $3)
+			AND (lease_until < now() OR lease_until > now() + $4::interval + interval '1 second' OR holder_name = $2 AND holder_run <> $3)
 		ORDER BY reason <> 1, approved_at
 		LIMIT 1
 		FOR UPDATE SKIP LOCKED)

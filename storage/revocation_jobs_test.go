@@ -280,16 +280,17 @@ func (f *fixture) bulk(n int) []ca.NewCertificate {
 	f.t.Helper()
 	all := make([]ca.NewCertificate, n)
 	var serials, keys [][]byte
+	ends := now().AddDate(0, 0, 1)
 	for i := range all {
 		all[i] = certificateOf(newIntent(f.t, alpha))
-		all[i].SPKI = sha256.Sum256(all[i].Serial[:])
+		all[i].SPKI, all[i].NotAfter = sha256.Sum256(all[i].Serial[:]), ends
 		serials, keys = append(serials, all[i].Serial[:]), append(keys, all[i].SPKI[:])
 	}
 	f.exec(`INSERT INTO certificates (serial, issuer, kind, der, spki_sha256, crl_scope, profile, policy_digest, namespace, subject, names, search,
 		not_before, not_after, issued_at, event_id)
-		SELECT serial, 'issuing-1', 'final', serial, key, 'full', 'tls-server', '', 'web', '', '{}', '', now(), now() + interval '1 day', now(),
+		SELECT serial, 'issuing-1', 'final', serial, key, 'full', 'tls-server', '', 'web', '', '{}', '', now(), $3, now(),
 			gen_random_uuid()
-		FROM unnest($1::bytea[], $2::bytea[]) AS i (serial, key)`, serials, keys)
+		FROM unnest($1::bytea[], $2::bytea[]) AS i (serial, key)`, serials, keys, ends)
 	slices.SortFunc(all, func(a, b ca.NewCertificate) int { return bytes.Compare(a.Serial[:], b.Serial[:]) })
 	return all
 }

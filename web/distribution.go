@@ -19,8 +19,6 @@ import (
 const (
 	// certificateAge is how long an authority's certificate may be kept without asking again. It does not change; the set of them does.
 	certificateAge = time.Hour
-	// crlAge is how long a CRL may be kept without asking again. It adds to the time until a revocation is seen.
-	crlAge = 30 * time.Second
 	// crlSettles is when no other CRL can still come that has the same thisUpdate: making one does not take longer.
 	crlSettles = 30 * time.Second
 )
@@ -178,7 +176,7 @@ func (s *Server) distributeCRL(pattern string, current func(ctx context.Context,
 		}
 		header := w.Header()
 		header.Set("Content-Type", typeCRL)
-		header.Set("Cache-Control", cacheControl(min(crlAge, list.NextUpdate.Sub(s.now()).Truncate(time.Second))))
+		header.Set("Cache-Control", cacheControl(min(ca.CRLAge, list.NextUpdate.Sub(s.now()).Truncate(time.Second))))
 		header.Set("ETag", `"`+list.Number.Text(16)+`"`)
 		http.ServeContent(unhurried(w), r, "", s.settled(list), bytes.NewReader(list.DER))
 	})
