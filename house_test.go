@@ -108,6 +108,8 @@ var doors = map[string][]string{
 	"golang.org/x/sync/errgroup":                    {"cmd/chancery"},
 	"golang.org/x/sync/semaphore":                   {"keeper"},
 	"golang.org/x/term":                             {"cmd/chancery"},
+	"golang.org/x/text/cases":                       {"keeper"},
+	"golang.org/x/text/unicode/norm":                {"keeper"},
 	"golang.org/x/time/rate":                        {"keeper", "web"},
 	"github.com/google/certificate-transparency-go": {"transparency"},
 	"github.com/transparency-dev/merkle":            {"keeper", "transparency"},

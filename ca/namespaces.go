@@ -114,7 +114,7 @@ func (c *CA) AdoptNamespaces(ctx context.Context, file []access.Namespace) error
 			if held {
 				withheld[n.Name] = n
 				c.log.WarnContext(ctx, "a namespace of the configuration held once and does not any more; what is on record holds. "+
-					"To have it back, set it with `chancery namespace set`, as the configuration has it", "namespace", n.Name,
+					"To have it back, set it with `chancery namespace set`, as the configuration has it, by way of this replica", "namespace", n.Name,
 					"on_record", before.Version, "removed", before.Removed, "since", before.At)
 				continue
 			}

@@ -9,6 +9,8 @@ import (
 
 	"golang.org/x/crypto/cryptobyte"
 	der "golang.org/x/crypto/cryptobyte/asn1"
+	"golang.org/x/text/cases"
+	"golang.org/x/text/unicode/norm"
 )
 
 // The string types of names that package cryptobyte does not know.
@@ -18,8 +20,8 @@ const (
 )
 
 // knownAs is a distinguished name as whoever checks a chain may know it (RFC 5280, section 7.1): of two names that are known alike, one may
-// pass for the other. The types of strings do not count, nor do the case of letters, white space that adds nothing, and what does not show;
-// and nor does the order, because that within a set follows from the types. Letters that are alike by their compatibility alone stay apart.
+// pass for the other. The types of strings do not count, nor do the case of letters and how Unicode writes them, white space that adds nothing,
+// and what does not show; and nor does the order, because that within a set follows from the types.
 func knownAs(name cryptobyte.String) string {
 	var attributes []string
 	var rdns, set, pair, kind, value cryptobyte.String
@@ -58,11 +60,13 @@ func text(tag der.Tag, value []byte) string {
 	return string(runes)
 }
 
-// plain is a text without what does not count in a name.
+// plain is a text without what does not count in a name. Both ways of writing a letter with its mark are one, and so are compatible letters
+// (NFKC in RFC 4518, section 2.3; the decomposed form tells the same apart) and the cases of all of them, "ss" for "ß" among them.
 func plain(text string) string {
+	folded := norm.NFKD.String(cases.Fold().String(norm.NFKD.String(text)))
 	var b strings.Builder
 	space := false
-	for _, r := range text {
+	for _, r := range folded {
 		switch {
 		case unicode.IsSpace(r):
 			space = true
@@ -73,16 +77,7 @@ func plain(text string) string {
 			b.WriteByte(' ')
 		}
 		space = false
-		b.WriteRune(folded(r))
+		b.WriteRune(r)
 	}
 	return b.String()
-}
-
-// folded is the same for all cases of a letter.
-func folded(r rune) rune {
-	least := r
-	for other := unicode.SimpleFold(r); other != r; other = unicode.SimpleFold(other) {
-		least = min(least, other)
-	}
-	return least
 }

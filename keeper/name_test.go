@@ -81,6 +81,8 @@ func TestNobodyHasTheAuthoritysName(t *testing.T) {
 		{"of the authority above", root, "has issued this one's certificate"},
 		{"of the authority above, in small letters", name(der.UTF8String, "test", "wurzel \u00e4"), "has issued this one's certificate"},
 		{"of the authority above, in T.61", name(der.T61String, "Test", "Wurzel \xc4"), "has issued this one's certificate"},
+		{"of the authority above, the mark apart", name(der.UTF8String, "Test", "Wurzel A\u0308"), "has issued this one's certificate"},
+		{"of the authority above, in wide letters", name(der.UTF8String, "Test", "\uff37urzel \u00c4"), "has issued this one's certificate"},
 		{"another", name(der.PrintableString, "Test", "Issuing 2"), ""},
 		{"with white space that counts", name(der.UTF8String, "Test", "Iss uing"), ""},
 		{"the other way round", name(der.PrintableString, "Issuing", "Test"), ""},

@@ -626,7 +626,7 @@ func TestHSMDestroysNoKeyWhoseCRLsAreNeeded(t *testing.T) {
 	s.authorities = "successor"
 	var said bytes.Buffer
 	err := run(t.Context(), []string{"hsm", "key", "destroy", "--key", devIssuer, "--yes", "--config", s.write("commands", s.token.Module)}, Env{
-		Stdin: strings.NewReader(""), Stdout: io.Discard, Stderr: &said, Environ: os.Environ(), Random: rand.Reader,
+		Stdin: strings.NewReader(""), Stdout: io.Discard, Stderr: &said, Environ: environ(), Random: rand.Reader,
 		Now: func() time.Time { return time.Now().AddDate(10, 0, 0) }, // the authority would have ended
 	})
 	if exitCode(err) != 1 || !strings.Contains(said.String(), "the authority "+devIssuer+", whose CRLs show a revoked certificate until 20") {

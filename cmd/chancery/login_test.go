@@ -277,7 +277,7 @@ func aWholeLogin(t *testing.T, p *person) {
 		t.Errorf("whoami tells %+v, %+v", who.Caller, who.Login)
 	}
 	p.must("whoami")
-	p.fails("does not allow", "namespace", "remove", "dev", "--yes") // an auditor's login is an auditor's
+	p.fails("your roles do not allow namespace.change", "namespace", "remove", "dev", "--yes") // an auditor's login is an auditor's
 	// A token that is given comes before the login.
 	file := filepath.Join(t.TempDir(), "token")
 	if err := os.WriteFile(file, []byte(p.h.s.tokens[access.Requester]), 0o600); err != nil {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,6 +9,7 @@ import (
 	"time"
 
 	"github.com/chancery-ca/chancery/keeper"
+	"github.com/chancery-ca/chancery/ndjson"
 )
 
 const reconcileStateVersion = 1
@@ -42,16 +42,11 @@ func readReconcileState(path string) (state reconcileState, err error) {
 	if err != nil {
 		return state, fmt.Errorf("reading where the last run ended: %w", err)
 	}
-	decoder := json.NewDecoder(bytes.NewReader(text))
-	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(&state); err != nil {
+	if err := ndjson.Exactly(text, &state); err != nil {
 		return state, fmt.Errorf("reading where the last run ended, in %s: %w", path, err)
 	}
 	if state.Version != reconcileStateVersion {
 		return state, fmt.Errorf("reading where the last run ended, in %s: version %d is not known", path, state.Version)
-	}
-	if written, err := state.encode(); err != nil || !bytes.Equal(written, text) {
-		return state, fmt.Errorf("reading where the last run ended: %s is not as it was written: a field stands there twice, or something follows", path)
 	}
 	return state, nil
 }
@@ -61,20 +56,12 @@ func (s reconcileState) write(path string) error {
 	if path == "" {
 		return nil
 	}
-	text, err := s.encode()
-	if err != nil {
-		return err
+	text, err := json.MarshalIndent(s, "", "  ")
+	if err == nil {
+		err = writeFile(path, append(text, '\n'), 0o600)
 	}
-	if err := writeFile(path, text, 0o600); err != nil {
+	if err != nil {
 		return fmt.Errorf("keeping where this run ended: %w", err)
 	}
 	return nil
-}
-
-func (s reconcileState) encode() ([]byte, error) {
-	text, err := json.MarshalIndent(s, "", "  ")
-	if err != nil {
-		return nil, fmt.Errorf("writing where this run ended: %w", err)
-	}
-	return append(text, '\n'), nil
 }

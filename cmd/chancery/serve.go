@@ -186,7 +186,7 @@ func (a *app) serve(ctx context.Context, cfg Config, l listeners, hangups <-chan
 	if err := s.ca.LearnPublished(ctx); err != nil { // before the first request: from here on Postgres may go away
 		return err
 	}
-	// What this replica's configuration changes for all comes last: a start that fails has changed nothing for the others.
+	// What this replica's configuration changes for all comes last: a start that fails before has changed none of it.
 	if err := s.ca.AdoptPolicies(ctx); err != nil {
 		return err
 	}

@@ -169,13 +169,29 @@ func (p place) made(path string, data []byte, name func(from, to string) error) 
 	}
 	defer os.Remove(tmp.Name())
 	_, err = tmp.Write(data)
-	if err == nil && p.gid >= 0 {
-		err = tmp.Chown(-1, p.gid)
+	if err == nil {
+		err = p.give(tmp)
 	}
 	if err := errors.Join(err, tmp.Chmod(p.mode), tmp.Sync(), tmp.Close()); err != nil {
 		return err
 	}
 	return name(tmp.Name(), path)
+}
+
+// give gives a file to the directory's group, which it has already where the directory hands it on (setgid). Only else is the system asked:
+// a service that may not change owners at all, as the shipped unit has it, would be killed for asking.
+func (p place) give(f *os.File) error {
+	if p.gid < 0 {
+		return nil
+	}
+	about, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if has, ok := about.Sys().(*syscall.Stat_t); ok && int(has.Gid) == p.gid {
+		return nil
+	}
+	return f.Chown(-1, p.gid)
 }
 
 // open opens a file that nobody but its owner and its group can write. No link is followed: whoever can write in the directory could have

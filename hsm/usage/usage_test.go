@@ -35,9 +35,19 @@ keys:
     operations: [encrypt, decrypt, destroy]
 `
 
+// private is a directory that is the tests' alone, whatever the umask.
+func private(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
 func load(t *testing.T, text string) *usage.Policy {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "usage.yaml")
+	path := filepath.Join(private(t), "usage.yaml")
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -91,7 +101,7 @@ func TestPermit(t *testing.T) {
 // A key's uses are its own: another label does not begin them anew, and two rules that speak of it do not count one twice.
 func TestUsesBelongToTheKey(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join(t.TempDir(), "usage.yaml")
+	path := filepath.Join(private(t), "usage.yaml")
 	text := `others: permit
 keys:
   - {key: {id: "0a"}, operations: [sign, label], uses: 6}
@@ -131,7 +141,7 @@ keys:
 // Uses are counted across policies that share the file, and never beyond the bound, whoever is first.
 func TestUsesAreCounted(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join(t.TempDir(), "usage.yaml")
+	path := filepath.Join(private(t), "usage.yaml")
 	if err := os.WriteFile(path, []byte("others: permit\nkeys:\n  - {key: {label: k}, operations: [sign, verify], uses: 7}\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}

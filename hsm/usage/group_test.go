@@ -116,7 +116,7 @@ func TestCountsThatOthersCanChangeAreRefused(t *testing.T) {
 			return errors.Join(os.Remove(policy+".uses.json"), os.Mkdir(policy+".uses.json", 0o700))
 		}, "no regular file"},
 	} {
-		path := filepath.Join(t.TempDir(), "usage.yaml")
+		path := filepath.Join(private(t), "usage.yaml")
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -142,7 +142,7 @@ func TestCountsThatOthersCanChangeAreRefused(t *testing.T) {
 // A directory that is made for the counts later does not begin them anew.
 func TestCountsMoveIntoADirectory(t *testing.T) {
 	t.Parallel()
-	policy := filepath.Join(t.TempDir(), "usage.yaml")
+	policy := filepath.Join(private(t), "usage.yaml")
 	if err := os.WriteFile(policy, []byte("others: permit\nkeys:\n  - {key: {label: k}, operations: [sign], uses: 2}\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
