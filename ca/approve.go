@@ -274,7 +274,7 @@ func (c *CA) Approve(ctx context.Context, o ApproveOrder) (RequestState, error) 
 }
 
 // isRenamed tells whether a word was given with the credential that an actor has, as another person: a login may be another person by the claims
-// that it has the next time, and one credential is one approver.
+// that it has the next time, and one credential is one approver. Of two words at once neither is seen here: whoever counts them counts one.
 func isRenamed(actor access.Actor, id, person string) bool {
 	return actor.ID == id && actor.Person != person
 }

@@ -59,8 +59,9 @@ const (
 	INSERT INTO policy_votes (proposal, person, approves, actor_id, actor_name, comment, at, event_id)
 	VALUES ($1::text::uuid, $2, $3, $4, $5, $6, $7, $8::text::uuid) ON CONFLICT (proposal, person) DO NOTHING`
 
+	// countApprovals counts a login once: two who vote at once with it, as two persons, have not seen each other before.
 	countApprovals = `
-	SELECT count(*) FROM policy_votes AS v WHERE proposal = $1::text::uuid AND approves
+	SELECT count(DISTINCT v.actor_id) FROM policy_votes AS v WHERE proposal = $1::text::uuid AND approves
 		AND (NOT $2 OR EXISTS (SELECT FROM approval_evidence AS e WHERE e.event_id = v.event_id))`
 
 	selectSameVote = `

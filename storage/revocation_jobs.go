@@ -103,10 +103,11 @@ const (
 	INSERT INTO revocation_votes (job, person, approves, digest, actor_id, actor_name, comment, at, event_id)
 	VALUES ($1::text::uuid, $2, $3, $4, $5, $6, $7, $8, $9::text::uuid) ON CONFLICT (job, person) DO NOTHING`
 
+	// approveJob counts a login once, as countApprovals does.
 	approveJob = `
 	UPDATE revocation_jobs SET approved_at = $2
 	WHERE id = $1::text::uuid AND needs <= (
-		SELECT count(*) FROM revocation_votes AS v WHERE v.job = id AND v.approves
+		SELECT count(DISTINCT v.actor_id) FROM revocation_votes AS v WHERE v.job = id AND v.approves
 			AND (NOT $3 OR EXISTS (SELECT FROM approval_evidence AS e WHERE e.event_id = v.event_id)))`
 
 	rejectJob = `UPDATE revocation_jobs SET outcome = 'rejected', closed_at = $2 WHERE id = $1::text::uuid`
