@@ -196,6 +196,33 @@ func TestApprovalAcrossReplicas(t *testing.T) {
 	}
 }
 
+// A caller that acts for another namespace, as a login can by a claim, gets nothing of what its idempotency keys led to in the one before:
+// neither a certificate nor a request that waits.
+func TestAnIdempotencyKeyIsOfItsNamespace(t *testing.T) {
+	t.Parallel()
+	q := newQueueStack(t)
+	r := q.start("one")
+	csr := newRequest(t, "both.dev.example")
+	ask := func(profile string) answer {
+		return q.as("alice", r, http.MethodPost, "/api/v1/certificates", http.Header{"Idempotency-Key": {"of-" + profile}},
+			map[string]string{"profile": profile, "csr": csr})
+	}
+	for profile, status := range map[string]int{"tls-server": http.StatusCreated, "guarded": http.StatusAccepted} {
+		for range 2 {
+			if got := ask(profile); got.status != status {
+				t.Errorf("%s: %d %s", profile, got.status, got.body)
+			}
+		}
+	}
+	q.exec(`ALTER TABLE api_tokens DISABLE TRIGGER USER`)
+	q.exec(`UPDATE api_tokens SET namespace = 'team' WHERE person = 'alice'`)
+	for _, profile := range []string{"tls-server", "guarded"} {
+		if got := ask(profile); got.status != http.StatusConflict || !strings.Contains(string(got.body), "idempotency-key-reused") {
+			t.Errorf("%s, in another namespace: %d %s", profile, got.status, got.body)
+		}
+	}
+}
+
 // Approvals are for the policies that were looked at. Under others they count no more; what those refuse ends.
 func TestAPolicyChangeDecidesAnew(t *testing.T) {
 	t.Parallel()
