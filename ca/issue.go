@@ -397,6 +397,14 @@ func unknownNamespace(profile, name string) *policies.Refusal {
 	}}}
 }
 
+// unknownRequester refuses what was asked for with an API token that was withdrawn since: whoever had it may not have been its owner.
+func unknownRequester(profile string) *policies.Refusal {
+	return &policies.Refusal{Profile: profile, Violations: []policies.Violation{{
+		Rule: "requester.known", Field: "requester", Message: "the API token that this was asked for with was withdrawn",
+		Hint: "ask for it anew, with another token",
+	}}}
+}
+
 // ruleCompromised is the rule of the policies that an intent for a compromised key breaks.
 const ruleCompromised = "key.compromised"
 
