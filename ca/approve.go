@@ -44,16 +44,18 @@ type WaitingRequest struct {
 	Why       string    // it ended, for people
 	ClosedAt  time.Time // zero: it has not, or it was issued
 	Serial    []byte    // of the certificate, or of the intent
+	Withdrawn bool      // the API token is that it was asked for with: nothing is issued
 	Approvals []ApprovalRecord
 }
 
 // ApprovalRecord is one person's word for or against a request.
 type ApprovalRecord struct {
 	policies.Approval
-	Approved bool
-	Comment  string
-	EventID  string    // of its leaf
-	Evidence *Evidence // nil: it is not signed
+	Approved  bool
+	Comment   string
+	EventID   string    // of its leaf
+	Evidence  *Evidence // nil: it is not signed
+	Withdrawn bool      // it counts no more: the key that signed it has ended, or the API token that it was given with was withdrawn
 }
 
 // RequestState is a waiting request with what it still needs under the policies that hold now. Need is 0 where it waits no more.
@@ -194,10 +196,10 @@ func (c *CA) judge(ctx context.Context, w WaitingRequest) (RequestState, Request
 	return state, request, nil
 }
 
-// approvals are the words for the request. Which of them count, the decision knows.
+// approvals are the words for the request that nobody has withdrawn. Which of them count, the decision knows.
 func (w WaitingRequest) approvals() (all []policies.Approval) {
 	for _, a := range w.Approvals {
-		if a.Approved {
+		if a.Approved && !a.Withdrawn {
 			all = append(all, a.Approval)
 		}
 	}
@@ -274,7 +276,7 @@ func (c *CA) Approve(ctx context.Context, o ApproveOrder) (RequestState, error) 
 }
 
 // isRenamed tells whether a word was given with the credential that an actor has, as another person: a login may be another person by the claims
-// that it has the next time, and one credential is one approver.
+// that it has the next time, and one credential is one approver. Of two words at once neither is seen here: whoever counts them counts one.
 func isRenamed(actor access.Actor, id, person string) bool {
 	return actor.ID == id && actor.Person != person
 }
@@ -316,6 +318,11 @@ func (c *CA) addApproval(ctx context.Context, o ApproveOrder, state RequestState
 	if evidence != nil {
 		approval.Key = evidence.Key.Fingerprint()
 	}
+	if slices.ContainsFunc(state.Approvals, func(a ApprovalRecord) bool {
+		return a.Withdrawn && a.Approved && a.Person == o.Actor.Person && a.Binding == state.Binding
+	}) {
+		return ErrApprovalIdle // a person speaks once
+	}
 	var still *policies.ApprovalNeeded
 	if _, err := state.Decision.Grant(append(state.approvals(), approval)...); errors.As(err, &still) && still.Have <= state.Have {
 		for _, a := range state.Approvals {
@@ -355,6 +362,9 @@ func (c *CA) issueApproved(ctx context.Context, w WaitingRequest, request Reques
 	namespace, known := c.namespace(w.Namespace)
 	if !known {
 		return c.closeRefused(ctx, request, unknownNamespace(w.Profile, w.Namespace))
+	}
+	if w.Withdrawn {
+		return c.closeRefused(ctx, request, unknownRequester(w.Profile))
 	}
 	grant, err := d.Grant(w.approvals()...)
 	var needed *policies.ApprovalNeeded

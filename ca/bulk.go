@@ -205,6 +205,7 @@ type RevocationVote struct {
 	At        time.Time
 	EventID   string
 	Evidence  *Evidence // nil: it is not signed
+	Withdrawn bool      // as of ApprovalRecord
 	Signed    bool      // of those before it, count the signed ones alone; not kept
 }
 

@@ -58,7 +58,7 @@ func (r Registrar) AddApproverKey(ctx context.Context, person, name string, key 
 	return k, nil
 }
 
-// EndApproverKey has a key count no more, from now on. Approvals that it signed before stay.
+// EndApproverKey has a key count no more, from now on. Approvals that it signed before stay on record, and count no more for what is open.
 func (r Registrar) EndApproverKey(ctx context.Context, fingerprint, why string) error {
 	id, at := r.NewID(), r.Now()
 	leaf, err := r.leafWithID(id, audit.ApproverKeyEnded, map[string]string{"key": fingerprint, "comment": why})

@@ -109,7 +109,7 @@ func (c *CA) issue(ctx context.Context, o Order) (Outcome, error) {
 		return Outcome{}, err
 	}
 	idempotency := IdempotencyKey{Actor: o.Actor.ID, Key: o.IdempotencyKey, Body: o.digest()}
-	if earlier, found, err := c.replay(ctx, authority, idempotency); err != nil || found {
+	if earlier, found, err := c.replay(ctx, authority, o.Actor.Namespace, idempotency); err != nil || found {
 		return earlier, err
 	}
 
@@ -131,7 +131,7 @@ func (c *CA) issue(ctx context.Context, o Order) (Outcome, error) {
 		}
 		w, err := c.await(ctx, o, request, decision, needed, idempotency)
 		if err != nil {
-			return c.answered(ctx, authority, idempotency, fmt.Errorf("recording a request that waits: %w", err))
+			return c.answered(ctx, authority, o.Actor.Namespace, idempotency, fmt.Errorf("recording a request that waits: %w", err))
 		}
 		return Outcome{Waiting: w}, nil
 	}
@@ -147,19 +147,19 @@ func (c *CA) issue(ctx context.Context, o Order) (Outcome, error) {
 	case errors.As(err, &refusal), errors.As(err, &exhausted):
 		return Outcome{}, c.refuse(ctx, request, err)
 	case err != nil:
-		return c.answered(ctx, authority, idempotency, err)
+		return c.answered(ctx, authority, o.Actor.Namespace, idempotency, err)
 	}
 	c.metrics.Issued(authority.Name, o.Profile, c.now().Sub(started))
 	return authority.outcome(Certificate{NewCertificate: certificate}, false), nil
 }
 
 // answered looks whether a request that could not be recorded was, under its idempotency key, an earlier one; otherwise err stands.
-func (c *CA) answered(ctx context.Context, a *Authority, k IdempotencyKey, err error) (Outcome, error) {
+func (c *CA) answered(ctx context.Context, a *Authority, namespace string, k IdempotencyKey, err error) (Outcome, error) {
 	var replay *Replay
 	if !errors.As(err, &replay) && !errors.Is(err, ErrIdempotencyBusy) {
 		return Outcome{}, err
 	}
-	earlier, found, err := c.replay(ctx, a, k)
+	earlier, found, err := c.replay(ctx, a, namespace, k)
 	if err == nil && !found {
 		err = fmt.Errorf("issuing: %w: the earlier request with this idempotency key came to nothing", ErrUnavailable)
 	}
@@ -397,6 +397,14 @@ func unknownNamespace(profile, name string) *policies.Refusal {
 	}}}
 }
 
+// unknownRequester refuses what was asked for with an API token that was withdrawn since: whoever had it may not have been its owner.
+func unknownRequester(profile string) *policies.Refusal {
+	return &policies.Refusal{Profile: profile, Violations: []policies.Violation{{
+		Rule: "requester.known", Field: "requester", Message: "the API token that this was asked for with was withdrawn",
+		Hint: "ask for it anew, with another token",
+	}}}
+}
+
 // ruleCompromised is the rule of the policies that an intent for a compromised key breaks.
 const ruleCompromised = "key.compromised"
 
@@ -469,8 +477,9 @@ func (c *CA) abandon(ctx context.Context, i Intent, why error) {
 	}
 }
 
-// replay finds the outcome of an earlier request with the same idempotency key. It waits a little for one that is being worked on.
-func (c *CA) replay(ctx context.Context, a *Authority, k IdempotencyKey) (earlier Outcome, found bool, err error) {
+// replay finds the outcome of an earlier request with the same idempotency key. It waits a little for one that is being worked on. The same
+// caller may act for another namespace by now: what was asked for in one is no answer in another, whose rules nobody has asked.
+func (c *CA) replay(ctx context.Context, a *Authority, namespace string, k IdempotencyKey) (earlier Outcome, found bool, err error) {
 	if k.Key == "" {
 		return Outcome{}, false, nil
 	}
@@ -488,8 +497,10 @@ func (c *CA) replay(ctx context.Context, a *Authority, k IdempotencyKey) (earlie
 		case replay.Mismatch:
 			return Outcome{}, false, ErrIdempotencyMismatch
 		case replay.Waiting != "":
-			earlier, err := c.replayWaiting(ctx, a, replay.Waiting)
+			earlier, err := c.replayWaiting(ctx, a, namespace, replay.Waiting)
 			return earlier, true, err
+		case !replay.Open && replay.Certificate.Namespace != namespace:
+			return Outcome{}, false, ErrIdempotencyMismatch
 		case !replay.Open:
 			if other, err := c.authority(replay.Certificate.Issuer); err == nil {
 				a = other
@@ -505,10 +516,13 @@ func (c *CA) replay(ctx context.Context, a *Authority, k IdempotencyKey) (earlie
 }
 
 // replayWaiting is the answer to a request that needs, or needed, approval: where it stands, or the certificate that it became.
-func (c *CA) replayWaiting(ctx context.Context, a *Authority, id string) (Outcome, error) {
+func (c *CA) replayWaiting(ctx context.Context, a *Authority, namespace, id string) (Outcome, error) {
 	w, err := c.store.WaitingRequest(ctx, id)
 	if err != nil {
 		return Outcome{}, fmt.Errorf("looking the waiting request up: %w", err)
+	}
+	if w.Namespace != namespace {
+		return Outcome{}, ErrIdempotencyMismatch
 	}
 	if w.Status != StatusIssued {
 		return Outcome{Waiting: &w, Replayed: true}, nil

@@ -50,13 +50,14 @@ type ActOrder struct {
 
 // OrderVote is what a person says to an order.
 type OrderVote struct {
-	Person   string
-	Approves bool
-	Actor    string
-	Comment  string
-	At       time.Time
-	EventID  string
-	Evidence *Evidence // nil: it is not signed
+	Person    string
+	Approves  bool
+	Actor     string
+	Comment   string
+	At        time.Time
+	EventID   string
+	Evidence  *Evidence // nil: it is not signed
+	Withdrawn bool      // as of ApprovalRecord
 }
 
 // The states of an order.
@@ -94,18 +95,19 @@ func (o ActOrder) needing(approvals int) int {
 	return max(o.Needs, approvals)
 }
 
-// Have is how many approvals count: of distinct persons with distinct keys, none of them who placed it.
+// Have is how many approvals count: of distinct persons with distinct credentials and keys, none of them who placed it. What
+// was withdrawn does not.
 func (o ActOrder) Have() (n int) {
-	seen := map[string]bool{"person " + o.Person: true}
+	seen := map[string]bool{"person " + o.Person: true, "actor " + o.Actor: true}
 	for _, v := range o.Votes {
-		person, key := "person "+v.Person, ""
+		person, actor, key := "person "+v.Person, "actor "+v.Actor, ""
 		if v.Evidence != nil {
 			key = "key " + v.Evidence.Key.Fingerprint()
 		}
-		if !v.Approves || seen[person] || key != "" && seen[key] || o.Signed && key == "" {
+		if !v.Approves || v.Withdrawn || seen[person] || seen[actor] || key != "" && seen[key] || o.Signed && key == "" {
 			continue
 		}
-		seen[person], seen[key], n = true, true, n+1
+		seen[person], seen[actor], seen[key], n = true, true, true, n+1
 	}
 	return n
 }

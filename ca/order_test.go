@@ -1,8 +1,10 @@
 package ca
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -46,6 +48,8 @@ func TestTwoPersonsStandBehindAnOrder(t *testing.T) {
 		"named, approves the own":    {"ada", 1, []string{"ada"}, false},
 		"named, as many as asked":    {"ada", 2, []string{"bob"}, false},
 		"named, the own among three": {"ada", 2, []string{"ada", "bob", "carl"}, true},
+		"one login, two persons":     {"ada", 2, []string{"bob by login", "bobby by login"}, false},
+		"by the login of the own":    {"ada", 1, []string{"bob by local:ada"}, false},
 	} {
 		store := &ordering{}
 		r := Registrar{
@@ -56,8 +60,9 @@ func TestTwoPersonsStandBehindAnOrder(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, person := range c.approved {
-			store.order.Votes = append(store.order.Votes, OrderVote{Person: person, Approves: true})
+		for _, word := range c.approved {
+			person, login, _ := strings.Cut(word, " by ")
+			store.order.Votes = append(store.order.Votes, OrderVote{Person: person, Actor: cmp.Or(login, "token of "+person), Approves: true})
 		}
 		store.order.Needs = 1 // as of a program that did not know better
 		if _, err := r.UseOrder(t.Context(), o.ID, OrderDestroyKey, facts, c.asked, false); (err == nil) != c.ready ||

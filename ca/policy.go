@@ -95,6 +95,7 @@ type PolicyVote struct {
 	At        time.Time
 	EventID   string
 	Evidence  *Evidence // nil: it is not signed
+	Withdrawn bool      // as of ApprovalRecord
 	Signed    bool      // of those before it, count the signed ones alone; not kept
 }
 

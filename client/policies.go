@@ -48,7 +48,8 @@ type PolicyVote struct {
 	Comment    string    `json:"comment,omitempty"`
 	At         time.Time `json:"at"`
 	AuditEvent string    `json:"audit_event"`
-	Evidence   *Evidence `json:"evidence,omitempty"` // where it is signed
+	Evidence   *Evidence `json:"evidence,omitempty"`  // where it is signed
+	Withdrawn  bool      `json:"withdrawn,omitempty"` // its key ended, or its API token was withdrawn: an approval counts no more
 }
 
 // PolicyWord is what a person says to a proposal.

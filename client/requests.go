@@ -53,7 +53,8 @@ type Approval struct {
 	Comment    string    `json:"comment,omitempty"`
 	At         time.Time `json:"at"`
 	AuditEvent string    `json:"audit_event"`
-	Evidence   *Evidence `json:"evidence,omitempty"` // where it is signed
+	Evidence   *Evidence `json:"evidence,omitempty"`  // where it is signed
+	Withdrawn  bool      `json:"withdrawn,omitempty"` // its key ended, or its API token was withdrawn: an approval counts no more
 }
 
 // Evidence is a signed word, whole.

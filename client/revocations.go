@@ -98,7 +98,8 @@ type Vote struct {
 	Comment    string    `json:"comment,omitempty"`
 	At         time.Time `json:"at"`
 	AuditEvent string    `json:"audit_event"`
-	Evidence   *Evidence `json:"evidence,omitempty"` // where it is signed
+	Evidence   *Evidence `json:"evidence,omitempty"`  // where it is signed
+	Withdrawn  bool      `json:"withdrawn,omitempty"` // its key ended, or its API token was withdrawn: an approval counts no more
 }
 
 // Revocations is what came of an order to revoke many. Job is nil of a dry run.

@@ -66,25 +66,25 @@ func (d *Decision) Binding() string {
 }
 
 // consents counts the distinct persons whose approvals hold for this decision. Nobody approves a request of their own, and two names with
-// one key are one person.
+// one key, or with one credential, are one person: a login can be another by the claims that it has the next time.
 func (d *Decision) consents(approvals []Approval) int {
 	if len(approvals) == 0 {
 		return 0
 	}
 	binding := d.Binding()
 	e := d.evaluation
-	var persons, keys []string
+	var persons, actors, keys []string
 	for _, a := range approvals {
 		own := a.Person == e.Actor.Person || a.Actor == e.Actor.ID
 		late := a.At.IsZero() || e.Now.Sub(a.At) > d.approval.expires
-		if a.Person == "" || own || late || a.Binding != binding || slices.Contains(persons, a.Person) {
+		if a.Person == "" || own || late || a.Binding != binding || slices.Contains(persons, a.Person) || slices.Contains(actors, a.Actor) {
 			continue
 		}
 		if a.Key == "" && d.approval.signed || a.Key != "" && slices.Contains(keys, a.Key) {
 			continue
 		}
 		if len(d.approval.groups) == 0 || intersect(d.approval.groups, a.Groups) {
-			persons, keys = append(persons, a.Person), append(keys, a.Key)
+			persons, actors, keys = append(persons, a.Person), append(actors, a.Actor), append(keys, a.Key)
 		}
 	}
 	return len(persons)

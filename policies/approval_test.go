@@ -63,6 +63,7 @@ func TestApprovalsThatCount(t *testing.T) {
 		"at the last moment":      {but(of("cid"), func(a *Approval) { a.At = now.Add(-2 * day) }), true},
 		"the same person":         {of("bob"), false},
 		"by another credential":   {but(of("bob"), func(a *Approval) { a.Actor = "other token" }), false},
+		"by the same credential":  {but(of("cid"), func(a *Approval) { a.Actor = "token of bob" }), false},
 		"the requester":           {of("ann"), false},
 		"the requester's token":   {but(of("cid"), func(a *Approval) { a.Actor = "a1" }), false},
 		"nobody":                  {of(""), false},

@@ -35,9 +35,19 @@ const (
 	INSERT INTO approval_evidence (event_id, kind, subject, person, key, statement, signature)
 	VALUES ($1::text::uuid, $2, $3::text::uuid, $4, $5, $6, $7)`
 
-	// evidenceColumns are those of a word's evidence, where it has some: its event is the word's.
-	evidenceColumns = ` coalesce(e.kind, ''), coalesce(e.person, ''), e.statement, e.signature, coalesce(k.form, ''), k.public `
-	evidenceJoin    = ` LEFT JOIN approval_evidence AS e ON e.event_id = v.event_id LEFT JOIN approver_keys AS k ON k.fingerprint = e.key `
+	// evidenceColumns are those of a word's evidence, where it has some: its event is the word's. The last says that the word is withdrawn.
+	evidenceColumns = ` coalesce(e.kind, ''), coalesce(e.person, ''), e.statement, e.signature, coalesce(k.form, ''), k.public,
+		NOT (` + wordHolds + `) `
+
+	// evidenceJoin finds what stands behind a word v; what follows it is the column with the credential that the word was given with.
+	evidenceJoin = `
+	LEFT JOIN approval_evidence AS e ON e.event_id = v.event_id
+	LEFT JOIN approver_keys AS k ON k.fingerprint = e.key
+	LEFT JOIN approver_key_ends AS ended ON ended.fingerprint = e.key
+	LEFT JOIN api_tokens AS gone ON gone.revoked_at IS NOT NULL AND gone.id = `
+
+	// wordHolds: neither has the key ended that signed the word, nor was the API token withdrawn that it was given with.
+	wordHolds = `ended.fingerprint IS NULL AND gone.id IS NULL`
 )
 
 // RecordApproverKey adds a key of a person who approves.
@@ -123,10 +133,11 @@ func evidenceArgs(event string, e *ca.Evidence) []any {
 type evidenceRow struct {
 	kind, person, form           string
 	statement, signature, public []byte
+	withdrawn                    bool
 }
 
 func (r *evidenceRow) into() []any {
-	return []any{&r.kind, &r.person, &r.statement, &r.signature, &r.form, &r.public}
+	return []any{&r.kind, &r.person, &r.statement, &r.signature, &r.form, &r.public, &r.withdrawn}
 }
 
 // evidence is what a row tells; nil for a word that is not signed.

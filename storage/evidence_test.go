@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
+	"reflect"
 	"testing"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 	"github.com/chancery-ca/chancery/approval"
 	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/ca"
+	"github.com/chancery-ca/chancery/issuance"
 )
 
 // approver makes a person who signs, and registers the key.
@@ -126,6 +128,101 @@ func TestEvidenceIsKeptWhole(t *testing.T) {
 	}
 	if n := f.count("approval_evidence"); n != 1 {
 		t.Errorf("%d pieces of evidence", n)
+	}
+}
+
+// What was said with a key that has ended since, or with an API token that was withdrawn, counts no more for what is open: wherever votes are
+// counted, whoever comes next is not the second of two.
+func TestWhatIsWithdrawnCountsNoMore(t *testing.T) {
+	t.Parallel()
+	f, ctx := setUp(t), context.Background()
+	f.issue()
+	token := newToken("of ann")
+	if err := f.CreateToken(ctx, token, random32()); err != nil {
+		t.Fatal(err)
+	}
+	signer, _ := f.approver("bob")
+	w := f.await(func(w *ca.WaitingRequest) { w.ActorID, w.Actor.ID = token.ID, token.ID })
+	p := proposal("sha256:2", 2)
+	if err := f.ProposePolicies(ctx, p, filesOf("two"), leaf(t, audit.PolicyProposed)); err != nil {
+		t.Fatal(err)
+	}
+	j, _ := f.order(everywhere, newJob(issuance.Superseded), 2)
+	o := ca.ActOrder{
+		ID: newID(), Kind: ca.OrderDestroyKey, Facts: []approval.Fact{{Name: "key_label", Value: "old"}}, Binding: "sha256:b", Needs: 2,
+		Actor: "local:root", Person: "local:root", At: now(), ExpiresAt: now().Add(time.Hour), EventID: newID(),
+	}
+	if err := f.RecordOrder(ctx, o, leafWithID(t, o.EventID, audit.OrderPlaced)); err != nil {
+		t.Fatal(err)
+	}
+	// say has a person approve all four, and tells which of them have enough then.
+	say := func(person, actor string, evidence func(id string) *ca.Evidence) (rules, runs, ready bool) {
+		t.Helper()
+		r := word(person, true)
+		r.Actor, r.Evidence = actor, evidence(w.ID)
+		v := vote(person, true)
+		v.ActorID, v.Evidence = actor, evidence(p.ID)
+		rv := ca.RevocationVote{
+			Person: person, Approves: true, Digest: j.Digest, ActorID: actor, ActorName: "n", At: now(), EventID: newID(), Evidence: evidence(j.ID),
+		}
+		ov := ca.OrderVote{Person: person, Approves: true, Actor: actor, At: now(), EventID: newID(), Evidence: evidence(o.ID)}
+		rules, err := f.votes(p, v, activation(1, ""))
+		if err := errors.Join(err, f.say(w.ID, r), f.VoteOnRevocation(ctx, j.ID, rv, leafWithID(t, rv.EventID, audit.RevocationApproved)),
+			f.VoteOnOrder(ctx, o.ID, ov, leafWithID(t, ov.EventID, audit.OrderApproved))); err != nil {
+			t.Fatal(err)
+		}
+		job, err := f.RevocationJob(ctx, j.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		orders, err := f.Orders(ctx, o.ID, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return rules, !job.ApprovedAt.IsZero(), orders[0].State(now()) == ca.OrderReady
+	}
+	unsigned := func(string) *ca.Evidence { return nil }
+	say("bob", "oidc:bob", func(id string) *ca.Evidence { return signed(t, signer, id, "bob") })
+	if err := f.EndApproverKey(ctx, signer.Key().Fingerprint(), "stolen", "local:root", now(), newID(), leaf(t, audit.ApproverKeyEnded)); err != nil {
+		t.Fatal(err)
+	}
+	if rules, runs, ready := say("ann", token.ID, unsigned); rules || runs || ready {
+		t.Errorf("after the end of bob's key and a word of ann: rules %t, runs %t, ready %t", rules, runs, ready)
+	}
+	if f.waiting(w.ID).Withdrawn {
+		t.Error("the requester's token is said to be withdrawn")
+	}
+	if err := f.RevokeToken(ctx, token.ID); err != nil {
+		t.Fatal(err)
+	}
+	if rules, runs, ready := say("carol", "oidc:carol", unsigned); rules || runs || ready {
+		t.Errorf("after ann's token was withdrawn and a word of carol: rules %t, runs %t, ready %t", rules, runs, ready)
+	}
+	said := map[string][]bool{}
+	kept := f.waiting(w.ID)
+	for _, a := range kept.Approvals {
+		said[a.Person] = append(said[a.Person], a.Withdrawn)
+	}
+	proposals, err := f.PolicyProposals(ctx, p.ID, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range proposals[0].Votes {
+		said[v.Person] = append(said[v.Person], v.Withdrawn)
+	}
+	job, err := f.RevocationJob(ctx, j.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range job.Votes {
+		said[v.Person] = append(said[v.Person], v.Withdrawn)
+	}
+	yes, no := []bool{true, true, true}, []bool{false, false, false}
+	if want := map[string][]bool{"bob": yes, "ann": yes, "carol": no}; !reflect.DeepEqual(said, want) || !kept.Withdrawn {
+		t.Errorf("withdrawn are %v, and the request's own: %t", said, kept.Withdrawn)
+	}
+	if rules, runs, ready := say("dan", "oidc:dan", unsigned); !rules || !runs || !ready {
+		t.Errorf("after a word of dan, too: rules %t, runs %t, ready %t", rules, runs, ready)
 	}
 }
 

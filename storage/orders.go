@@ -28,7 +28,7 @@ const (
 
 	selectOrderVotes = `
 	SELECT v.order_id::text, v.person, v.approves, v.actor, v.comment, v.at, v.event_id::text,` + evidenceColumns + `
-	FROM order_votes AS v` + evidenceJoin + `
+	FROM order_votes AS v` + evidenceJoin + `v.actor
 	WHERE v.order_id = ANY ($1::text[]::uuid[]) ORDER BY v.at, v.person`
 
 	// lockOrder has those who decide on an order, and whoever uses it, take turns.
@@ -90,7 +90,7 @@ func (s *Store) Orders(ctx context.Context, id string, limit int) (all []ca.ActO
 		var e evidenceRow
 		_, err = pgx.ForEachRow(rows, append([]any{&order, &v.Person, &v.Approves, &v.Actor, &v.Comment, &v.At, &v.EventID}, e.into()...),
 			func() (err error) {
-				v.At = v.At.UTC()
+				v.At, v.Withdrawn = v.At.UTC(), e.withdrawn
 				v.Evidence, err = e.evidence(order)
 				o := &all[place[order]]
 				o.Votes = append(o.Votes, v)

@@ -44,7 +44,7 @@ const (
 
 	selectVotes = `
 	SELECT v.proposal::text, v.person, v.approves, v.actor_id, v.actor_name, v.comment, v.at, v.event_id::text,` + evidenceColumns + `
-	FROM policy_votes AS v` + evidenceJoin + `
+	FROM policy_votes AS v` + evidenceJoin + `v.actor_id
 	WHERE v.proposal = ANY ($1::text[]::uuid[]) ORDER BY v.at, v.person`
 
 	// lockProposal makes those who decide on a proposal wait for each other: each must count the other's vote.
@@ -59,9 +59,10 @@ const (
 	INSERT INTO policy_votes (proposal, person, approves, actor_id, actor_name, comment, at, event_id)
 	VALUES ($1::text::uuid, $2, $3, $4, $5, $6, $7, $8::text::uuid) ON CONFLICT (proposal, person) DO NOTHING`
 
+	// countApprovals counts a login once: two who vote at once with it, as two persons, have not seen each other before.
 	countApprovals = `
-	SELECT count(*) FROM policy_votes AS v WHERE proposal = $1::text::uuid AND approves
-		AND (NOT $2 OR EXISTS (SELECT FROM approval_evidence AS e WHERE e.event_id = v.event_id))`
+	SELECT count(DISTINCT v.actor_id) FROM policy_votes AS v` + evidenceJoin + `v.actor_id
+	WHERE v.proposal = $1::text::uuid AND v.approves AND (NOT $2 OR e.event_id IS NOT NULL) AND ` + wordHolds
 
 	selectSameVote = `
 	SELECT EXISTS (SELECT FROM policy_activations WHERE proposal = v.proposal)
@@ -189,7 +190,7 @@ func (s *Store) PolicyProposals(ctx context.Context, id string, limit int) (all 
 		var e evidenceRow
 		columns := append([]any{&proposal, &v.Person, &v.Approves, &v.ActorID, &v.ActorName, &v.Comment, &v.At, &v.EventID}, e.into()...)
 		_, err = pgx.ForEachRow(rows, columns, func() (err error) {
-			v.At = v.At.UTC()
+			v.At, v.Withdrawn = v.At.UTC(), e.withdrawn
 			v.Evidence, err = e.evidence(proposal)
 			p := &all[place[proposal]]
 			p.Votes = append(p.Votes, v)

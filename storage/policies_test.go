@@ -9,6 +9,7 @@ import (
 
 	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/ca"
+	"github.com/chancery-ca/chancery/issuance"
 	"github.com/chancery-ca/chancery/policies"
 )
 
@@ -161,6 +162,35 @@ func TestARejectionEndsAProposal(t *testing.T) {
 	all, err := f.PolicyProposals(ctx, "", 10)
 	if err != nil || len(all) != 1 || all[0].State(now(), "sha256:1") != "rejected" {
 		t.Errorf("the proposals are %+v, %v", all, err)
+	}
+}
+
+// One login that votes twice at once, as two persons, is one approver: neither vote has seen the other, and the count does.
+func TestOneLoginIsOneApprover(t *testing.T) {
+	t.Parallel()
+	f, ctx := setUp(t), context.Background()
+	f.issue()
+	p := proposal("sha256:2", 2)
+	if err := f.ProposePolicies(ctx, p, filesOf("two"), leaf(t, audit.PolicyProposed)); err != nil {
+		t.Fatal(err)
+	}
+	j, _ := f.order(everywhere, newJob(issuance.Superseded), 2)
+	for _, c := range []struct {
+		person, login string
+		decided       bool
+	}{{"bob", "oidc:1", false}, {"bobby", "oidc:1", false}, {"carol", "oidc:2", true}} {
+		v := vote(c.person, true)
+		v.ActorID = c.login
+		if rules, err := f.votes(p, v, activation(1, "")); rules != c.decided || err != nil {
+			t.Errorf("policies, approved by %s: they rule: %t, %v", c.person, rules, err)
+		}
+		r := ca.RevocationVote{Person: c.person, Approves: true, Digest: j.Digest, ActorID: c.login, ActorName: "n", At: now(), EventID: newID()}
+		if err := f.VoteOnRevocation(ctx, j.ID, r, leafWithID(t, r.EventID, audit.RevocationApproved)); err != nil {
+			t.Fatal(err)
+		}
+		if j, err := f.RevocationJob(ctx, j.ID); err != nil || j.ApprovedAt.IsZero() == c.decided {
+			t.Errorf("a revocation, approved by %s: since %v, %v", c.person, j.ApprovedAt, err)
+		}
 	}
 }
 

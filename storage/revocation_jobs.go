@@ -92,7 +92,7 @@ const (
 
 	selectRevocationVotes = `
 	SELECT v.person, v.approves, v.digest, v.actor_id, v.actor_name, v.comment, v.at, v.event_id::text,` + evidenceColumns + `
-	FROM revocation_votes AS v` + evidenceJoin + `
+	FROM revocation_votes AS v` + evidenceJoin + `v.actor_id
 	WHERE v.job = $1::text::uuid ORDER BY v.at, v.person`
 
 	// lockJob has those who decide on a job take turns.
@@ -103,11 +103,12 @@ const (
 	INSERT INTO revocation_votes (job, person, approves, digest, actor_id, actor_name, comment, at, event_id)
 	VALUES ($1::text::uuid, $2, $3, $4, $5, $6, $7, $8, $9::text::uuid) ON CONFLICT (job, person) DO NOTHING`
 
+	// approveJob counts a login once, as countApprovals does.
 	approveJob = `
-	UPDATE revocation_jobs SET approved_at = $2
-	WHERE id = $1::text::uuid AND needs <= (
-		SELECT count(*) FROM revocation_votes AS v WHERE v.job = id AND v.approves
-			AND (NOT $3 OR EXISTS (SELECT FROM approval_evidence AS e WHERE e.event_id = v.event_id)))`
+	UPDATE revocation_jobs AS j SET approved_at = $2
+	WHERE j.id = $1::text::uuid AND j.needs <= (
+		SELECT count(DISTINCT v.actor_id) FROM revocation_votes AS v` + evidenceJoin + `v.actor_id
+		WHERE v.job = j.id AND v.approves AND (NOT $3 OR e.event_id IS NOT NULL) AND ` + wordHolds + `)`
 
 	rejectJob = `UPDATE revocation_jobs SET outcome = 'rejected', closed_at = $2 WHERE id = $1::text::uuid`
 
@@ -361,7 +362,7 @@ func scanRevocationVote(row pgx.CollectableRow, job string) (v ca.RevocationVote
 		return v, err
 	}
 	copy(v.Digest[:], digest)
-	v.At = v.At.UTC()
+	v.At, v.Withdrawn = v.At.UTC(), e.withdrawn
 	v.Evidence, err = e.evidence(job)
 	return v, err
 }

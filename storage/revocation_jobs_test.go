@@ -323,7 +323,7 @@ func TestAJobWaitsForItsApprovals(t *testing.T) {
 	ctx := context.Background()
 	f.issue()
 	vote := func(j ca.RevocationJob, person string, approves bool) error {
-		v := ca.RevocationVote{Person: person, Approves: approves, Digest: j.Digest, ActorID: "a", ActorName: "n", At: now(), EventID: newID()}
+		v := ca.RevocationVote{Person: person, Approves: approves, Digest: j.Digest, ActorID: "id of " + person, ActorName: "n", At: now(), EventID: newID()}
 		return f.VoteOnRevocation(ctx, j.ID, v, leafWithID(t, v.EventID, audit.RevocationApproved))
 	}
 	j, _ := f.order(everywhere, newJob(issuance.Superseded), 2)

@@ -91,12 +91,13 @@ const (
 	selectWaiting = `
 	SELECT r.id::text, r.at, r.actor_id, r.actor_name, r.namespace, r.roles, r.profile, r.issuer, r.csr, r.spki_sha256, r.validity,
 		r.metadata::text, r.verdict, r.results::text, r.policy_digest, r.compromised_key,
-		w.actor::text, w.subject, w.names, w.expires_at, ` + waitingStatus + `, w.why, w.closed_at, w.serial
+		w.actor::text, w.subject, w.names, w.expires_at, ` + waitingStatus + `, w.why, w.closed_at, w.serial,
+		EXISTS (SELECT FROM api_tokens AS t WHERE t.id = r.actor_id AND t.revoked_at IS NOT NULL)
 	FROM waiting_requests AS w JOIN requests AS r ON r.id = w.request_id WHERE `
 
 	selectApprovals = `
 	SELECT v.person, v.actor, v.groups, v.at, v.binding, v.approved, v.comment, v.event_id::text,` + evidenceColumns + `
-	FROM approvals AS v` + evidenceJoin + `
+	FROM approvals AS v` + evidenceJoin + `v.actor
 	WHERE v.request_id = $1::text::uuid ORDER BY v.at, v.event_id`
 
 	selectOverdue = `
@@ -227,7 +228,7 @@ func scanWaiting(row pgx.CollectableRow) (w ca.WaitingRequest, err error) {
 	var closed *time.Time
 	if err := row.Scan(&w.ID, &w.At, &w.ActorID, &w.ActorName, &w.Namespace, &w.Roles, &w.Profile, &w.Issuer, &w.CSR, &spki, &w.Validity,
 		&metadata, &verdict, &results, &w.PolicyDigest, &w.CompromisedKey,
-		&actor, &w.Subject, &w.Names, &w.ExpiresAt, &w.Status, &w.Why, &closed, &w.Serial); err != nil {
+		&actor, &w.Subject, &w.Names, &w.ExpiresAt, &w.Status, &w.Why, &closed, &w.Serial, &w.Withdrawn); err != nil {
 		return w, err
 	}
 	copy(w.SPKI[:], spki)
@@ -246,7 +247,7 @@ func scanApproval(row pgx.CollectableRow, request string) (a ca.ApprovalRecord, 
 		e.into()...)...); err != nil {
 		return a, err
 	}
-	a.At = a.At.UTC()
+	a.At, a.Withdrawn = a.At.UTC(), e.withdrawn
 	if a.Evidence, err = e.evidence(request); err == nil && a.Evidence != nil {
 		a.Key = a.Evidence.Key.Fingerprint()
 	}

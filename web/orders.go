@@ -153,6 +153,7 @@ func (s *Server) showOrder(ctx context.Context, o ca.ActOrder) Order {
 	for _, v := range o.Votes {
 		shown.Votes = append(shown.Votes, Vote{
 			Person: v.Person, Approved: v.Approves, Comment: v.Comment, At: v.At.UTC(), AuditEvent: v.EventID, Evidence: showEvidence(v.Evidence),
+			Withdrawn: v.Withdrawn,
 		})
 	}
 	if !o.UsedAt.IsZero() {

@@ -60,6 +60,7 @@ type PolicyVote struct {
 	At         time.Time `json:"at"`
 	AuditEvent string    `json:"audit_event"`
 	Evidence   *Evidence `json:"evidence,omitempty" doc:"Where it is signed"`
+	Withdrawn  bool      `json:"withdrawn,omitempty" doc:"Its key ended, or its API token was withdrawn: an approval counts no more"`
 }
 
 type policiesAnswer struct{ Body PolicyState }
@@ -106,6 +107,7 @@ func (s *Server) showProposal(ctx context.Context, p ca.PolicyProposal) PolicyPr
 	for _, v := range p.Votes {
 		shown.Votes = append(shown.Votes, PolicyVote{
 			Person: v.Person, Approves: v.Approves, Comment: v.Comment, At: v.At.UTC(), AuditEvent: v.EventID, Evidence: showEvidence(v.Evidence),
+			Withdrawn: v.Withdrawn,
 		})
 	}
 	if shown.State == "open" {

@@ -60,6 +60,7 @@ type Approval struct {
 	At         time.Time `json:"at"`
 	AuditEvent string    `json:"audit_event"`
 	Evidence   *Evidence `json:"evidence,omitempty" doc:"Where the approval is signed"`
+	Withdrawn  bool      `json:"withdrawn,omitempty" doc:"Its key ended, or its API token was withdrawn: an approval counts no more"`
 }
 
 // WaitingList is one page of requests, newest first.
@@ -208,7 +209,7 @@ func showState(ctx context.Context, state ca.RequestState) WaitingRequest {
 	for _, a := range state.Approvals {
 		shown.Approvals = append(shown.Approvals, Approval{
 			Person: a.Person, Approved: a.Approved, Binding: a.Binding, Comment: a.Comment, At: a.At.UTC(), AuditEvent: a.EventID,
-			Evidence: showEvidence(a.Evidence),
+			Evidence: showEvidence(a.Evidence), Withdrawn: a.Withdrawn,
 		})
 	}
 	return shown

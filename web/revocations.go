@@ -108,6 +108,7 @@ type Vote struct {
 	At         time.Time `json:"at"`
 	AuditEvent string    `json:"audit_event"`
 	Evidence   *Evidence `json:"evidence,omitempty" doc:"Where it is signed"`
+	Withdrawn  bool      `json:"withdrawn,omitempty" doc:"Its key ended, or its API token was withdrawn: an approval counts no more"`
 }
 
 // RevocationAnswer tells what is, or would be, revoked.
@@ -316,6 +317,7 @@ func (s *Server) showJob(ctx context.Context, j ca.RevocationJob) RevocationJob 
 	for _, v := range j.Votes {
 		shown.Approvals = append(shown.Approvals, Vote{
 			Person: v.Person, Approved: v.Approves, Comment: v.Comment, At: v.At.UTC(), AuditEvent: v.EventID, Evidence: showEvidence(v.Evidence),
+			Withdrawn: v.Withdrawn,
 		})
 	}
 	if shown.Status == ca.JobWaiting {

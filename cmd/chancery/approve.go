@@ -87,6 +87,9 @@ func writeRequest(w io.Writer, r *client.WaitingRequest) {
 		if word.Approved && r.Binding != "" && word.Binding != r.Binding {
 			counts = ", under policies that hold no more: it does not count"
 		}
+		if word.Approved && word.Withdrawn {
+			counts = idle
+		}
 		if word.Evidence != nil {
 			counts += ", signed"
 		}
@@ -94,6 +97,9 @@ func writeRequest(w io.Writer, r *client.WaitingRequest) {
 	}
 	_ = t.Flush()
 }
+
+// idle is said of an approval that counts no more.
+const idle = ", its key ended or its token withdrawn: it does not count"
 
 func (a *app) approveCommand() *cobra.Command {
 	var word client.Word

@@ -130,8 +130,8 @@ func (a *app) approverKeyEndCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "end FINGERPRINT --why WHY",
 		Short: "Have a key count no more: it was lost, or its owner has left",
-		Long: `Have a key count no more, from now on. What it approved before stays approved: reject what still waits and should not be issued
-(chancery requests --status waiting).`,
+		Long: `Have a key count no more, from now on. Approvals that it signed before count no more for what is open: requests, changes of policies,
+revocations and orders then wait for another person. What is issued, activated or begun stays.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := a.confirm(yes, "End the key "+args[0]+"? It does not come back."); err != nil {

@@ -193,11 +193,14 @@ func writeOrder(w io.Writer, o *client.Order) {
 		fmt.Fprintln(t, "signed\teach by the approver's own key")
 	}
 	for _, v := range o.Votes {
-		said := "rejected by"
+		said, counts := "rejected by", ""
 		if v.Approved {
 			said = "approved by"
 		}
-		fmt.Fprintf(t, "%s\t%s, %s\n", said, v.Person, v.At.Local().Format(time.RFC3339))
+		if v.Approved && v.Withdrawn {
+			counts = idle
+		}
+		fmt.Fprintf(t, "%s\t%s, %s%s\n", said, v.Person, v.At.Local().Format(time.RFC3339), counts)
 	}
 	_ = t.Flush()
 }

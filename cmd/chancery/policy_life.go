@@ -107,7 +107,7 @@ func (a *app) policyDecisionCommand(verb, short string, approves bool,
 
 func approvals(p *client.PolicyProposal) (n int) {
 	for _, v := range p.Votes {
-		if v.Approves {
+		if v.Approves && !v.Withdrawn {
 			n++
 		}
 	}

@@ -196,6 +196,75 @@ func TestApprovalAcrossReplicas(t *testing.T) {
 	}
 }
 
+// A caller that acts for another namespace, as a login can by a claim, gets nothing of what its idempotency keys led to in the one before:
+// neither a certificate nor a request that waits.
+func TestAnIdempotencyKeyIsOfItsNamespace(t *testing.T) {
+	t.Parallel()
+	q := newQueueStack(t)
+	r := q.start("one")
+	csr := newRequest(t, "both.dev.example")
+	ask := func(profile string) answer {
+		return q.as("alice", r, http.MethodPost, "/api/v1/certificates", http.Header{"Idempotency-Key": {"of-" + profile}},
+			map[string]string{"profile": profile, "csr": csr})
+	}
+	for profile, status := range map[string]int{"tls-server": http.StatusCreated, "guarded": http.StatusAccepted} {
+		for range 2 {
+			if got := ask(profile); got.status != status {
+				t.Errorf("%s: %d %s", profile, got.status, got.body)
+			}
+		}
+	}
+	q.exec(`ALTER TABLE api_tokens DISABLE TRIGGER USER`)
+	q.exec(`UPDATE api_tokens SET namespace = 'team' WHERE person = 'alice'`)
+	for _, profile := range []string{"tls-server", "guarded"} {
+		if got := ask(profile); got.status != http.StatusConflict || !strings.Contains(string(got.body), "idempotency-key-reused") {
+			t.Errorf("%s, in another namespace: %d %s", profile, got.status, got.body)
+		}
+	}
+}
+
+// What a thief asked for or approved with a stolen token does nothing any more once the token is withdrawn: the approval does not count when
+// another person comes, and the request is not issued, neither with the next approval nor by itself.
+func TestAWithdrawnTokenApprovesNothing(t *testing.T) {
+	t.Parallel()
+	q := newQueueStack(t)
+	r := q.start("one")
+	approved := q.want(q.ask(r, newRequest(t, "approved.dev.example"), ""), http.StatusAccepted)
+	asked := q.want(q.ask(r, newRequest(t, "asked.dev.example"), ""), http.StatusAccepted)
+	left := q.want(q.ask(r, newRequest(t, "left.dev.example"), ""), http.StatusAccepted)
+	status := func(id string) string {
+		return q.want(q.as("dave", r, http.MethodGet, "/api/v1/requests/"+id, nil, nil), http.StatusOK).Status
+	}
+	q.want(q.approve("bob", r, approved.ID), http.StatusOK)
+	q.exec(`UPDATE api_tokens SET revoked_at = now() WHERE person = 'bob'`)
+	if got := q.want(q.approve("carol", r, approved.ID), http.StatusOK); got.Status != "waiting" || got.Have != 1 || got.Need != 2 {
+		t.Errorf("approved by a withdrawn token and by carol: %+v", got)
+	}
+	if got := q.want(q.approve("dave", r, approved.ID), http.StatusOK); got.Status != "issued" {
+		t.Errorf("approved by dave, too: %+v", got)
+	}
+
+	q.want(q.approve("carol", r, asked.ID), http.StatusOK)
+	q.want(q.approve("carol", r, left.ID), http.StatusOK)
+	q.exec(`UPDATE api_tokens SET revoked_at = now() WHERE person = 'alice'`)
+	if got := q.approve("dave", r, asked.ID); got.status != http.StatusUnprocessableEntity || !strings.Contains(string(got.body), "requester.known") {
+		t.Errorf("the last approval of what a withdrawn token asked for: %d %s", got.status, got.body)
+	}
+	if got := status(asked.ID); got != "refused" {
+		t.Errorf("afterwards it is %s", got)
+	}
+	// As if dave's replica had been killed between his approval and the intent, some minutes ago.
+	q.exec(`ALTER TABLE approvals DISABLE TRIGGER USER`)
+	q.exec(`INSERT INTO approvals (request_id, binding, person, approved, actor, groups, comment, at, event_id)
+		SELECT request_id, binding, 'dave', true, 'token-of-dave', groups, '', at, gen_random_uuid() FROM approvals
+		WHERE request_id = '` + left.ID + `'`)
+	q.exec(`UPDATE approvals SET at = at - interval '5 minutes'`)
+	eventually(t, 30*time.Second, "the one that was left is refused", func() bool { return status(left.ID) != "waiting" })
+	if got := status(left.ID); got != "refused" {
+		t.Errorf("what a withdrawn token asked for is %s", got)
+	}
+}
+
 // Approvals are for the policies that were looked at. Under others they count no more; what those refuse ends.
 func TestAPolicyChangeDecidesAnew(t *testing.T) {
 	t.Parallel()

@@ -443,11 +443,13 @@ func writeJob(w io.Writer, j *client.RevocationJob) {
 		row("approvals", fmt.Sprintf("%d needed", j.Need))
 	}
 	for _, v := range j.Approvals {
-		said := "approved by"
+		said, counts := "approved by", ""
 		if !v.Approved {
 			said = "rejected by"
+		} else if v.Withdrawn {
+			counts = idle
 		}
-		row(said, strings.TrimSuffix(v.Person+", "+v.At.Local().Format(time.RFC3339)+": "+v.Comment, ": "))
+		row(said, strings.TrimSuffix(v.Person+", "+v.At.Local().Format(time.RFC3339)+counts+": "+v.Comment, ": "))
 	}
 	if j.ExpiresAt != nil {
 		row("to be approved", fmt.Sprintf("before %s: chancery revocation approve %s --digest %s", j.ExpiresAt.Local().Format(time.RFC3339), j.ID, j.Digest))

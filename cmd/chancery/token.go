@@ -241,6 +241,8 @@ func (a *app) tokenRotateCommand() *cobra.Command {
 func (a *app) tokenRevokeCommand() *cobra.Command {
 	var yes bool
 	cmd := &cobra.Command{Use: "revoke ID", Short: "Withdraw an API token: it is refused from its next use on", Args: cobra.ExactArgs(1)}
+	cmd.Long = `Withdraw an API token: it is refused from its next use on. Approvals that were given with it count no more for what is open, and a
+request that was asked for with it is not issued any more. To replace a token that nobody else had: chancery token rotate.`
 	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
 	return a.overTokens(cmd, func(ctx context.Context, k tokenKeeper, args []string) error {
 		t, err := k.Token(ctx, args[0])
