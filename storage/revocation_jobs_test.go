@@ -264,8 +264,8 @@ func TestAJobRemembersKeys(t *testing.T) {
 	plain := f.issue()
 	sharing(plain, expire) // revoking plain makes its key known
 	known := f.issue()
-	f.revoke(known, issuance.KeyCompromise, 0)
 	sharing(known, expire)
+	f.revoke(known, issuance.KeyCompromise, 0)
 	expired := f.issue(expire)
 	revoked := f.issue()
 	f.revoke(revoked, issuance.Superseded, 0)
