@@ -150,7 +150,7 @@ func git(t *testing.T, args ...string) string {
 // program is a command line of a program; this test binary acts as the present one.
 func program(path string, args ...string) *exec.Cmd {
 	cmd := exec.Command(path, args...)
-	cmd.Env = append(os.Environ(), actAsChancery+"=1")
+	cmd.Env = environFor(path)
 	return cmd
 }
 
