@@ -31,8 +31,9 @@ type CRLStore interface {
 	// RecordCRL makes a signed CRL the current one, clears what was pending in the claim's snapshot, and ends the claim. A delta marks
 	// what was pending instead. ErrFenced when the claim is stale: then the CRL must not be released.
 	RecordCRL(ctx context.Context, c CRLRecord, fence int64, leaves ...audit.Leaf) error
-	// ImportCRL makes a CRL signed elsewhere the current one of an authority's scope; ErrFenced when its number is not above the last.
-	ImportCRL(ctx context.Context, c CRLRecord, leaves ...audit.Leaf) error
+	// ImportCRL makes a CRL signed elsewhere the current one of an authority's scope, in place of the one with the number after, nil for none;
+	// ErrFenced when another is the current one, or when the number is not above the last.
+	ImportCRL(ctx context.Context, c CRLRecord, after *big.Int, leaves ...audit.Leaf) error
 	// CurrentCRL is the complete CRL of a scope that was published last; ErrNotFound before the first. When the number is the one given
 	// in unless, the DER is left empty: the caller has it.
 	CurrentCRL(ctx context.Context, issuer, scope string, unless *big.Int) (CRLRecord, error)

@@ -250,6 +250,9 @@ func (c *CA) complete(ctx context.Context, authority *Authority, what issuable) 
 	certificate := newCertificate(authority, grant, signed, request, c.now(), c.newID(), c.replica)
 	if err := c.recordCertificate(ctx, certificate, signed.Signature, logs); err != nil {
 		c.abandon(ctx, intent, err)
+		if errors.Is(err, ErrKeyCompromised) { // while it was signed
+			return NewCertificate{}, compromisedRefusal(request.Profile)
+		}
 		return NewCertificate{}, fmt.Errorf("issuing: %w: recording the certificate: %w", ErrUnavailable, err)
 	}
 	return certificate, nil

@@ -42,9 +42,7 @@ func (c *CA) takeInRevocations(ctx context.Context, from FeedPosition) (FeedPosi
 		if err != nil {
 			return from, err
 		}
-		for _, r := range c.ocsp.responders {
-			r.kept.forgetAll()
-		}
+		c.ocsp.forgetAll()
 		c.ocsp.syncedAt.Store(began.UnixNano())
 		c.ocsp.following.Store(true)
 		return position, nil
@@ -58,6 +56,17 @@ func (c *CA) takeInRevocations(ctx context.Context, from FeedPosition) (FeedPosi
 	if err != nil {
 		return from, err
 	}
+	if next.Server != from.Server {
+		// Answers may tell of revocations that the server before had and this one never will.
+		c.ocsp.forgetAll()
+	}
 	c.ocsp.syncedAt.Store(began.UnixNano())
 	return next, nil
+}
+
+// forgetAll forgets all that is known of certificates, and every answer about them.
+func (o *ocsp) forgetAll() {
+	for _, r := range o.responders {
+		r.kept.forgetAll()
+	}
 }

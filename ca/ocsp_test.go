@@ -101,6 +101,47 @@ func TestAStatusIsLookedUpAgain(t *testing.T) {
 	}
 }
 
+// following gives a position in the feed, and nothing new.
+type following struct {
+	*asked
+	at FeedPosition
+}
+
+func (f *following) RevocationsSince(context.Context, FeedPosition, func(Revocation) error) (FeedPosition, error) {
+	return f.at, nil
+}
+
+// A failover may lose a revocation that was seen, and answered with, before it was acknowledged. Nothing is said of it any more: what the server
+// of now has not got counts for no answer.
+func TestAnotherServerMakesAllAnswersAnew(t *testing.T) {
+	now := time.Now().UTC().Truncate(time.Second)
+	a, _ := openAuthority(t, "issuing-1", now)
+	store := &following{&asked{status: CertificateStatus{Issued: true, Revoked: true, NotAfter: now.AddDate(1, 0, 0)}}, FeedPosition{"one 1", 7}}
+	c := publishing(store, func() time.Time { return now }, a)
+	var err error
+	if c.ocsp, err = newOCSP([]OCSPPlan{{Authority: a.Name, Validity: 10 * time.Hour}}, c.authorities); err != nil {
+		t.Fatal(err)
+	}
+	c.ocsp.following.Store(true)
+	request := requestOCSP(t, a.Certificate, crypto.SHA1, asn1.ObjectIdentifier{1, 3, 14, 3, 2, 26}, 5)
+	position := store.at
+	for _, step := range []struct {
+		server, says string
+		times        int
+	}{{"one 1", "revoked", 1}, {"one 1", "revoked", 1}, {"one 2", "good", 2}, {"one 2", "good", 2}} {
+		store.at.Server = step.server
+		if position, err = c.takeInRevocations(context.Background(), position); err != nil {
+			t.Fatal(err)
+		}
+		response, err := c.OCSP(context.Background(), a.Name, request)
+		c.ocsp.work.Wait()
+		if err != nil || response.status != step.says || store.times != step.times {
+			t.Errorf("by server %s the answer is %q, looked up %d times, %v; want %q, %d", step.server, response.status, store.times, err, step.says, step.times)
+		}
+		store.status.Revoked = false // lost with the server
+	}
+}
+
 // An answer about a certificate that has ended says since when all such are known: where months are archived, not since the beginning.
 func TestTheArchiveCutoff(t *testing.T) {
 	const day = 24 * time.Hour

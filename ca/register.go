@@ -11,6 +11,7 @@ import (
 	"math/big"
 	"net/url"
 	"regexp"
+	"slices"
 	"time"
 
 	"github.com/chancery-ca/chancery/audit"
@@ -104,12 +105,17 @@ func (r Registrar) ImportCRL(ctx context.Context, authority string, der []byte) 
 	if err != nil {
 		return CRLRecord{}, fmt.Errorf("reading the authorities: %w", err)
 	}
-	for _, a := range known {
-		if a.Name == authority {
-			return r.importCRL(ctx, a, der, known)
+	at := slices.IndexFunc(known, func(a AuthorityRecord) bool { return a.Name == authority })
+	if at < 0 {
+		return CRLRecord{}, fmt.Errorf("authority %q: %w", authority, ErrNotFound)
+	}
+	const tries = 3 // another CRL may have been imported while this one was held against the one before
+	for n := 1; ; n++ {
+		record, err := r.importCRL(ctx, known[at], der, known)
+		if n == tries || !errors.Is(err, ErrFenced) {
+			return record, err
 		}
 	}
-	return CRLRecord{}, fmt.Errorf("authority %q: %w", authority, ErrNotFound)
 }
 
 func (r Registrar) importCRL(ctx context.Context, a AuthorityRecord, der []byte, known []AuthorityRecord) (CRLRecord, error) {
@@ -183,7 +189,7 @@ func (r Registrar) importCRL(ctx context.Context, a AuthorityRecord, der []byte,
 	if err != nil {
 		return CRLRecord{}, err
 	}
-	if err := r.Store.ImportCRL(ctx, record, leaf); err != nil {
+	if err := r.Store.ImportCRL(ctx, record, current.Number, leaf); err != nil {
 		return CRLRecord{}, fmt.Errorf("importing the CRL of %s: %w", a.Name, err)
 	}
 	return record, nil

@@ -49,7 +49,7 @@ func (i *importing) ListedRevocations(_ context.Context, _, _ string, yield func
 	return FeedPosition{}, nil
 }
 
-func (i *importing) ImportCRL(_ context.Context, c CRLRecord, _ ...audit.Leaf) error {
+func (i *importing) ImportCRL(_ context.Context, c CRLRecord, _ *big.Int, _ ...audit.Leaf) error {
 	i.imported = &c
 	return nil
 }

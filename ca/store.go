@@ -58,7 +58,8 @@ type IssuanceStore interface {
 	// taken in its own transaction, and stays taken whatever becomes of it.
 	RecordIntent(ctx context.Context, i Intent, leaves ...audit.Leaf) error
 	// RecordCertificate makes a signed certificate durable and closes its intent. It returns ErrIntentLost when the intent has
-	// been claimed by another replica: then the certificate must not be released.
+	// been claimed by another replica, and ErrKeyCompromised when the subject's key has been revoked as compromised meanwhile: then the
+	// certificate must not be released.
 	RecordCertificate(ctx context.Context, c NewCertificate, leaves ...audit.Leaf) error
 	// RecordPrecertificate makes a signed precertificate durable, and leaves its intent open. ErrIntentLost as for RecordCertificate: then
 	// the precertificate must not be submitted.

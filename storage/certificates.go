@@ -17,7 +17,15 @@ import (
 )
 
 const (
-	// insertCertificates closes the intents that their caller owns, and everything else hangs on that.
+	// tryKeys takes the shared locks of subject keys, as lockKeysShared does, but waits for none: a certificate whose key somebody holds, to
+	// revoke it, comes again, and holds up no other. Which these are is kept for the transaction's next statement, which sees what was
+	// committed before.
+	tryKeys = `
+	SELECT set_config('chancery.held_keys', coalesce(string_agg(key::text, ' ') FILTER (WHERE NOT pg_try_advisory_xact_lock_shared(key)), ''), true)
+	FROM unnest($1::bigint[]) AS key`
+
+	// insertCertificates closes the intents that their caller owns, and everything else hangs on that. Once a key is on record as compromised,
+	// no certificate for it comes on record: the intent stays, to be settled.
 	insertCertificates = `
 	WITH item AS (
 		SELECT ($1::bytea[])[n] AS serial, ($2::text[])[n] AS issuer, ($3::text[])[n] AS kind, ($4::bytea[])[n] AS der,
@@ -25,11 +33,15 @@ const (
 			($9::text[])[n] AS namespace, ($10::text[])[n] AS request, ($11::text[])[n] AS subject, ($12::text[])[n] AS names,
 			($13::text[])[n] AS search, ($14::timestamptz[])[n] AS not_before, ($15::timestamptz[])[n] AS not_after,
 			($16::timestamptz[])[n] AS issued_at, ($17::text[])[n] AS event, ($18::text[])[n] AS owner_name,
-			($19::text[])[n] AS owner_run
+			($19::text[])[n] AS owner_run,
+			($24::bigint[])[n] = ANY (string_to_array(current_setting('chancery.held_keys'), ' ')::bigint[]) AS held
 		FROM generate_subscripts($1::bytea[], 1) AS n
+	), compromised AS (
+		SELECT i.serial FROM item AS i JOIN compromised_keys AS k ON k.spki_sha256 = i.spki
 	), closed AS (
 		DELETE FROM intents AS t USING item AS i
 		WHERE t.serial = i.serial AND t.issuer = i.issuer AND t.kind = i.kind AND t.owner_name = i.owner_name AND t.owner_run = i.owner_run
+			AND NOT i.held AND i.serial NOT IN (SELECT serial FROM compromised)
 		RETURNING t.serial
 	), certificate AS (
 		INSERT INTO certificates (serial, issuer, kind, der, spki_sha256, crl_scope, profile, policy_digest, namespace, request_id, subject,
@@ -43,7 +55,10 @@ const (
 		FROM unnest($20::text[], $21::text[], $22::bytea[], $23::bytea[]) AS l (id, kind, leaf, serial)
 		WHERE l.serial IN (SELECT serial FROM closed)
 	)
-	SELECT serial FROM closed`
+	SELECT i.serial, i.serial IN (SELECT serial FROM closed), i.held, i.serial IN (SELECT serial FROM compromised) AND EXISTS (
+		SELECT FROM intents AS t
+		WHERE t.serial = i.serial AND t.issuer = i.issuer AND t.kind = i.kind AND t.owner_name = i.owner_name AND t.owner_run = i.owner_run)
+	FROM item AS i`
 
 	selectSameCertificates = `
 	SELECT c.serial FROM unnest($1::bytea[], $2::text[], $3::text[], $4::bytea[]) AS l (serial, issuer, kind, der)
@@ -66,8 +81,8 @@ const (
 	selectCertificatesOfIssuer = `SELECT` + certificateColumns + withState + ` WHERE c.serial = $1 AND c.issuer = $2 ORDER BY c.kind`
 )
 
-// RecordCertificate makes a signed certificate durable and closes its intent. Once it has succeeded, the same again succeeds too, and
-// changes nothing. Intents and certificates that are recorded at the same time share a transaction.
+// RecordCertificate makes a signed certificate durable and closes its intent, unless its key is on record as compromised by now. Once it has
+// succeeded, the same again succeeds too, and changes nothing. Intents and certificates that are recorded at the same time share a transaction.
 func (s *Store) RecordCertificate(ctx context.Context, c ca.NewCertificate, leaves ...audit.Leaf) error {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
@@ -87,17 +102,34 @@ func queueCertificates(b *pgx.Batch, items []*certificateItem) []error {
 	for i := range outcomes {
 		outcomes[i] = ca.ErrIntentLost
 	}
-	b.Queue(insertCertificates, certificateArrays(items)...).Query(func(rows pgx.Rows) error {
+	locks := make([]int64, len(items))
+	for i, c := range items {
+		locks[i] = lockNumber(c.SPKI)
+	}
+	b.Queue(tryKeys, locks)
+	b.Queue(insertCertificates, append(certificateArrays(items), locks)...).Query(func(rows pgx.Rows) error {
 		place := places(items, func(c *certificateItem) issuance.Serial { return c.Serial })
 		var serial []byte
-		_, err := pgx.ForEachRow(rows, []any{&serial}, func() error {
-			outcomes[place[issuance.Serial(serial)]] = nil
+		var closed, held, compromised bool
+		_, err := pgx.ForEachRow(rows, []any{&serial, &closed, &held, &compromised}, func() error {
+			i := place[issuance.Serial(serial)]
+			switch {
+			case closed:
+				outcomes[i] = nil
+			case held:
+				outcomes[i] = errKeyHeld
+			case compromised:
+				outcomes[i] = ca.ErrKeyCompromised
+			}
 			return nil
 		})
 		return err
 	})
 	return outcomes
 }
+
+// errKeyHeld says that a subject key may be becoming compromised at this moment: whether it has is known in a moment.
+var errKeyHeld = fmt.Errorf("%w: the subject's key is being revoked", ca.ErrUnavailable)
 
 func certificateArrays(items []*certificateItem) []any {
 	var columns columns

@@ -101,11 +101,17 @@ const (
 	UPDATE crl_scopes SET published_number = $4::text::numeric, this_update = $5, next_update = $6, holder = NULL, lease_until = '-infinity'
 	WHERE issuer = $1 AND scope = $2 AND fence = $3 AND holder IS NOT NULL AND last_number = $4::text::numeric`
 
-	// importScope does the same without a claim, and fences off whoever holds one.
+	// lockScope has those who import take turns: each sees what the one before has made of the scope.
+	lockScope = `SELECT FROM crl_scopes WHERE issuer = $1 AND scope = $2 FOR UPDATE`
+
+	// importScope does the same as publishScope without a claim, and fences off whoever holds one. The current CRL must still be the one whose
+	// number is $6, that the new one was held against.
 	importScope = `
 	UPDATE crl_scopes SET last_number = $3::text::numeric, published_number = $3::text::numeric, this_update = $4, next_update = $5,
 		fence = fence + 1, holder = NULL, lease_until = '-infinity'
-	WHERE issuer = $1 AND scope = $2 AND last_number < $3::text::numeric`
+	WHERE issuer = $1 AND scope = $2 AND last_number < $3::text::numeric AND NOT EXISTS (
+		SELECT FROM crls AS c
+		WHERE c.issuer = $1 AND c.scope = $2 AND c.number > $6::text::numeric AND c.number <= crl_scopes.published_number)`
 
 	// publishDelta does that for a delta CRL, whose base must be the current complete one.
 	publishDelta = `
@@ -400,17 +406,25 @@ func pendingIDs(pending []ca.CRLPending) []int64 {
 	return ids
 }
 
-// ImportCRL makes a CRL signed elsewhere the current one, and what it shows is pending no more. The same again is not an error.
-func (s *Store) ImportCRL(ctx context.Context, c ca.CRLRecord, leaves ...audit.Leaf) error {
+// ImportCRL makes a CRL signed elsewhere the current one in place of the one that it was held against, nil for none, and what it shows is
+// pending no more. The same again is not an error.
+func (s *Store) ImportCRL(ctx context.Context, c ca.CRLRecord, after *big.Int, leaves ...audit.Leaf) error {
 	number, err := formatNumber(c.Number)
 	if err != nil {
 		return err
+	}
+	before := "0" // no CRL has this number
+	if after != nil {
+		before = after.String()
 	}
 	return s.recordCRL(ctx, "importing a CRL", c, number, leaves, func(ctx context.Context, tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, insertScope, c.Issuer, c.Scope); err != nil {
 			return err
 		}
-		if err := mustMatch(tx.Exec(ctx, importScope, c.Issuer, c.Scope, number, c.ThisUpdate, c.NextUpdate)); err != nil {
+		if _, err := tx.Exec(ctx, lockScope, c.Issuer, c.Scope); err != nil {
+			return err
+		}
+		if err := mustMatch(tx.Exec(ctx, importScope, c.Issuer, c.Scope, number, c.ThisUpdate, c.NextUpdate, before)); err != nil {
 			return err
 		}
 		shown := make([][]byte, len(c.Pending))

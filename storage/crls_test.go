@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"math/big"
 	"reflect"
 	"slices"
@@ -227,7 +228,7 @@ func TestImportedCRLs(t *testing.T) {
 	}
 	record.Pending = []ca.CRLPending{{Serial: []byte{7}}, {Serial: []byte{8}}}
 	for range 2 {
-		if err := f.ImportCRL(ctx, record, leafWithID(t, record.EventID, audit.CRLImported)); err != nil {
+		if err := f.ImportCRL(ctx, record, nil, leafWithID(t, record.EventID, audit.CRLImported)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -239,18 +240,61 @@ func TestImportedCRLs(t *testing.T) {
 		t.Errorf("current is %+v, %v", current, err)
 	}
 	record.DER = []byte("another")
-	if err := f.ImportCRL(ctx, record); !errors.Is(err, ca.ErrFenced) {
+	if err := f.ImportCRL(ctx, record, number); !errors.Is(err, ca.ErrFenced) {
 		t.Errorf("another CRL with the number: %v, want ErrFenced", err)
 	}
 	for _, bad := range []*big.Int{nil, big.NewInt(0), big.NewInt(-1), new(big.Int).Lsh(big.NewInt(1), 159)} {
 		record.Number = bad
-		if err := f.ImportCRL(ctx, record); err == nil || errors.Is(err, ca.ErrUnavailable) {
+		if err := f.ImportCRL(ctx, record, number); err == nil || errors.Is(err, ca.ErrUnavailable) {
 			t.Errorf("number %v: %v", bad, err)
 		}
 	}
 	f.wantCounts("crls", 1)
 	if left := f.column(`SELECT encode(serial, 'hex') FROM crl_pending`); len(left) != 1 || left[0] != "09" {
 		t.Errorf("pending are %v: what the imported CRL shows is not, what it leaves out is", left)
+	}
+}
+
+// Of CRLs that were held against the same one, one takes its place: the others, held against that, might forget what it revokes. It is the CRL
+// that counts, and not a number that nothing was published under.
+func TestImportedCRLsFollowEachOther(t *testing.T) {
+	t.Parallel()
+	f := setUp(t)
+	ctx := context.Background()
+	f.addAuthority("root-1")
+	var before *big.Int
+	for n := range int64(10) {
+		if n == 5 {
+			f.exec(`UPDATE crl_scopes SET last_number = last_number + 1, published_number = last_number + 1 WHERE issuer = 'root-1'`)
+		}
+		outcomes := make([]error, 3)
+		var calls sync.WaitGroup
+		for i := range outcomes {
+			record := ca.CRLRecord{
+				Issuer: "root-1", Scope: ca.FullScope, Number: big.NewInt(10*n + int64(i) + 2), DER: fmt.Appendf(nil, "CRL %d %d", n, i), ThisUpdate: now(),
+				NextUpdate: now(), EventID: newID(),
+			}
+			l := leafWithID(t, record.EventID, audit.CRLImported)
+			calls.Go(func() { outcomes[i] = f.ImportCRL(ctx, record, before, l) })
+		}
+		calls.Wait()
+		imported := 0
+		for _, err := range outcomes {
+			switch {
+			case err == nil:
+				imported++
+			case !errors.Is(err, ca.ErrFenced):
+				t.Errorf("imported: %v, want ErrFenced", err)
+			}
+		}
+		if imported != 1 {
+			t.Fatalf("%d of %d CRLs follow the same one: %v", imported, len(outcomes), outcomes)
+		}
+		current, err := f.CurrentCRL(ctx, "root-1", ca.FullScope, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		before = current.Number
 	}
 }
 

@@ -17,8 +17,9 @@ import (
 )
 
 const (
-	// lockKeysShared and lockKey order intents for a subject key and its revocation as compromised: once the revocation is on record, no
-	// intent for the key becomes durable. An intent that was durable before goes on to its end, and is found by its key afterwards.
+	// lockKeysShared and lockKey order intents and certificates for a subject key and its revocation as compromised: once the revocation is on
+	// record, none for the key becomes durable. What is on record before is found by its key afterwards; an intent among it leads to no
+	// certificate any more, and is settled as revoked.
 	lockKeysShared = `SELECT count(pg_advisory_xact_lock_shared(key)) FROM unnest($1::bigint[]) AS key`
 	lockKey        = `SELECT pg_advisory_xact_lock($1)`
 
@@ -227,7 +228,8 @@ func newIntentItem(i ca.Intent, leaves []audit.Leaf) (intentItem, error) {
 	return intentItem{i, text, leaves}, err
 }
 
-// queueIntents adds to a batch what records intents, and returns their outcomes, which are filled in when the batch is answered.
+// queueIntents adds to a batch what records intents whose keys are locked, and returns their outcomes, which are filled in when the batch is
+// answered.
 func queueIntents(b *pgx.Batch, items []*intentItem) []error {
 	outcomes := make([]error, len(items))
 	for i := range outcomes {
@@ -237,7 +239,6 @@ func queueIntents(b *pgx.Batch, items []*intentItem) []error {
 	if conditions := admissionColumns(items); conditions != nil {
 		sql, arguments = insertIntentsAdmitted, append(arguments, conditions...)
 	}
-	b.Queue(lockKeysShared, keyLocks(items))
 	b.Queue(sql, arguments...).Query(func(rows pgx.Rows) error {
 		place := places(items, func(i *intentItem) issuance.Serial { return i.Serial })
 		var serial []byte

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"testing"
@@ -213,6 +214,83 @@ func TestNoIntentFollowsACompromise(t *testing.T) {
 		wg.Wait()
 		if after := f.count("intents"); after != before {
 			t.Errorf("%d intents became durable after the revocation", after-before)
+		}
+	}
+}
+
+// A key becomes compromised while a certificate for it is signed: what was signed does not come on record as a certificate. Certificates of
+// other keys, in the same transaction, and one that is on record already do not mind.
+func TestNoCertificateFollowsACompromise(t *testing.T) {
+	t.Parallel()
+	f := setUp(t)
+	ctx := context.Background()
+	compromised := f.issue()
+	same := func(i *ca.Intent) { i.Request.SPKI = compromised.SPKI }
+	first, other := f.intend(), f.intend()
+	late := f.intend(same, withKey("k", 1))
+	known := f.finish(f.intend(same))
+	lost := newIntent(t, alpha)
+	same(&lost)
+	f.revoke(compromised, issuance.KeyCompromise, 0)
+	leaves := f.count("audit_leaves")
+	outcomes := together(t, f.Store, f.holdIntent(first), f.completing(f.Store, certificateOf(first)), []func() error{
+		f.completing(f.Store, certificateOf(late)), f.completing(f.Store, certificateOf(other)), f.completing(f.Store, known),
+		f.completing(f.Store, certificateOf(lost)),
+	})
+	for n, want := range []error{ca.ErrKeyCompromised, nil, nil, ca.ErrIntentLost} {
+		if !errors.Is(outcomes[n], want) || want == nil && outcomes[n] != nil {
+			t.Errorf("certificate %d: %v, want %v", n, outcomes[n], want)
+		}
+	}
+	f.wantCounts("certificates", 4, "intents", 1, "audit_leaves", leaves+2)
+	if n := f.transactions(fmt.Sprintf(`certificates WHERE spki_sha256 <> '\x%x'`, compromised.SPKI)); n != 2 {
+		t.Errorf("the first certificate and the other took %d transactions, want 2", n)
+	}
+	if err := f.SettleIntent(ctx, alpha, settlementOf(late), leaf(t, audit.CertificateOrphaned)); err != nil {
+		t.Fatal(err)
+	}
+	f.wantCounts("intents", 0, "orphans", 1, "idempotency_keys", 0)
+	if r, err := f.LatestRevocation(ctx, late.Issuer, late.Serial[:]); err != nil || r.Sequence != 1 {
+		t.Errorf("what was signed is settled as %+v, %v", r, err)
+	}
+}
+
+// While somebody revokes a key, a certificate for it comes again, and others go on.
+func TestACertificateWaitsForWhatItsKeyBecomes(t *testing.T) {
+	t.Parallel()
+	f := setUp(t)
+	ctx := context.Background()
+	one, two := f.intend(), f.intend()
+	release := f.holdKey(one.Request.SPKI)()
+	if err := f.RecordCertificate(ctx, certificateOf(one)); !errors.Is(err, ca.ErrUnavailable) {
+		t.Errorf("a certificate whose key is held: %v, want ErrUnavailable", err)
+	}
+	f.finish(two)
+	f.wantCounts("certificates", 1, "intents", 1)
+	release()
+	f.finish(one)
+	f.wantCounts("certificates", 2, "intents", 0)
+
+	for range 10 {
+		c := f.issue()
+		var calls sync.WaitGroup
+		start := make(chan struct{})
+		for range 4 {
+			i := f.intend(func(i *ca.Intent) { i.Request.SPKI = c.SPKI })
+			calls.Go(func() {
+				<-start
+				err := f.RecordCertificate(ctx, certificateOf(i))
+				if err != nil && !errors.Is(err, ca.ErrKeyCompromised) && !errors.Is(err, ca.ErrUnavailable) {
+					t.Errorf("recording a certificate: %v", err)
+				}
+			})
+		}
+		close(start)
+		f.revoke(c, issuance.KeyCompromise, 0)
+		before := f.count("certificates")
+		calls.Wait()
+		if after := f.count("certificates"); after != before {
+			t.Errorf("%d certificates came on record after the revocation", after-before)
 		}
 	}
 }

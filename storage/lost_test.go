@@ -109,7 +109,7 @@ func writes(f *fixture) map[string]func() written {
 			}
 			l := leafWithID(t, r.EventID, audit.CRLImported)
 			return written{
-				commit, func(s *storage.Store) error { return s.ImportCRL(ctx, r, l) },
+				commit, func(s *storage.Store) error { return s.ImportCRL(ctx, r, nil, l) },
 				fmt.Sprintf(`crls WHERE issuer = '%s'`, r.Issuer), 1,
 			}
 		},

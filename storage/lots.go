@@ -47,7 +47,10 @@ func (s *Store) recordIssuances(ctx context.Context, items []issuanceItem) (outc
 	lot := newIssuanceLot(items)
 	var intents, certificates []error
 	sent, err = s.inOneTrip(ctx, func(b *pgx.Batch) {
-		if len(lot.certificates) > 0 { // first: they wait for nobody, and intents may have to
+		if len(lot.intents) > 0 { // first, while nothing is held that others wait for
+			b.Queue(lockKeysShared, keyLocks(lot.intents))
+		}
+		if len(lot.certificates) > 0 { // they wait for nobody, and intents may have to
 			certificates = queueCertificates(b, lot.certificates)
 		}
 		if len(lot.intents) > 0 {

@@ -152,7 +152,14 @@ func TestNoFinalIntentFollowsACompromise(t *testing.T) {
 	if r, err := f.LatestRevocation(ctx, i.Issuer, i.Serial[:]); err != nil || r.Sequence != 1 {
 		t.Errorf("the precertificate is settled as %+v, %v", r, err)
 	}
-	f.finish(early) // its intent was on record before
+	// The intent that was on record before leads to no certificate either, and is settled.
+	if err := f.RecordCertificate(ctx, certificateOf(early)); !errors.Is(err, ca.ErrKeyCompromised) {
+		t.Errorf("a certificate for the key: %v, want ErrKeyCompromised", err)
+	}
+	if err := f.SettleIntent(ctx, early.Owner, settlementOf(early), leaf(t, audit.CertificateOrphaned)); err != nil {
+		t.Fatal(err)
+	}
+	f.wantCounts("intents", 0, "orphans WHERE kind = 'final'", 1)
 }
 
 // TestSettlingPrecertificates settles at each step, as a replica's death leaves it: the serial ends up revoked, once.

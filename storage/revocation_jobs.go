@@ -43,6 +43,8 @@ const (
 		FOR UPDATE SKIP LOCKED)
 	RETURNING id::text, fence`
 
+	// selectItems reads the certificates of a lot as their rows say: those on record for certain before orphans, as the database judges a
+	// revocation.
 	selectItems = `
 	SELECT DISTINCT ON (c.issuer, c.serial) c.issuer, c.serial, c.profile, c.namespace, c.crl_scope, c.spki_sha256, c.not_after,
 		coalesce(r.sequence, 0), coalesce(r.reason, 0), EXISTS (SELECT FROM compromised_keys AS k WHERE k.spki_sha256 = c.spki_sha256)
@@ -52,7 +54,7 @@ const (
 		SELECT sequence, reason FROM revocations AS v WHERE v.issuer = i.issuer AND v.serial = i.serial ORDER BY v.sequence DESC LIMIT 1
 	) AS r ON true
 	WHERE l.job = $1::text::uuid AND l.lot = $2
-	ORDER BY c.issuer, c.serial, c.kind`
+	ORDER BY c.issuer, c.serial, c.orphan, c.kind`
 
 	// advanceJob moves the cursor of a job over a lot, for whoever holds the claim.
 	advanceJob = `

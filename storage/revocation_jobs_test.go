@@ -64,6 +64,60 @@ func (f *fixture) lot(j ca.RevocationJob, number int, fence int64) (ca.Revocatio
 	return l, leaves
 }
 
+// An orphan stands for no certificate that is on record, whoever added it and when: what is chosen, revoked and counted is the certificate.
+func TestAnOrphanHidesNoCertificate(t *testing.T) {
+	t.Parallel()
+	f := setUp(t)
+	ctx := context.Background()
+	f.addAuthority("issuing-1")
+	service := f.as("chancery_service")
+	final := f.issue()
+	_, pre := f.precertify()
+	const orphan = `
+		INSERT INTO orphans (serial, issuer, kind, tbs, spki_sha256, crl_scope, profile, policy_digest, namespace, request_id, not_after, intended_at,
+			settled_at, reason, event_id)
+		VALUES ($1, $2, $3, '\x30', $4, $5, '', '', 'web', gen_random_uuid(), $6, now(), now(), '', gen_random_uuid())`
+	ended := now().AddDate(-1, 0, 0)
+	for _, c := range []ca.NewCertificate{final, pre} {
+		refused(t, service, orphan, c.Serial[:], c.Issuer, string(c.Kind), c.SPKI[:], c.CRLScope, c.NotAfter)
+		for _, kind := range []issuance.Kind{issuance.Final, issuance.Precertificate} {
+			key := random32()
+			refused(t, service, orphan, c.Serial[:], c.Issuer, string(kind), c.SPKI[:], "nowhere", c.NotAfter)
+			refused(t, service, orphan, c.Serial[:], c.Issuer, string(kind), c.SPKI[:], c.CRLScope, ended)
+			refused(t, service, orphan, c.Serial[:], c.Issuer, string(kind), key[:], c.CRLScope, c.NotAfter)
+		}
+	}
+	f.exec("ALTER TABLE orphans DISABLE TRIGGER never_on_record") // as when they come before the certificates
+	for _, c := range []ca.NewCertificate{final, pre} {
+		if _, err := service.Exec(ctx, orphan, c.Serial[:], c.Issuer, "final", c.SPKI[:], "nowhere", ended); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.exec("ALTER TABLE orphans ENABLE TRIGGER never_on_record")
+
+	walked := 0
+	if err := f.EachIssued(ctx, "issuing-1", func(c ca.Certificate, _ []byte) error {
+		if walked++; c.Orphan || c.CRLScope != ca.FullScope {
+			t.Errorf("%s comes as %+v", c.Serial, c)
+		}
+		return nil
+	}); err != nil || walked != 2 {
+		t.Errorf("%d certificates, %v; want 2", walked, err)
+	}
+	j, o := f.order(everywhere, newJob(issuance.Superseded), 0)
+	if o.ToRevoke != 2 || o.Expired != 0 {
+		t.Errorf("the order is for %+v", o)
+	}
+	_, fence, err := f.ClaimRevocationJob(ctx, j.ID, alpha, lease)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, leaves := f.lot(j, 0, fence)
+	if err := f.RecordRevocationLot(ctx, l, leaves...); err != nil || l.Counts.Revoked != 2 {
+		t.Errorf("the lot revokes %d: %v", l.Counts.Revoked, err)
+	}
+}
+
 // Every criterion meets what it says, and all together.
 func TestASelectionMeetsWhatItSays(t *testing.T) {
 	f := setUp(t)
@@ -210,8 +264,8 @@ func TestAJobRemembersKeys(t *testing.T) {
 	plain := f.issue()
 	sharing(plain, expire) // revoking plain makes its key known
 	known := f.issue()
-	f.revoke(known, issuance.KeyCompromise, 0)
 	sharing(known, expire)
+	f.revoke(known, issuance.KeyCompromise, 0)
 	expired := f.issue(expire)
 	revoked := f.issue()
 	f.revoke(revoked, issuance.Superseded, 0)

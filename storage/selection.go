@@ -16,7 +16,7 @@ import (
 )
 
 // chosen is the query of a selection, as far as the part that counts it and the part that freezes it share it: the certificates that
-// the selection meets, each once, with what would become of it. $1 is the moment; what follows are the selection's own arguments.
+// the selection meets, each once, with what would become of it: what is on record for certain comes before an orphan of its serial. $1 is the moment; what follows are the selection's own arguments.
 const (
 	chosenBegin = `
 	WITH chosen AS MATERIALIZED (
@@ -24,7 +24,7 @@ const (
 			coalesce(r.reason, 8) IN (%s) AND c.not_after >= $1 AS todo,
 			coalesce(r.reason, 8) IN (%[1]s) AND c.not_after < $1 AS expired` + withState + `
 		WHERE true`
-	chosenEnd = ` ORDER BY c.issuer, c.serial, c.kind)`
+	chosenEnd = ` ORDER BY c.issuer, c.serial, c.orphan, c.kind)`
 
 	// bare are the certificates that stay as they are and whose keys are to be remembered as compromised: of each key that is not known yet,
 	// and that no certificate makes known by being revoked, one. Whether the reason asks for it follows as a condition.

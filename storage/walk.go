@@ -12,11 +12,15 @@ import (
 const walkPage = 2000
 
 // selectIssued reads certificates of an issuer in the order of their serials, each once: where there is a precertificate as well, the
-// certificate. Of an orphan there is its to-be-signed part. The page is cut by the index first, so that the states of no others are read.
+// certificate; and no orphan beside either. Of an orphan there is its to-be-signed part. The page is cut by the index first, in whose order
+// it comes, so that the states of no others are read.
 const selectIssued = `
 	SELECT` + certificateColumns + `, o.tbs
 	FROM (
-		SELECT DISTINCT ON (i.serial) * FROM issued AS i WHERE i.serial > $2 AND i.issuer = $1 ORDER BY i.serial, i.kind LIMIT $3
+		SELECT DISTINCT ON (i.serial) * FROM issued AS i
+		WHERE i.serial > $2 AND i.issuer = $1
+			AND NOT (i.orphan AND EXISTS (SELECT FROM certificates AS k WHERE k.serial = i.serial AND k.issuer = i.issuer))
+		ORDER BY i.serial, i.kind LIMIT $3
 	) AS c LEFT JOIN LATERAL (
 		SELECT * FROM revocations AS l WHERE l.issuer = c.issuer AND l.serial = c.serial ORDER BY l.sequence DESC LIMIT 1
 	) AS r ON true

@@ -1,15 +1,19 @@
 package main
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
 	"log/slog"
+	"math/big"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/chancery-ca/chancery/audit"
+	"github.com/chancery-ca/chancery/ca"
 	"github.com/chancery-ca/chancery/ceremony"
 	"github.com/chancery-ca/chancery/hsm"
 	"github.com/chancery-ca/chancery/issuance"
@@ -70,6 +74,56 @@ func TestAnImportedCRLForgetsNothing(t *testing.T) {
 	take(first, nothing)
 	take(beside, "leaves out serial 1c0a")
 	take(list("after", "first", "1c0b"), nothing)
+}
+
+// overtaken is a store in which another CRL is imported when one has been held against what is served.
+type overtaken struct {
+	ca.Store
+	by func()
+}
+
+func (o *overtaken) ImportCRL(ctx context.Context, c ca.CRLRecord, after *big.Int, leaves ...audit.Leaf) error {
+	if o.by != nil {
+		by := o.by
+		o.by = nil
+		by()
+	}
+	return o.Store.ImportCRL(ctx, c, after, leaves...)
+}
+
+// TestCRLsImportedAtOnceForgetNothing imports two CRLs at the same time: the one that is late is held against the other as well.
+func TestCRLsImportedAtOnceForgetNothing(t *testing.T) {
+	t.Parallel()
+	s := newStack(t, storagetest.New(t), false)
+	ctx := t.Context()
+	store, err := storage.Open(ctx, storage.Config{URL: s.database.URL, MaxConns: 4, Unsafe: true, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	token := s.token.Open(t)
+	defer token.Close()
+	take := func(der []byte, by []byte) error {
+		late := &overtaken{Store: store}
+		if by != nil {
+			late.by = func() {
+				if _, err := s.app.registrar(store).ImportCRL(ctx, devRoot, by); err != nil {
+					t.Errorf("the other: %v", err)
+				}
+			}
+		}
+		_, err := s.app.registrar(late).ImportCRL(ctx, devRoot, der)
+		return err
+	}
+	first := s.rootCRL(t, token, "first", "ceremony", "1c0a", time.Now)
+	beside := s.rootCRL(t, token, "beside", "ceremony", "1c0b", time.Now)
+	if err := take(beside, first); err == nil || !strings.Contains(err.Error(), "leaves out serial 1c0a") {
+		t.Errorf("the one that does not know of the other: %v", err)
+	}
+	after := s.rootCRL(t, token, "after", "first", "1c0b", time.Now)
+	if err := take(s.rootCRL(t, token, "last", "after", "1c0c", time.Now), after); err != nil {
+		t.Errorf("the one that knows of the other: %v", err)
+	}
 }
 
 // TestAnImportedCRLHasWhatIsOnRecord revokes an authority and imports CRLs that do not say so: one from before, with a warning, and none

@@ -55,6 +55,14 @@ func environ() []string {
 	return slices.DeleteFunc(os.Environ(), ofTests.MatchString)
 }
 
+// environFor is what a program is started with: of what is for these tests, the program of another version, which is none of them, gets nothing.
+func environFor(program string) []string {
+	if program == os.Args[0] {
+		return append(os.Environ(), actAsChancery+"=1")
+	}
+	return environ()
+}
+
 func actAs() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	env := Env{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Environ: environ(), Now: time.Now, Random: rand.Reader, OwnProcess: true}

@@ -235,7 +235,7 @@ func (s *stack) startProgram(program, name, module string, environ ...string) *r
 	path := s.write(name, module)
 	r := &replica{s: s, name: name, log: newLog("serving"), ended: make(chan struct{})}
 	r.process = exec.Command(program, "serve", "--config", path)
-	r.process.Env = append(environOf(program), environ...)
+	r.process.Env = append(environFor(program), environ...)
 	r.process.Stderr = r.log
 	r.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := r.process.Start(); err != nil {

@@ -147,19 +147,10 @@ func git(t *testing.T, args ...string) string {
 	return string(out)
 }
 
-// environOf is the environment of a program: this test binary, which is told to act as the present one, or another, which knows nothing of
-// the tests' own variables.
-func environOf(path string) []string {
-	if path != os.Args[0] {
-		return environ()
-	}
-	return append(os.Environ(), actAsChancery+"=1")
-}
-
 // program is a command line of a program; this test binary acts as the present one.
 func program(path string, args ...string) *exec.Cmd {
 	cmd := exec.Command(path, args...)
-	cmd.Env = environOf(path)
+	cmd.Env = environFor(path)
 	return cmd
 }
 
