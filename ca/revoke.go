@@ -33,8 +33,8 @@ type RevokeOrder struct {
 // Revoke takes a certificate back. The revocation is durable when it returns; the CRL follows within seconds.
 //
 // A certificate that is revoked already stays as it is, and its revocation is returned: repeating is harmless. Only a hold can be
-// changed: into a revocation, or by removeFromCRL back into validity; and what no CRL says is recorded once more. It returns ErrNotFound, ErrAmbiguousSerial, ErrExpired,
-// ErrRevokedOtherwise, *InvalidError, or *access.Denied.
+// changed: into a revocation, or by removeFromCRL back into validity; and what no CRL says is recorded once more. It returns ErrNotFound,
+// ErrAmbiguousSerial, ErrExpired, ErrRevokedOtherwise, *InvalidError, or *access.Denied.
 func (c *CA) Revoke(ctx context.Context, o RevokeOrder) (Revocation, error) {
 	return c.revoke(ctx, o, func() (Certificate, error) { return c.find(ctx, o.Actor, access.RevokeCertificate, o.Issuer, o.Serial) })
 }

@@ -16,7 +16,8 @@ import (
 )
 
 // chosen is the query of a selection, as far as the part that counts it and the part that freezes it share it: the certificates that
-// the selection meets, each once, with what would become of it: what is on record for certain comes before an orphan of its serial. $1 is the moment; what follows are the selection's own arguments.
+// the selection meets, each once, with what would become of it: what is on record for certain comes before an orphan of its serial. $1 is
+// the moment; what follows are the selection's own arguments.
 const (
 	chosenBegin = `
 	WITH chosen AS MATERIALIZED (

@@ -91,7 +91,9 @@ func TestANamespaceTakenAwayStaysAway(t *testing.T) {
 		file string
 		dns  string
 	}{
-		{wide, "team.example second.example"}, {team, "team.example"}, {wide, "team.example"},
+		{wide, "team.example second.example"},
+		{team, "team.example"},
+		{wide, "team.example"},
 		{"{name: team, dns: [team.example, third.example]}", "team.example third.example"},
 	} {
 		two.stop()
