@@ -522,6 +522,10 @@ func (c *CA) resume(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
+	// Judging may have asked others, and taken a while: what was withdrawn meanwhile counts no more.
+	if w, err = c.store.WaitingRequest(ctx, id); err != nil || w.Status != StatusWaiting {
+		return err
+	}
 	return c.issueApproved(ctx, w, request, state.Decision)
 }
 

@@ -61,7 +61,7 @@ type IssuanceStore interface {
 	// been claimed by another replica, and ErrKeyCompromised when the subject's key has been revoked as compromised meanwhile: then the
 	// certificate must not be released.
 	RecordCertificate(ctx context.Context, c NewCertificate, leaves ...audit.Leaf) error
-	// RecordPrecertificate makes a signed precertificate durable, and leaves its intent open. ErrIntentLost as for RecordCertificate: then
+	// RecordPrecertificate makes a signed precertificate durable, and leaves its intent open. Errors as of RecordCertificate: then
 	// the precertificate must not be submitted.
 	RecordPrecertificate(ctx context.Context, c NewCertificate, leaves ...audit.Leaf) error
 	// RecordFinalIntent makes the intent of the certificate durable in place of that of its recorded precertificate, once. ErrIntentLost

@@ -63,7 +63,8 @@ func text(tag der.Tag, value []byte) string {
 // plain is a text without what does not count in a name. Both ways of writing a letter with its mark are one, and so are compatible letters
 // (NFKC in RFC 4518, section 2.3; the decomposed form tells the same apart) and the cases of all of them, "ss" for "ß" among them.
 func plain(text string) string {
-	folded := norm.NFKD.String(cases.Fold().String(norm.NFKD.String(text)))
+	// What does not show goes first: between two marks it would keep them from being put in order.
+	folded := norm.NFKD.String(cases.Fold().String(norm.NFKD.String(strings.Map(visibly, text))))
 	var b strings.Builder
 	space := false
 	for _, r := range folded {
@@ -71,7 +72,7 @@ func plain(text string) string {
 		case unicode.IsSpace(r):
 			space = true
 			continue
-		case !unicode.IsGraphic(r), unicode.In(r, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector):
+		case visibly(r) < 0:
 			continue
 		case space && b.Len() > 0:
 			b.WriteByte(' ')
@@ -80,4 +81,12 @@ func plain(text string) string {
 		b.WriteRune(r)
 	}
 	return b.String()
+}
+
+// visibly is a letter that shows, or white space; -1 in place of any other.
+func visibly(r rune) rune {
+	if unicode.IsSpace(r) || unicode.IsGraphic(r) && !unicode.In(r, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector) {
+		return r
+	}
+	return -1
 }

@@ -109,3 +109,18 @@ func TestNobodyHasTheAuthoritysName(t *testing.T) {
 		}
 	}
 }
+
+// TestMarksHaveOneOrder: what does not show, between two marks of a letter, makes no other name.
+func TestMarksHaveOneOrder(t *testing.T) {
+	known := func(text string) string { return knownAs(named([]attribute{{oidCommonName, der.UTF8String, text}})) }
+	for _, writing := range []string{"vi\u1ec7t", "Vie\u0323\u0302t", "Vie\u0302\u0323t", "Vie\u0302\u034f\u0323t", "Vie\u0302\u200d\u0323t", "VI\u1ec6T"} {
+		if known(writing) != known("Vi\u1ec7t") {
+			t.Errorf("%+q is another name", writing)
+		}
+	}
+	for _, other := range []string{"Viet", "Vi\u1eb9t", "Vi \u1ec7t"} {
+		if known(other) == known("Vi\u1ec7t") {
+			t.Errorf("%+q is the same name", other)
+		}
+	}
+}

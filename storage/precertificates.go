@@ -12,11 +12,12 @@ import (
 
 const (
 	// insertPrecertificate writes a precertificate whose intent is its caller's, and leaves the intent open: it is what is settled when no
-	// final certificate comes of it.
+	// final certificate comes of it. Nor does one come on record, and so to the logs, once its key is on record as compromised.
 	insertPrecertificate = `
 	WITH held AS (
 		SELECT serial FROM intents
 		WHERE serial = $1 AND issuer = $2 AND kind = 'precertificate' AND owner_name = $3 AND owner_run = $4
+			AND NOT EXISTS (SELECT FROM compromised_keys AS k WHERE k.spki_sha256 = $6)
 		FOR UPDATE
 	), certificate AS (
 		INSERT INTO certificates (serial, issuer, kind, der, spki_sha256, crl_scope, profile, policy_digest, namespace, request_id, subject,
@@ -28,7 +29,9 @@ const (
 		INSERT INTO audit_leaves (id, kind, leaf)
 		SELECT l.id::uuid, l.kind, l.leaf FROM held, unnest($19::text[], $20::text[], $21::bytea[]) AS l (id, kind, leaf)
 	)
-	SELECT EXISTS (SELECT FROM held)`
+	SELECT EXISTS (SELECT FROM held), EXISTS (
+		SELECT FROM intents AS i JOIN compromised_keys AS k ON k.spki_sha256 = $6
+		WHERE i.serial = $1 AND i.issuer = $2 AND i.kind = 'precertificate' AND i.owner_name = $3 AND i.owner_run = $4)`
 
 	// replaceIntent makes the final certificate's intent of a recorded precertificate's. There is one open intent for a serial at any
 	// time, and the final one can come of the precertificate's alone, which is gone with it: so there is never a second. It is an intent as
@@ -68,9 +71,10 @@ func (s *Store) RecordPrecertificate(ctx context.Context, c ca.NewCertificate, l
 	ids, kinds, canonical := leafColumns(leaves)
 	done := found(selectSamePrecertificate, c.Serial[:], c.Issuer, c.DER)
 	return s.inBatch(ctx, "recording a precertificate", done, func(b *pgx.Batch) {
+		b.Queue(lockKeysShared, []int64{lockNumber(c.SPKI)})
 		b.Queue(insertPrecertificate, c.Serial[:], c.Issuer, c.Owner.Name, c.Owner.Run, c.DER, c.SPKI[:], c.CRLScope, c.Profile, c.PolicyDigest,
 			c.Namespace, c.RequestID, c.Subject, c.Names, searchText(c.Subject, c.Names), c.NotBefore, c.NotAfter, c.IssuedAt, c.EventID,
-			ids, kinds, canonical).QueryRow(orElse(ca.ErrIntentLost))
+			ids, kinds, canonical).QueryRow(heldOrCompromised)
 	})
 }
 
@@ -81,19 +85,22 @@ func (s *Store) RecordFinalIntent(ctx context.Context, i ca.Intent, leaves ...au
 	return s.inBatch(ctx, "recording a final intent", done, func(b *pgx.Batch) {
 		b.Queue(lockKeysShared, []int64{lockNumber(i.Request.SPKI)})
 		b.Queue(replaceIntent, i.Serial[:], i.Issuer, i.Owner.Name, i.Owner.Run, i.TBS, i.Lease, ids, kinds, canonical).
-			QueryRow(func(row pgx.Row) error {
-				var replaced, compromised bool
-				switch err := row.Scan(&replaced, &compromised); {
-				case err != nil:
-					return err
-				case compromised:
-					return ca.ErrKeyCompromised
-				case !replaced:
-					return ca.ErrIntentLost
-				}
-				return nil
-			})
+			QueryRow(heldOrCompromised)
 	})
+}
+
+// heldOrCompromised reads what became of a statement about an intent: whether it was its caller's, and whether its key is compromised.
+func heldOrCompromised(row pgx.Row) error {
+	var held, compromised bool
+	switch err := row.Scan(&held, &compromised); {
+	case err != nil:
+		return err
+	case compromised:
+		return ca.ErrKeyCompromised
+	case !held:
+		return ca.ErrIntentLost
+	}
+	return nil
 }
 
 // oneOfEach keeps one row for each issuer and serial: a final certificate stands for its precertificate, and what was possibly signed

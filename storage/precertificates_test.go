@@ -106,6 +106,18 @@ func TestFinalIntentIsRefused(t *testing.T) {
 	}
 }
 
+// TestNoPrecertificateFollowsACompromise: the logs get none for a key that became known as compromised while it was signed.
+func TestNoPrecertificateFollowsACompromise(t *testing.T) {
+	f := setUp(t)
+	other := f.issue()
+	i := f.intend(func(i *ca.Intent) { i.Kind, i.Request.SPKI = issuance.Precertificate, other.SPKI })
+	f.exec(`INSERT INTO compromised_keys (spki_sha256, issuer, serial, at) VALUES ($1, $2, $3, now())`, other.SPKI[:], other.Issuer, other.Serial[:])
+	if err := f.RecordPrecertificate(context.Background(), certificateOf(i)); !errors.Is(err, ca.ErrKeyCompromised) {
+		t.Errorf("a precertificate for the key: %v, want ErrKeyCompromised", err)
+	}
+	f.wantCounts("certificates WHERE kind = 'precertificate'", 0, "intents", 1)
+}
+
 // A final certificate is signed under an intent of its own: there is none once the key is on record as compromised, by another certificate, and the
 // precertificate is settled as revoked.
 func TestNoFinalIntentFollowsACompromise(t *testing.T) {
