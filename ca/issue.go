@@ -228,8 +228,7 @@ func (c *CA) complete(ctx context.Context, authority *Authority, what issuable) 
 	switch {
 	case errors.Is(err, issuance.ErrPossiblySigned):
 		authority.failed(c.now())
-		c.abandon(ctx, intent, err)
-		return NewCertificate{}, fmt.Errorf("issuing: %w: %w", ErrUnavailable, err)
+		return NewCertificate{}, c.giveUp(ctx, intent, err)
 	case errors.Is(err, ErrKeyCompromised): // the decision presumed that it was not, or it became so in between
 		return NewCertificate{}, compromisedRefusal(request.Profile)
 	case err != nil: // the intent was not recorded, so nothing was signed
@@ -239,23 +238,25 @@ func (c *CA) complete(ctx context.Context, authority *Authority, what issuable) 
 	var logs []string
 	if signed.Kind == issuance.Precertificate {
 		if signed, logs, err = c.finalise(ctx, authority, grant, prepared, signed, &intent); err != nil {
-			c.abandon(ctx, intent, err)
-			if errors.Is(err, ErrKeyCompromised) { // while the logs were asked
-				return NewCertificate{}, compromisedRefusal(request.Profile)
-			}
-			return NewCertificate{}, fmt.Errorf("issuing: %w: %w", ErrUnavailable, err)
+			return NewCertificate{}, c.giveUp(ctx, intent, err)
 		}
 	}
 
 	certificate := newCertificate(authority, grant, signed, request, c.now(), c.newID(), c.replica)
 	if err := c.recordCertificate(ctx, certificate, signed.Signature, logs); err != nil {
-		c.abandon(ctx, intent, err)
-		if errors.Is(err, ErrKeyCompromised) { // while it was signed
-			return NewCertificate{}, compromisedRefusal(request.Profile)
-		}
-		return NewCertificate{}, fmt.Errorf("issuing: %w: recording the certificate: %w", ErrUnavailable, err)
+		return NewCertificate{}, c.giveUp(ctx, intent, fmt.Errorf("recording the certificate: %w", err))
 	}
 	return certificate, nil
+}
+
+// giveUp settles an intent of which no certificate comes, and says so to the requester: refused, where the key became known as compromised
+// while it was signed or the logs were asked.
+func (c *CA) giveUp(ctx context.Context, i Intent, why error) error {
+	c.abandon(ctx, i, why)
+	if errors.Is(why, ErrKeyCompromised) {
+		return compromisedRefusal(i.Request.Profile)
+	}
+	return fmt.Errorf("issuing: %w: %w", ErrUnavailable, why)
 }
 
 // draft builds and lints what is to be signed. The grant that comes back says on which CRL it will be.
