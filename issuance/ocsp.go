@@ -221,7 +221,7 @@ func (r *Responder) Sign(ctx context.Context, answers []OCSPAnswer, nonce []byte
 	value, err := r.key.ask(ctx, tbs)
 	took := time.Since(began)
 	if err == nil && r.verifies(nonce) {
-		err = r.key.algorithm.verify(r.key.public, tbs, value)
+		err = r.key.verify(tbs, value)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("signing an OCSP response: %w", err)

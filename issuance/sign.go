@@ -3,10 +3,12 @@ package issuance
 import (
 	"context"
 	"crypto"
+	"crypto/ecdsa"
 	"crypto/rand"
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 )
 
@@ -15,7 +17,8 @@ type signingKey struct {
 	signer    crypto.Signer
 	public    crypto.PublicKey
 	algorithm algorithm
-	id        []byte // subject key identifier
+	multiples func() *multiples // of the point of a key on P-256, made at the first signature; nil for every other key
+	id        []byte            // subject key identifier
 }
 
 func newSigningKey(key crypto.Signer) (signingKey, error) {
@@ -24,7 +27,22 @@ func newSigningKey(key crypto.Signer) (signingKey, error) {
 	if err != nil {
 		return signingKey{}, err
 	}
-	return signingKey{signer: key, public: public, algorithm: algorithm}, nil
+	k := signingKey{signer: key, public: public, algorithm: algorithm}
+	if point, ok := public.(*ecdsa.PublicKey); ok && haveMultiples(point) {
+		k.multiples = sync.OnceValue(func() *multiples { return newMultiples(point) })
+	}
+	return k, nil
+}
+
+// verify checks a signature of the key over a message.
+func (k *signingKey) verify(message, signature []byte) error {
+	if k.multiples == nil {
+		return k.algorithm.verify(k.public, message, signature)
+	}
+	if !k.multiples().verify(k.algorithm.digest(message), signature) {
+		return errSignature
+	}
+	return nil
 }
 
 // draft is a certificate or a CRL with a placeholder in place of its signature, to be linted.
@@ -109,7 +127,7 @@ func (k *signingKey) signRecorded(ctx context.Context, tbs []byte, digest [sha25
 		return nil, Signature{}, err
 	}
 	took := time.Since(started)
-	if err := k.algorithm.verify(k.public, tbs, value); err != nil {
+	if err := k.verify(tbs, value); err != nil {
 		return nil, Signature{}, err
 	}
 	whole, err := k.algorithm.assemble(tbs, value)
