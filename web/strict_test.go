@@ -1,11 +1,14 @@
 package web
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 )
 
 func TestDecodeStrict(t *testing.T) {
@@ -84,30 +87,88 @@ func TestDecodeStrictReportsNoEndOfViolations(t *testing.T) {
 	}
 }
 
+// faultsOf are the rules that a value breaks which encoding/json reads token by token: another reader than strictReader, to hold that one against.
+func faultsOf(t *testing.T, d *json.Decoder, depth int, into map[string]bool) {
+	t.Helper()
+	next := func() json.Token {
+		token, err := d.Token()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if text, ok := token.(string); ok && strings.ContainsRune(text, '\uFFFD') {
+			into["json.encoding"] = true
+		}
+		return token
+	}
+	into["json.depth"] = into["json.depth"] || depth > maxDepth
+	switch token := next(); token {
+	case nil:
+		into["json.null"] = true
+	case json.Delim('{'):
+		seen := map[string]bool{}
+		for d.More() {
+			name := next().(string)
+			into["json.duplicate-name"] = into["json.duplicate-name"] || seen[name]
+			seen[name] = true
+			faultsOf(t, d, depth+1, into)
+		}
+		next()
+	case json.Delim('['):
+		for d.More() {
+			faultsOf(t, d, depth+1, into)
+		}
+		next()
+	}
+}
+
 // FuzzStrictJSON holds that what is accepted is read the same by everybody: written again, it is the same, and no name is there twice.
 func FuzzStrictJSON(f *testing.F) {
 	for _, seed := range []string{
 		`{"profile":"a","csr":"b","metadata":{"k":"v"}}`, `{"profile":"a","profile":"b"}`, `{"Profile":"a"}`, `{"metadata":{"a":"1","a":"2"}}`,
-		`{} {}`, `[[[[`, "{\"csr\":\"\xff\"}", `{"csr":"\ud800"}`, `{"csr":null}`,
+		`{} {}`, `[[[[`, `{ "metadata" : { } , "csr" : "\\u005c\\"\\\\" }`, `[1.5e+3,true,{"a":[false , null]}]`, "{\"csr\":\"\xff\"}", `{"csr":"\ud800"}`, `{"csr":null}`,
 	} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var got IssueRequest
-		if err := decodeStrict(data, &got); err != nil {
+		err := decodeStrict(data, &got)
+		said := map[string]bool{}
+		if err != nil {
 			var bad *invalid
 			if !errors.As(err, &bad) || len(bad.violations) == 0 || len(bad.violations) > maxViolations {
 				t.Fatalf("a refusal that says nothing: %v", err)
 			}
+			for _, v := range bad.violations {
+				said[v.Rule] = true
+			}
+			if len(bad.violations) == maxViolations {
+				return
+			}
+		}
+		if json.Valid(data) && utf8.Valid(data) {
+			faults := map[string]bool{}
+			decoder := json.NewDecoder(bytes.NewReader(data))
+			decoder.UseNumber()
+			faultsOf(t, decoder, 0, faults)
+			for _, rule := range []string{"json.encoding", "json.null", "json.duplicate-name", "json.depth"} {
+				if faults[rule] != said[rule] && !said["json.depth"] && !said["json.type"] {
+					t.Fatalf("%s: another reader says %v, and this one says %v", rule, faults[rule], said[rule])
+				}
+			}
+			if faults["json.depth"] && err == nil {
+				t.Fatal("accepted what nests too deep")
+			}
+		}
+		if err != nil {
 			return
 		}
 		var whole map[string]json.RawMessage
 		if err := json.Unmarshal(data, &whole); err != nil {
 			t.Fatalf("accepted what is not JSON: %v", err)
 		}
-		known, _ := fieldsOf(reflect.TypeFor[IssueRequest]())
+		known := fieldNames(reflect.TypeFor[IssueRequest]())
 		for name := range whole {
-			if _, ok := known[name]; !ok {
+			if !slices.Contains(known, name) {
 				t.Fatalf("accepted the unknown name %q", name)
 			}
 		}
