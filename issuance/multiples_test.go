@@ -97,8 +97,13 @@ func TestMultiplesVerifyAsECDSA(t *testing.T) {
 		}
 		// Nearly right is wrong.
 		for _, near := range [][2]*big.Int{
-			{new(big.Int).Add(r, big.NewInt(1)), s}, {r, new(big.Int).Add(s, big.NewInt(1))}, {new(big.Int).Add(r, n), s},
-			{r, new(big.Int).Add(s, n)}, {s, r}, {new(big.Int).Neg(r), s}, {r, new(big.Int).Neg(s)},
+			{new(big.Int).Add(r, big.NewInt(1)), s},
+			{r, new(big.Int).Add(s, big.NewInt(1))},
+			{new(big.Int).Add(r, n), s},
+			{r, new(big.Int).Add(s, n)},
+			{s, r},
+			{new(big.Int).Neg(r), s},
+			{r, new(big.Int).Neg(s)},
 		} {
 			agree(rt, &key.PublicKey, m, chosen, signatureOf(t, near[0], near[1]))
 		}
