@@ -49,6 +49,32 @@ func StatementsBySerial() map[string]Statement {
 	}
 }
 
+// LotStatements are the statements of lots of intents and of certificates.
+func LotStatements(intents []ca.Intent, certificates []ca.NewCertificate) map[string]struct {
+	SQL       string
+	Arguments []any
+} {
+	var wanted []*intentItem
+	for _, i := range intents {
+		item, err := newIntentItem(i, nil)
+		if err != nil {
+			panic(err)
+		}
+		wanted = append(wanted, &item)
+	}
+	var signed []*certificateItem
+	for _, c := range certificates {
+		signed = append(signed, &certificateItem{NewCertificate: c})
+	}
+	return map[string]struct {
+		SQL       string
+		Arguments []any
+	}{
+		"intents":      {insertIntents, intentColumns(wanted)},
+		"certificates": {insertCertificates, append(certificateArrays(signed), keyLocks(wanted))},
+	}
+}
+
 // LookUpTokens is the statement that looks tokens up by their digests.
 const LookUpTokens = selectActors
 

@@ -28,15 +28,15 @@ const (
 	insertIntents = intentItems + `, claim AS (
 		INSERT INTO idempotency_keys (actor, key, body, issuer, serial)
 		SELECT key_actor, key, body, issuer, serial FROM item
-		WHERE key <> '' AND serial NOT IN (SELECT serial FROM compromised)
+		WHERE key <> '' AND NOT refused
 		ORDER BY key_actor, key
 		ON CONFLICT (actor, key) DO NOTHING
 		RETURNING serial
 	), clear AS (
 		SELECT * FROM item
-		WHERE serial NOT IN (SELECT serial FROM compromised) AND (key = '' OR serial IN (SELECT serial FROM claim))
+		WHERE NOT refused AND (key = '' OR serial IN (SELECT serial FROM claim))
 	), request AS (` + intentRequests + `)` + intentRows + `
-	SELECT serial, serial IN (SELECT serial FROM compromised), serial IN (SELECT serial FROM clear), 0, 0::bigint FROM item`
+	SELECT serial, refused, serial IN (SELECT serial FROM clear), 0, 0::bigint FROM item`
 
 	// insertIntentsAdmitted is insertIntents for lots with intents that have more conditions: admit_intents judges these first, and claims
 	// their idempotency keys. A request that has waited is on record already.
@@ -47,32 +47,32 @@ const (
 	), claim AS (
 		INSERT INTO idempotency_keys (actor, key, body, issuer, serial)
 		SELECT key_actor, key, body, issuer, serial FROM item
-		WHERE key <> '' AND serial NOT IN (SELECT serial FROM compromised) AND serial NOT IN (SELECT serial FROM admitted)
+		WHERE key <> '' AND NOT refused AND serial NOT IN (SELECT serial FROM admitted)
 		ORDER BY key_actor, key
 		ON CONFLICT (actor, key) DO NOTHING
 		RETURNING serial
 	), clear AS (
 		SELECT i.* FROM item AS i LEFT JOIN admitted AS a ON a.serial = i.serial
-		WHERE i.serial NOT IN (SELECT serial FROM compromised)
+		WHERE NOT i.refused
 			AND CASE WHEN a.serial IS NULL THEN key = '' OR i.serial IN (SELECT serial FROM claim) ELSE a.outcome = 0 END
 	), request AS (` + intentRequests + ` ON CONFLICT (id) DO NOTHING)` + intentRows + `
-	SELECT i.serial, i.serial IN (SELECT serial FROM compromised), i.serial IN (SELECT serial FROM clear), coalesce(a.outcome, 0),
+	SELECT i.serial, i.refused, i.serial IN (SELECT serial FROM clear), coalesce(a.outcome, 0),
 		coalesce(a.retry, 0)
 	FROM item AS i LEFT JOIN admitted AS a ON a.serial = i.serial`
 
+	// intentItems looks the keys up one by one, for the reason that insertCertificates has.
 	intentItems = `
 	WITH item AS (
-		SELECT ($1::text[])[n] AS request, ($2::timestamptz[])[n] AS at, ($3::text[])[n] AS actor_id, ($4::text[])[n] AS actor_name,
+		SELECT request, ($2::timestamptz[])[n] AS at, ($3::text[])[n] AS actor_id, ($4::text[])[n] AS actor_name,
 			($5::text[])[n] AS namespace, ($6::text[])[n] AS roles, ($7::text[])[n] AS profile, ($8::text[])[n] AS request_issuer,
 			($9::bytea[])[n] AS csr, ($10::bytea[])[n] AS spki, ($11::interval[])[n] AS validity, ($12::text[])[n] AS metadata,
 			($13::text[])[n] AS verdict, ($14::text[])[n] AS results, ($15::text[])[n] AS policy, ($16::boolean[])[n] AS compromised,
 			($17::text[])[n] AS key_actor, ($18::text[])[n] AS key, ($19::bytea[])[n] AS body, ($20::text[])[n] AS issuer,
 			($21::bytea[])[n] AS serial, ($22::text[])[n] AS kind, ($23::bytea[])[n] AS tbs, ($24::text[])[n] AS scope,
 			($25::timestamptz[])[n] AS not_after, ($26::text[])[n] AS owner_name, ($27::text[])[n] AS owner_run,
-			($28::interval[])[n] AS lease
-		FROM generate_subscripts($1::text[], 1) AS n
-	), compromised AS (
-		SELECT i.serial FROM item AS i JOIN compromised_keys AS k ON k.spki_sha256 = i.spki
+			($28::interval[])[n] AS lease,
+			(SELECT true FROM compromised_keys AS k WHERE k.spki_sha256 = ($10::bytea[])[n]) IS TRUE AS refused
+		FROM unnest($1::text[]) WITH ORDINALITY AS l (request, n)
 	)`
 
 	intentRequests = `

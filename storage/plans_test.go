@@ -122,6 +122,59 @@ func TestTokensAreLookedUpWithoutPlanning(t *testing.T) {
 	}
 }
 
+// TestLotsReadWhatTheyNeed: of the keys that are known as compromised, and of the intents that are open or have been, a lot reads those that
+// it is about, however many there are, and whatever Postgres knew of the tables when it made the plan.
+func TestLotsReadWhatTheyNeed(t *testing.T) {
+	const kept, lot = 20_000, 12
+	f := setUp(t)
+	ctx := context.Background()
+	f.exec(`INSERT INTO compromised_keys (spki_sha256, issuer, serial, at) SELECT sha256(i::text::bytea), 'issuing-1', '\x01', now()
+		FROM generate_series(1, $1) AS i`, kept)
+	f.exec(`INSERT INTO intents SELECT substr(sha256(i::text::bytea), 1, 20), 'issuing-1', 'final', '\x30', 'full', sha256(i::text::bytea), 'web', 'p', 'd', now(),
+		gen_random_uuid(), '', '', now(), 'n', 'r', now() FROM generate_series(1, $1) AS i`, kept)
+	var intents []ca.Intent
+	var certificates []ca.NewCertificate
+	for range lot {
+		i := f.intend()
+		certificates = append(certificates, certificateOf(i))
+		intents = append(intents, newIntent(t, alpha))
+	}
+	for _, know := range []string{"nothing", "all"} {
+		if know == "all" {
+			f.exec("ANALYZE")
+		}
+		for name, q := range storage.LotStatements(intents, certificates) {
+			t.Run(fmt.Sprintf("%s, with %s known of the tables", name, know), func(t *testing.T) {
+				conn := connect(t, f.db.URL)
+				for _, sql := range []string{
+					"SET ROLE chancery_service", "SET enable_seqscan = off", "SET plan_cache_mode = force_generic_plan", "BEGIN",
+					"SET LOCAL chancery.held_keys = ''",
+				} {
+					if _, err := conn.Exec(ctx, sql); err != nil {
+						t.Fatal(err)
+					}
+				}
+				plan := explain(t, conn, storage.Statement{SQL: q.SQL}, q.Arguments)
+				looked := false
+				for line := range strings.SplitSeq(plan, "\n") {
+					if !keyedTable.MatchString(line) || strings.Contains(line, "never executed") {
+						continue
+					}
+					looked = true
+					if n := rowsOf(t, line); n > 2*lot {
+						t.Errorf("a lot of %d reads %d rows: %s\n%s", lot, n, line, plan)
+					}
+				}
+				if !looked {
+					t.Errorf("it looks at none of the tables\n%s", plan)
+				}
+			})
+		}
+	}
+}
+
+var keyedTable = regexp.MustCompile(`Scan.* on (compromised_keys|intents)\b`)
+
 func explain(t *testing.T, conn *pgx.Conn, q storage.Statement, args []any) string {
 	t.Helper()
 	rows, err := conn.Query(context.Background(), "EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) "+q.SQL, args...)
@@ -156,21 +209,29 @@ func rowsRead(t *testing.T, plan string) (total int) {
 		if strings.Contains(line, "->") {
 			of = partitionInPlan.MatchString(line)
 		}
-		found := rowsInPlan.FindStringSubmatch(line)
-		if !of || found == nil {
-			continue
+		if of {
+			total += rowsOf(t, line)
 		}
-		n := 1
-		for _, text := range found[1:] {
-			if text != "" {
-				factor, err := strconv.Atoi(text)
-				if err != nil {
-					t.Fatal(err)
-				}
-				n *= factor
-			}
-		}
-		total += n
 	}
 	return total
+}
+
+// rowsOf are the rows that a line of a plan counts.
+func rowsOf(t *testing.T, line string) int {
+	t.Helper()
+	found := rowsInPlan.FindStringSubmatch(line)
+	if found == nil {
+		return 0
+	}
+	n := 1
+	for _, text := range found[1:] {
+		if text != "" {
+			factor, err := strconv.Atoi(text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			n *= factor
+		}
+	}
+	return n
 }
