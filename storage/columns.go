@@ -2,6 +2,8 @@ package storage
 
 import (
 	"context"
+	"encoding/binary"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -43,6 +45,106 @@ func (c column) Index(i int) any { return c.rows[i][c.place] }
 
 // IndexType leaves it to pgx to look at each value.
 func (c column) IndexType() any { return nil }
+
+// columnCodec writes columns of octets and of text. pgx looks at each value by reflection, and lets the buffer grow with what is written,
+// which copied the octets of a lot some times over.
+type columnCodec struct {
+	pgtype.Codec // pgx's own, for everything else
+	element      uint32
+}
+
+// writeColumns has columns written by columnCodec.
+func writeColumns(types *pgtype.Map) {
+	for array, element := range map[uint32]uint32{pgtype.ByteaArrayOID: pgtype.ByteaOID, pgtype.TextArrayOID: pgtype.TextOID} {
+		if t, known := types.TypeForOID(array); known {
+			types.RegisterType(&pgtype.Type{Name: t.Name, OID: t.OID, Codec: columnCodec{t.Codec, element}})
+		}
+	}
+}
+
+func (c columnCodec) PlanEncode(m *pgtype.Map, oid uint32, format int16, value any) pgtype.EncodePlan {
+	plan := c.Codec.PlanEncode(m, oid, format, value)
+	if _, ok := value.(column); ok && format == pgtype.BinaryFormatCode {
+		return columnPlan{plan, c.element}
+	}
+	return plan
+}
+
+type columnPlan struct {
+	pgtype.EncodePlan
+	element uint32
+}
+
+// Encode writes an array of one dimension in Postgres' binary form (array_send): how many dimensions it has, whether there are NULLs, the type of
+// its elements, how many there are, the first one's number, and each with its length before it.
+func (p columnPlan) Encode(value any, buf []byte) ([]byte, error) {
+	c := value.(column)
+	null := uint32(0)
+	for _, row := range c.rows {
+		n, ok := octetsOf(row[c.place])
+		if !ok {
+			return p.EncodePlan.Encode(value, buf)
+		}
+		if n < 0 {
+			null = 1
+		}
+	}
+	if c.place == 0 {
+		buf = slices.Grow(buf, c.octets())
+	}
+	for _, word := range []uint32{1, null, p.element, uint32(len(c.rows)), 1} {
+		buf = binary.BigEndian.AppendUint32(buf, word)
+	}
+	for _, row := range c.rows {
+		n, _ := octetsOf(row[c.place])
+		buf = binary.BigEndian.AppendUint32(buf, uint32(n))
+		switch v := row[c.place].(type) {
+		case []byte:
+			buf = append(buf, v...)
+		case string:
+			buf = append(buf, v...)
+		case *string:
+			if v != nil {
+				buf = append(buf, *v...)
+			}
+		}
+	}
+	return buf, nil
+}
+
+// octets is about what all the columns are together when they are written.
+func (c column) octets() (total int) {
+	const header, length, other = 20, 4, 16 // an array's, each element's, and what an element is at most that is neither text nor octets
+	for _, row := range c.rows {
+		for _, value := range row {
+			n, ok := octetsOf(value)
+			if !ok {
+				n = other
+			}
+			total += length + max(n, 0)
+		}
+	}
+	return total + header*len(c.rows[0])
+}
+
+// octetsOf is the length of a value that columnCodec writes: -1 of NULL.
+func octetsOf(value any) (n int, ok bool) {
+	switch v := value.(type) {
+	case []byte:
+		if v == nil {
+			return -1, true
+		}
+		return len(v), true
+	case string:
+		return len(v), true
+	case *string:
+		if v == nil {
+			return -1, true
+		}
+		return len(*v), true
+	}
+	return 0, false
+}
 
 // textArray is the text form of a Postgres array (PostgreSQL, section 8.15.6). An array of arrays of different lengths has no other.
 func textArray(elements []string) string {

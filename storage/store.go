@@ -135,6 +135,7 @@ func poolConfig(c Config) (*pgxpool.Config, error) {
 		config.ConnConfig.RuntimeParams["default_transaction_read_only"] = "on"
 	}
 	config.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
+		writeColumns(conn.TypeMap())
 		kept, err := takeRole(ctx, conn, role)
 		if err != nil || c.Unsafe {
 			return err
