@@ -25,8 +25,10 @@ const (
 	FROM unnest($1::bigint[]) AS key`
 
 	// insertCertificates closes the intents that their caller owns, and everything else hangs on that. Once a key is on record as compromised,
-	// no certificate for it comes on record: the intent stays, to be settled. What it looks at it finds by index, key by key: a join would be
-	// free to read a whole table for each lot, and unnest is taken to make few rows where generate_subscripts is taken to make a thousand.
+	// no certificate for it comes on record: the intent stays, to be settled.
+	//
+	// What it looks at it finds by index, key by key: a join would be free to read a whole table for each lot. It is planned once, for some ten
+	// items: were the array named where it is unnested, Postgres would think that it saves more by planning for its length each time.
 	insertCertificates = `
 	WITH item AS (
 		SELECT serial, ($2::text[])[n] AS issuer, ($3::text[])[n] AS kind, ($4::bytea[])[n] AS der,
@@ -37,7 +39,7 @@ const (
 			($19::text[])[n] AS owner_run,
 			($24::bigint[])[n] = ANY (string_to_array(current_setting('chancery.held_keys'), ' ')::bigint[]) AS held,
 			(SELECT true FROM compromised_keys AS k WHERE k.spki_sha256 = ($5::bytea[])[n]) IS TRUE AS compromised
-		FROM unnest($1::bytea[]) WITH ORDINALITY AS l (serial, n)
+		FROM unnest((SELECT $1::bytea[])) WITH ORDINALITY AS l (serial, n)
 	), closed AS (
 		DELETE FROM intents AS t USING item AS i
 		WHERE t.serial = i.serial AND t.issuer = i.issuer AND t.kind = i.kind AND t.owner_name = i.owner_name AND t.owner_run = i.owner_run

@@ -60,7 +60,7 @@ const (
 		coalesce(a.retry, 0)
 	FROM item AS i LEFT JOIN admitted AS a ON a.serial = i.serial`
 
-	// intentItems looks the keys up one by one, for the reason that insertCertificates has.
+	// intentItems looks the keys up one by one, and takes its items from an array, as insertCertificates does.
 	intentItems = `
 	WITH item AS (
 		SELECT request, ($2::timestamptz[])[n] AS at, ($3::text[])[n] AS actor_id, ($4::text[])[n] AS actor_name,
@@ -72,7 +72,7 @@ const (
 			($25::timestamptz[])[n] AS not_after, ($26::text[])[n] AS owner_name, ($27::text[])[n] AS owner_run,
 			($28::interval[])[n] AS lease,
 			(SELECT true FROM compromised_keys AS k WHERE k.spki_sha256 = ($10::bytea[])[n]) IS TRUE AS refused
-		FROM unnest($1::text[]) WITH ORDINALITY AS l (request, n)
+		FROM unnest((SELECT $1::text[])) WITH ORDINALITY AS l (request, n)
 	)`
 
 	intentRequests = `

@@ -173,6 +173,53 @@ func TestLotsReadWhatTheyNeed(t *testing.T) {
 	}
 }
 
+// TestLotsAreNotPlannedAnew: planning a lot takes longer than a lot of one takes.
+func TestLotsAreNotPlannedAnew(t *testing.T) {
+	const most = 12
+	f := setUp(t)
+	ctx := context.Background()
+	var intents []ca.Intent
+	var certificates []ca.NewCertificate
+	for range most {
+		i := f.intend()
+		certificates = append(certificates, certificateOf(i))
+		intents = append(intents, newIntent(t, alpha))
+	}
+	for name := range storage.LotStatements(intents, certificates) {
+		for _, lot := range []int{1, most} {
+			t.Run(fmt.Sprintf("%d %s", lot, name), func(t *testing.T) {
+				conn := connect(t, f.db.URL)
+				if _, err := conn.Exec(ctx, "SET ROLE chancery_service; SET enable_seqscan = off; SET chancery.held_keys = ''"); err != nil {
+					t.Fatal(err)
+				}
+				for range 10 { // Postgres plans the first five anew whatever they are
+					q := storage.LotStatements(intents[:lot], certificates[:lot])[name]
+					if _, err := conn.Prepare(ctx, "lot", q.SQL); err != nil {
+						t.Fatal(err)
+					}
+					tx, err := conn.Begin(ctx)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if _, err := tx.Exec(ctx, "lot", q.Arguments...); err != nil {
+						t.Fatal(err)
+					}
+					if err := tx.Rollback(ctx); err != nil {
+						t.Fatal(err)
+					}
+				}
+				var anew, kept int
+				if err := conn.QueryRow(ctx, "SELECT custom_plans, generic_plans FROM pg_prepared_statements WHERE name = 'lot'").Scan(&anew, &kept); err != nil {
+					t.Fatal(err)
+				}
+				if anew > 5 || kept == 0 {
+					t.Errorf("it was planned anew %d times, and %d times not", anew, kept)
+				}
+			})
+		}
+	}
+}
+
 var keyedTable = regexp.MustCompile(`Scan.* on (compromised_keys|intents)\b`)
 
 func explain(t *testing.T, conn *pgx.Conn, q storage.Statement, args []any) string {
