@@ -4,18 +4,31 @@ import (
 	"bytes"
 	"encoding/asn1"
 	"math/big"
+	"slices"
 
+	zasn1 "github.com/zmap/zcrypto/encoding/asn1"
 	zx509 "github.com/zmap/zcrypto/x509"
 	"github.com/zmap/zlint/v3/lint"
+	"github.com/zmap/zlint/v3/util"
 	"golang.org/x/crypto/cryptobyte"
 	der "golang.org/x/crypto/cryptobyte/asn1"
 )
 
-// Lints that cost more than the others together are run another way. What they say stays theirs.
-const (
-	badCharacter = "e_dnsname_bad_character_in_label" // compiles the same regular expression for every certificate
-	invalidDER   = "e_cert_ext_invalid_der"           // decodes the whole certificate once more, by reflection
-)
+// Lints that cost more than most others together are run another way. What they say stays theirs.
+
+// badCharacter compiles the same regular expression for every certificate.
+const badCharacter = "e_dnsname_bad_character_in_label"
+
+// plain are lints that decode what they look at once more, by reflection, or make text of every object identifier, with what is certain to
+// pass them.
+var plain = map[string]func(*zx509.Certificate) bool{
+	"e_cert_ext_invalid_der":                hasPlainExtensions,
+	"e_ext_cannot_be_empty_sequence":        hasElements,
+	"e_ext_duplicate_extension":             hasDistinctExtensions,
+	"e_serial_number_longer_than_20_octets": hasShortSerial,
+	"e_subject_dn_not_printable_characters": hasPlainSubject,
+	"e_subject_printable_string_badalpha":   hasPlainSubject,
+}
 
 // timeForms are lints on how the validity is written, each of which decodes the certificate up to it, by reflection. The value tells
 // whether it applies to UTCTime.
@@ -35,15 +48,15 @@ func quick(l *lint.CertificateLint) *lint.CertificateLint {
 		made.Lint = func() lint.CertificateLintInterface { return timeForm{l.Lint(), applies} }
 		return &made
 	}
-	switch l.Name {
-	case badCharacter:
-		instance := l.Lint() // holds the expression and nothing else, and running it changes nothing
-		made.Lint = func() lint.CertificateLintInterface { return instance }
-	case invalidDER:
-		made.Lint = func() lint.CertificateLintInterface { return plainlyPassing{l.Lint(), hasPlainExtensions} }
-	default:
+	if passes, ok := plain[l.Name]; ok {
+		made.Lint = func() lint.CertificateLintInterface { return plainlyPassing{l.Lint(), passes} }
+		return &made
+	}
+	if l.Name != badCharacter {
 		return l
 	}
+	instance := l.Lint() // holds the expression and nothing else, and running it changes nothing
+	made.Lint = func() lint.CertificateLintInterface { return instance }
 	return &made
 }
 
@@ -142,6 +155,73 @@ func isPlainExtension(extensions *cryptobyte.String) bool {
 	return extensions.ReadASN1(&extension, der.SEQUENCE) && extension.ReadASN1ObjectIdentifier(&id) &&
 		extension.ReadOptionalASN1(&flag, &marked, der.BOOLEAN) && (!marked || bytes.Equal(flag, []byte{0xff})) &&
 		extension.SkipASN1(der.OCTET_STRING) && extension.Empty()
+}
+
+// sequences are the extensions of RFC 5280 whose value is a SEQUENCE that has elements.
+var sequences = []zasn1.ObjectIdentifier{
+	util.CertPolicyOID, util.PolicyMapOID, util.SubjectAlternateNameOID, util.IssuerAlternateNameOID, util.SubjectDirAttrOID, util.EkuSynOid,
+	util.CrlDistOID, util.AiaOID, util.SubjectInfoAccessOID, util.FreshCRLOID,
+}
+
+// hasElements tells that each of these, where it is there, is strict DER and has an element.
+func hasElements(c *zx509.Certificate) bool {
+	for _, e := range c.Extensions {
+		if !slices.ContainsFunc(sequences, e.Id.Equal) {
+			continue
+		}
+		value := cryptobyte.String(e.Value)
+		var elements, element cryptobyte.String
+		var tag der.Tag
+		if !value.ReadASN1(&elements, der.SEQUENCE) || !value.Empty() || elements.Empty() {
+			return false
+		}
+		for !elements.Empty() {
+			if !elements.ReadAnyASN1(&element, &tag) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+func hasDistinctExtensions(c *zx509.Certificate) bool {
+	for i, e := range c.Extensions {
+		for _, other := range c.Extensions[:i] {
+			if e.Id.Equal(other.Id) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// hasShortSerial tells that a serial number takes 20 octets in DER, or fewer.
+func hasShortSerial(c *zx509.Certificate) bool {
+	return c.SerialNumber != nil && c.SerialNumber.Sign() >= 0 && c.SerialNumber.BitLen() < 8*20
+}
+
+// hasPlainSubject tells that a subject is strict DER, and that every value in it is text of the alphabet that all kinds of text have (RFC 5280,
+// appendix B: PrintableString).
+func hasPlainSubject(c *zx509.Certificate) bool {
+	raw := cryptobyte.String(c.RawSubject)
+	var name, set, attribute, value cryptobyte.String
+	var id asn1.ObjectIdentifier
+	var tag der.Tag
+	if !raw.ReadASN1(&name, der.SEQUENCE) || !raw.Empty() {
+		return false
+	}
+	for !name.Empty() {
+		if !name.ReadASN1(&set, der.SET) || set.Empty() {
+			return false
+		}
+		for !set.Empty() {
+			if !set.ReadASN1(&attribute, der.SEQUENCE) || !attribute.ReadASN1ObjectIdentifier(&id) || !attribute.ReadAnyASN1(&value, &tag) ||
+				!attribute.Empty() || value.Empty() || !isPrintable([]byte(value)) {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // skipAlgorithm passes over an AlgorithmIdentifier.

@@ -1,7 +1,9 @@
 package issuance
 
 import (
+	"crypto/x509/pkix"
 	"encoding/pem"
+	"fmt"
 	"maps"
 	"os"
 	"os/exec"
@@ -61,7 +63,7 @@ func TestQuickLintsSayTheSame(t *testing.T) {
 	}
 	// Parsers refuse a GeneralizedTime of which these two would complain.
 	unreached := []string{"e_generalized_time_does_not_include_seconds", "e_generalized_time_includes_fraction_seconds"}
-	for _, name := range append(slices.Sorted(maps.Keys(timeForms)), badCharacter, invalidDER) {
+	for _, name := range slices.Concat(slices.Sorted(maps.Keys(timeForms)), slices.Sorted(maps.Keys(plain)), []string{badCharacter}) {
 		own := registry.CertificateLints().ByName(name)
 		if own == nil {
 			t.Fatalf("zlint has no %s", name)
@@ -86,19 +88,32 @@ func TestQuickLintsSayTheSame(t *testing.T) {
 
 // TestOurCertificatesAreQuick tells that what we make takes the short way.
 func TestOurCertificatesAreQuick(t *testing.T) {
-	c, err := zx509.ParseCertificate(ourDraft(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !hasPlainExtensions(c) || !hasPlainTimes(c) {
-		t.Error("a certificate of ours is not seen to be plain")
+	for _, subject := range []pkix.RDNSequence{{}, commonName("www.example.com")} {
+		c, err := zx509.ParseCertificate(ourDraft(t, subject))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !hasPlainTimes(c) {
+			t.Error("the validity of a certificate of ours is not seen to be plain")
+		}
+		for name, passes := range plain {
+			if !passes(c) {
+				t.Errorf("a certificate of ours is not seen to pass %s", name)
+			}
+		}
 	}
 }
 
-func ourDraft(t testing.TB) []byte {
+// ourDraft is a certificate that we would sign; with a nil subject it has the template's.
+func ourDraft(t testing.TB, subject pkix.RDNSequence) []byte {
 	t.Helper()
 	h := ecdsaHierarchy(t)
-	p, err := h.issuing.prepare(leafTemplate(t, p256(t).Public()), linterOf(t, publicLint), newSerial(t), now)
+	template := leafTemplate(t, p256(t).Public())
+	lints := publicLint
+	if subject != nil {
+		template.Subject, template.WriteSubjectKeyID, lints = subject, true, rfcLint // the Baseline Requirements want neither
+	}
+	p, err := h.issuing.prepare(template, linterOf(t, lints), newSerial(t), now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,15 +124,18 @@ func ourDraft(t testing.TB) []byte {
 	return draft
 }
 
-// mutants are a certificate of ours with each octet changed in a few ways.
+// mutants are certificates of ours with each octet changed in a few ways.
 func mutants(t testing.TB) map[string][]byte {
-	draft := ourDraft(t)
-	all := map[string][]byte{"ours": draft}
-	for i := range draft {
-		for _, change := range []byte{0x01, 0x20, 0x80, 0xff} {
-			changed := slices.Clone(draft)
-			changed[i] ^= change
-			all[string(rune('a'+change%26))+"-"+string(rune(i))] = changed
+	all := map[string][]byte{}
+	for kind, subject := range map[string]pkix.RDNSequence{"ours": nil, "without a subject": {}, "with a common name": commonName("www.example.com")} {
+		draft := ourDraft(t, subject)
+		all[kind] = draft
+		for i := range draft {
+			for _, change := range []byte{0x01, 0x20, 0x80, 0xff} {
+				changed := slices.Clone(draft)
+				changed[i] ^= change
+				all[fmt.Sprintf("%s, octet %d with %#x", kind, i, change)] = changed
+			}
 		}
 	}
 	return all

@@ -393,7 +393,7 @@ func (s saying) Execute(*zx509.Certificate) *lint.LintResult {
 
 // TestFailuresAreNotRemembered runs a lint that the shape decides, until it has an answer.
 func TestFailuresAreNotRemembered(t *testing.T) {
-	c, err := zx509.ParseCertificate(ourDraft(t))
+	c, err := zx509.ParseCertificate(ourDraft(t, nil))
 	if err != nil {
 		t.Fatal(err)
 	}

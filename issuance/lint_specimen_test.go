@@ -452,7 +452,7 @@ func valueOf(extension cryptobyte.String) cryptobyte.String {
 
 // TestShapesOutOfTheOrdinary learns shapes of which zcrypto parses every certificate, as FingerprintNoCT is not of octets that stand there.
 func TestShapesOutOfTheOrdinary(t *testing.T) {
-	draft := ourDraft(t)
+	draft := ourDraft(t, nil)
 	l := reader()
 	changed := with(t, draft, func(p *parts) {
 		p.extensions = slices.Clone(p.extensions)
