@@ -63,6 +63,8 @@ func TestQuickLintsSayTheSame(t *testing.T) {
 	}
 	// Parsers refuse a GeneralizedTime of which these two would complain.
 	unreached := []string{"e_generalized_time_does_not_include_seconds", "e_generalized_time_includes_fraction_seconds"}
+	// These name the extensions that are wrong in the order of a map, which is another each time.
+	unordered := []string{"e_ext_cannot_be_empty_sequence", "e_ext_duplicate_extension"}
 	for _, name := range slices.Concat(slices.Sorted(maps.Keys(timeForms)), slices.Sorted(maps.Keys(plain)), []string{badCharacter}) {
 		own := registry.CertificateLints().ByName(name)
 		if own == nil {
@@ -75,7 +77,7 @@ func TestQuickLintsSayTheSame(t *testing.T) {
 		seen := map[lint.LintStatus]int{}
 		for file, c := range corpus {
 			want, got := own.Execute(c, registry.GetConfiguration()), fast.Execute(c, registry.GetConfiguration())
-			if want.Status != got.Status || want.Details != got.Details {
+			if want.Status != got.Status || want.Details != got.Details && !slices.Contains(unordered, name) {
 				t.Errorf("%s on %s: %v %q, zlint says %v %q", name, file, got.Status, got.Details, want.Status, want.Details)
 			}
 			seen[got.Status]++
