@@ -82,8 +82,8 @@ func mistyped(err error) error {
 	return malformed("json.syntax", "body", "the body cannot be read", "give the fields the types that the OpenAPI document says")
 }
 
-// strictReader walks through a value that is valid JSON. It keeps nothing of it but the names, in a tree: what the values are, encoding/json
-// reads afterwards.
+// strictReader walks through a value that is valid JSON. It keeps nothing of it but the names, in a tree: what the values are is for
+// encoding/json to read.
 type strictReader struct {
 	rest       []byte // what has not been walked through
 	violations []policies.Violation
@@ -111,7 +111,7 @@ func (r *strictReader) value(path string, depth int) (any, error) {
 		r.report("json.null", field(path), field(path)+" is null", "leave the field out")
 		fallthrough
 	default: // a number or a literal ends where something else begins
-		r.rest = r.rest[len(r.rest)-len(bytes.TrimLeft(r.rest, "+-.0123456789Eaeflnrstu")):]
+		r.rest = bytes.TrimLeft(r.rest, "+-.0123456789Eaeflnrstu")
 	}
 	return nil, nil
 }

@@ -160,7 +160,7 @@ type service struct {
 // answered.
 func (a *app) serve(ctx context.Context, cfg Config, l listeners, hangups <-chan os.Signal, ready func()) (err error) {
 	defer l.close()
-	tuneMemory(a.Env)
+	defer tuneMemory(a.Env)()
 	s, err := a.open(ctx, cfg)
 	if err != nil {
 		return err
