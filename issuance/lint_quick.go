@@ -216,7 +216,7 @@ func hasPlainSubject(c *zx509.Certificate) bool {
 		}
 		for !set.Empty() {
 			if !set.ReadASN1(&attribute, der.SEQUENCE) || !attribute.ReadASN1ObjectIdentifier(&id) || !attribute.ReadAnyASN1(&value, &tag) ||
-				!attribute.Empty() || value.Empty() || !isPrintable([]byte(value)) {
+				!attribute.Empty() || value.Empty() || !isPrintable(string(value)) {
 				return false
 			}
 		}

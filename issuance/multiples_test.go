@@ -218,14 +218,19 @@ func TestMultiplesOfOtherKeys(t *testing.T) {
 	}
 }
 
-func FuzzMultiples(f *testing.F) {
-	key := p256(f)
-	m := newMultiples(&key.PublicKey)
-	digest := sha256.Sum256([]byte("a message"))
+// signed is a signature of a key of which there are the multiples, over a digest.
+func signed(t testing.TB) (key *ecdsa.PrivateKey, m *multiples, digest [sha256.Size]byte, signature []byte) {
+	t.Helper()
+	key, digest = p256(t), sha256.Sum256([]byte("a message"))
 	signature, err := ecdsa.SignASN1(rand.Reader, key, digest[:])
 	if err != nil {
-		f.Fatal(err)
+		t.Fatal(err)
 	}
+	return key, newMultiples(&key.PublicKey), digest, signature
+}
+
+func FuzzMultiples(f *testing.F) {
+	key, m, digest, signature := signed(f)
 	f.Add(digest[:], signature)
 	f.Add(digest[:], append(slices.Clone(signature), 0))
 	f.Add(digest[:], slices.Insert(slices.Clone(signature), 4, 0))
@@ -242,13 +247,7 @@ func FuzzMultiples(f *testing.F) {
 }
 
 func BenchmarkVerify(b *testing.B) {
-	key := p256(b)
-	m := newMultiples(&key.PublicKey)
-	digest := sha256.Sum256([]byte("a message"))
-	signature, err := ecdsa.SignASN1(rand.Reader, key, digest[:])
-	if err != nil {
-		b.Fatal(err)
-	}
+	key, m, digest, signature := signed(b)
 	for _, way := range []struct {
 		name   string
 		verify func() bool

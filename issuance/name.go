@@ -103,7 +103,7 @@ func stringTag(kind asn1.ObjectIdentifier, value string) (der.Tag, error) {
 }
 
 // isPrintable tells whether a text is a PrintableString (X.680, section 41.4).
-func isPrintable[T string | []byte](s T) bool {
+func isPrintable(s string) bool {
 	for _, c := range []byte(s) {
 		switch {
 		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':

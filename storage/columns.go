@@ -78,72 +78,59 @@ type columnPlan struct {
 // Encode writes an array of one dimension in Postgres' binary form (array_send): how many dimensions it has, whether there are NULLs, the type of
 // its elements, how many there are, the first one's number, and each with its length before it.
 func (p columnPlan) Encode(value any, buf []byte) ([]byte, error) {
-	c := value.(column)
-	null := uint32(0)
-	for _, row := range c.rows {
-		n, ok := octetsOf(row[c.place])
-		if !ok {
-			return p.EncodePlan.Encode(value, buf)
-		}
-		if n < 0 {
-			null = 1
-		}
-	}
+	c, begin := value.(column), len(buf)
 	if c.place == 0 {
 		buf = slices.Grow(buf, c.octets())
 	}
-	for _, word := range []uint32{1, null, p.element, uint32(len(c.rows)), 1} {
+	for _, word := range []uint32{1, 0, p.element, uint32(len(c.rows)), 1} {
 		buf = binary.BigEndian.AppendUint32(buf, word)
 	}
 	for _, row := range c.rows {
-		n, _ := octetsOf(row[c.place])
-		buf = binary.BigEndian.AppendUint32(buf, uint32(n))
 		switch v := row[c.place].(type) {
 		case []byte:
-			buf = append(buf, v...)
-		case string:
-			buf = append(buf, v...)
-		case *string:
-			if v != nil {
-				buf = append(buf, *v...)
+			if v == nil {
+				buf = appendNull(buf, begin)
+				continue
 			}
+			buf = append(binary.BigEndian.AppendUint32(buf, uint32(len(v))), v...)
+		case string:
+			buf = append(binary.BigEndian.AppendUint32(buf, uint32(len(v))), v...)
+		case *string:
+			if v == nil {
+				buf = appendNull(buf, begin)
+				continue
+			}
+			buf = append(binary.BigEndian.AppendUint32(buf, uint32(len(*v))), *v...)
+		default:
+			return p.EncodePlan.Encode(value, buf[:begin])
 		}
 	}
 	return buf, nil
 }
 
+// appendNull writes a NULL, and that there are some in the array that begins at begin.
+func appendNull(buf []byte, begin int) []byte {
+	binary.BigEndian.PutUint32(buf[begin+4:], 1)
+	return binary.BigEndian.AppendUint32(buf, 1<<32-1)
+}
+
 // octets is about what all the columns are together when they are written.
 func (c column) octets() (total int) {
-	const header, length, other = 20, 4, 16 // an array's, each element's, and what an element is at most that is neither text nor octets
+	const header, length, other = 20, 4, 16 // an array's, each element's, and what one is at most that is neither text nor octets
 	for _, row := range c.rows {
 		for _, value := range row {
-			n, ok := octetsOf(value)
-			if !ok {
-				n = other
+			total += length
+			switch v := value.(type) {
+			case []byte:
+				total += len(v)
+			case string:
+				total += len(v)
+			default:
+				total += other
 			}
-			total += length + max(n, 0)
 		}
 	}
 	return total + header*len(c.rows[0])
-}
-
-// octetsOf is the length of a value that columnCodec writes: -1 of NULL.
-func octetsOf(value any) (n int, ok bool) {
-	switch v := value.(type) {
-	case []byte:
-		if v == nil {
-			return -1, true
-		}
-		return len(v), true
-	case string:
-		return len(v), true
-	case *string:
-		if v == nil {
-			return -1, true
-		}
-		return len(*v), true
-	}
-	return 0, false
 }
 
 // textArray is the text form of a Postgres array (PostgreSQL, section 8.15.6). An array of arrays of different lengths has no other.

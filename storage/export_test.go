@@ -48,11 +48,14 @@ func StatementsBySerial() map[string]Statement {
 	}
 }
 
-// LotStatements are the statements of lots of intents and of certificates.
-func LotStatements(intents []ca.Intent, certificates []ca.NewCertificate) map[string]struct {
+// Lot is the statement of a lot with its arguments.
+type Lot struct {
 	SQL       string
 	Arguments []any
-} {
+}
+
+// LotStatements are the statements of lots of intents and of certificates.
+func LotStatements(intents []ca.Intent, certificates []ca.NewCertificate) map[string]Lot {
 	var wanted []*intentItem
 	for _, i := range intents {
 		item, err := newIntentItem(i, nil)
@@ -65,10 +68,7 @@ func LotStatements(intents []ca.Intent, certificates []ca.NewCertificate) map[st
 	for _, c := range certificates {
 		signed = append(signed, &certificateItem{NewCertificate: c})
 	}
-	return map[string]struct {
-		SQL       string
-		Arguments []any
-	}{
+	return map[string]Lot{
 		"intents":      {insertIntents, intentColumns(wanted)},
 		"certificates": {insertCertificates, append(certificateArrays(signed), keyLocks(wanted))},
 	}

@@ -125,7 +125,7 @@ func faultsOf(t *testing.T, d *json.Decoder, depth int, into map[string]bool) {
 func FuzzStrictJSON(f *testing.F) {
 	for _, seed := range []string{
 		`{"profile":"a","csr":"b","metadata":{"k":"v"}}`, `{"profile":"a","profile":"b"}`, `{"Profile":"a"}`, `{"metadata":{"a":"1","a":"2"}}`,
-		`{} {}`, `[[[[`, `{ "metadata" : { } , "csr" : "\\u005c\\"\\\\" }`, `[1.5e+3,true,{"a":[false , null]}]`, "{\"csr\":\"\xff\"}", `{"csr":"\ud800"}`, `{"csr":null}`,
+		`{} {}`, `[[[[`, `{ "metadata" : { } , "csr" : "\u005c\"\\" }`, `[1.5e+3,true,{"a":[false , null]}]`, "{\"csr\":\"\xff\"}", `{"csr":"\ud800"}`, `{"csr":null}`,
 	} {
 		f.Add([]byte(seed))
 	}

@@ -36,17 +36,14 @@ func tuneMemory(e Env) (end func()) {
 		tick := time.NewTicker(often)
 		defer tick.Stop()
 		live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
-		for limit := int64(softMemory); ; {
+		for {
 			select {
 			case <-ending:
 				return
 			case <-tick.C:
 			}
 			metrics.Read(live)
-			if wanted := memoryLimit(live[0].Value.Uint64()); wanted != limit {
-				limit = wanted
-				debug.SetMemoryLimit(limit)
-			}
+			debug.SetMemoryLimit(memoryLimit(live[0].Value.Uint64()))
 		}
 	}()
 	return func() { close(ending); <-ended }

@@ -21,16 +21,13 @@ func TestMemoryLimitGoesWithWhatIsLive(t *testing.T) {
 	percent := debug.SetGCPercent(100)
 	limit := debug.SetMemoryLimit(-1)
 	defer func() { debug.SetGCPercent(percent); debug.SetMemoryLimit(limit) }()
-	end := tuneMemory(Env{})
-	defer end()
+	defer tuneMemory(Env{})()
 	wantWithin := func(what string, reached func(int64) bool) {
 		t.Helper()
-		for began := time.Now(); !reached(debug.SetMemoryLimit(-1)); time.Sleep(10 * time.Millisecond) {
-			if time.Since(began) > 20*time.Second {
-				t.Fatalf("%s, the limit is %d", what, debug.SetMemoryLimit(-1))
-			}
+		eventually(t, 20*time.Second, "the limit of memory "+what, func() bool {
 			runtime.GC()
-		}
+			return reached(debug.SetMemoryLimit(-1))
+		})
 	}
 	const size = 200 << 20
 	list := make([]byte, size)
