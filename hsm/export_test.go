@@ -109,3 +109,17 @@ func (t *Token) eachHalf(class string, ref KeyRef, do func(session, pkcs11.Objec
 		return nil
 	})
 }
+
+// Occupy takes all sessions that sign, until the function that it returns gives them back.
+func Occupy(t *Token) (release func(), err error) {
+	for range cap(t.lent.places) {
+		if err := t.lent.enter(); err != nil {
+			return nil, err
+		}
+	}
+	return func() {
+		for range cap(t.lent.places) {
+			t.lent.leave()
+		}
+	}, nil
+}

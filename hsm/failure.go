@@ -28,9 +28,8 @@ var away = map[pkcs11.Error]bool{
 	pkcs11.CKR_CRYPTOKI_NOT_INITIALIZED: true,
 }
 
-// crypto11 and its session pool have no error values for these that could be compared.
+// crypto11 has no error values for these that could be compared.
 var awayTexts = map[string]bool{
-	"resource pool timed out":    true,
 	"context is closed":          true,
 	"cannot used closed Context": true,
 }

@@ -30,7 +30,7 @@ func TestClassified(t *testing.T) {
 			t.Errorf("classified twice: %v", twice)
 		}
 	}
-	if err := classified(errors.New("resource pool timed out")); !errors.Is(err, ErrUnavailable) {
+	if err := classified(errors.New("context is closed")); !errors.Is(err, ErrUnavailable) {
 		t.Errorf("%v", err)
 	}
 	if err := classified(nil); err != nil {

@@ -147,6 +147,10 @@ func (s session) make(spec KeySpec, k kind, p profile) (crypto.PublicKey, error)
 		return nil, err
 	}
 	mechanism := []*pkcs11.Mechanism{pkcs11.NewMechanism(k.generation(), nil)}
+	if err := s.token.lent.enter(); err != nil {
+		return nil, err
+	}
+	defer s.token.lent.leave()
 	switch {
 	case k.curve != nil:
 		_, err = s.token.inner.GenerateECDSAKeyPairWithAttributes(public, private, k.curve)

@@ -154,6 +154,10 @@ func (s session) pair(ref KeyRef) (pair, error) {
 	if exact.Label != "" {
 		label = []byte(exact.Label)
 	}
+	if err := s.token.lent.enter(); err != nil {
+		return pair{}, err
+	}
+	defer s.token.lent.leave()
 	keys, err := s.token.inner.FindKeyPairs(exact.ID, label)
 	if err != nil {
 		return pair{}, err

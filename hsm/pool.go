@@ -13,23 +13,47 @@ import (
 // pool holds sessions for the operations that crypto11 does not offer, or offers with a panic. They are opened when they are first
 // needed, at most as many as sign at once, and kept for the next.
 type pool struct {
-	room chan struct{} // holds one for each session in use
+	room room // one place for each session
 
 	mu   sync.Mutex
 	idle []pkcs11.SessionHandle
 }
 
+// room has a place for each of a number of sessions, and a limit for waiting until one is free. crypto11's own sessions have one, too:
+// crypto11 takes a limit for each wait, but makes a timer for each call, whether it waits or not.
+type room struct {
+	places chan struct{} // holds one for each session in use
+	wait   time.Duration
+}
+
+func newRoom(sessions int, wait time.Duration) room { return room{make(chan struct{}, sessions), wait} }
+
+// enter takes a place, which leave gives back.
+func (r room) enter() error {
+	select {
+	case r.places <- struct{}{}:
+		return nil
+	default:
+	}
+	timer := time.NewTimer(r.wait)
+	defer timer.Stop()
+	select {
+	case r.places <- struct{}{}:
+		return nil
+	case <-timer.C:
+		return fmt.Errorf("%w: all %d sessions are in use; try again, or configure more sessions", ErrUnavailable, cap(r.places))
+	}
+}
+
+func (r room) leave() { <-r.places }
+
 // inOwnSession runs work with a session that nobody else has. A session in which anything failed is closed: an operation may still be
 // active in it, and what is wrong may be the session. The caller is in the work of using.
 func (t *Token) inOwnSession(o *Operation, work func(session) error) (err error) {
-	timer := time.NewTimer(t.wait)
-	defer timer.Stop()
-	select {
-	case t.pool.room <- struct{}{}:
-	case <-timer.C:
-		return fmt.Errorf("%w: all %d sessions are in use; try again, or configure more sessions", ErrUnavailable, cap(t.pool.room))
+	if err := t.pool.room.enter(); err != nil {
+		return err
 	}
-	defer func() { <-t.pool.room }()
+	defer t.pool.room.leave()
 	ctx := t.module.ctx
 	handle, ok := t.pool.take()
 	if !ok {

@@ -166,6 +166,10 @@ func (s *signer) sign(digest []byte, o *Operation, opts crypto.SignerOpts) (sign
 		if err := s.token.permit(ctx, o); err != nil {
 			return err
 		}
+		if err := s.token.lent.enter(); err != nil {
+			return err
+		}
+		defer s.token.lent.leave()
 		signature, err = s.key.Sign(nil, digest, opts)
 		return err
 	})

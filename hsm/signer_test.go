@@ -282,6 +282,47 @@ func TestSignConcurrently(t *testing.T) {
 	group.Wait()
 }
 
+// Whoever finds all sessions in use waits for one, and not for ever: that they are is no fault of the token.
+func TestAllSessionsInUse(t *testing.T) {
+	t.Parallel()
+	c := hsmtest.Subject(t).Config()
+	c.MaxSessions, c.SessionWait = 2, 20*time.Millisecond
+	token, err := hsm.Open(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer token.Close()
+	ref, public := generate(t, token, hsm.ECDSAP256, "ca")
+	signer, err := token.Signer(ref, public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	calls := map[string]func() error{
+		"sign":   func() error { _, err := signer.SignMessage(nil, []byte("message"), crypto.SHA256); return err },
+		"find":   func() error { _, err := token.Signer(ref, public); return err },
+		"random": func() error { _, err := token.Random(16); return err },
+		"generate": func() error {
+			_, _, err := token.Generate(hsm.KeySpec{Algorithm: hsm.ECDSAP256, Label: "another", ID: []byte{9}})
+			return err
+		},
+	}
+	release, err := hsm.Occupy(token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, call := range calls {
+		if err := call(); !errors.Is(err, hsm.ErrUnavailable) || !strings.Contains(err.Error(), "all 2 sessions are in use") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	release()
+	for name, call := range calls {
+		if err := call(); err != nil {
+			t.Errorf("%s, with sessions free again: %v", name, err)
+		}
+	}
+}
+
 // Close waits for the signatures in progress; the ones after it fail as unavailable, and nothing panics.
 func TestCloseWhileSigning(t *testing.T) {
 	t.Parallel()

@@ -48,8 +48,8 @@ type Token struct {
 	observer Observer
 	usage    UsagePolicy
 	now      func() time.Time
-	wait     time.Duration // for a free session
-	pool     pool          // sessions for what crypto11 does not do
+	pool     pool // sessions for what crypto11 does not do
+	lent     room // crypto11's sessions, for what it does
 }
 
 // Open finds the token, checks that a log-in puts nothing at risk, and logs in, once. A PIN that is wrong is not tried again.
@@ -101,9 +101,11 @@ func open(ctx context.Context, c Config) (*Token, error) {
 		return nil, fmt.Errorf("configuring PKCS#11 module %s: %w", m.path, classified(err))
 	}
 	t := &Token{
-		module: m, inner: inner, info: token.describe(m), notLocal: c.AcceptNotLocal, actor: c.Actor, observer: c.Observer, usage: c.Usage, now: c.Now, wait: settings.PoolWaitTimeout,
+		module: m, inner: inner, info: token.describe(m), notLocal: c.AcceptNotLocal, actor: c.Actor, observer: c.Observer, usage: c.Usage,
+		now: c.Now,
 	}
-	t.pool.room = make(chan struct{}, own)
+	wait := cmp.Or(c.SessionWait, sessionWait)
+	t.pool.room, t.lent = newRoom(own, wait), newRoom(settings.MaxSessions-1, wait) // one is crypto11's own
 	if err := m.join(); err != nil {
 		return nil, errors.Join(err, inner.Close())
 	}
@@ -173,9 +175,8 @@ func (m *module) prepare(c Config) (token present, settings *crypto11.Config, ow
 			return fmt.Errorf("%s: %w", token, err)
 		}
 		settings = &crypto11.Config{
-			Path:            m.path,
-			MaxSessions:     sessions + 1,
-			PoolWaitTimeout: cmp.Or(c.SessionWait, sessionWait),
+			Path:        m.path,
+			MaxSessions: sessions + 1,
 			// Token logs in by itself: crypto11 would ignore "already logged in", and would keep the PIN.
 			LoginNotSupported: true,
 		}
@@ -279,6 +280,10 @@ func (t *Token) Random(n int) ([]byte, error) {
 func (t *Token) Read(p []byte) (int, error) {
 	done := 0
 	err := t.using(context.Background(), &Operation{Op: OpRandom, Mechanism: "C_GenerateRandom"}, func() error {
+		if err := t.lent.enter(); err != nil {
+			return err
+		}
+		defer t.lent.leave()
 		for done < len(p) {
 			n, err := t.random.Read(p[done:min(len(p), done+maxRandom)])
 			if err != nil {

@@ -41,22 +41,22 @@ func BenchmarkSign(b *testing.B) {
 	config.Journal, config.Log, config.Worker = filepath.Join(b.TempDir(), "journal"), slog.New(slog.DiscardHandler), workerCommand(io.Discard)
 	apart := start(b, config, &syncBuffer{})
 	keepers, pids = append(keepers, apart.signer(b, a.certificate.PublicKey)), append(pids, apart.keeper.tokens[0].workerPID())
-	inHere := a.fixture.Config()
-	inHere.MaxSessions = 32 // as many as the bare C_Sign has; a keeper's are its default
-	token, err := hsm.OpenRecovering(b.Context(), inHere, slog.New(slog.DiscardHandler))
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() { _ = token.Close() })
-	inProcess, err := token.Signer(a.ref, a.certificate.PublicKey, hsm.Terms{})
-	if err != nil {
-		b.Fatal(err)
-	}
 	through := func(signer hsm.Signer) func(int) error {
 		return func(int) error { _, err := signer.SignMessage(nil, message, crypto.SHA256); return err }
 	}
 	for _, callers := range []int{2, 8, 32} {
 		b.Run(fmt.Sprintf("callers=%d", callers), func(b *testing.B) {
+			inHere := a.fixture.Config()
+			inHere.MaxSessions = callers // as many as the bare C_Sign has; a keeper's are its default
+			token, err := hsm.OpenRecovering(b.Context(), inHere, slog.New(slog.DiscardHandler))
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.Cleanup(func() { _ = token.Close() })
+			inProcess, err := token.Signer(a.ref, a.certificate.PublicKey, hsm.Terms{})
+			if err != nil {
+				b.Fatal(err)
+			}
 			raw := hsmtest.RawSign(b, token, a.ref, callers)
 			ways := []struct {
 				name string
