@@ -56,7 +56,7 @@ func BenchmarkEndToEndIssuer(b *testing.B) {
 
 // BenchmarkEndToEndKeeper is BenchmarkEndToEnd with the token in a keeper, a child of the service, whose journal is on the disk.
 func BenchmarkEndToEndKeeper(b *testing.B) {
-	for _, clients := range settings(32, 1) {
+	for _, clients := range settings(32, 1, 64, 128) {
 		benchmarkIssuing(b, setting{clients: clients, issuer: devIssuerKey, keeper: true})
 	}
 }
