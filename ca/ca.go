@@ -106,7 +106,7 @@ type Metrics interface {
 	RevocationsPublished(authority, scope string, count int, after time.Duration)
 	Waiting(profile string)          // a request began to wait for approval
 	Decided(profile, outcome string) // it waits no more: issued, rejected, expired or refused
-	Limited(profile, by string)      // a request was turned away by a rate or a reservation
+	Limited(profile, by string)      // a request was turned away by a rate, a reservation or the key
 	LookedUpCAA(failures int, took time.Duration)
 	Leads(replica, duty string, since time.Time) // the zero time: it does not, or no more
 	Log(LogState)                                // how the audit log is doing; told again and again

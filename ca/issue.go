@@ -215,6 +215,14 @@ func (c *CA) complete(ctx context.Context, authority *Authority, what issuable) 
 	if err := ctx.Err(); err != nil {
 		return NewCertificate{}, fmt.Errorf("issuing: the requester left before anything was recorded: %w", err)
 	}
+	signatures := 1
+	if prepared.Kind() == issuance.Precertificate {
+		signatures = 2
+	}
+	if err := authority.Issuer.Reserve(signatures, c.now()); err != nil {
+		c.metrics.Limited(request.Profile, "key")
+		return NewCertificate{}, fmt.Errorf("issuing: %w: %w", ErrUnavailable, err)
+	}
 
 	// From the intent on, the requester's cancellation no longer counts: what has begun is ended, within a deadline.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), issueDeadline)

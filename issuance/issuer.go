@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/chancery-ca/chancery/policies"
 )
@@ -68,6 +69,18 @@ func newIssuer(cert *x509.Certificate, key crypto.Signer) (*Issuer, error) {
 
 // Certificate is the issuer's own certificate. It must not be changed.
 func (i *Issuer) Certificate() *x509.Certificate { return i.certificate }
+
+// Reserve takes room for a number of signatures, 2 at most, where the key is one that is limited in how often it signs, and returns an error
+// where there is none at the moment. To be asked before Sign: an intent that is recorded is settled as possibly signed, whatever the key says.
+func (i *Issuer) Reserve(signatures int, now time.Time) error {
+	limited, ok := i.key.signer.(interface {
+		Reserve(signatures int, now time.Time) error
+	})
+	if !ok {
+		return nil
+	}
+	return limited.Reserve(signatures, now)
+}
 
 // Algorithm is what the issuer signs with: "ECDSA-SHA256", "ECDSA-SHA384" or "RSA-SHA256".
 func (i *Issuer) Algorithm() string { return i.key.algorithm.name }

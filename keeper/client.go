@@ -15,6 +15,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/chancery-ca/chancery/hsm"
 )
 
@@ -113,12 +115,23 @@ func (c *Client) Signer(ctx context.Context, public crypto.PublicKey) (hsm.Signe
 	if err != nil {
 		return nil, Key{}, err
 	}
-	for _, k := range keys {
-		if other, err := x509.MarshalPKIXPublicKey(k.Public); err == nil && bytes.Equal(other, spki) {
-			return &signer{client: c, id: sha256.Sum256(spki), name: k.Name, public: public}, k, nil
-		}
+	at := slices.IndexFunc(keys, func(k Key) bool {
+		other, err := x509.MarshalPKIXPublicKey(k.Public)
+		return err == nil && bytes.Equal(other, spki)
+	})
+	if at < 0 {
+		return nil, Key{}, fmt.Errorf("%w: add it to the keeper's policy", ErrUnknownKey)
 	}
-	return nil, Key{}, fmt.Errorf("%w: add it to the keeper's policy", ErrUnknownKey)
+	k := keys[at]
+	s := &signer{client: c, id: sha256.Sum256(spki), name: k.Name, public: public}
+	held, err := c.standing(ctx, s.id)
+	if err != nil {
+		return nil, Key{}, fmt.Errorf("asking the keeper for the rate of its key %q: %w", k.Name, err)
+	}
+	if held.PerSecond > 0 {
+		s.pace = rate.NewLimiter(rate.Limit(held.PerSecond), max(int(held.PerSecond), 2))
+	}
+	return s, k, nil
 }
 
 // signer is a key behind a keeper.
@@ -127,6 +140,17 @@ type signer struct {
 	id     keyID
 	name   string
 	public crypto.PublicKey
+	pace   *rate.Limiter // with less of a burst than the keeper; nil where the key has no rate
+}
+
+// Reserve takes room for a number of signatures, 2 at most, in what the key may sign in this second. Whoever asks for it before he writes
+// down what he is about to have signed writes nothing down that the keeper then does not sign. An error wraps hsm.ErrUnavailable. What others
+// ask of the keeper is not known here: it may be out of room all the same.
+func (s *signer) Reserve(signatures int, now time.Time) error {
+	if s.pace == nil || s.pace.AllowN(now, signatures) {
+		return nil
+	}
+	return fmt.Errorf("%w: the key %q signs at most %g times a second", hsm.ErrUnavailable, s.name, float64(s.pace.Limit()))
 }
 
 func (s *signer) Public() crypto.PublicKey { return s.public }

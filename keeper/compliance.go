@@ -19,8 +19,9 @@ import (
 
 // standing is the answer to frameStanding, in JSON.
 type standing struct {
-	Required hsm.Requirement `json:"required"`        // what the key is held to
-	Lacks    []string        `json:"lacks,omitempty"` // what its tokens were seen to lack
+	Required  hsm.Requirement `json:"required"`             // what the key is held to
+	Lacks     []string        `json:"lacks,omitempty"`      // what its tokens were seen to lack
+	PerSecond float64         `json:"per_second,omitempty"` // KeyPolicy.PerSecond
 }
 
 // Required is what a key is held to: by its policy, and, unless it was restored, as every key is.
@@ -33,7 +34,7 @@ func (p KeyPolicy) Required() hsm.Requirement {
 
 // standing is what is known of a key.
 func (h *held) standing() standing {
-	s := standing{Required: h.key.Required()}
+	s := standing{Required: h.key.Required(), PerSecond: h.key.PerSecond}
 	for _, p := range h.places {
 		if lack := p.token.lacking(h.key.Name); lack != "" {
 			s.Lacks = append(s.Lacks, lack)
@@ -70,14 +71,9 @@ func (c *Client) complies(ctx context.Context, public crypto.PublicKey, required
 	if err != nil {
 		return err
 	}
-	id := sha256.Sum256(spki)
-	body, err := c.askAlone(ctx, frameStanding, id[:])
+	s, err := c.standing(ctx, sha256.Sum256(spki))
 	if err != nil {
 		return err
-	}
-	var s standing
-	if err := json.Unmarshal(body, &s); err != nil {
-		return fmt.Errorf("%w: %w", ErrProtocol, err)
 	}
 	if !s.Required.Covers(required) {
 		return fmt.Errorf("%w: %s is required, and the keeper holds the key to %s: write the rest under `require` in its key policy",
@@ -87,4 +83,16 @@ func (c *Client) complies(ctx context.Context, public crypto.PublicKey, required
 		return fmt.Errorf("%w: %s", hsm.ErrNotCompliant, strings.Join(slices.Compact(slices.Sorted(slices.Values(s.Lacks))), "; "))
 	}
 	return nil
+}
+
+// standing asks the keeper what is known of a key.
+func (c *Client) standing(ctx context.Context, id keyID) (s standing, err error) {
+	body, err := c.askAlone(ctx, frameStanding, id[:])
+	if err != nil {
+		return s, err
+	}
+	if err := json.Unmarshal(body, &s); err != nil {
+		return s, fmt.Errorf("%w: %w", ErrProtocol, err)
+	}
+	return s, nil
 }

@@ -238,6 +238,33 @@ func TestWhatCostsAConnectionIsWrittenDown(t *testing.T) {
 	}
 }
 
+// TestReserve: whoever reserves what he is about to ask for is never told that there is no room. A key without a rate has room for all.
+func TestReserve(t *testing.T) {
+	for perSecond, room := range map[float64]int{0: 1000, 0.5: 2, 3: 3, 20: 20} {
+		a := newAuthority(t, 0)
+		config, log := a.config(t, a.fixture.Config())
+		config.Keys[0].PerSecond, config.Worker = perSecond, nil
+		r := start(t, config, log)
+		key, ok := r.signer(t, a.certificate.PublicKey).(interface{ Reserve(int, time.Time) error })
+		if !ok {
+			t.Fatal("nothing can be reserved")
+		}
+		now := time.Now()
+		for n := range room {
+			if err := key.Reserve(1, now); err != nil {
+				t.Fatalf("%g a second, after %d: %v", perSecond, n, err)
+			}
+		}
+		if err := key.Reserve(1, now); (err == nil) != (perSecond == 0) || err != nil && !errors.Is(err, hsm.ErrUnavailable) {
+			t.Errorf("%g a second, after %d in one moment: %v", perSecond, room, err)
+		}
+		if err := key.Reserve(2, now.Add(4*time.Second)); err != nil {
+			t.Errorf("%g a second, four seconds later: %v", perSecond, err)
+		}
+		r.stop()
+	}
+}
+
 // TestAHurryIsNoOffence: who asks for more than a key's rate permits is served later, and not taken for one who asks for what is not
 // allowed.
 func TestAHurryIsNoOffence(t *testing.T) {

@@ -101,7 +101,7 @@ func NewMetrics(isProfile func(name string) bool) *Metrics {
 		refused:  count("requests_refused_total", "Requests refused by the policies.", "profile"),
 		waiting:  count("requests_waiting_total", "Requests that began to wait for approval.", "profile"),
 		decided:  count("requests_decided_total", "Requests that wait no more.", "profile", "outcome"),
-		limited:  count("requests_limited_total", "Requests turned away by a rate or a quota.", "profile", "by"),
+		limited:  count("requests_limited_total", "Requests turned away by a rate, a quota or how often the key may sign.", "profile", "by"),
 		failed:   count("operation_failures_total", "Operations that were begun and failed, by step: issuances after their intent, CRLs, mirrors of CRLs, OCSP answers.", "step"),
 		revoked:  count("certificates_revoked_total", "Revocations recorded, holds and releases included.", "authority", "reason"),
 		bulk:     count("revocation_jobs_total", "Orders to revoke many certificates, by the state that they came to.", "status"),
@@ -165,7 +165,7 @@ func (m *Metrics) Decided(profile, outcome string) {
 	m.decided.WithLabelValues(m.known(profile), outcome).Inc()
 }
 
-// Limited counts a request that was turned away by a rate or a quota.
+// Limited counts a request that was turned away by a rate, a quota, or how often the key may sign.
 func (m *Metrics) Limited(profile, by string) { m.limited.WithLabelValues(m.known(profile), by).Inc() }
 
 // Failed counts an operation that failed half way.
