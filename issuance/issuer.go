@@ -70,8 +70,9 @@ func newIssuer(cert *x509.Certificate, key crypto.Signer) (*Issuer, error) {
 // Certificate is the issuer's own certificate. It must not be changed.
 func (i *Issuer) Certificate() *x509.Certificate { return i.certificate }
 
-// Reserve takes room for a number of signatures, 2 at most, where the key is one that is limited in how often it signs, and returns an error
-// where there is none at the moment. To be asked before Sign: an intent that is recorded is settled as possibly signed, whatever the key says.
+// Reserve takes room for a number of signatures, 2 at most, where the key is one that is limited in how often it signs, and returns an
+// error where there is none at the moment. To be asked before Sign: an intent that is recorded is settled as possibly signed, whatever the
+// key says.
 func (i *Issuer) Reserve(signatures int, now time.Time) error {
 	limited, ok := i.key.signer.(interface {
 		Reserve(signatures int, now time.Time) error

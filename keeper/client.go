@@ -144,8 +144,8 @@ type signer struct {
 }
 
 // Reserve takes room for a number of signatures, 2 at most, in what the key may sign in this second. Whoever asks for it before he writes
-// down what he is about to have signed writes nothing down that the keeper then does not sign. An error wraps hsm.ErrUnavailable. What others
-// ask of the keeper is not known here: it may be out of room all the same.
+// down what he is about to have signed writes nothing down that the keeper then does not sign. An error wraps hsm.ErrUnavailable. What
+// others ask of the keeper is not known here: it may be out of room all the same.
 func (s *signer) Reserve(signatures int, now time.Time) error {
 	if s.pace == nil || s.pace.AllowN(now, signatures) {
 		return nil

@@ -12,8 +12,8 @@ import (
 	"github.com/chancery-ca/chancery/storage/storagetest"
 )
 
-// TestAKeysRateLeavesNoIntents: more requests than the keeper signs in a second are told to come again, before anything is recorded. Were they
-// told afterwards, each would leave a serial number that is revoked as possibly signed.
+// TestAKeysRateLeavesNoIntents: more requests than the keeper signs in a second are told to come again, before anything is recorded. Were
+// they told afterwards, each would leave a serial number that is revoked as possibly signed.
 func TestAKeysRateLeavesNoIntents(t *testing.T) {
 	t.Parallel()
 	s := newStack(t, storagetest.New(t), false)
