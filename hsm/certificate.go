@@ -42,6 +42,11 @@ func (t *Token) ImportCertificate(ctx context.Context, certificate *x509.Certifi
 			return err
 		}
 		o.Key = stored.KeyRef
+		for _, c := range known { // of two with the same names neither could be named again
+			if c.Label == stored.Label && bytes.Equal(c.ID, stored.ID) {
+				return fmt.Errorf("another certificate has %s: give this one another label, or delete that one first", c.KeyRef)
+			}
+		}
 		serial, err := asn1.Marshal(certificate.SerialNumber)
 		if err != nil {
 			return err

@@ -1,6 +1,7 @@
 package hsm
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -90,7 +91,26 @@ func (s session) publicHalves(k key) ([]pkcs11.ObjectHandle, error) {
 			return found, err
 		}
 	}
-	return s.findClass(pkcs11.CKO_PUBLIC_KEY, k.ref)
+	return s.exactly(pkcs11.CKO_PUBLIC_KEY, k.ref)
+}
+
+// exactly finds the objects of a class that have both names of ref, the empty ones too: by a label alone a token also finds what has a CKA_ID,
+// and with it belongs to another key.
+func (s session) exactly(class uint, ref KeyRef) (same []pkcs11.ObjectHandle, err error) {
+	found, err := s.findClass(class, ref)
+	if err != nil {
+		return nil, err
+	}
+	for _, object := range found {
+		names, err := s.ref(object)
+		if err != nil {
+			return nil, err
+		}
+		if names.Label == ref.Label && bytes.Equal(names.ID, ref.ID) {
+			same = append(same, object)
+		}
+	}
+	return same, nil
 }
 
 // prohibited says why the token does not do what its objects forbid.
@@ -127,7 +147,7 @@ func (t *Token) SetLabel(ctx context.Context, ref KeyRef, label string) error {
 			return fmt.Errorf("%w: %s", ErrKeyExists, KeyRef{Label: label})
 		}
 		objects := []pkcs11.ObjectHandle{k.handle}
-		halves, err := s.findClass(pkcs11.CKO_PUBLIC_KEY, k.ref)
+		halves, err := s.exactly(pkcs11.CKO_PUBLIC_KEY, k.ref)
 		if err != nil {
 			return err
 		}

@@ -72,7 +72,7 @@ func OpenApart(c Config) error {
 	m.apart = true
 	t := &Token{module: m, inner: inner, info: token.describe(m)}
 	settings.Path += ".gone"
-	if err := t.start(settings, pin); err != nil {
+	if err := t.start(settings, pin, false); err != nil {
 		return errors.Join(err, t.abandon())
 	}
 	return nil

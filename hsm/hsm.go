@@ -60,11 +60,14 @@ type Config struct {
 	// AcceptNotLocal takes keys for confined although the token does not say that they were generated in it (CKA_LOCAL). Some modules say
 	// so of no key (NSS softokn); with them only procedure tells a generated key from an imported one.
 	AcceptNotLocal bool
-	SessionWait    time.Duration    // how long an operation waits for a free session before it fails with ErrUnavailable; 0 means 5 s
-	Actor          string           // who causes the operations, where no context says; see WithActor
-	Observer       Observer         // is told of every operation; nil for nobody
-	Usage          UsagePolicy      // is asked before keys are used; nil permits everything
-	Now            func() time.Time `json:"-"` // nil means time.Now
+	SessionWait    time.Duration // how long an operation waits for a free session before it fails with ErrUnavailable; 0 means 5 s
+	Actor          string        // who causes the operations, where no context says; see WithActor
+	Observer       Observer      // is told of every operation; nil for nobody
+	// Refused, when it is not nil, is told that the token has refused the PIN, before the library is called again: it may crash, and whoever
+	// starts anew must know.
+	Refused func(serial string, why error) `json:"-"`
+	Usage   UsagePolicy                    // is asked before keys are used; nil permits everything
+	Now     func() time.Time               `json:"-"` // nil means time.Now
 }
 
 // Selector selects a token. Every field that is set must match; at least one must be set. The serial is the safest.

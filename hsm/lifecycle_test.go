@@ -17,6 +17,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/miekg/pkcs11"
+
 	"github.com/chancery-ca/chancery/hsm"
 	"github.com/chancery-ca/chancery/hsm/hsmtest"
 )
@@ -207,6 +209,17 @@ func TestCertificates(t *testing.T) {
 	if _, err := token.ImportCertificate(t.Context(), certificate, hsm.KeyRef{Label: "again"}); !errors.Is(err, hsm.ErrCertificateExists) {
 		t.Errorf("twice: %v", err)
 	}
+	// Renewed with the same key: the two must differ in their names, to be told apart later.
+	renewed := selfSigned(t, signer)
+	if _, err := token.ImportCertificate(t.Context(), renewed, hsm.KeyRef{}); err == nil || !strings.Contains(err.Error(), "another label") {
+		t.Errorf("a renewed certificate with the names of the old one: %v", err)
+	}
+	if c, err := token.ImportCertificate(t.Context(), renewed, hsm.KeyRef{Label: "renewed"}); err != nil || !c.Paired {
+		t.Errorf("%+v, %v", c, err)
+	}
+	if err := token.DeleteCertificate(t.Context(), hsm.KeyRef{Label: "renewed"}); err != nil {
+		t.Error(err)
+	}
 	// A certificate whose key is elsewhere needs names of its own.
 	away := hsmtest.New(t).Open(t)
 	if _, err := away.ImportCertificate(t.Context(), certificate, hsm.KeyRef{}); err == nil || !strings.Contains(err.Error(), "name a label and an id") {
@@ -234,6 +247,56 @@ func TestCertificates(t *testing.T) {
 	}
 	if _, err := token.Signer(key, nil); err != nil {
 		t.Errorf("the key went with its certificate: %v", err)
+	}
+}
+
+// A key without a CKA_ID goes without what has its label and belongs to another, and is renamed without it.
+func TestAKeyWithoutIDLeavesOthersAlone(t *testing.T) {
+	t.Parallel()
+	token := hsmtest.New(t).Open(t)
+	ctx := pkcs11.New(token.Info().Module)
+	if ctx == nil {
+		t.Fatal("the module is not there")
+	}
+	defer ctx.Destroy()
+	session, err := ctx.OpenSession(token.Info().Slot, pkcs11.CKF_SERIAL_SESSION|pkcs11.CKF_RW_SESSION)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pair := func(publicLabel, privateLabel string, id []byte) {
+		half := func(label string, more ...*pkcs11.Attribute) []*pkcs11.Attribute {
+			more = append(more, pkcs11.NewAttribute(pkcs11.CKA_TOKEN, true), pkcs11.NewAttribute(pkcs11.CKA_LABEL, label))
+			if id != nil {
+				more = append(more, pkcs11.NewAttribute(pkcs11.CKA_ID, id))
+			}
+			return more
+		}
+		p256 := []byte{0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07}
+		_, _, err := ctx.GenerateKeyPair(session, []*pkcs11.Mechanism{pkcs11.NewMechanism(pkcs11.CKM_EC_KEY_PAIR_GEN, nil)},
+			half(publicLabel, pkcs11.NewAttribute(pkcs11.CKA_EC_PARAMS, p256)),
+			half(privateLabel, pkcs11.NewAttribute(pkcs11.CKA_SIGN, true), pkcs11.NewAttribute(pkcs11.CKA_PRIVATE, true)))
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	pair("x", "x", nil)
+	pair("x", "authority", []byte{7, 7})
+	for _, step := range []struct {
+		name string
+		do   func() error
+	}{
+		{"renaming", func() error { return token.SetLabel(t.Context(), hsm.KeyRef{Label: "x"}, "y") }},
+		{"destroying", func() error { return token.Destroy(t.Context(), hsm.KeyRef{Label: "y"}) }},
+	} {
+		if err := step.do(); err != nil {
+			t.Fatalf("%s: %v", step.name, err)
+		}
+		if _, err := token.PublicKey(hsm.KeyRef{Label: "authority"}); err != nil {
+			t.Errorf("%s took the other key's public half: %v", step.name, err)
+		}
+	}
+	if keys, err := token.Keys(); err != nil || len(keys) != 1 {
+		t.Errorf("left are %v, %v", keys, err)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -273,6 +274,41 @@ func TestAnOpeningThatFailsHalfWay(t *testing.T) {
 		t.Fatalf("opening it again: %v", err)
 	}
 	if err := errors.Join(again.Close(), other.Close()); err != nil {
+		t.Error(err)
+	}
+}
+
+// A library may number its slots anew between two of its initialisations, as it is opened. No token's PIN is tried on another.
+func TestSlotsAreNumberedAnewDuringAnOpening(t *testing.T) {
+	f, a, b := hsmtest.NewFaulty(t), hsmtest.New(t), hsmtest.New(t)
+	if err := hsm.ChangePIN(t.Context(), hsm.SetPINConfig{
+		Module: a.Module, Token: hsm.Selector{Serial: a.Serial}, Old: hsm.PINFromFile(a.PINFile), New: hsm.PINFromBytes([]byte("another-pin-of-a")),
+	}); err != nil {
+		t.Fatal(err)
+	}
+	slotOf := func(token *hsmtest.Token) hsm.Slot {
+		m, err := hsm.List(t.Context(), hsm.ListConfig{Module: a.Module})
+		if err != nil {
+			t.Fatal(err)
+		}
+		at := slices.IndexFunc(m.Slots, func(s hsm.Slot) bool { return s.Token != nil && s.Token.Serial == token.Serial })
+		if at < 0 {
+			t.Fatal("a token is gone")
+		}
+		return m.Slots[at]
+	}
+	f.Begin(t, hsmtest.Swap(slotOf(a).ID, slotOf(b).ID))
+	token, err := hsm.Open(t.Context(), f.Config(b))
+	if !errors.Is(err, hsm.ErrUnavailable) || hsm.NeedsPerson(err) {
+		t.Errorf("opened %t, %v", token != nil, err)
+	}
+	if flags := slotOf(a).Token.Flags; slices.Contains(flags, "CKF_USER_PIN_COUNT_LOW") {
+		t.Errorf("the PIN of one was tried on the other: %v", flags)
+	}
+	if token, err = hsm.Open(t.Context(), f.Config(b)); err != nil { // they stay where they are
+		t.Fatalf("once more: %v", err)
+	}
+	if err := token.Close(); err != nil {
 		t.Error(err)
 	}
 }

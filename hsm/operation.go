@@ -155,6 +155,9 @@ func watch(ctx context.Context, observer Observer, o *Operation, now func() time
 	o.Duration = now().Sub(o.Began)
 	// What was done is done: that the caller has given up meanwhile does not keep it from being recorded.
 	if err := observer.Observe(context.WithoutCancel(ctx), *o); err != nil {
+		if o.Err == nil { // a PIN that was changed is changed
+			return fmt.Errorf("recording that the operation %s was carried out: %w", o.Op, err)
+		}
 		return errors.Join(o.Err, fmt.Errorf("recording the operation %s: %w", o.Op, err))
 	}
 	return o.Err
@@ -175,6 +178,15 @@ func (t *Token) using(ctx context.Context, o *Operation, work func() error) erro
 
 // permit asks the usage policy, once the key and the mechanism are known.
 func (t *Token) permit(ctx context.Context, o *Operation) error {
+	return t.askUsage(ctx, o, UsagePolicy.Permit)
+}
+
+// allowed asks it beforehand, where more than one key takes part: no use is counted.
+func (t *Token) allowed(ctx context.Context, o *Operation) error {
+	return t.askUsage(ctx, o, UsagePolicy.Allows)
+}
+
+func (t *Token) askUsage(ctx context.Context, o *Operation, question func(UsagePolicy, context.Context, Operation) error) error {
 	if t.usage == nil || !o.Op.needsPermit() {
 		return nil
 	}
@@ -183,7 +195,7 @@ func (t *Token) permit(ctx context.Context, o *Operation) error {
 		asked.Op = o.permittedAs
 	}
 	asked.Began = t.clock()
-	return t.usage.Permit(ctx, asked)
+	return question(t.usage, ctx, asked)
 }
 
 // MaySign asks the usage policy beforehand whether a key, which may have to be made first, is permitted to sign as a Signer does. It counts no

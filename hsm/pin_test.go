@@ -170,3 +170,26 @@ func TestPINCommandEndsWithItsCaller(t *testing.T) {
 		t.Errorf("after that was said: %q", rest)
 	}
 }
+
+// A PIN that was changed is changed, also where that cannot be recorded: whoever keeps the old one must be told.
+func TestAPINIsChangedUnrecorded(t *testing.T) {
+	t.Parallel()
+	fixture := hsmtest.New(t)
+	changed := hsm.PINFromBytes([]byte("a-new-pin-of-it"))
+	err := hsm.ChangePIN(t.Context(), hsm.SetPINConfig{
+		Module: fixture.Module, Token: hsm.Selector{Serial: fixture.Serial}, Observer: forgetful{hsm.OpPIN},
+		Old: hsm.PINFromFile(fixture.PINFile), New: changed,
+	})
+	if err == nil || !strings.Contains(err.Error(), "recording that the operation pin was carried out: the journal is full") {
+		t.Errorf("%v", err)
+	}
+	c := fixture.Config()
+	c.PIN = changed
+	token, err := hsm.Open(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := token.Close(); err != nil {
+		t.Error(err)
+	}
+}

@@ -124,7 +124,7 @@ func TestNothingWrongIsIndestructible(t *testing.T) {
 	}
 	defer token.Close()
 	_, _, err = token.GenerateKey(t.Context(), hsm.KeySpec{Algorithm: hsm.ECDSAP256, Label: "recorded once", Indestructible: true})
-	const says = "in the token for ever, as was asked for, but: recording the operation preserve"
+	const says = "in the token for ever, as was asked for, but: recording that the operation preserve was carried out"
 	if err == nil || !strings.Contains(err.Error(), says) || left("recorded once") != 2 {
 		t.Errorf("%v; %d objects are there", err, left("recorded once"))
 	}

@@ -119,7 +119,15 @@ func (s *signer) signEdwards(message []byte, opts crypto.SignerOpts) ([]byte, er
 	if o, ok := opts.(*ed25519.Options); ok && (o == nil || o.Context != "") {
 		return nil, s.wrap(errors.New("Ed25519 signs without a context here"))
 	}
-	return s.token.Sign(context.Background(), s.ref, SignOptions{Scheme: EdDSA}, bytes.NewReader(message))
+	signature, err := s.token.Sign(context.Background(), s.ref, SignOptions{Scheme: EdDSA}, bytes.NewReader(message))
+	if err != nil {
+		return nil, err
+	}
+	// The key is found by its names each time, and another one may have them by now.
+	if public, ok := s.public.(ed25519.PublicKey); !ok || !ed25519.Verify(public, message, signature) {
+		return nil, s.wrap(ErrKeyMismatch)
+	}
+	return signature, nil
 }
 
 // hash refuses options with which crypto11 would panic or would sign something else than a digest: an RSA key signs raw octets when it

@@ -453,6 +453,32 @@ func BenchmarkSignP256(b *testing.B) {
 	}
 }
 
+// A signer is of one key: what has its names later signs nothing for it.
+func TestASignersKeyIsReplaced(t *testing.T) {
+	t.Parallel()
+	for _, algorithm := range []hsm.Algorithm{hsm.ECDSAP256, hsm.Ed25519} {
+		token := hsmtest.New(t).Open(t)
+		ref, public := generate(t, token, algorithm, "ca")
+		signer, err := token.Signer(ref, public)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := token.Destroy(t.Context(), ref); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := token.Generate(hsm.KeySpec{Algorithm: algorithm, Label: ref.Label, ID: ref.ID}); err != nil {
+			t.Fatal(err)
+		}
+		opts := crypto.SHA256
+		if algorithm == hsm.Ed25519 {
+			opts = 0
+		}
+		if signature, err := signer.SignMessage(nil, []byte("message"), opts); err == nil || signature != nil {
+			t.Errorf("%s: another key's signature is handed out: %x, %v", algorithm, signature, err)
+		}
+	}
+}
+
 // An Ed25519 key signs messages. Its signer outlives the loss of the token as others do, for it is found in the same way.
 func TestEd25519Signer(t *testing.T) {
 	t.Parallel()

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"time"
 
@@ -48,6 +49,7 @@ type Token struct {
 	observer Observer
 	usage    UsagePolicy
 	now      func() time.Time
+	refused  func(serial string, why error)
 	pool     pool // sessions for what crypto11 does not do
 	lent     room // crypto11's sessions, for what it does
 }
@@ -102,14 +104,14 @@ func open(ctx context.Context, c Config) (*Token, error) {
 	}
 	t := &Token{
 		module: m, inner: inner, info: token.describe(m), notLocal: c.AcceptNotLocal, actor: c.Actor, observer: c.Observer, usage: c.Usage,
-		now: c.Now,
+		now: c.Now, refused: c.Refused,
 	}
 	wait := cmp.Or(c.SessionWait, sessionWait)
 	t.pool.room, t.lent = newRoom(own, wait), newRoom(settings.MaxSessions-1, wait) // one is crypto11's own
 	if err := m.join(); err != nil {
 		return nil, errors.Join(err, inner.Close())
 	}
-	if err := t.start(settings, pin); err != nil {
+	if err := t.start(settings, pin, c.RetryAfterFailedPIN); err != nil {
 		return nil, errors.Join(err, t.abandon())
 	}
 	m.open = append(m.open, t)
@@ -130,7 +132,10 @@ func (t *Token) abandon() error {
 }
 
 // start logs in.
-func (t *Token) start(settings *crypto11.Config, pin []byte) error {
+func (t *Token) start(settings *crypto11.Config, pin []byte, retry bool) error {
+	if err := t.confirm(retry); err != nil {
+		return err
+	}
 	if err := t.login(pin); err != nil {
 		return err
 	}
@@ -212,6 +217,22 @@ func sessionsFor(asked int, limit uint) (signing, own int, err error) {
 	return signing, min(asked, room-signing), nil
 }
 
+// confirm looks whether the slot still has the token that was selected: a library that is initialised anew, as it was since, may number its
+// slots anew, and a PIN is tried on the token alone that it is for.
+func (t *Token) confirm(retry bool) error {
+	tokens, err := t.module.present()
+	if err != nil {
+		return err
+	}
+	at := slices.IndexFunc(tokens, func(p present) bool {
+		return p.slot == t.info.Slot && p.Label == t.info.Label && p.SerialNumber == t.info.Serial
+	})
+	if at < 0 {
+		return fmt.Errorf("%w: slot %d has no longer the token %q that it had a moment ago; try again", ErrUnavailable, t.info.Slot, t.info.Label)
+	}
+	return loginAllowed(tokens[at], retry)
+}
+
 // login opens the housekeeping session and logs in through it. On failure nothing stays open.
 func (t *Token) login(pin []byte) error {
 	session, err := t.module.ctx.OpenSession(t.info.Slot, pkcs11.CKF_SERIAL_SESSION|pkcs11.CKF_RW_SESSION)
@@ -219,8 +240,12 @@ func (t *Token) login(pin []byte) error {
 		return fmt.Errorf("opening a session: %w", classified(err))
 	}
 	if err := t.module.ctx.Login(session, pkcs11.CKU_USER, string(pin)); err != nil {
+		err = fmt.Errorf("logging in: %w", loginError(err))
+		if t.refused != nil && NeedsPerson(err) {
+			t.refused(t.info.Serial, err)
+		}
 		_ = t.module.ctx.CloseSession(session) // the log-in's failure is what matters
-		return fmt.Errorf("logging in: %w", loginError(err))
+		return err
 	}
 	t.session = session
 	return nil

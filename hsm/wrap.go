@@ -139,7 +139,13 @@ func (s session) mayLeave(k key) error {
 func (t *Token) permitWrap(ctx context.Context, o Operation, recipient bool) error {
 	leaving := o
 	leaving.Op, leaving.Key = OpExport, o.Target
-	if err := t.permit(ctx, &leaving); err != nil || recipient {
+	if recipient {
+		return t.permit(ctx, &leaving)
+	}
+	if err := t.allowed(ctx, &o); err != nil { // before a use of the other is counted: a refusal costs nothing
+		return err
+	}
+	if err := t.permit(ctx, &leaving); err != nil {
 		return err
 	}
 	return t.permit(ctx, &o)
@@ -217,7 +223,7 @@ func sessionKey() []*pkcs11.Attribute {
 // notThere tells whether the token lacks a mechanism, so that another way may be tried.
 func notThere(err error) bool {
 	return is(err, pkcs11.CKR_MECHANISM_INVALID, pkcs11.CKR_MECHANISM_PARAM_INVALID, pkcs11.CKR_FUNCTION_NOT_SUPPORTED, pkcs11.CKR_ARGUMENTS_BAD,
-		pkcs11.CKR_WRAPPING_KEY_TYPE_INCONSISTENT)
+		pkcs11.CKR_WRAPPING_KEY_TYPE_INCONSISTENT, pkcs11.CKR_UNWRAPPING_KEY_TYPE_INCONSISTENT)
 }
 
 // kwp are the mechanisms by which modules offer RFC 5649: its own of PKCS#11 3.0, and the one before it, which SoftHSM means so.

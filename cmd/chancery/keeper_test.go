@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -145,6 +146,10 @@ func TestIsolation(t *testing.T) {
 			}
 			if journal != "" {
 				checkJournal(t, s, journal)
+			} else if !slices.ContainsFunc(s.events(t, audit.HSMOperation), func(e audit.Event) bool {
+				return e.Data["op"] == "sign" && e.Data["result"] == "CKR_DEVICE_ERROR"
+			}) {
+				t.Error("the audit log does not tell of a signature that the token did not make")
 			}
 		})
 	}

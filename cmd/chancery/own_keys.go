@@ -135,7 +135,7 @@ func (p *ownKeys) signer(_ context.Context, record ca.AuthorityRecord, public cr
 }
 
 // serviceObserver counts the operations of the service's tokens, and records those that no transaction records: the event of an
-// authority's signature rides with what was signed.
+// authority's signature rides with what was signed. One that failed or was refused signed nothing that it could ride with.
 type serviceObserver struct {
 	metrics *web.Metrics
 	store   *storage.Store
@@ -145,7 +145,7 @@ type serviceObserver struct {
 // Observe records one operation.
 func (o serviceObserver) Observe(ctx context.Context, op hsm.Operation) error {
 	o.metrics.HSMOperation(string(op.Op), op.Duration)
-	if op.Op == hsm.OpSign || op.Op == hsm.OpRandom {
+	if op.Op == hsm.OpSign && op.Err == nil || op.Op == hsm.OpRandom {
 		return nil
 	}
 	err := recordOperation(ctx, o.store, op)

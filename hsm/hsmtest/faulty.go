@@ -40,6 +40,10 @@ const (
 	Vanish     = "vanish"      // C_FindObjects finds nothing once the mechanisms were described
 	Locked     = "locked"      // the token says that its user PIN is locked (CKF_USER_PIN_LOCKED)
 	Hardware   = "hardware"    // no fault: the slot says that it is one of hardware (CKF_HW_SLOT)
+
+	// C_CloseSession ends the process, or does not come back, once C_Login has refused a PIN. The token does not tell that tries are few.
+	CrashRefused = "refuse-crash"
+	HangRefused  = "refuse-hang"
 )
 
 // NewFaulty builds one, without a fault. It needs a C compiler, as cgo does.
@@ -67,6 +71,10 @@ func NewFaulty(tb testing.TB) *Faulty {
 	}
 	return f
 }
+
+// Swap is the fault of a library that has numbered its slots anew: from its second initialisation on that finds the fault, the tokens in two
+// slots have changed places.
+func Swap(one, other uint) string { return fmt.Sprintf("swap:%d:%d", one, other) }
 
 // Begin has the library show a fault from now on, or with none ("") be well again.
 func (f *Faulty) Begin(tb testing.TB, fault string) {

@@ -24,7 +24,7 @@ typedef ulong (*function)();
 
 enum {
 	functions = 68,
-	slot_info = 5, token_info = 6, mechanism_info = 8, open_session = 12, close_all = 14, login = 18, get_attributes = 24, find = 27,
+	initialize = 0, slot_info = 5, token_info = 6, mechanism_info = 8, open_session = 12, close_session = 13, close_all = 14, login = 18, get_attributes = 24, find = 27,
 	sign_init = 42, sign = 43, verify = 49, wrap = 60
 };
 
@@ -81,6 +81,31 @@ static void flag(unsigned char *info, ulong bit)
 	memcpy(info + 96, &flags, sizeof flags);
 }
 
+/* "swap:A:B": from the second C_Initialize on that finds the word, the tokens in slots A and B have changed places. */
+static int armed, swapped;
+static ulong one, other;
+
+static ulong our_initialize(void *args)
+{
+	char w[64], *end;
+	ulong result = real->of[initialize](args);
+	word(w, sizeof w);
+	if (result == 0 && strncmp(w, "swap:", 5) == 0) {
+		one = strtoul(w + 5, &end, 10);
+		other = strtoul(end + 1, NULL, 10);
+		swapped = armed;
+		armed = 1;
+	}
+	return result;
+}
+
+static ulong placed(ulong slot)
+{
+	if (!swapped)
+		return slot;
+	return slot == one ? other : slot == other ? one : slot;
+}
+
 static ulong our_slot_info(ulong slot, unsigned char *info)
 {
 	char w[32];
@@ -94,21 +119,42 @@ static ulong our_slot_info(ulong slot, unsigned char *info)
 static ulong our_token_info(ulong slot, unsigned char *info)
 {
 	char w[32];
-	ulong result = real->of[token_info](slot, info);
+	ulong result = real->of[token_info](placed(slot), info);
 	word(w, sizeof w);
 	if (result == 0 && strcmp(w, "locked") == 0)
 		flag(info, 0x40000); /* CKF_USER_PIN_LOCKED */
+	if (result == 0 && strncmp(w, "refuse-", 7) == 0) {
+		ulong flags;
+		memcpy(&flags, info + 96, sizeof flags);
+		flags &= ~0x30000ul; /* CKF_USER_PIN_COUNT_LOW, CKF_USER_PIN_FINAL_TRY */
+		memcpy(info + 96, &flags, sizeof flags);
+	}
 	return result;
 }
 
 static ulong our_open_session(ulong slot, ulong flags, void *app, void *notify, ulong *session)
 {
 	int i;
+	slot = placed(slot);
 	for (i = 0; i < known && slots[i] != slot; i++)
 		;
 	if (i == known && known < 64)
 		slots[known++] = slot;
 	return real->of[open_session](slot, flags, app, notify, session);
+}
+
+static int refused;
+
+/* "refuse-crash" and "refuse-hang": a token that does not tell of tries, of a library that fails once a PIN was refused. */
+static ulong our_close_session(ulong session)
+{
+	char w[32];
+	word(w, sizeof w);
+	if (refused && strcmp(w, "refuse-hang") == 0)
+		hang(w);
+	if (refused && strcmp(w, "refuse-crash") == 0)
+		crash();
+	return real->of[close_session](session);
 }
 
 static ulong our_login(ulong session, ulong user, void *pin, ulong length)
@@ -122,6 +168,8 @@ static ulong our_login(ulong session, ulong user, void *pin, ulong length)
 	if (strcmp(w, "crash-login") == 0)
 		crash();
 	result = real->of[login](session, user, pin, length);
+	if (result != 0)
+		refused = 1;
 	f = fopen(LOGINS, "a");
 	if (f) {
 		fprintf(f, "%lx\n", result);
@@ -245,6 +293,7 @@ ulong C_GetFunctionList(struct list **list)
 		if (!get || get(&real) != 0)
 			return 5; /* CKR_GENERAL_ERROR */
 		ours = *real;
+		ours.of[initialize] = (function)our_initialize;
 		ours.of[3] = (function)C_GetFunctionList;
 		ours.of[slot_info] = (function)our_slot_info;
 		ours.of[token_info] = (function)our_token_info;
@@ -253,6 +302,7 @@ ulong C_GetFunctionList(struct list **list)
 		ours.of[find] = (function)our_find;
 		ours.of[wrap] = (function)our_wrap;
 		ours.of[open_session] = (function)our_open_session;
+		ours.of[close_session] = (function)our_close_session;
 		ours.of[login] = (function)our_login;
 		ours.of[sign_init] = (function)our_sign_init;
 		ours.of[sign] = (function)our_sign;
