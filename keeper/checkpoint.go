@@ -63,6 +63,9 @@ func (k *key) checkpoint(text []byte) (size uint64, root []byte, err error) {
 	if p == nil {
 		return 0, nil, refuse("the key signs no checkpoints")
 	}
+	if len(text) > maxCheckpoint { // before memory is taken for each of its lines
+		return 0, nil, refuse("a checkpoint is not that long")
+	}
 	lines := bytes.Split(text, []byte("\n"))
 	if len(lines) != 4 || len(lines[3]) != 0 {
 		return 0, nil, refuse("a checkpoint has three lines")

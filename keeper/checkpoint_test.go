@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"math"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -439,5 +440,18 @@ func TestMalformedProofs(t *testing.T) {
 	}
 	if _, err := r.client.ask(frameCheckpoint, good, id[:], []byte{1}, log.text(5)); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestALongTextIsNoCheckpoint, and costs no more memory than it has octets.
+func TestALongTextIsNoCheckpoint(t *testing.T) {
+	_, g := guarded(t, 0, func(p *KeyPolicy) { p.Checkpoints = &CheckpointPolicy{Origin: testOrigin} })
+	message := append([]byte(testOrigin), bytes.Repeat([]byte("\n"), 4<<20)...)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	_, err := g.ask(message)
+	runtime.ReadMemStats(&after)
+	if took := after.TotalAlloc - before.TotalAlloc; err == nil || took > 1<<20 {
+		t.Errorf("it took %d octets: %v", took, err)
 	}
 }

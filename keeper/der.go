@@ -77,7 +77,7 @@ func name(s *cryptobyte.String, what string) ([]byte, error) {
 			pair, err := content(&set, der.SEQUENCE, what)
 			var value cryptobyte.String
 			var tag der.Tag
-			if _, ok := identifier(&pair); err != nil || !ok || !pair.ReadAnyASN1(&value, &tag) || !pair.Empty() {
+			if _, ok := identifier(&pair); err != nil || !ok || !pair.ReadAnyASN1(&value, &tag) || !pair.Empty() || !legible(tag, value) {
 				return nil, refuse("%s is not a distinguished name", what)
 			}
 		}

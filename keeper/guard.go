@@ -152,18 +152,21 @@ func (g *guard) note(r reading) {
 	}
 }
 
-// take is a token bucket of twice the rate.
+// take is a token bucket of twice the rate, and of two at the least: as many as a certificate with its precertificate needs. Calls end in another
+// order than they began; a moment that has passed fills nothing.
 func (g *guard) take(now time.Time) bool {
 	if g.key.PerSecond == 0 {
 		return true
 	}
-	burst := max(2*g.key.PerSecond, 1)
-	if g.filled.IsZero() {
-		g.tokens = burst
-	} else {
-		g.tokens = min(burst, g.tokens+max(now.Sub(g.filled).Seconds(), 0)*g.key.PerSecond)
+	burst := max(2*g.key.PerSecond, 2)
+	switch since := now.Sub(g.filled); {
+	case g.filled.IsZero():
+		g.tokens, g.filled = burst, now
+	case since > 0:
+		g.tokens, g.filled = min(burst, g.tokens+since.Seconds()*g.key.PerSecond), now
+	case since < -time.Minute: // the clock was put back
+		g.filled = now
 	}
-	g.filled = now
 	if g.tokens < 1 {
 		return false
 	}

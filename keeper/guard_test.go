@@ -690,3 +690,30 @@ func FuzzGuard(f *testing.F) {
 		}
 	})
 }
+
+// TestRateOfRequestsThatOvertakeEachOther: a long request is read longer than a short one, and its moment has passed when it is counted. No
+// stretch of time fills the bucket twice.
+func TestRateOfRequestsThatOvertakeEachOther(t *testing.T) {
+	a, g := guarded(t, 0, func(p *KeyPolicy) { p.PerSecond = 10 })
+	request := signRequest{hash: crypto.SHA256, message: a.tbs(t, leaf())}
+	began, signed := time.Now(), 0
+	for i := range 400 { // two seconds, with a late one after each
+		at := began.Add(time.Duration(i) * 5 * time.Millisecond)
+		for _, now := range []time.Time{at, at.Add(-time.Second)} {
+			if _, err := g.admit(request, [32]byte{}, now); err == nil {
+				signed++
+			} else if !unavailable(err) {
+				t.Fatal(err)
+			}
+		}
+	}
+	if signed < 35 || signed > 41 { // the burst of 20, and ten a second
+		t.Errorf("%d were admitted", signed)
+	}
+	if _, err := g.admit(request, [32]byte{}, began.Add(-time.Hour)); !unavailable(err) { // the clock is put back
+		t.Errorf("an hour earlier: %v", err)
+	}
+	if _, err := g.admit(request, [32]byte{}, began.Add(-time.Hour+time.Second)); err != nil {
+		t.Errorf("a second after that: %v", err)
+	}
+}

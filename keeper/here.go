@@ -33,6 +33,7 @@ func (t *token) openHere(ctx context.Context, hung func(error)) error {
 	var err error
 	config := t.HSM
 	config.Observer = logins(t.loggedIn)
+	config.Refused = func(_ string, why error) { t.needed(why) }
 	h.opened, found, err = open(ctx, config, t.keys, t.log)
 	h.since[opening].Store(0)
 	if err != nil {

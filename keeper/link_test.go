@@ -366,6 +366,10 @@ func TestManyRequestsInOneWrite(t *testing.T) {
 // TestWhole: a frame of which a part has arrived is not whole.
 func TestWhole(t *testing.T) {
 	one := appendFrame(nil, frameKeys, 7, []byte("body"))
+	short := newFrameReader(bytes.NewReader(make([]byte, 4+frameHead-1)), maxFrame) // says that nothing follows, and is not even a head
+	if _, err := short.from.Peek(4); err != nil || short.whole() {
+		t.Errorf("what is no head has arrived whole: %v", err)
+	}
 	for n := range len(one) {
 		r := newFrameReader(io.MultiReader(bytes.NewReader(one), bytes.NewReader(one[:n])), maxFrame)
 		if r.whole() {

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/chancery-ca/chancery/hsm"
 	"github.com/chancery-ca/chancery/hsm/hsmtest"
@@ -158,6 +159,58 @@ func TestAWrongPINThatCannotBeWrittenDown(t *testing.T) {
 				t.Errorf("the token was opened %d times", tries)
 			}
 		})
+	}
+}
+
+// TestAWrongPINBeforeACrash is tried once, although the library ends the process, or keeps it, before the attempt is over.
+func TestAWrongPINBeforeACrash(t *testing.T) {
+	for _, fault := range []string{hsmtest.CrashRefused, hsmtest.HangRefused} {
+		t.Run("holder "+fault, func(t *testing.T) {
+			a, f := wrongPIN(t, fault)
+			s := supervise(t, a, f.Config(a.fixture), t.TempDir(), func(h *holding) { h.StartTimeout = time.Second })
+			key := s.signer(t, a)
+			within(t, patience, "the next holder tells it", func() error {
+				if err := a.issue(key, leaf()); !errors.Is(err, hsm.ErrWrongPIN) {
+					return fmt.Errorf("it was %w", err)
+				}
+				return nil
+			})
+			triedOnce(t, f)
+		})
+		t.Run("worker "+fault, func(t *testing.T) {
+			a, f := wrongPIN(t, fault)
+			config, log := a.config(t, f.Config(a.fixture))
+			config.Tokens[0].StartTimeout = time.Second
+			start(t, config, log)
+			within(t, patience, "the token stays closed", func() error {
+				if !strings.Contains(log.String(), "the token stays closed") {
+					return errors.New("nothing is said of it")
+				}
+				return nil
+			})
+			triedOnce(t, f)
+		})
+	}
+	waited := exec.Command("sh", "-c", "kill -SEGV $$").Run()
+	if err := ending(hsm.ErrWrongPIN, waited); !hsm.NeedsPerson(err) {
+		t.Errorf("a worker that was ended by a signal has not told that a person is needed: %v", err)
+	}
+}
+
+func wrongPIN(t *testing.T, fault string) (*authority, *hsmtest.Faulty) {
+	a, f := newAuthority(t, 0), hsmtest.NewFaulty(t)
+	if err := os.WriteFile(a.fixture.PINFile, []byte("not the pin at all\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f.Begin(t, fault)
+	t.Cleanup(func() { f.Begin(t, "") }) // what hangs in it ends
+	return a, f
+}
+
+func triedOnce(t *testing.T, f *hsmtest.Faulty) {
+	t.Helper()
+	if failed := f.FailedLogins(t); failed != 1 {
+		t.Errorf("%d log-ins failed, want 1", failed)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf16"
+	"unicode/utf8"
 
 	"golang.org/x/crypto/cryptobyte"
 	der "golang.org/x/crypto/cryptobyte/asn1"
@@ -15,8 +16,12 @@ import (
 
 // The string types of names that package cryptobyte does not know.
 const (
+	numericString   der.Tag = 18
+	visibleString   der.Tag = 26
 	universalString der.Tag = 28
 	bmpString       der.Tag = 30
+
+	constructed der.Tag = 0x20 // a bit
 )
 
 // knownAs is a distinguished name as whoever checks a chain may know it (RFC 5280, section 7.1): of two names that are known alike, one may
@@ -34,6 +39,18 @@ func knownAs(name cryptobyte.String) string {
 	}
 	slices.Sort(attributes)
 	return strings.Join(attributes, "\n")
+}
+
+// legible tells whether the value of an attribute is what its type can hold, so that everybody reads the same: OpenSSL joins a string in pieces,
+// which DER does not have, and takes octets that are not ASCII for Latin-1.
+func legible(tag der.Tag, value []byte) bool {
+	switch tag {
+	case der.UTF8String:
+		return utf8.Valid(value)
+	case numericString, der.PrintableString, der.IA5String, visibleString:
+		return !slices.ContainsFunc(value, func(b byte) bool { return b >= utf8.RuneSelf })
+	}
+	return tag&constructed == 0
 }
 
 // text is the value of an attribute. What is no text is taken for some: it is only compared.

@@ -124,3 +124,39 @@ func TestMarksHaveOneOrder(t *testing.T) {
 		}
 	}
 }
+
+// TestNamesThatOthersReadOtherwise are refused: OpenSSL joins a string that is in pieces, and takes octets that are not ASCII for Latin-1 where
+// the type has only ASCII. Each of these would be a name of another authority, or of this one.
+func TestNamesThatOthersReadOtherwise(t *testing.T) {
+	a, g := guarded(t, 0)
+	pieces := func(parts ...string) string {
+		var b cryptobyte.Builder
+		for _, part := range parts {
+			b.AddASN1(der.UTF8String, func(b *cryptobyte.Builder) { b.AddBytes([]byte(part)) })
+		}
+		return string(b.BytesOrPanic())
+	}
+	for what, value := range map[string]struct {
+		tag     der.Tag
+		text    string
+		refused bool
+	}{
+		"in pieces":                     {der.UTF8String | constructed, pieces("Iss", "uing"), true},
+		"no UTF-8":                      {der.UTF8String, "Z\xfcrich", true},
+		"UTF-8":                         {der.UTF8String, "Zürich", false},
+		"Latin-1 in a PrintableString":  {der.PrintableString, "Z\xfcrich", true},
+		"Latin-1 in an IA5String":       {der.IA5String, "Z\xfcrich", true},
+		"Latin-1 in a VisibleString":    {visibleString, "Z\xfcrich", true},
+		"Latin-1 in a NumericString":    {numericString, "1\xb2", true},
+		"Latin-1 in a T61String":        {der.T61String, "Z\xfcrich", false},
+		"a PrintableString as it is":    {der.PrintableString, "Zurich", false},
+		"a set in place of a string":    {der.SET, "", true},
+		"a sequence in place of a text": {der.SEQUENCE, "", true},
+	} {
+		subject := named([]attribute{{oidCommonName, value.tag, value.text}})
+		_, err := g.ask(a.tbs(t, leaf(func(c *x509.Certificate) { c.RawSubject = subject })))
+		if (err != nil) != value.refused {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}

@@ -94,7 +94,7 @@ func (t *token) openInWorker(ctx context.Context, command func() *exec.Cmd) (err
 	err = w.answers(t.told)
 	unwatch(nil)
 	watch.Wait()
-	if why := context.Cause(watching); errors.Is(why, errHung) {
+	if why := context.Cause(watching); errors.Is(why, errHung) && !hsm.NeedsPerson(err) {
 		err = why
 	}
 	return err
@@ -102,6 +102,9 @@ func (t *token) openInWorker(ctx context.Context, command func() *exec.Cmd) (err
 
 // ending joins why the conversation with a worker ended with how the process did.
 func ending(err, waited error) error {
+	if hsm.NeedsPerson(err) { // however it ended: the PIN is not tried again
+		return err
+	}
 	var exit *exec.ExitError
 	if errors.As(waited, &exit) {
 		if status, ok := exit.Sys().(syscall.WaitStatus); ok && status.Signaled() && !errors.Is(err, errHung) && !errors.Is(err, errSlow) {

@@ -25,8 +25,8 @@ import (
 
 const (
 	helloTimeout = 5 * time.Second
-	// writeTimeout bounds one write: whoever does not read what it asked for is cut off.
-	writeTimeout = 10 * time.Second
+	// writeTimeout bounds one write: whoever does not read what it asked for is cut off, before the end of the keeper is over.
+	writeTimeout = closeTime
 	// frameTimeout bounds how long a request that has begun may take to come, the waiting for room included: no client waits longer for its
 	// answer.
 	frameTimeout = 10 * time.Second

@@ -270,11 +270,13 @@ func TestReserve(t *testing.T) {
 func TestAHurryIsNoOffence(t *testing.T) {
 	a := newAuthority(t, 0)
 	config, log := a.config(t, a.fixture.Config())
-	config.Keys[0].PerSecond, config.Worker = 1e-6, nil // one, and then none for days
+	config.Keys[0].PerSecond, config.Worker = 1e-6, nil // two, and then none for days
 	r := start(t, config, log)
 	key := r.signer(t, a.certificate.PublicKey)
-	if err := a.issue(key, leaf()); err != nil {
-		t.Fatal(err)
+	for range 2 {
+		if err := a.issue(key, leaf()); err != nil {
+			t.Fatal(err)
+		}
 	}
 	r.user().offences.SetLimit(1e-9)
 	for range 2 * refusalsPerSecond {

@@ -133,7 +133,7 @@ func (r *frameReader) body(length int) ([]byte, error) {
 // whole tells whether the next frame has arrived whole, and can be read without waiting. Of one that the buffer cannot hold it says no.
 func (r *frameReader) whole() bool {
 	head, err := r.from.Peek(min(4, r.from.Buffered()))
-	return err == nil && len(head) == 4 && int64(r.from.Buffered()-4) >= int64(binary.BigEndian.Uint32(head))
+	return err == nil && len(head) == 4 && int64(r.from.Buffered()-4) >= max(int64(binary.BigEndian.Uint32(head)), frameHead)
 }
 
 // keep leaves the body of the last frame to the caller, for good.

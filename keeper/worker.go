@@ -150,6 +150,7 @@ func (w *worker) start(ctx context.Context) error {
 	w.opened, found, err = open(ctx, hsm.Config{
 		Module: s.Module, Token: s.Selector, PIN: pin, MaxSessions: s.Sessions, RetryAfterFailedPIN: s.RetryAfterFailedPIN,
 		Observer: logins(w.report),
+		Refused:  func(serial string, why error) { _ = w.report(serial, why) }, // what cannot be told now is told by the observer, or never
 	}, s.Keys, w.log)
 	if err != nil {
 		return err
