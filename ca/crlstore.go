@@ -66,7 +66,9 @@ type CRLSchedule struct {
 type CRLDue struct {
 	Issuer, Scope string
 	Delta         bool
-	Why           string // "first", "revocation", "schedule", "base": a delta to a new complete CRL; "clock": the last is of a time to come; "corrupted", "demand", "key"
+	// Why is "first", "revocation", "schedule", "base": a delta to a new complete CRL; "clock": the last is of a time to come; "form": it
+	// does not say of itself what the next would; "corrupted", "demand", or "key".
+	Why string
 }
 
 // CRLAsk asks for the right to make the next CRL of a scope.

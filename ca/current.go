@@ -50,6 +50,8 @@ type publication struct {
 	took       time.Duration // how long that was at it
 	fenced     int           // how often in a row one took longer than its claim
 	demandedAt time.Time     // when one was last made here because somebody wanted it
+	reformedAt time.Time     // when one was last tried here for its form
+	formRest   time.Duration // how long that keeps the next one from being tried
 	spoilt     bool          // what the store holds cannot be served
 	warnedAt   time.Time
 	reading    *crlReading // nil: nobody reads it

@@ -122,6 +122,7 @@ func (c *CA) dueCRLs(ctx context.Context) (map[string][]CRLDue, error) {
 
 // publishAll makes what is due of one authority.
 func (c *CA) publishAll(ctx context.Context, a *Authority, due []CRLDue) {
+	due = c.formsFirst(ctx, a, due)
 	due = append(due, c.publications.takeSpoilt(a.Name)...)
 	due = append(due, c.doubtedKey(a, due)...)
 	var working sync.WaitGroup
@@ -139,10 +140,11 @@ func (c *CA) publishAll(ctx context.Context, a *Authority, due []CRLDue) {
 	working.Wait()
 }
 
-// byUrgency puts first what tells of a revocation, which has five seconds; what is due by its schedule has hours.
+// byUrgency puts first what tells of a revocation, which has five seconds, and what a delta waits for, which may tell of one; what is due
+// by its schedule has hours.
 func byUrgency(due []CRLDue) []CRLDue {
 	rank := func(d CRLDue) int {
-		if d.Why == "revocation" {
+		if d.Why == "revocation" || d.Why == "form" {
 			return 0
 		}
 		return 1
@@ -239,6 +241,9 @@ func (c *CA) publish(ctx context.Context, due CRLDue) (failed error) {
 	}
 	published = true
 	c.publications.keep(record, c.now(), c.now().Sub(started))
+	if due.Why == "form" {
+		c.publications.reformed(crlID{issuer: a.Name, scope: due.Scope}, a.plan().Period)
+	}
 	c.mirrorCRL(record)
 	c.tellLags(a.Name, due.Scope, started)
 	c.metrics.Published(a.Name, due.scopeName(), c.now().Sub(started))
@@ -260,6 +265,10 @@ func (c *CA) release(ctx context.Context, claim CRLClaim) {
 func (c *CA) nextContents(ctx context.Context, a *Authority, due CRLDue, kept *keptList) (CRLClaim, issuance.CRLContents, error) {
 	ask := CRLAsk{Issuer: a.Name, Scope: due.Scope, By: c.replica, Delta: due.Delta}
 	if due.Delta {
+		// Its base is read before, while nobody is held up by a claim: it may be long.
+		if _, err := c.CurrentCRL(ctx, a.Name, due.Scope); err != nil {
+			return CRLClaim{}, issuance.CRLContents{}, fmt.Errorf("reading the complete CRL: %w", err)
+		}
 		ask.Lease = c.publications.lease(ask, 0)
 		claim, err := c.store.ClaimCRL(ctx, ask)
 		if err != nil {
@@ -268,8 +277,13 @@ func (c *CA) nextContents(ctx context.Context, a *Authority, due CRLDue, kept *k
 		if claim.Published == nil {
 			return claim, issuance.CRLContents{}, fmt.Errorf("a delta needs a complete CRL: %w", ErrNotFound)
 		}
+		base, err := c.baseOf(ctx, claim)
+		if err != nil {
+			return claim, issuance.CRLContents{}, err
+		}
 		contents := a.contents(claim, a.lists.deltaValidity(a.plan().Validity))
 		contents.Base, contents.Freshest = claim.Published, ""
+		contents.Distribution, contents.Contains = base.Distribution, base.Contains
 		for _, e := range claim.Changes {
 			contents.Entries = append(contents.Entries, c.listable(ctx, ask, e).CRLEntry)
 		}

@@ -194,7 +194,10 @@ func (u *upgraded) ListedRevocations(_ context.Context, _, _ string, yield func(
 
 func (u *upgraded) ClaimCRL(ctx context.Context, ask CRLAsk) (CRLClaim, error) {
 	claim, err := u.quiet.ClaimCRL(ctx, ask)
-	claim.Changes, claim.Published = slices.Clone(u.changed), big.NewInt(1)
+	claim.Changes = slices.Clone(u.changed)
+	for _, r := range u.made {
+		claim.Published = r.Number
+	}
 	return claim, err
 }
 
@@ -237,10 +240,16 @@ func TestAnInvalidityDateThatCannotBeWrittenStopsNoCRL(t *testing.T) {
 			p := publishing(store, clock, a)
 			var told strings.Builder
 			p.log = slog.New(slog.NewTextHandler(&told, nil))
+			if c.delta { // has a base
+				if err := p.publish(t.Context(), CRLDue{Issuer: a.Name, Scope: FullScope}); err != nil {
+					t.Fatal(err)
+				}
+				told.Reset()
+			}
 			if err := p.publish(t.Context(), CRLDue{Issuer: a.Name, Scope: FullScope, Delta: c.delta}); err != nil {
 				t.Fatal(err)
 			}
-			list, err := x509.ParseRevocationList(store.made[0].DER)
+			list, err := x509.ParseRevocationList(store.made[len(store.made)-1].DER)
 			if err != nil {
 				t.Fatal(err)
 			}

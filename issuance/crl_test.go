@@ -91,6 +91,16 @@ func TestCRLAgreesWithStandardLibrary(t *testing.T) {
 			!signed.ThisUpdate.Equal(c.ThisUpdate) || !signed.NextUpdate.Equal(c.NextUpdate) {
 			rt.Fatalf("signed %+v from %+v", signed, c)
 		}
+		for what, reader := range map[string]func([]byte) (*ReadList, error){"whole": ReadCRL, "head": ReadCRLHead} {
+			read, err := reader(signed.DER)
+			if err != nil {
+				rt.Fatalf("%s: %v", what, err)
+			}
+			if read.Distribution != c.Distribution || read.Contains != c.Contains || read.Freshest != c.Freshest || read.Number.Cmp(c.Number) != 0 ||
+				(read.Base == nil) != (c.Base == nil) {
+				rt.Fatalf("%s: read %+v from %+v", what, read, c)
+			}
+		}
 	})
 }
 

@@ -309,6 +309,32 @@ func TestReadCRLUnderstandsWhatItAccepts(t *testing.T) {
 	}
 }
 
+// TestAFreshestCRLIsReadAsOursAreWritten: one that is written otherwise keeps no CRL from being served, and is none of ours.
+func TestAFreshestCRLIsReadAsOursAreWritten(t *testing.T) {
+	h := ecdsaHierarchy(t)
+	const point = "\x30\x07\xa0\x05\xa0\x03\x86\x01a"
+	for name, c := range map[string]struct{ value, want string }{
+		"one URL":              {"\x30\x09" + point, "a"},
+		"two points":           {"\x30\x12" + point + point, ""},
+		"two URLs":             {"\x30\x0c\x30\x0a\xa0\x08\xa0\x06\x86\x01a\x86\x01b", ""},
+		"a URL, for a reason":  {"\x30\x0d\x30\x0b\xa0\x05\xa0\x03\x86\x01a\x81\x02\x06\x40", ""},
+		"a directory's name":   {"\x30\x09\x30\x07\xa0\x05\xa0\x03\xa4\x01a", ""},
+		"a URL, and one octet": {"\x30\x09" + point + "a", ""},
+		"nothing":              {"", ""},
+	} {
+		list, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{
+			Number: big.NewInt(7), ThisUpdate: now, NextUpdate: now.Add(time.Hour),
+			ExtraExtensions: []pkix.Extension{{Id: oidFreshestCRL, Value: []byte(c.value)}},
+		}, h.issuing.Certificate(), h.issuingKey)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if read, err := ReadCRL(list); err != nil || read.Freshest != c.want {
+			t.Errorf("%s: %+v, %v", name, read, err)
+		}
+	}
+}
+
 // FuzzReadCRL reads what may have become of a stored CRL. Whatever is accepted, crypto/x509 reads alike.
 func FuzzReadCRL(f *testing.F) {
 	h := ecdsaHierarchy(f)

@@ -168,6 +168,49 @@ func lists(list *x509.RevocationList, c *x509.Certificate) bool {
 	return false
 }
 
+// Shards and deltas that are switched on later do not wait for the schedule: the complete CRL says at once for which certificates it is,
+// and where its delta is. By both openssl finds a certificate from before revoked.
+func TestDeltasSwitchedOnLaterAreNamedAtOnce(t *testing.T) {
+	t.Parallel()
+	s := newStack(t, storagetest.New(t), false)
+	ctx := t.Context()
+	before := s.start("one", s.token.Module)
+	issued, got, err := before.issue(ctx, "www.dev.example", nil)
+	if err != nil || got.status != http.StatusCreated {
+		t.Fatalf("%v, %d %s", err, got.status, got.body)
+	}
+	block, _ := pem.Decode([]byte(issued.Certificate))
+	certificate, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	point := certificate.CRLDistributionPoints[0]
+	if read, err := issuance.ReadCRL(before.fetchCRL(ctx, t, point)); err != nil || read.Distribution != "" || read.Freshest != "" {
+		t.Fatalf("the CRL of an authority without shards and deltas is %+v, %v", read, err)
+	}
+	before.stop()
+
+	s.more = fmt.Sprintf("crls: {authorities: [{name: %s, shards: 2, delta_period: 1m}]}\n", devIssuer)
+	after := s.start("one", s.token.Module)
+	delta := strings.TrimSuffix(point, ".crl") + "/delta.crl"
+	eventually(t, 20*time.Second, "the complete CRL names its point and its delta", func() bool {
+		read, err := issuance.ReadCRL(after.fetchCRL(ctx, t, point))
+		return err == nil && read.Distribution == point && read.Freshest == delta
+	})
+	complete := after.fetchCRL(ctx, t, point)
+	after.mustRevoke(ctx, t, issued.Serial, "keyCompromise")
+	eventually(t, 20*time.Second, "the delta shows the certificate", func() bool {
+		list, err := x509.ParseRevocationList(after.fetchCRL(ctx, t, delta))
+		return err == nil && lists(list, certificate)
+	})
+	if now := after.fetchCRL(ctx, t, point); !bytes.Equal(now, complete) {
+		t.Error("another complete CRL was made")
+	}
+	if !opensslRevoked(t, s, issued, complete, after.fetchCRL(ctx, t, delta)) {
+		t.Error("openssl does not find the certificate revoked")
+	}
+}
+
 // opensslRevoked has openssl check a certificate by the complete CRL and the delta of its distribution point.
 func opensslRevoked(t *testing.T, s *stack, c issuedJSON, complete, delta []byte) bool {
 	t.Helper()
