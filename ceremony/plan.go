@@ -201,7 +201,8 @@ type CRL struct {
 type Revoked struct {
 	// Serial is the certificate's serial number in lower-case hex.
 	Serial string `yaml:"serial"`
-	// Reason is a reason of RFC 5280, section 5.3.1, by name, holds and releases excepted: an authority does not come back.
+	// Reason is a reason of RFC 5280, section 5.3.1, by name, holds and releases excepted: an authority does not come back. Nor unspecified:
+	// the Baseline Requirements, section 7.2.2, want one that says something.
 	Reason string `yaml:"reason"`
 	// At is the moment of revocation, written like an authority's not_before, and not in the future.
 	At string `yaml:"at"`
