@@ -15,10 +15,11 @@ import (
 	"github.com/chancery-ca/chancery/issuance"
 )
 
-// authorityReasons are why an authority can be revoked. It is never put on hold: it does not come back.
+// authorityReasons are why an authority can be revoked. It is never put on hold: it does not come back. Nor is it left unsaid why: a CRL gives
+// a reason for every authority (BR, section 7.2.2), and that of unspecified is absent.
 var authorityReasons = []issuance.Reason{
 	issuance.CACompromise, issuance.KeyCompromise, issuance.AffiliationChanged, issuance.Superseded, issuance.CessationOfOperation,
-	issuance.PrivilegeWithdrawn, issuance.Unspecified,
+	issuance.PrivilegeWithdrawn,
 }
 
 // IsCompromise tells the reasons to revoke an authority for which its key is certified never again.
@@ -44,7 +45,8 @@ func (r Registrar) RevokeAuthority(ctx context.Context, name string, reason issu
 			names[i] = known.String()
 		}
 		return RevokedAuthority{}, &InvalidError{
-			Field: "reason", Message: fmt.Sprintf("%s is not a reason to revoke an authority", reason), Hint: "use " + strings.Join(names, ", "),
+			Field: "reason", Message: fmt.Sprintf("%s is not a reason to revoke an authority; use %s", reason, strings.Join(names, ", ")),
+			Hint: "say why the authority is revoked",
 		}
 	}
 	if len(comment) > maxComment {

@@ -136,3 +136,16 @@ func TestTheKeyOfARevokedAuthorityIsRemembered(t *testing.T) {
 		}
 	}
 }
+
+// An authority is not revoked without saying why (BR, section 7.2.2), nor put on hold; whoever tries is told what to say.
+func TestAnAuthorityIsRevokedForAReason(t *testing.T) {
+	for _, reason := range []issuance.Reason{issuance.Unspecified, issuance.CertificateHold, issuance.RemoveFromCRL} {
+		_, err := Registrar{}.RevokeAuthority(context.Background(), "issuing-1", reason, "")
+		var invalid *InvalidError
+		want := reason.String() + " is not a reason to revoke an authority; use cACompromise, keyCompromise, affiliationChanged, superseded, " +
+			"cessationOfOperation, privilegeWithdrawn"
+		if !errors.As(err, &invalid) || invalid.Field != "reason" || invalid.Message != want {
+			t.Errorf("%s: %v", reason, err)
+		}
+	}
+}

@@ -66,7 +66,7 @@ type Authority struct {
 	// Policies are the certificate policies, as dotted object identifiers (RFC 5280, section 4.2.1.4).
 	Policies []string `yaml:"policies"`
 	// ExtKeyUsage limits what certificates below this authority are good for: serverAuth, clientAuth, codeSigning, emailProtection,
-	// timeStamping, or a dotted object identifier. Left out there is no limit.
+	// timeStamping, or a dotted object identifier. The authority issues under no profile for more than these. Left out there is no limit.
 	ExtKeyUsage []string `yaml:"ext_key_usage"`
 	// URLs are where clients find this authority's CRL and certificate. They are written into what it issues, not into its own certificate.
 	URLs URLs `yaml:"urls"`
@@ -201,7 +201,8 @@ type CRL struct {
 type Revoked struct {
 	// Serial is the certificate's serial number in lower-case hex.
 	Serial string `yaml:"serial"`
-	// Reason is a reason of RFC 5280, section 5.3.1, by name, holds and releases excepted: an authority does not come back.
+	// Reason is a reason of RFC 5280, section 5.3.1, by name, holds and releases excepted: an authority does not come back. Nor unspecified:
+	// the Baseline Requirements, section 7.2.2, want one that says something.
 	Reason string `yaml:"reason"`
 	// At is the moment of revocation, written like an authority's not_before, and not in the future.
 	At string `yaml:"at"`

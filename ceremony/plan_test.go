@@ -165,6 +165,7 @@ func TestPlansAreRefused(t *testing.T) {
 		"serial with leading zeros": {withRevoked(`serial: "000a"`), "crls[0].revoked[0].serial", "not a serial"},
 		"serial too long":           {withRevoked("serial: " + strings.Repeat("0a", 21)), "crls[0].revoked[0].serial", "not a serial"},
 		"hold":                      {withRevoked("reason: certificateHold"), "crls[0].revoked[0].reason", "not a reason"},
+		"no reason":                 {withRevoked("reason: unspecified"), "crls[0].revoked[0].reason", "not a reason"},
 		"no moment":                 {withRevoked("at: yesterday"), "crls[0].revoked[0].at", "not a moment"},
 		"serial twice":              {withRevoked("serial: 0b"), "crls[0].revoked[1].serial", "already"},
 	} {

@@ -30,9 +30,10 @@ var (
 	nameForm   = regexp.MustCompile(`^[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?$`)
 	hexForm    = regexp.MustCompile(`^(?:[0-9a-f]{2})+$`)
 	algorithms = []string{string(hsm.ECDSAP256), string(hsm.ECDSAP384), string(hsm.RSA2048), string(hsm.RSA3072), string(hsm.RSA4096)}
-	// A revoked authority stays revoked: holds and their release are not for CRLs of authorities.
+	// A revoked authority stays revoked: holds and their release are not for CRLs of authorities. Nor is unspecified, whose entry has no
+	// reason, as one of an authority must (BR, section 7.2.2). What an earlier CRL says is kept all the same.
 	reasons = []issuance.Reason{
-		issuance.Unspecified, issuance.KeyCompromise, issuance.CACompromise, issuance.AffiliationChanged,
+		issuance.KeyCompromise, issuance.CACompromise, issuance.AffiliationChanged,
 		issuance.Superseded, issuance.CessationOfOperation, issuance.PrivilegeWithdrawn,
 	}
 	// maxNumber is what a CRL number must stay below, to fit in 20 octets with its sign (RFC 5280, section 5.2.3).

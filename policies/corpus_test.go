@@ -456,6 +456,7 @@ var beyondCorpus = map[string]bool{
 	"request.complete": true, "issuer.signs": true, "profile.unknown": true, "profile.namespace": true,
 	"key.compromised": true, "key.listed": true, "key.of-authority": true, "key.reuse": true,
 	"names.subtrees": true, "quota": true, "approval": true, "names.confusable": true, "names.pattern": true, "names.issuer-constraints": true, "names.caa": true, "validity": true,
+	"extensions.issuer-ext-key-usage": true,
 }
 
 // TestBenignCorpus holds that each shipped profile allows its ordinary requests, without remark.

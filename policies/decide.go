@@ -31,7 +31,7 @@ var rules = []rule[*evaluation]{
 	subjectStructure, subjectAttributes, subjectOrganisation, subjectCommonName, subjectClaims,
 	namesTypes, namesCount, namesDNS, namesSpecial, namesConfusable, namesWildcard, namesPublic, namesIP, namesEmail, namesURI, namesPattern,
 	namesNamespace, namesSubtrees, namesConstraints, namesCAA,
-	extensionBasicConstraints, extensionKeyUsage, extensionExtKeyUsage, extensionUnknown, requestAttribute,
+	extensionBasicConstraints, extensionKeyUsage, extensionExtKeyUsage, issuerExtKeyUsage, extensionUnknown, requestAttribute,
 	validityRule, quotaLeft, approvalNeeded, signatureProof,
 }
 

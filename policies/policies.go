@@ -46,7 +46,7 @@ type Request struct {
 type Issuer struct {
 	Name        string
 	Certificate *x509.Certificate
-	Above       []*x509.Certificate // of the authorities above it, up to the root: their name constraints hold as well
+	Above       []*x509.Certificate // of the authorities above it, up to the root: their name constraints and purposes hold as well
 	CRLScope    string              // the CRL scope that a certificate issued now belongs to
 	CRLURL      string              // the distribution point written into it; empty means none
 	IssuerURLs  []string            // caIssuers of authorityInfoAccess

@@ -107,6 +107,37 @@ func above(domains ...string) func(*testing.T, *Request) {
 	}
 }
 
+// purposes has an issuer and the authorities above it be for what is named, each in turn.
+func purposes(name, profile string, refuse bool, chain ...[]string) ruleCase {
+	c := ruleCase{name: name, rule: "extensions.issuer-ext-key-usage", refuse: refuse, change: func(t *testing.T, r *Request) {
+		r.Profile, r.Issuer.Above = profile, nil
+		if profile == "ocsp-responder" {
+			r.Namespace.Profiles = []string{profile}
+			with(func(b *csrtest.Builder) { b.Subject, b.DNS = csrtest.CN("OCSP 1"), nil })(t, r)
+		}
+		for i, names := range chain {
+			authority := issuingAuthority(t, func(c *x509.Certificate) {
+				for _, name := range names {
+					oid, err := lookUp(extKeyUsages, name)
+					if err != nil {
+						t.Fatal(err)
+					}
+					c.UnknownExtKeyUsage = append(c.UnknownExtKeyUsage, oid)
+				}
+			})
+			if i == 0 {
+				r.Issuer.Certificate = authority
+			} else {
+				r.Issuer.Above = append(r.Issuer.Above, authority)
+			}
+		}
+	}}
+	if refuse {
+		c.field = "extKeyUsage"
+	}
+	return c
+}
+
 func ruleCases() []ruleCase {
 	cn := func(v string) csrtest.Attr { return csrtest.Attr{OID: csrtest.OIDCommonName, Value: v} }
 	org := func(v string) csrtest.Attr { return csrtest.Attr{OID: csrtest.OIDOrganization, Value: v} }
@@ -492,6 +523,15 @@ func ruleCases() []ruleCase {
 		{"anyExtendedKeyUsage", "extensions.ext-key-usage", true, "extKeyUsage", extension(csrtest.OIDExtKeyUsage, false, 0x30, 6, 6, 4, 0x55, 0x1d, 0x25, 0)},
 		{"serverAuth", "extensions.ext-key-usage", false, "", extension(csrtest.OIDExtKeyUsage, false, 0x30, 10, 6, 8, 0x2b, 6, 1, 5, 5, 7, 3, 1)},
 		{"clientAuth", "extensions.ext-key-usage", true, "extKeyUsage", extension(csrtest.OIDExtKeyUsage, false, 0x30, 10, 6, 8, 0x2b, 6, 1, 5, 5, 7, 3, 2)},
+		purposes("the issuer's purpose", "tls-server", false, []string{"serverAuth"}),
+		purposes("one of the issuer's", "tls-server", false, []string{"1.2.3.4", "clientAuth", "serverAuth"}),
+		purposes("another purpose", "tls-server", true, []string{"emailProtection", "codeSigning"}),
+		purposes("an unknown purpose", "tls-server", true, []string{"1.2.3.4"}),
+		purposes("any purpose", "tls-server", false, []string{"emailProtection", "2.5.29.37.0"}),
+		purposes("within those above", "tls-server", false, []string{"serverAuth"}, nil, []string{"clientAuth", "serverAuth"}),
+		purposes("beyond those between", "tls-server", true, nil, []string{"clientAuth"}, []string{"serverAuth"}),
+		purposes("beyond those of the root", "tls-server", true, []string{"serverAuth"}, nil, []string{"clientAuth"}),
+		purposes("a responder's", "ocsp-responder", false, []string{"serverAuth"}),
 		{"key identifier", "extensions.unknown", false, "", extension(csrtest.OIDSubjectKeyID, false, 4, 1, 1)},
 		{"critical key identifier", "extensions.unknown", true, "extension.subjectKeyIdentifier", extension(csrtest.OIDSubjectKeyID, true, 4, 1, 1)},
 		{"unknown extension", "extensions.unknown", true, "extension.1.2.3.4", extension(asn1.ObjectIdentifier{1, 2, 3, 4}, false, 5, 0)},

@@ -38,18 +38,19 @@ func TestSeen(t *testing.T) {
 	r.CSR, r.Validity = parseCSR(t, b), 30*day
 	d := shippedSet(t).Decide(r)
 	for rule, want := range map[string]string{
-		"profile.unknown":              `"tls-server"`,
-		"issuer.signs":                 `"issuing-1"`,
-		"key.allowed":                  "RSA 2048 bits",
-		"key.exponent":                 "exponent 65537",
-		"subject.structure":            `commonName="host.dev.example"`,
-		"names.count":                  "2 names; from 1 to 100 are allowed",
-		"names.dns-syntax":             `dns:"host.dev.example", dns:"a\"b.dev.example"`,
-		"names.ip":                     "none",
-		"extensions.basic-constraints": "not asked for",
-		"extensions.key-usage":         "not asked for",
-		"validity":                     "30d asked for, 398d at most: 2026-11-23T12:25:15Z to 2026-12-23T12:25:14Z",
-		"approval":                     "nobody",
+		"profile.unknown":                 `"tls-server"`,
+		"issuer.signs":                    `"issuing-1"`,
+		"key.allowed":                     "RSA 2048 bits",
+		"key.exponent":                    "exponent 65537",
+		"subject.structure":               `commonName="host.dev.example"`,
+		"names.count":                     "2 names; from 1 to 100 are allowed",
+		"names.dns-syntax":                `dns:"host.dev.example", dns:"a\"b.dev.example"`,
+		"names.ip":                        "none",
+		"extensions.basic-constraints":    "not asked for",
+		"extensions.key-usage":            "not asked for",
+		"extensions.issuer-ext-key-usage": "serverAuth; from authorities for all purposes",
+		"validity":                        "30d asked for, 398d at most: 2026-11-23T12:25:15Z to 2026-12-23T12:25:14Z",
+		"approval":                        "nobody",
 	} {
 		if got := resultOf(t, d, rule).Seen; got != want {
 			t.Errorf("%s saw %s, want %s", rule, got, want)

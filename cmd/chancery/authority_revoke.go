@@ -46,6 +46,10 @@ type plannedRevocation struct {
 
 func (r plannedRevocation) name() string { return cmp.Or(r.Authority, "serial "+r.Serial) }
 
+// unexplained tells of a revocation without a reason: of one that was recorded before a reason was asked for, or of a certificate that is on
+// no record. Only people can say which it is; the plan waits for that.
+func (r plannedRevocation) unexplained() bool { return r.Reason == issuance.Unspecified.String() }
+
 func (a *app) authorityRevokeCommand() *cobra.Command {
 	var path, reason, comment, out string
 	validity := "180d"
@@ -64,8 +68,8 @@ and with what comes of it, here:
     chancery crl import --config chancery.yaml --authority root out/root.crl
 
 Until that is done, chancery revocation check tells that it is missing. Reasons: cACompromise, keyCompromise, affiliationChanged,
-superseded, cessationOfOperation, privilegeWithdrawn, unspecified. What the authority has issued is revoked by
-chancery revoke --issuer NAME --all; take the authority out of the configuration's list when its last CRL is out.`,
+superseded, cessationOfOperation, privilegeWithdrawn; not unspecified, because a CRL has to say why an authority is revoked (BR 7.2.2). What the
+authority has issued is revoked by chancery revoke --issuer NAME --all; take the authority out of the configuration's list when its last CRL is out.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			why, err := ca.ParseReason(reason)
@@ -127,6 +131,9 @@ func writeRevokedAuthority(w io.Writer, r authorityRevocationJSON) {
 	fmt.Fprintf(w, "%s is offline: nobody learns of it before its CRL is made in a ceremony.\n", r.Issuer)
 	for _, planned := range r.Revokes {
 		fmt.Fprintf(w, "  that CRL revokes %s, serial %s (%s)\n", planned.name(), planned.Serial, planned.Reason)
+		if planned.unexplained() {
+			fmt.Fprintln(w, "    of which nobody said why: write a reason into the plan, the ceremony refuses unspecified")
+		}
 	}
 	fmt.Fprintf(w, "The plan is %s; then: chancery crl import --authority %s %s\n", r.Plan, r.Issuer,
 		filepath.Join(filepath.Dir(r.Plan), "out", r.Issuer+".crl"))
@@ -189,8 +196,12 @@ func (result *authorityRevocationJSON) plan(ctx context.Context, store *storage.
 	var entries strings.Builder
 	for _, planned := range result.Revokes {
 		names = append(names, planned.name())
+		remark := planned.name()
+		if planned.unexplained() {
+			remark += ": write a reason instead of unspecified"
+		}
 		fmt.Fprintf(&entries, "      - {serial: %s, reason: %s, at: %q} # %s\n", planned.Serial, planned.Reason,
-			planned.RevokedAt.UTC().Format(time.RFC3339), planned.name())
+			planned.RevokedAt.UTC().Format(time.RFC3339), remark)
 	}
 	result.Plan = filepath.Join(dir, "revoke.yaml")
 	files := map[string][]byte{

@@ -96,6 +96,19 @@ func (c CRLsConfig) validate(doc *strictyaml.Document, authorities []string) {
 	}
 }
 
+// checkSubordinates refuses CRLs for subscribers alone where an authority has others below it: clients must not believe such a CRL of an
+// authority's certificate (RFC 5280, section 6.3.3, step b 2), so that nobody would learn of its revocation.
+func (c CRLsConfig) checkSubordinates(records []ca.AuthorityRecord) error {
+	lists := c.lists()
+	for _, r := range records {
+		if lists[r.Parent].Contains == issuance.UserCertificates {
+			return fmt.Errorf("the configuration has the CRLs of %[1]s be for subscribers alone, and %[1]s is the issuer of the authority %[2]s, "+
+				"which they could not revoke: leave out contains: subscribers in crls.authorities", r.Parent, r.Name)
+		}
+	}
+	return nil
+}
+
 // lists are the CRLs of the authorities, by name.
 func (c CRLsConfig) lists() map[string]ca.CRLLists {
 	all := map[string]ca.CRLLists{}

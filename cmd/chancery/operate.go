@@ -114,6 +114,9 @@ func (a *app) authorityCommand() *cobra.Command {
 					}
 					records = append(records, authorityRecord(bundle))
 				}
+				if err := cfg.CRLs.checkSubordinates(records); err != nil {
+					return err
+				}
 				if err := a.addUnderOrder(cmd.Context(), cfg, store, records, order); err != nil {
 					return err
 				}

@@ -386,6 +386,9 @@ func (s *service) configuredAuthorities(ctx context.Context) ([]ca.AuthorityReco
 	if err != nil {
 		return nil, fmt.Errorf("reading the authorities: %w", err)
 	}
+	if err := s.cfg.CRLs.checkSubordinates(records); err != nil {
+		return nil, err
+	}
 	known := map[string]ca.AuthorityRecord{}
 	for _, r := range records {
 		known[r.Name] = r
