@@ -74,6 +74,8 @@ type profile struct {
 	unread       []uint      // attributes that are not asked for, since asking is an error that looks like a lost token
 	silent       []uint      // attributes that no template may name, since the token refuses them or decides by itself
 	unwrapped    []uint      // attributes that no template of an unwrapped key may name besides
+	// forgets says that a slot which answers CKR_GENERAL_ERROR is listed no more once the library is initialised anew.
+	forgets bool
 }
 
 // conservative is what vendors accept: some refuse CKA_MODIFIABLE, CKA_COPYABLE or CKA_SIGN_RECOVER (CKR_TEMPLATE_INCONSISTENT).
@@ -131,6 +133,7 @@ var softHSM = profile{
 	// It takes CKA_MODIFIABLE from whoever generates or creates a key, and from nobody else. What it refuses leaves an object without a name
 	// and without a key in the token.
 	unwrapped: []uint{pkcs11.CKA_MODIFIABLE},
+	forgets:   true, // of a token whose directory is away
 }
 
 // profiles, the most particular first. The last fits everything. Those that are not measured are of the vendors' documentation: their

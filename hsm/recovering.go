@@ -23,10 +23,19 @@ const (
 	// siblingRest is how long a token that was closed for its neighbour's sake waits at most until all of its library are closed, so that the
 	// library is finalised.
 	siblingRest = 300 * time.Millisecond
-	// siblingsFirst and siblingsMost are the pauses between closing the neighbours of a token that stays away, doubling from one to the other:
-	// a token that is well must not suffer for one that is not. The longest stays below the five seconds, too.
-	siblingsFirst = 500 * time.Millisecond
-	siblingsMost  = 2 * time.Second
+	// A token that was opened anew rests for restFactor times as long as that took: it is not closed for a neighbour that stays away, nor
+	// again for a key that fails by itself. So what is well is in use for nine tenths of the time, whatever is not. The least rest stays below
+	// the five seconds, too; the most is for openings that took so long for a reason of their own.
+	restFactor = 9
+	restLeast  = 2 * time.Second
+	restMost   = 30 * time.Second
+	// A key that fails by itself is left alone, too, doubling from keyRestFirst to keyRestMost, which stays below the five seconds with the
+	// token's least rest. Another key that signed no longer than keyRestMost ago shows that the token is well.
+	keyRestFirst = 100 * time.Millisecond
+	keyRestMost  = 2 * time.Second
+	// keySuspect is for how long after an opening a key that fails again is held to be what is wrong, while other keys sign. It may have been
+	// mended meanwhile, and need to be found again.
+	keySuspect = 30 * time.Second
 	// maxWaiting bounds the calls that are in a token at once, waiting ones included. One that comes when there are so many fails at once.
 	maxWaiting = 256
 )
@@ -49,8 +58,11 @@ type Recovering struct {
 	mu         sync.Mutex
 	token      *Token // nil while it is away
 	info       TokenInfo
-	generation uint64 // counts the openings
-	why        error  // what is wrong while the token is away
+	generation uint64    // counts the openings
+	why        error     // what is wrong while the token is away
+	opened     time.Time // when it was opened last
+	signed     time.Time // when a key signed last, since then; zero: none has
+	rests      time.Time // until when it is closed neither for a neighbour nor for a key that fails by itself
 	// busy is since when the lost token is being closed, or opened anew; zero: it is not at this moment.
 	busy time.Time
 }
@@ -94,18 +106,19 @@ func OpenRecovering(ctx context.Context, c Config, log *slog.Logger) (*Recoverin
 	}
 	ended, end := context.WithCancel(context.Background())
 	r := &Recovering{config: c, log: log, ended: ended, end: end, places: make(chan struct{}, maxWaiting)}
-	r.put(token)
+	r.put(token, time.Time{})
 	return r, nil
 }
 
 // put makes an open token the current one.
-func (r *Recovering) put(t *Token) {
+func (r *Recovering) put(t *Token, rests time.Time) {
 	t.module.mu.Lock()
 	t.owner = r
 	t.module.mu.Unlock()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.token, r.info, r.why = t, t.info, nil
+	r.opened, r.signed, r.rests = time.Now(), time.Time{}, rests
 	r.generation++
 }
 
@@ -249,18 +262,22 @@ func (r *Recovering) recover(token *Token, others *gathering) {
 	others.arrive()
 	others.wait(r.ended)
 	var pause time.Duration
-	disturbed, undisturbed := began, siblingsFirst // when the neighbours were closed last, and for how long they are left alone
+	var spared error
 	for attempt := 1; ; attempt++ {
 		select {
 		case <-r.ended.Done():
 			return
 		case <-time.After(pause):
 		}
+		tried := time.Now()
+		if attempt == 1 {
+			tried = began // closing it was a part of the same
+		}
 		var again *Token
 		var err error
 		r.during(func() { again, err = Open(r.ended, r.config) })
 		if err == nil {
-			r.put(again)
+			r.put(again, time.Now().Add(min(max(restFactor*time.Since(tried), restLeast), restMost)))
 			r.log.Info("the token is open again", "token", token.info.Label, "serial", token.info.Serial, "attempts", attempt,
 				"after", time.Since(began).Round(time.Millisecond).String())
 			return
@@ -274,11 +291,22 @@ func (r *Recovering) recover(token *Token, others *gathering) {
 		}
 		r.log.Warn("opening the lost token failed; trying again", "token", token.info.Label, "attempt", attempt, "error", err)
 		pause = min(max(2*pause, reopenFirst), reopenMost)
-		if attempt == 2 || attempt > 2 && time.Since(disturbed) >= undisturbed {
-			token.module.closeAll(err)
-			disturbed, undisturbed = time.Now(), min(2*undisturbed, siblingsMost)
+		if attempt == 1 || !mayNeedFinalising(err) {
+			continue
+		}
+		told := spared != nil
+		r.during(func() { spared = token.module.closeAll(err) })
+		if spared != nil && !told {
+			r.log.Warn("the other tokens of its library stay open, so that it is not initialised anew; where the lost token needs that, restart",
+				"token", token.info.Label, "error", spared)
 		}
 	}
+}
+
+// mayNeedFinalising tells whether a failure to open a token is the library's: what is wrong with a PIN's source or with an observer, no
+// library mends.
+func mayNeedFinalising(err error) bool {
+	return errors.Is(err, ErrNoToken) || errors.Is(err, ErrInUse) || isLoss(err)
 }
 
 // NeedsPerson tells whether a failure to open a token is one that trying again can only make worse.
@@ -287,16 +315,13 @@ func NeedsPerson(err error) bool {
 }
 
 // closeAll has every recovering token of the library closed and opened anew: some libraries see a returned token only after they have
-// been finalised, which happens when none is open.
-func (m *module) closeAll(why error) {
-	m.mu.Lock()
-	var owners []*Recovering
-	for _, t := range m.open {
-		if t.owner != nil {
-			owners = append(owners, t.owner)
-		}
+// been finalised, which happens when none is open. While one of them rests it does nothing; where one could not be opened again, it does
+// nothing and says why.
+func (m *module) closeAll(why error) error {
+	owners, err := m.owners()
+	if err != nil {
+		return err
 	}
-	m.mu.Unlock()
 	all := newGathering(len(owners))
 	for _, r := range owners {
 		if _, generation, err := r.now(); err == nil {
@@ -304,6 +329,84 @@ func (m *module) closeAll(why error) {
 		} else {
 			all.arrive()
 		}
+	}
+	return nil
+}
+
+// owners are those of all open tokens: none unless each has one and may be closed now. It fails where one would not be found again, for a
+// slot that does not answer.
+func (m *module) owners() ([]*Recovering, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var owners []*Recovering
+	for _, t := range m.open {
+		if t.owner == nil || t.owner.resting() {
+			return nil, nil
+		}
+		owners = append(owners, t.owner)
+	}
+	if len(owners) == 0 {
+		return nil, nil
+	}
+	tokens, err := m.present()
+	if err != nil {
+		return owners, nil // none of them is seen to be well
+	}
+	for _, p := range tokens {
+		for _, t := range m.open {
+			if t.info.Slot == p.slot && p.stranded(t.info) {
+				return nil, fmt.Errorf("%s could not be opened again: %w", p, p.behind)
+			}
+		}
+	}
+	return owners, nil
+}
+
+func (r *Recovering) resting() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return time.Now().Before(r.rests)
+}
+
+// keyFailed begins recovery where a key failed as it does when the token is lost. One that failed so before, has not signed since, and
+// fails again soon after the token was opened is held to be what is wrong itself, while the token rests or another key signs: then the key
+// rests, and the token stays open.
+func (r *Recovering) keyFailed(s *recoveringSigner, generation uint64, why error) {
+	if !r.blames(s, generation, why) {
+		r.lost(generation, why, nil)
+	}
+}
+
+// blames tells whether a failure is held to be the key's own, and then has it rest.
+func (r *Recovering) blames(s *recoveringSigner, generation uint64, why error) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := time.Now()
+	switch {
+	case r.token == nil || r.generation != generation:
+		return false // what failed is closed already
+	case s.pause == 0:
+		s.pause = keyRestFirst
+		return false
+	case now.Sub(r.opened) >= keySuspect:
+		return false
+	case !now.Before(r.rests) && now.Sub(r.signed) >= keyRestMost:
+		return false
+	}
+	if !now.Before(s.rests) { // of calls at once, one alone makes the next rest longer
+		r.log.Warn("a key fails although its token was opened anew for it; it rests", "token", r.info.Label, "key", s.ref.String(),
+			"for", s.pause.String(), "error", why)
+		s.rests, s.why, s.pause = now.Add(s.pause), why, min(2*s.pause, keyRestMost)
+	}
+	return true
+}
+
+// keySigned ends what blames began.
+func (r *Recovering) keySigned(s *recoveringSigner, generation uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.generation == generation {
+		r.signed, s.pause, s.rests = time.Now(), 0, time.Time{}
 	}
 }
 
@@ -317,6 +420,21 @@ type recoveringSigner struct {
 
 	current atomic.Pointer[resolved]
 	mu      sync.Mutex // held while the key is looked for
+
+	// The lock of from guards what follows; see Recovering.blames.
+	pause time.Duration // how long it rests the next time; 0: it has signed since its last failure, if any
+	rests time.Time     // until when its calls fail at once
+	why   error         // for which it rests
+}
+
+// resting is why the key is not to be used now.
+func (s *recoveringSigner) resting() error {
+	s.from.mu.Lock()
+	defer s.from.mu.Unlock()
+	if !time.Now().Before(s.rests) {
+		return nil
+	}
+	return fmt.Errorf("%w: the key fails although its token was opened anew for it, and rests for a moment: %w", ErrUnavailable, s.why)
 }
 
 // resolved is a key as it was found after one of the openings, or why it was not.
@@ -349,13 +467,18 @@ func (s *recoveringSigner) do(call func(*signer) ([]byte, error)) ([]byte, error
 		return nil, fmt.Errorf("signing with the key %s: %w: %d calls are waiting already", s.ref, ErrUnavailable, maxWaiting)
 	}
 	defer func() { <-s.from.places }()
+	if err := s.resting(); err != nil {
+		return nil, fmt.Errorf("signing with the key %s: %w", s.ref, err)
+	}
 	key, err := s.resolve()
 	if err != nil {
 		return nil, fmt.Errorf("signing with the key %s: %w", s.ref, err)
 	}
 	signature, err := call(key.signer)
-	if err != nil && isLoss(err) {
-		s.from.lost(key.generation, err, nil)
+	if err == nil {
+		s.from.keySigned(s, key.generation)
+	} else if isLoss(err) {
+		s.from.keyFailed(s, key.generation, err)
 		if !errors.Is(err, ErrUnavailable) {
 			err = fmt.Errorf("%w: %w", ErrUnavailable, err)
 		}
@@ -386,7 +509,9 @@ func (s *recoveringSigner) resolve() (*resolved, error) {
 	}
 	found, err := s.find(token)
 	if err != nil {
-		s.from.noticed(generation, err)
+		if isLoss(err) {
+			s.from.keyFailed(s, generation, err)
+		}
 		// Whatever is wrong with it, it is not the caller's fault, and it may be mended.
 		if !errors.Is(err, ErrUnavailable) {
 			err = fmt.Errorf("%w: finding the key again: %w", ErrUnavailable, err)

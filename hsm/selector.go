@@ -3,6 +3,7 @@ package hsm
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -15,7 +16,28 @@ type present struct {
 	hardware bool
 	library  string // CK_INFO.manufacturerID
 	told     string // the serial number as the library tells it, whose octets crypto11 compares; TokenInfo has it readable
+	behind   mutes  // the slots listed before its own that do not answer
 	pkcs11.TokenInfo
+}
+
+// mute is a slot that does not answer.
+type mute struct {
+	slot uint
+	err  error
+}
+
+// mutes are some, at which crypto11 gives up: it finds no token that is listed after one.
+type mutes []mute
+
+func (m mutes) Error() string {
+	return fmt.Sprintf("slot %d does not answer (%v), and the library lists it before the token's: bring its device back, or take it out of "+
+		"the library's configuration", m[0].slot, m[0].err)
+}
+
+// stranded tells whether the token, which is open, could not be opened again if it were closed and the library initialised anew.
+func (p present) stranded(info TokenInfo) bool {
+	forgets := profileFor(info).forgets
+	return slices.ContainsFunc(p.behind, func(m mute) bool { return !forgets || !is(m.err, pkcs11.CKR_GENERAL_ERROR) })
 }
 
 func (p present) has(flag uint) bool { return p.Flags&flag != 0 }
@@ -31,19 +53,21 @@ func (m *module) present() ([]present, error) {
 		return nil, fmt.Errorf("asking PKCS#11 module %s for its version: %w", m.path, classified(err))
 	}
 	var tokens []present
+	var silent mutes
 	for _, slot := range slots {
-		device, err := m.ctx.GetSlotInfo(slot)
+		info, err := m.ctx.GetTokenInfo(slot)
 		if err != nil {
+			silent = append(silent, mute{slot, err})
 			continue
 		}
-		info, err := m.ctx.GetTokenInfo(slot)
+		device, err := m.ctx.GetSlotInfo(slot)
 		if err != nil {
 			continue
 		}
 		told := info.SerialNumber
 		info.Label, info.SerialNumber = unpadded(info.Label), unpadded(info.SerialNumber)
 		info.ManufacturerID, info.Model = unpadded(info.ManufacturerID), unpadded(info.Model)
-		tokens = append(tokens, present{slot, device.Flags&pkcs11.CKF_HW_SLOT != 0, library.ManufacturerID, told, info})
+		tokens = append(tokens, present{slot, device.Flags&pkcs11.CKF_HW_SLOT != 0, library.ManufacturerID, told, slices.Clone(silent), info})
 	}
 	return tokens, nil
 }

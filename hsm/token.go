@@ -99,6 +99,9 @@ func open(ctx context.Context, c Config) (*Token, error) {
 		return nil, err
 	}
 	inner, err := crypto11.Configure(settings)
+	if err != nil && len(token.behind) > 0 {
+		return nil, fmt.Errorf("configuring PKCS#11 module %s: %w: %w", m.path, token.behind, classified(err))
+	}
 	if err != nil {
 		return nil, fmt.Errorf("configuring PKCS#11 module %s: %w", m.path, classified(err))
 	}

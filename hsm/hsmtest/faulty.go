@@ -29,12 +29,14 @@ const (
 	Hang       = "hang"        // C_Sign does not come back while the fault lasts
 	Slow       = "slow"        // C_Sign takes a quarter of a second
 	Late       = "late"        // C_Sign makes the signature and answers CKR_DEVICE_ERROR
+	SickRSA    = "sick-rsa"    // C_SignInit answers CKR_FUNCTION_FAILED to RSASSA-PKCS1-v1_5, and to nothing else
 	Crash      = "crash"       // C_Sign ends the process
 	Wrong      = "wrong"       // C_Sign makes signatures that do not verify
 	Unclear    = "unclear"     // C_Verify answers CKR_DEVICE_ERROR, whatever the signature
 	CloseAll   = "close"       // all sessions are closed before the next C_SignInit, once
 	HangLogin  = "hang-login"  // C_Login does not come back while the fault lasts
 	CrashLogin = "crash-login" // C_Login ends the process
+	SlowLogin  = "slow-login"  // C_Login takes half a second
 	Telling    = "telling"     // C_GetAttributeValue tells a CKA_VALUE that is sensitive
 	Wrapping   = "wrapping"    // C_WrapKey wraps keys that are not extractable
 	Vanish     = "vanish"      // C_FindObjects finds nothing once the mechanisms were described
@@ -45,6 +47,9 @@ const (
 	CrashRefused = "refuse-crash"
 	HangRefused  = "refuse-hang"
 )
+
+// Mute is the fault of a slot for which C_GetTokenInfo answers CKR_DEVICE_ERROR.
+func Mute(slot uint) string { return fmt.Sprintf("mute-%d", slot) }
 
 // NewFaulty builds one, without a fault. It needs a C compiler, as cgo does.
 func NewFaulty(tb testing.TB) *Faulty {

@@ -6,7 +6,9 @@
  * (signatures with a bit turned over), "late" (the signature is made, and CKR_DEVICE_ERROR answered), "close" (all
  * sessions, once for each change of the file), or a hexadecimal CKR that C_SignInit answers with. An absent or empty file is no fault.
  * "unclear" has C_Verify answer CKR_DEVICE_ERROR, whatever the signature. "hang-login" and "crash-login" do to C_Login what "hang" and
- * "crash" do to C_Sign. "locked" says of every token that its user PIN is locked, and "hardware" of every slot that it is one of hardware;
+ * "crash" do to C_Sign, and "slow-login" has it take half a second. "sick-rsa" has C_SignInit answer CKR_FUNCTION_FAILED to
+ * RSASSA-PKCS1-v1_5 alone, and "mute-" with the number of a slot has C_GetTokenInfo answer CKR_DEVICE_ERROR of that slot alone.
+ * "locked" says of every token that its user PIN is locked, and "hardware" of every slot that it is one of hardware;
  * these two are no faults but what another token would say. "telling" has C_GetAttributeValue tell a CKA_VALUE that is sensitive, and
  * "wrapping" has C_WrapKey wrap what is not extractable: octets that mean nothing, where the library behind refuses. "vanish" has nothing
  * be found once the mechanisms were described.
@@ -121,6 +123,8 @@ static ulong our_token_info(ulong slot, unsigned char *info)
 	char w[32];
 	ulong result = real->of[token_info](placed(slot), info);
 	word(w, sizeof w);
+	if (strncmp(w, "mute-", 5) == 0 && slot == strtoul(w + 5, NULL, 10))
+		return 0x30; /* CKR_DEVICE_ERROR */
 	if (result == 0 && strcmp(w, "locked") == 0)
 		flag(info, 0x40000); /* CKF_USER_PIN_LOCKED */
 	if (result == 0 && strncmp(w, "refuse-", 7) == 0) {
@@ -165,6 +169,8 @@ static ulong our_login(ulong session, ulong user, void *pin, ulong length)
 	word(w, sizeof w);
 	if (strcmp(w, "hang-login") == 0)
 		hang(w);
+	if (strcmp(w, "slow-login") == 0)
+		usleep(500000);
 	if (strcmp(w, "crash-login") == 0)
 		crash();
 	result = real->of[login](session, user, pin, length);
@@ -187,6 +193,8 @@ static ulong our_sign_init(ulong session, void *mechanism, ulong key)
 	word(w, sizeof w);
 	if (strncmp(w, "0x", 2) == 0)
 		return strtoul(w, NULL, 16);
+	if (strcmp(w, "sick-rsa") == 0 && *(ulong *)mechanism == 1)
+		return 0x6; /* CKR_FUNCTION_FAILED */
 	if (strcmp(w, "close") == 0 && stat(CONTROL, &now) == 0) {
 		pthread_rwlock_wrlock(&closing);
 		if (memcmp(&closed, &now.st_mtim, sizeof closed) != 0) {
