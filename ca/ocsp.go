@@ -21,7 +21,8 @@ const (
 	// DefaultOCSPAnswers is of how many certificates answers are kept where the plan does not say. An answer takes about 1.5 KB.
 	DefaultOCSPAnswers = 100_000
 
-	// ocspDeadline is how long a client waits for an answer that has to be looked up or signed. Then it is told to try later.
+	// ocspDeadline is how long a client waits until an answer is looked up and it is its turn to have it signed, and how long the key then has
+	// for that. Afterwards the client is told to try later.
 	ocspDeadline = 2 * time.Second
 	// ocspSigning and ocspLooking are how many answers are signed, and certificates looked up, at once. More wait for their turn.
 	ocspSigning = 64
@@ -368,6 +369,9 @@ func (c *CA) signOCSP(ctx context.Context, r *responder, ids []issuance.CertID, 
 	if end := signs.NotAfter(); response.NextUpdate.After(end) {
 		response.NextUpdate = end
 	}
+	if !response.NextUpdate.After(now) {
+		return nil, fmt.Errorf("the certificate of the OCSP responder has ended: %w", ErrUnavailable)
+	}
 	if len(answers) == 1 {
 		response.status = answers[0].Status.String()
 	}
@@ -382,19 +386,43 @@ func (c *CA) signOCSP(ctx context.Context, r *responder, ids []issuance.CertID, 
 	if !r.health.healthy(c.now()) {
 		return nil, fmt.Errorf("the key of the OCSP responder failed a moment ago: %w", ErrUnavailable)
 	}
-	signed, err := signs.Sign(ctx, answers, nonce, now)
-	if err != nil {
-		first := r.health.failed(c.now())
-		c.metrics.Failed("ocsp")
-		if first {
-			c.log.ErrorContext(ctx, "signing an OCSP answer failed; trying again", "authority", r.authority.Name, "error", err)
-		}
-		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+	if err := signs.Reserve(c.now()); err != nil {
+		return nil, fmt.Errorf("%w: %w", errOCSPBusy, err)
 	}
-	r.health.recovered()
+	signed, err := c.askForOCSP(ctx, r, signs, answers, nonce, now)
+	if err != nil {
+		return nil, err
+	}
 	c.metrics.OCSPSigned(r.authority.Name, signed.Signature.Duration)
 	response.DER, response.Digest = signed.DER, sha256.Sum256(signed.DER)
 	return response, nil
+}
+
+// askForOCSP has a responder's key sign. Anybody may ask for that, and leave: neither this nor how long he waited for his turn says anything
+// of the key, which may be the authority's and is left alone when it fails. So the key is given its own time, whoever is still there, and has
+// failed only where it said so, or where it signed nothing for anybody meanwhile.
+func (c *CA) askForOCSP(
+	ctx context.Context, r *responder, signs *issuance.Responder, answers []issuance.OCSPAnswer, nonce []byte, now time.Time,
+) (*issuance.OCSPResponse, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), ocspDeadline)
+	defer cancel()
+	before := signs.Answered()
+	signed, err := signs.Sign(ctx, answers, nonce, now)
+	switch {
+	case err == nil:
+		r.health.recovered()
+		return signed, nil
+	case !errors.Is(err, issuance.ErrPossiblySigned):
+		return nil, err // it was not asked
+	case errors.Is(err, context.DeadlineExceeded) && signs.Answered() != before:
+		return nil, errOCSPBusy // it signs for others
+	}
+	first := r.health.failed(c.now())
+	c.metrics.Failed("ocsp")
+	if first {
+		c.log.ErrorContext(ctx, "signing an OCSP answer failed; trying again", "authority", r.authority.Name, "error", err)
+	}
+	return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
 }
 
 func answerOf(id issuance.CertID, s CertificateStatus) issuance.OCSPAnswer {

@@ -12,8 +12,13 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
+	"errors"
+	"io"
 	"math/big"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/chancery-ca/chancery/issuance"
@@ -97,6 +102,154 @@ func TestAStatusIsLookedUpAgain(t *testing.T) {
 		c.ocsp.work.Wait()
 		if err != nil || response.Refusal != 0 || store.times != one.times {
 			t.Errorf("%d: looked up %d times, want %d; %v, %v", n, store.times, one.times, response.Refusal, err)
+		}
+	}
+}
+
+// withNonce adds a nonce to a request.
+func withNonce(t *testing.T, request []byte) []byte {
+	t.Helper()
+	var plain struct{ TBS struct{ List asn1.RawValue } }
+	if _, err := asn1.Unmarshal(request, &plain); err != nil {
+		t.Fatal(err)
+	}
+	type tbs struct {
+		List       asn1.RawValue
+		Extensions []pkix.Extension `asn1:"explicit,tag:2"`
+	}
+	nonce := pkix.Extension{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 48, 1, 2}, Value: []byte{4, 4, 1, 2, 3, 4}}
+	der, err := asn1.Marshal(struct{ TBS tbs }{tbs{plain.TBS.List, []pkix.Extension{nonce}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return der
+}
+
+// Whoever asks and hangs up while the key signs leaves it as it is: anybody can, and a key that counts as failed issues nothing. The place is
+// taken as long as the token is busy.
+func TestWhoLeavesDoesNotMakeTheKeyFail(t *testing.T) {
+	now := time.Now().UTC().Truncate(time.Second)
+	a, key := openAuthority(t, "issuing-1", now)
+	hung := &hanging{Signer: key.Signer, asked: make(chan struct{}), letGo: make(chan struct{})}
+	key.Signer = hung
+	c := publishing(&asked{status: CertificateStatus{Issued: true, NotAfter: now.AddDate(1, 0, 0)}}, func() time.Time { return now }, a)
+	var err error
+	if c.ocsp, err = newOCSP([]OCSPPlan{{Authority: a.Name, Validity: 10 * time.Hour}}, c.authorities); err != nil {
+		t.Fatal(err)
+	}
+	request := withNonce(t, requestOCSP(t, a.Certificate, crypto.SHA1, asn1.ObjectIdentifier{1, 3, 14, 3, 2, 26}, 5))
+	ctx, leave := context.WithCancel(t.Context())
+	var asking sync.WaitGroup
+	asking.Go(func() {
+		if response, err := c.OCSP(ctx, a.Name, request); err != nil || response.Refusal != 0 {
+			t.Error(response.Refusal, err)
+		}
+	})
+	<-hung.asked
+	leave()
+	if len(c.ocsp.signing) != 1 {
+		t.Error("the place is free while the token is busy")
+	}
+	close(hung.letGo)
+	asking.Wait()
+	if a.failedAt.Load() != 0 || len(c.ocsp.signing) != 0 {
+		t.Errorf("the key counts as failed at %d, %d places are taken", a.failedAt.Load(), len(c.ocsp.signing))
+	}
+}
+
+// oneAtATime is a key that makes one signature after another, and takes a while for each.
+type oneAtATime struct {
+	crypto.Signer
+	turn  chan struct{}
+	takes time.Duration
+	calls sync.WaitGroup
+}
+
+func (o *oneAtATime) Sign(random io.Reader, digest []byte, options crypto.SignerOpts) ([]byte, error) {
+	o.calls.Add(1)
+	defer o.calls.Done()
+	o.turn <- struct{}{}
+	defer func() { <-o.turn }()
+	time.Sleep(o.takes)
+	return o.Signer.Sign(random, digest, options)
+}
+
+// Of many who ask at once some wait too long for their turn, here or at the token. The key has failed only where it signs for nobody.
+func TestWaitingForATurnIsNoFailureOfTheKey(t *testing.T) {
+	for takes, failed := range map[time.Duration]bool{20 * time.Millisecond: false, 100 * time.Millisecond: false, 2 * ocspDeadline: true} {
+		t.Run(takes.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				a, key := openAuthority(t, "issuing-1", time.Now())
+				token := &oneAtATime{Signer: key.Signer, turn: make(chan struct{}, 1), takes: takes}
+				key.Signer = token
+				c := publishing(&asked{status: CertificateStatus{Issued: true, NotAfter: time.Now().AddDate(1, 0, 0)}}, time.Now, a)
+				var err error
+				if c.ocsp, err = newOCSP([]OCSPPlan{{Authority: a.Name, Validity: 10 * time.Hour}}, c.authorities); err != nil {
+					t.Fatal(err)
+				}
+				r := c.ocsp.responders[a.Name]
+				ids, statuses := []issuance.CertID{r.signs.Load().CertID([]byte{5})}, []CertificateStatus{{Issued: true}}
+				var all sync.WaitGroup
+				late := atomic.Int32{}
+				for range 200 {
+					all.Go(func() {
+						ctx, cancel := context.WithTimeout(t.Context(), ocspDeadline)
+						defer cancel()
+						if _, err := c.signOCSP(ctx, r, ids, statuses, []byte("nonce")); err != nil {
+							late.Add(1)
+						}
+					})
+				}
+				all.Wait()
+				token.calls.Wait()
+				if late.Load() == 0 || (a.failedAt.Load() != 0) != failed {
+					t.Errorf("%d were told to try later, and the key counts as failed at %d", late.Load(), a.failedAt.Load())
+				}
+			})
+		})
+	}
+}
+
+// hurried is a key that is limited in how often it signs, and has no room for more.
+type hurried struct{ *fickle }
+
+func (hurried) Reserve(int, time.Time) error {
+	return errors.New("the key signs at most once a second")
+}
+
+// What cannot be said, and what the key has no room for, is not its failure either.
+func TestAKeyThatIsNotAskedHasNotFailed(t *testing.T) {
+	now := time.Now().UTC().Truncate(time.Second)
+	a, key := openAuthority(t, "issuing-1", now)
+	c := publishing(nil, func() time.Time { return now }, a)
+	var err error
+	if c.ocsp, err = newOCSP([]OCSPPlan{{Authority: a.Name, Validity: 10 * time.Hour}}, c.authorities); err != nil {
+		t.Fatal(err)
+	}
+	r := c.ocsp.responders[a.Name]
+	ours, began := r.signs.Load().CertID([]byte{5}), now
+	busy, err := issuance.NewIssuer(a.Certificate, hurried{key})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, one := range map[string]struct {
+		issuer *issuance.Issuer
+		now    time.Time
+		id     issuance.CertID
+	}{
+		"an authority that has ended": {a.Issuer, a.Certificate.NotAfter, ours},
+		"another authority's":         {a.Issuer, began, issuance.CertID{Serial: []byte{5}}},
+		"no room":                     {busy, began, ours},
+	} {
+		signs, err := one.issuer.Responder()
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.signs.Store(signs)
+		now = one.now
+		_, err = c.signOCSP(t.Context(), r, []issuance.CertID{one.id}, []CertificateStatus{{Issued: true}}, nil)
+		if err == nil || a.failedAt.Load() != 0 {
+			t.Errorf("%s: %v, the key counts as failed at %d", what, err, a.failedAt.Load())
 		}
 	}
 }
