@@ -67,7 +67,7 @@ func requestOCSP(t *testing.T, issuer *x509.Certificate, hash crypto.Hash, oid a
 	return der
 }
 
-// What is known of a certificate is looked up again after half the validity of an answer, in however many forms it is asked for.
+// What is known of a certificate is looked up again when an answer made with it is due, in however many forms it is asked for.
 func TestAStatusIsLookedUpAgain(t *testing.T) {
 	now := time.Now().UTC().Truncate(time.Second)
 	a, _ := openAuthority(t, "issuing-1", now)
@@ -251,6 +251,122 @@ func TestAKeyThatIsNotAskedHasNotFailed(t *testing.T) {
 		if err == nil || a.failedAt.Load() != 0 {
 			t.Errorf("%s: %v, the key counts as failed at %d", what, err, a.failedAt.Load())
 		}
+	}
+}
+
+// With sixteen hours or more an answer is made anew eight hours before its end and four days after its beginning at the latest, and with less
+// at half (Baseline Requirements, section 4.9.10), however long nobody asked. The interval has both its ends in it.
+func TestOCSPAnswersAreUpdatedEarly(t *testing.T) {
+	const day = 24 * time.Hour
+	for _, validity := range []time.Duration{MinOCSPValidity, 15 * time.Hour, 16 * time.Hour, 2 * day, 8 * day, MaxOCSPValidity} {
+		now := time.Now().UTC().Truncate(time.Second)
+		a, _ := openAuthority(t, "issuing-1", now)
+		c := publishing(&asked{status: CertificateStatus{Issued: true, NotAfter: now.AddDate(1, 0, 0)}}, func() time.Time { return now }, a)
+		var err error
+		if c.ocsp, err = newOCSP([]OCSPPlan{{Authority: a.Name, Validity: validity}}, c.authorities); err != nil {
+			t.Fatal(err)
+		}
+		c.ocsp.following.Store(true)
+		request := requestOCSP(t, a.Certificate, crypto.SHA1, asn1.ObjectIdentifier{1, 3, 14, 3, 2, 26}, 5)
+		latest := validity / 2
+		if validity >= 16*time.Hour {
+			latest = min(validity-8*time.Hour, 4*day)
+		}
+		for _, after := range []time.Duration{0, time.Hour, latest - time.Minute, latest, validity - time.Minute, time.Minute} {
+			now = now.Add(after)
+			c.ocsp.syncedAt.Store(now.UnixNano())
+			response, err := c.OCSP(t.Context(), a.Name, request)
+			if err != nil || response.Refusal != 0 {
+				t.Fatal(response.Refusal, err)
+			}
+			if response.NextUpdate.Sub(response.ThisUpdate)+time.Second != validity || now.Sub(response.ThisUpdate) >= latest {
+				t.Errorf("with a validity of %s, %s later: the answer is of %s to %s", validity, after, response.ThisUpdate, response.NextUpdate)
+			}
+		}
+	}
+}
+
+// An answer that is due is given where another cannot be had, and at once to those who ask next; not when it was overtaken meanwhile.
+func TestAnAnswerThatIsDueIsGivenWhereThereIsNoOther(t *testing.T) {
+	for what, one := range map[string]struct {
+		away, revoked bool
+		waits         time.Duration
+	}{"the token is away": {away: true}, "the token hangs": {waits: ocspPatience}, "revoked": {revoked: true, waits: ocspPatience}} {
+		t.Run(what, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				a, key := openAuthority(t, "issuing-1", time.Now())
+				c := publishing(&asked{status: CertificateStatus{Issued: true, NotAfter: time.Now().AddDate(1, 0, 0)}}, time.Now, a)
+				var err error
+				if c.ocsp, err = newOCSP([]OCSPPlan{{Authority: a.Name, Validity: 48 * time.Hour}}, c.authorities); err != nil {
+					t.Fatal(err)
+				}
+				c.ocsp.following.Store(true)
+				request := requestOCSP(t, a.Certificate, crypto.SHA1, asn1.ObjectIdentifier{1, 3, 14, 3, 2, 26}, 5)
+				ask := func() (*OCSPResponse, time.Duration) {
+					began := time.Now()
+					response, err := c.OCSP(t.Context(), a.Name, request)
+					if err != nil {
+						t.Fatal(err)
+					}
+					return response, time.Since(began)
+				}
+				first, _ := ask()
+				time.Sleep(47 * time.Hour)
+				hung := &hanging{Signer: key.Signer, asked: make(chan struct{}, 2), letGo: make(chan struct{})}
+				if key.away = one.away; !one.away {
+					key.Signer = hung
+				}
+				if one.revoked {
+					go func() {
+						<-hung.asked
+						c.ocsp.forgetAll()
+					}()
+				}
+				got, waited := ask()
+				if (got == first) == one.revoked || (got.Refusal == issuance.OCSPTryLater) != one.revoked || waited != one.waits {
+					t.Errorf("after %s there is the answer of %s, refusal %s", waited, got.ThisUpdate, got.Refusal)
+				}
+				if !one.revoked {
+					if got, waited = ask(); got != first || waited != 0 {
+						t.Errorf("the next gets the answer of %s after %s", got.ThisUpdate, waited)
+					}
+				}
+				close(hung.letGo)
+				c.ocsp.work.Wait()
+				if one.away {
+					key.away = false
+				}
+				time.Sleep(retryOCSP)
+				if got, _ = ask(); got == first || got.Refusal != 0 {
+					t.Errorf("with the token back there is the answer of %s, refusal %s", got.ThisUpdate, got.Refusal)
+				}
+			})
+		})
+	}
+}
+
+// What was never issued shortens nothing that the same answer says of what was.
+func TestEachSingleAnswerHasItsEnd(t *testing.T) {
+	now := time.Now().UTC().Truncate(time.Second)
+	a, _ := openAuthority(t, "issuing-1", now)
+	c := publishing(nil, func() time.Time { return now }, a)
+	var err error
+	if c.ocsp, err = newOCSP([]OCSPPlan{{Authority: a.Name, Validity: 48 * time.Hour}}, c.authorities); err != nil {
+		t.Fatal(err)
+	}
+	r := c.ocsp.responders[a.Name]
+	ids := []issuance.CertID{r.signs.Load().CertID([]byte{5}), r.signs.Load().CertID([]byte{6})}
+	response, err := c.signOCSP(t.Context(), r, ids, []CertificateStatus{{Issued: true, NotAfter: now.AddDate(1, 0, 0)}, {}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, end := range []time.Time{now.Add(48*time.Hour - time.Second), now.Add(unknownValidity)} {
+		if !bytes.Contains(response.DER, []byte(end.Format("20060102150405Z"))) {
+			t.Errorf("nothing in the answer ends at %s", end)
+		}
+	}
+	if !response.NextUpdate.Equal(now.Add(unknownValidity)) || response.Shared {
+		t.Errorf("the answer as a whole holds until %s", response.NextUpdate)
 	}
 }
 
