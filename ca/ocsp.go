@@ -21,8 +21,8 @@ const (
 	// DefaultOCSPAnswers is of how many certificates answers are kept where the plan does not say. An answer takes about 1.5 KB.
 	DefaultOCSPAnswers = 100_000
 
-	// ocspDeadline is how long a client waits until an answer is looked up and it is its turn to have it signed, and how long the key then has
-	// for that. Afterwards the client is told to try later.
+	// ocspDeadline is how long a client waits until an answer is looked up and it is its turn to have it signed, and how long the key then
+	// has for that. Afterwards the client is told to try later.
 	ocspDeadline = 2 * time.Second
 	// ocspPatience is how long a client waits at most for an answer that is made anew while there is one that holds.
 	ocspPatience = time.Second
@@ -42,7 +42,8 @@ const (
 
 // OCSPStore looks up what OCSP answers say, and the certificates of responders.
 type OCSPStore interface {
-	// CertificateStatus is the state of one serial of an authority. Precertificates, orphans and imported certificates count as issued.
+	// CertificateStatus is the state of one serial of an authority. Precertificates, orphans, imported certificates and those of
+	// authorities below count as issued.
 	CertificateStatus(ctx context.Context, issuer string, serial []byte) (CertificateStatus, error)
 	// ResponderCertificates are the certificates, DER, that an authority has issued to a key under ResponderProfile and that are neither
 	// revoked nor expired; the one that ends last comes first.
@@ -153,8 +154,8 @@ func newOCSP(plans []OCSPPlan, authorities map[string]*Authority) (*ocsp, error)
 }
 
 // OCSP answers one request about certificates of an authority. Its only error is ErrNotFound, where no OCSP is offered for the authority.
-// Everybody may ask. What can be signed beforehand is, and kept until half its validity has nearly passed, until a revocation, or until there
-// are too many others; a request with a nonce, or about several certificates, is signed as it comes.
+// Everybody may ask. What can be signed beforehand is, and kept until half its validity has nearly passed, until a revocation, or until
+// there are too many others; a request with a nonce, or about several certificates, is signed as it comes.
 func (c *CA) OCSP(ctx context.Context, authority string, request []byte) (*OCSPResponse, error) {
 	r := c.ocsp.responders[authority]
 	if r == nil {
@@ -281,8 +282,8 @@ func (c *CA) liveAnswer(ctx context.Context, r *responder, asked *issuance.OCSPR
 }
 
 // statusesSince is how old a status may be that was looked up earlier. While revocations are followed, one stays true until it is told
-// otherwise; it is looked up again all the same when an answer is due that was made with it. Where revocations have not been heard of for a while, none is
-// good enough.
+// otherwise; it is looked up again all the same when an answer is due that was made with it. Where revocations have not been heard of for a
+// while, none is good enough.
 func (c *CA) statusesSince(r *responder) time.Time {
 	now := c.now()
 	if !c.ocsp.following.Load() || now.Sub(time.Unix(0, c.ocsp.syncedAt.Load())).Abs() > followGrace {
@@ -413,9 +414,9 @@ func (c *CA) signOCSP(ctx context.Context, r *responder, ids []issuance.CertID, 
 	return response, nil
 }
 
-// askForOCSP has a responder's key sign. Anybody may ask for that, and leave: neither this nor how long he waited for his turn says anything
-// of the key, which may be the authority's and is left alone when it fails. So the key is given its own time, whoever is still there, and has
-// failed only where it said so, or where it signed nothing for anybody meanwhile.
+// askForOCSP has a responder's key sign. Anybody may ask for that, and leave: neither this nor how long he waited for his turn says
+// anything of the key, which may be the authority's and is left alone when it fails. So the key is given its own time, whoever is still
+// there, and has failed only where it said so, or where it signed nothing for anybody meanwhile.
 func (c *CA) askForOCSP(
 	ctx context.Context, r *responder, signs *issuance.Responder, answers []issuance.OCSPAnswer, nonce []byte, now time.Time,
 ) (*issuance.OCSPResponse, error) {

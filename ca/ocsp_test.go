@@ -125,8 +125,8 @@ func withNonce(t *testing.T, request []byte) []byte {
 	return der
 }
 
-// Whoever asks and hangs up while the key signs leaves it as it is: anybody can, and a key that counts as failed issues nothing. The place is
-// taken as long as the token is busy.
+// Whoever asks and hangs up while the key signs leaves it as it is: anybody can, and a key that counts as failed issues nothing. The place
+// is taken as long as the token is busy.
 func TestWhoLeavesDoesNotMakeTheKeyFail(t *testing.T) {
 	now := time.Now().UTC().Truncate(time.Second)
 	a, key := openAuthority(t, "issuing-1", now)
@@ -254,8 +254,8 @@ func TestAKeyThatIsNotAskedHasNotFailed(t *testing.T) {
 	}
 }
 
-// With sixteen hours or more an answer is made anew eight hours before its end and four days after its beginning at the latest, and with less
-// at half (Baseline Requirements, section 4.9.10), however long nobody asked. The interval has both its ends in it.
+// With sixteen hours or more an answer is made anew eight hours before its end and four days after its beginning at the latest, and with
+// less at half (Baseline Requirements, section 4.9.10), however long nobody asked. The interval has both its ends in it.
 func TestOCSPAnswersAreUpdatedEarly(t *testing.T) {
 	const day = 24 * time.Hour
 	for _, validity := range []time.Duration{MinOCSPValidity, 15 * time.Hour, 16 * time.Hour, 2 * day, 8 * day, MaxOCSPValidity} {
@@ -280,7 +280,7 @@ func TestOCSPAnswersAreUpdatedEarly(t *testing.T) {
 				t.Fatal(response.Refusal, err)
 			}
 			if response.NextUpdate.Sub(response.ThisUpdate)+time.Second != validity || now.Sub(response.ThisUpdate) >= latest {
-				t.Errorf("with a validity of %s, %s later: the answer is of %s to %s", validity, after, response.ThisUpdate, response.NextUpdate)
+				t.Errorf("validity %s, %s later: the answer is of %s to %s", validity, after, response.ThisUpdate, response.NextUpdate)
 			}
 		}
 	}

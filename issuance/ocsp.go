@@ -200,8 +200,8 @@ func (r *Responder) Certificate() *x509.Certificate { return r.certificate }
 // the key is at work, however long one has to wait for it.
 func (r *Responder) Answered() uint64 { return r.answered.Load() }
 
-// Reserve takes room for a signature, where the key is one that is limited in how often it signs, and returns an error where there is none at
-// the moment. Asked before Sign, it keeps a key that is asked too often from being taken for one that fails.
+// Reserve takes room for a signature, where the key is one that is limited in how often it signs, and returns an error where there is none
+// at the moment. Asked before Sign, it keeps a key that is asked too often from being taken for one that fails.
 func (r *Responder) Reserve(now time.Time) error { return r.key.reserve(1, now) }
 
 // NotAfter is when nobody believes the responder's answers any more: the end of its certificate, or of the authority's.
