@@ -181,6 +181,7 @@ func TestWaitingForATurnIsNoFailureOfTheKey(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				a, key := openAuthority(t, "issuing-1", time.Now())
 				token := &oneAtATime{Signer: key.Signer, turn: make(chan struct{}, 1), takes: takes}
+				token.calls.Add(1) // the test's own, until all have asked
 				key.Signer = token
 				c := publishing(&asked{status: CertificateStatus{Issued: true, NotAfter: time.Now().AddDate(1, 0, 0)}}, time.Now, a)
 				var err error
@@ -201,6 +202,7 @@ func TestWaitingForATurnIsNoFailureOfTheKey(t *testing.T) {
 					})
 				}
 				all.Wait()
+				token.calls.Done()
 				token.calls.Wait()
 				if late.Load() == 0 || (a.failedAt.Load() != 0) != failed {
 					t.Errorf("%d were told to try later, and the key counts as failed at %d", late.Load(), a.failedAt.Load())
