@@ -14,15 +14,18 @@ import (
 )
 
 const (
-	// MinOCSPValidity is the least that an answer holds (Baseline Requirements, section 4.9.10).
+	// MinOCSPValidity is the least that an answer holds (Baseline Requirements, section 4.9.10). Both ends of the interval count.
 	MinOCSPValidity = 8 * time.Hour
 	// MaxOCSPValidity is the most that an answer holds (Baseline Requirements, section 4.9.10).
 	MaxOCSPValidity = 10 * 24 * time.Hour
 	// DefaultOCSPAnswers is of how many certificates answers are kept where the plan does not say. An answer takes about 1.5 KB.
 	DefaultOCSPAnswers = 100_000
 
-	// ocspDeadline is how long a client waits for an answer that has to be looked up or signed. Then it is told to try later.
+	// ocspDeadline is how long a client waits until an answer is looked up and it is its turn to have it signed, and how long the key then
+	// has for that. Afterwards the client is told to try later.
 	ocspDeadline = 2 * time.Second
+	// ocspPatience is how long a client waits at most for an answer that is made anew while there is one that holds.
+	ocspPatience = time.Second
 	// ocspSigning and ocspLooking are how many answers are signed, and certificates looked up, at once. More wait for their turn.
 	ocspSigning = 64
 	ocspLooking = 8
@@ -39,7 +42,8 @@ const (
 
 // OCSPStore looks up what OCSP answers say, and the certificates of responders.
 type OCSPStore interface {
-	// CertificateStatus is the state of one serial of an authority. Precertificates, orphans and imported certificates count as issued.
+	// CertificateStatus is the state of one serial of an authority. Precertificates, orphans, imported certificates and those of
+	// authorities below count as issued.
 	CertificateStatus(ctx context.Context, issuer string, serial []byte) (CertificateStatus, error)
 	// ResponderCertificates are the certificates, DER, that an authority has issued to a key under ResponderProfile and that are neither
 	// revoked nor expired; the one that ends last comes first.
@@ -60,7 +64,7 @@ type OCSPPlan struct {
 	Authority string
 	// Key is a key of the responder's own, which the authority certifies. Nil: the authority's key answers.
 	Key      crypto.Signer
-	Validity time.Duration // nextUpdate - thisUpdate, MinOCSPValidity to MaxOCSPValidity
+	Validity time.Duration // from thisUpdate to nextUpdate, both seconds included; MinOCSPValidity to MaxOCSPValidity
 	Answers  int           // of how many certificates answers are kept; 0: DefaultOCSPAnswers
 	// Retention is for how long after its end the state of a certificate is surely known; 0: for as long as there is the authority.
 	Retention time.Duration
@@ -80,8 +84,8 @@ type OCSPResponse struct {
 	Refusal    issuance.OCSPRefusal // 0: the response is signed
 	Digest     [sha256.Size]byte    // of DER
 	ThisUpdate time.Time            // zero for a refusal
-	NextUpdate time.Time
-	Shared     bool // it is the same for whoever asks, and about a certificate that was issued: caches may keep it
+	NextUpdate time.Time            // the earliest there is in it
+	Shared     bool                 // it is the same for whoever asks, and about a certificate that was issued: caches may keep it
 	status     string
 	rendering  sync.Once
 	rendered   any
@@ -150,8 +154,8 @@ func newOCSP(plans []OCSPPlan, authorities map[string]*Authority) (*ocsp, error)
 }
 
 // OCSP answers one request about certificates of an authority. Its only error is ErrNotFound, where no OCSP is offered for the authority.
-// Everybody may ask. What can be signed beforehand is, and kept until half its validity has passed, until a revocation, or until there are
-// too many others; a request with a nonce, or about several certificates, is signed as it comes.
+// Everybody may ask. What can be signed beforehand is, and kept until half its validity has nearly passed, until a revocation, or until
+// there are too many others; a request with a nonce, or about several certificates, is signed as it comes.
 func (c *CA) OCSP(ctx context.Context, authority string, request []byte) (*OCSPResponse, error) {
 	r := c.ocsp.responders[authority]
 	if r == nil {
@@ -221,22 +225,33 @@ func (c *CA) answerOCSP(ctx context.Context, r *responder, request []byte) (_ *O
 	return response, "live", err
 }
 
-// keptAnswer is the answer to the plain question about one certificate. One that is due to be made anew is still given while that is
-// done, or cannot be done, until its nextUpdate.
+// keptAnswer is the answer to the plain question about one certificate. One that is due to be made anew is given only where that fails, or
+// takes too long, until its nextUpdate: given while it is made anew, it would be what a client gets who is the first to ask in days.
 func (c *CA) keptAnswer(ctx context.Context, r *responder, id issuance.CertID, form int) (*OCSPResponse, string, error) {
-	serial, now := serialOf(id), c.now()
-	answer, due := r.kept.answer(serial, form, now)
-	if answer != nil && !due {
-		return answer, "cache", nil
+	serial := serialOf(id)
+	kept, due := r.kept.answer(serial, form, c.now())
+	if kept != nil && !due {
+		return kept, "cache", nil
 	}
 	f := c.begin(r, id, form)
-	if answer != nil {
-		return answer, "cache", nil
+	if kept != nil {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, ocspPatience)
+		defer cancel()
 	}
-	if err := f.wait(ctx); err != nil {
-		return nil, "", err
+	err := f.wait(ctx)
+	switch {
+	case err != nil:
+		r.kept.postpone(serial, form, c.now()) // not all who ask meanwhile should wait as long
+	case f.err != nil:
+		err = f.err
+	default:
+		return f.answer, "signed", nil
 	}
-	return f.answer, "signed", f.err
+	if kept, _ = r.kept.answer(serial, form, c.now()); kept != nil { // a revocation may have overtaken it since
+		return kept, "cache", nil
+	}
+	return nil, "", err
 }
 
 // liveAnswer signs for one request alone.
@@ -267,14 +282,14 @@ func (c *CA) liveAnswer(ctx context.Context, r *responder, asked *issuance.OCSPR
 }
 
 // statusesSince is how old a status may be that was looked up earlier. While revocations are followed, one stays true until it is told
-// otherwise; it is looked up again after half the validity all the same. Where revocations have not been heard of for a while, none is
-// good enough.
+// otherwise; it is looked up again all the same when an answer is due that was made with it. Where revocations have not been heard of for a
+// while, none is good enough.
 func (c *CA) statusesSince(r *responder) time.Time {
 	now := c.now()
 	if !c.ocsp.following.Load() || now.Sub(time.Unix(0, c.ocsp.syncedAt.Load())).Abs() > followGrace {
 		return now.Add(time.Hour) // later than any
 	}
-	return now.Add(-r.validity / 2)
+	return now.Add(-dueAfter(r.validity))
 }
 
 // begin makes an answer, or finds out a status, for whoever asks in the meantime. It goes on when they leave.
@@ -307,7 +322,7 @@ func (c *CA) fly(ctx context.Context, r *responder, id issuance.CertID, form int
 		if err == nil && form != statusAlone {
 			answer, err = c.signOCSP(ctx, r, []issuance.CertID{id}, []CertificateStatus{status}, nil)
 		}
-		if r.kept.land(serial, form, f, landing{status, answer, err, now, knownAt}, c.ocsp.following.Load()) {
+		if r.kept.land(serial, form, f, landing{status, answer, err, c.now(), knownAt}, c.ocsp.following.Load()) {
 			c.metrics.OCSPKept(r.authority.Name, r.kept.size())
 			return
 		}
@@ -351,28 +366,33 @@ func (r *responder) knownSince(now time.Time) time.Time {
 // signOCSP signs what is said of some certificates.
 func (c *CA) signOCSP(ctx context.Context, r *responder, ids []issuance.CertID, statuses []CertificateStatus, nonce []byte) (*OCSPResponse, error) {
 	signs, now := r.signs.Load(), c.now().Truncate(time.Second)
-	response := &OCSPResponse{ThisUpdate: now, NextUpdate: now.Add(r.validity), Shared: true, status: "several"}
+	end := now.Add(r.validity - time.Second) // the last second counts
+	if ends := signs.NotAfter(); end.After(ends) {
+		end = ends
+	}
+	if !end.After(now) {
+		return nil, fmt.Errorf("the certificate of the OCSP responder has ended: %w", ErrUnavailable)
+	}
+	response := &OCSPResponse{ThisUpdate: now, NextUpdate: end, Shared: true, status: "several"}
 	answers := make([]issuance.OCSPAnswer, len(ids))
 	for n, s := range statuses {
 		answers[n] = answerOf(ids[n], s)
+		answers[n].ThisUpdate, answers[n].NextUpdate = now, end
 		if answers[n].Status == issuance.OCSPUnknown {
 			if !c.ocsp.unknown.take(now) {
 				return nil, errOCSPBusy
 			}
-			response.NextUpdate, response.Shared = now.Add(unknownValidity), false
+			if soon := now.Add(unknownValidity); soon.Before(end) {
+				answers[n].NextUpdate = soon
+			}
+			response.NextUpdate, response.Shared = answers[n].NextUpdate, false
 		}
 		if since := r.knownSince(now); s.Issued && s.NotAfter.Before(now) && !s.NotAfter.Before(since) {
 			answers[n].ArchiveCutoff = since
 		}
 	}
-	if end := signs.NotAfter(); response.NextUpdate.After(end) {
-		response.NextUpdate = end
-	}
 	if len(answers) == 1 {
 		response.status = answers[0].Status.String()
-	}
-	for n := range answers {
-		answers[n].ThisUpdate, answers[n].NextUpdate = now, response.NextUpdate
 	}
 	leave, err := enter(ctx, c.ocsp.signing)
 	if err != nil {
@@ -382,19 +402,43 @@ func (c *CA) signOCSP(ctx context.Context, r *responder, ids []issuance.CertID, 
 	if !r.health.healthy(c.now()) {
 		return nil, fmt.Errorf("the key of the OCSP responder failed a moment ago: %w", ErrUnavailable)
 	}
-	signed, err := signs.Sign(ctx, answers, nonce, now)
-	if err != nil {
-		first := r.health.failed(c.now())
-		c.metrics.Failed("ocsp")
-		if first {
-			c.log.ErrorContext(ctx, "signing an OCSP answer failed; trying again", "authority", r.authority.Name, "error", err)
-		}
-		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+	if err := signs.Reserve(c.now()); err != nil {
+		return nil, fmt.Errorf("%w: %w", errOCSPBusy, err)
 	}
-	r.health.recovered()
+	signed, err := c.askForOCSP(ctx, r, signs, answers, nonce, now)
+	if err != nil {
+		return nil, err
+	}
 	c.metrics.OCSPSigned(r.authority.Name, signed.Signature.Duration)
 	response.DER, response.Digest = signed.DER, sha256.Sum256(signed.DER)
 	return response, nil
+}
+
+// askForOCSP has a responder's key sign. Anybody may ask for that, and leave: neither this nor how long he waited for his turn says
+// anything of the key, which may be the authority's and is left alone when it fails. So the key is given its own time, whoever is still
+// there, and has failed only where it said so, or where it signed nothing for anybody meanwhile.
+func (c *CA) askForOCSP(
+	ctx context.Context, r *responder, signs *issuance.Responder, answers []issuance.OCSPAnswer, nonce []byte, now time.Time,
+) (*issuance.OCSPResponse, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), ocspDeadline)
+	defer cancel()
+	before := signs.Answered()
+	signed, err := signs.Sign(ctx, answers, nonce, now)
+	switch {
+	case err == nil:
+		r.health.recovered()
+		return signed, nil
+	case !errors.Is(err, issuance.ErrPossiblySigned):
+		return nil, err // it was not asked
+	case errors.Is(err, context.DeadlineExceeded) && signs.Answered() != before:
+		return nil, errOCSPBusy // it signs for others
+	}
+	first := r.health.failed(c.now())
+	c.metrics.Failed("ocsp")
+	if first {
+		c.log.ErrorContext(ctx, "signing an OCSP answer failed; trying again", "authority", r.authority.Name, "error", err)
+	}
+	return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
 }
 
 func answerOf(id issuance.CertID, s CertificateStatus) issuance.OCSPAnswer {

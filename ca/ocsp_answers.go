@@ -184,12 +184,19 @@ type landing struct {
 	status  CertificateStatus
 	answer  *OCSPResponse
 	err     error
-	at      time.Time // when it took off
+	at      time.Time // when it landed
 	knownAt time.Time // when the status was looked up: by this flight, or by one before
 }
 
-// retryOCSP is how long after a failure the next try may be, while there is still an answer to give.
-const retryOCSP = time.Second
+// retryOCSP is how long after a failure the next try may be, while there is still an answer to give: those who ask do not wait until then.
+const retryOCSP = 10 * time.Second
+
+// latestUpdate is how old an answer may become (Baseline Requirements, section 4.9.10).
+const latestUpdate = 4 * 24 * time.Hour
+
+// dueAfter is how old an answer with an interval becomes before it is made anew: half of it, at least eight hours before the end of one of
+// sixteen, and four days at most. A sixteenth is left for clocks that are wrong, and for trying again.
+func dueAfter(interval time.Duration) time.Duration { return min(interval/2, latestUpdate) / 16 * 15 }
 
 // land ends a flight, and keeps what it found out, if it may. It returns false where a revocation has overtaken it: then it flies again.
 func (a *answers) land(serial serialKey, form int, f *flight, l landing, keep bool) bool {
@@ -200,9 +207,7 @@ func (a *answers) land(serial serialKey, form int, f *flight, l landing, keep bo
 	}
 	switch {
 	case l.err != nil:
-		if known := a.get(serial); known != nil && form != statusAlone {
-			known.signed[form].dueAt = l.at.Add(retryOCSP)
-		}
+		a.later(serial, form, l.at)
 	case keep:
 		a.keep(serial, form, l)
 	}
@@ -210,6 +215,21 @@ func (a *answers) land(serial serialKey, form int, f *flight, l landing, keep bo
 	f.status, f.answer, f.err = l.status, l.answer, l.err
 	close(f.done)
 	return true
+}
+
+// postpone has an answer given for a while as it is that takes long to be made anew.
+func (a *answers) postpone(serial serialKey, form int, now time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if known := a.get(serial); known != nil && !now.Before(known.signed[form].dueAt) {
+		a.later(serial, form, now)
+	}
+}
+
+func (a *answers) later(serial serialKey, form int, now time.Time) {
+	if known := a.get(serial); known != nil && form != statusAlone {
+		known.signed[form].dueAt = now.Add(retryOCSP)
+	}
 }
 
 func (a *answers) keep(serial serialKey, form int, l landing) {
@@ -228,7 +248,8 @@ func (a *answers) keep(serial serialKey, form int, l landing) {
 	if form == statusAlone {
 		return
 	}
-	kept := keptAnswer{response: l.answer, until: l.answer.NextUpdate, dueAt: l.answer.ThisUpdate.Add(l.answer.NextUpdate.Sub(l.answer.ThisUpdate) / 2)}
+	made, until := l.answer.ThisUpdate, l.answer.NextUpdate
+	kept := keptAnswer{response: l.answer, until: until, dueAt: made.Add(dueAfter(until.Sub(made)))}
 	if unknown {
 		kept.until = l.knownAt.Add(unknownKept)
 		kept.dueAt = kept.until

@@ -27,7 +27,14 @@ func TestAnAnswerIsGivenUntilItEnds(t *testing.T) {
 		after time.Duration
 		given bool
 		due   bool
-	}{{-time.Second, true, true}, {0, true, false}, {23 * time.Hour, true, false}, {24 * time.Hour, true, true}, {48*time.Hour - 1, true, true}, {48 * time.Hour, false, true}} {
+	}{
+		{-time.Second, true, true},
+		{0, true, false},
+		{22 * time.Hour, true, false},
+		{22*time.Hour + 30*time.Minute, true, true},
+		{48*time.Hour - 1, true, true},
+		{48 * time.Hour, false, true},
+	} {
 		got, due := a.answer(numbered(1), 0, now.Add(c.after))
 		if (got == response) != c.given || due != c.due {
 			t.Errorf("after %s: %v, due %v", c.after, got, due)

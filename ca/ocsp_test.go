@@ -12,8 +12,13 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
+	"errors"
+	"io"
 	"math/big"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/chancery-ca/chancery/issuance"
@@ -62,7 +67,7 @@ func requestOCSP(t *testing.T, issuer *x509.Certificate, hash crypto.Hash, oid a
 	return der
 }
 
-// What is known of a certificate is looked up again after half the validity of an answer, in however many forms it is asked for.
+// What is known of a certificate is looked up again when an answer made with it is due, in however many forms it is asked for.
 func TestAStatusIsLookedUpAgain(t *testing.T) {
 	now := time.Now().UTC().Truncate(time.Second)
 	a, _ := openAuthority(t, "issuing-1", now)
@@ -98,6 +103,272 @@ func TestAStatusIsLookedUpAgain(t *testing.T) {
 		if err != nil || response.Refusal != 0 || store.times != one.times {
 			t.Errorf("%d: looked up %d times, want %d; %v, %v", n, store.times, one.times, response.Refusal, err)
 		}
+	}
+}
+
+// withNonce adds a nonce to a request.
+func withNonce(t *testing.T, request []byte) []byte {
+	t.Helper()
+	var plain struct{ TBS struct{ List asn1.RawValue } }
+	if _, err := asn1.Unmarshal(request, &plain); err != nil {
+		t.Fatal(err)
+	}
+	type tbs struct {
+		List       asn1.RawValue
+		Extensions []pkix.Extension `asn1:"explicit,tag:2"`
+	}
+	nonce := pkix.Extension{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 48, 1, 2}, Value: []byte{4, 4, 1, 2, 3, 4}}
+	der, err := asn1.Marshal(struct{ TBS tbs }{tbs{plain.TBS.List, []pkix.Extension{nonce}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return der
+}
+
+// Whoever asks and hangs up while the key signs leaves it as it is: anybody can, and a key that counts as failed issues nothing. The place
+// is taken as long as the token is busy.
+func TestWhoLeavesDoesNotMakeTheKeyFail(t *testing.T) {
+	now := time.Now().UTC().Truncate(time.Second)
+	a, key := openAuthority(t, "issuing-1", now)
+	hung := &hanging{Signer: key.Signer, asked: make(chan struct{}), letGo: make(chan struct{})}
+	key.Signer = hung
+	c := publishing(&asked{status: CertificateStatus{Issued: true, NotAfter: now.AddDate(1, 0, 0)}}, func() time.Time { return now }, a)
+	var err error
+	if c.ocsp, err = newOCSP([]OCSPPlan{{Authority: a.Name, Validity: 10 * time.Hour}}, c.authorities); err != nil {
+		t.Fatal(err)
+	}
+	request := withNonce(t, requestOCSP(t, a.Certificate, crypto.SHA1, asn1.ObjectIdentifier{1, 3, 14, 3, 2, 26}, 5))
+	ctx, leave := context.WithCancel(t.Context())
+	var asking sync.WaitGroup
+	asking.Go(func() {
+		if response, err := c.OCSP(ctx, a.Name, request); err != nil || response.Refusal != 0 {
+			t.Error(response.Refusal, err)
+		}
+	})
+	<-hung.asked
+	leave()
+	if len(c.ocsp.signing) != 1 {
+		t.Error("the place is free while the token is busy")
+	}
+	close(hung.letGo)
+	asking.Wait()
+	if a.failedAt.Load() != 0 || len(c.ocsp.signing) != 0 {
+		t.Errorf("the key counts as failed at %d, %d places are taken", a.failedAt.Load(), len(c.ocsp.signing))
+	}
+}
+
+// oneAtATime is a key that makes one signature after another, and takes a while for each.
+type oneAtATime struct {
+	crypto.Signer
+	turn  chan struct{}
+	takes time.Duration
+	calls sync.WaitGroup
+}
+
+func (o *oneAtATime) Sign(random io.Reader, digest []byte, options crypto.SignerOpts) ([]byte, error) {
+	o.calls.Add(1)
+	defer o.calls.Done()
+	o.turn <- struct{}{}
+	defer func() { <-o.turn }()
+	time.Sleep(o.takes)
+	return o.Signer.Sign(random, digest, options)
+}
+
+// Of many who ask at once some wait too long for their turn, here or at the token. The key has failed only where it signs for nobody.
+func TestWaitingForATurnIsNoFailureOfTheKey(t *testing.T) {
+	for takes, failed := range map[time.Duration]bool{20 * time.Millisecond: false, 100 * time.Millisecond: false, 2 * ocspDeadline: true} {
+		t.Run(takes.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				a, key := openAuthority(t, "issuing-1", time.Now())
+				token := &oneAtATime{Signer: key.Signer, turn: make(chan struct{}, 1), takes: takes}
+				token.calls.Add(1) // the test's own, until all have asked
+				key.Signer = token
+				c := publishing(&asked{status: CertificateStatus{Issued: true, NotAfter: time.Now().AddDate(1, 0, 0)}}, time.Now, a)
+				var err error
+				if c.ocsp, err = newOCSP([]OCSPPlan{{Authority: a.Name, Validity: 10 * time.Hour}}, c.authorities); err != nil {
+					t.Fatal(err)
+				}
+				r := c.ocsp.responders[a.Name]
+				ids, statuses := []issuance.CertID{r.signs.Load().CertID([]byte{5})}, []CertificateStatus{{Issued: true}}
+				var all sync.WaitGroup
+				late := atomic.Int32{}
+				for range 200 {
+					all.Go(func() {
+						ctx, cancel := context.WithTimeout(t.Context(), ocspDeadline)
+						defer cancel()
+						if _, err := c.signOCSP(ctx, r, ids, statuses, []byte("nonce")); err != nil {
+							late.Add(1)
+						}
+					})
+				}
+				all.Wait()
+				token.calls.Done()
+				token.calls.Wait()
+				if late.Load() == 0 || (a.failedAt.Load() != 0) != failed {
+					t.Errorf("%d were told to try later, and the key counts as failed at %d", late.Load(), a.failedAt.Load())
+				}
+			})
+		})
+	}
+}
+
+// hurried is a key that is limited in how often it signs, and has no room for more.
+type hurried struct{ *fickle }
+
+func (hurried) Reserve(int, time.Time) error {
+	return errors.New("the key signs at most once a second")
+}
+
+// What cannot be said, and what the key has no room for, is not its failure either.
+func TestAKeyThatIsNotAskedHasNotFailed(t *testing.T) {
+	now := time.Now().UTC().Truncate(time.Second)
+	a, key := openAuthority(t, "issuing-1", now)
+	c := publishing(nil, func() time.Time { return now }, a)
+	var err error
+	if c.ocsp, err = newOCSP([]OCSPPlan{{Authority: a.Name, Validity: 10 * time.Hour}}, c.authorities); err != nil {
+		t.Fatal(err)
+	}
+	r := c.ocsp.responders[a.Name]
+	ours, began := r.signs.Load().CertID([]byte{5}), now
+	busy, err := issuance.NewIssuer(a.Certificate, hurried{key})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, one := range map[string]struct {
+		issuer *issuance.Issuer
+		now    time.Time
+		id     issuance.CertID
+	}{
+		"an authority that has ended": {a.Issuer, a.Certificate.NotAfter, ours},
+		"another authority's":         {a.Issuer, began, issuance.CertID{Serial: []byte{5}}},
+		"no room":                     {busy, began, ours},
+	} {
+		signs, err := one.issuer.Responder()
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.signs.Store(signs)
+		now = one.now
+		_, err = c.signOCSP(t.Context(), r, []issuance.CertID{one.id}, []CertificateStatus{{Issued: true}}, nil)
+		if err == nil || a.failedAt.Load() != 0 {
+			t.Errorf("%s: %v, the key counts as failed at %d", what, err, a.failedAt.Load())
+		}
+	}
+}
+
+// With sixteen hours or more an answer is made anew eight hours before its end and four days after its beginning at the latest, and with
+// less at half (Baseline Requirements, section 4.9.10), however long nobody asked. The interval has both its ends in it.
+func TestOCSPAnswersAreUpdatedEarly(t *testing.T) {
+	const day = 24 * time.Hour
+	for _, validity := range []time.Duration{MinOCSPValidity, 15 * time.Hour, 16 * time.Hour, 2 * day, 8 * day, MaxOCSPValidity} {
+		now := time.Now().UTC().Truncate(time.Second)
+		a, _ := openAuthority(t, "issuing-1", now)
+		c := publishing(&asked{status: CertificateStatus{Issued: true, NotAfter: now.AddDate(1, 0, 0)}}, func() time.Time { return now }, a)
+		var err error
+		if c.ocsp, err = newOCSP([]OCSPPlan{{Authority: a.Name, Validity: validity}}, c.authorities); err != nil {
+			t.Fatal(err)
+		}
+		c.ocsp.following.Store(true)
+		request := requestOCSP(t, a.Certificate, crypto.SHA1, asn1.ObjectIdentifier{1, 3, 14, 3, 2, 26}, 5)
+		latest := validity / 2
+		if validity >= 16*time.Hour {
+			latest = min(validity-8*time.Hour, 4*day)
+		}
+		for _, after := range []time.Duration{0, time.Hour, latest - time.Minute, latest, validity - time.Minute, time.Minute} {
+			now = now.Add(after)
+			c.ocsp.syncedAt.Store(now.UnixNano())
+			response, err := c.OCSP(t.Context(), a.Name, request)
+			if err != nil || response.Refusal != 0 {
+				t.Fatal(response.Refusal, err)
+			}
+			if response.NextUpdate.Sub(response.ThisUpdate)+time.Second != validity || now.Sub(response.ThisUpdate) >= latest {
+				t.Errorf("validity %s, %s later: the answer is of %s to %s", validity, after, response.ThisUpdate, response.NextUpdate)
+			}
+		}
+	}
+}
+
+// An answer that is due is given where another cannot be had, and at once to those who ask next; not when it was overtaken meanwhile.
+func TestAnAnswerThatIsDueIsGivenWhereThereIsNoOther(t *testing.T) {
+	for what, one := range map[string]struct {
+		away, revoked bool
+		waits         time.Duration
+	}{"the token is away": {away: true}, "the token hangs": {waits: ocspPatience}, "revoked": {revoked: true, waits: ocspPatience}} {
+		t.Run(what, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				a, key := openAuthority(t, "issuing-1", time.Now())
+				c := publishing(&asked{status: CertificateStatus{Issued: true, NotAfter: time.Now().AddDate(1, 0, 0)}}, time.Now, a)
+				var err error
+				if c.ocsp, err = newOCSP([]OCSPPlan{{Authority: a.Name, Validity: 48 * time.Hour}}, c.authorities); err != nil {
+					t.Fatal(err)
+				}
+				c.ocsp.following.Store(true)
+				request := requestOCSP(t, a.Certificate, crypto.SHA1, asn1.ObjectIdentifier{1, 3, 14, 3, 2, 26}, 5)
+				ask := func() (*OCSPResponse, time.Duration) {
+					began := time.Now()
+					response, err := c.OCSP(t.Context(), a.Name, request)
+					if err != nil {
+						t.Fatal(err)
+					}
+					return response, time.Since(began)
+				}
+				first, _ := ask()
+				time.Sleep(47 * time.Hour)
+				hung := &hanging{Signer: key.Signer, asked: make(chan struct{}, 2), letGo: make(chan struct{})}
+				if key.away = one.away; !one.away {
+					key.Signer = hung
+				}
+				if one.revoked {
+					go func() {
+						<-hung.asked
+						c.ocsp.forgetAll()
+					}()
+				}
+				got, waited := ask()
+				if (got == first) == one.revoked || (got.Refusal == issuance.OCSPTryLater) != one.revoked || waited != one.waits {
+					t.Errorf("after %s there is the answer of %s, refusal %s", waited, got.ThisUpdate, got.Refusal)
+				}
+				if !one.revoked {
+					if got, waited = ask(); got != first || waited != 0 {
+						t.Errorf("the next gets the answer of %s after %s", got.ThisUpdate, waited)
+					}
+				}
+				close(hung.letGo)
+				c.ocsp.work.Wait()
+				if one.away {
+					key.away = false
+				}
+				time.Sleep(retryOCSP)
+				if got, _ = ask(); got == first || got.Refusal != 0 {
+					t.Errorf("with the token back there is the answer of %s, refusal %s", got.ThisUpdate, got.Refusal)
+				}
+			})
+		})
+	}
+}
+
+// What was never issued shortens nothing that the same answer says of what was.
+func TestEachSingleAnswerHasItsEnd(t *testing.T) {
+	now := time.Now().UTC().Truncate(time.Second)
+	a, _ := openAuthority(t, "issuing-1", now)
+	c := publishing(nil, func() time.Time { return now }, a)
+	var err error
+	if c.ocsp, err = newOCSP([]OCSPPlan{{Authority: a.Name, Validity: 48 * time.Hour}}, c.authorities); err != nil {
+		t.Fatal(err)
+	}
+	r := c.ocsp.responders[a.Name]
+	ids := []issuance.CertID{r.signs.Load().CertID([]byte{5}), r.signs.Load().CertID([]byte{6})}
+	response, err := c.signOCSP(t.Context(), r, ids, []CertificateStatus{{Issued: true, NotAfter: now.AddDate(1, 0, 0)}, {}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, end := range []time.Time{now.Add(48*time.Hour - time.Second), now.Add(unknownValidity)} {
+		if !bytes.Contains(response.DER, []byte(end.Format("20060102150405Z"))) {
+			t.Errorf("nothing in the answer ends at %s", end)
+		}
+	}
+	if !response.NextUpdate.Equal(now.Add(unknownValidity)) || response.Shared {
+		t.Errorf("the answer as a whole holds until %s", response.NextUpdate)
 	}
 }
 

@@ -73,8 +73,10 @@ func (i *Issuer) Certificate() *x509.Certificate { return i.certificate }
 // Reserve takes room for a number of signatures, 2 at most, where the key is one that is limited in how often it signs, and returns an
 // error where there is none at the moment. To be asked before Sign: an intent that is recorded is settled as possibly signed, whatever the
 // key says.
-func (i *Issuer) Reserve(signatures int, now time.Time) error {
-	limited, ok := i.key.signer.(interface {
+func (i *Issuer) Reserve(signatures int, now time.Time) error { return i.key.reserve(signatures, now) }
+
+func (k *signingKey) reserve(signatures int, now time.Time) error {
+	limited, ok := k.signer.(interface {
 		Reserve(signatures int, now time.Time) error
 	})
 	if !ok {

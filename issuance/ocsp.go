@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto"
+	"crypto/rand"
 	"crypto/rsa"
 	"crypto/sha1" // as a name of keys and of issuers (RFC 6960, sections 4.1.1 and 4.2.1), not for signatures
 	"crypto/sha256"
@@ -53,6 +54,7 @@ type Responder struct {
 	trailer     []byte    // DER of what follows the signature: the responder's certificate
 	notAfter    time.Time
 	signed      atomic.Uint64 // responses with a nonce
+	answered    atomic.Uint64 // signatures, late ones included
 }
 
 // Responder answers with the authority's own key.
@@ -194,6 +196,14 @@ func (r *Responder) CertID(serial []byte) CertID { return CertID{Serial: serial,
 // Certificate is the certificate of a responder with a key of its own; nil where the authority's key answers. It must not be changed.
 func (r *Responder) Certificate() *x509.Certificate { return r.certificate }
 
+// Answered is how many signatures the key has made for this responder, those included that came too late for whoever asked. While it grows,
+// the key is at work, however long one has to wait for it.
+func (r *Responder) Answered() uint64 { return r.answered.Load() }
+
+// Reserve takes room for a signature, where the key is one that is limited in how often it signs, and returns an error where there is none
+// at the moment. Asked before Sign, it keeps a key that is asked too often from being taken for one that fails.
+func (r *Responder) Reserve(now time.Time) error { return r.key.reserve(1, now) }
+
 // NotAfter is when nobody believes the responder's answers any more: the end of its certificate, or of the authority's.
 func (r *Responder) NotAfter() time.Time { return r.notAfter }
 
@@ -212,19 +222,26 @@ const verifyEach = 16
 // verified, to notice a key that has become faulty. Those of RSA all are: that costs a tenth, and a faulty one can give the key away.
 //
 // No intent is made durable before: an answer commits the authority to nothing beyond itself, and a keeper writes each to its journal.
+// ErrPossiblySigned says here that it was the key that failed: what cannot be built never comes to it.
 func (r *Responder) Sign(ctx context.Context, answers []OCSPAnswer, nonce []byte, producedAt time.Time) (*OCSPResponse, error) {
 	tbs, err := r.marshalResponseData(answers, nonce, producedAt)
 	if err != nil {
 		return nil, fmt.Errorf("building an OCSP response: %w", err)
 	}
 	began := time.Now()
-	value, err := r.key.ask(ctx, tbs)
+	value, err := wait(ctx, func() ([]byte, error) {
+		value, err := crypto.SignMessage(r.key.signer, rand.Reader, tbs, r.key.algorithm.hash)
+		if err == nil {
+			r.answered.Add(1)
+		}
+		return value, err
+	})
 	took := time.Since(began)
 	if err == nil && r.verifies(nonce) {
 		err = r.key.verify(tbs, value)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("signing an OCSP response: %w", err)
+		return nil, fmt.Errorf("signing an OCSP response: %w: %w", ErrPossiblySigned, err)
 	}
 	response, err := r.assemble(tbs, value)
 	if err != nil {

@@ -1,7 +1,9 @@
 package storage
 
 import (
+	"bytes"
 	"context"
+	"crypto/x509"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -25,6 +27,9 @@ const (
 		SELECT reason, at, not_after FROM revocations WHERE issuer = $1 AND serial = $2 ORDER BY sequence DESC LIMIT 1
 	) AS r ON true`
 
+	// selectBelow are the authorities that an authority has certified in a ceremony, those in whose certificate a serial occurs.
+	selectBelow = `SELECT certificate FROM authorities WHERE parent = $1 AND position($2 IN certificate) > 0`
+
 	selectResponders = `
 	SELECT c.der FROM certificates AS c
 	WHERE c.spki_sha256 = $2 AND c.issuer = $1 AND c.profile = $3 AND c.kind = 'final' AND c.not_after > now()
@@ -32,7 +37,8 @@ const (
 	ORDER BY c.not_after DESC, c.serial DESC LIMIT 10`
 )
 
-// CertificateStatus is the state of one serial of an authority.
+// CertificateStatus is the state of one serial of an authority. Whether it is that of an authority below is looked up only where
+// nothing else is found: nearly all who ask ask about something else. There are few such authorities.
 func (s *Store) CertificateStatus(ctx context.Context, issuer string, serial []byte) (status ca.CertificateStatus, err error) {
 	err = s.read(ctx, "looking up the status of a serial", func(ctx context.Context, db querier) error {
 		status = ca.CertificateStatus{}
@@ -46,9 +52,31 @@ func (s *Store) CertificateStatus(ctx context.Context, issuer string, serial []b
 			status.Revoked, status.RevokedAt, status.Reason = true, revokedAt.UTC(), issuance.Reason(*reason)
 		}
 		status.Issued = status.Issued || reason != nil
-		return nil
+		if status.Issued {
+			return nil
+		}
+		status.NotAfter, status.Issued, err = ofAuthorityBelow(ctx, db, issuer, serial)
+		return err
 	})
 	return status, err
+}
+
+// ofAuthorityBelow finds out whether a serial is that of the certificate of an authority, and when that ends.
+func ofAuthorityBelow(ctx context.Context, db querier, issuer string, serial []byte) (notAfter time.Time, found bool, err error) {
+	rows, err := db.Query(ctx, selectBelow, issuer, serial)
+	if err != nil {
+		return notAfter, false, err
+	}
+	below, err := pgx.CollectRows(rows, pgx.RowTo[[]byte])
+	if err != nil {
+		return notAfter, false, err
+	}
+	for _, der := range below {
+		if c, err := x509.ParseCertificate(der); err == nil && bytes.Equal(c.SerialNumber.Bytes(), serial) {
+			return c.NotAfter.UTC(), true, nil
+		}
+	}
+	return notAfter, false, nil
 }
 
 // ResponderCertificates are the certificates of a responder's key that can be used, the one that ends last first.

@@ -1,7 +1,14 @@
 package storage_test
 
 import (
+	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"math/big"
 	"reflect"
 	"testing"
 	"time"
@@ -55,6 +62,67 @@ func TestCertificateStatus(t *testing.T) {
 		}
 		if name == "revoked" && !got.RevokedAt.Equal(last.At) {
 			t.Errorf("revoked at %s, want %s", got.RevokedAt, last.At)
+		}
+	}
+}
+
+// The certificate of an authority that was certified in a ceremony is on record with the authority alone, and is one that its parent has
+// issued.
+func TestCertificateStatusOfAnAuthorityBelow(t *testing.T) {
+	f := setUp(t)
+	ctx := context.Background()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	end := now().Add(time.Hour).Truncate(time.Second)
+	serials := map[string][]byte{}
+	for n, name := range []string{"good", "revoked", "held", "released"} {
+		serial := append([]byte{0x9c, byte(n)}, bytes.Repeat([]byte{7}, 18)...)
+		der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
+			SerialNumber: new(big.Int).SetBytes(serial), Subject: pkix.Name{CommonName: name}, NotBefore: now(), NotAfter: end, IsCA: true,
+			BasicConstraintsValid: true,
+		}, &x509.Certificate{Subject: pkix.Name{CommonName: "issuing-1"}}, key.Public(), key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		below := newAuthority(name)
+		below.Parent, below.Certificate = "issuing-1", der
+		if err := f.RecordAuthority(ctx, below, leaf(t, audit.AuthorityAdded)); err != nil {
+			t.Fatal(err)
+		}
+		serials[name] = serial
+	}
+	revoke := func(name string, reason issuance.Reason, after int) {
+		t.Helper()
+		r := ca.Revocation{
+			Issuer: "issuing-1", Serial: serials[name], Reason: reason, At: now(), Actor: "test", EventID: newID(), CRLScope: ca.FullScope,
+			NotAfter: end,
+		}
+		if _, err := f.RecordRevocation(ctx, r, after, leafWithID(t, r.EventID, audit.CertificateRevoked)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	revoke("revoked", issuance.CACompromise, 0)
+	revoke("held", issuance.CertificateHold, 0)
+	revoke("released", issuance.CertificateHold, 0)
+	revoke("released", issuance.RemoveFromCRL, 1)
+	for name, c := range map[string]struct {
+		issuer  string
+		serial  []byte
+		issued  bool
+		revoked bool
+	}{
+		"good":                {"issuing-1", serials["good"], true, false},
+		"revoked":             {"issuing-1", serials["revoked"], true, true},
+		"held":                {"issuing-1", serials["held"], true, true},
+		"released":            {"issuing-1", serials["released"], true, false},
+		"octets within it":    {"issuing-1", serials["good"][:19], false, false},
+		"another authority's": {"issuing-2", serials["good"], false, false},
+	} {
+		got, err := f.CertificateStatus(ctx, c.issuer, c.serial)
+		if err != nil || got.Issued != c.issued || got.Revoked != c.revoked || c.issued && !got.NotAfter.Equal(end) {
+			t.Errorf("%s: %+v, %v", name, got, err)
 		}
 	}
 }

@@ -27,7 +27,7 @@ type OCSPConfig struct {
 	// service finds it by its public half.
 	Label string `yaml:"label"`
 	ID    string `yaml:"id"`
-	// Validity is how long an answer holds, 8h to 10d. It is made anew after half of it. Default: 2d.
+	// Validity is how long an answer holds, 8h to 10d. It is made anew a little before half of it, or four days. Default: 2d.
 	Validity strictyaml.Duration `yaml:"validity"`
 	// Answers is of how many certificates answers are kept in memory, about 1.5 KB each. Default: 100000.
 	Answers int `yaml:"answers"`
