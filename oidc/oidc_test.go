@@ -112,6 +112,26 @@ func TestABearerTokenIsAnActor(t *testing.T) {
 	}
 }
 
+// TestNumbersAreFactsAsTheyAreWritten: beyond 2^53 floating point would make one tenant of two.
+func TestNumbersAreFactsAsTheyAreWritten(t *testing.T) {
+	issuer, ps, c := setUp(t)
+	for _, n := range []struct{ written, fact string }{
+		{"9007199254740993", "9007199254740993"},
+		{"9007199254740992", "9007199254740992"},
+		{"-123456789012345678901234567890", "-123456789012345678901234567890"},
+		{"0", "0"},
+		{"1.50", "1.5"},
+		{"1e3", "1000"},
+		{"1e999", "1e999"},
+	} {
+		token := issuer.Token(but(good(issuer, c), map[string]any{"tenant": map[string]any{"id": json.RawMessage(n.written)}}), nil)
+		actor, err := ps.Bearer(t.Context(), token)
+		if err != nil || !slices.Equal(actor.Attributes["tenant.id"], []string{n.fact}) {
+			t.Errorf("%s: %q, %v", n.written, actor.Attributes["tenant.id"], err)
+		}
+	}
+}
+
 // TestBadTokens has one row for each way that a token can be bad.
 func TestBadTokens(t *testing.T) {
 	issuer, ps, c := setUp(t)
