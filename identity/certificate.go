@@ -2,11 +2,13 @@
 // is, behind proxies that are trusted.
 //
 // It owns the judging of such credentials, anew at each request, and the facts that they hold. What a caller may be and do by these facts
-// is said by access.Rules. It keeps nothing but what it was configured with, the CRLs of others, and signatures that it has verified.
+// is said by access.Rules. It keeps nothing but what it was configured with, the CRLs of others, and what became of signatures that it has
+// verified.
 package identity
 
 import (
 	"context"
+	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/asn1"
@@ -56,6 +58,7 @@ type Certificates struct {
 
 	mu       sync.Mutex
 	verified map[[32]byte]verified
+	refused  map[[32]byte]refusal
 }
 
 // verified are the chains of a certificate whose signatures, uses and constraints are in order. Time and revocation are looked at again and
@@ -65,7 +68,19 @@ type verified struct {
 	chains [][]*x509.Certificate // each from the leaf to a certificate of the anchor
 }
 
-const maxVerified = 4096 // certificates whose chains are remembered; with more, all are forgotten and verified anew
+// refusal is what find said of certificates for which no anchor vouches. Without it whoever shows bad ones would have signatures verified
+// at each request of a connection. It is short, whatever a stranger's certificates hold.
+type refusal struct {
+	from, until time.Time
+	why         string
+}
+
+const (
+	maxVerified  = 4096            // certificates whose chains, or refusals, are remembered; with more, all are forgotten and verified anew
+	refusedFor   = 5 * time.Second // how long a refusal is remembered
+	maxPresented = 10              // certificates that a caller shows; chains have two to four
+	maxRSA       = 4096            // bits of an authority's key that a caller brings: verifying by longer ones takes long
+)
 
 // errNoMatch stands for a certificate that is good, of a caller whom no rule lets in.
 var errNoMatch = errors.New("no rule lets this certificate in")
@@ -140,21 +155,31 @@ func (c *Certificates) evidence(r *http.Request) (access.Evidence, bool, error) 
 func serialLength(c *x509.Certificate) int { return (c.SerialNumber.BitLen() + 7) / 8 }
 
 // vouching finds the anchor to which a chain leads that holds now. Signatures are verified once, for nothing can change about them; anew where
-// no chain holds that is remembered, for others may have come into force.
+// no chain holds that is remembered, for others may have come into force. What no anchor vouches for is refused for a moment without
+// another look.
 func (c *Certificates) vouching(presented []*x509.Certificate) (Anchor, error) {
+	if len(presented) > maxPresented {
+		return Anchor{}, fmt.Errorf("%d certificates were presented: at most %d are looked at", len(presented), maxPresented)
+	}
 	hash := sha256.New()
 	for _, one := range presented {
 		hash.Write(one.Raw)
 	}
 	key := [32]byte(hash.Sum(nil))
+	now := c.Now()
 	c.mu.Lock()
 	v, known := c.verified[key]
+	refused := c.refused[key]
 	c.mu.Unlock()
-	if known && c.Anchors[v.anchor].holds(v.chains, c.Now()) == nil {
+	if known && c.Anchors[v.anchor].holds(v.chains, now) == nil {
 		return c.Anchors[v.anchor], nil
 	}
-	v, err := c.find(presented)
+	if !now.Before(refused.from) && now.Before(refused.until) {
+		return Anchor{}, errors.New(refused.why)
+	}
+	v, err := c.find(presented, now)
 	if err != nil {
+		c.refuse(key, presented, now, err)
 		return Anchor{}, err
 	}
 	c.mu.Lock()
@@ -163,7 +188,31 @@ func (c *Certificates) vouching(presented []*x509.Certificate) (Anchor, error) {
 	}
 	c.verified[key] = v
 	c.mu.Unlock()
-	return c.Anchors[v.anchor], c.Anchors[v.anchor].holds(v.chains, c.Now())
+	return c.Anchors[v.anchor], c.Anchors[v.anchor].holds(v.chains, now)
+}
+
+// refuse remembers what find said. Nothing but the beginning of a certificate's time could make it say otherwise soon, so that it holds no
+// longer than until then.
+func (c *Certificates) refuse(key [32]byte, presented []*x509.Certificate, now time.Time, err error) {
+	until := now.Add(refusedFor)
+	begins := func(all []*x509.Certificate) {
+		for _, one := range all {
+			if one.NotBefore.After(now) && one.NotBefore.Before(until) {
+				until = one.NotBefore
+			}
+		}
+	}
+	begins(presented)
+	for _, anchor := range c.Anchors {
+		begins(anchor.Certificates)
+		begins(anchor.Intermediates)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.refused == nil || len(c.refused) >= maxVerified {
+		c.refused = map[[32]byte]refusal{}
+	}
+	c.refused[key] = refusal{from: now, until: until, why: fmt.Sprintf("%.300s", err.Error())}
 }
 
 // holds is nil when one of the chains to an anchor holds at a moment: when all its certificates are in force, and none is revoked. Of our own
@@ -192,7 +241,7 @@ func inForce(chain []*x509.Certificate, now time.Time) error {
 	return nil
 }
 
-func (c *Certificates) find(presented []*x509.Certificate) (verified, error) {
+func (c *Certificates) find(presented []*x509.Certificate, now time.Time) (verified, error) {
 	leaf := presented[0]
 	if leaf.IsCA {
 		return verified{}, fmt.Errorf("%s is an authority's certificate", leaf.Subject)
@@ -204,11 +253,13 @@ func (c *Certificates) find(presented []*x509.Certificate) (verified, error) {
 	for i, anchor := range c.Anchors {
 		options := x509.VerifyOptions{
 			Roots: pool(anchor.Certificates), Intermediates: pool(anchor.Intermediates), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-			CurrentTime: c.Now(),
+			CurrentTime: now,
 		}
 		if !anchor.Own {
 			for _, one := range presented[1:] {
-				options.Intermediates.AddCert(one)
+				if key, isRSA := one.PublicKey.(*rsa.PublicKey); !isRSA || key.N.BitLen() <= maxRSA {
+					options.Intermediates.AddCert(one)
+				}
 			}
 		}
 		chains, err := leaf.Verify(options)

@@ -6,6 +6,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -19,6 +20,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -193,6 +195,79 @@ func TestOurOwnCertificatesAreJudgedAtEachRequest(t *testing.T) {
 	var refused *access.Unauthenticated
 	if _, found, err := c.Authenticate(showing(leaf)); found || err == nil || errors.As(err, &refused) {
 		t.Errorf("while the record is away: %v, %v", found, err)
+	}
+}
+
+// TestABadCertificateCostsLittle: its bearer needs no credentials to show it with each request, and may bring any authorities along.
+func TestABadCertificateCostsLittle(t *testing.T) {
+	corp, stranger := newOffice(t, "Corp", nil), newOffice(t, "Stranger", nil)
+	now := noon
+	c := &Certificates{
+		Anchors: []Anchor{{Name: "corp", Certificates: []*x509.Certificate{corp.certificate}}}, Rules: rules,
+		Now: func() time.Time { return now },
+	}
+	bad := stranger.issue()
+	_, found, err := c.Authenticate(showing(slices.Repeat([]*x509.Certificate{bad}, maxPresented+1)...))
+	wantRefused(t, "11 certificates were presented", found, err)
+
+	// That nobody looks again shows when the stranger's authority is an anchor meanwhile.
+	_, found, err = c.Authenticate(showing(bad))
+	wantRefused(t, "no anchor vouches", found, err)
+	c.Anchors[0].Certificates = append(c.Anchors[0].Certificates, stranger.certificate)
+	for _, passed := range []time.Duration{0, refusedFor - 1} {
+		now = noon.Add(passed)
+		_, found, err = c.Authenticate(showing(bad))
+		wantRefused(t, "no anchor vouches", found, err)
+	}
+	for _, passed := range []time.Duration{refusedFor, -time.Minute} { // the clock may be set back
+		now = noon.Add(passed)
+		c.verified = nil
+		if _, found, err := c.Authenticate(showing(bad)); !found || err != nil {
+			t.Errorf("after %s: %v, %v", passed, found, err)
+		}
+	}
+
+	// What time mends is not refused for longer than time takes.
+	young := corp.issue(func(c *x509.Certificate) { c.NotBefore = noon.Add(time.Second) })
+	for now = noon; now.Before(young.NotBefore); now = now.Add(500 * time.Millisecond) {
+		_, found, err = c.Authenticate(showing(young))
+		wantRefused(t, "not yet valid", found, err)
+	}
+	if _, found, err := c.Authenticate(showing(young)); !found || err != nil {
+		t.Errorf("when its time has come: %v, %v", found, err)
+	}
+
+	// No room is taken for long words, nor for many.
+	c.refused = nil
+	for i := range maxVerified + 1 {
+		c.refuse([32]byte{byte(i), byte(i >> 8)}, nil, now, errors.New(strings.Repeat("x", 1000)))
+	}
+	if n := len(c.refused); n != 1 || len(c.refused[[32]byte{0, maxVerified >> 8}].why) > 300 {
+		t.Errorf("%d refusals are remembered", n)
+	}
+}
+
+// TestLongKeysOfAuthoritiesVerifyNothing: x509 tells in its error whose key it has tried.
+func TestLongKeysOfAuthoritiesVerifyNothing(t *testing.T) {
+	corp, between := newOffice(t, "Corp", nil), newOffice(t, "Between", nil)
+	c := &Certificates{
+		Anchors: []Anchor{{Name: "corp", Certificates: []*x509.Certificate{corp.certificate}}}, Now: func() time.Time { return noon },
+	}
+	for bits, tried := range map[uint]bool{maxRSA: true, maxRSA + 1: false} {
+		modulus := new(big.Int).Lsh(big.NewInt(1), bits-1)
+		key := &rsa.PublicKey{N: modulus.SetBit(modulus, 0, 1), E: 65537}
+		der, err := x509.CreateCertificate(rand.Reader, between.certificate, corp.certificate, key, corp.key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		brought, err := x509.ParseCertificate(der)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = c.find([]*x509.Certificate{between.issue(func(c *x509.Certificate) { c.AuthorityKeyId = nil }), brought}, noon)
+		if err == nil || strings.Contains(err.Error(), "candidate authority") != tried {
+			t.Errorf("an authority's key of %d bits: %v", bits, err)
+		}
 	}
 }
 

@@ -26,6 +26,9 @@ const (
 	askAgainAfter = 10 * time.Second
 	// trustedFor is how long keys go on while the provider cannot be asked.
 	trustedFor = 24 * time.Hour
+	// maxWaiting is how many wait for one answer of a provider. Anybody can name a key that nobody knows, and each who waits has a seat of the
+	// API meanwhile.
+	maxWaiting = 32
 )
 
 // provider is one issuer with what it says of itself.
@@ -41,6 +44,7 @@ type provider struct {
 	askedAt time.Time     // when it was asked last
 	failed  error         // how that ended
 	flight  chan struct{} // closed when the question under way is answered; nil: none is
+	waiting int           // for that answer
 }
 
 // statement is what a provider says of itself at a time.
@@ -127,7 +131,7 @@ func (s *statement) find(id string) *jose.JSONWebKey {
 }
 
 // statement is what the provider says of itself. While that is new enough and holds what is sought, nobody is asked. One that is old but
-// holds it is good meanwhile. Without it the answer is waited for, unless one came just before.
+// holds it is good meanwhile. Without it the answer is waited for, unless one came just before, or too many wait already.
 func (p *provider) statement(ctx context.Context, holds func(*statement) bool) (*statement, error) {
 	p.mu.Lock()
 	said, now := p.said, p.now()
@@ -140,6 +144,10 @@ func (p *provider) statement(ctx context.Context, holds func(*statement) bool) (
 	}
 	flight := p.flight
 	failed := p.failed
+	waits := !serves && flight != nil && p.waiting < maxWaiting
+	if waits {
+		p.waiting++
+	}
 	p.mu.Unlock()
 	switch {
 	case serves:
@@ -148,14 +156,21 @@ func (p *provider) statement(ctx context.Context, holds func(*statement) bool) (
 		return said, nil // asked just before: this is all that there is
 	case flight == nil:
 		return nil, fmt.Errorf("%w: %w", ErrUnavailable, failed)
+	case !waits:
+		return nil, fmt.Errorf("%w: it is being asked, and %d wait for the answer", ErrUnavailable, maxWaiting)
 	}
+	var left error
 	select {
 	case <-flight:
 	case <-ctx.Done():
-		return nil, fmt.Errorf("%w: %w", ErrUnavailable, ctx.Err())
+		left = ctx.Err()
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.waiting--
+	if left != nil {
+		return nil, fmt.Errorf("%w: %w", ErrUnavailable, left)
+	}
 	if p.failed != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnavailable, p.failed)
 	}

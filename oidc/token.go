@@ -210,8 +210,8 @@ func (p *provider) verify(ctx context.Context, token string, types []string, acc
 		return holder{}, refuse("its signature does not verify, or its issuer is another")
 	}
 	var c claims
-	var all map[string]any
-	if err := errors.Join(verified.Claims(&c), verified.Claims(&all)); err != nil {
+	var text json.RawMessage
+	if err := errors.Join(verified.Claims(&c), verified.Claims(&text)); err != nil {
 		return holder{}, refuse("its claims cannot be read: %v", err)
 	}
 	if err := p.inTime(c); err != nil {
@@ -223,7 +223,7 @@ func (p *provider) verify(ctx context.Context, token string, types []string, acc
 	if err := accept(c); err != nil {
 		return holder{}, err
 	}
-	flat, err := flatten(all)
+	flat, err := flatten(text)
 	if err != nil {
 		return holder{}, err
 	}
@@ -252,7 +252,13 @@ const (
 
 // flatten writes claims as lists of texts, by the path of each. What is deeper than the limit is left out: a rule that asks for it finds
 // nothing, and allows nothing. A token with more values is refused: which of them were left out would be a matter of chance.
-func flatten(all map[string]any) (map[string][]string, error) {
+func flatten(text []byte) (map[string][]string, error) {
+	var all map[string]any
+	claims := json.NewDecoder(bytes.NewReader(text))
+	claims.UseNumber()
+	if err := claims.Decode(&all); err != nil {
+		return nil, refuse("its claims cannot be read: %v", err)
+	}
 	flat, values := map[string][]string{}, 0
 	add := func(name, value string) {
 		if values++; values <= maxValues {
@@ -269,8 +275,8 @@ func flatten(all map[string]any) (map[string][]string, error) {
 			add(name, v)
 		case bool:
 			add(name, strconv.FormatBool(v))
-		case float64:
-			add(name, strconv.FormatFloat(v, 'f', -1, 64))
+		case json.Number:
+			add(name, numeral(v))
 		case []any:
 			for _, one := range v {
 				if _, isList := one.([]any); !isList {
@@ -292,4 +298,17 @@ func flatten(all map[string]any) (map[string][]string, error) {
 		return nil, refuse("it has more than %d claims: have the provider send those alone that are asked for", maxValues)
 	}
 	return flat, nil
+}
+
+// numeral is how a number reads as a fact. A whole one stays as it is written: beyond 2^53 two of them would become one in floating point,
+// and one tenant another.
+func numeral(n json.Number) string {
+	if !strings.ContainsAny(n.String(), ".eE") {
+		return n.String()
+	}
+	f, err := n.Float64()
+	if err != nil { // it is too large for one, and stays as well
+		return n.String()
+	}
+	return strconv.FormatFloat(f, 'f', -1, 64)
 }

@@ -194,6 +194,10 @@ func (s *Server) batchResult(ctx context.Context, key string, line batchLine) (r
 		failed(err)
 		return result
 	}
+	if len(line.text) > maxOrder { // what is made of all lines that are worked on at once stays small
+		failed(newProblem(kindTooLarge, fmt.Sprintf("a line has at most %d KiB", maxOrder>>10)))
+		return result
+	}
 	var body BatchRequest
 	if err := decodeStrict(line.text, &body); err != nil {
 		failed(err)

@@ -89,6 +89,24 @@ func TestBatch(t *testing.T) {
 	}
 }
 
+// TestALineMayBeTooLong: that line alone is refused, as a body of its length would be.
+func TestALineMayBeTooLong(t *testing.T) {
+	s := newSurface(t)
+	_, csr := newCSR(t, "a.dev.example")
+	good := BatchRequest{Profile: "tls-server", CSR: csr}
+	most := `{"csr":"` + strings.Repeat("x", maxOrder-10) + `"}`
+	var said []int
+	for _, r := range results(t, s.call(batchCall.lines(good, most, most+" {", good))) {
+		said = append(said, r.Status)
+		if r.Status == http.StatusRequestEntityTooLarge && !strings.Contains(r.Problem.Detail, "160 KiB") {
+			t.Errorf("it says %q", r.Problem.Detail)
+		}
+	}
+	if want := []int{201, 400, 413, 201}; len(most) != maxOrder || !slices.Equal(said, want) {
+		t.Errorf("lines of up to %d octets: got %d, want %d", len(most), said, want)
+	}
+}
+
 func TestBatchAsAWhole(t *testing.T) {
 	s := newSurface(t)
 	_, csr := newCSR(t, "a.dev.example")

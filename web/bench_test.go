@@ -35,3 +35,19 @@ func BenchmarkIssue(b *testing.B) {
 		s.office.orders = s.office.orders[:0]
 	}
 }
+
+// BenchmarkDecodeStrict is what reading the body of an issuance costs.
+func BenchmarkDecodeStrict(b *testing.B) {
+	_, csr := newCSR(b, "web.dev.example")
+	body, err := json.Marshal(IssueRequest{Profile: "tls-server", CSR: csr, Metadata: map[string]string{"ticket": "OPS-7"}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.SetBytes(int64(len(body)))
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := decodeStrict(body, new(IssueRequest)); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -62,6 +62,7 @@ func (s *Server) routeIssue(api huma.API) error {
 		answers:  []media{{name: typeJSON, json: Issued{}}, {name: typeChain, text: "the chain alone: the certificate, then its issuers"}},
 		accepted: []media{{name: typeJSON, json: WaitingRequest{}}},
 		problems: append([]int{http.StatusConflict, http.StatusUnprocessableEntity}, requestProblems...),
+		maxBody:  min(maxOrder, s.maxBody),
 	}, s.issue)
 }
 

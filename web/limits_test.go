@@ -69,14 +69,14 @@ func TestLargeBodies(t *testing.T) {
 	for name, body := range map[string]io.Reader{
 		"announced":    bytes.NewReader(make([]byte, 5<<20)),
 		"chunked":      &endless{left: 5 << 20},
-		"one too many": bytes.NewReader(make([]byte, DefaultMaxBody+1)),
+		"one too many": bytes.NewReader(make([]byte, maxOrder+1)),
 	} {
 		if answer := post(body); answer.StatusCode != http.StatusRequestEntityTooLarge || answer.Header.Get("Content-Type") != problemType {
 			t.Errorf("%s: %d %s", name, answer.StatusCode, answer.Header.Get("Content-Type"))
 		}
 	}
-	just := `{"csr":"` + strings.Repeat("x", DefaultMaxBody-10) + `"}`
-	if answer := post(strings.NewReader(just)); len(just) != DefaultMaxBody || answer.StatusCode != http.StatusBadRequest {
+	just := `{"csr":"` + strings.Repeat("x", maxOrder-10) + `"}`
+	if answer := post(strings.NewReader(just)); len(just) != maxOrder || answer.StatusCode != http.StatusBadRequest {
 		t.Errorf("a body of %d octets: %d", len(just), answer.StatusCode)
 	}
 }

@@ -146,9 +146,9 @@ const (
 	drainMost   = 64 << 20 // octets
 )
 
-// discard reads what is left of a body that may have so many octets, and keeps nothing.
+// discard reads what is left of a body that may have so many octets, and keeps nothing. Where few may come it reads as much as of others.
 func discard(r *http.Request, limit int64) {
-	_, _ = io.CopyN(io.Discard, r.Body, min(drainFactor*limit, drainMost))
+	_, _ = io.CopyN(io.Discard, r.Body, min(drainFactor*max(limit, DefaultMaxBody), drainMost))
 }
 
 // readBody reads the body of a call that has one, into memory that nobody else holds.

@@ -20,6 +20,9 @@ const (
 	maxMetadataValue = 256 // octets
 	maxName          = 63  // octets of the name of a profile or an authority
 	maxKey           = 255 // characters of an idempotency key
+	// maxOrder is how many octets a body or a line has at most that asks for a certificate: a certification request, twice as long in PEM with
+	// words around it, and what may be attached. In memory JSON takes many times its room.
+	maxOrder = 2*csr.MaxDER + 32<<10
 )
 
 // order gathers what a call asks for, from a body or from the query, and with it every violation of its form.

@@ -105,6 +105,7 @@ func (s *Server) routeEvaluate(api huma.API) error {
 		bodies:   requestBodies(EvaluateRequest{}),
 		answers:  []media{{name: typeJSON, json: Decision{}}},
 		problems: append([]int{http.StatusNotFound}, requestProblems...),
+		maxBody:  min(maxOrder, s.maxBody),
 	}, s.evaluate)
 }
 

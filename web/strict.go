@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"unicode/utf8"
 
 	"github.com/chancery-ca/chancery/policies"
@@ -16,36 +17,36 @@ import (
 
 // The limits of a JSON body. No body of this API comes near them.
 const (
-	maxDepth      = 8  // nested objects and arrays
-	maxViolations = 20 // reported at once
-	maxQuoted     = 64 // characters of the caller's own words in an answer
+	maxDepth      = 8    // nested objects and arrays
+	maxMembers    = 2048 // names, and objects and arrays in arrays, all together: each takes far more memory than it takes room
+	maxViolations = 20   // reported at once
+	maxQuoted     = 64   // characters of the caller's own words in an answer
 )
 
 // decodeStrict reads one JSON object into a struct, and refuses what two readers could read differently: names that stand twice at any
 // depth, names that are not the field's exactly, unknown names, null, text that is not UTF-8, and whatever follows the object.
-// The error is always an *invalid, and what was read counts for nothing then.
+// The error is always an *invalid, and what was read counts for nothing then. Nothing is made of a body before it is found in order: what
+// is made takes many times its room.
 func decodeStrict(data []byte, into any) error {
 	if !utf8.Valid(data) {
 		return malformed("json.encoding", "body", "the body is not UTF-8", "send JSON in UTF-8 (RFC 8259, section 8.1)")
 	}
-	wrong := json.Unmarshal(data, into)
-	if notJSON := (*json.SyntaxError)(nil); errors.As(wrong, &notJSON) {
-		return syntax(data, notJSON)
+	if !json.Valid(data) {
+		return syntax(data)
 	}
 	reader := &strictReader{rest: data}
-	value, err := reader.value("", 0)
-	if err != nil {
+	isObject := reader.next() == '{'
+	if err := reader.value("", reflect.TypeOf(into).Elem(), 0); err != nil && !errors.Is(err, errEnough) {
 		return err
 	}
-	if _, isObject := value.(map[string]any); !isObject {
+	if !isObject {
 		return malformed("json.type", "body", "the body is not a JSON object", "send an object, in braces")
 	}
-	reader.exactNames("", value, reflect.TypeOf(into).Elem())
 	if len(reader.violations) > 0 {
 		return &invalid{kind: kindMalformed, violations: reader.violations}
 	}
-	if wrong != nil {
-		return mistyped(wrong)
+	if err := json.Unmarshal(data, into); err != nil {
+		return mistyped(err)
 	}
 	return nil
 }
@@ -55,8 +56,9 @@ func malformed(rule, field, message, hint string) error {
 }
 
 // syntax says what is wrong with data that is not one JSON value.
-func syntax(data []byte, wrong *json.SyntaxError) error {
+func syntax(data []byte) error {
 	const hint = "send one JSON object (RFC 8259)"
+	wrong := json.Unmarshal(data, new(json.RawMessage))
 	switch err := json.NewDecoder(bytes.NewReader(data)).Decode(new(json.RawMessage)); {
 	case err == nil:
 		return malformed("json.trailing-data", "body", "something follows the JSON value", "send one JSON object and nothing else")
@@ -67,11 +69,18 @@ func syntax(data []byte, wrong *json.SyntaxError) error {
 	case strings.Contains(wrong.Error(), "max depth"): // encoding/json's own, of ten thousand
 		return tooDeep()
 	}
-	return malformed("json.syntax", "body", fmt.Sprintf("the body is not JSON: it breaks at octet %d", wrong.Offset), hint)
+	at := new(json.SyntaxError)
+	errors.As(wrong, &at)
+	return malformed("json.syntax", "body", fmt.Sprintf("the body is not JSON: it breaks at octet %d", at.Offset), hint)
 }
 
 func tooDeep() error {
 	return malformed("json.depth", "body", fmt.Sprintf("the body nests deeper than %d", maxDepth), "no field of this API nests so deep")
+}
+
+func tooMany() error {
+	return malformed("json.members", "body", fmt.Sprintf("the body has more than %d names, objects and arrays", maxMembers),
+		"no body of this API needs so many")
 }
 
 func mistyped(err error) error {
@@ -82,12 +91,16 @@ func mistyped(err error) error {
 	return malformed("json.syntax", "body", "the body cannot be read", "give the fields the types that the OpenAPI document says")
 }
 
-// strictReader walks through a value that is valid JSON. It keeps nothing of it but the names, in a tree: what the values are is for
-// encoding/json to read.
+// strictReader walks through a value that is valid JSON, beside the type that it is to be read into, and makes nothing of it: that is for
+// encoding/json.
 type strictReader struct {
 	rest       []byte // what has not been walked through
+	members    int    // that have been, of those that are bounded
 	violations []policies.Violation
 }
+
+// errEnough ends the walk: there are as many violations as are reported.
+var errEnough = errors.New("enough violations")
 
 func (r *strictReader) report(rule, field, message, hint string) {
 	if len(r.violations) < maxViolations {
@@ -95,16 +108,16 @@ func (r *strictReader) report(rule, field, message, hint string) {
 	}
 }
 
-// value walks through the next value. Of an object it returns a map[string]any, of an array []any, of everything else nil.
-func (r *strictReader) value(path string, depth int) (any, error) {
+// value walks through the next value. t is its type, or nil where nobody knows the name under which it stands.
+func (r *strictReader) value(path string, t reflect.Type, depth int) error {
 	if depth > maxDepth {
-		return nil, tooDeep()
+		return tooDeep()
 	}
 	switch r.next() {
 	case '{':
-		return r.object(path, depth)
+		return r.object(path, t, depth)
 	case '[':
-		return r.array(path, depth)
+		return r.array(path, t, depth)
 	case '"':
 		r.checkText(path, r.text())
 	case 'n':
@@ -113,37 +126,57 @@ func (r *strictReader) value(path string, depth int) (any, error) {
 	default: // a number or a literal ends where something else begins
 		r.rest = bytes.TrimLeft(r.rest, "+-.0123456789Eaeflnrstu")
 	}
-	return nil, nil
+	return nil
 }
 
-func (r *strictReader) object(path string, depth int) (any, error) {
-	members := map[string]any{}
-	err := r.each(func() (err error) {
+// object refuses names that a struct does not have. encoding/json would take "CSR" for "csr".
+func (r *strictReader) object(path string, t reflect.Type, depth int) error {
+	seen := map[string]struct{}{}
+	isStruct := t != nil && t.Kind() == reflect.Struct
+	var known map[string]reflect.Type
+	if isStruct {
+		known = fieldsOf(t)
+	}
+	return r.each(func() error {
+		if r.members++; r.members > maxMembers {
+			return tooMany()
+		}
 		written := r.text()
 		name := unquoted(written)
 		inner := join(path, name)
 		r.checkText(inner, written)
-		if _, twice := members[name]; twice {
+		_, twice := seen[name]
+		seen[name] = struct{}{}
+		of := known[name]
+		switch {
+		case twice:
 			r.report("json.duplicate-name", inner, inner+" stands twice", "give each name once")
+		case isStruct && of == nil:
+			r.report("json.unknown-field", inner, inner+" is not a field here", "the fields are "+strings.Join(fieldNames(t), ", "))
 		}
 		r.skip() // the colon
-		members[name], err = r.value(inner, depth+1)
-		return err
+		return r.value(inner, of, depth+1)
 	})
-	return members, err
 }
 
-func (r *strictReader) array(path string, depth int) (any, error) {
-	elements := []any{}
-	err := r.each(func() error {
-		element, err := r.value(path+"[]", depth+1)
-		elements = append(elements, element)
-		return err
+func (r *strictReader) array(path string, t reflect.Type, depth int) error {
+	inner := path + "[]"
+	var of reflect.Type
+	if t != nil && t.Kind() == reflect.Slice {
+		of = t.Elem()
+	}
+	return r.each(func() error {
+		if c := r.next(); c == '{' || c == '[' {
+			r.members++
+		}
+		if r.members > maxMembers {
+			return tooMany()
+		}
+		return r.value(inner, of, depth+1)
 	})
-	return elements, err
 }
 
-// each walks through an object or an array, by what it is given for each member.
+// each walks through an object or an array, by what it is given for each member, as long as violations are taken.
 func (r *strictReader) each(member func() error) error {
 	r.skip() // the brace or the bracket
 	if c := r.next(); c == '}' || c == ']' {
@@ -154,6 +187,9 @@ func (r *strictReader) each(member func() error) error {
 		if err := member(); err != nil {
 			return err
 		}
+		if len(r.violations) == maxViolations {
+			return errEnough
+		}
 		if r.skip() != ',' {
 			return nil
 		}
@@ -162,7 +198,9 @@ func (r *strictReader) each(member func() error) error {
 
 // next is the next octet that is not white space.
 func (r *strictReader) next() byte {
-	r.rest = bytes.TrimLeft(r.rest, " \t\r\n")
+	for r.rest[0] == ' ' || r.rest[0] == '\t' || r.rest[0] == '\r' || r.rest[0] == '\n' {
+		r.rest = r.rest[1:]
+	}
 	return r.rest[0]
 }
 
@@ -204,37 +242,20 @@ func (r *strictReader) checkText(path string, written []byte) {
 	}
 }
 
-// exactNames refuses names that a struct does not have. encoding/json would take "CSR" for "csr".
-func (r *strictReader) exactNames(path string, value any, t reflect.Type) {
-	if elements, isArray := value.([]any); isArray && t.Kind() == reflect.Slice {
-		for _, element := range elements {
-			r.exactNames(path+"[]", element, t.Elem())
-		}
-		return
-	}
-	members, isObject := value.(map[string]any)
-	if !isObject || t.Kind() != reflect.Struct {
-		return
-	}
-	for _, name := range sortedKeys(members) {
-		f, known := fieldNamed(t, name)
-		if !known {
-			r.report("json.unknown-field", join(path, name), join(path, name)+" is not a field here",
-				"the fields are "+strings.Join(fieldNames(t), ", "))
-			continue
-		}
-		r.exactNames(join(path, name), members[name], f)
-	}
-}
+// fields are the types of structs' fields, by the struct and the name in JSON: to ask reflection each time takes as long as the rest of the
+// walk.
+var fields sync.Map // map[string]reflect.Type by reflect.Type
 
-// fieldNamed is the type of the field of a struct that has this name in JSON.
-func fieldNamed(t reflect.Type, name string) (reflect.Type, bool) {
-	for i := range t.NumField() {
-		if f := t.Field(i); jsonName(f) == name {
-			return f.Type, true
-		}
+func fieldsOf(t reflect.Type) map[string]reflect.Type {
+	if known, ok := fields.Load(t); ok {
+		return known.(map[string]reflect.Type)
 	}
-	return nil, false
+	all := make(map[string]reflect.Type, t.NumField())
+	for i := range t.NumField() {
+		all[jsonName(t.Field(i))] = t.Field(i).Type
+	}
+	fields.Store(t, all)
+	return all
 }
 
 func fieldNames(t reflect.Type) (names []string) {

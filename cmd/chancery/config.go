@@ -190,7 +190,7 @@ type TLSConfig struct {
 
 // LimitsConfig bounds what a caller can ask for.
 type LimitsConfig struct {
-	// Body is the largest request body: octets, or with KiB or MiB. Default: 1MiB.
+	// Body is the largest request body: octets, or with KiB or MiB; who asks for a certificate has 160KiB at most. Default: 1MiB.
 	Body string `yaml:"body" env:"BODY"`
 	// RequestsPerSecond bounds each credential: API token, client certificate, person; 0 means no bound.
 	RequestsPerSecond int `yaml:"requests_per_second" env:"REQUESTS_PER_SECOND"`
