@@ -16,6 +16,7 @@ import (
 	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/ca"
 	"github.com/chancery-ca/chancery/issuance"
+	"github.com/chancery-ca/chancery/migrations"
 )
 
 // refused has a role try what a trigger must refuse.
@@ -560,5 +561,54 @@ func TestAnAuthorityOfAShortSerialIsRevoked(t *testing.T) {
 		if err := revoke(name, end); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// The bounds come onto tables that are in use: a long query keeps the migration waiting, and the migration nobody else for long. What was done
+// before it was interrupted stays.
+func TestBoundsComeBesideALongQuery(t *testing.T) {
+	f := setUp(t)
+	ctx := context.Background()
+	text, err := migrations.FS.ReadFile("00024_rows_that_can_be_read.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, block, _ := strings.Cut(string(text), "-- +goose StatementBegin\n")
+	block, _, _ = strings.Cut(block, "-- +goose StatementEnd")
+	f.exec("ALTER TABLE certificates DROP CONSTRAINT times_are_bounded")
+	reader, err := connect(t, f.db.OwnerURL).Begin(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := reader.Exec(ctx, "SELECT FROM certificates"); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	migrating := connect(t, f.db.OwnerURL)
+	go func() {
+		_, err := migrating.Exec(ctx, block)
+		done <- err
+	}()
+	const waits = `SELECT count(*)::text FROM pg_locks WHERE relation = 'certificates'::regclass AND mode = 'AccessExclusiveLock' AND NOT granted`
+	for deadline := time.Now().Add(30 * time.Second); f.column(waits)[0] == "0"; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the migration waits for nobody")
+		}
+	}
+	f.issue() // while the query goes on
+	select {
+	case err := <-done:
+		t.Fatalf("it ended while a query was in its way: %v", err)
+	default:
+	}
+	if err := reader.Rollback(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if got := f.column(`SELECT count(*)::text FROM pg_constraint WHERE conname = 'times_are_bounded' AND (conrelid = 'certificates'::regclass
+		OR conrelid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = 'certificates'::regclass))`)[0]; got == "0" || got == "1" {
+		t.Errorf("the bound is on %s tables", got)
 	}
 }
