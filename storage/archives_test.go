@@ -20,6 +20,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/chancery-ca/chancery/access"
 	"github.com/chancery-ca/chancery/archive"
 	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/ca"
@@ -245,6 +246,50 @@ func inOrder(t *testing.T, all []ca.PastRequest) string {
 		t.Fatal(err)
 	}
 	return string(text)
+}
+
+// Who asked for a certificate stands in its request, which is where an order to revoke what somebody asked for finds him: so a month stays until
+// what was requested in it has ended, wherever that was made.
+func TestAMonthKeepsTheRequestsOfValidCertificates(t *testing.T) {
+	f := setUp(t)
+	ctx := context.Background()
+	month := archive.MonthOf(longAgo())
+	end := month.AddDate(0, 1, 0)
+	f.addAuthority("issuing-1")
+	f.issueAt(longAgo())
+	// asked for an hour before the month's end, approved an hour after it
+	late := func(until time.Time) ca.Intent {
+		return f.intend(func(i *ca.Intent) {
+			i.Serial, i.Request.ID, i.Request.At, i.NotAfter = newSerial(t, end.Add(time.Hour)), idAt(end.Add(-time.Hour)), end.Add(-time.Hour), until
+		})
+	}
+	const ofAnother = "a certificate of another month that was requested in it has not ended"
+	want := func(when, why string) {
+		t.Helper()
+		if got := f.obstacle(month); got != why {
+			t.Errorf("%s: the obstacle is %q, want %q", when, got, why)
+		}
+	}
+	ended := late(end.Add(2 * time.Hour))
+	want("with an intent", "an intent is open")
+	f.finish(ended)
+	want("with what has ended", "")
+	f.finish(late(now().AddDate(0, 8, 0)))
+	want("with a valid certificate", ofAnother)
+	if made, err := f.archiver(t.TempDir()).Run(ctx, time.Hour); err != nil || len(made) != 0 {
+		t.Errorf("archived %d, %v", len(made), err)
+	}
+	requested := ca.Selection{Namespace: access.AllNamespaces, Requester: "actor-1"}
+	if o, err := f.RevocationOutlook(ctx, requested, issuance.KeyCompromise, now()); err != nil || o.ToRevoke != 1 {
+		t.Errorf("an order would revoke %d, %v", o.ToRevoke, err)
+	}
+
+	month = archive.MonthOf(longAgo().AddDate(0, -2, 0))
+	end = month.AddDate(0, 1, 0)
+	f.issueAt(end.Add(-48 * time.Hour))
+	want("alone", "")
+	f.settle(late(now().AddDate(0, 8, 0)))
+	want("with what was possibly signed", ofAnother)
 }
 
 // What keeps a month is found by the database itself, whoever asks for the archive.

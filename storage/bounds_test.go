@@ -5,16 +5,18 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"math/big"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgtype"
 
+	"github.com/chancery-ca/chancery/access"
 	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/ca"
 	"github.com/chancery-ca/chancery/issuance"
+	"github.com/chancery-ca/chancery/migrations"
 )
 
 // refused has a role try what a trigger must refuse.
@@ -159,10 +161,7 @@ func TestARevocationIsOfItsCertificate(t *testing.T) {
 	for name, until := range map[string]time.Time{"issuing-2": ends, "issuing-3": ends.AddDate(-30, 0, 0)} {
 		serial := []byte{0x87, name[8]}
 		refuse(name+" on a shard", add("root-1", serial, "7", until, [32]byte{}))
-		for _, other := range []any{until.AddDate(-100, 0, 0), until.Add(-time.Second), time.Unix(0, 0), pgtype.NegativeInfinity, pgtype.Infinity} {
-			if side, is := other.(pgtype.InfinityModifier); is {
-				other = pgtype.Timestamptz{InfinityModifier: side, Valid: true}
-			}
+		for _, other := range []time.Time{until.AddDate(-100, 0, 0), until.Add(-time.Second), time.Unix(0, 0)} {
 			refuse(fmt.Sprintf("%s until %v", name, other), add("root-1", serial, ca.FullScope, other, [32]byte{}))
 		}
 		if err := add("root-1", serial, ca.FullScope, until, [32]byte{}); err != nil {
@@ -299,5 +298,317 @@ func TestTheServiceLeavesRoomForTerms(t *testing.T) {
 	f.expire(duty)
 	if _, err := f.claimDuty(beta); err != nil {
 		t.Errorf("the next term: %v", err)
+	}
+}
+
+// No row that the service can add keeps a scope's revocations from being read and listed.
+func TestEveryRevocationFitsOnACRL(t *testing.T) {
+	f := setUp(t)
+	ctx := context.Background()
+	f.addAuthority("issuing-1")
+	service := f.as("chancery_service")
+	for name, values := range map[string]string{
+		"for ever":                     `('\x1c99'::bytea, 'infinity'::timestamptz, NULL::timestamptz, now() + interval '1 day')`,
+		"since ever":                   `('\x1c99'::bytea, '-infinity'::timestamptz, NULL::timestamptz, now() + interval '1 day')`,
+		"in a year of no UTCTime":      `('\x1c99'::bytea, '1066-01-01'::timestamptz, NULL::timestamptz, now() + interval '1 day')`,
+		"in a year of five digits":     `('\x1c99'::bytea, '10000-01-01 00:00Z'::timestamptz, NULL::timestamptz, now() + interval '1 day')`,
+		"a key that will never be bad": `('\x1c99'::bytea, now(), 'infinity'::timestamptz, now() + interval '1 day')`,
+		"a key that was always bad":    `('\x1c99'::bytea, now(), '-infinity'::timestamptz, now() + interval '1 day')`,
+		"a certificate without end":    `('\x1c99'::bytea, now(), NULL::timestamptz, 'infinity'::timestamptz)`,
+		"no serial":                    `(''::bytea, now(), NULL::timestamptz, now() + interval '1 day')`,
+		"a long serial":                `(decode(repeat('1c', 21), 'hex'), now(), NULL::timestamptz, now() + interval '1 day')`,
+		"a serial in two writings": `('\x1c99'::bytea, now(), NULL::timestamptz, now() + interval '1 day'),
+			('\x001c99'::bytea, now(), NULL, now() + interval '1 day')`,
+	} {
+		if _, err := service.Exec(ctx, `INSERT INTO revocations (issuer, serial, sequence, reason, at, invalidity_date, not_after, comment, actor,
+			event_id, crl_scope, spki_sha256)
+			SELECT 'issuing-1', s, 1, 0, a, i, n, '', 'x', gen_random_uuid(), 'full', sha256('x') FROM (VALUES `+values+`) AS v (s, a, i, n)`,
+		); sqlState(err) != checkViolation {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for _, serial := range []string{`''`, `'\x001c'`, `decode(repeat('1c', 21), 'hex')`} {
+		if _, err := service.Exec(ctx, `INSERT INTO crl_pending (issuer, scope, serial) VALUES ('issuing-1', 'full', `+serial+`)`); sqlState(err) != checkViolation {
+			t.Errorf("%s is pending: %v", serial, err)
+		}
+	}
+	// What counts as issued is what an order revokes, one lot of it together.
+	if _, err := service.Exec(ctx, `INSERT INTO orphans (serial, issuer, kind, tbs, spki_sha256, crl_scope, profile, policy_digest, namespace, request_id,
+		not_after, intended_at, settled_at, reason, event_id) VALUES (decode(repeat('00', 20), 'hex'), 'issuing-1', 'final', '', sha256('x'), 'full', '', '', '',
+		gen_random_uuid(), now(), now(), now(), '', gen_random_uuid())`); sqlState(err) != checkViolation {
+		t.Errorf("an orphan that cannot be revoked: %v", err)
+	}
+
+	// Everything that is let through can be read: the ends of each bound.
+	before, err := f.FeedPosition(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := service.Exec(ctx, `INSERT INTO revocations (issuer, serial, sequence, reason, at, invalidity_date, not_after, comment, actor, event_id,
+		crl_scope, spki_sha256)
+		SELECT 'issuing-1', s, 1, 0, a, i, n, '', 'x', gen_random_uuid(), 'full', sha256('x') FROM (VALUES
+			('\x01'::bytea, '1950-01-01 00:00Z'::timestamptz, '0001-01-01 00:00Z BC'::timestamptz, '0001-01-01 00:00Z BC'::timestamptz),
+			(decode(repeat('ff', 20), 'hex'), '9999-12-31 23:59:59.999999Z', '9999-12-31 23:59:59.999999Z', '9999-12-31 23:59:59.999999Z')
+		) AS v (s, a, i, n)`); err != nil {
+		t.Fatal(err)
+	}
+	r := f.revoke(f.issue(), issuance.Superseded, 0)
+	var list issuance.Revoked
+	var all []issuance.RevokedEntry
+	if _, err := f.ListedRevocations(ctx, "issuing-1", ca.FullScope, func(e issuance.RevokedEntry) error {
+		all = append(all, e)
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := list.Apply(time.Now(), all); err != nil || list.Len() != 3 {
+		t.Errorf("the next CRL has %d entries, %v", list.Len(), err)
+	}
+	if given, _ := f.follow(before); len(given) != 3 || !slices.Contains(given, entryName(r)) {
+		t.Errorf("replicas are told of %q", given)
+	}
+}
+
+// Each moment and each length of time that the service can write is one that programs can read, of all tables, those of later migrations among
+// them. A migration that adds such a column bounds it, as 00024 does.
+func TestTimesAreBounded(t *testing.T) {
+	f := setUp(t)
+	ctx := context.Background()
+	excused := map[string]string{
+		"reservations.until": "may be for ever, and is never read",
+	}
+	rows, err := f.owner.Query(ctx, `
+		SELECT c.relname, a.attname, a.atttypid::regtype::text,
+			(SELECT array_agg(format('NULL::%s AS %I', o.atttypid::regtype, o.attname)) FROM pg_attribute AS o
+				WHERE o.attrelid = c.oid AND o.attnum > 0 AND NOT o.attisdropped AND o.attnum <> a.attnum),
+			coalesce((SELECT string_agg(pg_get_expr(k.conbin, k.conrelid), ' AND ') FROM pg_constraint AS k
+				WHERE k.conrelid = c.oid AND k.contype = 'c' AND a.attnum = ANY (k.conkey)), 'true')
+		FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+		WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p') AND a.atttypid IN ('timestamptz'::regtype, 'interval'::regtype)
+			AND (has_any_column_privilege('chancery_service', c.oid, 'INSERT, UPDATE') OR c.relispartition)
+		ORDER BY 1, 2`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	type column struct {
+		Table, Name, Type string
+		Others            []string
+		Bounds            string
+	}
+	columns, err := pgx.CollectRows(rows, pgx.RowToStructByPos[column])
+	if err != nil || len(columns) < 70 {
+		t.Fatalf("there are %d columns, %v", len(columns), err)
+	}
+	for _, c := range columns {
+		values := []string{"infinity", "-infinity"}
+		switch {
+		case excused[c.Table+"."+c.Name] != "":
+			delete(excused, c.Table+"."+c.Name)
+			continue
+		case c.Type == "interval":
+			values = []string{"300 years", "-300 years", "100000000 years"}
+		case c.Name == "lease_until":
+			values = []string{"infinity"} // -infinity is the lease of nobody, and leases are only compared
+		}
+		for _, value := range values {
+			from := strings.Join(append(c.Others, fmt.Sprintf("'%s'::%s AS %s", value, c.Type, pgx.Identifier{c.Name}.Sanitize())), ", ")
+			var holds *bool
+			if err := f.owner.QueryRow(ctx, "SELECT "+c.Bounds+" FROM (SELECT "+from+") AS t").Scan(&holds); err != nil {
+				t.Fatal(err)
+			}
+			if holds == nil || *holds {
+				t.Errorf("the service may write %s into %s.%s: have the migration bound it", value, c.Table, c.Name)
+			}
+		}
+	}
+	for name := range excused {
+		t.Errorf("%s is excused, and there is no such column", name)
+	}
+}
+
+// Whatever the service adds to working tables and facts, what reads all of them goes on.
+func TestNoRowKeepsTheOthersFromBeingRead(t *testing.T) {
+	f := setUp(t)
+	ctx := context.Background()
+	f.addAuthority("issuing-1")
+	c := f.issue()
+	f.publish(f.claim("issuing-1"), time.Now())
+	open := newIntent(t, beta)
+	open.Lease = time.Millisecond
+	if err := f.RecordIntent(ctx, open, leaf(t, audit.CertificateIntended)); err != nil {
+		t.Fatal(err)
+	}
+	service := f.as("chancery_service")
+	for _, sql := range []string{
+		"UPDATE crl_scopes SET this_update = 'infinity'", "UPDATE crl_scopes SET this_update = '-infinity'",
+		"UPDATE crl_scopes SET next_update = 'infinity'", "UPDATE crl_scopes SET delta_this_update = 'infinity'",
+		`INSERT INTO crl_pending (issuer, scope, serial, at) VALUES ('issuing-1', 'full', '\x1c', 'infinity')`,
+		`INSERT INTO authorities VALUES ('x', '', '', '{}', false, '', '', '', '1 day', '2 days', '', '', 'infinity')`,
+		`INSERT INTO authorities VALUES ('x', '', '', '{}', false, '', '', '', '100000000 years', '2 days', '', '', now())`,
+		`INSERT INTO intents (serial, issuer, kind, tbs, crl_scope, spki_sha256, namespace, profile, policy_digest, not_after, request_id,
+			idempotency_actor, idempotency_key, created_at, owner_name, owner_run, lease_until)
+			SELECT '\x1c' || substring(sha256('x') FROM 1 FOR 19), 'issuing-1', 'final', '', 'full', sha256('y'), '', '', '', now(), gen_random_uuid(),
+			'', '', '-infinity', 'x', 'y', now() - interval '1 day'`,
+		`INSERT INTO certificates SELECT set_byte(serial, 19, get_byte(serial, 19) # 1), issuer, kind, der, spki_sha256, crl_scope, profile, policy_digest,
+			namespace, request_id, subject, names, search, '-infinity', not_after, issued_at, gen_random_uuid() FROM certificates`,
+	} {
+		if _, err := service.Exec(ctx, sql); sqlState(err) != checkViolation {
+			t.Errorf("%s: %v", sql, err)
+		}
+	}
+	if _, err := claimBy(f.Store, "issuing-1", ca.FullScope, alpha); err != nil {
+		t.Errorf("a claim of the CRL: %v", err)
+	}
+	if _, err := f.CRLStates(ctx, "issuing-1"); err != nil {
+		t.Errorf("the states: %v", err)
+	}
+	if all, err := f.Authorities(ctx); err != nil || len(all) != 1 {
+		t.Errorf("%d authorities, %v", len(all), err)
+	}
+	if page, err := f.List(ctx, ca.Filter{Namespace: access.AllNamespaces, Limit: 10}); err != nil || len(page.Certificates) != 1 || page.Certificates[0].Serial != c.Serial {
+		t.Errorf("a page of %d, %v", len(page.Certificates), err)
+	}
+	time.Sleep(20 * time.Millisecond)
+	if claimed, err := f.ClaimExpiredIntents(ctx, alpha, lease, 100); err != nil || len(claimed) != 1 {
+		t.Errorf("expired intents: %d, %v", len(claimed), err)
+	}
+}
+
+// There is always a number for the next policies to rule, and for the next version of a namespace.
+func TestTheServiceLeavesRoomForVersions(t *testing.T) {
+	f := setUp(t)
+	ctx := context.Background()
+	service := f.as("chancery_service")
+	if _, err := service.Exec(ctx, `INSERT INTO policy_sets (digest, names, contents) VALUES ('d', '{a}', '{\\x00}')`); err != nil {
+		t.Fatal(err)
+	}
+	for _, table := range []string{
+		`policy_activations (number, digest, actor_id, actor_name, comment, at, event_id) VALUES (%s, 'd', '', '', '', now(), gen_random_uuid())`,
+		`namespaces (name, version, source, removed, definition, actor, at, event_id) VALUES ('x', %s, 'api', false, '{}', '', now(), gen_random_uuid())`,
+	} {
+		insert := func(number string) string { return fmt.Sprintf("INSERT INTO "+table, number) }
+		last := "9223372036854775807"
+		if strings.HasPrefix(table, "namespaces") {
+			last = "2147483647"
+		}
+		for _, number := range []string{last, "2"} {
+			refused(t, service, insert(number))
+		}
+		for _, number := range []string{"1", "2"} {
+			if _, err := service.Exec(ctx, insert(number)); err != nil {
+				t.Errorf("%s: %v", number, err)
+			}
+		}
+		refused(t, service, insert("4"))
+		if _, err := service.Exec(ctx, insert("2")); sqlState(err) != "23505" { // which callers count on
+			t.Errorf("a number that is taken: %v", err)
+		}
+	}
+}
+
+// Replicas go on from the transactions that they have seen: an entry of the service's is of the one that wrote it, whatever it says.
+func TestARevocationIsOfItsTransaction(t *testing.T) {
+	f := setUp(t)
+	ctx := context.Background()
+	f.addAuthority("issuing-1")
+	at, err := f.ListedRevocations(ctx, "issuing-1", ca.FullScope, func(issuance.RevokedEntry) error { return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	service := f.as("chancery_service")
+	for n, xact := range []any{"5", "1000000000000", nil} {
+		c := f.issue()
+		if _, err := service.Exec(ctx, `INSERT INTO revocations (issuer, serial, sequence, reason, at, comment, actor, event_id, crl_scope,
+			not_after, spki_sha256, xact) VALUES ($1, $2, 1, 0, now(), '', 'x', gen_random_uuid(), $3, $4, $5, $6::text::xid8)`,
+			c.Issuer, c.Serial[:], c.CRLScope, c.NotAfter, c.SPKI[:], xact); err != nil {
+			t.Fatal(err)
+		}
+		claim, err := f.ClaimCRL(ctx, ca.CRLAsk{Issuer: "issuing-1", Scope: ca.FullScope, By: alpha, Lease: lease, Since: at})
+		if err != nil || len(claim.Changes) != n+1 {
+			t.Errorf("an entry that says it is of transaction %v: %d changes of the list, %v", xact, len(claim.Changes), err)
+		}
+		f.exec("UPDATE crl_scopes SET holder = NULL, lease_until = '-infinity'")
+	}
+}
+
+// The serial number of an authority is where certificates have it: what stands there of a short one stands elsewhere in every certificate.
+func TestAnAuthorityOfAShortSerialIsRevoked(t *testing.T) {
+	f := setUp(t)
+	ctx := context.Background()
+	ends := now().AddDate(9, 0, 0).Truncate(time.Second)
+	until := map[string]time.Time{"issuing-2": ends, "issuing-3": ends.AddDate(-3, 0, 0)}
+	for name, end := range until {
+		a := newAuthority(name)
+		a.Certificate = readableDER(t, []byte{name[8] - '0'}, end, a.Parent, ca.FullScope)
+		if err := f.RecordAuthority(ctx, a, leaf(t, audit.AuthorityAdded)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	revoke := func(name string, end time.Time) error {
+		id := newID()
+		_, err := f.RecordRevocation(ctx, ca.Revocation{
+			Issuer: "root-1", Serial: []byte{name[8] - '0'}, Sequence: 1, Reason: issuance.CACompromise, At: now(), CRLScope: ca.FullScope, NotAfter: end,
+			EventID: id, Actor: "op",
+		}, 0, leafWithID(t, id, audit.CertificateRevoked))
+		return err
+	}
+	for name := range until {
+		if err := revoke(name, ends.AddDate(-8, 0, 0)); sqlState(err) != restrictViolation {
+			t.Errorf("%s, as of another end: %v", name, err)
+		}
+	}
+	for name, end := range until {
+		if err := revoke(name, end); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// The bounds come onto tables that are in use: a long query keeps the migration waiting, and the migration nobody else for long. What was done
+// before it was interrupted stays.
+func TestBoundsComeBesideALongQuery(t *testing.T) {
+	f := setUp(t)
+	ctx := context.Background()
+	text, err := migrations.FS.ReadFile("00024_rows_that_can_be_read.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, block, _ := strings.Cut(string(text), "-- +goose StatementBegin\n")
+	block, _, _ = strings.Cut(block, "-- +goose StatementEnd")
+	f.exec("ALTER TABLE certificates DROP CONSTRAINT times_are_bounded")
+	reader, err := connect(t, f.db.OwnerURL).Begin(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := reader.Exec(ctx, "SELECT FROM certificates"); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	migrating := connect(t, f.db.OwnerURL)
+	go func() {
+		_, err := migrating.Exec(ctx, block)
+		done <- err
+	}()
+	const waits = `SELECT count(*)::text FROM pg_locks WHERE relation = 'certificates'::regclass AND mode = 'AccessExclusiveLock' AND NOT granted`
+	for deadline := time.Now().Add(30 * time.Second); f.column(waits)[0] == "0"; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the migration waits for nobody")
+		}
+	}
+	f.issue() // while the query goes on
+	select {
+	case err := <-done:
+		t.Fatalf("it ended while a query was in its way: %v", err)
+	default:
+	}
+	if err := reader.Rollback(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if got := f.column(`SELECT count(*)::text FROM pg_constraint WHERE conname = 'times_are_bounded' AND (conrelid = 'certificates'::regclass
+		OR conrelid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = 'certificates'::regclass))`)[0]; got == "0" || got == "1" {
+		t.Errorf("the bound is on %s tables", got)
 	}
 }

@@ -147,7 +147,7 @@ func TestLotsReadWhatTheyNeed(t *testing.T) {
 	ctx := context.Background()
 	f.exec(`INSERT INTO compromised_keys (spki_sha256, issuer, serial, at) SELECT sha256(i::text::bytea), 'issuing-1', '\x01', now()
 		FROM generate_series(1, $1) AS i`, kept)
-	f.exec(`INSERT INTO intents SELECT substr(sha256(i::text::bytea), 1, 20), 'issuing-1', 'final', '\x30', 'full', sha256(i::text::bytea), 'web', 'p', 'd', now(),
+	f.exec(`INSERT INTO intents SELECT '\x1c'::bytea || substr(sha256(i::text::bytea), 1, 19), 'issuing-1', 'final', '\x30', 'full', sha256(i::text::bytea), 'web', 'p', 'd', now(),
 		gen_random_uuid(), '', '', now(), 'n', 'r', now() FROM generate_series(1, $1) AS i`, kept)
 	intents, certificates := f.issuances(lot)
 	for _, know := range []string{"nothing", "all"} {

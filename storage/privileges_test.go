@@ -32,6 +32,7 @@ func sqlState(err error) string {
 const (
 	insufficientPrivilege = "42501"
 	restrictViolation     = "23001"
+	checkViolation        = "23514"
 )
 
 // The service's login, and the role that it works as, can add facts and do no more.
