@@ -3,7 +3,6 @@ package web
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -144,22 +143,15 @@ func (s *Server) streamBatch(ctx context.Context, w http.ResponseWriter, key str
 			}
 		}
 	}()
-	control := http.NewResponseController(w)
+	answer := newLineWriter(w)
 	gone, written := false, 0
 	for result := range results {
 		if gone {
 			continue // what was begun is waited for, and told to nobody
 		}
-		// A batch may take longer than any single answer, as long as it goes on and is read.
-		err := control.SetWriteDeadline(time.Now().Add(writeTimeout))
-		if errors.Is(err, http.ErrNotSupported) {
-			err = nil
-		}
-		if err == nil {
-			err = writeJSON(w, result)
-		}
+		err := writeJSON(answer, result)
 		if err == nil && len(results) == 0 {
-			err = control.Flush()
+			err = answer.Flush()
 		}
 		if err != nil {
 			gone = true
