@@ -117,11 +117,14 @@ func (s *Server) issueBatch(ctx context.Context, in *batchInput) (*huma.StreamRe
 	}}, nil
 }
 
-// streamBatch works on the lines, several at once, and writes each result when it is there. When the caller goes away no further line is
-// begun; what was begun comes to its end, as a single request's would.
+// streamBatch works on the lines, several at once, and writes each result when it is there. When the caller goes away, or the service ends,
+// no further line is begun; what was begun comes to its end, as a single request's would. Whoever is still there is told of it.
 func (s *Server) streamBatch(ctx context.Context, w http.ResponseWriter, key string, lines []batchLine) {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
+	begin, halt := context.WithCancel(ctx)
+	defer halt()
+	defer context.AfterFunc(endingOf(ctx), halt)()
 	next, results := make(chan batchLine), make(chan BatchResult, batchWorkers)
 	var workers sync.WaitGroup
 	for range min(batchWorkers, len(lines)) {
@@ -136,9 +139,12 @@ func (s *Server) streamBatch(ctx context.Context, w http.ResponseWriter, key str
 		defer workers.Wait()
 		defer close(next)
 		for _, line := range lines {
+			if s.pace(begin) != nil {
+				return
+			}
 			select {
 			case next <- line:
-			case <-ctx.Done():
+			case <-begin.Done():
 				return
 			}
 		}
@@ -182,10 +188,6 @@ func (s *Server) batchResult(ctx context.Context, key string, line batchLine) (r
 			failed(newProblem(kindInternal, "the service's log tells more under this request's identifier"))
 		}
 	}()
-	if err := s.pace(ctx); err != nil {
-		failed(err)
-		return result
-	}
 	var body BatchRequest
 	if err := decodeStrict(line.text, &body); err != nil {
 		failed(err)

@@ -361,6 +361,42 @@ func (o *busyOffice) Issue(ctx context.Context, order ca.Order) (ca.Outcome, err
 	return o.office.Issue(ctx, order)
 }
 
+// TestBatchAtTheEnd: when the service ends no further line is begun, those that were begun are answered, and the answer shows that it is not
+// whole. So it is when an actor's rate has a line wait.
+func TestBatchAtTheEnd(t *testing.T) {
+	for name, c := range map[string]struct {
+		rate RateLimit
+		want int64
+	}{
+		"at work":             {want: 2 * batchWorkers},                   // as many as are answered when the answer begins, and as many after them
+		"waiting for a place": {RateLimit{PerSecond: 0.001, Burst: 4}, 3}, // the request itself is one
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const takes = 10 * time.Second
+				surface := newSurface(t, func(conf *Config) { conf.RateLimit, conf.Now = c.rate, time.Now })
+				office := &busyOffice{office: surface.office, takes: takes}
+				surface.ca = office
+				s := newServing(t, surface.API().ServeHTTP, time.Minute)
+				answer := surface.long(t, s, 3*batchWorkers)
+				synctest.Wait()
+				began := time.Now()
+				s.quit()
+				body, err := io.ReadAll(answer.Body)
+				if n := bytes.Count(body, []byte(`"status":201`)); !errors.Is(err, io.ErrUnexpectedEOF) || int64(n) != c.want {
+					t.Errorf("%d lines were answered, and then %v", n, err)
+				}
+				if err := <-s.ended; err != nil || time.Since(began) > takes+time.Second {
+					t.Errorf("it ended after %v with %v", time.Since(began), err)
+				}
+				if begun, ended := office.begun.Load(), office.ended.Load(); begun != c.want || ended != c.want {
+					t.Errorf("%d lines were begun, %d ended", begun, ended)
+				}
+			})
+		})
+	}
+}
+
 // TestABatchIsReadOrEnded: a batch goes on for as long as it is read at a rate of any use, however long its lines take, and no longer.
 func TestABatchIsReadOrEnded(t *testing.T) {
 	for name, c := range map[string]struct {
