@@ -3,7 +3,6 @@ package web
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -118,11 +117,14 @@ func (s *Server) issueBatch(ctx context.Context, in *batchInput) (*huma.StreamRe
 	}}, nil
 }
 
-// streamBatch works on the lines, several at once, and writes each result when it is there. When the caller goes away no further line is
-// begun; what was begun comes to its end, as a single request's would.
+// streamBatch works on the lines, several at once, and writes each result when it is there. When the caller goes away, or the service ends,
+// no further line is begun; what was begun comes to its end, as a single request's would. Whoever is still there is told of it.
 func (s *Server) streamBatch(ctx context.Context, w http.ResponseWriter, key string, lines []batchLine) {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
+	begin, halt := context.WithCancel(ctx)
+	defer halt()
+	defer context.AfterFunc(endingOf(ctx), halt)()
 	next, results := make(chan batchLine), make(chan BatchResult, batchWorkers)
 	var workers sync.WaitGroup
 	for range min(batchWorkers, len(lines)) {
@@ -137,29 +139,25 @@ func (s *Server) streamBatch(ctx context.Context, w http.ResponseWriter, key str
 		defer workers.Wait()
 		defer close(next)
 		for _, line := range lines {
+			if s.pace(begin) != nil {
+				return
+			}
 			select {
 			case next <- line:
-			case <-ctx.Done():
+			case <-begin.Done():
 				return
 			}
 		}
 	}()
-	control := http.NewResponseController(w)
+	answer := newLineWriter(w)
 	gone, written := false, 0
 	for result := range results {
 		if gone {
 			continue // what was begun is waited for, and told to nobody
 		}
-		// A batch may take longer than any single answer, as long as it goes on and is read.
-		err := control.SetWriteDeadline(time.Now().Add(writeTimeout))
-		if errors.Is(err, http.ErrNotSupported) {
-			err = nil
-		}
-		if err == nil {
-			err = writeJSON(w, result)
-		}
+		err := writeJSON(answer, result)
 		if err == nil && len(results) == 0 {
-			err = control.Flush()
+			err = answer.Flush()
 		}
 		if err != nil {
 			gone = true
@@ -190,10 +188,6 @@ func (s *Server) batchResult(ctx context.Context, key string, line batchLine) (r
 			failed(newProblem(kindInternal, "the service's log tells more under this request's identifier"))
 		}
 	}()
-	if err := s.pace(ctx); err != nil {
-		failed(err)
-		return result
-	}
 	if len(line.text) > maxOrder { // what is made of all lines that are worked on at once stays small
 		failed(newProblem(kindTooLarge, fmt.Sprintf("a line has at most %d KiB", maxOrder>>10)))
 		return result

@@ -1,6 +1,7 @@
 package web
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -14,6 +15,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/chancery-ca/chancery/access"
@@ -337,5 +339,117 @@ func TestBatchWhoseCallerLeaves(t *testing.T) {
 	}
 	if len(s.batches.taken) != 0 {
 		t.Error("its place is still taken")
+	}
+}
+
+// long begins a batch of so many lines at a server in its own time, and returns its answer.
+func (s *surface) long(t *testing.T, at *serving, lines int) *http.Response {
+	t.Helper()
+	_, csr := newCSR(t, "a.dev.example")
+	many := make([]any, lines)
+	for i := range many {
+		many[i] = BatchRequest{Profile: "tls-server", CSR: csr}
+	}
+	call := httptest.NewRequest(http.MethodPost, batchCall.path, bytes.NewReader(batchCall.lines(many...).body))
+	call.Header.Set("Content-Type", typeNDJSON)
+	call.Header.Set("Authorization", "Bearer "+s.tokens[access.Requester])
+	conn := at.mustDial()
+	t.Cleanup(func() { _ = conn.Close() })
+	if err := call.Write(conn); err != nil {
+		t.Fatal(err)
+	}
+	answer, err := http.ReadResponse(bufio.NewReaderSize(conn, 16), call)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return answer
+}
+
+// busyOffice takes its time for each certificate, whoever waits for it.
+type busyOffice struct {
+	*office
+	takes        time.Duration
+	begun, ended atomic.Int64
+}
+
+func (o *busyOffice) Issue(ctx context.Context, order ca.Order) (ca.Outcome, error) {
+	o.begun.Add(1)
+	defer o.ended.Add(1)
+	time.Sleep(o.takes)
+	return o.office.Issue(ctx, order)
+}
+
+// TestBatchAtTheEnd: when the service ends no further line is begun, those that were begun are answered, and the answer shows that it is not
+// whole. So it is when an actor's rate has a line wait.
+func TestBatchAtTheEnd(t *testing.T) {
+	for name, c := range map[string]struct {
+		rate RateLimit
+		want int64
+	}{
+		"at work":             {want: 2 * batchWorkers},                   // as many as are answered when the answer begins, and as many after them
+		"waiting for a place": {RateLimit{PerSecond: 0.001, Burst: 4}, 3}, // the request itself is one
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const takes = 10 * time.Second
+				surface := newSurface(t, func(conf *Config) { conf.RateLimit, conf.Now = c.rate, time.Now })
+				office := &busyOffice{office: surface.office, takes: takes}
+				surface.ca = office
+				s := newServing(t, surface.API().ServeHTTP, time.Minute)
+				answer := surface.long(t, s, 3*batchWorkers)
+				synctest.Wait()
+				began := time.Now()
+				s.quit()
+				body, err := io.ReadAll(answer.Body)
+				if n := bytes.Count(body, []byte(`"status":201`)); !errors.Is(err, io.ErrUnexpectedEOF) || int64(n) != c.want {
+					t.Errorf("%d lines were answered, and then %v", n, err)
+				}
+				if err := <-s.ended; err != nil || time.Since(began) > takes+time.Second {
+					t.Errorf("it ended after %v with %v", time.Since(began), err)
+				}
+				if begun, ended := office.begun.Load(), office.ended.Load(); begun != c.want || ended != c.want {
+					t.Errorf("%d lines were begun, %d ended", begun, ended)
+				}
+			})
+		})
+	}
+}
+
+// TestABatchIsReadOrEnded: a batch goes on for as long as it is read at a rate of any use, however long its lines take, and no longer.
+func TestABatchIsReadOrEnded(t *testing.T) {
+	for name, c := range map[string]struct {
+		rate  int           // octets a second
+		takes time.Duration // a line
+		whole bool
+	}{
+		"lines that take long": {2 * slowestReading, 20 * time.Second, true},
+		"slow but of use":      {2 * slowestReading, 0, true},
+		"too slow":             {slowestReading / 2, 0, false},
+		"much too slow":        {512, 0, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				surface := newSurface(t)
+				surface.ca = &busyOffice{office: surface.office, takes: c.takes}
+				s := newServing(t, surface.API().ServeHTTP, time.Minute)
+				began := time.Now()
+				answer := surface.long(t, s, 1200)
+				read, part, err := 0, make([]byte, 4<<10), error(nil)
+				for err == nil {
+					var n int
+					n, err = answer.Body.Read(part)
+					read += n
+					time.Sleep(time.Duration(n) * time.Second / time.Duration(c.rate)) // of the test's own clock
+				}
+				if whole := errors.Is(err, io.EOF); whole != c.whole {
+					t.Errorf("%d octets came in %s, and then %v", read, time.Since(began), err)
+				}
+				if least := time.Duration(read) * time.Second / slowestReading; !c.whole && time.Since(began) > least+2*writeTimeout {
+					t.Errorf("%d octets took %s", read, time.Since(began))
+				}
+				s.end()
+				<-s.ended
+			})
+		})
 	}
 }

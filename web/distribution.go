@@ -62,7 +62,8 @@ func (s *Server) distribute(pattern string, find func(context.Context, string) (
 		}
 		w.Header().Set("Content-Type", f.mediaType)
 		w.Header().Set("Cache-Control", cacheControl(f.age))
-		serveBytes(w, r, f.body, f.changed)
+		w.Header().Set("ETag", strongTag(f.body))
+		http.ServeContent(w, r, "", f.changed, bytes.NewReader(f.body))
 	})
 }
 
@@ -85,11 +86,10 @@ func cacheControl(age time.Duration) string {
 	return fmt.Sprintf("public, max-age=%d", int64(age/time.Second))
 }
 
-// serveBytes answers with a body under a strong validator: the digest of what is sent.
-func serveBytes(w http.ResponseWriter, r *http.Request, body []byte, changed time.Time) {
+// strongTag is a strong validator of what is sent: its digest.
+func strongTag(body []byte) string {
 	sum := sha256.Sum256(body)
-	w.Header().Set("ETag", `"`+hex.EncodeToString(sum[:])+`"`)
-	http.ServeContent(w, r, "", changed, bytes.NewReader(body))
+	return `"` + hex.EncodeToString(sum[:]) + `"`
 }
 
 func (s *Server) ofAuthority(show func(ca.AuthorityRecord) (file, error)) func(context.Context, string) (file, error) {

@@ -27,7 +27,31 @@ var pageTypes = map[string]string{
 const pagePolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; " +
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
-// routeDocs serves the OpenAPI document and its page. Both are the same for everybody and hold no secret, so they need no credentials.
+// document is something that everybody may have and that does not change. It is read, and its validator made, once.
+type document struct {
+	mediaType, policy string
+	body              []byte
+	tag               string
+}
+
+func newDocument(mediaType, policy string, body []byte) document {
+	return document{mediaType, policy, body, strongTag(body)}
+}
+
+// ServeHTTP implements http.Handler.
+func (d document) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	header := w.Header()
+	header.Set("Content-Type", d.mediaType)
+	if d.policy != "" {
+		header.Set("Content-Security-Policy", d.policy)
+	}
+	header.Set("Cache-Control", "no-cache")
+	header.Set("ETag", d.tag)
+	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(d.body))
+}
+
+// routeDocs serves the OpenAPI document and its page. Both are the same for everybody and hold no secret, so they need no credentials; and
+// they are in memory, so they need no place: whoever reads them slowly keeps nobody out.
 func (s *Server) routeDocs(api huma.API) error {
 	// huma describes its own form of error, which no answer ever has.
 	delete(api.OpenAPI().Components.Schemas.Map(), "ErrorModel")
@@ -41,39 +65,30 @@ func (s *Server) routeDocs(api huma.API) error {
 		return fmt.Errorf("writing the OpenAPI document: %w", err)
 	}
 	indented.WriteByte('\n')
-	s.spec = indented.Bytes()
-	for path, handler := range map[string]http.HandlerFunc{
-		"/openapi.json": s.serveSpec,
-		"/docs":         func(w http.ResponseWriter, r *http.Request) { servePage(w, r, "index.html") },
-		"/docs/{file}":  func(w http.ResponseWriter, r *http.Request) { servePage(w, r, r.PathValue("file")) },
+	files := map[string]document{}
+	for name, mediaType := range pageTypes {
+		body, err := pages.ReadFile("docs/" + name)
+		if err != nil {
+			return fmt.Errorf("reading the documentation's page: %w", err)
+		}
+		files[name] = newDocument(mediaType, pagePolicy, body)
+	}
+	for path, handler := range map[string]http.Handler{
+		"/openapi.json": newDocument(typeOpenAPI, "", indented.Bytes()),
+		"/docs":         files["index.html"],
+		"/docs/{file}": http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			file, known := files[r.PathValue("file")]
+			if !known {
+				writeProblem(w, r, newProblem(kindNotFound, notFoundDetail))
+				return
+			}
+			file.ServeHTTP(w, r)
+		}),
 	} {
 		if action, listed := permissions["GET "+pattern(path)]; !listed || action != public {
 			return unlisted(http.MethodGet, pattern(path))
 		}
-		s.api.With(inPlace(func(r *http.Request) (func(), *Problem) { return s.calls.enter(r, true) })).Get(pattern(path), handler)
+		s.api.Method(http.MethodGet, pattern(path), handler)
 	}
 	return nil
-}
-
-func (s *Server) serveSpec(w http.ResponseWriter, r *http.Request) {
-	w.Header().Set("Content-Type", typeOpenAPI)
-	w.Header().Set("Cache-Control", "no-cache")
-	serveBytes(w, r, s.spec, time.Time{})
-}
-
-func servePage(w http.ResponseWriter, r *http.Request, name string) {
-	mediaType, known := pageTypes[name]
-	if !known {
-		writeProblem(w, r, newProblem(kindNotFound, notFoundDetail))
-		return
-	}
-	page, err := pages.ReadFile("docs/" + name)
-	if err != nil {
-		writeProblem(w, r, newProblem(kindInternal, "the page is missing from the program"))
-		return
-	}
-	w.Header().Set("Content-Type", mediaType)
-	w.Header().Set("Content-Security-Policy", pagePolicy)
-	w.Header().Set("Cache-Control", "no-cache")
-	serveBytes(w, r, page, time.Time{})
 }

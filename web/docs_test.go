@@ -6,12 +6,15 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"flag"
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/chancery-ca/chancery/access"
 )
@@ -157,6 +160,30 @@ func TestDocsWorkOffline(t *testing.T) {
 			t.Errorf("the page does not load %s", name)
 		}
 	}
+}
+
+// TestSlowReadersOfTheDocs: whoever asks for the page, and does not read it, takes no place from what needs no credentials either.
+func TestSlowReadersOfTheDocs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		surface := newSurface(t, func(c *Config) { c.InFlight = 1 })
+		s := newServing(t, surface.API().ServeHTTP, time.Minute)
+		for _, path := range []string{"/api/v1/docs/swagger-ui-bundle.js", "/api/v1/openapi.json"} {
+			conn := s.mustDial()
+			defer conn.Close()
+			s.say(conn, "GET "+path+" HTTP/1.1\r\nHost: ca\r\n\r\n")
+			var status int
+			if _, err := fmt.Fscanf(conn, "HTTP/1.1 %d", &status); err != nil || status != http.StatusOK {
+				t.Errorf("%s is answered %d, %v", path, status, err)
+			}
+			synctest.Wait()
+			revoke := ask{method: http.MethodPost, path: "/api/v1/certificates/1c01/revoke-by-key"}.json(SignedRevocation{})
+			if w := surface.call(revoke); w.Code != http.StatusBadRequest {
+				t.Errorf("while somebody reads %s slowly, a revocation by key is answered %d", path, w.Code)
+			}
+		}
+		s.end()
+		<-s.ended
+	})
 }
 
 // TestSwaggerIsUnchanged holds the vendored files to the package that the README of docs names.

@@ -3,11 +3,11 @@ package web
 import (
 	"bufio"
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -178,16 +178,32 @@ func TestServeUntil(t *testing.T) {
 			})
 		})
 	}
-	t.Run("never answered", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
-			s := newServing(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, 5*time.Second)
-			s.say(s.mustDial(), head+tail)
-			s.quit()
-			if err := <-s.ended; err == nil || !strings.Contains(err.Error(), "last answers") {
-				t.Errorf("it ended with %v", err)
-			}
+	for _, c := range []struct {
+		name string
+		work time.Duration // that goes on when the caller is cut off
+		want error
+		took time.Duration
+	}{
+		{"never answered", 0, ErrCutOff, 5 * time.Second},
+		{"at work for nobody", workTime - time.Second, ErrCutOff, 5*time.Second + workTime - time.Second},
+		{"at work for too long", workTime + time.Second, errStillWorking, 5*time.Second + workTime},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newServing(t, func(_ http.ResponseWriter, r *http.Request) {
+					<-r.Context().Done()
+					time.Sleep(c.work) // of the test's own clock
+				}, 5*time.Second)
+				s.say(s.mustDial(), head+tail)
+				began := time.Now()
+				s.quit()
+				if err := <-s.ended; !errors.Is(err, c.want) || time.Since(began) != c.took {
+					t.Errorf("it ended after %v with %v", time.Since(began), err)
+				}
+				time.Sleep(c.work) // until the handler ends too
+			})
 		})
-	})
+	}
 	t.Run("a listener that fails", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			s := newServing(t, done, time.Minute)
@@ -200,12 +216,63 @@ func TestServeUntil(t *testing.T) {
 	})
 }
 
+// TestWhatIsBegunIsWaitedFor: over HTTP/2 a caller who leaves has a handler go on that no connection waits for. The server does, and begins
+// nothing afterwards.
+func TestWhatIsBegunIsWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const work = 20 * time.Second
+		l, ended, worked := newPipes(), make(chan error, 1), false
+		server := NewHTTPServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			<-r.Context().Done()
+			time.Sleep(work) // of the test's own clock
+			worked = true
+		}), slog.New(slog.DiscardHandler))
+		both := new(http.Protocols)
+		both.SetUnencryptedHTTP2(true)
+		server.Protocols = both
+		ctx, end := context.WithCancel(t.Context())
+		go func() { ended <- ServeUntil(ctx, server, l, time.Minute) }()
+		transport := &http.Transport{Protocols: both, DialContext: func(context.Context, string, string) (net.Conn, error) {
+			conn, _ := l.dial()
+			return conn, nil
+		}}
+		defer transport.CloseIdleConnections()
+		calling, leave := context.WithCancel(t.Context())
+		call, err := http.NewRequestWithContext(calling, http.MethodGet, "http://ca/", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		left := make(chan error, 1)
+		go func() {
+			_, err := transport.RoundTrip(call) //nolint:bodyclose // there is no answer
+			left <- err
+		}()
+		synctest.Wait()
+		leave()
+		if err := <-left; !errors.Is(err, context.Canceled) {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		began := time.Now()
+		end()
+		if err := <-ended; err != nil || !worked || time.Since(began) != work {
+			t.Errorf("it ended after %v, %v", time.Since(began), err)
+		}
+		defer func() {
+			if recover() != http.ErrAbortHandler { //nolint:errorlint // net/http compares the value too
+				t.Error("a request was begun after the end")
+			}
+		}()
+		server.Handler.ServeHTTP(nil, call)
+	})
+}
+
 // TestWhoIsGivenUpIsNotBegun: a request that comes in the moment in which its connection is closed is not worked on, as nobody would have
 // the answer; and a connection whose request came just before is not closed.
 func TestWhoIsGivenUpIsNotBegun(t *testing.T) {
 	begun := 0
 	server := NewHTTPServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { begun++ }), slog.New(slog.DiscardHandler))
-	a := expect(server)
+	a := expect(t.Context(), server)
 	serve := func(ctx context.Context) (aborted bool) {
 		defer func() { aborted = recover() == http.ErrAbortHandler }() //nolint:errorlint // net/http compares the value too
 		r, err := http.NewRequestWithContext(ctx, http.MethodPost, "/", nil)

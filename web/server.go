@@ -165,7 +165,6 @@ type Server struct {
 	lookups  *places // of the distribution
 	inFlight int     // requests worked on at once, by each listener and of OCSP
 
-	spec         []byte // OpenAPI, JSON
 	api          *chi.Mux
 	distribution *chi.Mux
 	operations   *chi.Mux

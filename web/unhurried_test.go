@@ -3,6 +3,7 @@ package web
 import (
 	"bufio"
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"net/http"
@@ -63,4 +64,20 @@ func TestALongListTakesItsTime(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestASlowReaderAtTheEnd: whoever takes no answer is cut off at the end, and keeps nobody from ending.
+func TestASlowReaderAtTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const drain = 35 * time.Second
+		surface := newSurface(t)
+		surface.office.crl.DER = make([]byte, 4<<20)
+		s := newServing(t, surface.Distribution().ServeHTTP, drain)
+		s.say(s.mustDial(), "GET /crl/issuing-1.crl HTTP/1.1\r\nHost: x\r\n\r\n")
+		began := time.Now()
+		s.quit()
+		if err := <-s.ended; !errors.Is(err, ErrCutOff) || time.Since(began) != drain {
+			t.Errorf("it ended after %v with %v", time.Since(began), err)
+		}
+	})
 }

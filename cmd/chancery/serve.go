@@ -222,12 +222,7 @@ func (a *app) serve(ctx context.Context, cfg Config, l listeners, hangups <-chan
 	})
 	s.askForCertificates(tlsConfig)
 	serve := func(name string, server *http.Server, listener net.Listener) {
-		group.Go(func() error {
-			if err := web.ServeUntil(serving, server, listener, drainTime); err != nil {
-				return fmt.Errorf("%s: %w", name, err)
-			}
-			return nil
-		})
+		group.Go(func() error { return s.serveUntil(serving, name, server, listener) })
 	}
 	if l.local != nil {
 		server := web.NewHTTPServer(s.web.Local(), s.log)
@@ -262,6 +257,20 @@ func (a *app) serve(ctx context.Context, cfg Config, l listeners, hangups <-chan
 	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
 	return errors.Join(err, s.record(ending, audit.ServiceStopped))
+}
+
+// serveUntil serves one of the listeners until the context ends. Who was cut off at the end, as he would not take his answer, is no failure:
+// a stranger who reads slowly could make one otherwise.
+func (s *service) serveUntil(ctx context.Context, name string, server *http.Server, l net.Listener) error {
+	err := web.ServeUntil(ctx, server, l, drainTime)
+	if errors.Is(err, web.ErrCutOff) {
+		s.log.WarnContext(ctx, "stopping: somebody was cut off", "listener", name, "error", err)
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return nil
 }
 
 // open joins the rooms: store, policies, keys, authorities, the CA, the web.
