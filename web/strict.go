@@ -9,7 +9,6 @@ import (
 	"reflect"
 	"slices"
 	"strings"
-	"sync"
 	"unicode/utf8"
 
 	"github.com/chancery-ca/chancery/policies"
@@ -133,10 +132,6 @@ func (r *strictReader) value(path string, t reflect.Type, depth int) error {
 func (r *strictReader) object(path string, t reflect.Type, depth int) error {
 	seen := map[string]struct{}{}
 	isStruct := t != nil && t.Kind() == reflect.Struct
-	var known map[string]reflect.Type
-	if isStruct {
-		known = fieldsOf(t)
-	}
 	return r.each(func() error {
 		if r.members++; r.members > maxMembers {
 			return tooMany()
@@ -147,7 +142,10 @@ func (r *strictReader) object(path string, t reflect.Type, depth int) error {
 		r.checkText(inner, written)
 		_, twice := seen[name]
 		seen[name] = struct{}{}
-		of := known[name]
+		var of reflect.Type
+		if isStruct {
+			of = fieldNamed(t, name)
+		}
 		switch {
 		case twice:
 			r.report("json.duplicate-name", inner, inner+" stands twice", "give each name once")
@@ -242,20 +240,14 @@ func (r *strictReader) checkText(path string, written []byte) {
 	}
 }
 
-// fields are the types of structs' fields, by the struct and the name in JSON: to ask reflection each time takes as long as the rest of the
-// walk.
-var fields sync.Map // map[string]reflect.Type by reflect.Type
-
-func fieldsOf(t reflect.Type) map[string]reflect.Type {
-	if known, ok := fields.Load(t); ok {
-		return known.(map[string]reflect.Type)
-	}
-	all := make(map[string]reflect.Type, t.NumField())
+// fieldNamed is the type of the field of a struct that has this name in JSON; nil where there is none.
+func fieldNamed(t reflect.Type, name string) reflect.Type {
 	for i := range t.NumField() {
-		all[jsonName(t.Field(i))] = t.Field(i).Type
+		if f := t.Field(i); jsonName(f) == name {
+			return f.Type
+		}
 	}
-	fields.Store(t, all)
-	return all
+	return nil
 }
 
 func fieldNames(t reflect.Type) (names []string) {
