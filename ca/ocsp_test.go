@@ -74,11 +74,8 @@ func TestAStatusIsLookedUpAgain(t *testing.T) {
 	clock := func() time.Time { return now }
 	store := &asked{status: CertificateStatus{Issued: true, NotAfter: now.AddDate(1, 0, 0)}}
 	c := publishing(store, clock, a)
-	var err error
 	const validity = 10 * time.Hour
-	if c.ocsp, err = newOCSP([]OCSPPlan{{Authority: a.Name, Validity: validity}}, c.authorities); err != nil {
-		t.Fatal(err)
-	}
+	offerOCSP(t, c, OCSPPlan{Authority: a.Name, Validity: validity})
 	c.ocsp.following.Store(true)
 	forms := [][]byte{
 		requestOCSP(t, a.Certificate, crypto.SHA1, asn1.ObjectIdentifier{1, 3, 14, 3, 2, 26}, 5),
@@ -104,6 +101,16 @@ func TestAStatusIsLookedUpAgain(t *testing.T) {
 			t.Errorf("%d: looked up %d times, want %d; %v, %v", n, store.times, one.times, response.Refusal, err)
 		}
 	}
+}
+
+// offerOCSP has a CA answer for one of its authorities.
+func offerOCSP(t *testing.T, c *CA, plan OCSPPlan) *responder {
+	t.Helper()
+	var err error
+	if c.ocsp, err = newOCSP([]OCSPPlan{plan}, c.authorities); err != nil {
+		t.Fatal(err)
+	}
+	return c.ocsp.responders[plan.Authority]
 }
 
 // withNonce adds a nonce to a request.
@@ -133,10 +140,7 @@ func TestWhoLeavesDoesNotMakeTheKeyFail(t *testing.T) {
 	hung := &hanging{Signer: key.Signer, asked: make(chan struct{}), letGo: make(chan struct{})}
 	key.Signer = hung
 	c := publishing(&asked{status: CertificateStatus{Issued: true, NotAfter: now.AddDate(1, 0, 0)}}, func() time.Time { return now }, a)
-	var err error
-	if c.ocsp, err = newOCSP([]OCSPPlan{{Authority: a.Name, Validity: 10 * time.Hour}}, c.authorities); err != nil {
-		t.Fatal(err)
-	}
+	offerOCSP(t, c, OCSPPlan{Authority: a.Name, Validity: 10 * time.Hour})
 	request := withNonce(t, requestOCSP(t, a.Certificate, crypto.SHA1, asn1.ObjectIdentifier{1, 3, 14, 3, 2, 26}, 5))
 	ctx, leave := context.WithCancel(t.Context())
 	var asking sync.WaitGroup
@@ -184,11 +188,7 @@ func TestWaitingForATurnIsNoFailureOfTheKey(t *testing.T) {
 				token.calls.Add(1) // the test's own, until all have asked
 				key.Signer = token
 				c := publishing(&asked{status: CertificateStatus{Issued: true, NotAfter: time.Now().AddDate(1, 0, 0)}}, time.Now, a)
-				var err error
-				if c.ocsp, err = newOCSP([]OCSPPlan{{Authority: a.Name, Validity: 10 * time.Hour}}, c.authorities); err != nil {
-					t.Fatal(err)
-				}
-				r := c.ocsp.responders[a.Name]
+				r := offerOCSP(t, c, OCSPPlan{Authority: a.Name, Validity: 10 * time.Hour})
 				ids, statuses := []issuance.CertID{r.signs.Load().CertID([]byte{5})}, []CertificateStatus{{Issued: true}}
 				var all sync.WaitGroup
 				late := atomic.Int32{}
@@ -224,11 +224,7 @@ func TestAKeyThatIsNotAskedHasNotFailed(t *testing.T) {
 	now := time.Now().UTC().Truncate(time.Second)
 	a, key := openAuthority(t, "issuing-1", now)
 	c := publishing(nil, func() time.Time { return now }, a)
-	var err error
-	if c.ocsp, err = newOCSP([]OCSPPlan{{Authority: a.Name, Validity: 10 * time.Hour}}, c.authorities); err != nil {
-		t.Fatal(err)
-	}
-	r := c.ocsp.responders[a.Name]
+	r := offerOCSP(t, c, OCSPPlan{Authority: a.Name, Validity: 10 * time.Hour})
 	ours, began := r.signs.Load().CertID([]byte{5}), now
 	busy, err := issuance.NewIssuer(a.Certificate, hurried{key})
 	if err != nil {
@@ -264,10 +260,7 @@ func TestOCSPAnswersAreUpdatedEarly(t *testing.T) {
 		now := time.Now().UTC().Truncate(time.Second)
 		a, _ := openAuthority(t, "issuing-1", now)
 		c := publishing(&asked{status: CertificateStatus{Issued: true, NotAfter: now.AddDate(1, 0, 0)}}, func() time.Time { return now }, a)
-		var err error
-		if c.ocsp, err = newOCSP([]OCSPPlan{{Authority: a.Name, Validity: validity}}, c.authorities); err != nil {
-			t.Fatal(err)
-		}
+		offerOCSP(t, c, OCSPPlan{Authority: a.Name, Validity: validity})
 		c.ocsp.following.Store(true)
 		request := requestOCSP(t, a.Certificate, crypto.SHA1, asn1.ObjectIdentifier{1, 3, 14, 3, 2, 26}, 5)
 		latest := validity / 2
@@ -298,10 +291,7 @@ func TestAnAnswerThatIsDueIsGivenWhereThereIsNoOther(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				a, key := openAuthority(t, "issuing-1", time.Now())
 				c := publishing(&asked{status: CertificateStatus{Issued: true, NotAfter: time.Now().AddDate(1, 0, 0)}}, time.Now, a)
-				var err error
-				if c.ocsp, err = newOCSP([]OCSPPlan{{Authority: a.Name, Validity: 48 * time.Hour}}, c.authorities); err != nil {
-					t.Fatal(err)
-				}
+				offerOCSP(t, c, OCSPPlan{Authority: a.Name, Validity: 48 * time.Hour})
 				c.ocsp.following.Store(true)
 				request := requestOCSP(t, a.Certificate, crypto.SHA1, asn1.ObjectIdentifier{1, 3, 14, 3, 2, 26}, 5)
 				ask := func() (*OCSPResponse, time.Duration) {
@@ -352,11 +342,7 @@ func TestEachSingleAnswerHasItsEnd(t *testing.T) {
 	now := time.Now().UTC().Truncate(time.Second)
 	a, _ := openAuthority(t, "issuing-1", now)
 	c := publishing(nil, func() time.Time { return now }, a)
-	var err error
-	if c.ocsp, err = newOCSP([]OCSPPlan{{Authority: a.Name, Validity: 48 * time.Hour}}, c.authorities); err != nil {
-		t.Fatal(err)
-	}
-	r := c.ocsp.responders[a.Name]
+	r := offerOCSP(t, c, OCSPPlan{Authority: a.Name, Validity: 48 * time.Hour})
 	ids := []issuance.CertID{r.signs.Load().CertID([]byte{5}), r.signs.Load().CertID([]byte{6})}
 	response, err := c.signOCSP(t.Context(), r, ids, []CertificateStatus{{Issued: true, NotAfter: now.AddDate(1, 0, 0)}, {}}, nil)
 	if err != nil {
@@ -389,13 +375,11 @@ func TestAnotherServerMakesAllAnswersAnew(t *testing.T) {
 	a, _ := openAuthority(t, "issuing-1", now)
 	store := &following{&asked{status: CertificateStatus{Issued: true, Revoked: true, NotAfter: now.AddDate(1, 0, 0)}}, FeedPosition{"one 1", 7}}
 	c := publishing(store, func() time.Time { return now }, a)
-	var err error
-	if c.ocsp, err = newOCSP([]OCSPPlan{{Authority: a.Name, Validity: 10 * time.Hour}}, c.authorities); err != nil {
-		t.Fatal(err)
-	}
+	offerOCSP(t, c, OCSPPlan{Authority: a.Name, Validity: 10 * time.Hour})
 	c.ocsp.following.Store(true)
 	request := requestOCSP(t, a.Certificate, crypto.SHA1, asn1.ObjectIdentifier{1, 3, 14, 3, 2, 26}, 5)
 	position := store.at
+	var err error
 	for _, step := range []struct {
 		server, says string
 		times        int
@@ -443,9 +427,7 @@ func TestTheArchiveCutoff(t *testing.T) {
 			}
 			c := publishing(&asked{status: status}, func() time.Time { return now }, a)
 			plan := OCSPPlan{Authority: a.Name, Validity: 10 * time.Hour, Retention: one.retention}
-			if c.ocsp, err = newOCSP([]OCSPPlan{plan}, c.authorities); err != nil {
-				t.Fatal(err)
-			}
+			offerOCSP(t, c, plan)
 			c.ocsp.syncedAt.Store(now.UnixNano())
 			response, err := c.OCSP(t.Context(), a.Name, requestOCSP(t, a.Certificate, crypto.SHA1, asn1.ObjectIdentifier{1, 3, 14, 3, 2, 26}, 5))
 			if err != nil || response.Refusal != 0 {
@@ -507,9 +489,7 @@ func TestARevokedResponderGivesWay(t *testing.T) {
 	}
 	store := &responding{certificates: [][]byte{made(5)}, revoked: map[string]issuance.Reason{}}
 	c := publishing(store, func() time.Time { return now }, a)
-	if c.ocsp, err = newOCSP([]OCSPPlan{{Authority: a.Name, Key: key, Validity: 10 * time.Hour}}, c.authorities); err != nil {
-		t.Fatal(err)
-	}
+	offerOCSP(t, c, OCSPPlan{Authority: a.Name, Key: key, Validity: 10 * time.Hour})
 	second := made(6)
 	for n, one := range []struct {
 		change func()
@@ -566,9 +546,7 @@ func TestAResponderKeepsWhatIsOnRecord(t *testing.T) {
 			c, told := publishing(store, func() time.Time { return one.at }, a), &renewals{}
 			c.metrics = told
 			c.ruling.Store(&ruling{set: shipped(t)})
-			if c.ocsp, err = newOCSP([]OCSPPlan{{Authority: a.Name, Key: key, Validity: 10 * time.Hour}}, c.authorities); err != nil {
-				t.Fatal(err)
-			}
+			offerOCSP(t, c, OCSPPlan{Authority: a.Name, Key: key, Validity: 10 * time.Hour})
 			for n := range 2 {
 				if err := c.RenewResponders(t.Context()); (err != nil) != one.failed {
 					t.Error(err)

@@ -15,8 +15,8 @@ import (
 	"github.com/chancery-ca/chancery/issuance"
 )
 
-// authorityReasons are why an authority can be revoked. It is never put on hold: it does not come back. Nor is it left unsaid why: a CRL gives
-// a reason for every authority (BR, section 7.2.2), and that of unspecified is absent.
+// authorityReasons are why an authority can be revoked. It is never put on hold: it does not come back. Nor is it left unsaid why: a CRL
+// gives a reason for every authority (BR, section 7.2.2), and that of unspecified is absent.
 var authorityReasons = []issuance.Reason{
 	issuance.CACompromise, issuance.KeyCompromise, issuance.AffiliationChanged, issuance.Superseded, issuance.CessationOfOperation,
 	issuance.PrivilegeWithdrawn,

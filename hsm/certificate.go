@@ -43,7 +43,7 @@ func (t *Token) ImportCertificate(ctx context.Context, certificate *x509.Certifi
 		}
 		o.Key = stored.KeyRef
 		for _, c := range known { // of two with the same names neither could be named again
-			if c.Label == stored.Label && bytes.Equal(c.ID, stored.ID) {
+			if c.Names(stored.KeyRef) && stored.Names(c.KeyRef) {
 				return fmt.Errorf("another certificate has %s: give this one another label, or delete that one first", c.KeyRef)
 			}
 		}

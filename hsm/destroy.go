@@ -1,7 +1,6 @@
 package hsm
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -94,8 +93,8 @@ func (s session) publicHalves(k key) ([]pkcs11.ObjectHandle, error) {
 	return s.exactly(pkcs11.CKO_PUBLIC_KEY, k.ref)
 }
 
-// exactly finds the objects of a class that have both names of ref, the empty ones too: by a label alone a token also finds what has a CKA_ID,
-// and with it belongs to another key.
+// exactly finds the objects of a class that have both names of ref, the empty ones too: by a label alone a token also finds what has a
+// CKA_ID, and with it belongs to another key.
 func (s session) exactly(class uint, ref KeyRef) (same []pkcs11.ObjectHandle, err error) {
 	found, err := s.findClass(class, ref)
 	if err != nil {
@@ -106,7 +105,7 @@ func (s session) exactly(class uint, ref KeyRef) (same []pkcs11.ObjectHandle, er
 		if err != nil {
 			return nil, err
 		}
-		if names.Label == ref.Label && bytes.Equal(names.ID, ref.ID) {
+		if names.Names(ref) { // as ref names it
 			same = append(same, object)
 		}
 	}

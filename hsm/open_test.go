@@ -282,7 +282,8 @@ func TestAnOpeningThatFailsHalfWay(t *testing.T) {
 func TestSlotsAreNumberedAnewDuringAnOpening(t *testing.T) {
 	f, a, b := hsmtest.NewFaulty(t), hsmtest.New(t), hsmtest.New(t)
 	if err := hsm.ChangePIN(t.Context(), hsm.SetPINConfig{
-		Module: a.Module, Token: hsm.Selector{Serial: a.Serial}, Old: hsm.PINFromFile(a.PINFile), New: hsm.PINFromBytes([]byte("another-pin-of-a")),
+		Module: a.Module, Token: hsm.Selector{Serial: a.Serial},
+		Old: hsm.PINFromFile(a.PINFile), New: hsm.PINFromBytes([]byte("another-pin-of-a")),
 	}); err != nil {
 		t.Fatal(err)
 	}

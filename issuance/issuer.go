@@ -75,16 +75,6 @@ func (i *Issuer) Certificate() *x509.Certificate { return i.certificate }
 // key says.
 func (i *Issuer) Reserve(signatures int, now time.Time) error { return i.key.reserve(signatures, now) }
 
-func (k *signingKey) reserve(signatures int, now time.Time) error {
-	limited, ok := k.signer.(interface {
-		Reserve(signatures int, now time.Time) error
-	})
-	if !ok {
-		return nil
-	}
-	return limited.Reserve(signatures, now)
-}
-
 // Algorithm is what the issuer signs with: "ECDSA-SHA256", "ECDSA-SHA384" or "RSA-SHA256".
 func (i *Issuer) Algorithm() string { return i.key.algorithm.name }
 

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto"
-	"crypto/rand"
 	"crypto/rsa"
 	"crypto/sha1" // as a name of keys and of issuers (RFC 6960, sections 4.1.1 and 4.2.1), not for signatures
 	"crypto/sha256"
@@ -230,7 +229,7 @@ func (r *Responder) Sign(ctx context.Context, answers []OCSPAnswer, nonce []byte
 	}
 	began := time.Now()
 	value, err := wait(ctx, func() ([]byte, error) {
-		value, err := crypto.SignMessage(r.key.signer, rand.Reader, tbs, r.key.algorithm.hash)
+		value, err := r.key.signMessage(tbs)
 		if err == nil {
 			r.answered.Add(1)
 		}

@@ -137,9 +137,24 @@ func (k *signingKey) signRecorded(ctx context.Context, tbs []byte, digest [sha25
 	return whole, Signature{KeyID: k.id, Algorithm: k.algorithm.name, Digest: digest[:], Duration: took}, nil
 }
 
+// reserve takes room for signatures, where the key is one that is limited in how often it signs.
+func (k *signingKey) reserve(signatures int, now time.Time) error {
+	limited, ok := k.signer.(interface {
+		Reserve(signatures int, now time.Time) error
+	})
+	if !ok {
+		return nil
+	}
+	return limited.Reserve(signatures, now)
+}
+
 // ask has the key sign a message.
 func (k *signingKey) ask(ctx context.Context, message []byte) ([]byte, error) {
-	return wait(ctx, func() ([]byte, error) { return crypto.SignMessage(k.signer, rand.Reader, message, k.algorithm.hash) })
+	return wait(ctx, func() ([]byte, error) { return k.signMessage(message) })
+}
+
+func (k *signingKey) signMessage(message []byte) ([]byte, error) {
+	return crypto.SignMessage(k.signer, rand.Reader, message, k.algorithm.hash)
 }
 
 // askDigest has the key sign a message of which it is given the digest.

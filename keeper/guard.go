@@ -152,8 +152,8 @@ func (g *guard) note(r reading) {
 	}
 }
 
-// take is a token bucket of twice the rate, and of two at the least: as many as a certificate with its precertificate needs. Calls end in another
-// order than they began; a moment that has passed fills nothing.
+// take is a token bucket of twice the rate, and of two at the least: as many as a certificate with its precertificate needs. Calls end in
+// another order than they began; a moment that has passed fills nothing.
 func (g *guard) take(now time.Time) bool {
 	if g.key.PerSecond == 0 {
 		return true

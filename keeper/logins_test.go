@@ -118,10 +118,7 @@ func TestLogoutOfAHangIsWrittenDown(t *testing.T) {
 func TestAWrongPINThatCannotBeWrittenDown(t *testing.T) {
 	for name, worker := range map[string]bool{"worker": true, "in the keeper": false} {
 		t.Run(name, func(t *testing.T) {
-			a, f := newAuthority(t, 0), hsmtest.NewFaulty(t)
-			if err := os.WriteFile(a.fixture.PINFile, []byte("not the pin at all\n"), 0o600); err != nil {
-				t.Fatal(err)
-			}
+			a, f := wrongPIN(t, "")
 			config, log := a.config(t, f.Config(a.fixture))
 			if !worker {
 				config.Worker = nil
@@ -197,14 +194,21 @@ func TestAWrongPINBeforeACrash(t *testing.T) {
 	}
 }
 
+// wrongPIN is an authority whose token's PIN is not the one that the keeper is given, in a library with a fault.
 func wrongPIN(t *testing.T, fault string) (*authority, *hsmtest.Faulty) {
 	a, f := newAuthority(t, 0), hsmtest.NewFaulty(t)
-	if err := os.WriteFile(a.fixture.PINFile, []byte("not the pin at all\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	a.spoilPIN(t)
 	f.Begin(t, fault)
 	t.Cleanup(func() { f.Begin(t, "") }) // what hangs in it ends
 	return a, f
+}
+
+// spoilPIN has the keeper read a wrong PIN from now on.
+func (a *authority) spoilPIN(t *testing.T) {
+	t.Helper()
+	if err := os.WriteFile(a.fixture.PINFile, []byte("not the pin at all\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func triedOnce(t *testing.T, f *hsmtest.Faulty) {
@@ -222,9 +226,7 @@ func TestAWrongPINAfterALoss(t *testing.T) {
 	if err := a.issue(key, leaf()); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(a.fixture.PINFile, []byte("not the pin at all\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	a.spoilPIN(t)
 	f.Begin(t, hsmtest.CloseAll)
 	_ = a.issue(key, leaf())
 	within(t, patience, "the log-in that failed is in the journal", func() error {
@@ -242,7 +244,5 @@ func TestAWrongPINAfterALoss(t *testing.T) {
 		}
 		return nil
 	})
-	if failed := f.FailedLogins(t); failed != 1 {
-		t.Errorf("%d log-ins failed, want 1", failed)
-	}
+	triedOnce(t, f)
 }

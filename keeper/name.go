@@ -41,8 +41,8 @@ func knownAs(name cryptobyte.String) string {
 	return strings.Join(attributes, "\n")
 }
 
-// legible tells whether the value of an attribute is what its type can hold, so that everybody reads the same: OpenSSL joins a string in pieces,
-// which DER does not have, and takes octets that are not ASCII for Latin-1.
+// legible tells whether the value of an attribute is what its type can hold, so that everybody reads the same: OpenSSL joins a string in
+// pieces, which DER does not have, and takes octets that are not ASCII for Latin-1.
 func legible(tag der.Tag, value []byte) bool {
 	switch tag {
 	case der.UTF8String:

@@ -125,8 +125,8 @@ func TestMarksHaveOneOrder(t *testing.T) {
 	}
 }
 
-// TestNamesThatOthersReadOtherwise are refused: OpenSSL joins a string that is in pieces, and takes octets that are not ASCII for Latin-1 where
-// the type has only ASCII. Each of these would be a name of another authority, or of this one.
+// TestNamesThatOthersReadOtherwise are refused: OpenSSL joins a string that is in pieces, and takes octets that are not ASCII for Latin-1
+// where the type has only ASCII. Each of these would be a name of another authority, or of this one.
 func TestNamesThatOthersReadOtherwise(t *testing.T) {
 	a, g := guarded(t, 0)
 	pieces := func(parts ...string) string {

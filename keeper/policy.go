@@ -44,8 +44,8 @@ type KeyPolicy struct {
 	OCSP         *OCSPPolicy
 	Checkpoints  *CheckpointPolicy
 
-	// PerSecond is how many signatures there are in a second, with a burst of twice as many, or of two. For more the key is unavailable, which passes by
-	// itself. 0: no bound.
+	// PerSecond is how many signatures there are in a second, with a burst of twice as many, or of two. For more the key is unavailable,
+	// which passes by itself. 0: no bound.
 	PerSecond float64
 	Total     uint64 // signatures in the life of the journal; 0: no bound
 }

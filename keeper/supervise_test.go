@@ -330,10 +330,7 @@ func TestStoppedHolderIsReplaced(t *testing.T) {
 
 // TestPersonIsAwaitedAcrossHolders: a wrong PIN is tried once, whatever becomes of the process that tried it.
 func TestPersonIsAwaitedAcrossHolders(t *testing.T) {
-	a, f := newAuthority(t, 0), hsmtest.NewFaulty(t)
-	if err := os.WriteFile(a.fixture.PINFile, []byte("not the pin at all\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	a, f := wrongPIN(t, "")
 	s := supervise(t, a, f.Config(a.fixture), t.TempDir())
 	key := s.signer(t, a)
 	told := func() error {
@@ -353,9 +350,7 @@ func TestPersonIsAwaitedAcrossHolders(t *testing.T) {
 		}
 		return told()
 	})
-	if failed := f.FailedLogins(t); failed != 1 {
-		t.Errorf("%d log-ins failed, want 1", failed)
-	}
+	triedOnce(t, f)
 }
 
 // TestSuperviseTellsWhatCannotBe: what another start would not mend ends the supervisor, in the holder's words.

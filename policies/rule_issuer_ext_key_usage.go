@@ -9,9 +9,9 @@ import (
 // issuerExtKeyUsage holds the profile's extended key usages to those of the issuer's certificate and of those above it (RFC 5280, section
 // 4.2.1.12; BR, section 7.1.2.10.6): verifiers nest them, and refuse a certificate for a purpose that an authority above it is not for.
 //
-// OCSPSigning is left alone. No authority carries it (authority.ext-key-usage), so that one which is constrained could have no responder; and
-// it is the authority's own signature on the responder's certificate that lends it the right to answer, not a purpose that is handed down
-// (RFC 6960, section 4.2.2.2).
+// OCSPSigning is left alone. No authority carries it (authority.ext-key-usage), so that one which is constrained could have no responder;
+// and it is the authority's own signature on the responder's certificate that lends it the right to answer, not a purpose that is handed
+// down (RFC 6960, section 4.2.2.2).
 //
 // A certificate without extended key usages would break nothing: nesting leaves it the purposes of its issuer. No profile issues one.
 var issuerExtKeyUsage = rule[*evaluation]{

@@ -248,8 +248,8 @@ func inOrder(t *testing.T, all []ca.PastRequest) string {
 	return string(text)
 }
 
-// Who asked for a certificate stands in its request, which is where an order to revoke what somebody asked for finds him: so a month stays until
-// what was requested in it has ended, wherever that was made.
+// Who asked for a certificate stands in its request, which is where an order to revoke what somebody asked for finds him: so a month stays
+// until what was requested in it has ended, wherever that was made.
 func TestAMonthKeepsTheRequestsOfValidCertificates(t *testing.T) {
 	f := setUp(t)
 	ctx := context.Background()

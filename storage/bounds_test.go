@@ -369,8 +369,8 @@ func TestEveryRevocationFitsOnACRL(t *testing.T) {
 	}
 }
 
-// Each moment and each length of time that the service can write is one that programs can read, of all tables, those of later migrations among
-// them. A migration that adds such a column bounds it, as 00024 does.
+// Each moment and each length of time that the service can write is one that programs can read, of all tables, those of later migrations
+// among them. A migration that adds such a column bounds it, as 00024 does.
 func TestTimesAreBounded(t *testing.T) {
 	f := setUp(t)
 	ctx := context.Background()
@@ -468,7 +468,7 @@ func TestNoRowKeepsTheOthersFromBeingRead(t *testing.T) {
 	if page, err := f.List(ctx, ca.Filter{Namespace: access.AllNamespaces, Limit: 10}); err != nil || len(page.Certificates) != 1 || page.Certificates[0].Serial != c.Serial {
 		t.Errorf("a page of %d, %v", len(page.Certificates), err)
 	}
-	time.Sleep(20 * time.Millisecond)
+	f.exec(`UPDATE intents SET lease_until = now() - interval '1 second'`)
 	if claimed, err := f.ClaimExpiredIntents(ctx, alpha, lease, 100); err != nil || len(claimed) != 1 {
 		t.Errorf("expired intents: %d, %v", len(claimed), err)
 	}
@@ -564,8 +564,8 @@ func TestAnAuthorityOfAShortSerialIsRevoked(t *testing.T) {
 	}
 }
 
-// The bounds come onto tables that are in use: a long query keeps the migration waiting, and the migration nobody else for long. What was done
-// before it was interrupted stays.
+// The bounds come onto tables that are in use: a long query keeps the migration waiting, and the migration nobody else for long. What was
+// done before it was interrupted stays.
 func TestBoundsComeBesideALongQuery(t *testing.T) {
 	f := setUp(t)
 	ctx := context.Background()

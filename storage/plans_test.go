@@ -116,7 +116,8 @@ func TestTokensAreLookedUpWithoutPlanning(t *testing.T) {
 	}
 }
 
-// wantPlanKept fails where a prepared statement, run more often than that, was planned anew more than the five times that Postgres always does.
+// wantPlanKept fails where a prepared statement, run more often than that, was planned anew more than the five times that Postgres always
+// does.
 func wantPlanKept(t *testing.T, conn *pgx.Conn, name string) {
 	t.Helper()
 	var anew, kept int

@@ -379,8 +379,8 @@ func (o *busyOffice) Issue(ctx context.Context, order ca.Order) (ca.Outcome, err
 	return o.office.Issue(ctx, order)
 }
 
-// TestBatchAtTheEnd: when the service ends no further line is begun, those that were begun are answered, and the answer shows that it is not
-// whole. So it is when an actor's rate has a line wait.
+// TestBatchAtTheEnd: when the service ends no further line is begun, those that were begun are answered, and the answer shows that it is
+// not whole. So it is when an actor's rate has a line wait.
 func TestBatchAtTheEnd(t *testing.T) {
 	for name, c := range map[string]struct {
 		rate RateLimit

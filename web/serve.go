@@ -13,8 +13,8 @@ import (
 // arrivalTime is how long a connection that was let in before the end may take to bring its first request.
 const arrivalTime = 2 * time.Second
 
-// workTime is how long what has been begun is waited for when nobody waits for its answer any more: an issuance may take 30 s from its intent
-// on.
+// workTime is how long what has been begun is waited for when nobody waits for its answer any more: an issuance may take 30 s from its
+// intent on.
 const workTime = 30 * time.Second
 
 // ErrCutOff is what ServeUntil returns when somebody had not taken his answer, or had none, when the time for the last answers was over.
@@ -24,8 +24,8 @@ var ErrCutOff = errors.New("whoever had no whole answer when the time for the la
 var errStillWorking = errors.New("waiting for the last answers: a request is still being worked on")
 
 // ServeUntil serves a listener until the context ends. Then it lets nobody new in, answers whoever was let in before, and waits for the
-// answers, no longer than drain; whoever has not got his by then is cut off, and what is done for him comes to its end. So what handlers work
-// with may be closed afterwards.
+// answers, no longer than drain; whoever has not got his by then is cut off, and what is done for him comes to its end. So what handlers
+// work with may be closed afterwards.
 //
 // http.Server.Shutdown alone does not answer a request that it is still reading: the caller sees the connection end and cannot know
 // whether a certificate was made for it. So the listener is closed first, and the server only after each connection has brought its first

@@ -21,7 +21,7 @@ type unhurriedWriter struct {
 
 // Write implements io.Writer. It is given a part of the answer at a time.
 func (w *unhurriedWriter) Write(part []byte) (int, error) {
-	if err := w.control.SetWriteDeadline(w.begun.Add(readingTime(w.written))); err != nil && !errors.Is(err, http.ErrNotSupported) {
+	if err := readBy(w.control, w.begun.Add(readingTime(w.written))); err != nil {
 		return 0, err
 	}
 	n, err := w.ResponseWriter.Write(part)
@@ -34,10 +34,19 @@ func readingTime(octets int64) time.Duration {
 	return writeTimeout + time.Duration(octets)*time.Second/slowestReading
 }
 
+// readBy sets until when the reader is waited for, where the connection can be held to that.
+func readBy(control *http.ResponseController, end time.Time) error {
+	if err := control.SetWriteDeadline(end); !errors.Is(err, http.ErrNotSupported) {
+		return err
+	}
+	return nil
+}
+
 var errTooSlow = errors.New("the answer is read too slowly")
 
-// lineWriter is a writer for answers that come line by line, over any time. A line has writeTimeout to go out, and the reader of all of them
-// as much time as that of a long answer. Only the time that writing takes is counted: the lines themselves may take as long as they need.
+// lineWriter is a writer for answers that come line by line, over any time. A line has writeTimeout to go out, and the reader of all of
+// them as much time as that of a long answer. Only the time that writing takes is counted: the lines themselves may take as long as they
+// need.
 type lineWriter struct {
 	w       http.ResponseWriter
 	control *http.ResponseController
@@ -51,7 +60,7 @@ func newLineWriter(w http.ResponseWriter) *lineWriter {
 
 // Write implements io.Writer. It is given a line at a time.
 func (w *lineWriter) Write(line []byte) (int, error) {
-	if err := w.control.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+	if err := readBy(w.control, time.Now().Add(writeTimeout)); err != nil {
 		return 0, err
 	}
 	n := 0

@@ -46,8 +46,8 @@ type plannedRevocation struct {
 
 func (r plannedRevocation) name() string { return cmp.Or(r.Authority, "serial "+r.Serial) }
 
-// unexplained tells of a revocation without a reason: of one that was recorded before a reason was asked for, or of a certificate that is on
-// no record. Only people can say which it is; the plan waits for that.
+// unexplained tells of a revocation without a reason: of one that was recorded before a reason was asked for, or of a certificate that is
+// on no record. Only people can say which it is; the plan waits for that.
 func (r plannedRevocation) unexplained() bool { return r.Reason == issuance.Unspecified.String() }
 
 func (a *app) authorityRevokeCommand() *cobra.Command {

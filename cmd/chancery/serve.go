@@ -259,8 +259,8 @@ func (a *app) serve(ctx context.Context, cfg Config, l listeners, hangups <-chan
 	return errors.Join(err, s.record(ending, audit.ServiceStopped))
 }
 
-// serveUntil serves one of the listeners until the context ends. Who was cut off at the end, as he would not take his answer, is no failure:
-// a stranger who reads slowly could make one otherwise.
+// serveUntil serves one of the listeners until the context ends. Who was cut off at the end, as he would not take his answer, is no
+// failure: a stranger who reads slowly could make one otherwise.
 func (s *service) serveUntil(ctx context.Context, name string, server *http.Server, l net.Listener) error {
 	err := web.ServeUntil(ctx, server, l, drainTime)
 	if errors.Is(err, web.ErrCutOff) {

@@ -33,8 +33,8 @@ func (p onePipe) Accept() (net.Conn, error) {
 func (p onePipe) Close() error { p.close(); return nil }
 func (onePipe) Addr() net.Addr { return &net.UnixAddr{Name: "pipe"} }
 
-// TestStoppingBesideASlowReader: whoever asks for something long and does not read it is cut off, which the log tells and the exit code does
-// not.
+// TestStoppingBesideASlowReader: whoever asks for something long and does not read it is cut off, which the log tells and the exit code
+// does not.
 func TestStoppingBesideASlowReader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer

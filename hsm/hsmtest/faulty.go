@@ -51,6 +51,10 @@ const (
 // Mute is the fault of a slot for which C_GetTokenInfo answers CKR_DEVICE_ERROR.
 func Mute(slot uint) string { return fmt.Sprintf("mute-%d", slot) }
 
+// Swap is the fault of a library that has numbered its slots anew: from its second initialisation on that finds the fault, the tokens in
+// two slots have changed places.
+func Swap(one, other uint) string { return fmt.Sprintf("swap:%d:%d", one, other) }
+
 // NewFaulty builds one, without a fault. It needs a C compiler, as cgo does.
 func NewFaulty(tb testing.TB) *Faulty {
 	tb.Helper()
@@ -76,10 +80,6 @@ func NewFaulty(tb testing.TB) *Faulty {
 	}
 	return f
 }
-
-// Swap is the fault of a library that has numbered its slots anew: from its second initialisation on that finds the fault, the tokens in two
-// slots have changed places.
-func Swap(one, other uint) string { return fmt.Sprintf("swap:%d:%d", one, other) }
 
 // Begin has the library show a fault from now on, or with none ("") be well again.
 func (f *Faulty) Begin(tb testing.TB, fault string) {
