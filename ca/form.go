@@ -86,13 +86,16 @@ func (p *publications) reformed(id crlID, period time.Duration) {
 	known.formRest = min(2*max(reformRest, known.formRest), period)
 }
 
-// baseOf reads the complete CRL that a claimed delta is to. While the claim lasts no other becomes the current one.
+// baseOf reads the complete CRL that a claimed delta is to. While the claim lasts no other becomes the current one. It is not always the one
+// that is served here: that may be a later one, which the database had before it was restored, or failed over.
 func (c *CA) baseOf(ctx context.Context, claim CRLClaim) (*issuance.ReadList, error) {
-	id := crlID{issuer: claim.Issuer, scope: claim.Scope}
-	r, _, _ := c.publications.cached(id)
+	r, _, _ := c.publications.cached(crlID{issuer: claim.Issuer, scope: claim.Scope})
 	if r.Number == nil || r.Number.Cmp(claim.Published) != 0 {
 		var err error
-		if r, err = c.readCurrent(ctx, id, r, c.store.CurrentCRL); err != nil {
+		if r, err = c.store.CurrentCRL(ctx, claim.Issuer, claim.Scope, nil); err == nil {
+			err = c.checkStored(ctx, r)
+		}
+		if err != nil {
 			return nil, fmt.Errorf("reading the complete CRL: %w", err)
 		}
 	}

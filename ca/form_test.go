@@ -265,6 +265,35 @@ func TestReplicasOfDifferentConfigurationComeToRest(t *testing.T) {
 	}
 }
 
+// A replica that goes on while the database fails over, or is restored, may serve a complete CRL that is on no record any more. What is
+// revoked afterwards is on a delta all the same, at once: to the complete CRL that is on record, which those go with that are later.
+func TestALostCompleteCRLHoldsUpNoDelta(t *testing.T) {
+	now := time.Now().UTC().Truncate(time.Second)
+	clock := func() time.Time { return now }
+	a, _ := openAuthority(t, "issuing-1", now)
+	a.lists.DeltaPeriod = time.Minute
+	store := &scoped{quiet: quiet{now: clock, number: new(big.Int)}, scopes: []string{FullScope}, complete: map[string]CRLRecord{}}
+	c := publishing(store, clock, a)
+	for range 2 {
+		if err := c.publish(t.Context(), CRLDue{Issuer: a.Name, Scope: FullScope}); err != nil {
+			t.Fatal(err)
+		}
+		now = now.Add(time.Minute)
+	}
+	made := store.take()
+	store.complete[FullScope], store.number = made[0], made[0].Number
+	if err := c.publish(t.Context(), CRLDue{Issuer: a.Name, Scope: FullScope, Delta: true, Why: "revocation"}); err != nil {
+		t.Fatal(err)
+	}
+	_, delta := pair(t, made[0], store.take()[0])
+	if delta.Number.Cmp(made[1].Number) <= 0 {
+		t.Errorf("the delta %s does not go with the complete CRL %s that was served", delta.Number, made[1].Number)
+	}
+	if served, err := c.CurrentCRL(t.Context(), a.Name, FullScope); err != nil || served.Number.Cmp(made[1].Number) != 0 {
+		t.Errorf("the complete CRL %s is served, %v; want %s", served.Number, err, made[1].Number)
+	}
+}
+
 // One that fails is tried again soon, and keeps no delta waiting until then.
 func TestAFormThatCannotBeMadeHoldsUpNoDelta(t *testing.T) {
 	now := time.Now().UTC().Truncate(time.Second)

@@ -144,6 +144,7 @@ type keptList struct {
 	working sync.Mutex // held while a CRL of the scope is made
 	revoked issuance.Revoked
 	at      FeedPosition // zero: nothing has been read yet
+	ended   time.Time    // certificates that ended before may have left
 }
 
 // apply brings a claim's changes into the list. Certificates that ended before the last CRL leave, unless that could not show them. One from
@@ -163,6 +164,9 @@ func (k *keptList) apply(claim CRLClaim, thisUpdate time.Time) error {
 	ended := claim.PublishedAt
 	if thisUpdate.Before(ended) {
 		ended = thisUpdate
+	}
+	if ended.After(k.ended) {
+		k.ended = ended
 	}
 	k.revoked.Expire(ended, func(serial []byte) bool { return pending[string(serial)] })
 	return nil

@@ -305,6 +305,7 @@ func (c *CA) nextContents(ctx context.Context, a *Authority, due CRLDue, kept *k
 }
 
 // claimKept claims a scope from where the kept list stands. A list that is not there yet is read first, while nobody is held up by a claim.
+// So is one that lacks what has not ended: certificates left it by a clock that was ahead and has been put right since.
 func (c *CA) claimKept(ctx context.Context, ask CRLAsk, kept *keptList) (CRLClaim, error) {
 	for try := 0; ; try++ {
 		if kept.at == (FeedPosition{}) {
@@ -315,11 +316,15 @@ func (c *CA) claimKept(ctx context.Context, ask CRLAsk, kept *keptList) (CRLClai
 		ask.Since = kept.at
 		ask.Lease = c.publications.lease(ask, kept.revoked.Len())
 		claim, err := c.store.ClaimCRL(ctx, ask)
-		if errors.Is(err, ErrStalePosition) && try == 0 {
-			kept.at = FeedPosition{} // the server has begun another life
+		switch {
+		case try == 0 && errors.Is(err, ErrStalePosition): // the server has begun another life
+			kept.at = FeedPosition{}
 			continue
-		}
-		if err != nil {
+		case try == 0 && err == nil && claim.Now.Before(kept.ended):
+			c.release(ctx, claim)
+			kept.at = FeedPosition{}
+			continue
+		case err != nil:
 			return claim, fmt.Errorf("claiming the CRL scope: %w", err)
 		}
 		return claim, nil
@@ -356,7 +361,7 @@ func (c *CA) readList(ctx context.Context, ask CRLAsk, kept *keptList) error {
 	if err := flush(); err != nil {
 		return err
 	}
-	kept.revoked, kept.at = list, at
+	kept.revoked, kept.at, kept.ended = list, at, now
 	return nil
 }
 

@@ -348,6 +348,82 @@ func TestNothingLeavesTheListForATimeToCome(t *testing.T) {
 	}
 }
 
+// dated is a store with one revocation, of which it tells as the real one does: until a CRL was made after the certificate's end.
+type dated struct {
+	quiet
+	revoked issuance.RevokedEntry
+	last    CRLRecord
+	entries int // of the last CRL
+	listed  int // how often the revocations were read
+}
+
+func (d *dated) ListedRevocations(_ context.Context, _, _ string, yield func(issuance.RevokedEntry) error) (FeedPosition, error) {
+	d.listed++
+	shown := d.last.ThisUpdate
+	if d.now().Before(shown) {
+		shown = d.now()
+	}
+	if !d.revoked.NotAfter.Before(shown) {
+		if err := yield(d.revoked); err != nil {
+			return FeedPosition{}, err
+		}
+	}
+	return FeedPosition{Server: "1", Xact: 1}, nil
+}
+
+func (d *dated) ClaimCRL(ctx context.Context, ask CRLAsk) (CRLClaim, error) {
+	claim, err := d.quiet.ClaimCRL(ctx, ask)
+	claim.Published, claim.PublishedAt = d.last.Number, d.last.ThisUpdate
+	return claim, err
+}
+
+func (d *dated) RecordCRL(_ context.Context, r CRLRecord, _ int64, _ ...audit.Leaf) error {
+	d.last, d.entries = r, r.Entries
+	return nil
+}
+
+// TestWhatLeftByAWrongClockComesBack: while the database's clock was ahead a certificate seemed to have ended, and left the CRL. When the
+// clock is put right it is revoked as before, also on the CRLs of a replica that goes on with what it has in memory, or has begun meanwhile.
+func TestWhatLeftByAWrongClockComesBack(t *testing.T) {
+	for _, begun := range []bool{false, true} {
+		right := time.Now().UTC().Truncate(time.Second)
+		now := right
+		clock := func() time.Time { return now }
+		a, _ := openAuthority(t, "issuing-1", now)
+		store := &dated{quiet: quiet{now: clock, number: new(big.Int)}, revoked: issuance.RevokedEntry{
+			CRLEntry: issuance.CRLEntry{Serial: []byte{5}, RevokedAt: now.Add(-time.Hour), Reason: issuance.KeyCompromise}, NotAfter: now.Add(time.Hour),
+		}}
+		c := publishing(store, clock, a)
+		publish := func(want int) {
+			t.Helper()
+			if err := c.publish(t.Context(), CRLDue{Issuer: a.Name, Scope: FullScope}); err != nil {
+				t.Fatal(err)
+			}
+			if store.entries != want {
+				t.Errorf("the CRL of %s has %d entries, want %d", now.Sub(right), store.entries, want)
+			}
+		}
+		publish(1)
+		now = now.Add(24 * time.Hour)
+		publish(1) // the one more after its end
+		if begun {
+			c = publishing(store, clock, a)
+		}
+		publish(0)
+		now = right.Add(time.Minute)
+		publish(1)
+		listed := store.listed
+		now = now.Add(time.Minute)
+		publish(1)
+		if store.listed != listed {
+			t.Error("the list is read again while the clock is right")
+		}
+		now = right.Add(2 * time.Hour)
+		publish(1)
+		publish(0)
+	}
+}
+
 // shards is a store in which the CRLs of many scopes are due, until it goes away.
 type shards struct {
 	quiet

@@ -69,13 +69,18 @@ const (
 	WHERE e.reason <> 8
 	ORDER BY e.serial`
 
-	// selectScopeChanges reads what has changed in a scope since a position. Numbers from beyond the server's are of rows restored from
-	// another, which were read with the list.
+	// selectScopeChanges reads the state of what has changed in a scope since a position. Numbers from beyond the server's are of rows restored
+	// from another, which were read with the list. When the server comes to them, they say nothing new, and have been overtaken perhaps: what
+	// counts is the latest entry, whichever number it has.
 	selectScopeChanges = `
-	SELECT DISTINCT ON (serial) serial, at, reason, invalidity_date, not_after
-	FROM revocations
-	WHERE issuer = $1 AND crl_scope = $2 AND xact >= $3::text::xid8 AND xact < pg_snapshot_xmax(pg_current_snapshot())
-	ORDER BY serial, sequence DESC`
+	SELECT r.serial, r.at, r.reason, r.invalidity_date, r.not_after
+	FROM (
+		SELECT DISTINCT serial FROM revocations
+		WHERE issuer = $1 AND crl_scope = $2 AND xact >= $3::text::xid8 AND xact < pg_snapshot_xmax(pg_current_snapshot())
+	) AS c CROSS JOIN LATERAL (
+		SELECT e.serial, e.at, e.reason, e.invalidity_date, e.not_after FROM revocations AS e
+		WHERE e.issuer = $1 AND e.crl_scope = $2 AND e.serial = c.serial ORDER BY e.sequence DESC LIMIT 1
+	) AS r`
 
 	// selectDelta reads the state of what no complete CRL shows. One that was held and released is among them, for a delta may have shown it.
 	selectDelta = `

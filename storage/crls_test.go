@@ -383,6 +383,46 @@ func TestAClaimBringsWhatHasChanged(t *testing.T) {
 	}
 }
 
+// What a restore from another server brought has been read when this one comes to its numbers, and may have been overtaken: a certificate that is
+// revoked since then stays on the CRL, and one that was released stays away.
+func TestRestoredEntriesOvertakeNone(t *testing.T) {
+	f := setUp(t)
+	ctx := context.Background()
+	f.addAuthority("issuing-1")
+	revoked, released := f.issue(), f.issue()
+	f.exec(`ALTER TABLE revocations DISABLE TRIGGER entries_follow`) // as whoever restores does: the trigger says who writes now
+	f.exec(`DO $$ BEGIN
+		EXECUTE format('ALTER TABLE revocations ALTER COLUMN xact SET DEFAULT %L', (pg_current_xact_id()::text::bigint + 100)::text);
+	END $$`)
+	f.revoke(revoked, issuance.CertificateHold, 0)
+	f.revoke(revoked, issuance.RemoveFromCRL, 1)
+	f.revoke(released, issuance.CertificateHold, 0)
+	f.exec(`ALTER TABLE revocations ALTER COLUMN xact SET DEFAULT pg_current_xact_id()`)
+	f.exec(`ALTER TABLE revocations ENABLE TRIGGER entries_follow`)
+	f.revoke(revoked, issuance.KeyCompromise, 2)
+	f.revoke(released, issuance.RemoveFromCRL, 1)
+	since := at(t, f.Store)
+	for range 200 {
+		f.exec(`SELECT pg_current_xact_id()`)
+	}
+	claim, err := f.ClaimCRL(ctx, ca.CRLAsk{Issuer: "issuing-1", Scope: ca.FullScope, By: alpha, Lease: lease, Since: since})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range claim.Changes {
+		want := issuance.KeyCompromise
+		if bytes.Equal(e.Serial, released.Serial[:]) {
+			want = issuance.RemoveFromCRL
+		}
+		if e.Reason != want {
+			t.Errorf("the state of %x is told as %s, and is %s", e.Serial, e.Reason, want)
+		}
+	}
+	if len(claim.Changes) != 2 {
+		t.Errorf("%d have changed: the server has not come to what was restored", len(claim.Changes))
+	}
+}
+
 // A delta shows everything that the complete CRL does not, until that does.
 func TestDeltas(t *testing.T) {
 	f := setUp(t)
