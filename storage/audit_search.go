@@ -64,8 +64,8 @@ const (
 	// textInAnyCase finds a text in a leaf, or in the private texts of its event. A leaf that is not UTF-8, which is no event, ends it: then
 	// textInOctets does so, but finds letters that are not of ASCII in leaves in the case alone that they are given in.
 	textInAnyCase = `(strpos(lower(convert_from(w.leaf, 'UTF8')), lower(?)) > 0` + orInPrivate
-	textInOctets  = `(strpos(lower(convert_from(w.leaf, 'LATIN1') COLLATE "C"), lower(convert_from(convert_to(?, 'UTF8'), 'LATIN1') COLLATE "C")) > 0` +
-		orInPrivate
+	textInOctets  = `(strpos(lower(convert_from(w.leaf, 'LATIN1') COLLATE "C"),
+		lower(convert_from(convert_to(?, 'UTF8'), 'LATIN1') COLLATE "C")) > 0` + orInPrivate
 	orInPrivate = ` OR EXISTS (SELECT FROM audit_private AS p WHERE p.event_id = w.id AND strpos(lower(p.value), lower(?)) > 0))`
 	notUTF8     = "22021"
 

@@ -157,7 +157,8 @@ func TestAnUnreadableLeafHidesNoEvent(t *testing.T) {
 	service := f.as("chancery_service")
 	for _, leaf := range []string{"no event", "\xff\xfe", `{"kind": "access.denied"}`} {
 		id := newID()
-		if _, err := service.Exec(t.Context(), "INSERT INTO audit_leaves (id, kind, leaf) VALUES ($1::text::uuid, 'access.denied', $2)", id, []byte(leaf)); err != nil {
+		const add = "INSERT INTO audit_leaves (id, kind, leaf) VALUES ($1::text::uuid, 'access.denied', $2)"
+		if _, err := service.Exec(t.Context(), add, id, []byte(leaf)); err != nil {
 			t.Fatal(err)
 		}
 		unreadable = append([]string{id}, unreadable...)

@@ -150,7 +150,8 @@ func TestAnUnreadableLeafHoldsUpNoDelivery(t *testing.T) {
 	if _, err := service.Exec(t.Context(), `SET ROLE chancery_service`); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := service.Exec(t.Context(), `INSERT INTO audit_leaves (id, kind, leaf) VALUES ($1::text::uuid, 'x', $2)`, newID(), leaf); err != nil {
+	const add = `INSERT INTO audit_leaves (id, kind, leaf) VALUES ($1::text::uuid, 'x', $2)`
+	if _, err := service.Exec(t.Context(), add, newID(), leaf); err != nil {
 		t.Fatal(err)
 	}
 	_, issued, err := r.issue(t.Context(), "after.dev.example", nil)
