@@ -69,6 +69,7 @@ func (s Start) Header(keys []string) ExportHeader {
 const (
 	kindHeader     = "header"
 	kindLeaf       = "leaf"
+	kindUnread     = "unreadable"
 	kindCheckpoint = "checkpoint"
 	kindEnd        = "end"
 
@@ -83,6 +84,13 @@ type exportLine struct {
 
 type exportNote struct {
 	Note string `json:"note"`
+}
+
+// exportUnread stands in the place of a leaf that is no JSON, or too long for one: a service that was taken over may have logged it, and it
+// must not keep what comes after it from being exported. Its octets, which could disguise other lines, are not told.
+type exportUnread struct {
+	Index int64  `json:"index"`
+	Hash  string `json:"hash"` // hexadecimal, of the leaf, as the tree has it
 }
 
 // ExportWriter writes an export. It is not safe for concurrent use.
@@ -108,7 +116,8 @@ func NewExportWriter(w io.Writer, start Start, keys []string) (*ExportWriter, er
 	return x, x.write(kindHeader, start.Header(keys))
 }
 
-// Add writes the next entry. It refuses one that is not the next, has no leaf, or whose leaf is not that of its hash.
+// Add writes the next entry. It refuses one that is not the next, has no leaf, or whose leaf is not that of its hash. Of a leaf that cannot
+// be a line, it writes the hash.
 func (x *ExportWriter) Add(e Entry) error {
 	if e.Index != x.end.To || e.Leaf == nil {
 		return fmt.Errorf("exporting the audit log: there is no entry with the index %d", x.end.To)
@@ -117,11 +126,15 @@ func (x *ExportWriter) Add(e Entry) error {
 	if e.Hash != nil && !bytes.Equal(e.Hash, hash[:]) {
 		return fmt.Errorf("exporting the audit log: the leaf of index %d is not the one whose hash the tree has", e.Index)
 	}
-	if bytes.IndexByte(e.Leaf, '\n') >= 0 || !json.Valid(e.Leaf) {
+	unread := bytes.IndexByte(e.Leaf, '\n') >= 0 || len(e.Leaf) > MaxLeaf || !json.Valid(e.Leaf)
+	if unread && e.Hash == nil {
 		return fmt.Errorf("exporting the audit log: the leaf of index %d cannot be read", e.Index)
 	}
 	x.tree = x.tree.push(node{index: e.Index, hash: hash}, nil)
 	x.end.To++
+	if unread {
+		return x.write(kindUnread, exportUnread{Index: e.Index, Hash: hex.EncodeToString(hash[:])})
+	}
 	var number [20]byte
 	_, _ = x.out.WriteString(leafOpening) // a bufio.Writer keeps its first error
 	_, _ = x.out.Write(strconv.AppendInt(number[:0], e.Index, 10))

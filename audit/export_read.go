@@ -91,6 +91,19 @@ func (x *ExportReader) Next(most int64) (b Batch, err error) {
 			return Batch{}, x.refuse("it is no line of an export: " + err.Error())
 		}
 		switch l.Kind {
+		case kindUnread:
+			if b.To-b.From == most {
+				x.ahead = raw
+				return b, nil
+			}
+			hash, err := x.unread(l.Row)
+			if err != nil {
+				return Batch{}, err
+			}
+			x.sum.Write(raw)
+			b.Entries = append(b.Entries, Entry{Index: x.next, Hash: hash})
+			x.next++
+			b.To = x.next
 		case kindCheckpoint:
 			var n exportNote
 			if err := ndjson.Exactly(l.Row, &n); err != nil {
@@ -109,6 +122,19 @@ func (x *ExportReader) Next(most int64) (b Batch, err error) {
 			return Batch{}, x.refuse(fmt.Sprintf("a line of kind %q, or a leaf without the index %d, does not stand here", l.Kind, x.next))
 		}
 	}
+}
+
+// unread reads the hash of the next leaf where the export has no more of it.
+func (x *ExportReader) unread(row []byte) ([]byte, error) {
+	var u exportUnread
+	if err := ndjson.Exactly(row, &u); err != nil {
+		return nil, x.refuse("it is no leaf that cannot be read: " + err.Error())
+	}
+	hash, err := hex.DecodeString(u.Hash)
+	if err != nil || len(hash) != sha256.Size || hex.EncodeToString(hash) != u.Hash || u.Index != x.next {
+		return nil, x.refuse(fmt.Sprintf("a leaf that cannot be read, of index %d, does not stand here, or has no hash", u.Index))
+	}
+	return hash, nil
 }
 
 // leaf reads the line of the next leaf.

@@ -256,6 +256,49 @@ func TestExportRefusesWhatIsWrong(t *testing.T) {
 	}
 }
 
+// A leaf that cannot be a line keeps its place, and everything else can be exported and verified. Whoever withholds one by that is found.
+func TestAnUnreadableLeafIsExportedByItsHash(t *testing.T) {
+	for name, leaf := range map[string]string{
+		"no JSON": "x", "two lines": "{\n}", "no UTF-8, and disguised": "}\n" + `{"kind":"end","row":{` + "\xff", "empty": "",
+		"too long": `"` + strings.Repeat("x", MaxLeaf) + `"`,
+	} {
+		m := newMemory(700, 512)
+		hash := HashOf([]byte(leaf))
+		for _, at := range []int{299, 300, 699} {
+			m.entries[at] = Entry{Index: int64(at), Leaf: []byte(leaf), Hash: hash[:], ID: "id", Kind: "x"}
+		}
+		leaves := make([][]byte, len(m.entries))
+		for i, e := range m.entries {
+			leaves[i] = e.Leaf
+		}
+		m.checkpoints = []Note{{Text: fakeNote(700, rootByDefinition(leaves)), Size: 700}}
+		file := export(t, m, 0, 700)
+		source, start := sourceOf(t, file)
+		r, err := Verify(context.Background(), source, Verification{Open: open, Start: start, Workers: 3})
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		wantFirst(t, r, Malformed, 299, 300)
+		if r.Bad != 3 || r.Covered != 700 || r.RootText() != source.reader.End.Root {
+			t.Errorf("%s: %d findings, %d covered: %v", name, r.Bad, r.Covered, r.Findings)
+		}
+		for name, change := range map[string][2]string{
+			"another index": {`{"kind":"unreadable","row":{"index":299`, `{"kind":"unreadable","row":{"index":298`},
+			"another form":  {`{"kind":"unreadable","row":{"index":299,"hash":"`, `{"kind":"unreadable","row":{"index":299,"hash":"00`},
+		} {
+			changed := rewrite(t, file, func(l []string) []string {
+				for i := range l {
+					l[i] = strings.Replace(l[i], change[0], change[1], 1)
+				}
+				return l
+			})
+			if err := readAll(changed); !errors.As(err, new(*DamagedError)) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	}
+}
+
 func FuzzExport(f *testing.F) {
 	f.Add(export(f, newMemory(3, 512, 3), 0, 3))
 	f.Fuzz(func(t *testing.T, data []byte) {

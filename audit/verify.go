@@ -12,7 +12,7 @@ import (
 // Entry is one place of a history, as somebody keeps it.
 type Entry struct {
 	Index int64
-	Leaf  []byte // nil: the place has no leaf
+	Leaf  []byte // nil: the place has no leaf; with neither ID nor leaf, the hash alone is told
 	Hash  []byte // what the keeper's tree has for it; nil: the keeper tells none
 	ID    string // what the keeper's columns say; empty: there are none
 	Kind  Kind

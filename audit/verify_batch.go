@@ -121,11 +121,14 @@ func (w *worker) place(r *checked, index int64, e Entry, room *workroom, whole f
 	copy(kept[:], e.Hash)
 	hasHash := len(e.Hash) == len(kept)
 	if e.Index < 0 || e.Leaf == nil {
-		what := "there is no entry with this index"
-		if e.Index >= 0 {
-			what = "the event of this index, " + e.ID + ", is gone"
+		switch {
+		case e.Index < 0:
+			r.found(Missing, index, "there is no entry with this index")
+		case e.ID == "":
+			r.found(Malformed, index, "of the leaf its hash alone is told: it cannot be read, or is withheld")
+		default:
+			r.found(Missing, index, "the event of this index, %s, is gone", e.ID)
 		}
-		r.found(Missing, index, "%s", what)
 		r.readBroken = true
 	} else {
 		read = room.leafHash(e.Leaf)

@@ -44,6 +44,9 @@ type LogReader interface {
 	// LatestCheckpoint is the signed note of the latest checkpoint, its witnesses' signatures included; with cosigned, of the latest one
 	// that has at least so many. ErrNotFound when there is none.
 	LatestCheckpoint(ctx context.Context, cosigned int) ([]byte, error)
+	// CheckpointsBefore are the checkpoints on record that are smaller than a size, without their witnesses' signatures, the greatest first,
+	// some of them at once. None: there is no smaller one.
+	CheckpointsBefore(ctx context.Context, size int64) ([]RecordedCheckpoint, error)
 	// LogKeys are the verifier keys that checkpoints were signed with, the newest first.
 	LogKeys(ctx context.Context) ([]string, error)
 	// LogHashes are hashes of the tree. Where there are fewer than a range has, ErrNotFound.
@@ -68,6 +71,12 @@ type LeafLot struct {
 type AuditEntry struct {
 	Index int64
 	Leaf  []byte
+}
+
+// RecordedCheckpoint is a checkpoint as it is on record.
+type RecordedCheckpoint struct {
+	Size int64 // that it is on record with
+	Note []byte
 }
 
 // LogState is how the log is doing. Ages are by the database's clock, in seconds; -1 where there is nothing of the kind.

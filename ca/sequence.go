@@ -1,10 +1,12 @@
 package ca
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -67,6 +69,7 @@ type sequencer struct {
 	root audit.Hash
 
 	last     *audit.Checkpoint // nil: to be read
+	foreign  int64             // the greatest size that a checkpoint is on record with which no key of this log has signed; 0: there is none
 	at       time.Time         // when it was signed, by this term
 	signed   int64             // size of the last one that the key signed, be it on record or not; 0: not known
 	unsigned error             // why the last try to sign one failed
@@ -197,6 +200,10 @@ func (s *sequencer) sign(ctx context.Context, c audit.Checkpoint) error {
 		}
 		return nil
 	}
+	if c.Size <= s.foreign { // of one size there is one on record
+		return fmt.Errorf("the log has %d events, and there is a checkpoint of %d that none of its keys has signed: the next one is of more", c.Size,
+			s.foreign)
+	}
 	var shown audit.Consistency
 	if s.last.Size > 0 {
 		if shown, err = audit.Extends(*s.last, c, s.readHashes(ctx)); err != nil {
@@ -244,27 +251,44 @@ func (s *sequencer) show(ctx context.Context, c audit.Checkpoint, shown audit.Co
 }
 
 // readLast reads the last checkpoint on record and verifies it with the keys that are configured, not with those that are on record beside
-// it.
+// it. One that none of them has signed was put there by somebody else, who can add rows: it is told of and passed over, lest it hold up all
+// that come after it. What witnesses are said to have signed is not read.
 func (s *sequencer) readLast(ctx context.Context) error {
 	if s.last != nil {
 		return nil
 	}
-	text, err := s.store.LatestCheckpoint(ctx, 0)
-	switch {
-	case errors.Is(err, ErrNotFound):
-		s.last = &audit.Checkpoint{}
-		return nil
-	case err != nil:
-		return err
+	s.foreign = 0
+	var wrong error
+	for before := int64(math.MaxInt64); ; {
+		all, err := s.store.CheckpointsBefore(ctx, before)
+		if err != nil {
+			return err
+		}
+		for _, one := range all {
+			last, _, err := audit.OpenCheckpoint(one.Note, s.logPlan.logKeys()...)
+			if err == nil && last.Size == one.Size {
+				if wrong != nil {
+					s.log.ErrorContext(ctx, "a checkpoint on record is not signed by this log's key; it is passed over", "size", s.foreign, "error", wrong)
+				}
+				s.last = &last
+				return nil
+			}
+			before, s.foreign = one.Size, max(s.foreign, one.Size)
+			wrong = cmp.Or(wrong, err, errCheckpointSize)
+		}
+		switch {
+		case len(all) > 0:
+		case wrong != nil:
+			return fmt.Errorf("the last checkpoint is not signed by this log's key; after a change of keys, name the earlier one in "+
+				"audit.earlier_keys: %w", wrong)
+		default:
+			s.last = &audit.Checkpoint{}
+			return nil
+		}
 	}
-	last, _, err := audit.OpenCheckpoint(text, s.logPlan.logKeys()...)
-	if err != nil {
-		return fmt.Errorf("the last checkpoint is not signed by this log's key; after a change of keys, name the earlier one in "+
-			"audit.earlier_keys: %w", err)
-	}
-	s.last = &last
-	return nil
 }
+
+var errCheckpointSize = errors.New("it is on record with another size than it says")
 
 // AdoptLogKey puts the key that signs the checkpoints on record, for auditors to find, and says so where there is none.
 func (c *CA) AdoptLogKey(ctx context.Context) error {

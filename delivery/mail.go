@@ -81,6 +81,7 @@ func (m *Mail) connect(ctx context.Context) (*smtp.Client, func(), error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	conn = &tersely{Conn: conn, left: mostSaid}
 	config := m.TLS.Clone()
 	if config == nil {
 		config = &tls.Config{MinVersion: tls.VersionTLS12}
@@ -120,6 +121,26 @@ func (m *Mail) connect(ctx context.Context) (*smtp.Client, func(), error) {
 		}
 	}
 	return client, done, nil
+}
+
+// mostSaid is how many octets a mail server may say over one connection: more than answers for thousands of addresses have. What it says is
+// kept until its line has ended, and until the last line of an answer has come; before STARTTLS anybody on the way can say it.
+const mostSaid = 1 << 20
+
+// tersely is a connection over which no more than so much is read.
+type tersely struct {
+	net.Conn
+	left int
+}
+
+// Read reads what is left.
+func (c *tersely) Read(b []byte) (int, error) {
+	if c.left <= 0 {
+		return 0, fmt.Errorf("it says more than %d octets", mostSaid)
+	}
+	n, err := c.Conn.Read(b[:min(len(b), c.left)])
+	c.left -= n
+	return n, err
 }
 
 // greeting is how a client names itself to a mail server: by the host's name where that is a whole one, else by the address that the

@@ -727,6 +727,37 @@ func TestGreeting(t *testing.T) {
 	}
 }
 
+// A mail server that goes on talking, or whoever sits before it, is not listened to for as long as it takes.
+func TestAMailServerThatFloods(t *testing.T) {
+	for name, line := range map[string]string{"lines": "220-mail.example ESMTP\r\n", "one line": "220 mail.example"} {
+		t.Run(name, func(t *testing.T) {
+			l := listen(t)
+			said := make(chan int, 1)
+			go func() {
+				conn, err := l.Accept()
+				if err != nil {
+					said <- 0
+					return
+				}
+				defer conn.Close()
+				all, flood := 0, []byte(strings.Repeat(line, 4096))
+				for all < 64<<20 {
+					n, err := conn.Write(flood)
+					if all += n; err != nil {
+						break
+					}
+				}
+				said <- all
+			}()
+			m := &Mail{Server: l.Addr().String(), Security: MailPlain, From: "ca@pki.example", To: []string{"ann@example.com"}}
+			err := m.Send(t.Context(), entries(t, 0, 1))
+			if all := <-said; err == nil || all >= 64<<20 {
+				t.Errorf("%d octets were taken, %v", all, err)
+			}
+		})
+	}
+}
+
 // A term that ends does not wait for a receiver that hangs: another replica delivers by then, or the service stops.
 func TestSendingEndsWithItsContext(t *testing.T) {
 	for name, sender := range map[string]func(address string) Sender{

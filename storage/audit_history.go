@@ -114,7 +114,7 @@ func (h *History) Keys(ctx context.Context) (keys []string, err error) {
 }
 
 // Unsigned tells of the events from an index on, which no checkpoint signs, if the first of them had been there for longer than so when the
-// history was opened.
+// history was opened. When that was, it says itself: one that says that it comes as much later is not believed to be young.
 func (h *History) Unsigned(ctx context.Context, from int64, longerThan time.Duration) (found []audit.Finding, err error) {
 	rows, err := h.pool.Query(ctx, selectHistoryLeaf, from)
 	if err != nil {
@@ -122,7 +122,7 @@ func (h *History) Unsigned(ctx context.Context, from int64, longerThan time.Dura
 	}
 	leaves, err := pgx.CollectRows(rows, pgx.RowTo[[]byte])
 	for _, leaf := range leaves { // one; none, or one that cannot be read, is a finding of its own
-		if e, err := audit.Parse(leaf); err == nil && h.opened.Sub(e.Time) > longerThan {
+		if e, err := audit.Parse(leaf); err == nil && h.opened.Sub(e.Time).Abs() > longerThan {
 			found = append(found, audit.Finding{Kind: audit.Unsigned, Index: from, Until: h.size, What: fmt.Sprintf(
 				"the event of %s and those after it are signed by no checkpoint: the log's key was away or refused, or checkpoints were deleted",
 				e.Time.UTC().Format(time.RFC3339))})

@@ -61,6 +61,14 @@ const (
 	SELECT l.id::text, l.leaf, coalesce(s.index, -1), ` + privateOf + ` = l.id)
 	FROM audit_leaves AS l LEFT JOIN audit_sequence AS s ON s.id = l.id WHERE l.id = $1::text::uuid`
 
+	// textInAnyCase finds a text in a leaf, or in the private texts of its event. A leaf that is not UTF-8, which is no event, ends it: then
+	// textInOctets does so, but finds letters that are not of ASCII in leaves in the case alone that they are given in.
+	textInAnyCase = `(strpos(lower(convert_from(w.leaf, 'UTF8')), lower(?)) > 0` + orInPrivate
+	textInOctets  = `(strpos(lower(convert_from(w.leaf, 'LATIN1') COLLATE "C"),
+		lower(convert_from(convert_to(?, 'UTF8'), 'LATIN1') COLLATE "C")) > 0` + orInPrivate
+	orInPrivate = ` OR EXISTS (SELECT FROM audit_private AS p WHERE p.event_id = w.id AND strpos(lower(p.value), lower(?)) > 0))`
+	notUTF8     = "22021"
+
 	// frequentKinds are those of every issuance. All others share an index.
 	frequentKinds = ` AND l.kind NOT IN ('certificate.intended', 'certificate.issued', 'key.signed')`
 )
@@ -68,13 +76,13 @@ const (
 // SearchEvents looks for events in the leaves themselves, whose canonical form makes a search for octets exact: a quote never stands in a
 // value as it is.
 func (s *Store) SearchEvents(ctx context.Context, f ca.EventFilter) (page ca.EventPage, err error) {
-	sql, args, err := searchStatement(f)
+	sql, args, err := searchStatement(f, textInAnyCase)
 	if err != nil {
 		return page, err
 	}
 	var last string
 	var walked int64
-	err = s.read(ctx, "searching the audit log", func(ctx context.Context, db querier) error {
+	search := func(ctx context.Context, db querier) error {
 		page = ca.EventPage{}
 		rows, err := db.Query(ctx, sql, args...)
 		if err != nil {
@@ -85,13 +93,20 @@ func (s *Store) SearchEvents(ctx context.Context, f ca.EventFilter) (page ca.Eve
 		var fits bool
 		var private []privateText
 		_, err = pgx.ForEachRow(rows, []any{&last, &leaf, &index, &fits, &walked, &private}, func() error {
-			if !fits {
-				return nil
+			if fits {
+				page.Events = append(page.Events, ca.LoggedEvent{Event: eventOf(last, leaf, private), Index: index})
 			}
-			e, err := eventOf(last, leaf, private)
-			page.Events = append(page.Events, ca.LoggedEvent{Event: e, Index: index})
-			return err
+			return nil
 		})
+		return err
+	}
+	err = s.read(ctx, "searching the audit log", func(ctx context.Context, db querier) error {
+		err := search(ctx, db)
+		if sqlState(err) == notUTF8 && f.Text != "" {
+			if sql, args, err = searchStatement(f, textInOctets); err == nil {
+				err = search(ctx, db)
+			}
+		}
 		return err
 	})
 	if isNoUUID(err) {
@@ -118,8 +133,8 @@ func (s *Store) Event(ctx context.Context, id string) (e ca.LoggedEvent, err err
 		if err := db.QueryRow(ctx, selectEvent, id).Scan(&id, &leaf, &e.Index, &private); err != nil {
 			return err
 		}
-		e.Event, err = eventOf(id, leaf, private)
-		return err
+		e.Event = eventOf(id, leaf, private)
+		return nil
 	})
 	if errors.Is(err, pgx.ErrNoRows) || isNoUUID(err) {
 		return ca.LoggedEvent{}, fmt.Errorf("the event: %w", ca.ErrNotFound)
@@ -128,20 +143,20 @@ func (s *Store) Event(ctx context.Context, id string) (e ca.LoggedEvent, err err
 }
 
 // eventOf reads an event from its leaf, with the private texts that were logged with it.
-func eventOf(id string, leaf []byte, private []privateText) (audit.Event, error) {
+func eventOf(id string, leaf []byte, private []privateText) audit.Event {
 	e, err := audit.Parse(leaf)
 	if err != nil {
-		return e, fmt.Errorf("event %s: %w", id, err)
+		return audit.Unread(id, leaf)
 	}
 	for _, p := range private {
 		if p.in(e) {
 			e.Data[p.Field] = p.Value
 		}
 	}
-	return e, nil
+	return e
 }
 
-func searchStatement(f ca.EventFilter) (sql string, args []any, err error) {
+func searchStatement(f ca.EventFilter, inText string) (sql string, args []any, err error) {
 	if f.Limit < 1 || f.Limit > maxListed {
 		return "", nil, &ca.InvalidError{Field: "limit", Message: fmt.Sprintf("a page has 1 to %d events", maxListed), Hint: "leave it out"}
 	}
@@ -200,9 +215,7 @@ func searchStatement(f ca.EventFilter) (sql string, args []any, err error) {
 		if err != nil {
 			return "", nil, err
 		}
-		fit.where("(strpos(lower(convert_from(w.leaf, 'UTF8')), lower(?)) > 0 OR EXISTS ("+
-			"SELECT FROM audit_private AS p WHERE p.event_id = w.id AND strpos(lower(p.value), lower(?)) > 0))",
-			strings.TrimSuffix(strings.TrimPrefix(value, `"`), `"`), f.Text)
+		fit.where(inText, strings.TrimSuffix(strings.TrimPrefix(value, `"`), `"`), f.Text)
 	}
 	return fmt.Sprintf(form, walk.String(), fit.String()), fit.args, nil
 }

@@ -148,3 +148,37 @@ func TestSearchIsBounded(t *testing.T) {
 		t.Errorf("a kind that is seldom: %+v, %v", page, err)
 	}
 }
+
+// What a service that was taken over has logged, and is no event, hides none of the others.
+func TestAnUnreadableLeafHidesNoEvent(t *testing.T) {
+	f := setUp(t)
+	before := f.tell(newID(), audit.AccessDenied, "t-1", "dev", map[string]string{"id": "Zürich"})
+	var unreadable []string
+	service := f.as("chancery_service")
+	for _, leaf := range []string{"no event", "\xff\xfe", `{"kind": "access.denied"}`} {
+		id := newID()
+		const add = "INSERT INTO audit_leaves (id, kind, leaf) VALUES ($1::text::uuid, 'access.denied', $2)"
+		if _, err := service.Exec(t.Context(), add, id, []byte(leaf)); err != nil {
+			t.Fatal(err)
+		}
+		unreadable = append([]string{id}, unreadable...)
+	}
+	after := f.tell(newID(), audit.AccessDenied, "t-1", "dev", map[string]string{"id": "zürich"})
+	for name, c := range map[string]struct {
+		filter ca.EventFilter
+		want   []string
+	}{
+		"everything": {ca.EventFilter{}, append(append([]string{after}, unreadable...), before)},
+		"kind":       {ca.EventFilter{Kind: "access.denied"}, append(append([]string{after}, unreadable...), before)},
+		"actor":      {ca.EventFilter{Actor: "t-1"}, []string{after, before}},
+		"text":       {ca.EventFilter{Text: "RICH"}, []string{after, before}},
+	} {
+		c.filter.Namespace = "*"
+		if got := f.found(c.filter); !slices.Equal(got, c.want) {
+			t.Errorf("%s: found %v, want %v", name, got, c.want)
+		}
+	}
+	if e, err := f.Event(t.Context(), unreadable[0]); err != nil || e.ID != unreadable[0] || e.Kind != audit.Unreadable || e.Namespace != "" {
+		t.Errorf("one that cannot be read: %+v, %v", e, err)
+	}
+}

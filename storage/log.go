@@ -52,7 +52,8 @@ const (
 	selectCheckpoint     = `
 	SELECT c.note, coalesce((SELECT string_agg(s.line, '' ORDER BY s.at, s.witness) FROM audit_cosignatures AS s WHERE s.size = c.size), '')
 	FROM audit_checkpoints AS c ORDER BY c.size DESC LIMIT 1`
-	selectCosigned = `
+	selectCheckpointsBefore = `SELECT size, note FROM audit_checkpoints WHERE size < $1 ORDER BY size DESC LIMIT 100`
+	selectCosigned          = `
 	SELECT c.note, (SELECT string_agg(s.line, '' ORDER BY s.at, s.witness) FROM audit_cosignatures AS s WHERE s.size = c.size)
 	FROM audit_checkpoints AS c
 	WHERE c.size = (SELECT size FROM audit_cosignatures GROUP BY size HAVING count(*) >= $1 ORDER BY size DESC LIMIT 1)`
@@ -226,6 +227,21 @@ func (s *Store) LatestCheckpoint(ctx context.Context, cosigned int) ([]byte, err
 		return nil, fmt.Errorf("a checkpoint: %w", ca.ErrNotFound)
 	}
 	return []byte(note + lines), err
+}
+
+// CheckpointsBefore reads checkpoints smaller than a size.
+func (s *Store) CheckpointsBefore(ctx context.Context, size int64) (all []ca.RecordedCheckpoint, err error) {
+	err = s.read(ctx, "reading checkpoints", func(ctx context.Context, db querier) error {
+		rows, err := db.Query(ctx, selectCheckpointsBefore, size)
+		if err != nil {
+			return err
+		}
+		all, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (c ca.RecordedCheckpoint, err error) {
+			return c, row.Scan(&c.Size, &c.Note)
+		})
+		return err
+	})
+	return all, err
 }
 
 // LogKeys reads the verifier keys of checkpoints.

@@ -10,6 +10,7 @@ import (
 	"crypto/x509/pkix"
 	"math/big"
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 
@@ -124,6 +125,11 @@ func TestCertificateStatusOfAnAuthorityBelow(t *testing.T) {
 		if err != nil || got.Issued != c.issued || got.Revoked != c.revoked || c.issued && !got.NotAfter.Equal(end) {
 			t.Errorf("%s: %+v, %v", name, got, err)
 		}
+	}
+	// What OCSP answers good or revoked of, an account of signatures does not call invented.
+	never, err := f.Unissued(ctx, [][]byte{{}, serials["good"], serials["good"][:19], serials["revoked"], {1}})
+	if err != nil || !slices.EqualFunc(never, [][]byte{{}, serials["good"][:19], {1}}, bytes.Equal) {
+		t.Errorf("%x were never issued, %v", never, err)
 	}
 }
 

@@ -3,9 +3,11 @@ package storage
 import (
 	"context"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -57,6 +59,9 @@ const (
 		AND NOT EXISTS (SELECT FROM archives AS a WHERE s >= a.serials_from AND s < a.serials_until)
 		AND NOT EXISTS ( -- of a certificate that was lost with a database there is its revocation alone
 			SELECT FROM authorities AS a WHERE EXISTS (SELECT FROM revocations AS r WHERE r.issuer = a.name AND r.serial = s))`
+
+	// selectCertifiedAuthorities are those whose certificates another signed, in a ceremony. They are few.
+	selectCertifiedAuthorities = `SELECT certificate FROM authorities WHERE parent <> ''`
 )
 
 // SigningRecords calls yield with all that is on record of signatures since a moment, in no order, as it was at one moment of this call. An
@@ -292,15 +297,32 @@ func each(ctx context.Context, tx pgx.Tx, sql string, args []any, row func(pgx.R
 	return rows.Err()
 }
 
-// Unissued tells which of some serial numbers no authority has issued, nor may have. What is in an archived month counts as issued.
+// Unissued tells which of some serial numbers no authority has issued, nor may have. What is in an archived month counts as issued, and so
+// does the certificate of an authority, which is on record with the authority alone.
 func (s *Store) Unissued(ctx context.Context, serials [][]byte) (never [][]byte, err error) {
 	err = s.read(ctx, "looking for serial numbers", func(ctx context.Context, db querier) error {
 		rows, err := db.Query(ctx, selectUnissued, serials)
 		if err != nil {
 			return err
 		}
-		never, err = pgx.CollectRows(rows, pgx.RowTo[[]byte])
-		return err
+		if never, err = pgx.CollectRows(rows, pgx.RowTo[[]byte]); err != nil || len(never) == 0 {
+			return err
+		}
+		if rows, err = db.Query(ctx, selectCertifiedAuthorities); err != nil {
+			return err
+		}
+		certified, err := pgx.CollectRows(rows, pgx.RowTo[[]byte])
+		if err != nil {
+			return err
+		}
+		of := map[string]bool{}
+		for _, der := range certified {
+			if c, err := x509.ParseCertificate(der); err == nil {
+				of[string(c.SerialNumber.Bytes())] = true
+			}
+		}
+		never = slices.DeleteFunc(never, func(serial []byte) bool { return of[string(serial)] })
+		return nil
 	})
 	return never, err
 }

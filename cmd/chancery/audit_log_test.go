@@ -167,6 +167,46 @@ func TestARewrittenHistoryIsNotSigned(t *testing.T) {
 	}
 }
 
+// A service that was taken over cannot sign as the log's key does, and what it writes beside the log stays. It holds up no later checkpoint.
+func TestForgedCheckpointsHoldUpNoOther(t *testing.T) {
+	t.Parallel()
+	s := newStack(t, storagetest.New(t), false)
+	log := s.withLog(hsm.ECDSAP256)
+	s.more = strings.Replace(s.more, "checkpoint_every: 1s", "checkpoint_every: 1h", 1)
+	r := s.start(one, s.token.Module)
+	_, before, _ := r.checkpoint(t, 1, log)
+	eventually(t, 20*time.Second, "there are events that no checkpoint covers", func() bool {
+		r.order(t.Context(), t, "tls-server", newRequest(t, "www.dev.example"))
+		return s.database.Column(t, `SELECT max(index)::text FROM audit_sequence`)[0] != fmt.Sprint(before.Size-1)
+	})
+	r.stop()
+
+	service, err := pgx.Connect(t.Context(), s.database.OwnerURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer service.Close(context.Background())
+	for _, sql := range []string{
+		`SET ROLE chancery_service`,
+		`INSERT INTO audit_cosignatures (size, witness, line) SELECT max(size), 'x', 'no signature' FROM audit_checkpoints`,
+		`INSERT INTO audit_checkpoints (size, root, note) SELECT max(index) + 1, sha256(''), 'no checkpoint' FROM audit_sequence`,
+	} {
+		if _, err := service.Exec(t.Context(), sql); err != nil {
+			t.Fatalf("%s: %v", sql, err)
+		}
+	}
+	r = s.start(one, s.token.Module)
+	eventually(t, 20*time.Second, "a checkpoint is signed", func() bool {
+		_, text := r.as(t, access.Auditor, http.MethodGet, "/audit/checkpoint", "")
+		c, _, err := audit.OpenCheckpoint([]byte(text), log)
+		return err == nil && c.Size > before.Size
+	})
+	if !strings.Contains(r.log.String(), "a checkpoint on record is not signed by this log's key") {
+		t.Errorf("nothing was said of the forged one:\n%s", r.log)
+	}
+	r.stop()
+}
+
 func latestSize(t *testing.T, s *stack) (size int64) {
 	t.Helper()
 	note := s.database.Column(t, `SELECT note FROM audit_checkpoints ORDER BY size DESC LIMIT 1`)[0]

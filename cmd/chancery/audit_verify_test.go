@@ -171,6 +171,7 @@ func TestWhatNobodySignsIsNotSound(t *testing.T) {
 		{what: "no checkpoint is left, and the source names the key", at: old, named: true, export: 0, inserted: 0},
 		{what: "the last checkpoint is gone", at: old, checkpoints: []int{2}, given: true, export: 2, inserted: 2},
 		{what: "the last events wait for theirs", at: now, checkpoints: []int{2}, given: true, export: 2, inserted: -1},
+		{what: "the last events are of times to come", at: now.AddDate(50, 0, 0), checkpoints: []int{2}, given: true, export: 2, inserted: 2},
 		{what: "the first events wait for theirs", at: now, named: true, export: 0, inserted: -1},
 		{what: "the whole is signed elsewhere", at: old, given: true, export: -1, inserted: -1, checkpointOutside: true},
 		{what: "a log without a key", at: old, export: -1, inserted: -1},

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/ca"
@@ -33,6 +34,7 @@ func (s *service) deliver(ctx context.Context) {
 type auditLog struct{ store *storage.Store }
 
 func (l auditLog) Entries(ctx context.Context, from int64, most int) (entries []delivery.Entry, err error) {
+	var at time.Time
 	for e, err := range l.store.AuditEntries(ctx, from, from+int64(most)) {
 		if err != nil {
 			return nil, err
@@ -42,11 +44,25 @@ func (l auditLog) Entries(ctx context.Context, from int64, most int) (entries []
 		}
 		event, err := audit.Parse(e.Leaf)
 		if err != nil {
-			return nil, fmt.Errorf("entry %d of the audit log: %w", e.Index, err)
+			entries = append(entries, unreadEntry(e, at))
+			continue
 		}
+		at = event.Time
 		entries = append(entries, delivery.Entry{Index: e.Index, Leaf: e.Leaf, Event: event})
 	}
 	return entries, nil
+}
+
+// unreadEntry tells of a leaf that is no event what there is to be told: a service that was taken over may have written it, and it must not
+// keep receivers from what comes after it. It counts as of the time of the event before it.
+func unreadEntry(e ca.AuditEntry, at time.Time) delivery.Entry {
+	event := audit.Unread("", e.Leaf)
+	event.ID = event.Data["hash"]
+	leaf := fmt.Appendf(nil, `{"data":{"hash":%q,"octets":%q},"kind":%q}`, event.ID, event.Data["octets"], event.Kind)
+	if !at.IsZero() {
+		event.Time = at
+	}
+	return delivery.Entry{Index: e.Index, Leaf: leaf, Event: event}
 }
 
 func (l auditLog) Size(ctx context.Context) (int64, error) {

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -10,12 +11,16 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
+	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/storage/storagetest"
 )
 
@@ -126,5 +131,42 @@ func TestDeliveryLosesNothing(t *testing.T) {
 	}
 	if len(hook.order) < rounds*each*4 {
 		t.Errorf("%d entries are too few for %d certificates", len(hook.order), rounds*each)
+	}
+}
+
+// What a service that was taken over has logged, and is no event, holds up nothing that comes after it.
+func TestAnUnreadableLeafHoldsUpNoDelivery(t *testing.T) {
+	t.Parallel()
+	s := newStack(t, storagetest.New(t), false)
+	file := filepath.Join(s.dir, "audit.jsonl")
+	s.more = fmt.Sprintf("delivery: {receivers: [{name: copy, file: {path: %q}}]}\n", file)
+	r := s.start("one", s.token.Module)
+	service, err := pgx.Connect(t.Context(), s.database.OwnerURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer service.Close(context.Background())
+	leaf := []byte("no event\n\xff")
+	if _, err := service.Exec(t.Context(), `SET ROLE chancery_service`); err != nil {
+		t.Fatal(err)
+	}
+	const add = `INSERT INTO audit_leaves (id, kind, leaf) VALUES ($1::text::uuid, 'x', $2)`
+	if _, err := service.Exec(t.Context(), add, newID(), leaf); err != nil {
+		t.Fatal(err)
+	}
+	_, issued, err := r.issue(t.Context(), "after.dev.example", nil)
+	if err != nil || issued.status != http.StatusCreated {
+		t.Fatalf("%d %s, %v", issued.status, issued.body, err)
+	}
+	var text []byte
+	eventually(t, 20*time.Second, "the file has what came after it", func() bool {
+		text, err = os.ReadFile(file)
+		return err == nil && bytes.Contains(text, []byte(`"kind":"certificate.issued"`))
+	})
+	r.stop()
+	hash := audit.HashOf(leaf)
+	want := regexp.MustCompile(fmt.Sprintf(`(?m)^{"index":\d+,"event":{"data":{"hash":"%x","octets":"10"},"kind":"unreadable"}}$`, hash[:]))
+	if !want.Match(text) {
+		t.Errorf("nothing is told of it:\n%s", text)
 	}
 }
