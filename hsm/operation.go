@@ -60,7 +60,7 @@ type Operation struct {
 	TokenLabel string
 	Session    uint   // the session's handle; 0 where crypto11 chose the session
 	Key        KeyRef // as found, else as asked for; empty where no key takes part
-	Target     KeyRef // the key that was wrapped, or that unwrapping made
+	Target     KeyRef // the key that was wrapped, or that unwrapping made, or the one that was renamed under its new label
 	Mechanism  string // by its PKCS#11 name, of a PIN the function that set it; empty where there is none
 	User       string // whose PIN was set: CKU_USER or CKU_SO; empty where none was
 	// Input is the digest of what went in, made with InputHash: SHA-256 of the message, or, where the caller gave a digest only, that
