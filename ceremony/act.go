@@ -145,6 +145,13 @@ func (a *act) grant(planned Authority, spki []byte) (*policies.Grant, error) {
 	}
 	if issuer := a.made[planned.Issuer]; issuer != nil {
 		r.Parent, r.CRLURL = issuer.issuer.Certificate(), issuer.URLs.CRL
+		for _, der := range issuer.chain[1:] {
+			above, err := x509.ParseCertificate(der)
+			if err != nil {
+				return nil, fmt.Errorf("reading the chain of %s: %w", planned.Issuer, err)
+			}
+			r.Above = append(r.Above, above)
+		}
 		if issuer.URLs.Issuer != "" {
 			r.IssuerURLs = []string{issuer.URLs.Issuer}
 		}

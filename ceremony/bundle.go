@@ -254,5 +254,8 @@ func (b Bundle) agree(digest string) error {
 	if err := list.CheckSignatureFrom(chain[0]); err != nil {
 		return fmt.Errorf("the CRL is not the authority's own: %w", err)
 	}
+	if !bytes.Equal(list.RawIssuer, chain[0].RawSubject) {
+		return fmt.Errorf("the CRL is that of %q", list.Issuer)
+	}
 	return nil
 }

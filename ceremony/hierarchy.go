@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/chancery-ca/chancery/strictyaml"
@@ -28,8 +29,8 @@ func (p *Plan) distinct(d *strictyaml.Document) {
 		claim(at+".name", "name", a.Name)
 		claim(at+".key.label", "label", a.Key.Label)
 		claim(at+".key.id", "id", a.Key.ID)
-		if a.Subject.CommonName != "" {
-			claim(at+".subject", "subject", a.Subject.String())
+		if a.Subject.CommonName != "" { // the case of letters does not tell two names apart (RFC 5280, section 7.1)
+			claim(at+".subject", "subject", strings.ToLower(strings.ToUpper(a.Subject.String())))
 		}
 		claim(at+".urls.crl", "URL", a.URLs.CRL)
 		claim(at+".urls.issuer", "URL", a.URLs.Issuer)

@@ -52,7 +52,7 @@ func (p Plan) chainOf(planned Issuer) ([]*x509.Certificate, fileLine, error) {
 	return chain, fileLine{Name: planned.Certificate, SHA256: hexDigest(data)}, nil
 }
 
-// parseChain reads certificates of which each is signed by the next, and the last by itself.
+// parseChain reads certificates of which each is signed by the next, and names it as its issuer, and the last itself.
 func parseChain(ders [][]byte) ([]*x509.Certificate, error) {
 	if len(ders) == 0 || len(ders) > maxChain {
 		return nil, fmt.Errorf("there are %d certificates, not 1 to %d", len(ders), maxChain)
@@ -68,6 +68,9 @@ func parseChain(ders [][]byte) ([]*x509.Certificate, error) {
 		signer := chain[min(i+1, len(chain)-1)]
 		if err := c.CheckSignatureFrom(signer); err != nil {
 			return nil, fmt.Errorf("certificate %d of the chain is not signed by the next, or the last not by itself: %w", i+1, err)
+		}
+		if !bytes.Equal(c.RawIssuer, signer.RawSubject) { // one key may have certificates of several names
+			return nil, fmt.Errorf("certificate %d of the chain was issued by %q, and what follows is that of %q", i+1, c.Issuer, signer.Subject)
 		}
 	}
 	return chain, nil

@@ -100,6 +100,8 @@ func TestIssuersOfEarlierCeremonies(t *testing.T) {
     path_len: 0`, `"Example Fourth CA"}
     validity: 2y
     path_len: 3`)
+	refuse("the name of one above its issuer", "the subject is that of an authority above the parent", furtherPlan, `"Example Fourth CA"`,
+		`"EXAMPLE RSA Root"`)
 	refuse("a key that is not there", hsm.ErrKeyNotFound.Error(), furtherPlan, "key: {label: offline-r}", "key: {label: offline-9}")
 
 	result := run(t, token, plan(t, dir, furtherPlan))

@@ -1,6 +1,7 @@
 package ceremony
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
@@ -332,4 +333,58 @@ func FuzzPlan(f *testing.F) {
 		}
 		_ = p.fits(ceremonyTime)
 	})
+}
+
+// TestAuthoritiesStayWithinThoseAbove rehearses authorities that would have what one above them has not: nobody who checks a chain would take
+// what they certify for it, and their certificates last for years. The parent alone may say nothing about it.
+func TestAuthoritiesStayWithinThoseAbove(t *testing.T) {
+	t.Parallel()
+	const deep = `
+ceremony: deep
+output: out
+authorities:
+  - name: root
+    key: {algorithm: ecdsa-p384, label: root}
+    subject: {common_name: "Example Root"}
+    validity: 20y
+  - name: policy
+    issuer: root
+    online: false
+    key: {algorithm: ecdsa-p384, label: policy}
+    subject: {common_name: "Example Policy"}
+    validity: 15y
+    ext_key_usage: [serverAuth]
+    name_constraints: {permitted: {dns: [example.com]}}
+  - name: between
+    issuer: policy
+    online: false
+    key: {algorithm: ecdsa-p384, label: between}
+    subject: {common_name: "Example Between"}
+    validity: 10y
+  - name: issuing
+    issuer: between
+    key: {algorithm: ecdsa-p256, label: issuing}
+    subject: {common_name: "Example Issuing"}
+    validity: 5y
+    ext_key_usage: [serverAuth]
+    name_constraints: {permitted: {dns: [www.example.com]}}
+    crl: {period: 12h, validity: 3d}
+`
+	dir := t.TempDir()
+	for name, c := range map[string]struct{ old, changed, want string }{
+		"as it should be":           {"", "", ""},
+		"another purpose":           {"[serverAuth]\n    name_constraints: {permitted: {dns: [www", "[clientAuth]\n    name_constraints: {permitted: {dns: [www", "clientAuth lies outside"},
+		"other names":               {"www.example.com", "www.example.org", "is not permitted to the parent"},
+		"the root's name":           {`"Example Issuing"`, `"EXAMPLE ROOT"`, "is that of authorities[0].subject already"},
+		"the name of one at a side": {`"Example Between"`, `"EXAMPLE Issuing"`, "is that of authorities[2].subject already"},
+	} {
+		path := filepath.Join(dir, "deep.yaml")
+		p, err := ParsePlan(path, []byte(strings.Replace(deep, c.old, c.changed, 1)))
+		if err == nil {
+			err = Rehearse(t.Context(), p, ceremonyTime, rand.Reader)
+		}
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", name, err, c.want)
+		}
+	}
 }

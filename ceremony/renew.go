@@ -1,6 +1,7 @@
 package ceremony
 
 import (
+	"bytes"
 	"context"
 	"crypto/x509"
 	"encoding/asn1"
@@ -119,6 +120,8 @@ func (r *renewal) follow(p Plan, name string) (*big.Int, error) {
 		return nil, wrap(err)
 	}
 	switch {
+	case !bytes.Equal(previous.RawIssuer, r.certificate.RawSubject): // which may have the same key
+		return nil, wrap(fmt.Errorf("it is that of %q, and not of %q", previous.Issuer, r.certificate.Subject))
 	case previous.Number == nil:
 		return nil, wrap(errors.New("it has no number"))
 	case previous.ThisUpdate.After(r.contents.ThisUpdate):

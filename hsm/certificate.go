@@ -158,7 +158,7 @@ var ErrCertificateNotFound = errors.New("no such certificate")
 
 // DeleteCertificate removes one certificate from the token. Its key stays. ErrCertificateNotFound means that there is none.
 func (t *Token) DeleteCertificate(ctx context.Context, ref KeyRef) error {
-	o := &Operation{Op: OpDestroy, Key: ref}
+	o := &Operation{Op: OpRemove, Key: ref}
 	err := t.inSession(ctx, o, func(s session) error {
 		object, err := s.oneOf(pkcs11.CKO_CERTIFICATE, ref)
 		if err != nil {

@@ -131,10 +131,10 @@ func (t *Token) SetLabel(ctx context.Context, ref KeyRef, label string) error {
 		if err != nil {
 			return err
 		}
-		o.Key = k.ref
 		if label == "" {
 			return errors.New("a label is needed")
 		}
+		o.Key, o.Target = k.ref, KeyRef{Label: label, ID: k.ref.ID}
 		if err := t.permit(ctx, o); err != nil {
 			return err
 		}

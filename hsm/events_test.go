@@ -4,7 +4,12 @@ import (
 	"bytes"
 	"context"
 	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
 	"crypto/sha256"
+	"crypto/x509"
 	"errors"
 	"go/ast"
 	"go/parser"
@@ -376,6 +381,56 @@ func TestNoKeyStaysUnrecorded(t *testing.T) {
 		}
 		if err := token.Close(); err != nil {
 			t.Fatal(err)
+		}
+	}
+}
+
+// TestEventsTellWhatBecameOfAKey reads, as an auditor does, for whom a key left the token, and that a key beside which a certificate was
+// removed is still there.
+func TestEventsTellWhatBecameOfAKey(t *testing.T) {
+	t.Parallel()
+	seen := &recorder{}
+	c := hsmtest.New(t).Config()
+	c.Observer = seen
+	soft, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tok, err := hsm.Open(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tok.Close()
+	key, _ := generated(t, tok, hsm.KeySpec{Algorithm: hsm.ECDSAP256, Label: "key", Extractable: true})
+	pair, public := generated(t, tok, hsm.KeySpec{Algorithm: hsm.RSA2048, Label: "recipient", Usages: []hsm.Usage{hsm.UseWrap}})
+	certificate := selfSigned(t, soft)
+	if _, err := tok.ImportCertificate(t.Context(), certificate, hsm.KeyRef{Label: "key", ID: []byte{1}}); err != nil {
+		t.Fatal(err)
+	}
+	seen.take()
+
+	if err := tok.DeleteCertificate(t.Context(), hsm.KeyRef{Label: "key", ID: []byte{1}}); err != nil {
+		t.Fatal(err)
+	}
+	if events := seen.take(); len(events) != 1 || events[0].Op != hsm.OpRemove || events[0].Key.Label != "key" {
+		t.Errorf("removing a certificate left %+v", events)
+	}
+
+	spki, err := x509.MarshalPKIXPublicKey(public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	digest := sha256.Sum256(spki)
+	for _, spec := range []hsm.WrapSpec{{Key: key, Recipient: public.(*rsa.PublicKey), Hash: crypto.SHA1}, {Key: key, Under: pair, Hash: crypto.SHA1}} {
+		if _, err := tok.Wrap(t.Context(), spec); err != nil {
+			t.Fatal(err)
+		}
+		events := seen.take()
+		if len(events) != 1 || events[0].Op != hsm.OpWrap || events[0].Target.Label != "key" {
+			t.Fatalf("wrapping left %+v", events)
+		}
+		if e := events[0]; spec.Recipient != nil && (!bytes.Equal(e.Input, digest[:]) || e.InputHash != crypto.SHA256) || e.Key.Label != spec.Under.Label {
+			t.Errorf("nothing tells for whom the key was wrapped: %+v", e)
 		}
 	}
 }

@@ -38,6 +38,7 @@ const (
 	OpExport     Op = "export" // asked of the usage policy alone: the key is to leave the token, wrapped by another one
 	OpUnwrap     Op = "unwrap"
 	OpImport     Op = "import" // a certificate was stored
+	OpRemove     Op = "remove" // a certificate was removed; its key stays
 	OpAttest     Op = "attest"
 	OpMechanisms Op = "mechanisms" // the mechanisms of the token were read
 )
@@ -60,11 +61,11 @@ type Operation struct {
 	TokenLabel string
 	Session    uint   // the session's handle; 0 where crypto11 chose the session
 	Key        KeyRef // as found, else as asked for; empty where no key takes part
-	Target     KeyRef // the key that was wrapped, or that unwrapping made
+	Target     KeyRef // the key that was wrapped, or that unwrapping made, or the one that was renamed under its new label
 	Mechanism  string // by its PKCS#11 name, of a PIN the function that set it; empty where there is none
 	User       string // whose PIN was set: CKU_USER or CKU_SO; empty where none was
 	// Input is the digest of what went in, made with InputHash: SHA-256 of the message, or, where the caller gave a digest only, that
-	// digest. Empty where nothing went in.
+	// digest. Of a key that was wrapped for a recipient it is SHA-256 of the recipient's SubjectPublicKeyInfo. Empty where nothing went in.
 	Input     []byte
 	InputHash crypto.Hash
 	Began     time.Time

@@ -6,6 +6,7 @@ import (
 	"crypto"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"slices"
@@ -85,6 +86,13 @@ func (t *Token) Wrap(ctx context.Context, spec WrapSpec) (wrapped []byte, err er
 	}
 	o := &Operation{Op: OpWrap, Key: spec.Under, Target: spec.Key}
 	err = t.inSession(ctx, o, func(s session) error {
+		if spec.Recipient != nil { // which has no name here that could be recorded
+			spki, err := x509.MarshalPKIXPublicKey(spec.Recipient)
+			if err != nil {
+				return fmt.Errorf("encoding the recipient's public key: %w", err)
+			}
+			o.digestOf(spki)
+		}
 		target, err := s.oneAmong([]uint{pkcs11.CKO_PRIVATE_KEY, pkcs11.CKO_SECRET_KEY}, spec.Key)
 		if err != nil {
 			return err

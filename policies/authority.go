@@ -34,6 +34,7 @@ type AuthorityRequest struct {
 	OCSPURLs            []string                // where the parent's OCSP responder is found
 	CRLScope            string                  // the parent's CRL scope that the certificate belongs to
 	Parent              *x509.Certificate       // nil for a root
+	Above               []*x509.Certificate     // of the authorities above the parent, up to the root
 	Now                 time.Time
 }
 
@@ -65,7 +66,7 @@ var shortNames = map[string]string{
 func ExtKeyUsage(name string) (asn1.ObjectIdentifier, error) { return lookUp(extKeyUsages, name) }
 
 // authorityDigest names the version of the rules for authorities, which are no files.
-const authorityDigest = "authority-rules:1"
+const authorityDigest = "authority-rules:2"
 
 // The names that grants of authorities carry in place of a profile's.
 const (
@@ -96,6 +97,14 @@ type authority struct {
 }
 
 func (a *authority) publicKey() csr.Key { return a.key }
+
+// ancestors are the parent's certificate and those above it, of a root none: what bounds one of them bounds whatever is below.
+func (a *authority) ancestors() []*x509.Certificate {
+	if a.Parent == nil {
+		return nil
+	}
+	return append([]*x509.Certificate{a.Parent}, a.Above...)
+}
 
 // authorityRules are the rules for authorities, in the order in which they are asked.
 var authorityRules = []rule[*authority]{

@@ -119,6 +119,19 @@ func TestDecideAuthorityRefuses(t *testing.T) {
 		return func(r *AuthorityRequest) { r.Parent = rootCertificate(t, alter) }
 	}
 	key := func(public any) change { return func(r *AuthorityRequest) { r.SPKI = spkiOf(t, public) } }
+	above := func(alter func(*x509.Certificate)) change {
+		return func(r *AuthorityRequest) { r.Above = []*x509.Certificate{rootCertificate(t, alter)} }
+	}
+	// under has a parent with a name and a key of its own, so that what is above it is not it.
+	under := func(alter func(*x509.Certificate), and change) change {
+		return func(r *AuthorityRequest) {
+			parent := *rootCertificate(t, func(c *x509.Certificate) { c.Subject.CommonName = "Example Policy 1" })
+			parent.RawSubjectPublicKeyInfo = spkiOf(t, keys.P384.Public())
+			r.Parent = &parent
+			above(alter)(r)
+			and(r)
+		}
+	}
 	permit := func(n NameConstraints, alter func(*x509.Certificate)) change {
 		return func(r *AuthorityRequest) { r.Permitted, r.Parent = &n, rootCertificate(t, alter) }
 	}
@@ -148,6 +161,8 @@ func TestDecideAuthorityRefuses(t *testing.T) {
 		{"exponent 3", false, "key.exponent", true, func(r *AuthorityRequest) { r.SPKI = csrtest.RSAKey(csrtest.Modulus(3072), big.NewInt(3)) }},
 		{"the parent's key", false, "key.of-authority", true, key(rootTestKey().Public())},
 
+		{"the key of one above the parent", false, "key.of-authority", true, under(nil, key(rootTestKey().Public()))},
+
 		{"parent is no authority", false, "authority.parent", true, parent(func(c *x509.Certificate) { c.IsCA, c.KeyUsage = false, x509.KeyUsageDigitalSignature })},
 		{"parent signs CRLs alone", false, "authority.parent", true, parent(func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageCRLSign })},
 		{"parent has ended", false, "authority.parent", true, func(r *AuthorityRequest) { r.Now = now.Add(21 * 365 * day) }},
@@ -164,6 +179,13 @@ func TestDecideAuthorityRefuses(t *testing.T) {
 		}},
 		{"control characters", true, "authority.subject", true, func(r *AuthorityRequest) { r.Subject = authoritySubjectOf("a\nb") }},
 		{"the parent's name", false, "authority.subject", true, func(r *AuthorityRequest) { r.Subject = authoritySubjectOf("Example Root 1") }},
+
+		{"the parent's name in capitals", false, "authority.subject", true, func(r *AuthorityRequest) { r.Subject = authoritySubjectOf("EXAMPLE ROOT 1") }},
+		{"the parent's name with a gap", false, "authority.subject", true, func(r *AuthorityRequest) { r.Subject = authoritySubjectOf("Example  Root 1") }},
+		{
+			"the name of one above the parent", false, "authority.subject", true,
+			under(nil, func(r *AuthorityRequest) { r.Subject = authoritySubjectOf("Example Root 1") }),
+		},
 
 		{"ends before it begins", true, "authority.validity", true, func(r *AuthorityRequest) { r.NotAfter = r.NotBefore }},
 		{"half seconds", true, "authority.validity", true, func(r *AuthorityRequest) { r.NotBefore = r.NotBefore.Add(time.Millisecond) }},
@@ -191,6 +213,19 @@ func TestDecideAuthorityRefuses(t *testing.T) {
 		}},
 		{"0 under 1", false, "authority.path-length", false, parent(func(c *x509.Certificate) { c.MaxPathLen = 1 })},
 		{"0 under 0", false, "authority.path-length", true, parent(func(c *x509.Certificate) { c.MaxPathLen, c.MaxPathLenZero = 0, true })},
+
+		{
+			"none left by one above the parent", false, "authority.path-length", true,
+			under(func(c *x509.Certificate) { c.MaxPathLen = 1 }, func(*AuthorityRequest) {}),
+		},
+		{
+			"0 left by one above the parent", false, "authority.path-length", false,
+			under(func(c *x509.Certificate) { c.MaxPathLen = 2 }, func(*AuthorityRequest) {}),
+		},
+		{
+			"1 where one above the parent leaves 0", false, "authority.path-length", true,
+			under(func(c *x509.Certificate) { c.MaxPathLen = 2 }, func(r *AuthorityRequest) { r.PathLen = 1 }),
+		},
 
 		{"constrained root", true, "authority.name-constraints", true, func(r *AuthorityRequest) { r.Permitted = &NameConstraints{DNS: []string{"dev.example"}} }},
 		{"constraints of nothing", false, "authority.name-constraints", true, func(r *AuthorityRequest) { r.Permitted = &NameConstraints{} }},
@@ -245,6 +280,37 @@ func TestDecideAuthorityRefuses(t *testing.T) {
 			permit(NameConstraints{URI: []string{".a.dev.example"}}, func(c *x509.Certificate) { c.PermittedURIDomains = []string{".dev.example"} }),
 		},
 
+		{
+			"beyond the dns of one above the parent", false, "authority.name-constraints", true,
+			under(func(c *x509.Certificate) { c.PermittedDNSDomains = []string{"dev.example"} },
+				func(r *AuthorityRequest) { r.Permitted = &NameConstraints{DNS: []string{"example"}} }),
+		},
+
+		{
+			"beyond the parent's purposes", false, "authority.ext-key-usage", true, func(r *AuthorityRequest) {
+				parent(func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} })(r)
+				r.ExtKeyUsage = oidsOf(extKeyUsages[:1])
+			},
+		},
+		{
+			"beyond the purposes of one above the parent", false, "authority.ext-key-usage", true,
+			under(func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} },
+				func(r *AuthorityRequest) { r.ExtKeyUsage = oidsOf(extKeyUsages[:1]) }),
+		},
+		{
+			"within the parent's purposes", false, "authority.ext-key-usage", false, func(r *AuthorityRequest) {
+				parent(func(c *x509.Certificate) {
+					c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
+				})(r)
+				r.ExtKeyUsage = oidsOf(extKeyUsages[:1])
+			},
+		},
+		{
+			"under a parent for any purpose", false, "authority.ext-key-usage", false, func(r *AuthorityRequest) {
+				parent(func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageAny} })(r)
+				r.ExtKeyUsage = oidsOf(extKeyUsages[:1])
+			},
+		},
 		{"anyExtendedKeyUsage", false, "authority.ext-key-usage", true, func(r *AuthorityRequest) { r.ExtKeyUsage = []asn1.ObjectIdentifier{oidAnyExtKeyUsage} }},
 		{"OCSPSigning", false, "authority.ext-key-usage", true, func(r *AuthorityRequest) { r.ExtKeyUsage = []asn1.ObjectIdentifier{oidOCSPSigning} }},
 		{"policy twice", false, "authority.ext-key-usage", true, func(r *AuthorityRequest) { r.Policies = []asn1.ObjectIdentifier{{1, 2, 3}, {1, 2, 3}} }},

@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// authorityNames holds that name constraints are well formed and lie within the parent's (RFC 5280, section 4.2.1.10). Constraints wider
-// than the parent's would promise what no chain can keep.
+// authorityNames holds that name constraints are well formed and lie within the parent's and those above it (RFC 5280, section 4.2.1.10).
+// Constraints wider than theirs would promise what no chain can keep.
 var authorityNames = rule[*authority]{
 	id: "authority.name-constraints", source: "RFC 5280, 4.2.1.10",
 	check: func(a *authority, f *findings) {
@@ -17,8 +17,9 @@ var authorityNames = rule[*authority]{
 		checkTrees(f, "permitted", a.Permitted)
 		checkTrees(f, "excluded", a.Excluded)
 		if a.Parent != nil && a.Permitted != nil {
-			permitted, excluded := constraintsOf(a.Parent)
-			checkWithin(f, a.Permitted, permitted, excluded)
+			for _, c := range constraintsAlong(a.Parent, a.Above) {
+				checkWithin(f, a.Permitted, c.permitted, c.excluded)
+			}
 		}
 	},
 }
@@ -68,7 +69,7 @@ func hostTree(tree string) bool {
 // checkWithin refuses permitted subtrees that the parent does not permit, or excludes whole.
 func checkWithin(f *findings, permitted *NameConstraints, parent, excluded NameConstraints) {
 	refuse := func(kind string, i int, value string) {
-		f.refuse(fmt.Sprintf("permitted.%s[%d]", kind, i), "permit no more than the parent does", "%s is not permitted to the parent", quote(value))
+		f.refuse(fmt.Sprintf("permitted.%s[%d]", kind, i), "permit no more than the parent does, and those above it", "%s is not permitted to the parent, or to one above it", quote(value))
 	}
 	for i, tree := range permitted.DNS {
 		if !parent.permitDNS(tree) || excluded.excludeDNS(tree) {

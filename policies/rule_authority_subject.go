@@ -1,9 +1,11 @@
 package policies
 
 import (
+	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"fmt"
+	"strings"
 )
 
 // authoritySubject holds that an authority has a name of its own (RFC 5280, section 4.1.2.6: never empty) with a common name, each
@@ -34,23 +36,37 @@ var authoritySubject = rule[*authority]{
 		if !common {
 			f.refuse("subject.commonName", "name the authority", "the subject has no commonName")
 		}
-		if a.Parent != nil && a.sameName() {
-			f.refuse("subject", "give the authority a name of its own", "the subject is the parent's own")
+		for i, above := range a.ancestors() {
+			if !a.sameName(above) {
+				continue
+			}
+			whose := "the parent's own"
+			if i > 0 {
+				whose = "that of an authority above the parent"
+			}
+			f.refuse("subject", "give the authority a name of its own", "the subject is %s", whose)
+			break
 		}
 	},
 }
 
-// sameName tells whether the subject is the parent's, whatever string types either is written in.
-func (a *authority) sameName() bool {
-	var parent pkix.RDNSequence
-	if rest, err := asn1.Unmarshal(a.Parent.RawSubject, &parent); err != nil || len(rest) > 0 {
+// sameName tells whether the subject is another authority's, as whoever checks a chain may compare them (RFC 5280, section 7.1): the types
+// of strings, the case of letters and white space that adds nothing do not count. Path lengths and name constraints pass over a certificate
+// whose subject is its issuer.
+func (a *authority) sameName(other *x509.Certificate) bool {
+	var name pkix.RDNSequence
+	if rest, err := asn1.Unmarshal(other.RawSubject, &name); err != nil || len(rest) > 0 {
 		return true // what cannot be compared is not trusted to differ
 	}
-	if len(parent) != len(a.Subject) {
+	if len(name) != len(a.Subject) {
 		return false
 	}
-	for i, rdn := range parent {
-		if len(rdn) != 1 || !rdn[0].Type.Equal(a.Subject[i].OID) || rdn[0].Value != a.Subject[i].Value {
+	plain := func(s string) string { return strings.Join(strings.Fields(s), " ") }
+	for i, rdn := range name {
+		if len(rdn) != 1 || !rdn[0].Type.Equal(a.Subject[i].OID) {
+			return false
+		}
+		if value, text := rdn[0].Value.(string); !text || !strings.EqualFold(plain(value), plain(a.Subject[i].Value)) {
 			return false
 		}
 	}

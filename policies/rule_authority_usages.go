@@ -1,9 +1,13 @@
 package policies
 
-import "fmt"
+import (
+	"encoding/asn1"
+	"fmt"
+)
 
 // authorityUsages holds that the extended key usages of a subordinate, where it has any, constrain it (BR, section 7.1.2.10.6): no
-// anyExtendedKeyUsage, no repetitions, and no OCSPSigning, which is for responders.
+// anyExtendedKeyUsage, no repetitions, no OCSPSigning, which is for responders, and none beyond those of the parent or of an authority above
+// it, because verifiers nest them: it could certify nothing for that purpose. Left out it has those of its parent.
 var authorityUsages = rule[*authority]{
 	id: "authority.ext-key-usage", source: "BR 7.1.2.10.6",
 	check: func(a *authority, f *findings) {
@@ -15,6 +19,13 @@ var authorityUsages = rule[*authority]{
 			case containsOID(a.ExtKeyUsage[:i], oid):
 				f.refuse(field, "write it once", "%s stands more than once", nameOf(extKeyUsages, oid))
 			}
+			for _, permitted := range a.purposes() {
+				if !containsOID(permitted, oid) {
+					f.refuse(field, "leave it out: an authority above is for "+some(namesOf(extKeyUsages, permitted))+" alone",
+						"%s lies outside of what the parent, or an authority above it, is for", nameOf(extKeyUsages, oid))
+					break
+				}
+			}
 		}
 		for i, oid := range a.Policies {
 			if containsOID(a.Policies[:i], oid) {
@@ -22,4 +33,12 @@ var authorityUsages = rule[*authority]{
 			}
 		}
 	},
+}
+
+// purposes are the extended key usages of those above that are constrained by them.
+func (a *authority) purposes() [][]asn1.ObjectIdentifier {
+	if a.Parent == nil {
+		return nil
+	}
+	return usagesAlong(a.Parent, a.Above)
 }

@@ -180,6 +180,7 @@ is printed stands in the leaf of the approval's event in the audit log.`,
 	}
 	cmd.Flags().StringVar(&keys, "keys", "",
 		`file of keys that are known otherwise: lines of "PERSON SSH-KEY", as in OpenSSH's allowed signers`)
+	withValue(cmd, "keys")
 	return cmd
 }
 

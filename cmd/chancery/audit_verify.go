@@ -56,6 +56,7 @@ The exit code is 1 when something is wrong. The first line then names the first 
 	cmd.Flags().IntVar(&f.workers, "workers", runtime.GOMAXPROCS(0), "how many leaves are looked at at a time")
 	cmd.Flags().BoolVar(&f.rows, "rows", false, "hold certificates and revocations in the database against their events as well")
 	cmd.Flags().DurationVar(&f.waiting, "waiting", 30*time.Second, "how long an event of the database may be without a place in the log; an hour longer, without a checkpoint")
+	withValue(cmd, "key", "checkpoint", "since")
 	return cmd
 }
 

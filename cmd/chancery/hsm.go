@@ -64,6 +64,7 @@ func (f *tokenFlags) addRecording(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.usage, "usage", "", "file with the usage policy of the keys (default: the configuration's)")
 	cmd.Flags().StringVar(&f.journal, "journal", "",
 		"file that operations are recorded in, without a configuration (default: hsm-journal.jsonl beside the PIN file)")
+	withValue(cmd, "usage")
 }
 
 // resolve is where the token is that the flags select, and the configurations, as far as there are any. Where a keeper has the token, its

@@ -233,6 +233,7 @@ With --verify no token is needed. --trusted names the public key that must have 
 	cmd.Flags().StringVar(&out, "out", "", "file for the evidence (default, and -: standard output)")
 	cmd.Flags().StringVar(&verify, "verify", "", "file with evidence to verify; - for standard input")
 	cmd.Flags().StringVar(&trusted, "trusted", "", "with --verify: file with the public key that must have signed, PEM")
+	withValue(cmd, "verify", "trusted")
 	return cmd
 }
 

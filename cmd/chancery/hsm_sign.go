@@ -201,6 +201,7 @@ func (a *app) hsmMACCommand() *cobra.Command {
 	cmd.Flags().StringVar(&out, "out", "", "file for the raw octets, - for standard output (default: hexadecimal digits there)")
 	cmd.Flags().StringVar(&hashName, "hash", "", "sha256, sha384, sha512 (default: the one that the key is as long as, otherwise sha256)")
 	cmd.Flags().StringVar(&verify, "verify", "", "the HMAC to verify, in hexadecimal; exit code 1 if it is not valid")
+	withValue(cmd, "verify")
 	return cmd
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -130,13 +131,29 @@ func (a *app) destroyUnderOrder(ctx context.Context, w *worksite, key hsm.KeyRef
 		"chancery hsm key destroy …")
 }
 
-// addUnderOrder asks for the approvals that the configuration wants for an authority.
+// addUnderOrder asks for the approvals that the configuration wants for an authority. They are for all that is taken in: what its bundle says
+// beside the certificate is signed by nobody, and stands for years in what it issues.
 func (a *app) addUnderOrder(ctx context.Context, cfg Config, store *storage.Store, records []ca.AuthorityRecord, order string) error {
 	var facts []approval.Fact
 	for i, r := range records {
-		digest, which := sha256.Sum256(r.Certificate), fmt.Sprintf("_%d", i+1)
-		facts = append(facts, approval.Fact{Name: "authority" + which, Value: r.Name},
-			approval.Fact{Name: "certificate_sha256" + which, Value: hex.EncodeToString(digest[:])})
+		digest, chain := sha256.Sum256(r.Certificate), sha256.Sum256([]byte(pemOf(r.Chain)))
+		for _, f := range []approval.Fact{
+			{Name: "authority", Value: r.Name},
+			{Name: "certificate_sha256", Value: hex.EncodeToString(digest[:])},
+			{Name: "chain_sha256", Value: hex.EncodeToString(chain[:])}, // as sha256sum prints it of the bundle's file
+			{Name: "parent", Value: orDash(r.Parent)},
+			{Name: "online", Value: strconv.FormatBool(r.Online)},
+			{Name: "token", Value: orDash(r.Key.Token)},
+			{Name: "key_id", Value: "0x" + hex.EncodeToString(r.Key.ID)},
+			{Name: "key_label", Value: orDash(r.Key.Label)},
+			{Name: "crl_period", Value: r.CRL.Period.String()},
+			{Name: "crl_validity", Value: r.CRL.Validity.String()},
+			{Name: "crl_url", Value: orDash(r.CRLURL)},
+			{Name: "issuer_url", Value: orDash(r.IssuerURL)},
+			{Name: "ocsp_url", Value: orDash(r.OCSPURL)},
+		} {
+			facts = append(facts, approval.Fact{Name: fmt.Sprintf("%s_%d", f.Name, i+1), Value: f.Value})
+		}
 	}
 	return a.underOrder(ctx, a.clerk(store, cfg.Orders), cfg.Orders.AddAuthority, ca.OrderAddAuthority, facts, order,
 		"chancery authority add …")

@@ -78,6 +78,8 @@ unspecified; by name or by number (RFC 5280, section 5.3.1).`,
 	f.BoolVar(&r.yes, "yes", false, "do not ask")
 	f.BoolVar(&r.detach, "detach", false, "do not wait for the end of a job")
 	f.StringVar(&r.key, "with-key-file", "", "file of the certificate's private key, PEM: revoke by possession of it, without a token")
+	withValue(cmd, "serials", "certificate", "spki", "san", "requester", "profile", "namespace", "issuer", "issued-from", "issued-until",
+		"with-key-file")
 	return cmd
 }
 

@@ -272,6 +272,9 @@ func (p *Policy) permit(r *rule, o hsm.Operation) error {
 	if !slices.Contains(r.Operations, string(o.Op)) {
 		return fmt.Errorf("the key is for %s", strings.Join(r.Operations, ", "))
 	}
+	if o.Op == hsm.OpLabel && !r.matches(o.Target) { // whoever may rename the key could do with it whatever the rule forbids
+		return fmt.Errorf("under the label %q the rule would hold for it no more; name the key by its id in the policy", o.Target.Label)
+	}
 	if len(r.Mechanisms) > 0 && o.Mechanism != "" && o.Op != hsm.OpExport && !slices.Contains(r.Mechanisms, o.Mechanism) {
 		return fmt.Errorf("the mechanism %s is not among %s", o.Mechanism, strings.Join(r.Mechanisms, ", "))
 	}

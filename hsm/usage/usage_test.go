@@ -349,6 +349,51 @@ keys:
 	}
 }
 
+// Another label does not take a key out of the rules that hold for it: whoever may rename it could do with it whatever they forbid.
+func TestARenamedKeyKeepsItsRules(t *testing.T) {
+	t.Parallel()
+	p := load(t, `others: permit
+keys:
+  - {key: {label: bounded}, operations: [sign, label], modifiable: true, uses: 1}
+  - {key: {id: "0a"}, operations: [sign, label], modifiable: true, uses: 1}
+`)
+	c := hsmtest.New(t).Config()
+	c.Usage = p
+	token, err := hsm.Open(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer token.Close()
+	sign := func(label string) error {
+		_, err := token.Sign(t.Context(), hsm.KeyRef{Label: label}, hsm.SignOptions{}, strings.NewReader("m"))
+		return err
+	}
+	for _, spec := range []hsm.KeySpec{
+		{Algorithm: hsm.ECDSAP256, Label: "bounded", Modifiable: true},
+		{Algorithm: hsm.ECDSAP256, Label: "other", ID: []byte{10}, Modifiable: true},
+	} {
+		if _, _, err := token.GenerateKey(t.Context(), spec); err != nil {
+			t.Fatal(err)
+		}
+		if err := sign(spec.Label); err != nil {
+			t.Fatal(err)
+		}
+	}
+	err = token.SetLabel(t.Context(), hsm.KeyRef{Label: "bounded"}, "free")
+	if !errors.Is(err, hsm.ErrNotPermitted) || !strings.Contains(err.Error(), "by its id") {
+		t.Errorf("a key was renamed out of its rule: %v", err)
+	}
+	if err := sign("free"); err == nil {
+		t.Error("the key is used as often as one likes")
+	}
+	if err := token.SetLabel(t.Context(), hsm.KeyRef{Label: "other"}, "another"); err != nil {
+		t.Errorf("a key that is named by its id: %v", err)
+	}
+	if err := sign("another"); !errors.Is(err, hsm.ErrNotPermitted) {
+		t.Errorf("renamed, its uses begin anew: %v", err)
+	}
+}
+
 // A key that attests itself is used once, to attest: what it signs with then is no use of its own, and no other mechanism than it may have.
 func TestAttestingIsOneUse(t *testing.T) {
 	t.Parallel()

@@ -1,0 +1,72 @@
+package main
+
+import (
+	"errors"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/chancery-ca/chancery/audit"
+	"github.com/chancery-ca/chancery/ca"
+	"github.com/chancery-ca/chancery/storage"
+	"github.com/chancery-ca/chancery/storage/storagetest"
+)
+
+// TestAnOrderForAnAuthorityIsForAllOfIt has others approve an authority, and takes it in only as they saw it: its certificate is signed, and
+// where its CRL is, who answers for it and which key it has stand in a file that whoever is at the keyboard can change.
+func TestAnOrderForAnAuthorityIsForAllOfIt(t *testing.T) {
+	t.Parallel()
+	s := newHierarchy(t, storagetest.New(t), false, devIssuerKey)
+	ctx := t.Context()
+	store, err := storage.Open(ctx, storage.Config{URL: s.database.URL, MaxConns: 4, Unsafe: true, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	bundles, err := readBundles(s.dir + "/ceremony")
+	if err != nil {
+		t.Fatal(err)
+	}
+	record := authorityRecord(bundles[1])
+	cfg := Config{Orders: OrdersConfig{AddAuthority: OrderConfig{Approvals: 1}}}
+	if err := s.app.addUnderOrder(ctx, cfg, store, []ca.AuthorityRecord{record}, ""); !errors.Is(err, errSilent) {
+		t.Fatalf("placing the order: %v", err)
+	}
+	orders, err := store.Orders(ctx, "", 1)
+	if err != nil || len(orders) != 1 {
+		t.Fatalf("%d orders, %v", len(orders), err)
+	}
+	order := orders[0].ID
+	for _, person := range []string{"ada", "ben"} {
+		leaf, err := audit.New(audit.Event{ID: newID(), Kind: audit.OrderApproved, Time: time.Now(), Actor: person, Data: map[string]string{"order": order}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		vote := ca.OrderVote{Person: person, Approves: true, Actor: "token of " + person, At: time.Now(), EventID: leaf.ID()}
+		if err := store.VoteOnOrder(ctx, order, vote, leaf); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for what, change := range map[string]func(*ca.AuthorityRecord){
+		"another address of the CRL":         func(r *ca.AuthorityRecord) { r.CRLURL = "http://elsewhere.example/issuing.crl" },
+		"no address of the CRL":              func(r *ca.AuthorityRecord) { r.CRLURL = "" },
+		"another address of the certificate": func(r *ca.AuthorityRecord) { r.IssuerURL = "http://elsewhere.example/issuing.cer" },
+		"another responder":                  func(r *ca.AuthorityRecord) { r.OCSPURL = "http://elsewhere.example/ocsp" },
+		"another key":                        func(r *ca.AuthorityRecord) { r.Key.Label = "other" },
+		"a key in another token":             func(r *ca.AuthorityRecord) { r.Key.Token = "other" },
+		"offline":                            func(r *ca.AuthorityRecord) { r.Online = false },
+		"CRLs that last longer":              func(r *ca.AuthorityRecord) { r.CRL.Validity *= 2 },
+		"CRLs that are made less often":      func(r *ca.AuthorityRecord) { r.CRL.Period *= 2 },
+		"another parent":                     func(r *ca.AuthorityRecord) { r.Parent = "other" },
+		"another chain":                      func(r *ca.AuthorityRecord) { r.Chain = r.Chain[:1] },
+	} {
+		changed := record
+		change(&changed)
+		if err := s.app.addUnderOrder(ctx, cfg, store, []ca.AuthorityRecord{changed}, order); !errors.Is(err, ca.ErrOrderNotReady) {
+			t.Fatalf("%s: %v, want that the order is about something else", what, err)
+		}
+	}
+	if err := s.app.addUnderOrder(ctx, cfg, store, []ca.AuthorityRecord{record}, order); err != nil {
+		t.Error(err)
+	}
+}
