@@ -60,6 +60,8 @@ func TestAStatementHasNoRoomForASecondMeaning(t *testing.T) {
 		"a return":            func(s *Statement) { s.ID = "1\r2" },
 		"a fact without name": func(s *Statement) { s.Facts[0].Name = "" },
 		"a colon in a name":   func(s *Statement) { s.Facts[0].Name = "a: b" },
+		"a fact twice":        func(s *Statement) { s.Facts = append(s.Facts, Fact{s.Facts[0].Name, "another"}) },
+		"a second binding":    func(s *Statement) { s.Facts = append(s.Facts, Fact{"binding", "sha256:another"}) },
 		"too long":            func(s *Statement) { s.Facts[0].Value = strings.Repeat("x", MaxStatement) },
 	} {
 		s := sound()
@@ -78,6 +80,7 @@ func TestAStatementHasNoRoomForASecondMeaning(t *testing.T) {
 		"another order":    strings.Replace(canonical, "kind: request\n", "", 1) + "kind: request\n",
 		"local time":       strings.Replace(canonical, "10:00:00Z", "11:00:00+01:00", 1),
 		"a third decision": strings.Replace(canonical, "decision: approve", "decision: perhaps", 1),
+		"two CSRs":         strings.Replace(canonical, "csr_sha256: ", "csr_sha256: another\ncsr_sha256: ", 1),
 	} {
 		if s, err := ParseStatement([]byte(changed)); err == nil {
 			t.Errorf("%s: read as %+v", name, s)
@@ -92,7 +95,8 @@ func TestStatementsComeBack(t *testing.T) {
 			Kind: line.Draw(t, "kind"), ID: line.Draw(t, "id"), Approves: rapid.Bool().Draw(t, "approves"), Person: line.Draw(t, "person"),
 			Expires: time.Unix(rapid.Int64Range(0, 1<<34).Draw(t, "expires"), 0).UTC(), Binding: line.Draw(t, "binding"),
 		}
-		for _, name := range rapid.SliceOfN(rapid.StringMatching(`[a-z_0-9]{1,10}`), 0, 4).Draw(t, "facts") {
+		names := rapid.SliceOfNDistinct(rapid.StringMatching(`[a-z_0-9]{1,9}_`), 0, 4, rapid.ID) // none of the names that each statement has
+		for _, name := range names.Draw(t, "facts") {
 			s.Facts = append(s.Facts, Fact{name, line.Draw(t, "value")})
 		}
 		written, err := s.Text()

@@ -8,6 +8,7 @@ package approval
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -50,7 +51,7 @@ const (
 )
 
 // Text is the canonical text of a statement: a title, and a line for each of its parts, each ending with a line feed. It is an error for a
-// part to be empty or to hold what could be taken for another line.
+// part to be empty or to hold what could be taken for another line, and for two to have one name: of two CSRs nobody knows which is approved.
 func (s Statement) Text() ([]byte, error) {
 	decision := decisionReject
 	if s.Approves {
@@ -66,9 +67,12 @@ func (s Statement) Text() ([]byte, error) {
 	}, s.Facts...)
 	var b strings.Builder
 	b.WriteString(statementTitle + "\n")
-	for _, line := range lines {
+	for i, line := range lines {
 		if err := checkLine(line); err != nil {
 			return nil, err
+		}
+		if slices.ContainsFunc(lines[:i], func(other Fact) bool { return other.Name == line.Name }) {
+			return nil, fmt.Errorf("%q stands twice in a statement", line.Name)
 		}
 		b.WriteString(line.Name + ": " + line.Value + "\n")
 	}

@@ -97,6 +97,7 @@ type PolicyVote struct {
 	Evidence  *Evidence // nil: it is not signed
 	Withdrawn bool      // as of ApprovalRecord
 	Signed    bool      // of those before it, count the signed ones alone; not kept
+	Needs     int       // approvals, where that is more than the proposal was made with; not kept
 }
 
 // State is "activated", "rejected", "superseded" (another set rules than the one it was to replace), "expired" or "open".
@@ -389,12 +390,8 @@ func (c *CA) change(ctx context.Context, actor access.Actor, set *policies.Set, 
 	if actor.Unnamed() {
 		return PolicyChange{}, ErrUnnamed
 	}
-	needs := c.plan.Approvals
-	if actor.ID == access.Service {
-		needs = max(needs, unnamedNeeds)
-	}
 	p := PolicyProposal{
-		ID: c.newID(), Digest: set.Digest(), Replaces: now.Digest, Needs: needs, ActorID: actor.ID, ActorName: actor.Name,
+		ID: c.newID(), Digest: set.Digest(), Replaces: now.Digest, Needs: c.approvalsOf(actor.ID), ActorID: actor.ID, ActorName: actor.Name,
 		Person: actor.Person, Comment: comment, At: c.now(), ExpiresAt: c.now().Add(proposalLife), EventID: c.newID(),
 	}
 	leaf, err := c.leafWithID(p.EventID, audit.PolicyProposed, actor.ID, access.AllNamespaces, p.At, map[string]string{
@@ -407,6 +404,14 @@ func (c *CA) change(ctx context.Context, actor access.Actor, set *policies.Set, 
 		return PolicyChange{}, fmt.Errorf("proposing policies: %w", err)
 	}
 	return PolicyChange{Digest: p.Digest, Proposal: &p}, nil
+}
+
+// approvalsOf is how many approvals a proposal of an actor needs under the configuration of now.
+func (c *CA) approvalsOf(actorID string) int {
+	if actorID == access.Service {
+		return max(c.plan.Approvals, unnamedNeeds)
+	}
+	return c.plan.Approvals
 }
 
 // activate makes an activation durable, then has its set decide here. Other replicas follow. A crash between the two ends in a start,
@@ -480,7 +485,7 @@ func (c *CA) DecideOnPolicies(ctx context.Context, actor access.Actor, d PolicyD
 	}
 	v := PolicyVote{
 		Person: actor.Person, Approves: d.Approves, ActorID: actor.ID, ActorName: actor.Name, Comment: d.Comment, At: c.now(), EventID: c.newID(),
-		Evidence: evidence, Signed: c.plan.Signed,
+		Evidence: evidence, Signed: c.plan.Signed, Needs: p.Needs,
 	}
 	kind := audit.PolicyRejected
 	if d.Approves {
@@ -534,7 +539,7 @@ func (c *CA) canRule(ctx context.Context, digest string) error {
 }
 
 func (c *CA) proposal(ctx context.Context, id string) (PolicyProposal, error) {
-	found, err := c.store.PolicyProposals(ctx, id, 1)
+	found, err := c.proposals(ctx, id, 1)
 	switch {
 	case err != nil:
 		return PolicyProposal{}, fmt.Errorf("looking a proposal up: %w", err)
@@ -542,6 +547,15 @@ func (c *CA) proposal(ctx context.Context, id string) (PolicyProposal, error) {
 		return PolicyProposal{}, fmt.Errorf("proposal %q: %w", id, ErrNotFound)
 	}
 	return found[0], nil
+}
+
+// proposals are the latest proposals, each with what it needs now: where more approvals are asked for than when it was made, these are.
+func (c *CA) proposals(ctx context.Context, id string, limit int) ([]PolicyProposal, error) {
+	found, err := c.store.PolicyProposals(ctx, id, limit)
+	for i, p := range found {
+		found[i].Needs = max(p.Needs, c.approvalsOf(p.ActorID))
+	}
+	return found, err
 }
 
 // maxHistory is how many activations and proposals are shown at once.
@@ -560,7 +574,7 @@ func (c *CA) PolicyProposals(ctx context.Context, actor access.Actor) ([]PolicyP
 	if err := c.authorize(ctx, actor, access.ReadPolicy, policyResource("")); err != nil {
 		return nil, err
 	}
-	return c.store.PolicyProposals(ctx, "", maxHistory)
+	return c.proposals(ctx, "", maxHistory)
 }
 
 // PolicySet is what ruled, or was proposed, under a digest, file by file. An empty digest is that of the set that rules.

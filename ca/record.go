@@ -25,7 +25,7 @@ func (c *CA) authorize(ctx context.Context, actor access.Actor, action access.Ac
 		id = "unknown"
 	}
 	leaf, err := c.leaf(audit.AccessDenied, id, actor.Namespace, c.now(), map[string]string{
-		"action": string(action), "kind": on.Kind, "id": on.ID, "namespace": on.Namespace,
+		"action": string(action), "kind": on.Kind, "id": beginning(on.ID), "namespace": beginning(on.Namespace),
 	})
 	if err != nil {
 		return err
@@ -34,6 +34,17 @@ func (c *CA) authorize(ctx context.Context, actor access.Actor, action access.Ac
 		c.log.ErrorContext(ctx, "a refusal of access could not be recorded", "actor", id, "action", action, "error", err)
 	}
 	return denial
+}
+
+// maxNamed is how many octets of a name the event of a refusal has. No name of ours is as long, and callers may ask for what has any.
+const maxNamed = 500
+
+// beginning is a name as far as the event of a refusal has it: a leaf has its bounds, and a refusal leaves its trace whatever was asked for.
+func beginning(name string) string {
+	if len(name) <= maxNamed {
+		return name
+	}
+	return strings.ToValidUTF8(name[:maxNamed], "") + "…"
 }
 
 // Admits tells whether an actor may do an action at all, to what is of its own namespace: nil, or *access.Denied, which leaves its trace.

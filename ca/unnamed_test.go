@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/chancery-ca/chancery/access"
+	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/policies"
 )
 
@@ -143,5 +144,39 @@ func TestWhoIsUnnamedRevokesAsManyAsOneMay(t *testing.T) {
 		if _, err := c.readyJob(&job); !errors.Is(err, want) {
 			t.Errorf("%d certificates: %v", total, err)
 		}
+	}
+}
+
+// votedOn keeps what is said to a proposal.
+type votedOn struct {
+	askedBy
+	vote PolicyVote
+}
+
+func (v *votedOn) VoteOnPolicies(_ context.Context, _ string, said PolicyVote, _ audit.Leaf, _ PolicyActivation, _ audit.Leaf) (bool, error) {
+	v.vote = said
+	return false, nil
+}
+
+// A proposal needs what the configuration asks for now, where that is more than when it was made; one of a signal two approvals at least.
+func TestAProposalNeedsWhatTheConfigurationAsksFor(t *testing.T) {
+	t.Parallel()
+	admin := access.Actor{ID: "token-1", Person: "ada"}
+	bob := access.Actor{ID: "token-2", Person: "bob", Namespace: access.AllNamespaces, Roles: []access.Role{access.Approver}}
+	for approvals, want := range map[int]int{2: 3, 4: 4} { // it was made with three
+		store := &votedOn{askedBy: askedBy{by: admin}}
+		office := publishing(store, time.Now)
+		office.plan.Approvals = approvals
+		office.ruling.Store(&ruling{set: &policies.Set{}})
+		decided, err := office.DecideOnPolicies(t.Context(), bob, PolicyDecision{Proposal: "p"})
+		if err != nil || decided.Needs != want || store.vote.Needs != want {
+			t.Errorf("where %d are asked for it needs %d, and the store is told %d, %v; want %d", approvals, decided.Needs, store.vote.Needs, err, want)
+		}
+		if all, err := office.PolicyProposals(t.Context(), bob); err != nil || all[0].Needs != want {
+			t.Errorf("where %d are asked for %+v is shown, %v", approvals, all, err)
+		}
+	}
+	if n := publishing(nil, time.Now).approvalsOf(access.Service); n != unnamedNeeds {
+		t.Errorf("of a signal it needs %d", n)
 	}
 }

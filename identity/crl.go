@@ -3,9 +3,11 @@ package identity
 import (
 	"bytes"
 	"crypto/x509"
+	"encoding/asn1"
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -59,6 +61,10 @@ func number(crl *x509.RevocationList) string {
 	return crl.Number.String()
 }
 
+// ofAPart are the extensions of a list that speaks of some certificates alone: deltaCRLIndicator and issuingDistributionPoint. They must be
+// critical (RFC 5280, sections 5.2.4 and 5.2.5), and an authority may forget it.
+var ofAPart = []asn1.ObjectIdentifier{{2, 5, 29, 27}, {2, 5, 29, 28}}
+
 // parseList reads a CRL in DER or PEM. A list with a critical extension speaks of some certificates alone, or otherwise in a way that is
 // not understood here (RFC 5280, section 5.2), and is refused.
 func parseList(data []byte) (*list, error) {
@@ -73,8 +79,8 @@ func parseList(data []byte) (*list, error) {
 		return nil, err
 	}
 	for _, extension := range crl.Extensions {
-		if extension.Critical {
-			return nil, fmt.Errorf("it has the critical extension %s: give the complete list", extension.Id)
+		if extension.Critical || slices.ContainsFunc(ofAPart, extension.Id.Equal) {
+			return nil, fmt.Errorf("it has the extension %s: give the complete list", extension.Id)
 		}
 	}
 	if crl.NextUpdate.IsZero() {

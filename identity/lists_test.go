@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"crypto/rand"
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/binary"
 	"io"
 	"math/big"
@@ -138,6 +140,32 @@ func TestPoisonedListsChangeNothing(t *testing.T) {
 		refresh(t, "afterwards", l, "")
 		judged(t, "afterwards", l, "", good, root.certificate)
 	})
+}
+
+// TestAListOfAPartIsNotTaken: an authority's own delta CRL, or one of a part of what it issues, has its signature and says less: whoever
+// stands in the way puts it in place of the complete one. That such lists are for a part is to be understood even where it is not critical.
+func TestAListOfAPartIsNotTaken(t *testing.T) {
+	t.Parallel()
+	root := newOffice(t, "Corp", nil)
+	later := noon.Add(24 * time.Hour)
+	for name, extension := range map[string]pkix.Extension{
+		"a delta CRL":           {Id: asn1.ObjectIdentifier{2, 5, 29, 27}, Value: []byte{2, 1, 5}},
+		"that of authorities":   {Id: asn1.ObjectIdentifier{2, 5, 29, 28}, Value: []byte{0x30, 3, 0x82, 1, 0xff}},
+		"a delta, as it should": {Id: asn1.ObjectIdentifier{2, 5, 29, 27}, Critical: true, Value: []byte{2, 1, 5}},
+	} {
+		part, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{
+			Number: big.NewInt(6), ThisUpdate: noon, NextUpdate: later, ExtraExtensions: []pkix.Extension{extension},
+		}, root.certificate, root.key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		way := newWay(t, root.list(5, later, 77))
+		l := NewLists([]string{way.URL}, []*x509.Certificate{root.certificate}, way.Client())
+		refresh(t, name+", before", l, "")
+		way.carry(part)
+		refresh(t, name, l, Unreadable)
+		judged(t, name, l, "is revoked", root.issue(), root.certificate)
+	}
 }
 
 // TestListsWaitForTheirAuthority: where callers bring the certificate that verifies a list, poison before them waits in vain.

@@ -305,6 +305,39 @@ func TestAWithdrawnKeyIsForgotten(t *testing.T) {
 	}
 }
 
+// TestAKeyWithdrawnWhileNobodyCameIsForgotten: the first token after a time in which none came is judged by what the provider says now.
+func TestAKeyWithdrawnWhileNobodyCameIsForgotten(t *testing.T) {
+	issuer, ps, c := setUp(t)
+	ctx := context.Background()
+	old := issuer.Token(but(good(issuer, c), map[string]any{"exp": c.now().Add(100 * time.Hour).Unix()}), nil)
+	if _, err := ps.Bearer(ctx, old); err != nil {
+		t.Fatal(err)
+	}
+	issuer.Down(true)
+	c.pass(11 * time.Minute)
+	if _, err := ps.Bearer(ctx, old); err != nil { // has the provider asked, which is away
+		t.Error(err)
+	}
+	made := issuer.Key(1)
+	made.KeyID = "made-up"
+	unknown := oidctest.Sign(t, jose.ES256, made, good(issuer, c), nil)
+	if _, err := ps.Bearer(ctx, unknown); !errors.Is(err, oidc.ErrUnavailable) { // waits for the failure
+		t.Error(err)
+	}
+	issuer.Down(false)
+	issuer.Rotate()
+	c.pass(9 * time.Hour)
+	var all sync.WaitGroup
+	for range 20 { // nor does one that comes beside the first get in
+		all.Go(func() {
+			if _, err := ps.Bearer(ctx, old); !refused(err) {
+				t.Errorf("a key that was withdrawn hours ago goes on: %v", err)
+			}
+		})
+	}
+	all.Wait()
+}
+
 // TestKeysComeOverTLS: a key set that anybody on the way could have written is not read.
 func TestKeysComeOverTLS(t *testing.T) {
 	issuer, ps, c := setUp(t)

@@ -21,6 +21,9 @@ import (
 const (
 	// refreshAfter is how long keys are used before the provider is asked for them again, so that one which it withdrew is soon refused.
 	refreshAfter = 10 * time.Minute
+	// unaskedFor is after how long without a question what was known is no answer any more while the provider is asked: in a time in which no
+	// token came, it may have withdrawn the key that the first is signed by.
+	unaskedFor = 2 * refreshAfter
 	// askAgainAfter is how long nothing is asked after a provider was asked, so that tokens with made-up key identifiers do not become a
 	// flood of questions.
 	askAgainAfter = 10 * time.Second
@@ -42,6 +45,7 @@ type provider struct {
 	mu      sync.Mutex
 	said    *statement    // nil before the first answer
 	askedAt time.Time     // when it was asked last
+	endedAt time.Time     // when that question was asked whose answer, or failure, came last
 	failed  error         // how that ended
 	flight  chan struct{} // closed when the question under way is answered; nil: none is
 	waiting int           // for that answer
@@ -131,7 +135,8 @@ func (s *statement) find(id string) *jose.JSONWebKey {
 }
 
 // statement is what the provider says of itself. While that is new enough and holds what is sought, nobody is asked. One that is old but
-// holds it is good meanwhile. Without it the answer is waited for, unless one came just before, or too many wait already.
+// holds it is good meanwhile, unless nobody has asked for long: then it is good where the provider cannot be asked. Without it the answer is
+// waited for, unless one came just before, or too many wait already.
 func (p *provider) statement(ctx context.Context, holds func(*statement) bool) (*statement, error) {
 	p.mu.Lock()
 	said, now := p.said, p.now()
@@ -144,13 +149,14 @@ func (p *provider) statement(ctx context.Context, holds func(*statement) bool) (
 	}
 	flight := p.flight
 	failed := p.failed
-	waits := !serves && flight != nil && p.waiting < maxWaiting
+	goesOn := serves && (flight == nil || now.Sub(p.endedAt) <= unaskedFor)
+	waits := !goesOn && flight != nil && p.waiting < maxWaiting
 	if waits {
 		p.waiting++
 	}
 	p.mu.Unlock()
 	switch {
-	case serves:
+	case goesOn:
 		return said, nil
 	case flight == nil && said != nil && failed == nil:
 		return said, nil // asked just before: this is all that there is
@@ -171,10 +177,13 @@ func (p *provider) statement(ctx context.Context, holds func(*statement) bool) (
 	if left != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnavailable, left)
 	}
-	if p.failed != nil {
-		return nil, fmt.Errorf("%w: %w", ErrUnavailable, p.failed)
+	switch {
+	case p.failed == nil:
+		return p.said, nil
+	case serves:
+		return said, nil
 	}
-	return p.said, nil
+	return nil, fmt.Errorf("%w: %w", ErrUnavailable, p.failed)
 }
 
 // ask begins to ask the provider, unless that is under way or was done a moment ago. The mutex is held.
@@ -190,7 +199,7 @@ func (p *provider) ask(now time.Time) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		close(p.flight)
-		p.flight, p.failed = nil, err
+		p.flight, p.failed, p.endedAt = nil, err, now
 		if err != nil {
 			p.log.WarnContext(ctx, "an identity provider could not be asked", "issuer", p.issuer.URL, "error", err)
 			return

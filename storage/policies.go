@@ -243,7 +243,7 @@ func (s *Store) VoteOnPolicies(
 		if err := addLeaves(ctx, tx, []audit.Leaf{voted}); err != nil || !v.Approves {
 			return err
 		}
-		if err := tx.QueryRow(ctx, countApprovals, proposal, v.Signed).Scan(&approvals); err != nil || approvals < needs {
+		if err := tx.QueryRow(ctx, countApprovals, proposal, v.Signed).Scan(&approvals); err != nil || approvals < max(needs, v.Needs) {
 			return err
 		}
 		if err := addActivation(ctx, tx, a); err != nil {

@@ -106,6 +106,25 @@ func TestOneActivationAtATime(t *testing.T) {
 	f.wantCounts("policy_activations", 1, "audit_leaves", 1)
 }
 
+// TestAProposalNeedsWhatIsAskedForNow: when more approvals are asked for than a proposal was made with, these are needed.
+func TestAProposalNeedsWhatIsAskedForNow(t *testing.T) {
+	f, ctx := setUp(t), context.Background()
+	if err := f.ActivatePolicies(ctx, activation(1, "sha256:1"), filesOf("one"), leaf(t, audit.PolicyActivated)); err != nil {
+		t.Fatal(err)
+	}
+	p := proposal("sha256:2", 1)
+	if err := f.ProposePolicies(ctx, p, filesOf("two"), leaf(t, audit.PolicyProposed)); err != nil {
+		t.Fatal(err)
+	}
+	for i, person := range []string{"Ada", "Bob"} {
+		v := vote(person, true)
+		v.Needs = 2
+		if rules, err := f.votes(p, v, activation(2, "")); err != nil || rules != (i == 1) {
+			t.Errorf("with the approval of %s it rules: %v, %v", person, rules, err)
+		}
+	}
+}
+
 func TestAProposalRulesWithItsLastApproval(t *testing.T) {
 	f, ctx := setUp(t), context.Background()
 	if err := f.ActivatePolicies(ctx, activation(1, "sha256:1"), filesOf("one"), leaf(t, audit.PolicyActivated)); err != nil {

@@ -147,9 +147,9 @@ func (a *app) approvalVerifyCommand() *cobra.Command {
 
   chancery requests ID -o json          chancery revocation show JOB -o json          chancery policy history -o json
 
-Each signature is verified over its statement. Of a request, the statement must be about that request, and name its CSR. With --keys, a file
-with lines "PERSON SSH-KEY", keys must be those of their persons; without it, whose they are is what the file says. The evidence_sha256 that
-is printed stands in the leaf of the approval's event in the audit log.`,
+Each signature is verified over its statement, which must be about what the file shows beside it: that request with its CSR, those policies,
+that list of certificates. With --keys, a file with lines "PERSON SSH-KEY", keys must be those of their persons; without it, whose they are is
+what the file says. The evidence_sha256 that is printed stands in the leaf of the approval's event in the audit log.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			data, err := a.readInput(args[0])
@@ -233,37 +233,44 @@ func readKnownKeys(name string) (map[string]string, error) {
 	return known, nil
 }
 
-// word is one that an export holds, whatever it is of.
+// exported is a thing that an export holds, with what was said to it.
+type exported struct {
+	ID        string         `json:"id"`
+	Approvals []exportedWord `json:"approvals"`
+	Votes     []exportedWord `json:"votes"`
+
+	whole json.RawMessage
+}
+
+// exportedWord is one that an export holds, whatever it is of.
 type exportedWord struct {
 	Person   string           `json:"person"`
 	Approved bool             `json:"approved"`
 	Approves bool             `json:"approves"`
+	Binding  string           `json:"binding"` // of a word on a request, which has another when the policies have changed
 	Event    string           `json:"audit_event"`
 	Evidence *client.Evidence `json:"evidence"`
 }
 
 // verifyWords verifies the signed words of an export. It is an error for one not to verify, and for there to be none.
 func verifyWords(data []byte, known map[string]string) ([]verifiedWord, error) {
-	type thing struct {
-		ID        string         `json:"id"`
-		CSR       string         `json:"csr"`
-		Approvals []exportedWord `json:"approvals"`
-		Votes     []exportedWord `json:"votes"`
+	var history struct {
+		Proposals []json.RawMessage `json:"proposals"`
 	}
-	var one struct {
-		thing
-		Proposals []thing `json:"proposals"`
-	}
-	if err := json.Unmarshal(data, &one); err != nil {
+	if err := json.Unmarshal(data, &history); err != nil {
 		return nil, fmt.Errorf("reading the export: %w", err)
 	}
 	var verified []verifiedWord
-	for _, of := range append(one.Proposals, one.thing) {
+	for _, whole := range append(history.Proposals, data) {
+		of := exported{whole: whole}
+		if err := json.Unmarshal(whole, &of); err != nil {
+			return nil, fmt.Errorf("reading the export: %w", err)
+		}
 		for _, said := range append(of.Approvals, of.Votes...) {
 			if said.Evidence == nil {
 				continue
 			}
-			word, err := verifyWord(of.ID, of.CSR, said, known)
+			word, err := verifyWord(of, said, known)
 			if err != nil {
 				return nil, fmt.Errorf("the word of %q on %s: %w", said.Person, of.ID, err)
 			}
@@ -276,7 +283,7 @@ func verifyWords(data []byte, known map[string]string) ([]verifiedWord, error) {
 	return verified, nil
 }
 
-func verifyWord(id, csr string, said exportedWord, known map[string]string) (verifiedWord, error) {
+func verifyWord(of exported, said exportedWord, known map[string]string) (verifiedWord, error) {
 	key, err := approval.ParseKey([]byte(said.Evidence.Key))
 	if err != nil {
 		return verifiedWord{}, err
@@ -290,19 +297,54 @@ func verifyWord(id, csr string, said exportedWord, known map[string]string) (ver
 		Person: s.Person, Approves: s.Approves, Kind: s.Kind, ID: s.ID, Key: key.Fingerprint(), Known: known[key.Fingerprint()] == s.Person,
 		Digest: evidence.Digest(), Event: said.Event, Statement: said.Evidence.Statement,
 	}
+	about, err := of.decided(s.Kind, said)
+	if !s.Approves && said.Binding == "" { // who rejects a request need not say what was looked at
+		about.binding = s.Binding
+	}
 	switch {
-	case s.ID != id || s.Person != said.Person || s.Approves != (said.Approved || said.Approves):
+	case err != nil:
+		return word, err
+	case s.ID != of.ID || s.Person != said.Person || s.Approves != (said.Approved || said.Approves):
 		return word, errors.New("what was signed is another word than the one on record")
 	case said.Evidence.Digest != word.Digest:
 		return word, errors.New("the digest on record is not that of the evidence")
 	case known != nil && !word.Known:
 		return word, fmt.Errorf("the key %s is not one that is known to be theirs", word.Key)
-	}
-	if csr != "" {
-		if of := requestDecided(&client.WaitingRequest{CSR: csr}); !slices.Contains(s.Facts,
-			approval.Fact{Name: "csr_sha256", Value: of.facts["csr_sha256"]}) {
-			return word, errors.New("what was signed is about another CSR")
-		}
+	case !about.isAbout(s):
+		return word, errors.New("what was signed is about something else than the export: another CSR, other policies, certificates or facts")
 	}
 	return word, nil
+}
+
+// decided is what a statement of a kind must be about to be about this.
+func (of exported) decided(kind string, said exportedWord) (about decidedOn, err error) {
+	read := func(into any) error {
+		if err := json.Unmarshal(of.whole, into); err != nil {
+			return fmt.Errorf("reading the export: %w", err)
+		}
+		return nil
+	}
+	switch kind {
+	case approval.KindRequest:
+		var r client.WaitingRequest
+		err = read(&r)
+		about = requestDecided(&r)
+		about.binding = said.Binding
+		delete(about.facts, "policies") // those that hold now, and not those of the word, which its binding names
+	case approval.KindPolicies:
+		var p client.PolicyProposal
+		err = read(&p)
+		about = proposalDecided(&p)
+	case approval.KindRevocation:
+		var j client.RevocationJob
+		err = read(&j)
+		about = jobDecided(&j)
+	case approval.KindOrder:
+		var o client.Order
+		err = read(&o)
+		about = orderDecided(&o)
+	default:
+		err = fmt.Errorf("a statement of the kind %q is not known", kind)
+	}
+	return about, err
 }

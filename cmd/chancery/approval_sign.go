@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -76,19 +77,24 @@ func (of decidedOn) text(approves bool) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the service's statement: %w", err)
 	}
-	wrong := s.Kind != of.kind || s.ID != of.id || !s.Approves || s.Binding != of.binding
-	held := map[string]string{}
-	for _, fact := range s.Facts {
-		held[fact.Name] = fact.Value
-	}
-	for name, value := range of.facts {
-		wrong = wrong || held[name] != value
-	}
-	if wrong {
-		return nil, errors.New("the service's statement is not about what it has shown: nothing is signed")
+	if !s.Approves || !of.isAbout(s) || len(s.Facts) != len(of.facts) {
+		return nil, errors.New("the service's statement is not about what it has shown, and that alone: nothing is signed")
 	}
 	s.Approves = approves
 	return s.Text()
+}
+
+// isAbout tells whether a statement is about this, and holds each of its facts. None can stand in it twice.
+func (of decidedOn) isAbout(s approval.Statement) bool {
+	if s.Kind != of.kind || s.ID != of.id || s.Binding != of.binding {
+		return false
+	}
+	for name, value := range of.facts {
+		if !slices.Contains(s.Facts, approval.Fact{Name: name, Value: value}) {
+			return false
+		}
+	}
+	return true
 }
 
 // openSigner opens the key that a word is signed with. done lets go of it.

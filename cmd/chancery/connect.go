@@ -67,12 +67,14 @@ func (a *app) connect(f apiFlags, role access.Role) (*client.Client, error) {
 			return nil, err
 		}
 	}
+	ofDev := false
 	if cfg.BaseURL == "" {
-		if err := a.findService(&cfg, role); err != nil {
+		var err error
+		if ofDev, err = a.findService(&cfg, role); err != nil {
 			return nil, err
 		}
 	}
-	if role != "" && cfg.Token == "" && cfg.CertFile == "" {
+	if role != "" && cfg.Token == "" && cfg.CertFile == "" && !ofDev { // the file names roots, too: a login is not sent by its word
 		if err := a.useLogin(&cfg); err != nil {
 			return nil, err
 		}
@@ -80,34 +82,35 @@ func (a *app) connect(f apiFlags, role access.Role) (*client.Client, error) {
 	return client.New(cfg)
 }
 
-// findService has a client call the running `chancery dev`, or else the one service that somebody is logged in at.
-func (a *app) findService(cfg *client.Config, role access.Role) error {
+// findService has a client call the running `chancery dev`, or else the one service that somebody is logged in at. ofDev tells that it is the
+// first.
+func (a *app) findService(cfg *client.Config, role access.Role) (ofDev bool, err error) {
 	home, err := a.home()
 	if err != nil {
-		return err
+		return false, err
 	}
 	d, err := readDevFile(home)
 	if err == nil {
 		// Who unpacked the directory that this is run in may have written the file: it gets no token but those that stand in it.
 		if cfg.Token != "" && !d.knows(cfg.Token) {
-			return misuse{fmt.Errorf("which service? give --api, or set CHANCERY_API: the token that is given is none of those in %s, and is not "+
-				"sent to where that file says", filepath.Join(home, "dev.json"))}
+			return false, misuse{fmt.Errorf("which service? give --api, or set CHANCERY_API: the token that is given is none of those in %s, and is "+
+				"not sent to where that file says", filepath.Join(home, "dev.json"))}
 		}
 		cfg.BaseURL, cfg.CAFile = d.API, cmp.Or(cfg.CAFile, d.CABundle)
 		if cfg.CertFile == "" {
 			cfg.Token = cmp.Or(cfg.Token, d.Tokens[string(role)])
 		}
-		return nil
+		return true, nil
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
-		return err
+		return false, err
 	}
 	if cfg.Token == "" { // a token that was given is not sent to where it was not meant to go
 		if cfg.BaseURL, err = a.onlyLogin(); err != nil || cfg.BaseURL != "" {
-			return err
+			return false, err
 		}
 	}
-	return misuse{errors.New("which service? give --api, or set CHANCERY_API, or start `chancery dev` here; say who you are by `chancery login`, " +
+	return false, misuse{errors.New("which service? give --api, or set CHANCERY_API, or start `chancery dev` here; say who you are by `chancery login`, " +
 		"--token-file or CHANCERY_TOKEN")}
 }
 

@@ -11,6 +11,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/chancery-ca/chancery/oidc"
+	"github.com/chancery-ca/chancery/oidc/native"
 )
 
 // TestATokenGoesWhereItWasMeantToGo: a dev.json in the directory where a command is run, which may be a stranger's, gets no token but
@@ -84,5 +87,49 @@ func TestATokenGoesWhereItWasMeantToGo(t *testing.T) {
 		}
 	default:
 		t.Errorf("by the key: nothing was sent: %s", &complaints)
+	}
+}
+
+// TestALoginIsNotSentByAStrangersWord: a dev.json can name a service that somebody is logged in at, and roots of its own for it.
+func TestALoginIsNotSentByAStrangersWord(t *testing.T) {
+	t.Parallel()
+	sent := make(chan string, 10)
+	service := httptest.NewTLSServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		sent <- cmp.Or(r.Header.Get("Authorization"), "none")
+	}))
+	t.Cleanup(service.Close)
+	home, state := t.TempDir(), t.TempDir()
+	bundle := fetched{t, home}.keep("root.pem", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: service.Certificate().Raw}))
+	if err := (devFile{API: service.URL, CABundle: bundle}).write(home); err != nil {
+		t.Fatal(err)
+	}
+	logins := native.Logins{Dir: filepath.Join(state, "chancery", "logins"), Now: time.Now}
+	login := native.Login{Service: service.URL, Tokens: oidc.Tokens{Access: "of-the-login", AccessExpires: time.Now().Add(time.Hour)}}
+	if err := logins.Keep(t.Context(), login); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		args []string
+		want string
+	}{
+		"by the file":     {nil, "none"},
+		"by who is there": {[]string{"--api", service.URL, "--ca-bundle", bundle}, "Bearer of-the-login"},
+	} {
+		var complaints bytes.Buffer
+		_ = run(t.Context(), append([]string{"whoami"}, c.args...), Env{
+			Stdin: strings.NewReader(""), Stdout: &bytes.Buffer{}, Stderr: &complaints, Now: time.Now, Random: rand.Reader,
+			Environ: []string{"CHANCERY_HOME=" + home, "XDG_STATE_HOME=" + state},
+		})
+		select {
+		case got := <-sent:
+			if got != c.want {
+				t.Errorf("%s: the service was sent %q, want %q", name, got, c.want)
+			}
+		default:
+			t.Errorf("%s: nothing was sent: %s", name, &complaints)
+		}
+		for len(sent) > 0 {
+			<-sent
+		}
 	}
 }
