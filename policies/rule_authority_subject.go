@@ -1,10 +1,6 @@
 package policies
 
-import (
-	"crypto/x509/pkix"
-	"encoding/asn1"
-	"fmt"
-)
+import "fmt"
 
 // authoritySubject holds that an authority has a name of its own (RFC 5280, section 4.1.2.6: never empty) with a common name, each
 // attribute once and within its bounds. BR, section 7.1.2.10.2, wants countryName and organizationName as well; a private authority may
@@ -40,19 +36,8 @@ var authoritySubject = rule[*authority]{
 	},
 }
 
-// sameName tells whether the subject is the parent's, whatever string types either is written in.
+// sameName tells whether the subject is the parent's, however either is written.
 func (a *authority) sameName() bool {
-	var parent pkix.RDNSequence
-	if rest, err := asn1.Unmarshal(a.Parent.RawSubject, &parent); err != nil || len(rest) > 0 {
-		return true // what cannot be compared is not trusted to differ
-	}
-	if len(parent) != len(a.Subject) {
-		return false
-	}
-	for i, rdn := range parent {
-		if len(rdn) != 1 || !rdn[0].Type.Equal(a.Subject[i].OID) || rdn[0].Value != a.Subject[i].Value {
-			return false
-		}
-	}
-	return true
+	parent, ok := readName(a.Parent.RawSubject)
+	return !ok || SameName(parent, a.subjectSequence()) // what cannot be compared is not trusted to differ
 }

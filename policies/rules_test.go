@@ -2,6 +2,7 @@ package policies
 
 import (
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/asn1"
 	"fmt"
 	"math/big"
@@ -94,6 +95,20 @@ func constrained(name string, refuse bool, change func(*x509.Certificate), ask f
 		r.Issuer.Certificate = issuingAuthority(t, change)
 		with(func(b *csrtest.Builder) { b.Subject, b.DNS = nil, nil; ask(b) })(t, r)
 	}}
+}
+
+// issuersName asks for a subject that an issuer may have, too.
+func issuersName(organisation, commonName string) func(*testing.T, *Request) {
+	return func(t *testing.T, r *Request) {
+		r.Profile = "code-signing"
+		r.Issuer.Certificate = issuingAuthority(t, func(c *x509.Certificate) {
+			c.Subject = pkix.Name{Organization: []string{organisation}, CommonName: commonName}
+		})
+		with(func(b *csrtest.Builder) {
+			b.Subject = []csrtest.Attr{{OID: csrtest.OIDOrganization, Value: "Example Ltd"}, {OID: csrtest.OIDCommonName, Value: "Issuing 1"}}
+			b.DNS = nil
+		})(t, r)
+	}
 }
 
 // above has an issuer without constraints stand below authorities that are permitted a domain each.
@@ -332,6 +347,11 @@ func ruleCases() []ruleCase {
 		claimCase("host\u3002dev\uff61example", false),
 		claimCase("https://bank.example/", true),
 		claimCase("https://bank", true),
+
+		subjectCase("subject.of-authority", false, "another name", ok, cn("Issuing 1")),
+		{"the issuer's name", "subject.of-authority", true, "subject", issuersName("Example Ltd", "Issuing 1")},
+		{"the issuer's name in other writing", "subject.of-authority", true, "subject", issuersName("EXAMPLE  Ltd", " issuing 1")},
+		{"the issuer's name and more", "subject.of-authority", false, "", issuersName("Example Ltd", "Issuing 10")},
 
 		{"mail in tls-server", "names.types", true, "subjectAltName.email", with(func(b *csrtest.Builder) { b.Email = []string{"a@dev.example"} })},
 		{"uri in tls-server", "names.types", true, "subjectAltName.uri", with(func(b *csrtest.Builder) { b.URI = []string{"spiffe://dev.example/a"} })},
