@@ -69,6 +69,7 @@ func TestWhatThePoliciesAllowIsPrepared(t *testing.T) {
 		refusedBy         string
 	}{
 		"another subject":                       {"Release signing", "5m", ""},
+		"as far back as may be":                 {"Release signing", "47h", ""},
 		"the issuer's subject":                  {"Example Issuing 1", "5m", "subject.of-authority"},
 		"the issuer's subject in small letters": {"example issuing 1", "5m", "subject.of-authority"},
 	} {
@@ -86,7 +87,7 @@ func TestWhatThePoliciesAllowIsPrepared(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		at := now.Add(time.Hour + 123*time.Millisecond)
+		at := now.Add(100*time.Hour + 123*time.Millisecond)
 		d := set.Decide(policies.Request{
 			CSR: request, Profile: "any", Actor: access.Actor{ID: "a1", Namespace: "team"}, Now: at,
 			Namespace: access.Namespace{Name: "team", Subjects: []string{"Example"}},
