@@ -16,6 +16,9 @@ var authorityNames = rule[*authority]{
 		}
 		checkTrees(f, "permitted", a.Permitted)
 		checkTrees(f, "excluded", a.Excluded)
+		if a.Parent != nil && !directoriesOf(a.Parent).hold(a.subjectSequence()) {
+			f.refuse("subject", "use a name that the parent may certify", "the subject lies outside of the name constraints of the parent")
+		}
 		if a.Parent != nil && a.Permitted != nil {
 			permitted, excluded := constraintsOf(a.Parent)
 			checkWithin(f, a.Permitted, permitted, excluded)

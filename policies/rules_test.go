@@ -111,6 +111,52 @@ func issuersName(organisation, commonName string) func(*testing.T, *Request) {
 	}
 }
 
+// directoryConstrained is an authority with name constraints on subjects.
+func directoryConstrained(t *testing.T, permitted, excluded []pkix.Name) *x509.Certificate {
+	t.Helper()
+	return issuingAuthority(t, func(c *x509.Certificate) {
+		c.ExtraExtensions = []pkix.Extension{directoryConstraints(t, permitted, excluded)}
+	})
+}
+
+func directoryConstraints(t *testing.T, permitted, excluded []pkix.Name) pkix.Extension {
+	t.Helper()
+	type subtree struct{ Base asn1.RawValue }
+	trees := func(names []pkix.Name) (all []subtree) {
+		for _, name := range names {
+			der, err := asn1.Marshal(name.ToRDNSequence())
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, subtree{asn1.RawValue{Class: asn1.ClassContextSpecific, Tag: 4, IsCompound: true, Bytes: der}})
+		}
+		return all
+	}
+	value, err := asn1.Marshal(struct {
+		Permitted []subtree `asn1:"optional,omitempty,tag:0"`
+		Excluded  []subtree `asn1:"optional,omitempty,tag:1"`
+	}{trees(permitted), trees(excluded)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 30}, Critical: true, Value: value}
+}
+
+func subjectConstrained(name string, refuse bool, permitted, excluded []pkix.Name) ruleCase {
+	c := ruleCase{name: name, rule: "names.issuer-constraints", refuse: refuse, change: func(t *testing.T, r *Request) {
+		r.Profile = "code-signing"
+		r.Issuer.Certificate = directoryConstrained(t, permitted, excluded)
+		with(func(b *csrtest.Builder) {
+			b.Subject = []csrtest.Attr{{OID: csrtest.OIDOrganization, Value: "Example Ltd"}, {OID: csrtest.OIDCommonName, Value: "Release signing"}}
+			b.DNS = nil
+		})(t, r)
+	}}
+	if refuse {
+		c.field = "subject"
+	}
+	return c
+}
+
 // above has an issuer without constraints stand below authorities that are permitted a domain each.
 func above(domains ...string) func(*testing.T, *Request) {
 	return func(t *testing.T, r *Request) {
@@ -538,6 +584,23 @@ func ruleCases() []ruleCase {
 			func(b *csrtest.Builder) { b.URI = []string{"spiffe://dev.example/a"} }),
 		constrained("excluded uri", true, func(c *x509.Certificate) { c.ExcludedURIDomains = []string{"dev.example"} },
 			func(b *csrtest.Builder) { b.URI = []string{"spiffe://dev.example/a"} }),
+		subjectConstrained("a permitted subject", false, []pkix.Name{{Organization: []string{"Example Ltd"}}}, nil),
+		subjectConstrained("one of two", false, []pkix.Name{{Organization: []string{"Bank Ltd"}}, {Organization: []string{"EXAMPLE ltd"}}}, nil),
+		subjectConstrained("the whole subject", false, []pkix.Name{{Organization: []string{"Example Ltd"}, CommonName: "Release signing"}}, nil),
+		subjectConstrained("a longer one", true, []pkix.Name{{Organization: []string{"Example Ltd"}, CommonName: "Release"}}, nil),
+		subjectConstrained("not permitted subject", true, []pkix.Name{{Organization: []string{"Bank Ltd"}}}, nil),
+		subjectConstrained("excluded subject", true, nil, []pkix.Name{{Organization: []string{"Example Ltd"}}}),
+		subjectConstrained("excluded below the permitted", true, []pkix.Name{{Organization: []string{"Example Ltd"}}},
+			[]pkix.Name{{Organization: []string{"Example Ltd"}, CommonName: "Release signing"}}),
+		subjectConstrained("beside the excluded", false, nil, []pkix.Name{{CommonName: "Release signing"}}),
+		subjectConstrained("every subject excluded", true, nil, []pkix.Name{{}}),
+		{"no subject", "names.issuer-constraints", false, "", func(t *testing.T, r *Request) {
+			r.Issuer.Certificate = directoryConstrained(t, []pkix.Name{{Organization: []string{"Bank Ltd"}}}, nil)
+			with(func(b *csrtest.Builder) { b.Subject = nil })(t, r)
+		}},
+		{"a subject beyond those of the root", "names.issuer-constraints", true, "subject", func(t *testing.T, r *Request) {
+			r.Issuer.Above = []*x509.Certificate{directoryConstrained(t, []pkix.Name{{Organization: []string{"Bank Ltd"}}}, nil)}
+		}},
 		{"within those above", "names.issuer-constraints", false, "", above("dev.example", "example")},
 		{"beyond those of the root", "names.issuer-constraints", true, "subjectAltName.dns[0]", above("dev.example", "other.example")},
 		{"beyond those between", "names.issuer-constraints", true, "subjectAltName.dns[0]", above("other.example", "example")},
