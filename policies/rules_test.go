@@ -755,6 +755,22 @@ func TestEveryRuleIsTested(t *testing.T) {
 	}
 }
 
+// TestTheLeastNumberOfNames: a name counts once, however often and in whatever case it is asked for.
+func TestTheLeastNumberOfNames(t *testing.T) {
+	set := changed(t, "  min: 1\n", "  min: 2\n")
+	for asked, want := range map[string]bool{
+		"a.dev.example b.dev.example": true, "a.dev.example a.dev.example": false, "a.dev.example A.DEV.example": false, "a.dev.example": false,
+		"a.dev.example B.dev.example a.dev.example": true,
+	} {
+		r := benign(t)
+		r.Profile = "plain"
+		with(func(b *csrtest.Builder) { b.Subject, b.DNS = nil, strings.Fields(asked) })(t, &r)
+		if got := resultOf(t, set.Decide(r), "names.count").Verdict == Allow; got != want {
+			t.Errorf("%s: got %v", asked, got)
+		}
+	}
+}
+
 func TestPatterns(t *testing.T) {
 	set := changed(t, "  dns: {}", "  dns: {pattern: '[a-z]+\\.dev\\.example|b'}")
 	for name, want := range map[string]bool{"host.dev.example": true, "h1.dev.example": false, "x.host.dev.example": false, "host.dev.example.evil": false} {
