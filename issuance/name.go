@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"unicode/utf8"
 
 	"golang.org/x/crypto/cryptobyte"
@@ -41,7 +40,7 @@ func marshalName(name pkix.RDNSequence) ([]byte, error) {
 	return b.Bytes()
 }
 
-// readName reads an encoded name for sameName.
+// readName reads an encoded name.
 func readName(raw []byte) (name pkix.RDNSequence, err error) {
 	rest, err := asn1.Unmarshal(raw, &name)
 	if err == nil && len(rest) > 0 {
@@ -52,20 +51,6 @@ func readName(raw []byte) (name pkix.RDNSequence, err error) {
 	}
 	return name, nil
 }
-
-// sameName compares names as whoever checks a chain may (RFC 5280, section 7.1): the types of strings, the case of letters and white space
-// that adds nothing do not count.
-func sameName(a, b pkix.RDNSequence) bool {
-	return len(a) > 0 && slices.EqualFunc(a, b, func(a, b pkix.RelativeDistinguishedNameSET) bool {
-		return slices.EqualFunc(a, b, func(a, b pkix.AttributeTypeAndValue) bool {
-			x, text := a.Value.(string)
-			y, both := b.Value.(string)
-			return a.Type.Equal(b.Type) && text && both && strings.EqualFold(plainSpace(x), plainSpace(y))
-		})
-	})
-}
-
-func plainSpace(s string) string { return strings.Join(strings.Fields(s), " ") }
 
 func addAttribute(b *cryptobyte.Builder, attribute pkix.AttributeTypeAndValue) {
 	value, ok := attribute.Value.(string)

@@ -144,7 +144,7 @@ func (i *Issuer) checkFit(t *policies.Template) error {
 	if err != nil {
 		return fmt.Errorf("encoding the subject: %w", err)
 	}
-	if bytes.Equal(subject, i.certificate.RawSubject) || sameName(i.name, t.Subject) {
+	if bytes.Equal(subject, i.certificate.RawSubject) || policies.SameName(i.name, t.Subject) {
 		return errors.New("the subject is the issuer's own")
 	}
 	if t.CA {

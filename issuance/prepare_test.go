@@ -1,17 +1,17 @@
 package issuance
 
 import (
+	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/asn1"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
 
-	"golang.org/x/crypto/cryptobyte"
-	der "golang.org/x/crypto/cryptobyte/asn1"
-
+	"github.com/chancery-ca/chancery/access"
+	"github.com/chancery-ca/chancery/csr"
 	"github.com/chancery-ca/chancery/policies"
 )
 
@@ -60,6 +60,73 @@ func TestPrepareRefuses(t *testing.T) {
 	}
 }
 
+// TestWhatThePoliciesAllowIsPrepared holds that what neither they nor the lints refuse can be signed: a requester learns what is wrong from a
+// rule, and from nothing after them.
+func TestWhatThePoliciesAllowIsPrepared(t *testing.T) {
+	h, key := ecdsaHierarchy(t), p256(t)
+	for name, c := range map[string]struct {
+		subject, backdate string
+		refusedBy         string
+	}{
+		"another subject":                       {"Release signing", "5m", ""},
+		"as far back as may be":                 {"Release signing", "47h", ""},
+		"the issuer's subject":                  {"Example Issuing 1", "5m", "subject.of-authority"},
+		"the issuer's subject in small letters": {"example issuing 1", "5m", "subject.of-authority"},
+	} {
+		set, err := policies.LoadFiles([]policies.File{{Name: "any.yaml", Content: fmt.Appendf(nil, anyProfile, c.backdate)}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
+			Subject: pkix.Name{Country: []string{"AT"}, Organization: []string{"Example"}, CommonName: c.subject},
+		}, key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		request, err := csr.Parse(der)
+		if err != nil {
+			t.Fatal(err)
+		}
+		at := now.Add(100*time.Hour + 123*time.Millisecond)
+		d := set.Decide(policies.Request{
+			CSR: request, Profile: "any", Actor: access.Actor{ID: "a1", Namespace: "team"}, Now: at,
+			Namespace: access.Namespace{Name: "team", Subjects: []string{"Example"}},
+			Issuer:    policies.Issuer{Name: "issuing-1", Certificate: h.issuing.Certificate(), IssuerURLs: []string{"http://ca.example/1.cer"}},
+		})
+		grant, err := d.Grant()
+		var refusal *policies.Refusal
+		if errors.As(err, &refusal) {
+			if refusal.Violations[0].Rule != c.refusedBy {
+				t.Errorf("%s: %v", name, refusal.Violations)
+			}
+			continue
+		}
+		if err != nil || c.refusedBy != "" {
+			t.Errorf("%s: granted, %v", name, err)
+			continue
+		}
+		if _, err := h.issuing.Prepare(grant, newSerial(t), at.Add(time.Minute)); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// anyProfile has subjects that nobody looks at. Its parameter is how far a certificate is backdated.
+const anyProfile = `name: any
+description: For tests.
+keys: {ecdsa: {curves: [P-256], key_usage: [digitalSignature]}}
+ext_key_usage: [serverAuth]
+validity: {default: 30d, max: 90d, backdate: %s}
+subject:
+  attributes:
+    - {type: countryName, presence: optional}
+    - {type: organizationName, presence: optional}
+    - {type: commonName, presence: required}
+  common_name: free
+names: {min: 0}
+lint: {sources: [RFC5280], except: [{lint: w_ext_subject_key_identifier_missing_sub_cert, reason: for tests}]}
+`
+
 // TestPrepareRefusesTheIssuersNameInOtherWriting: whoever checks a chain may take the certificate for self-issued.
 func TestPrepareRefusesTheIssuersNameInOtherWriting(t *testing.T) {
 	h := ecdsaHierarchy(t)
@@ -79,51 +146,6 @@ func TestPrepareRefusesTheIssuersNameInOtherWriting(t *testing.T) {
 		if _, err := h.issuing.prepare(tpl, linter, newSerial(t), now); err == nil || !strings.Contains(err.Error(), "the issuer's own") {
 			t.Errorf("%s: %v", name, err)
 		}
-	}
-}
-
-func TestSameName(t *testing.T) {
-	made := func(build func(*cryptobyte.Builder)) pkix.RDNSequence {
-		var b cryptobyte.Builder
-		build(&b)
-		name, err := readName(b.BytesOrPanic())
-		if err != nil {
-			t.Fatal(err)
-		}
-		return name
-	}
-	with := func(tag der.Tag, value string) pkix.RDNSequence {
-		return made(func(b *cryptobyte.Builder) {
-			b.AddASN1(der.SEQUENCE, func(b *cryptobyte.Builder) {
-				b.AddASN1(der.SET, func(b *cryptobyte.Builder) {
-					b.AddASN1(der.SEQUENCE, func(b *cryptobyte.Builder) {
-						b.AddASN1ObjectIdentifier(asn1.ObjectIdentifier{2, 5, 4, 3})
-						b.AddASN1(tag, func(b *cryptobyte.Builder) { b.AddBytes([]byte(value)) })
-					})
-				})
-			})
-		})
-	}
-	issuer := with(der.PrintableString, "Issuing CA 1")
-	for name, c := range map[string]struct {
-		other pkix.RDNSequence
-		same  bool
-	}{
-		"UTF-8":      {with(der.UTF8String, "Issuing CA 1"), true},
-		"small":      {with(der.UTF8String, "issuing ca 1"), true},
-		"wide":       {with(der.UTF8String, " Issuing  CA 1 "), true},
-		"another":    {with(der.UTF8String, "Issuing CA 2"), false},
-		"together":   {with(der.UTF8String, "IssuingCA 1"), false},
-		"longer":     {append(with(der.UTF8String, "Issuing CA 1"), issuer[0]), false},
-		"empty":      {nil, false},
-		"other type": {pkix.RDNSequence{{{Type: asn1.ObjectIdentifier{2, 5, 4, 10}, Value: "Issuing CA 1"}}}, false},
-	} {
-		if sameName(issuer, c.other) != c.same {
-			t.Errorf("%s: want %t", name, c.same)
-		}
-	}
-	if sameName(nil, nil) {
-		t.Error("nobody is somebody")
 	}
 }
 

@@ -142,10 +142,16 @@ func (a *authority) template(keyID []byte) Template {
 		CRLURL: a.CRLURL, IssuerURLs: slices.Clone(a.IssuerURLs), OCSPURLs: slices.Clone(a.OCSPURLs), CRLScope: a.CRLScope,
 		SubjectKeyID: keyID, WriteSubjectKeyID: true,
 	}
-	for _, attribute := range a.Subject {
-		t.Subject = append(t.Subject, pkix.RelativeDistinguishedNameSET{{Type: attribute.OID, Value: attribute.Value}})
-	}
+	t.Subject = a.subjectSequence()
 	return t
+}
+
+// subjectSequence is the distinguished name, one attribute in each RDN.
+func (a *authority) subjectSequence() (sequence pkix.RDNSequence) {
+	for _, attribute := range a.Subject {
+		sequence = append(sequence, pkix.RelativeDistinguishedNameSET{{Type: attribute.OID, Value: attribute.Value}})
+	}
+	return sequence
 }
 
 func (n *NameConstraints) clone() *NameConstraints {

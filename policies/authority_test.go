@@ -229,6 +229,12 @@ func TestDecideAuthorityRefuses(t *testing.T) {
 
 		{"constrained root", true, "authority.name-constraints", true, func(r *AuthorityRequest) { r.Permitted = &NameConstraints{DNS: []string{"dev.example"}} }},
 		{"constraints of nothing", false, "authority.name-constraints", true, func(r *AuthorityRequest) { r.Permitted = &NameConstraints{} }},
+		{"within the parent's subjects", false, "authority.name-constraints", false, parent(func(c *x509.Certificate) {
+			c.ExtraExtensions = []pkix.Extension{directoryConstraints(t, []pkix.Name{{Country: []string{"DE"}}}, nil)}
+		})},
+		{"beyond the parent's subjects", false, "authority.name-constraints", true, parent(func(c *x509.Certificate) {
+			c.ExtraExtensions = []pkix.Extension{directoryConstraints(t, []pkix.Name{{Country: []string{"AT"}}}, nil)}
+		})},
 		{"leading dot", false, "authority.name-constraints", true, func(r *AuthorityRequest) { r.Permitted = &NameConstraints{DNS: []string{".dev.example"}} }},
 		{"capitals", false, "authority.name-constraints", true, func(r *AuthorityRequest) { r.Excluded = &NameConstraints{DNS: []string{"DEV.example"}} }},
 		{"wildcard", false, "authority.name-constraints", true, func(r *AuthorityRequest) { r.Excluded = &NameConstraints{DNS: []string{"*.dev.example"}} }},

@@ -17,9 +17,10 @@ import (
 // The limits within which profiles move.
 const (
 	defaultMaxNames = 100
-	minRSABits      = 2048 // BR, section 6.1.5
-	maxRSABits      = 8192 // more buys nothing and costs every client
-	maxBackdate     = 48 * time.Hour
+	minRSABits      = 2048           // BR, section 6.1.5
+	maxRSABits      = 8192           // more buys nothing and costs every client
+	maxBackdate     = 48 * time.Hour // before the signature (BR, section 7.1.2.7)
+	toSignature     = time.Hour      // more than what passes between decision and signature, where the DNS is asked, too
 )
 
 // lintSources are the sources that lints of zlint are filed under.
@@ -194,8 +195,12 @@ func compileValidity(r *report, f validityFile) validityPolicy {
 	if positive && v.normal > v.max {
 		r.field("validity.default", "", "the default, %s, is longer than the maximum, %s", formatDuration(v.normal), formatDuration(v.max))
 	}
-	if v.backdate > maxBackdate {
-		r.field("validity.backdate", "at most 48h", "%s is too far back", formatDuration(v.backdate))
+	switch {
+	case v.backdate > maxBackdate:
+		r.field("validity.backdate", "at most 47h", "%s is too far back", formatDuration(v.backdate))
+	case v.backdate > maxBackdate-toSignature: // as a demand: a set may rule that holds it
+		r.demands.Refuse("validity.backdate", "at most 47h",
+			"%s leaves no time between decision and signature: what begins more than 48 hours before it is signed is not", formatDuration(v.backdate))
 	}
 	if positive && v.backdate >= v.normal {
 		r.field("validity.backdate", "", "a certificate of default validity would have ended before it is made")

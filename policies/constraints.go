@@ -2,6 +2,8 @@ package policies
 
 import (
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"net"
 	"net/netip"
 	"net/url"
@@ -14,6 +16,53 @@ func constraintsOf(c *x509.Certificate) (permitted, excluded NameConstraints) {
 	permitted = NameConstraints{DNS: c.PermittedDNSDomains, IP: prefixes(c.PermittedIPRanges), Email: c.PermittedEmailAddresses, URI: c.PermittedURIDomains}
 	excluded = NameConstraints{DNS: c.ExcludedDNSDomains, IP: prefixes(c.ExcludedIPRanges), Email: c.ExcludedEmailAddresses, URI: c.ExcludedURIDomains}
 	return permitted, excluded
+}
+
+// directories are subtrees of distinguished names, which crypto/x509 does not read: each is the beginning of those that lie in it.
+type directories struct{ permitted, excluded []pkix.RDNSequence }
+
+// directoriesOf are those of the name constraints of an authority's certificate. Of constraints that cannot be read every name is excluded.
+func directoriesOf(c *x509.Certificate) (d directories) {
+	const directoryName = 4 // the tag of the choice in GeneralName
+	type subtree struct {
+		Base asn1.RawValue // minimum and maximum, which RFC 5280 has nobody use, follow it
+	}
+	var constraints struct {
+		Permitted []subtree `asn1:"optional,tag:0"`
+		Excluded  []subtree `asn1:"optional,tag:1"`
+	}
+	i := slices.IndexFunc(c.Extensions, func(e pkix.Extension) bool { return e.Id.Equal(oidNameConstraints) })
+	if i < 0 {
+		return d
+	}
+	if rest, err := asn1.Unmarshal(c.Extensions[i].Value, &constraints); err != nil || len(rest) > 0 {
+		return directories{excluded: []pkix.RDNSequence{{}}}
+	}
+	read := func(trees []subtree, into *[]pkix.RDNSequence) bool {
+		for _, tree := range trees {
+			if tree.Base.Class != asn1.ClassContextSpecific || tree.Base.Tag != directoryName {
+				continue
+			}
+			name, ok := readName(tree.Base.Bytes)
+			if !ok {
+				return false
+			}
+			*into = append(*into, name)
+		}
+		return true
+	}
+	if !read(constraints.Permitted, &d.permitted) || !read(constraints.Excluded, &d.excluded) {
+		return directories{excluded: []pkix.RDNSequence{{}}}
+	}
+	return d
+}
+
+// hold tells whether a subject keeps to the constraints. An empty one does (RFC 5280, section 4.2.1.10).
+func (d directories) hold(subject pkix.RDNSequence) bool {
+	lies := func(tree pkix.RDNSequence) bool {
+		return len(tree) == 0 || len(tree) <= len(subject) && SameName(tree, subject[:len(tree)])
+	}
+	return len(subject) == 0 || !slices.ContainsFunc(d.excluded, lies) && (len(d.permitted) == 0 || slices.ContainsFunc(d.permitted, lies))
 }
 
 func prefixes(nets []*net.IPNet) []netip.Prefix {

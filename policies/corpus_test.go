@@ -454,7 +454,7 @@ func TestHostileCorpus(t *testing.T) {
 // beyondCorpus are the rules that no request breaks by what it says alone: they look at facts, or at what only some profiles have.
 var beyondCorpus = map[string]bool{
 	"request.complete": true, "issuer.signs": true, "profile.unknown": true, "profile.namespace": true,
-	"key.compromised": true, "key.listed": true, "key.of-authority": true, "key.reuse": true,
+	"key.compromised": true, "key.listed": true, "subject.of-authority": true, "key.of-authority": true, "key.reuse": true,
 	"names.subtrees": true, "quota": true, "approval": true, "names.confusable": true, "names.pattern": true, "names.issuer-constraints": true, "names.caa": true, "validity": true,
 	"extensions.issuer-ext-key-usage": true,
 }

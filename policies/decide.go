@@ -28,7 +28,7 @@ var rules = []rule[*evaluation]{
 	requestComplete, issuerSigns, profileKnown, profileNamespace,
 	keyAllowed, keyModulus[*evaluation](), keyExponent[*evaluation](), keyROCA[*evaluation](), keyClosePrimes[*evaluation](),
 	keyCompromised, keyListed, keyOfAuthority, keyReuse,
-	subjectStructure, subjectAttributes, subjectOrganisation, subjectCommonName, subjectClaims,
+	subjectStructure, subjectAttributes, subjectOrganisation, subjectCommonName, subjectClaims, subjectOfAuthority,
 	namesTypes, namesCount, namesDNS, namesSpecial, namesConfusable, namesWildcard, namesPublic, namesIP, namesEmail, namesURI, namesPattern,
 	namesNamespace, namesSubtrees, namesConstraints, namesCAA,
 	extensionBasicConstraints, extensionKeyUsage, extensionExtKeyUsage, issuerExtKeyUsage, extensionUnknown, requestAttribute,

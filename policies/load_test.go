@@ -181,6 +181,8 @@ func TestLoadRefuses(t *testing.T) {
 		{"negative", "default: 30d", "default: -1h", "validity.default", 6, "not between"},
 		{"endless", "max: 90d", "max: 65000d", "validity.max", 6, "not between"},
 		{"far back", "backdate: 5m", "backdate: 49h", "validity.backdate", 6, "too far"},
+		{"back to the limit", "backdate: 5m", "backdate: 48h", "validity.backdate", 6, "no time between"},
+		{"almost back to the limit", "backdate: 5m", "backdate: 47h1s", "validity.backdate", 6, "no time between"},
 		{"back beyond the default", "default: 30d", "default: 5m", "validity.backdate", 6, "ended before"},
 		{"bad day", "backdate: 5m", "limits: [{from: 2026-13-01, max: 3d}]", "validity.limits[0].from", 6, "not a day"},
 		{"days out of order", "backdate: 5m", "limits: [{from: 2026-02-01, max: 3d}, {from: 2026-02-01, max: 2d}]", "validity.limits[1].from", 6, "in order"},

@@ -90,6 +90,12 @@ func values[T comparable](all []given[T]) []T {
 	return plain
 }
 
+// different is how many names there are without repetitions; those that are not sound are counted as they were asked for.
+func (n names) different() int {
+	sound := len(n.dns) + len(n.ip) + len(n.email) + len(n.uri)
+	return sound + len(n.dnsFlaws) + len(n.ipFlaws) + len(n.mailFlaws) + len(n.uriFlaws) + len(n.other)
+}
+
 // written are all sound names as text, in the order of a certificate.
 func (n names) written() []string {
 	all := make([]string, 0, len(n.dns)+len(n.ip)+len(n.email)+len(n.uri))

@@ -22,6 +22,9 @@ var (
 	oidOrganisation = asn1.ObjectIdentifier{2, 5, 4, 10}
 )
 
+// oidNameConstraints is the extension of RFC 5280, section 4.2.1.10.
+var oidNameConstraints = asn1.ObjectIdentifier{2, 5, 29, 30}
+
 // The extended key usages that rules speak of (RFC 5280, section 4.2.1.12).
 var (
 	oidAnyExtKeyUsage = asn1.ObjectIdentifier{2, 5, 29, 37, 0}
@@ -61,7 +64,7 @@ var judgedExtensions = []named{
 	{"keyUsage", asn1.ObjectIdentifier{2, 5, 29, 15}},
 	{"extKeyUsage", asn1.ObjectIdentifier{2, 5, 29, 37}},
 	{"basicConstraints", asn1.ObjectIdentifier{2, 5, 29, 19}},
-	{"nameConstraints", asn1.ObjectIdentifier{2, 5, 29, 30}},
+	{"nameConstraints", oidNameConstraints},
 	{"ntdsObjectSid", asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 311, 25, 2}},
 	{"precertificatePoison", asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 11129, 2, 4, 3}},
 }

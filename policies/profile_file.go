@@ -122,7 +122,7 @@ type validityFile struct {
 	Max string `yaml:"max"`
 	// Limits lower the maximum from a day on, in order of day. The clock brings them into force, nobody needs to.
 	Limits []limitFile `yaml:"limits"`
-	// Backdate lets a certificate begin this long before it is made, for clocks that are slow. It is part of the validity. At most 48h.
+	// Backdate lets a certificate begin this long before it is made, for clocks that are slow. It is part of the validity. At most 47h.
 	Backdate string `yaml:"backdate"`
 }
 

@@ -16,6 +16,9 @@ var authorityNames = rule[*authority]{
 		}
 		checkTrees(f, "permitted", a.Permitted)
 		checkTrees(f, "excluded", a.Excluded)
+		if a.Parent != nil && !directoriesOf(a.Parent).hold(a.subjectSequence()) {
+			f.refuse("subject", "use a name that the parent may certify", "the subject lies outside of the name constraints of the parent")
+		}
 		if a.Parent != nil && a.Permitted != nil {
 			for _, c := range constraintsAlong(a.Parent, a.Above) {
 				checkWithin(f, a.Permitted, c.permitted, c.excluded)

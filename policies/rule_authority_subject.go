@@ -2,10 +2,7 @@ package policies
 
 import (
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/asn1"
 	"fmt"
-	"strings"
 )
 
 // authoritySubject holds that an authority has a name of its own (RFC 5280, section 4.1.2.6: never empty) with a common name, each
@@ -50,25 +47,9 @@ var authoritySubject = rule[*authority]{
 	},
 }
 
-// sameName tells whether the subject is another authority's, as whoever checks a chain may compare them (RFC 5280, section 7.1): the types
-// of strings, the case of letters and white space that adds nothing do not count. Path lengths and name constraints pass over a certificate
-// whose subject is its issuer.
+// sameName tells whether the subject is another authority's, as whoever checks a chain may compare them. Path lengths and name constraints pass
+// over a certificate whose subject is its issuer.
 func (a *authority) sameName(other *x509.Certificate) bool {
-	var name pkix.RDNSequence
-	if rest, err := asn1.Unmarshal(other.RawSubject, &name); err != nil || len(rest) > 0 {
-		return true // what cannot be compared is not trusted to differ
-	}
-	if len(name) != len(a.Subject) {
-		return false
-	}
-	plain := func(s string) string { return strings.Join(strings.Fields(s), " ") }
-	for i, rdn := range name {
-		if len(rdn) != 1 || !rdn[0].Type.Equal(a.Subject[i].OID) {
-			return false
-		}
-		if value, text := rdn[0].Value.(string); !text || !strings.EqualFold(plain(value), plain(a.Subject[i].Value)) {
-			return false
-		}
-	}
-	return true
+	name, ok := readName(other.RawSubject)
+	return !ok || SameName(name, a.subjectSequence()) // what cannot be compared is not trusted to differ
 }

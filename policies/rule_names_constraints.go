@@ -1,14 +1,22 @@
 package policies
 
-import "crypto/x509"
+import (
+	"crypto/x509"
+	"slices"
+)
 
-// namesConstraints holds names to the name constraints of the issuer's certificate and of those above it (RFC 5280, section 4.2.1.10): a
-// certificate beyond them would be refused by everyone who checks its chain.
+// namesConstraints holds names, and the subject, to the name constraints of the issuer's certificate and of those above it (RFC 5280, section
+// 4.2.1.10): a certificate beyond them would be refused by everyone who checks its chain.
 var namesConstraints = rule[*evaluation]{
 	id: "names.issuer-constraints", source: "RFC 5280, 4.2.1.10",
-	seen: seenNames("dns", "ip", "email", "uri"),
+	seen: seenNamesAndSubject,
 	check: func(e *evaluation, f *findings) {
 		chain := constraintsAlong(e.issuer, e.Issuer.Above)
+		subject := e.subjectSequence()
+		if slices.ContainsFunc(chain, func(c constraints) bool { return !c.directories.hold(subject) }) {
+			f.refuse("subject", "ask the operator which subjects the issuer may certify",
+				"the subject %s lies outside of what the issuer %s may certify", quote(subject.String()), quote(e.Issuer.Name))
+		}
 		hold := func(field, name string, lies func(permitted, excluded NameConstraints) bool) {
 			for _, c := range chain {
 				if !lies(c.permitted, c.excluded) {
@@ -41,14 +49,19 @@ var namesConstraints = rule[*evaluation]{
 	},
 }
 
-// bothConstraints are the name constraints of one certificate.
-type bothConstraints struct{ permitted, excluded NameConstraints }
+// constraints are the name constraints of one certificate.
+type constraints struct {
+	permitted, excluded NameConstraints
+	directories         directories
+}
 
 // constraintsAlong are those of the certificates of a chain that have any.
-func constraintsAlong(issuer *x509.Certificate, above []*x509.Certificate) (all []bothConstraints) {
+func constraintsAlong(issuer *x509.Certificate, above []*x509.Certificate) (all []constraints) {
 	add := func(c *x509.Certificate) {
-		if permitted, excluded := constraintsOf(c); !permitted.empty() || !excluded.empty() {
-			all = append(all, bothConstraints{permitted, excluded})
+		permitted, excluded := constraintsOf(c)
+		d := directoriesOf(c)
+		if !permitted.empty() || !excluded.empty() || len(d.permitted)+len(d.excluded) > 0 {
+			all = append(all, constraints{permitted, excluded, d})
 		}
 	}
 	add(issuer)

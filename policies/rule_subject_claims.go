@@ -41,12 +41,12 @@ func claim(n access.Namespace, value string) (kind string, owned bool) {
 	if at, err := netip.ParseAddrPort(value); err == nil {
 		return "IP address", n.OwnsIP(at.Addr())
 	}
-	if mailbox, problem, _ := normalMailbox(value); problem == "" {
-		return "mailbox", n.OwnsEmail(mailbox)
-	}
 	if strings.Contains(value, "://") {
 		uri, problem, _ := normalURI(value)
 		return "URI", problem == "" && n.OwnsURI(uri)
+	}
+	if mailbox := mailboxClaim(value); mailbox != "" {
+		return "mailbox", n.OwnsEmail(mailbox)
 	}
 	if name := hostClaim(value); name != "" {
 		return "DNS name", n.OwnsDNS(name)
@@ -54,11 +54,31 @@ func claim(n access.Namespace, value string) (kind string, owned bool) {
 	return "", false
 }
 
+// mailboxClaim is the mailbox as which a value reads; empty: it reads as none. Readers of mail take for one also what is none by the rules for
+// mailboxes that are certified: what stands before the last @ may be in other scripts, quoted, or behind "mailto:" (RFC 6531, RFC 6068), and
+// what follows it is read as hostClaim reads it. White space outside of quotes makes words of it.
+func mailboxClaim(value string) string {
+	if mailbox, problem, _ := normalMailbox(value); problem == "" {
+		return mailbox
+	}
+	at := strings.LastIndexByte(value, '@')
+	if at <= 0 || strings.ContainsFunc(value[:at], unicode.IsSpace) && value[0] != '"' {
+		return ""
+	}
+	if domain := hostClaim(value[at+1:]); domain != "" {
+		return value[:at] + "@" + domain
+	}
+	return ""
+}
+
+// dots are the characters that are read as the dot between labels (RFC 3490, section 3.1; UTS 46).
+var dots = strings.NewReplacer("\u3002", ".", "\uff0e", ".", "\uff61", ".")
+
 // hostClaim is the name of a host as which a value reads, without a port; empty: it reads as none. Readers take for one also what is none
 // by the rules for names that are certified: labels with hyphens at their ends or in third and fourth place, A-labels that do not decode,
 // letters of other scripts. What ends in a number is a version or the like.
 func hostClaim(value string) string {
-	host, port, ported := strings.Cut(value, ":")
+	host, port, ported := strings.Cut(dots.Replace(value), ":")
 	if ported && strings.Trim(port, "0123456789") != "" {
 		return ""
 	}

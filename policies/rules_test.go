@@ -2,6 +2,7 @@ package policies
 
 import (
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/asn1"
 	"fmt"
 	"math/big"
@@ -94,6 +95,66 @@ func constrained(name string, refuse bool, change func(*x509.Certificate), ask f
 		r.Issuer.Certificate = issuingAuthority(t, change)
 		with(func(b *csrtest.Builder) { b.Subject, b.DNS = nil, nil; ask(b) })(t, r)
 	}}
+}
+
+// issuersName asks for a subject that an issuer may have, too.
+func issuersName(organisation, commonName string) func(*testing.T, *Request) {
+	return func(t *testing.T, r *Request) {
+		r.Profile = "code-signing"
+		r.Issuer.Certificate = issuingAuthority(t, func(c *x509.Certificate) {
+			c.Subject = pkix.Name{Organization: []string{organisation}, CommonName: commonName}
+		})
+		with(func(b *csrtest.Builder) {
+			b.Subject = []csrtest.Attr{{OID: csrtest.OIDOrganization, Value: "Example Ltd"}, {OID: csrtest.OIDCommonName, Value: "Issuing 1"}}
+			b.DNS = nil
+		})(t, r)
+	}
+}
+
+// directoryConstrained is an authority with name constraints on subjects.
+func directoryConstrained(t *testing.T, permitted, excluded []pkix.Name) *x509.Certificate {
+	t.Helper()
+	return issuingAuthority(t, func(c *x509.Certificate) {
+		c.ExtraExtensions = []pkix.Extension{directoryConstraints(t, permitted, excluded)}
+	})
+}
+
+func directoryConstraints(t *testing.T, permitted, excluded []pkix.Name) pkix.Extension {
+	t.Helper()
+	type subtree struct{ Base asn1.RawValue }
+	trees := func(names []pkix.Name) (all []subtree) {
+		for _, name := range names {
+			der, err := asn1.Marshal(name.ToRDNSequence())
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, subtree{asn1.RawValue{Class: asn1.ClassContextSpecific, Tag: 4, IsCompound: true, Bytes: der}})
+		}
+		return all
+	}
+	value, err := asn1.Marshal(struct {
+		Permitted []subtree `asn1:"optional,omitempty,tag:0"`
+		Excluded  []subtree `asn1:"optional,omitempty,tag:1"`
+	}{trees(permitted), trees(excluded)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 30}, Critical: true, Value: value}
+}
+
+func subjectConstrained(name string, refuse bool, permitted, excluded []pkix.Name) ruleCase {
+	c := ruleCase{name: name, rule: "names.issuer-constraints", refuse: refuse, change: func(t *testing.T, r *Request) {
+		r.Profile = "code-signing"
+		r.Issuer.Certificate = directoryConstrained(t, permitted, excluded)
+		with(func(b *csrtest.Builder) {
+			b.Subject = []csrtest.Attr{{OID: csrtest.OIDOrganization, Value: "Example Ltd"}, {OID: csrtest.OIDCommonName, Value: "Release signing"}}
+			b.DNS = nil
+		})(t, r)
+	}}
+	if refuse {
+		c.field = "subject"
+	}
+	return c
 }
 
 // above has an issuer without constraints stand below authorities that are permitted a domain each.
@@ -316,8 +377,27 @@ func ruleCases() []ruleCase {
 		claimCase("2026.11.29-rc: signing", false),
 		claimCase("wait...", false),
 		claimCase("ceo@bank.example", true),
+		claimCase("ceo@bank.example.", true),
+		claimCase("j\u00fcrgen@bank.example", true),
+		claimCase("ceo@b\u00fccher.example", true),
+		claimCase("ceo@-bank.example", true),
+		claimCase(`"c e o"@bank.example`, true),
+		claimCase("mailto:ceo@bank.example", true),
+		claimCase("ceo@dev.example@bank.example", true),
+		claimCase("j\u00fcrgen@dev.example", false),
+		claimCase("ceo@bank.example.:25", true),
+		claimCase("signed @ bank.example", false),
+		claimCase("spiffe://dev.example/ceo@bank.example", false),
+		claimCase("spiffe://ceo@bank.example", true),
+		claimCase("login\u3002bank\uff0eexample", true),
+		claimCase("host\u3002dev\uff61example", false),
 		claimCase("https://bank.example/", true),
 		claimCase("https://bank", true),
+
+		subjectCase("subject.of-authority", false, "another name", ok, cn("Issuing 1")),
+		{"the issuer's name", "subject.of-authority", true, "subject", issuersName("Example Ltd", "Issuing 1")},
+		{"the issuer's name in other writing", "subject.of-authority", true, "subject", issuersName("EXAMPLE  Ltd", " issuing 1")},
+		{"the issuer's name and more", "subject.of-authority", false, "", issuersName("Example Ltd", "Issuing 10")},
 
 		{"mail in tls-server", "names.types", true, "subjectAltName.email", with(func(b *csrtest.Builder) { b.Email = []string{"a@dev.example"} })},
 		{"uri in tls-server", "names.types", true, "subjectAltName.uri", with(func(b *csrtest.Builder) { b.URI = []string{"spiffe://dev.example/a"} })},
@@ -504,6 +584,23 @@ func ruleCases() []ruleCase {
 			func(b *csrtest.Builder) { b.URI = []string{"spiffe://dev.example/a"} }),
 		constrained("excluded uri", true, func(c *x509.Certificate) { c.ExcludedURIDomains = []string{"dev.example"} },
 			func(b *csrtest.Builder) { b.URI = []string{"spiffe://dev.example/a"} }),
+		subjectConstrained("a permitted subject", false, []pkix.Name{{Organization: []string{"Example Ltd"}}}, nil),
+		subjectConstrained("one of two", false, []pkix.Name{{Organization: []string{"Bank Ltd"}}, {Organization: []string{"EXAMPLE ltd"}}}, nil),
+		subjectConstrained("the whole subject", false, []pkix.Name{{Organization: []string{"Example Ltd"}, CommonName: "Release signing"}}, nil),
+		subjectConstrained("a longer one", true, []pkix.Name{{Organization: []string{"Example Ltd"}, CommonName: "Release"}}, nil),
+		subjectConstrained("not permitted subject", true, []pkix.Name{{Organization: []string{"Bank Ltd"}}}, nil),
+		subjectConstrained("excluded subject", true, nil, []pkix.Name{{Organization: []string{"Example Ltd"}}}),
+		subjectConstrained("excluded below the permitted", true, []pkix.Name{{Organization: []string{"Example Ltd"}}},
+			[]pkix.Name{{Organization: []string{"Example Ltd"}, CommonName: "Release signing"}}),
+		subjectConstrained("beside the excluded", false, nil, []pkix.Name{{CommonName: "Release signing"}}),
+		subjectConstrained("every subject excluded", true, nil, []pkix.Name{{}}),
+		{"no subject", "names.issuer-constraints", false, "", func(t *testing.T, r *Request) {
+			r.Issuer.Certificate = directoryConstrained(t, []pkix.Name{{Organization: []string{"Bank Ltd"}}}, nil)
+			with(func(b *csrtest.Builder) { b.Subject = nil })(t, r)
+		}},
+		{"a subject beyond those of the root", "names.issuer-constraints", true, "subject", func(t *testing.T, r *Request) {
+			r.Issuer.Above = []*x509.Certificate{directoryConstrained(t, []pkix.Name{{Organization: []string{"Bank Ltd"}}}, nil)}
+		}},
 		{"within those above", "names.issuer-constraints", false, "", above("dev.example", "example")},
 		{"beyond those of the root", "names.issuer-constraints", true, "subjectAltName.dns[0]", above("dev.example", "other.example")},
 		{"beyond those between", "names.issuer-constraints", true, "subjectAltName.dns[0]", above("other.example", "example")},
@@ -655,6 +752,22 @@ func TestEveryRuleIsTested(t *testing.T) {
 			}
 		}
 		ids = append(ids, r.id)
+	}
+}
+
+// TestTheLeastNumberOfNames: a name counts once, however often and in whatever case it is asked for.
+func TestTheLeastNumberOfNames(t *testing.T) {
+	set := changed(t, "  min: 1\n", "  min: 2\n")
+	for asked, want := range map[string]bool{
+		"a.dev.example b.dev.example": true, "a.dev.example a.dev.example": false, "a.dev.example A.DEV.example": false, "a.dev.example": false,
+		"a.dev.example B.dev.example a.dev.example": true,
+	} {
+		r := benign(t)
+		r.Profile = "plain"
+		with(func(b *csrtest.Builder) { b.Subject, b.DNS = nil, strings.Fields(asked) })(t, &r)
+		if got := resultOf(t, set.Decide(r), "names.count").Verdict == Allow; got != want {
+			t.Errorf("%s: got %v", asked, got)
+		}
 	}
 }
 

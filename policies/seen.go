@@ -82,6 +82,11 @@ func seenNames(kinds ...string) func(*evaluation) string {
 	}
 }
 
+// seenNamesAndSubject shows them for the rule that looks at both.
+func seenNamesAndSubject(e *evaluation) string {
+	return seenNames("dns", "ip", "email", "uri")(e) + "; " + seenSubject(e)
+}
+
 func quoted(kind string, all []string) []string {
 	words := make([]string, 0, maxListed+1)
 	for i := range min(len(all), maxListed+1) {

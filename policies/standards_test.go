@@ -183,6 +183,10 @@ func TestWhatRuledGoesOn(t *testing.T) {
 	if err != nil || len(unmet) != 1 || unmet[0].Field != "lint.except" || unmet[0].Line == 0 || len(set.Names()) != 1 {
 		t.Errorf("what ruled: %+v, %v", unmet, err)
 	}
+	back := []File{{Name: "plain.yaml", Content: []byte(strings.Replace(plain, "backdate: 5m", "backdate: 48h", 1))}}
+	if _, unmet, err := LoadRuled(back); err != nil || len(unmet) != 1 || unmet[0].Field != "validity.backdate" {
+		t.Errorf("what ruled and is backdated to the limit: %+v, %v", unmet, err)
+	}
 	files[0].Content = []byte(text + "future: field\n")
 	if _, _, err := LoadRuled(files); !errors.As(err, &failed) || failed.Problems[0].Field != "future" {
 		t.Errorf("what is not understood: %v", err)

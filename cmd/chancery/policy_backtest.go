@@ -42,8 +42,9 @@ func (a *app) policyBacktestCommand() *cobra.Command {
 examples. Requests, and the certificates that came of them, are read from the database of the configuration, and those of archived months
 from the archives; nothing is written.
 
-Each request is judged as of its own time, in its namespace as it is now. What no request keeps cannot be replayed: quotas used, proofs
-of possession (they were verified then). The exit code is 0 whatever would change.`,
+Each request is judged as of its own time, in its namespace as it is now. What no request keeps cannot be replayed: quotas used, the
+history of keys and the lists that hold them, CAA records, proofs of possession (they were verified then). The exit code is 0
+whatever would change.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			report, err := a.backtest(cmd.Context(), o)

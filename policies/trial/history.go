@@ -60,7 +60,7 @@ const (
 	RefusedNow  Kind = "refused-now"  // allowed then, or with approval
 	ApprovalNow Kind = "approval-now" // allowed then; persons would have to agree
 	AllowedNow  Kind = "allowed-now"  // refused then, or allowed with approval only
-	ContentNow  Kind = "content"      // allowed both times; the certificate would say something else
+	ContentNow  Kind = "content"      // allowed both times, or both times with approval; the certificate would say something else
 )
 
 // Finding is one request whose outcome would differ.
@@ -270,7 +270,7 @@ func replay(set *policies.Set, w World, p Past) (f Finding, skipped string) {
 				refusing = append(refusing, v.Rule)
 			}
 		}
-		if then == policies.Allow && now == policies.Allow && p.Certificate != nil {
+		if then != policies.Refuse && then == now && p.Certificate != nil {
 			if f.Rules = differences(d, *p.Certificate); len(f.Rules) > 0 {
 				f.Kind = ContentNow
 			}
@@ -314,7 +314,11 @@ func differences(d *policies.Decision, c Certificate) (all []string) {
 	if !slices.Equal(t.Names(), c.Names) {
 		all = append(all, "names")
 	}
-	if !t.NotBefore.Equal(c.NotBefore) || !t.NotAfter.Equal(c.NotAfter) {
+	validity := t.NotBefore.Equal(c.NotBefore) && t.NotAfter.Equal(c.NotAfter)
+	if d.Verdict() == policies.NeedsApproval { // it began when the last person agreed, which is not kept with the request
+		validity = t.NotAfter.Sub(t.NotBefore) == c.NotAfter.Sub(c.NotBefore)
+	}
+	if !validity {
 		all = append(all, "validity")
 	}
 	if c.DER != nil {

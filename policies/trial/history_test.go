@@ -165,6 +165,45 @@ func TestWhatWouldChange(t *testing.T) {
 	}
 }
 
+// TestWhatWasApprovedIsCompared: persons agreed to the certificate, days after it was asked for, and would have to again. What it would say
+// otherwise is told as of any other.
+func TestWhatWasApprovedIsCompared(t *testing.T) {
+	w := world(t)
+	set := func(more string) *policies.Set {
+		content := fmt.Sprintf(webProfile, false) + "approval: {count: 1}\n" + more
+		set, err := policies.LoadFiles([]policies.File{{Name: "web.yaml", Content: []byte(content)}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return set
+	}
+	before := set("")
+	past := decided(t, before, w, "1", requestFor(t, "www.team.example"), 0)
+	if len(past.Objections) != 1 || past.Certificate == nil {
+		t.Fatalf("%+v", past)
+	}
+	const wait = 50 * time.Hour
+	past.Certificate.NotBefore, past.Certificate.NotAfter = past.Certificate.NotBefore.Add(wait), past.Certificate.NotAfter.Add(wait)
+	named, longer, waiting := past, past, past
+	other, late := *past.Certificate, *past.Certificate
+	other.Names, late.NotAfter = []string{"a.team.example"}, late.NotAfter.Add(time.Hour)
+	named.Certificate, longer.Certificate, waiting.Certificate = &other, &late, nil
+	for name, c := range map[string]struct {
+		past  Past
+		rules map[string]int
+	}{
+		"the same":                {past, map[string]int{}},
+		"other names":             {named, map[string]int{"names": 1}},
+		"another validity":        {longer, map[string]int{"validity": 1}},
+		"one that nobody decided": {waiting, map[string]int{}},
+	} {
+		r, err := Backtest(t.Context(), set("subject_key_id: true\n"), w, each(c.past), Options{})
+		if err != nil || !maps.Equal(r.Rules, c.rules) || r.Changed[ContentNow] != len(c.rules) {
+			t.Errorf("%s: %+v, %v; want %v", name, r, err, c.rules)
+		}
+	}
+}
+
 // issued is what a profile's certificate says of its uses, in a certificate of nobody's.
 func issued(t testing.TB, content policies.Template) []byte {
 	t.Helper()
