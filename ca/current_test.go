@@ -2,11 +2,15 @@ package ca
 
 import (
 	"context"
+	"errors"
 	"math/big"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/chancery-ca/chancery/access"
 )
 
 // slow is a store that holds a CRL, and takes its time to give it.
@@ -89,5 +93,83 @@ func TestALowerNumberIsNotServedAgain(t *testing.T) {
 	p.keep(record(2), now, time.Second)
 	if got, _, _ := p.cached(id); got.Number.Int64() != 2 {
 		t.Errorf("number %s is served though it cannot be", got.Number)
+	}
+}
+
+// shelf is a store with the CRLs of some authorities.
+type shelf struct {
+	Store
+	authorities []AuthorityRecord
+	crls        map[string]CRLRecord
+}
+
+func (s *shelf) Authorities(ctx context.Context) ([]AuthorityRecord, error) {
+	return s.authorities, ctx.Err()
+}
+
+func (s *shelf) CRLStates(_ context.Context, issuer string) ([]CRLState, error) {
+	return []CRLState{{Scope: FullScope, Number: s.crls[issuer].Number}}, nil
+}
+
+func (s *shelf) CurrentCRL(_ context.Context, issuer, _ string, _ *big.Int) (CRLRecord, error) {
+	return s.crls[issuer], nil
+}
+
+func (s *shelf) CurrentDelta(context.Context, string, string, *big.Int) (CRLRecord, error) {
+	return CRLRecord{}, ErrNotFound
+}
+
+// TestACRLThatCannotBeReadHidesNoOther: that of one authority suffered in the database, and those of the others are served and mirrored.
+func TestACRLThatCannotBeReadHidesNoOther(t *testing.T) {
+	now := time.Now().UTC().Truncate(time.Second)
+	clock := func() time.Time { return now }
+	store := &shelf{crls: map[string]CRLRecord{}}
+	for _, name := range []string{"issuing-1", "issuing-2", "issuing-3"} {
+		a, _ := openAuthority(t, name, now)
+		made := &upgraded{quiet: quiet{now: clock, number: new(big.Int)}}
+		if err := publishing(made, clock, a).publish(t.Context(), CRLDue{Issuer: name, Scope: FullScope}); err != nil {
+			t.Fatal(err)
+		}
+		store.authorities, store.crls[name] = append(store.authorities, a.AuthorityRecord), made.made[0]
+	}
+	bad := store.crls["issuing-2"]
+	bad.DER = bad.DER[:60]
+	store.crls["issuing-2"] = bad
+	own, _ := openAuthority(t, "issuing-4", now)
+	c := publishing(store, clock, own)
+	c.mirrors = newMirrorings(map[string]CRLMirror{"one": &heldBack{}})
+	if err := c.LearnPublished(t.Context()); !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "issuing-2") {
+		t.Errorf("%v does not tell of the CRL that cannot be read", err)
+	}
+	for name, want := range map[string]bool{"issuing-1": true, "issuing-2": false, "issuing-3": true} {
+		id := crlID{issuer: name, scope: FullScope}
+		_, _, known := c.publications.cached(id)
+		if _, mirrored := c.mirrors[0].waiting[id]; known != want || mirrored != want {
+			t.Errorf("the CRL of %s is known: %t, mirrored: %t; want %t", name, known, mirrored, want)
+		}
+	}
+	states, err := c.Authorities(t.Context(), access.Actor{ID: "token-1", Namespace: access.AllNamespaces, Roles: []access.Role{access.Auditor}})
+	if err != nil || len(states) != 3 || states[0].Current == nil || states[1].Current != nil || states[2].Current == nil {
+		t.Errorf("the authorities are %+v, %v", states, err)
+	}
+}
+
+// TestWhoLeavesHidesNoAuthority: the list of authorities is read for all who ask for it meanwhile, and whoever asked first may leave.
+func TestWhoLeavesHidesNoAuthority(t *testing.T) {
+	now := time.Now().UTC().Truncate(time.Second)
+	a, _ := openAuthority(t, "issuing-1", now)
+	store := &shelf{authorities: []AuthorityRecord{a.AuthorityRecord}}
+	c := publishing(store, func() time.Time { return now }, a)
+	if _, err := c.PublicAuthority(t.Context(), a.Name); err != nil {
+		t.Fatal(err)
+	}
+	b, _ := openAuthority(t, "issuing-2", now)
+	store.authorities = append(store.authorities, b.AuthorityRecord)
+	now = now.Add(directoryFreshness)
+	left, leave := context.WithCancel(t.Context())
+	leave()
+	_, _ = c.PublicAuthority(left, b.Name)
+	if _, err := c.PublicAuthority(t.Context(), b.Name); err != nil {
+		t.Errorf("the new authority is hidden by who left: %v", err)
 	}
 }
