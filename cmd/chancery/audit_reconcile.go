@@ -10,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -344,10 +345,10 @@ func (a *app) recordReconciled(ctx context.Context, store *storage.Store, report
 		return err
 	}
 	for _, f := range report.Findings {
-		data := map[string]string{"finding": string(f.Kind), "why": f.Why}
+		data := map[string]string{"finding": string(f.Kind), "why": quotable(f.Why)}
 		for name, value := range map[string]string{"sha256": f.Digest, "subject": f.Subject, "journal": f.Journal, "key": f.Key} {
 			if value != "" {
-				data[name] = value
+				data[name] = quotable(value)
 			}
 		}
 		if f.Entry != 0 {
@@ -377,6 +378,16 @@ func (a *app) recordReconciled(ctx context.Context, store *storage.Store, report
 		}
 	}
 	return leaves[len(leaves)-1].ID(), nil
+}
+
+// quotable is a text that quotes what is on record, short enough for an event to hold several: who wrote that may have been anybody, and it
+// must not keep the finding from being told.
+func quotable(text string) string {
+	const most = 1000 // octets, each of which takes six in an event where it is a control character
+	if len(text) <= most {
+		return text
+	}
+	return strings.ToValidUTF8(text[:most], "") + "…"
 }
 
 // unknowns are what the account leaves open, for the report.
