@@ -413,20 +413,20 @@ func writeReconciled(w io.Writer, r *reconcileReport) {
 	fmt.Fprintf(w, "%d signatures and %d records accounted for: %d agree, %d are too young to be judged, %d are older than the journals.\n",
 		c.Signatures, c.Records, c.Agreeing, c.Pending, c.Before)
 	for _, x := range r.Refused {
-		fmt.Fprintf(w, "refused  %s entry %d  %s  %s\n", x.Journal, x.Entry, x.At.Format(time.RFC3339), x.Why)
+		fmt.Fprintf(w, "refused  %s entry %d  %s  %s\n", x.Journal, x.Entry, x.At.Format(time.RFC3339), legible(x.Why))
 	}
 	for _, f := range r.Findings {
 		where := ""
 		if f.Entry != 0 {
-			where = fmt.Sprintf("  %s entry %d", f.Journal, f.Entry)
+			where = fmt.Sprintf("  %s entry %d", legible(f.Journal), f.Entry)
 		}
 		if f.Kind == reconcile.Unrecorded {
 			where += "  sha256 " + f.Digest
 		}
-		fmt.Fprintf(w, "ALARM  %s  %s%s\n       %s\n", f.Kind, f.Subject, where, f.Why)
+		fmt.Fprintf(w, "ALARM  %s  %s%s\n       %s\n", f.Kind, legible(f.Subject), where, legible(f.Why))
 	}
 	for _, f := range r.Restored {
-		fmt.Fprintf(w, "recorded after a restore  %s  %s entry %d\n       %s\n", f.Subject, f.Journal, f.Entry, f.Why)
+		fmt.Fprintf(w, "recorded after a restore  %s  %s entry %d\n       %s\n", legible(f.Subject), legible(f.Journal), f.Entry, legible(f.Why))
 	}
 	if more := c.Restored - uint64(len(r.Restored)); more > 0 {
 		fmt.Fprintf(w, "%d more were recorded after a restore.\n", more)

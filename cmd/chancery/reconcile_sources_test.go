@@ -274,7 +274,8 @@ func TestAFindingIsToldHoweverLongItsEventIs(t *testing.T) {
 		t.Fatal(err)
 	}
 	id := newID()
-	leaf, err := audit.New(audit.Event{ID: id, Kind: audit.CertificateIntended, Time: time.Now().Add(-time.Hour), Actor: "x", Data: map[string]string{
+	at := time.Now().Add(-time.Hour)
+	leaf, err := audit.New(audit.Event{ID: id, Kind: audit.CertificateIntended, Time: at, Actor: "x", Data: map[string]string{
 		"issuer": strings.Repeat("é", 8020), "tbs_sha256": strings.Repeat("ab", 32),
 	}})
 	if err != nil {
