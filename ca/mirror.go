@@ -2,17 +2,20 @@ package ca
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"math/big"
 	"sync"
 	"time"
+
+	"github.com/chancery-ca/chancery/issuance"
 )
 
 // CRLMirror takes CRLs to where clients fetch them besides from the service: a directory that another server serves, or a bucket.
 type CRLMirror interface {
 	// PutCRL puts a CRL at the path of its URL, such as "crl/issuing-1/7.crl": the whole one, or none of it. What is there with a higher
-	// number stays.
-	PutCRL(ctx context.Context, path string, r CRLRecord) error
+	// number stays, where sound finds that it is a CRL of the same authority, which has signed it.
+	PutCRL(ctx context.Context, path string, r CRLRecord, sound func(der []byte) error) error
 }
 
 // CRLAge is how long a CRL may be kept without asking again, wherever it is fetched from. It adds to the time until a revocation is seen.
@@ -78,7 +81,7 @@ func (c *CA) putWaiting(ctx context.Context, m *mirroring) {
 	m.mu.Unlock()
 	failures := 0
 	for id, r := range waiting {
-		err := m.putOne(ctx, id, r)
+		err := c.putOne(ctx, m, id, r)
 		if ctx.Err() != nil {
 			return
 		}
@@ -101,10 +104,23 @@ func (c *CA) putWaiting(ctx context.Context, m *mirroring) {
 	}
 }
 
-func (m *mirroring) putOne(ctx context.Context, id crlID, r CRLRecord) error {
+func (c *CA) putOne(ctx context.Context, m *mirroring, id crlID, r CRLRecord) error {
 	ctx, cancel := context.WithTimeout(ctx, mirrorPatience)
 	defer cancel()
-	if err := m.mirror.PutCRL(ctx, CRLPath(id.issuer, id.scope, id.delta), r); err != nil {
+	var unknown error // whose the CRL is that is there
+	err := m.mirror.PutCRL(ctx, CRLPath(id.issuer, id.scope, id.delta), r, func(der []byte) error {
+		read, err := issuance.ReadCRL(der)
+		if err != nil {
+			return err
+		}
+		certificate, err := c.certificateOf(ctx, id.issuer)
+		if err != nil {
+			unknown = err
+			return nil // it stays meanwhile
+		}
+		return read.VerifiedBy(certificate)
+	})
+	if err = errors.Join(err, unknown); err != nil {
 		return err
 	}
 	m.mu.Lock()

@@ -15,7 +15,7 @@ type heldBack struct {
 	puts    []int64
 }
 
-func (h *heldBack) PutCRL(_ context.Context, _ string, r CRLRecord) error {
+func (h *heldBack) PutCRL(_ context.Context, _ string, r CRLRecord, _ func([]byte) error) error {
 	if h.failing {
 		return errors.New("away")
 	}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/chancery-ca/chancery/ca"
+	"github.com/chancery-ca/chancery/issuance"
 )
 
 // BucketConfig says where a bucket is.
@@ -71,14 +72,15 @@ func OpenBucket(cfg BucketConfig) (*Bucket, error) {
 	}}, nil
 }
 
-// PutCRL puts a CRL at the key that the prefix and a path make. An object there that has a higher number stays; one that says none is replaced.
-func (b *Bucket) PutCRL(ctx context.Context, path string, r ca.CRLRecord) error {
+// PutCRL puts a CRL at the key that the prefix and a path make. An object there that says a higher number stays if it is a sound CRL with
+// that number; whatever else is there is replaced.
+func (b *Bucket) PutCRL(ctx context.Context, path string, r ca.CRLRecord, sound func(der []byte) error) error {
 	keys, err := b.cfg.Keys()
 	if err != nil {
 		return fmt.Errorf("putting a CRL at %q: the keys of the bucket: %w", path, err)
 	}
 	for range attempts {
-		if err = b.replace(ctx, keys, b.cfg.Prefix+path, r); !errors.Is(err, errChanged) {
+		if err = b.replace(ctx, keys, b.cfg.Prefix+path, r, sound); !errors.Is(err, errChanged) {
 			break
 		}
 	}
@@ -89,7 +91,7 @@ func (b *Bucket) PutCRL(ctx context.Context, path string, r ca.CRLRecord) error 
 }
 
 // replace looks at an object, and replaces it if it is older.
-func (b *Bucket) replace(ctx context.Context, keys Keys, key string, r ca.CRLRecord) error {
+func (b *Bucket) replace(ctx context.Context, keys Keys, key string, r ca.CRLRecord, sound func(der []byte) error) error {
 	there, err := b.do(ctx, keys, http.MethodHead, key, nil, nil)
 	if err != nil {
 		return err
@@ -99,8 +101,12 @@ func (b *Bucket) replace(ctx context.Context, keys Keys, key string, r ca.CRLRec
 	case http.StatusNotFound:
 		header.Set("If-None-Match", "*")
 	case http.StatusOK:
-		if number, ok := new(big.Int).SetString(there.header.Get(numberHeader), 10); ok && number.Cmp(r.Number) >= 0 {
+		if number, ok := there.number(); ok && number.Cmp(r.Number) == 0 {
 			return nil
+		} else if ok && number.Cmp(r.Number) > 0 {
+			if stays, err := b.isSound(ctx, keys, key, number, sound); stays || err != nil {
+				return err
+			}
 		}
 		if tag := there.header.Get("ETag"); tag != "" {
 			header.Set("If-Match", tag)
@@ -125,12 +131,37 @@ func (b *Bucket) replace(ctx context.Context, keys Keys, key string, r ca.CRLRec
 	return nil
 }
 
+// isSound tells whether an object is the CRL with the number that it says. Another replica has put a newer one than is known here; or
+// somebody has put what would keep out every CRL to come.
+func (b *Bucket) isSound(ctx context.Context, keys Keys, key string, says *big.Int, sound func(der []byte) error) (bool, error) {
+	there, err := b.do(ctx, keys, http.MethodGet, key, nil, nil)
+	switch {
+	case err != nil:
+		return false, err
+	case there.status == http.StatusNotFound:
+		return false, errChanged
+	case there.status != http.StatusOK:
+		return false, there.refused()
+	}
+	if number, ok := there.number(); !ok || number.Cmp(says) != 0 {
+		return false, errChanged
+	}
+	read, err := issuance.ReadCRLHead(there.body)
+	return err == nil && read.Number.Cmp(says) == 0 && sound(there.body) == nil, nil
+}
+
 // answer is what a bucket says.
 type answer struct {
 	method string
 	status int
 	header http.Header
+	body   []byte
 	code   string // of an error, such as AccessDenied
+}
+
+// number is that of the CRL which the object says that it is.
+func (a answer) number() (*big.Int, bool) {
+	return new(big.Int).SetString(a.header.Get(numberHeader), 10)
 }
 
 // refused is an answer as an error: with the code alone, because the rest may repeat what was signed.
@@ -138,8 +169,11 @@ func (a answer) refused() error {
 	return fmt.Errorf("%s is answered %d %s", a.method, a.status, a.code)
 }
 
-// longestAnswer is how much of an answer is read.
-const longestAnswer = 64 << 10
+// longestAnswer is how much of an answer is read, and longestCRL of an object.
+const (
+	longestAnswer = 64 << 10
+	longestCRL    = 256 << 20
+)
 
 func (b *Bucket) do(ctx context.Context, keys Keys, method, key string, header http.Header, body []byte) (answer, error) {
 	u := b.base
@@ -158,11 +192,15 @@ func (b *Bucket) do(ctx context.Context, keys Keys, method, key string, header h
 		return answer{}, err
 	}
 	defer response.Body.Close()
-	text, err := io.ReadAll(io.LimitReader(response.Body, longestAnswer))
+	most := int64(longestAnswer)
+	if method == http.MethodGet && response.StatusCode == http.StatusOK {
+		most = longestCRL
+	}
+	text, err := io.ReadAll(io.LimitReader(response.Body, most))
 	if err != nil {
 		return answer{}, fmt.Errorf("reading the answer to %s: %w", method, err)
 	}
-	a := answer{method: method, status: response.StatusCode, header: response.Header}
+	a := answer{method: method, status: response.StatusCode, header: response.Header, body: text}
 	var told struct {
 		Code string `xml:"Code"`
 	}

@@ -1,6 +1,7 @@
 package mirror_test
 
 import (
+	"bytes"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
@@ -15,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chancery-ca/chancery/ca"
 	"github.com/chancery-ca/chancery/issuance"
 	"github.com/chancery-ca/chancery/mirror"
 )
@@ -77,6 +79,11 @@ func (s *store) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		w.Header().Set("ETag", tag)
 		w.Header().Set("X-Amz-Meta-Crl-Number", there.header.Get("X-Amz-Meta-Crl-Number"))
+		return
+	}
+	if r.Method == http.MethodGet {
+		w.Header().Set("X-Amz-Meta-Crl-Number", there.header.Get("X-Amz-Meta-Crl-Number"))
+		_, _ = w.Write(there.body)
 		return
 	}
 	match, none := r.Header.Get("If-Match"), r.Header.Get("If-None-Match")
@@ -148,7 +155,7 @@ func TestBucketKeepsTheHighestNumber(t *testing.T) {
 		l := newLister(t)
 		highest := int64(0)
 		for _, number := range []int64{2, 1, 3, 3, 2} {
-			if err := b.PutCRL(t.Context(), "crl/issuing-1/7.crl", l.list(t, number)); err != nil {
+			if err := b.PutCRL(t.Context(), "crl/issuing-1/7.crl", l.list(t, number), signed); err != nil {
 				t.Fatal(err)
 			}
 			highest = max(highest, number)
@@ -158,6 +165,41 @@ func TestBucketKeepsTheHighestNumber(t *testing.T) {
 				t.Errorf("after %d there is %v, %v, %v", number, list, there.header, err)
 			}
 		}
+	}
+}
+
+// What somebody has put under a higher number keeps out no CRL, unless it is one.
+func TestABucketIsNotKeptByWhatIsNoCRL(t *testing.T) {
+	s, endpoint := newStore(t)
+	b, l := openBucket(t, endpoint), newLister(t)
+	old, next := l.list(t, 5), l.list(t, 6)
+	for name, there := range map[string]struct {
+		number string
+		body   []byte
+	}{
+		"garbage":             {"999999999999999999", []byte("garbage")},
+		"nothing":             {"7", nil},
+		"an older one":        {"7", old.DER},
+		"another authority's": {"7", newLister(t).list(t, 7).DER},
+	} {
+		s.mu.Lock()
+		s.objects["/lists/pki/a.crl"] = object{there.body, http.Header{"X-Amz-Meta-Crl-Number": {there.number}}}
+		s.mu.Unlock()
+		if err := b.PutCRL(t.Context(), "a.crl", next, l.signed); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if got, _ := s.at("/lists/pki/a.crl"); !bytes.Equal(got.body, next.DER) || got.header.Get("X-Amz-Meta-Crl-Number") != "6" {
+			t.Errorf("%s stays", name)
+		}
+	}
+	newer := l.list(t, 7)
+	for _, r := range []ca.CRLRecord{newer, next} {
+		if err := b.PutCRL(t.Context(), "a.crl", r, l.signed); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, _ := s.at("/lists/pki/a.crl"); !bytes.Equal(got.body, newer.DER) {
+		t.Error("a newer one was replaced")
 	}
 }
 
@@ -173,7 +215,7 @@ func TestReplicasShareABucket(t *testing.T) {
 			record := l.list(t, int64(2*n+replica+1))
 			group.Go(func() {
 				// One that others overtake again and again gives up, and is put later.
-				for b.PutCRL(t.Context(), "a.crl", record) != nil {
+				for b.PutCRL(t.Context(), "a.crl", record, signed) != nil {
 					if t.Context().Err() != nil {
 						return
 					}
@@ -194,7 +236,7 @@ func TestARefusingBucket(t *testing.T) {
 	b := openBucket(t, endpoint)
 	for _, status := range []int{http.StatusForbidden, http.StatusTemporaryRedirect, http.StatusServiceUnavailable} {
 		s.refuses = status
-		err := b.PutCRL(t.Context(), "a.crl", newLister(t).list(t, 1))
+		err := b.PutCRL(t.Context(), "a.crl", newLister(t).list(t, 1), signed)
 		if err == nil || !strings.Contains(err.Error(), fmt.Sprint(status)) || strings.Contains(err.Error(), "secret") {
 			t.Errorf("%d: %v", status, err)
 		}
@@ -205,7 +247,7 @@ func TestARefusingBucket(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := noKeys.PutCRL(t.Context(), "a.crl", newLister(t).list(t, 1)); err == nil {
+	if err := noKeys.PutCRL(t.Context(), "a.crl", newLister(t).list(t, 1), signed); err == nil {
 		t.Error("a CRL was put without keys")
 	}
 	for _, endpoint := range []string{"", "s3.example", "ftp://s3.example", "https://user:password@s3.example", "https://user:password@s3 .example", "https://s3.example/path", "https://s3.example?a=b"} {

@@ -4,6 +4,7 @@
 package mirror
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -51,8 +52,8 @@ func OpenDirectory(root string) (*Directory, error) {
 }
 
 // PutCRL puts a CRL at a path below the directory: written beside its place, brought to the disk, and renamed. A crash before the rename
-// leaves the last one, a crash after it the next one. A CRL there that has a higher number stays; one that cannot be read is replaced.
-func (d *Directory) PutCRL(ctx context.Context, path string, r ca.CRLRecord) error {
+// leaves the last one, a crash after it the next one. A sound CRL there that has a higher number stays; whatever else is there is replaced.
+func (d *Directory) PutCRL(ctx context.Context, path string, r ca.CRLRecord, sound func(der []byte) error) error {
 	if !filepath.IsLocal(path) {
 		return fmt.Errorf("putting a CRL at %q: the path leads out of the directory", path)
 	}
@@ -60,7 +61,10 @@ func (d *Directory) PutCRL(ctx context.Context, path string, r ca.CRLRecord) err
 	defer d.mu.Unlock()
 	place := filepath.Join(d.root, path)
 	if there, err := os.ReadFile(place); err == nil {
-		if read, err := issuance.ReadCRL(there); err == nil && read.Number.Cmp(r.Number) >= 0 {
+		if bytes.Equal(there, r.DER) {
+			return nil
+		}
+		if read, err := issuance.ReadCRLHead(there); err == nil && read.Number.Cmp(r.Number) > 0 && sound(there) == nil {
 			return nil
 		}
 	} else if !errors.Is(err, fs.ErrNotExist) {

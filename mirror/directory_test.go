@@ -47,6 +47,43 @@ func (l lister) list(t testing.TB, number int64) ca.CRLRecord {
 	return ca.CRLRecord{Number: big.NewInt(number), DER: der}
 }
 
+// signed finds every CRL sound.
+func signed([]byte) error { return nil }
+
+// signed finds those sound that the lister has made.
+func (l lister) signed(der []byte) error {
+	list, err := x509.ParseRevocationList(der)
+	if err != nil {
+		return err
+	}
+	issuer := *l.issuer
+	issuer.PublicKey, issuer.PublicKeyAlgorithm = l.key.Public(), x509.ECDSA
+	return list.CheckSignatureFrom(&issuer)
+}
+
+// What somebody has put there under a higher number keeps out no CRL, unless it is one of the authority's.
+func TestADirectoryIsNotKeptByWhatIsNoCRL(t *testing.T) {
+	root := t.TempDir()
+	d, err := mirror.OpenDirectory(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, place := newLister(t), filepath.Join(root, "a.crl")
+	next := l.list(t, 6)
+	if err := os.WriteFile(place, newLister(t).list(t, 1<<60).DER, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	newer := l.list(t, 7)
+	for _, put := range []struct{ r, want ca.CRLRecord }{{next, next}, {newer, newer}, {next, newer}} {
+		if err := d.PutCRL(t.Context(), "a.crl", put.r, l.signed); err != nil {
+			t.Fatal(err)
+		}
+		if read, err := os.ReadFile(place); err != nil || !bytes.Equal(read, put.want.DER) {
+			t.Errorf("after %s there is another one, %v", put.r.Number, err)
+		}
+	}
+}
+
 func TestDirectoryKeepsTheHighestNumber(t *testing.T) {
 	root := t.TempDir()
 	d, err := mirror.OpenDirectory(root)
@@ -57,7 +94,7 @@ func TestDirectoryKeepsTheHighestNumber(t *testing.T) {
 	place := filepath.Join(root, "crl", "issuing-1", "7.crl")
 	for _, number := range []int64{2, 1, 3, 3, 2} {
 		r := l.list(t, number)
-		if err := d.PutCRL(t.Context(), "crl/issuing-1/7.crl", r); err != nil {
+		if err := d.PutCRL(t.Context(), "crl/issuing-1/7.crl", r, signed); err != nil {
 			t.Fatal(err)
 		}
 		read, err := os.ReadFile(place)
@@ -72,14 +109,14 @@ func TestDirectoryKeepsTheHighestNumber(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := l.list(t, 1)
-	if err := d.PutCRL(t.Context(), "crl/issuing-1/7.crl", r); err != nil {
+	if err := d.PutCRL(t.Context(), "crl/issuing-1/7.crl", r, signed); err != nil {
 		t.Fatal(err)
 	}
 	if read, err := os.ReadFile(place); err != nil || !bytes.Equal(read, r.DER) {
 		t.Errorf("garbage was not replaced: %v", err)
 	}
 	for _, path := range []string{"../a.crl", "/a.crl", ""} {
-		if err := d.PutCRL(t.Context(), path, r); err == nil {
+		if err := d.PutCRL(t.Context(), path, r, signed); err == nil {
 			t.Errorf("%q was accepted", path)
 		}
 	}
@@ -145,7 +182,7 @@ func write(t *testing.T, root string) {
 	}
 	l := newLister(t)
 	for number := int64(1); ; number++ {
-		if err := d.PutCRL(t.Context(), "crl/a.crl", l.list(t, number)); err != nil {
+		if err := d.PutCRL(t.Context(), "crl/a.crl", l.list(t, number), signed); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := os.Stdout.WriteString(strconv.FormatInt(number, 10) + "\n"); err != nil {
@@ -162,7 +199,7 @@ func TestAnotherServerReadsWhateverTheUmask(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := d.PutCRL(t.Context(), "crl/issuing-1/7.crl", newLister(t).list(t, 1)); err != nil {
+	if err := d.PutCRL(t.Context(), "crl/issuing-1/7.crl", newLister(t).list(t, 1), signed); err != nil {
 		t.Fatal(err)
 	}
 	for path, want := range map[string]os.FileMode{"crl": 0o755, "crl/issuing-1": 0o755, "crl/issuing-1/7.crl": 0o644} {

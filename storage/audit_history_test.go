@@ -1,6 +1,7 @@
 package storage_test
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -533,6 +534,45 @@ func TestRequestsAndEvents(t *testing.T) {
 		f.exec("DELETE FROM archives")
 		f.exec("DELETE FROM audit_sequence")
 		f.exec("DELETE FROM audit_leaves")
+	}
+}
+
+// Whatever a service that was taken over has logged, the rows and the other events are held against each other, and signatures accounted for.
+func TestNoEventKeepsRowsFromBeingHeld(t *testing.T) {
+	f := setUp(t)
+	service := f.as("chancery_service")
+	f.addAuthority("issuing-1")
+	for _, e := range []audit.Event{
+		{ID: "no UUID", Kind: audit.CertificateIssued},
+		{Kind: audit.CertificateIssued + "\x00"},
+		{Kind: audit.CertificateIssued, Data: map[string]string{"issuer": "issuing-1\x00", "serial": "1c"}},
+		{Kind: audit.CertificateRevoked, Data: map[string]string{"issuer": "issuing-1\x00", "serial": "1c", "crl_scope": "full"}},
+		{Kind: audit.CertificateIntended, Data: map[string]string{"request": "01a22017Xd68eX737cX96f1X995142fc17a3"}},
+		{Kind: audit.RequestRefused, Data: map[string]string{"request": newID(), "csr_sha256": "\x00"}},
+	} {
+		id := newID()
+		e.ID, e.Time, e.Actor = cmp.Or(e.ID, id), time.Now(), "x"
+		leaf, err := audit.New(e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		const add = "INSERT INTO audit_leaves (id, kind, leaf) VALUES ($1::text::uuid, $2, $3)"
+		if _, err := service.Exec(t.Context(), add, id, strings.TrimSuffix(string(e.Kind), "\x00"), leaf.Bytes()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.sequence()
+	unrecorded := 0
+	for _, x := range f.rows() {
+		if x.Kind == audit.Unrecorded {
+			unrecorded++
+		}
+	}
+	if unrecorded != 6 {
+		t.Errorf("%d of 6 events are found that speak of what is not on record", unrecorded)
+	}
+	if lost, err := f.LostCertificates(t.Context(), time.Time{}); err != nil || len(lost) != 0 {
+		t.Errorf("lost certificates: %v, %v", lost, err)
 	}
 }
 

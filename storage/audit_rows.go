@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -76,7 +77,7 @@ const (
 	ORDER BY r.month`
 
 	selectEventsOfRows = `
-	SELECT s.index, l.leaf FROM audit_sequence AS s JOIN audit_leaves AS l ON l.id = s.id
+	SELECT s.index, s.id::text, l.leaf FROM audit_sequence AS s JOIN audit_leaves AS l ON l.id = s.id
 	WHERE s.index >= $1 AND s.index < $2 AND l.kind IN ('certificate.issued', 'certificate.revoked', 'certificate.released',
 		'certificate.orphaned', 'certificate.intended', 'request.refused', 'request.waiting')
 	ORDER BY s.index`
@@ -405,27 +406,28 @@ func (r *rowsCheck) events(ctx context.Context) error {
 			return err
 		}
 		var index int64
+		var id string
 		var leaf []byte
 		var indexes []int64
 		var ids, kinds, issuers []string
 		var serials [][]byte
 		var of requestEvents
-		if _, err := pgx.ForEachRow(rows, []any{&index, &leaf}, func() error {
+		if _, err := pgx.ForEachRow(rows, []any{&index, &id, &leaf}, func() error {
 			e, err := audit.Parse(bytes.Clone(leaf))
 			if err != nil {
 				return nil // told by the verification of the log
 			}
 			switch e.Kind {
 			case audit.CertificateIntended, audit.RequestRefused, audit.RequestWaiting:
-				of.add(index, e)
+				of.add(index, id, e)
 				return nil
 			}
 			serial, err := hex.DecodeString(e.Data["serial"])
 			if err != nil {
 				serial = []byte{}
 			}
-			indexes, ids, kinds = append(indexes, index), append(ids, e.ID), append(kinds, string(e.Kind))
-			issuers, serials = append(issuers, e.Data["issuer"]), append(serials, serial)
+			indexes, ids, kinds = append(indexes, index), append(ids, id), append(kinds, askable(string(e.Kind)))
+			issuers, serials = append(issuers, askable(e.Data["issuer"])), append(serials, serial)
 			return nil
 		}); err != nil {
 			return err
@@ -459,15 +461,19 @@ type requestEvents struct {
 	months                 []time.Time // of the requests
 }
 
-func (of *requestEvents) add(index int64, e audit.Event) {
+func (of *requestEvents) add(index int64, event string, e audit.Event) {
 	var id pgtype.UUID
 	if id.Scan(e.Data["request"]) != nil || !id.Valid {
 		return // an event that names no request speaks of none
 	}
 	at := time.UnixMilli(int64(binary.BigEndian.Uint64(id.Bytes[:8]) >> 16)).UTC() // RFC 9562, section 5.7
-	of.indexes, of.ids, of.months = append(of.indexes, index), append(of.ids, e.ID), append(of.months, archive.MonthOf(at).Time)
-	of.requests, of.digests = append(of.requests, e.Data["request"]), append(of.digests, e.Data["csr_sha256"])
+	of.indexes, of.ids, of.months = append(of.indexes, index), append(of.ids, event), append(of.months, archive.MonthOf(at).Time)
+	of.requests, of.digests = append(of.requests, uuidText(id.Bytes[:])), append(of.digests, askable(e.Data["csr_sha256"]))
 }
+
+// askable is what an event says as the database can be asked for it: it has no text with NUL, and would answer nothing at all. Events may have
+// been written by a service that was taken over; their own IDs are not asked for, but those of their rows.
+func askable(said string) string { return strings.ReplaceAll(said, "\x00", "\ufffd") }
 
 // requests holds events of requests against the requests.
 func (r *rowsCheck) requests(ctx context.Context, of requestEvents) error {

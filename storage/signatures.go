@@ -255,7 +255,7 @@ func (s *Store) LostCertificates(ctx context.Context, since time.Time) (lost []r
 				continue
 			}
 			var revoked bool
-			if err := tx.QueryRow(ctx, selectIsRevokedBy, l.Issuer, serial, e.ID).Scan(&revoked); err != nil {
+			if err := tx.QueryRow(ctx, selectIsRevokedBy, askable(l.Issuer), serial, e.ID).Scan(&revoked); err != nil {
 				return err
 			}
 			if l.Signed, err = digestsIn(e.Data["tbs_sha256"]); err == nil && revoked {

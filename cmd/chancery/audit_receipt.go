@@ -151,11 +151,11 @@ func countOf[T any](all []T, is func(T) bool) (n int) {
 }
 
 func (r shownReceipt) print(w io.Writer) {
-	fmt.Fprintf(w, "The receipt is good: event %s is number %d of the log %s, of which %d events are under this checkpoint.\n", r.Event,
-		*r.Index, r.Origin, r.Size)
-	fmt.Fprintf(w, "%s at %s by %s\n", r.Kind, r.Time.Format(time.RFC3339), r.Actor)
+	fmt.Fprintf(w, "The receipt is good: event %s is number %d of the log %s, of which %d events are under this checkpoint.\n",
+		legible(r.Event), *r.Index, legible(r.Origin), r.Size)
+	fmt.Fprintf(w, "%s at %s by %s\n", legible(r.Kind), r.Time.Format(time.RFC3339), legible(r.Actor))
 	for _, name := range slices.Sorted(maps.Keys(r.Data)) {
-		fmt.Fprintf(w, "  %s: %s\n", name, r.Data[name])
+		fmt.Fprintf(w, "  %s: %s\n", legible(name), legible(r.Data[name]))
 	}
 	for _, s := range r.Signatures {
 		fmt.Fprintf(w, "signed by %s", s.Name)

@@ -10,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -344,10 +345,10 @@ func (a *app) recordReconciled(ctx context.Context, store *storage.Store, report
 		return err
 	}
 	for _, f := range report.Findings {
-		data := map[string]string{"finding": string(f.Kind), "why": f.Why}
+		data := map[string]string{"finding": string(f.Kind), "why": quotable(f.Why)}
 		for name, value := range map[string]string{"sha256": f.Digest, "subject": f.Subject, "journal": f.Journal, "key": f.Key} {
 			if value != "" {
-				data[name] = value
+				data[name] = quotable(value)
 			}
 		}
 		if f.Entry != 0 {
@@ -379,6 +380,16 @@ func (a *app) recordReconciled(ctx context.Context, store *storage.Store, report
 	return leaves[len(leaves)-1].ID(), nil
 }
 
+// quotable is a text that quotes what is on record, short enough for an event to hold several: who wrote that may have been anybody, and it
+// must not keep the finding from being told.
+func quotable(text string) string {
+	const most = 1000 // octets, each of which takes six in an event where it is a control character
+	if len(text) <= most {
+		return text
+	}
+	return strings.ToValidUTF8(text[:most], "") + "…"
+}
+
 // unknowns are what the account leaves open, for the report.
 func unknowns(o reconcileOptions) []string {
 	if len(o.journals) == 0 {
@@ -402,20 +413,20 @@ func writeReconciled(w io.Writer, r *reconcileReport) {
 	fmt.Fprintf(w, "%d signatures and %d records accounted for: %d agree, %d are too young to be judged, %d are older than the journals.\n",
 		c.Signatures, c.Records, c.Agreeing, c.Pending, c.Before)
 	for _, x := range r.Refused {
-		fmt.Fprintf(w, "refused  %s entry %d  %s  %s\n", x.Journal, x.Entry, x.At.Format(time.RFC3339), x.Why)
+		fmt.Fprintf(w, "refused  %s entry %d  %s  %s\n", x.Journal, x.Entry, x.At.Format(time.RFC3339), legible(x.Why))
 	}
 	for _, f := range r.Findings {
 		where := ""
 		if f.Entry != 0 {
-			where = fmt.Sprintf("  %s entry %d", f.Journal, f.Entry)
+			where = fmt.Sprintf("  %s entry %d", legible(f.Journal), f.Entry)
 		}
 		if f.Kind == reconcile.Unrecorded {
 			where += "  sha256 " + f.Digest
 		}
-		fmt.Fprintf(w, "ALARM  %s  %s%s\n       %s\n", f.Kind, f.Subject, where, f.Why)
+		fmt.Fprintf(w, "ALARM  %s  %s%s\n       %s\n", f.Kind, legible(f.Subject), where, legible(f.Why))
 	}
 	for _, f := range r.Restored {
-		fmt.Fprintf(w, "recorded after a restore  %s  %s entry %d\n       %s\n", f.Subject, f.Journal, f.Entry, f.Why)
+		fmt.Fprintf(w, "recorded after a restore  %s  %s entry %d\n       %s\n", legible(f.Subject), legible(f.Journal), f.Entry, legible(f.Why))
 	}
 	if more := c.Restored - uint64(len(r.Restored)); more > 0 {
 		fmt.Fprintf(w, "%d more were recorded after a restore.\n", more)

@@ -357,13 +357,14 @@ func (s *shownHistory) write(w io.Writer) {
 				fmt.Fprintf(w, "and %d more (-o json shows up to 1000)\n", s.Bad-most)
 				break
 			}
+			what := legible(f.What)
 			switch {
 			case f.Index == nil:
-				fmt.Fprintf(w, "%s: %s\n", f.Kind, f.What)
+				fmt.Fprintf(w, "%s: %s\n", f.Kind, what)
 			case f.Until != nil:
-				fmt.Fprintf(w, "index %d to %d: %s: %s\n", *f.Index, *f.Until-1, f.Kind, f.What)
+				fmt.Fprintf(w, "index %d to %d: %s: %s\n", *f.Index, *f.Until-1, f.Kind, what)
 			default:
-				fmt.Fprintf(w, "index %d: %s: %s\n", *f.Index, f.Kind, f.What)
+				fmt.Fprintf(w, "index %d: %s: %s\n", *f.Index, f.Kind, what)
 			}
 		}
 	} else {

@@ -13,10 +13,13 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
+	"unicode"
 
 	"github.com/chancery-ca/chancery/audit"
+	"github.com/chancery-ca/chancery/reconcile"
 	"github.com/chancery-ca/chancery/storage/storagetest"
 )
 
@@ -198,5 +201,31 @@ func TestWhatNobodySignsIsNotSound(t *testing.T) {
 		wantUnsigned(t, "an export: "+c.what, c.export, append(args, h.export(t, named...))...)
 		h.into(t, db, named...)
 		wantUnsigned(t, "a database: "+c.what, c.inserted, append(args, "--database", url)...)
+	}
+}
+
+// What auditors read on a terminal quotes what somebody else has written: it can neither clear the screen nor pass for a line of ours.
+func TestFindingsDisguiseNothing(t *testing.T) {
+	const forged = "\x1b[2J\nsound: 5 events\u009b1A\r\u202e"
+	index := int64(3)
+	for what, write := range map[string]func(io.Writer){
+		"a verification": (&shownHistory{Bad: 1, Findings: []shownFinding{{Kind: audit.Unrecorded, Index: &index, What: forged}}}).write,
+		"an account": func(w io.Writer) {
+			f := reconcile.Finding{Kind: reconcile.Restored, Subject: forged, Why: forged, Journal: forged, Entry: 1}
+			writeReconciled(w, &reconcileReport{
+				Counts: reconcile.Counts{Findings: 1}, Findings: []reconcile.Finding{f}, Restored: []reconcile.Finding{f},
+				Refused: []refusedOperation{{Why: forged}},
+			})
+		},
+		"a receipt": shownReceipt{
+			Event: forged, Index: &index, Kind: forged, Time: &time.Time{}, Actor: forged, Data: map[string]string{forged: forged}, Origin: forged,
+		}.print,
+	} {
+		var out bytes.Buffer
+		write(&out)
+		if strings.ContainsFunc(out.String(), func(r rune) bool { return r != '\n' && !unicode.IsPrint(r) }) ||
+			strings.Contains(out.String(), "\nsound") {
+			t.Errorf("%s: %q", what, out.String())
+		}
 	}
 }

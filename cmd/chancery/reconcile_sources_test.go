@@ -17,10 +17,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/chancery-ca/chancery/archive"
+	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/ca"
 	"github.com/chancery-ca/chancery/keeper"
 	"github.com/chancery-ca/chancery/reconcile"
+	"github.com/chancery-ca/chancery/storage/storagetest"
 )
 
 // archived writes an archive with these rows, and tells what a database would have on record of it.
@@ -254,5 +258,37 @@ func TestReconcileStateIsReadInOneWay(t *testing.T) {
 		if state, err := readReconcileState(path); (err == nil) != c.sound || c.sound && !state.Until.Equal(want.Until) {
 			t.Errorf("%s: %+v, %v", name, state, err)
 		}
+	}
+}
+
+// A finding quotes what a service that was taken over may have written: however long that is, the account ends, and tells it.
+func TestAFindingIsToldHoweverLongItsEventIs(t *testing.T) {
+	t.Parallel()
+	s := newStack(t, storagetest.New(t), false)
+	service, err := pgx.Connect(t.Context(), s.database.OwnerURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer service.Close(context.Background())
+	if _, err := service.Exec(t.Context(), "SET ROLE chancery_service"); err != nil {
+		t.Fatal(err)
+	}
+	id := newID()
+	at := time.Now().Add(-time.Hour)
+	leaf, err := audit.New(audit.Event{ID: id, Kind: audit.CertificateIntended, Time: at, Actor: "x", Data: map[string]string{
+		"issuer": strings.Repeat("é", 8020), "tbs_sha256": strings.Repeat("ab", 32),
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const add = "INSERT INTO audit_leaves (id, kind, leaf) VALUES ($1::text::uuid, $2, $3)"
+	if _, err := service.Exec(t.Context(), add, id, string(leaf.Kind()), leaf.Bytes()); err != nil {
+		t.Fatal(err)
+	}
+	report, code := s.reconcileNow(t)
+	wantFindings(t, "an event with a long name", report, code, reconcile.Erased)
+	alarms := s.database.Column(t, `SELECT convert_from(leaf, 'UTF8') FROM audit_leaves WHERE kind = 'reconcile.alarm'`)
+	if len(alarms) != 1 || report.Event == "" || !strings.Contains(alarms[0], strings.Repeat("é", 200)+"…") {
+		t.Errorf("%q is recorded", alarms)
 	}
 }

@@ -255,6 +255,9 @@ func (a *app) printText(write func(w io.Writer)) error {
 	return nil
 }
 
+// legible is a text that somebody wrote, or that quotes one, within a line: each further line of it is marked.
+func legible(text string) string { return audit.Legible(text, "| ") }
+
 // cell is a text that somebody wrote, for a column of a table, counted from 0: each of its lines stays in the column.
 func cell(column int, text string) string {
 	return audit.Legible(text, strings.Repeat("\t", column)+"| ")
