@@ -123,6 +123,10 @@ func TestHSMKeysAndSignatures(t *testing.T) {
 		c.do("key", "generate", "--algorithm", algorithm, "--label", algorithm)
 		c.do("sign", "--key", algorithm, "--in", message, "--out", c.path("signature"))
 		c.place("public.pem", []byte(c.do("key", "show", "--key", algorithm, "--public", "pem")))
+		if shown := decode[map[string]string](t, c.do("key", "show", "--key", algorithm, "--public", "pem", "-o", "json")); shown["public_key"] !=
+			string(c.bytes("public.pem")) {
+			t.Errorf("%s: %v", algorithm, shown)
+		}
 		c.openssl(verify...)
 		if out := c.do("verify", "--key", algorithm, "--in", message, "--signature", c.path("signature")); out != "valid\n" {
 			t.Errorf("%s: %q", algorithm, out)
