@@ -1,12 +1,14 @@
 package ceremony
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"errors"
 	"math/big"
 	"os"
 	"path/filepath"
@@ -14,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chancery-ca/chancery/hsm/hsmtest"
 	"github.com/chancery-ca/chancery/strictyaml"
 )
 
@@ -91,5 +94,23 @@ func TestASignatureIsNotAName(t *testing.T) {
 	bundle.List = list(young, rootKey)
 	if err := bundle.agree(hexDigest(old.Raw)); err == nil {
 		t.Error("a bundle holds the CRL of another authority")
+	}
+}
+
+// TestADescriptionIsNotTheProgramsWord has a plan, put in the place of the one that was reviewed, show the digest of that one to those present.
+func TestADescriptionIsNotTheProgramsWord(t *testing.T) {
+	t.Parallel()
+	const reviewed = "plan sha256:0123456789abcdef"
+	text := strings.Replace(hierarchyPlan, "description: Root and first issuing authority", `description: "Root\n`+reviewed+`\e[8m"`, 1)
+	var out bytes.Buffer
+	stop := errors.New("not this one")
+	_, err := Run(t.Context(), plan(t, t.TempDir(), text), Options{
+		Token: hsmtest.New(t).Open(t), Now: clock, Random: rand.Reader, Out: &out, Confirm: func(string) error { return stop },
+	})
+	if !errors.Is(err, stop) {
+		t.Fatal(err)
+	}
+	if strings.Contains(out.String(), "\n"+reviewed) || strings.Contains(out.String(), "\x1b") {
+		t.Errorf("those present are told %q", out.String())
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/hsm"
 )
 
@@ -56,7 +57,7 @@ func Run(ctx context.Context, p Plan, o Options) (*Result, error) {
 	say := func(format string, args ...any) {
 		_, _ = fmt.Fprintf(o.Out, format+"\n", args...) // a lost word to the audience does not stop a ceremony
 	}
-	say("ceremony %s: %s", p.Ceremony, p.Description)
+	say("ceremony %s: %s", p.Ceremony, audit.Legible(p.Description, "| "))
 	say("plan %s", p.Digest())
 
 	if err := Rehearse(ctx, p, o.Now(), o.Random); err != nil {

@@ -11,6 +11,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/issuance"
 )
 
@@ -151,7 +152,10 @@ func (v *verifier) follow(e entry) error {
 }
 
 func (v *verifier) begin(b *beginning) error {
-	if digestOf(b.Plan) != b.Digest {
+	switch {
+	case !nameForm.MatchString(b.Ceremony):
+		return fmt.Errorf("%q is no ceremony's name", b.Ceremony)
+	case digestOf(b.Plan) != b.Digest:
 		return errors.New("the plan is not the one of the digest")
 	}
 	v.summary.Ceremony, v.summary.PlanDigest, v.summary.Plan, v.summary.Began = b.Ceremony, b.Digest, b.Plan, v.summary.Ended
@@ -167,6 +171,9 @@ func (v *verifier) at(t *tokenLine) error {
 }
 
 func (v *verifier) issuer(i *issuerLine) error {
+	if !nameForm.MatchString(i.Authority) {
+		return fmt.Errorf("%q is no authority's name", i.Authority)
+	}
 	if v.issuers[i.Authority] != nil || v.keys[i.Authority] != nil {
 		return fmt.Errorf("a second issuer %s", i.Authority)
 	}
@@ -184,6 +191,8 @@ func (v *verifier) key(k *keyLine) error {
 	switch {
 	case !v.token:
 		return errors.New("a key without a token")
+	case !nameForm.MatchString(k.Authority):
+		return fmt.Errorf("%q is no name of whose key it is", k.Authority)
 	case v.keys[k.Authority] != nil:
 		return fmt.Errorf("a second key of %s", k.Authority)
 	case err != nil || k.SPKIDigest != hexDigest(k.SPKI):
@@ -285,9 +294,12 @@ func (v *verifier) artefact(f *fileLine) error {
 	if v.files[f.Name] {
 		return fmt.Errorf("the file %s is written twice", f.Name)
 	}
+	subject, form := f.subject()
+	if form == "" || !nameForm.MatchString(subject) {
+		return fmt.Errorf("the file %q is of no kind that ceremonies write", f.Name)
+	}
 	v.files[f.Name] = true
 	v.summary.Artefacts = append(v.summary.Artefacts, Artefact{Name: f.Name, SHA256: f.SHA256})
-	subject, form := f.subject()
 	var certificate, list *Signed
 	chain := v.chain(subject)
 	if len(chain) > 0 {
@@ -324,8 +336,6 @@ func (v *verifier) artefact(f *fileLine) error {
 		if k := v.keys[subject]; k != nil {
 			holds = publicPEM(k.SPKI)
 		}
-	default:
-		return fmt.Errorf("the file %s is of no kind that ceremonies write", f.Name)
 	}
 	if len(holds) == 0 || hexDigest(holds) != f.SHA256 {
 		return fmt.Errorf("the file %s holds something that was not signed before", f.Name)
@@ -376,7 +386,7 @@ func (v *verifier) finish() (Summary, error) {
 	case v.summary.Complete:
 		return v.summary, nil
 	case v.summary.Failure != "":
-		return v.summary, fmt.Errorf("%w: %s", ErrIncomplete, v.summary.Failure)
+		return v.summary, fmt.Errorf("%w: %s", ErrIncomplete, audit.Legible(v.summary.Failure, "| "))
 	}
 	return v.summary, fmt.Errorf("%w: it was interrupted", ErrIncomplete)
 }

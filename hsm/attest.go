@@ -235,6 +235,15 @@ func verifyAttestation(data []byte, trusted crypto.PublicKey) (e Evidence, spki 
 	if e.Slot.Token == nil || len(e.Key) == 0 {
 		return e, spki, errors.New("the evidence tells of no token, or of no key")
 	}
+	if e.PublicKey != "" { // which is shown as it stands
+		half, err := parsePublicPEM(e.PublicKey)
+		if err != nil {
+			return e, spki, fmt.Errorf("the key's public half: %w", err)
+		}
+		if text, err := publicPEM(half); err != nil || text != e.PublicKey {
+			return e, spki, errors.New("the key's public half is not one PEM block PUBLIC KEY and nothing else")
+		}
+	}
 	der, err := x509.MarshalPKIXPublicKey(public)
 	return e, sha256.Sum256(der), err
 }

@@ -170,6 +170,9 @@ func unlisted(ctx context.Context, store *storage.Store, issuer string, served [
 	return all, err
 }
 
+// ceremonyName cuts what an authority's name makes longer than a ceremony's may be.
+func ceremonyName(name string) string { return strings.TrimRight(name[:min(len(name), 64)], "-") }
+
 // plan writes what the room needs to make the next CRL of an offline issuer: a directory that must not be there, so that no
 // plan of another day is mixed with it.
 func (result *authorityRevocationJSON) plan(ctx context.Context, store *storage.Store, r ca.RevokedAuthority, dir, validity string) error {
@@ -206,17 +209,17 @@ func (result *authorityRevocationJSON) plan(ctx context.Context, store *storage.
 	result.Plan = filepath.Join(dir, "revoke.yaml")
 	files := map[string][]byte{
 		r.Parent.Name + ".cer": r.Parent.Certificate,
-		"revoke.yaml": fmt.Appendf(nil, `ceremony: revoke-%s
+		"revoke.yaml": fmt.Appendf(nil, `ceremony: %s
 description: The CRL of %[2]s that revokes %[3]s
 output: out
 crls:
-  - issuer: %[2]s
+  - issuer: %[2]q
     certificate: %[2]s.cer
     key: {%[4]s}
     validity: %[5]s
     %[6]s
     revoked:
-%[7]s`, r.Authority.Name, r.Parent.Name, strings.Join(names, ", "), key, validity, previous, entries.String()),
+%[7]s`, ceremonyName("revoke-"+r.Authority.Name), r.Parent.Name, strings.Join(names, ", "), key, validity, previous, entries.String()),
 	}
 	if len(current.DER) > 0 {
 		files[r.Parent.Name+".crl"] = current.DER

@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/ca"
+	"github.com/chancery-ca/chancery/ceremony"
 	"github.com/chancery-ca/chancery/issuance"
 	"github.com/chancery-ca/chancery/storage"
 	"github.com/chancery-ca/chancery/storage/storagetest"
@@ -44,5 +47,40 @@ func TestACompromisedAuthorityIsRememberedAtLast(t *testing.T) {
 	}
 	if got := s.database.Column(t, `SELECT issuer FROM compromised_keys`); !slices.Equal(got, []string{devRoot}) {
 		t.Errorf("compromised keys of certificates of %q, want that of the authority, under %s", got, devRoot)
+	}
+}
+
+// TestThePlanOfARevocationIsOneWhateverTheName revokes authorities of names that a plan could trip over: the room in which the CRL is made is
+// no place to mend a plan.
+func TestThePlanOfARevocationIsOneWhateverTheName(t *testing.T) {
+	t.Parallel()
+	for name, root := range map[string]string{strings.Repeat("a", 56) + "-" + strings.Repeat("b", 7): devRoot, devIssuer: "null"} {
+		s := newHierarchy(t, storagetest.New(t), false, devIssuerKey)
+		store, err := storage.Open(t.Context(), storage.Config{URL: s.database.URL, MaxConns: 4, Unsafe: true, Log: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer store.Close()
+		bundles, err := readBundles(filepath.Join(s.dir, "ceremony"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		bundles[0].Name, bundles[1].Name, bundles[1].Parent = root, name, root
+		for _, b := range bundles {
+			if err := s.app.registrar(store).AddAuthority(t.Context(), authorityRecord(b)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		revoked, err := s.app.registrar(store).RevokeAuthority(t.Context(), name, issuance.CessationOfOperation, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var result authorityRevocationJSON
+		if err := result.plan(t.Context(), store, revoked, filepath.Join(s.dir, "room"), "180d"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ceremony.ReadPlan(result.Plan); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }

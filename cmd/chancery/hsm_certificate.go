@@ -267,17 +267,17 @@ func (a *app) verifyAttestation(path, trusted string) error {
 		}
 		confined := "the token says that the key is confined to it"
 		if !evidence.Confined {
-			confined = "the key is NOT confined to the token: " + evidence.Unconfined
+			confined = "the key is NOT confined to the token: " + cell(0, evidence.Unconfined)
 		}
 		fmt.Fprintf(w, "the signature is valid\n  by the key with SHA-256 %x,\n  %s\n  made %s on token %q, serial %s\n  %s\n", spki, said,
-			evidence.Time.Format(time.RFC3339), evidence.Slot.Token.Label, evidence.Slot.Token.Serial, confined)
+			evidence.Time.Format(time.RFC3339), evidence.Slot.Token.Label, cell(0, evidence.Slot.Token.Serial), confined)
 		if d := evidence.Declared; d.FIPSLevel > 0 {
-			fmt.Fprintf(w, "  FIPS 140 level %d, certificate %s, as the operator declared\n", d.FIPSLevel, d.FIPSCertificate)
+			fmt.Fprintf(w, "  FIPS 140 level %d, certificate %s, as the operator declared\n", d.FIPSLevel, cell(0, d.FIPSCertificate))
 		}
 		for _, proof := range evidence.Key {
-			fmt.Fprintln(w, proof.Class)
+			fmt.Fprintln(w, cell(0, proof.Class))
 			for _, attribute := range proof.Attributes {
-				fmt.Fprintf(w, "  %-24s %s\n", attribute.Name, attribute.Value)
+				fmt.Fprintf(w, "  %-24s %s\n", cell(0, attribute.Name), cell(0, attribute.Value))
 			}
 		}
 		fmt.Fprint(w, evidence.PublicKey)

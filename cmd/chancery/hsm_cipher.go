@@ -290,6 +290,7 @@ CKA_LOCAL and CKA_NEVER_EXTRACTABLE are false, and no authority will take it.`,
 				if err != nil {
 					return err
 				}
+				s.Extractable = extractable // the policy permits it, and nobody is asked here
 				made, err := w.Unwrap(ctx, hsm.UnwrapSpec{Under: ref, Method: hsm.WrapMethod(under.method), Hash: hash, Key: s, Public: public}, wrapped)
 				if err != nil {
 					return err

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -122,6 +123,10 @@ func TestHSMKeysAndSignatures(t *testing.T) {
 		c.do("key", "generate", "--algorithm", algorithm, "--label", algorithm)
 		c.do("sign", "--key", algorithm, "--in", message, "--out", c.path("signature"))
 		c.place("public.pem", []byte(c.do("key", "show", "--key", algorithm, "--public", "pem")))
+		if shown := decode[map[string]string](t, c.do("key", "show", "--key", algorithm, "--public", "pem", "-o", "json")); shown["public_key"] !=
+			string(c.bytes("public.pem")) {
+			t.Errorf("%s: %v", algorithm, shown)
+		}
 		c.openssl(verify...)
 		if out := c.do("verify", "--key", algorithm, "--in", message, "--signature", c.path("signature")); out != "valid\n" {
 			t.Errorf("%s: %q", algorithm, out)
@@ -270,6 +275,19 @@ func TestHSMWrapForAnotherToken(t *testing.T) {
 	there.place("message", []byte("m"))
 	there.do("sign", "--key", "travels", "--in", there.path("message"), "--out", there.path("signature"))
 	here.do("verify", "--key", "travels", "--in", there.path("message"), "--signature", there.path("signature"))
+
+	// That a policy would permit it to leave again does not have it leave: that has to be said.
+	policy := there.place("usage.yaml", []byte("others: permit\nkeys:\n  - {key: {label: again}, operations: [sign, verify, export]}\n"+
+		"  - {key: {label: further}, operations: [sign, verify, export]}\n"))
+	for label, more := range map[string][]string{"again": nil, "further": {"--extractable"}} {
+		again := slices.Concat(unwrap, []string{here.path("travels.wrapped"), "--label", label, "--usage", policy}, more)
+		there.do(again...)
+		for _, o := range decode[keyJSON](t, there.do("key", "show", "--key", label, "-o", "json")).Objects {
+			if leaves := o.Attributes["CKA_EXTRACTABLE"]; o.Class == "CKO_PRIVATE_KEY" && leaves != strconv.FormatBool(more != nil) {
+				t.Errorf("%s: CKA_EXTRACTABLE is %s", label, leaves)
+			}
+		}
+	}
 }
 
 func TestHSMCertificatesAndAttestation(t *testing.T) {

@@ -330,7 +330,7 @@ func (a *app) hsmKeyShowCommand() *cobra.Command {
 					if err != nil {
 						return err
 					}
-					return a.deliver(standardStream, text, 0)
+					return a.print(map[string]string{"public_key": string(text)}, func(out io.Writer) { _, _ = out.Write(text) })
 				case "jwk":
 					exact, err := w.exact(ctx, ref)
 					if err != nil {
