@@ -60,6 +60,9 @@ func (a *app) policyActivateCommand() *cobra.Command {
 }
 
 func (a *app) printChange(change *client.PolicyChange, err error) error {
+	if err != nil && !client.Undone(err) {
+		return fmt.Errorf("%w\nwhether they rule, or are proposed, is not known: chancery policy history tells", err)
+	}
 	if err != nil {
 		return err
 	}
