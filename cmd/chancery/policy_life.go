@@ -128,13 +128,14 @@ func (a *app) policyHistoryCommand() *cobra.Command {
 			t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 			fmt.Fprintln(t, "NUMBER\tRULES SINCE\tDIGEST\tBY\tCOMMENT")
 			for _, x := range state.Activations {
-				fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%s\n", x.Number, x.At.Local().Format(time.RFC3339), x.Digest, x.Actor, cell(4, x.Comment))
+				fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%s\n", x.Number, x.At.Local().Format(time.RFC3339), x.Digest, cell(3, x.Actor),
+					cell(4, x.Comment))
 			}
 			if len(state.Proposals) > 0 {
 				fmt.Fprintln(t, "\nPROPOSAL\tSTATE\tDIGEST\tBY\tAPPROVALS")
 			}
 			for _, p := range state.Proposals {
-				fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d of %d\n", p.ID, p.State, p.Digest, p.Person, approvals(&p), p.Needs)
+				fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d of %d\n", p.ID, p.State, p.Digest, cell(3, p.Person), approvals(&p), p.Needs)
 			}
 			_ = t.Flush()
 		})
