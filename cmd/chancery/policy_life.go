@@ -17,6 +17,7 @@ import (
 
 	"github.com/chancery-ca/chancery/access"
 	"github.com/chancery-ca/chancery/client"
+	"github.com/chancery-ca/chancery/policies"
 )
 
 func (a *app) policyReloadCommand() *cobra.Command {
@@ -151,8 +152,12 @@ func (a *app) policyShowCommand() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&dir, "out", "", "directory to write the files into, in place of printing them; it must not exist")
 	return a.overAPI(cmd, access.Auditor, func(ctx context.Context, c *client.Client, args []string) error {
-		set, err := c.PolicySet(ctx, cmp.Or(append(args, "ruling")...))
+		asked := cmp.Or(append(args, ruling)...)
+		set, err := c.PolicySet(ctx, asked)
 		if err != nil {
+			return err
+		}
+		if err := checkShown(asked, set); err != nil {
 			return err
 		}
 		if dir != "" {
@@ -171,6 +176,22 @@ func (a *app) policyShowCommand() *cobra.Command {
 			}
 		})
 	})
+}
+
+// ruling asks for the set that rules, whichever that is.
+const ruling = "ruling"
+
+// checkShown refuses files that are not those of the digest that was asked for: whoever approves policies signs their digest, and looks at the
+// files here.
+func checkShown(asked string, set *client.PolicySet) error {
+	files := make([]policies.File, 0, len(set.Files))
+	for name, content := range set.Files {
+		files = append(files, policies.File{Name: name, Content: []byte(content)})
+	}
+	if digest := policies.Digest(files); digest != set.Digest || asked != ruling && digest != asked {
+		return fmt.Errorf("the service shows the files of %s as those of %s", digest, cmp.Or(strings.TrimPrefix(asked, ruling), set.Digest))
+	}
+	return nil
 }
 
 func writePolicies(dir string, files map[string]string) error {
