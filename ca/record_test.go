@@ -3,6 +3,7 @@ package ca
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -47,5 +48,22 @@ func TestARefusalLeavesItsTraceWhateverWasAskedFor(t *testing.T) {
 				t.Errorf("%s, %s: %d events, %.200v", what, name, len(store.leaves), err)
 			}
 		}
+	}
+}
+
+// A credential that strays is an event once in an hour for each network that the event tells: not for each part of it, of which a site has many.
+func TestAStolenCredentialWritesNoEndlessLog(t *testing.T) {
+	t.Parallel()
+	store := &eventsKept{}
+	office := publishing(store, time.Now)
+	office.visits = newVisits()
+	robot := access.Actor{ID: "token-1", Person: "robot", Namespace: "web"}
+	for _, from := range []string{"2001:db8:7:1::/64", "2001:db8:7:2::/64", "2001:db8:8:1::/64", "192.0.2.1/32", "192.0.2.2/32"} {
+		if err := office.Strayed(t.Context(), robot, netip.MustParsePrefix(from)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(store.leaves) != 3 {
+		t.Errorf("%d events of three networks", len(store.leaves))
 	}
 }

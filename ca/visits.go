@@ -93,7 +93,7 @@ func meansOf(a access.Actor) string {
 
 // Strayed records that a credential was used from a network that it may not be used from, once in an hour. It is not good there.
 func (c *CA) Strayed(ctx context.Context, actor access.Actor, from netip.Prefix) error {
-	now, visit := c.now(), actor.ID+" from "+from.String()
+	now, visit := c.now(), actor.ID+" from "+coarse(from)
 	if !c.visits.isNew(visit, now) {
 		return nil
 	}

@@ -613,6 +613,23 @@ func TestAnOrderToRevokeManyIsGivenOnce(t *testing.T) {
 	}
 }
 
+// TestAChangeOfPoliciesIsAskedForOnce: one whose answer is lost is not asked for again, for there would be two proposals, of which one
+// rejection ends one.
+func TestAChangeOfPoliciesIsAskedForOnce(t *testing.T) {
+	for name, ask := range map[string]func(*Client) error{
+		"files": func(c *Client) error {
+			_, err := c.ChangePolicies(t.Context(), map[string]string{"a.yaml": "name: a"}, "")
+			return err
+		},
+		"a reload": func(c *Client) error { _, err := c.ReloadPolicies(t.Context(), ""); return err },
+	} {
+		s := newService(t, hangUp, sayJSON(200, `{"state":"proposed"}`))
+		if err := ask(s.client(t)); err == nil || Undone(err) || len(s.seen) != 1 {
+			t.Errorf("%s: asked for %d times, %v", name, len(s.seen), err)
+		}
+	}
+}
+
 // TestWhatIsAskedOnceIsAskedWhenTheServiceIsReached: what no service has seen may be sent again.
 func TestWhatIsAskedOnceIsAskedWhenTheServiceIsReached(t *testing.T) {
 	s := newService(t, sayJSON(200, `{}`))

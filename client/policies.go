@@ -90,18 +90,19 @@ func (c *Client) PolicySet(ctx context.Context, digest string) (*PolicySet, erro
 	return set, nil
 }
 
-// ChangePolicies has the policies in files rule, or proposes them where persons must agree.
+// ChangePolicies has the policies in files rule, or proposes them where persons must agree. It is asked for once: where the answer is lost there
+// may be a proposal, or they rule, which Policies tells.
 func (c *Client) ChangePolicies(ctx context.Context, files map[string]string, comment string) (*PolicyChange, error) {
 	body := struct {
 		Files   map[string]string `json:"files"`
 		Comment string            `json:"comment,omitempty"`
 	}{files, comment}
-	return c.policyChange(ctx, call{method: http.MethodPost, path: []string{"policies"}, body: body})
+	return c.policyChange(ctx, call{method: http.MethodPost, path: []string{"policies"}, body: body, once: true})
 }
 
-// ReloadPolicies has the replica that answers read its configured policies again.
+// ReloadPolicies has the replica that answers read its configured policies again. It is asked for once, as ChangePolicies is.
 func (c *Client) ReloadPolicies(ctx context.Context, comment string) (*PolicyChange, error) {
-	return c.policyChange(ctx, call{method: http.MethodPost, path: []string{"policies", "reload"}, body: policyComment{comment}})
+	return c.policyChange(ctx, call{method: http.MethodPost, path: []string{"policies", "reload"}, body: policyComment{comment}, once: true})
 }
 
 type policyComment struct {

@@ -1,6 +1,8 @@
 package policies
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"io/fs"
 	"path"
 	"slices"
@@ -16,6 +18,18 @@ type File struct {
 // Files are the files that the set was made of, by name. They must not be changed.
 func (s *Set) Files() []File { return s.files }
 
+// Digest is Set.Digest of a set that is made of files, in whichever order, whether they can be loaded or not.
+func Digest(files []File) string {
+	digest := sha256.New()
+	for _, f := range slices.SortedFunc(slices.Values(files), byName) {
+		frame(digest, []byte(f.Name))
+		frame(digest, f.Content)
+	}
+	return "sha256:" + hex.EncodeToString(digest.Sum(nil))
+}
+
+func byName(a, b File) int { return strings.Compare(a.Name, b.Name) }
+
 // LoadFiles makes the set of files that are in memory, such as those kept of a set that ruled earlier. What is wrong with any of them is
 // reported at once, as *LoadError: a name that stands twice, or that Load would not have read, too.
 func LoadFiles(files []File) (*Set, error) {
@@ -25,7 +39,7 @@ func LoadFiles(files []File) (*Set, error) {
 // LoadRuled makes the set of files that ruled before, as LoadFiles does, but for the demands of standards: those that came later, with
 // another program, do not end the rule of what kept all there were. It tells which are not met. What begins to rule must meet them all.
 func LoadRuled(files []File) (_ *Set, unmet []Problem, _ error) {
-	sorted := slices.SortedFunc(slices.Values(files), func(a, b File) int { return strings.Compare(a.Name, b.Name) })
+	sorted := slices.SortedFunc(slices.Values(files), byName)
 	var problems []Problem
 	for i, f := range sorted {
 		switch {

@@ -3,6 +3,7 @@ package web
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/netip"
 	"sync"
@@ -17,7 +18,7 @@ const (
 	failuresPerSecond = 1
 	failuresAtOnce    = 20
 	guessingLasts     = time.Hour // before the same network is an event again
-	maxGuessers       = 10_000    // networks remembered as having had their event
+	maxGuessers       = 1000      // networks that are an event in an hour: the audit log forgets nothing
 )
 
 // guessing watches credentials that are not good.
@@ -62,7 +63,10 @@ func (g *guessing) fail(from netip.Addr, now time.Time) (wait time.Duration, tel
 		return wait, false
 	}
 	if len(g.told) >= maxGuessers {
-		clear(g.told)
+		maps.DeleteFunc(g.told, func(_ netip.Prefix, at time.Time) bool { return now.Sub(at) >= guessingLasts })
+	}
+	if len(g.told) >= maxGuessers {
+		return wait, false
 	}
 	g.told[network] = now
 	return wait, true

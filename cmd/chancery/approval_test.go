@@ -1,8 +1,13 @@
 package main
 
 import (
+	"bytes"
+	"crypto/rand"
 	"encoding/json"
+	"io"
 	"maps"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"slices"
 	"strings"
@@ -11,6 +16,7 @@ import (
 
 	"github.com/chancery-ca/chancery/approval"
 	"github.com/chancery-ca/chancery/client"
+	"github.com/chancery-ca/chancery/policies"
 )
 
 // TestWhatIsSignedIsWhatIsShown: a service that was taken over gets no signature over a statement that speaks of something else as well.
@@ -117,6 +123,42 @@ func TestEvidenceIsOfWhatItStandsBeside(t *testing.T) {
 		}
 		if words, err := verifyWords(data, nil); (err == nil) != c.sound {
 			t.Errorf("%s: %+v, %v", name, words, err)
+		}
+	}
+}
+
+// TestPoliciesAreShownAsTheyAre: whoever approves policies signs their digest, and looks at files: a service that was taken over cannot show
+// others.
+func TestPoliciesAreShownAsTheyAre(t *testing.T) {
+	t.Parallel()
+	good, bad := map[string]string{"a.yaml": "name: a\n", "b.yaml": "name: b\n"}, map[string]string{"a.yaml": "name: a\n", "b.yaml": "name: c\n"}
+	digest := policies.Digest([]policies.File{
+		{Name: "b.yaml", Content: []byte(good["b.yaml"])}, {Name: "a.yaml", Content: []byte(good["a.yaml"])},
+	})
+	var answer client.PolicySet
+	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(answer)
+	}))
+	defer service.Close()
+	for name, c := range map[string]struct {
+		asked []string
+		shown client.PolicySet
+		sound bool
+	}{
+		"they":                  {[]string{digest}, client.PolicySet{Digest: digest, Files: good}, true},
+		"those that rule":       {nil, client.PolicySet{Digest: digest, Files: good}, true},
+		"other files":           {[]string{digest}, client.PolicySet{Digest: digest, Files: bad}, false},
+		"others that rule":      {nil, client.PolicySet{Digest: digest, Files: bad}, false},
+		"those of another name": {[]string{"sha256:" + strings.Repeat("0", 64)}, client.PolicySet{Digest: digest, Files: good}, false},
+	} {
+		answer = c.shown
+		var said bytes.Buffer
+		err := run(t.Context(), append([]string{"policy", "show", "--api", service.URL}, c.asked...), Env{
+			Stdin: strings.NewReader(""), Stdout: &said, Stderr: io.Discard, Environ: []string{"HOME=" + t.TempDir()}, Now: time.Now, Random: rand.Reader,
+		})
+		if (err == nil) != c.sound || !c.sound && said.Len() > 0 {
+			t.Errorf("%s: %v, and %q is shown", name, err, said.String())
 		}
 	}
 }

@@ -41,8 +41,9 @@ func (a *app) requestsCommand() *cobra.Command {
 			t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 			fmt.Fprintln(t, "REQUEST\tSTATUS\tNAMESPACE\tPROFILE\tREQUESTER\tUNTIL\tCERTIFICATE")
 			for _, r := range found {
-				fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.ID, r.Status, r.Namespace, r.Profile, orDash(r.Requester.Person),
-					r.ExpiresAt.Local().Format(time.DateOnly), orDash(cmp.Or(strings.Join(r.Names, ","), r.Subject)))
+				fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.ID, r.Status, r.Namespace, r.Profile,
+					cell(4, orDash(r.Requester.Person)), r.ExpiresAt.Local().Format(time.DateOnly),
+					cell(6, orDash(cmp.Or(strings.Join(r.Names, ","), r.Subject))))
 			}
 			_ = t.Flush()
 		})

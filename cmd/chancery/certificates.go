@@ -145,7 +145,8 @@ func (a *app) listCommand() *cobra.Command {
 				t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 				fmt.Fprintln(t, "SERIAL\tSTATUS\tPROFILE\tEXPIRES\tNAMES")
 				for _, x := range found {
-					fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", x.Serial, x.Status, x.Profile, x.NotAfter.Local().Format(time.DateOnly), strings.Join(x.Names, ","))
+					fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", x.Serial, x.Status, x.Profile, x.NotAfter.Local().Format(time.DateOnly),
+						cell(4, strings.Join(x.Names, ",")))
 				}
 				_ = t.Flush()
 				if limit > 0 && len(found) == limit {

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/chancery-ca/chancery/access"
+	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/client"
 	"github.com/chancery-ca/chancery/oidc"
 	"github.com/chancery-ca/chancery/oidc/native"
@@ -317,7 +318,7 @@ func (a *app) whoAmICommand() *cobra.Command {
 func (a *app) printWho(l loggedIn) error {
 	return a.print(l, func(w io.Writer) {
 		c := l.Caller
-		fmt.Fprintf(w, "%s at %s\n", cmp.Or(c.Name, c.ID), l.Service)
+		fmt.Fprintf(w, "%s at %s\n", audit.Legible(cmp.Or(c.Name, c.ID), "| "), l.Service)
 		for _, line := range []struct{ name, value string }{
 			{"person", c.Person},
 			{"credential", c.ID},
@@ -328,7 +329,7 @@ func (a *app) printWho(l loggedIn) error {
 			{"networks", strings.Join(c.Networks, ", ")},
 		} {
 			if line.value != "" {
-				fmt.Fprintf(w, "  %-11s %s\n", line.name, line.value)
+				fmt.Fprintf(w, "  %-11s %s\n", line.name, audit.Legible(line.value, "              | "))
 			}
 		}
 		if s := l.Login; s != nil {

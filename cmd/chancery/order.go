@@ -179,7 +179,7 @@ func (a *app) orderListCommand() *cobra.Command {
 			t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 			fmt.Fprintln(t, "ORDER\tSTATE\tKIND\tBY\tAPPROVALS\tUNTIL")
 			for _, o := range all {
-				fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d of %d\t%s\n", o.ID, o.State, o.Kind, o.Person, o.Have, o.Needs,
+				fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d of %d\t%s\n", o.ID, o.State, o.Kind, cell(3, o.Person), o.Have, o.Needs,
 					o.ExpiresAt.Local().Format(time.RFC3339))
 			}
 			_ = t.Flush()
@@ -204,8 +204,8 @@ func writeOrder(w io.Writer, o *client.Order) {
 	for _, f := range o.Facts {
 		fmt.Fprintf(t, "%s\t%s\n", f.Name, cell(1, f.Value))
 	}
-	fmt.Fprintf(t, "by\t%s\nuntil\t%s\napprovals\t%d of %d\nbinding\t%s\n", o.Person, o.ExpiresAt.Local().Format(time.RFC3339), o.Have,
-		o.Needs, o.Binding)
+	fmt.Fprintf(t, "by\t%s\nuntil\t%s\napprovals\t%d of %d\nbinding\t%s\n", cell(1, o.Person),
+		o.ExpiresAt.Local().Format(time.RFC3339), o.Have, o.Needs, o.Binding)
 	if o.Signed {
 		fmt.Fprintln(t, "signed\teach by the approver's own key")
 	}
@@ -217,7 +217,7 @@ func writeOrder(w io.Writer, o *client.Order) {
 		if v.Approved && v.Withdrawn {
 			counts = idle
 		}
-		fmt.Fprintf(t, "%s\t%s, %s%s\n", said, v.Person, v.At.Local().Format(time.RFC3339), counts)
+		fmt.Fprintf(t, "%s\t%s, %s%s\n", said, cell(1, v.Person), v.At.Local().Format(time.RFC3339), counts)
 	}
 	_ = t.Flush()
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/chancery-ca/chancery/access"
 	"github.com/chancery-ca/chancery/client"
+	"github.com/chancery-ca/chancery/policies"
 )
 
 func (a *app) policyReloadCommand() *cobra.Command {
@@ -60,6 +61,9 @@ func (a *app) policyActivateCommand() *cobra.Command {
 }
 
 func (a *app) printChange(change *client.PolicyChange, err error) error {
+	if err != nil && !client.Undone(err) {
+		return fmt.Errorf("%w\nwhether they rule, or are proposed, is not known: chancery policy history tells", err)
+	}
 	if err != nil {
 		return err
 	}
@@ -125,13 +129,14 @@ func (a *app) policyHistoryCommand() *cobra.Command {
 			t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 			fmt.Fprintln(t, "NUMBER\tRULES SINCE\tDIGEST\tBY\tCOMMENT")
 			for _, x := range state.Activations {
-				fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%s\n", x.Number, x.At.Local().Format(time.RFC3339), x.Digest, x.Actor, cell(4, x.Comment))
+				fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%s\n", x.Number, x.At.Local().Format(time.RFC3339), x.Digest, cell(3, x.Actor),
+					cell(4, x.Comment))
 			}
 			if len(state.Proposals) > 0 {
 				fmt.Fprintln(t, "\nPROPOSAL\tSTATE\tDIGEST\tBY\tAPPROVALS")
 			}
 			for _, p := range state.Proposals {
-				fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d of %d\n", p.ID, p.State, p.Digest, p.Person, approvals(&p), p.Needs)
+				fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d of %d\n", p.ID, p.State, p.Digest, cell(3, p.Person), approvals(&p), p.Needs)
 			}
 			_ = t.Flush()
 		})
@@ -147,8 +152,12 @@ func (a *app) policyShowCommand() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&dir, "out", "", "directory to write the files into, in place of printing them; it must not exist")
 	return a.overAPI(cmd, access.Auditor, func(ctx context.Context, c *client.Client, args []string) error {
-		set, err := c.PolicySet(ctx, cmp.Or(append(args, "ruling")...))
+		asked := cmp.Or(append(args, ruling)...)
+		set, err := c.PolicySet(ctx, asked)
 		if err != nil {
+			return err
+		}
+		if err := checkShown(asked, set); err != nil {
 			return err
 		}
 		if dir != "" {
@@ -167,6 +176,22 @@ func (a *app) policyShowCommand() *cobra.Command {
 			}
 		})
 	})
+}
+
+// ruling asks for the set that rules, whichever that is.
+const ruling = "ruling"
+
+// checkShown refuses files that are not those of the digest that was asked for: whoever approves policies signs their digest, and looks at the
+// files here.
+func checkShown(asked string, set *client.PolicySet) error {
+	files := make([]policies.File, 0, len(set.Files))
+	for name, content := range set.Files {
+		files = append(files, policies.File{Name: name, Content: []byte(content)})
+	}
+	if digest := policies.Digest(files); digest != set.Digest || asked != ruling && digest != asked {
+		return fmt.Errorf("the service shows the files of %s as those of %s", digest, cmp.Or(strings.TrimPrefix(asked, ruling), set.Digest))
+	}
+	return nil
 }
 
 func writePolicies(dir string, files map[string]string) error {

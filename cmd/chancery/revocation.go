@@ -33,8 +33,8 @@ func (a *app) revocationListCommand() *cobra.Command {
 			t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 			fmt.Fprintln(t, "JOB\tSTATUS\tREASON\tDONE\tREVOKED\tORDERED BY\tAT")
 			for _, j := range found {
-				fmt.Fprintf(t, "%s\t%s\t%s\t%d/%d\t%d\t%s\t%s\n", j.ID, j.Status, j.Reason, j.Done, j.Total, j.Revoked, orDash(j.Requester.Person),
-					j.AskedAt.Local().Format(time.RFC3339))
+				fmt.Fprintf(t, "%s\t%s\t%s\t%d/%d\t%d\t%s\t%s\n", j.ID, j.Status, j.Reason, j.Done, j.Total, j.Revoked,
+					cell(5, orDash(j.Requester.Person)), j.AskedAt.Local().Format(time.RFC3339))
 			}
 			_ = t.Flush()
 		})

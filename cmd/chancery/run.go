@@ -222,13 +222,14 @@ func newFailure(err error) failure {
 	return f
 }
 
-// reportError says what went wrong, as text or as one JSON object, always on standard error.
+// reportError says what went wrong, as text or as one JSON object, always on standard error. It may be what a service has answered, or
+// whoever did so in its place, and steers no terminal.
 func (a *app) reportError(err error) {
 	if a.output == "json" {
 		_ = json.NewEncoder(a.Stderr).Encode(newFailure(err))
 		return
 	}
-	fmt.Fprintln(a.Stderr, "chancery:", err)
+	fmt.Fprintln(a.Stderr, "chancery:", audit.Legible(err.Error(), ""))
 }
 
 // print writes a result: as indented JSON with -o json, else as the text that write makes.

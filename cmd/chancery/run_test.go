@@ -94,3 +94,44 @@ func TestNoRowButTheTablesOwn(t *testing.T) {
 		t.Errorf("got\n%s\nwant\n%s", out.String(), want)
 	}
 }
+
+// TestNothingSteersTheTerminal: names that others have, such as those of logins, forge no row of a table. They, and what a service says or
+// whoever answers in its place, write nothing to the terminal but text.
+func TestNothingSteersTheTerminal(t *testing.T) {
+	t.Parallel()
+	const forged = `eve\nforged  approved\u001b[2J`
+	answer := ""
+	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if answer == "" {
+			w.Header().Set("Content-Type", "application/problem+json")
+			w.WriteHeader(http.StatusForbidden)
+			_, _ = io.WriteString(w, `{"title":"`+forged+`","detail":"`+forged+`"}`)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = io.WriteString(w, answer)
+	}))
+	defer service.Close()
+	for args, body := range map[string]string{
+		"requests":        `{"requests":[{"id":"r","requester":{"person":"` + forged + `"},"names":["` + forged + `"]}]}`,
+		"order list":      `{"orders":[{"id":"o","person":"` + forged + `"}]}`,
+		"order show o":    `{"id":"o","person":"` + forged + `","votes":[{"person":"` + forged + `"}]}`,
+		"policy history":  `{"activations":[{"actor":"` + forged + `"}],"proposals":[{"person":"` + forged + `"}]}`,
+		"revocation list": `{"jobs":[{"id":"j","requester":{"person":"` + forged + `"}}]}`,
+		"token list":      `{"tokens":[{"id":"t","name":"` + forged + `","person":"` + forged + `","status":"active"}]}`,
+		"token show t":    `{"id":"t","name":"` + forged + `","person":"` + forged + `","status":"active"}`,
+		"list":            `{"certificates":[{"serial":"1c","names":["` + forged + `"]}]}`,
+		"whoami":          `{"id":"` + forged + `","name":"` + forged + `","person":"` + forged + `","groups":["` + forged + `"]}`,
+		"whoami -o text":  "",
+	} {
+		answer = body
+		var said bytes.Buffer
+		_ = run(t.Context(), append(strings.Fields(args), "--api", service.URL), Env{
+			Stdin: strings.NewReader(""), Stdout: &said, Stderr: &said, Environ: []string{"HOME=" + t.TempDir()}, Now: time.Now, Random: rand.Reader,
+		})
+		text := said.String()
+		if !strings.Contains(text, "eve") || strings.Contains(text, "\x1b") || body != "" && strings.Contains(text, "\nforged") {
+			t.Errorf("%s writes %q", args, text)
+		}
+	}
+}

@@ -154,8 +154,8 @@ func (a *app) tokenListCommand() *cobra.Command {
 			t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 			fmt.Fprintln(t, "ID\tNAME\tPERSON\tNAMESPACE\tROLES\tSTATUS\tENDS\tLAST USED")
 			for _, x := range tokens {
-				fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", x.ID, x.Name, x.Person, x.Namespace, strings.Join(x.Roles, ","), x.Status,
-					showTime(earliest(x.ExpiresAt, x.RetiresAt), "never"), showTime(x.LastUsedAt, "-"))
+				fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", x.ID, cell(1, x.Name), cell(2, x.Person), x.Namespace,
+					strings.Join(x.Roles, ","), x.Status, showTime(earliest(x.ExpiresAt, x.RetiresAt), "never"), showTime(x.LastUsedAt, "-"))
 			}
 			_ = t.Flush()
 		})
@@ -209,7 +209,7 @@ func writeToken(w io.Writer, t *client.Token) {
 		{"last used", strings.TrimSuffix(showTime(t.LastUsedAt, "never")+" from "+t.LastUsedFrom, " from ")},
 	} {
 		if row[1] != "" {
-			fmt.Fprintf(table, "%s\t%s\n", row[0], row[1])
+			fmt.Fprintf(table, "%s\t%s\n", row[0], cell(1, row[1]))
 		}
 	}
 	_ = table.Flush()
