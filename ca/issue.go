@@ -177,13 +177,17 @@ type issuable struct {
 
 // reservations are what the grant takes of what its profile bounds, and of the quotas of its namespace.
 func reservations(g *policies.Grant, n access.Namespace) []policies.Reservation {
-	all := slices.Clone(g.Reservations())
+	return slices.Concat(g.Reservations(), quotas(n, g.Profile()))
+}
+
+// quotas are what a certificate of a profile takes of the quotas of its namespace.
+func quotas(n access.Namespace, profile string) (all []policies.Reservation) {
 	for _, q := range n.Quotas {
 		scope := "namespace"
 		if q.Profile != "" {
 			scope = "namespace/profile/" + q.Profile
 		}
-		if q.Profile == "" || q.Profile == g.Profile() {
+		if q.Profile == "" || q.Profile == profile {
 			all = append(all, policies.Reservation{Kind: policies.ReserveQuota, Scope: scope, Key: n.Name, Limit: q.Certificates, Window: q.Per})
 		}
 	}
@@ -321,10 +325,15 @@ func (c *CA) decideBy(ctx context.Context, rules *policies.Set, o Order, a *Auth
 	}
 	facts.Issuer.CAADomains = c.caa.Domains
 	if q.usage {
-		var err error
-		if facts.Usage, err = c.store.ReservationsTaken(ctx, rules.Reservations(facts)); err != nil {
+		besides := quotas(namespace, o.Profile)
+		usage, err := c.store.ReservationsTaken(ctx, slices.Concat(besides, rules.Reservations(facts)))
+		if err != nil {
 			return Request{}, nil, fmt.Errorf("deciding: counting what is reserved: %w", err)
 		}
+		for i, r := range besides {
+			facts.Besides = append(facts.Besides, policies.Taken{Reservation: r, Used: usage[i].Used})
+		}
+		facts.Usage = usage[len(besides):]
 	}
 	decision, err := c.decision(ctx, rules, &facts, spki, q.presumed)
 	if err != nil {

@@ -190,6 +190,23 @@ func TestReservations(t *testing.T) {
 			t.Errorf("%s, one left: %v", of, d.Violations())
 		}
 	}
+	for name, c := range map[string]struct {
+		besides []Taken
+		rules   []string
+	}{
+		"one left": {[]Taken{{Reservation{ReserveQuota, "namespace", "dev", 3, day}, 2}}, nil},
+		"used up in a day, not in an hour": {[]Taken{
+			{Reservation{ReserveQuota, "namespace", "dev", 3, time.Hour}, 0}, {Reservation{ReserveQuota, "namespace", "dev", 3, day}, 3},
+		}, []string{"quota"}},
+		"none at all": {[]Taken{{Reservation{ReserveQuota, "namespace/profile/plain", "dev", 0, day}, 0}}, []string{"quota"}},
+	} {
+		asked := r
+		asked.Besides = c.besides
+		d := changed(t).Decide(asked)
+		if got := refusing(d); !slices.Equal(got, c.rules) || resultOf(t, d, "quota").Seen == "" {
+			t.Errorf("quotas of the namespace, %s: refused by %v", name, got)
+		}
+	}
 	once := changed(t, "keys:", "keys:\n  once: true")
 	got := once.Reservations(r)
 	if len(got) != 1 || got[0].Kind != ReserveKey || got[0].Limit != 1 || len(got[0].Key) != 64 || got[0].Window != 0 {

@@ -88,8 +88,7 @@ func (n NameConstraints) permitDNS(name string) bool {
 func (n NameConstraints) excludeDNS(name string) bool {
 	base, wildcard := strings.CutPrefix(name, "*.")
 	return slices.ContainsFunc(n.DNS, func(tree string) bool {
-		tree = strings.TrimPrefix(tree, ".")
-		return within(base, tree) || wildcard && within(strings.ToLower(tree), base)
+		return within(base, tree) || wildcard && within(strings.ToLower(strings.TrimPrefix(tree, ".")), base)
 	})
 }
 

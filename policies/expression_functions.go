@@ -25,7 +25,8 @@ type function struct {
 func functions() []function {
 	return []function{
 		{name: "isUnder", result: cel.BoolType, binary: func(name, domain string) ref.Val {
-			return types.Bool(within(withoutWildcard(name), strings.TrimPrefix(domain, ".")) && domain != "")
+			domain = strings.TrimPrefix(domain, ".")
+			return types.Bool(domain != "" && within(withoutWildcard(name), domain))
 		}, literal: func(domain string) string {
 			if problem, _ := dnsProblem(domain); problem != "" || strings.Contains(domain, "*") {
 				return quote(domain) + " is not a domain name in lower case"

@@ -70,6 +70,7 @@ func TestExpressions(t *testing.T) {
 		`now.getFullYear() == 2026 && now.getHours() == 12`:                                     true,
 		`cert.dns.all(n, n.isUnder("dev.example"))`:                                             true,
 		`cert.dns.all(n, n.isUnder("v.example"))`:                                               false,
+		`["", ".", "..", "*", "*."].exists(d, cert.dns[0].isUnder(d))`:                          false,
 		`cert.uri.all(u, u.host().isUnder("dev.example"))`:                                      true,
 		`cert.email.all(m, m.host() == "dev.example")`:                                          true,
 		`cert.ip.all(a, a.inCIDR("127.0.0.0/8")) && cert.ip.all(a, a.isReservedIP())`:           true,

@@ -40,6 +40,9 @@ type Request struct {
 	AuthorityKeys [][]byte
 	// Usage is how much of the reservations of this request was used before (Set.Reservations names them).
 	Usage []Usage
+	// Besides is what the certificate would take of the quotas of its namespace, which are none of its profile: for an early answer. Whoever
+	// records the intent adds them to the grant's.
+	Besides []Taken
 }
 
 // Issuer is what a decision must know of the authority that would sign.

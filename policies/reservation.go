@@ -37,6 +37,12 @@ type Usage struct {
 	Used  int
 }
 
+// Taken is a reservation with how much of it is used.
+type Taken struct {
+	Reservation
+	Used int
+}
+
 // quotaOf says whose certificates a quota counts together.
 type quotaOf string
 

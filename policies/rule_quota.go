@@ -5,6 +5,16 @@ package policies
 var quotaLeft = rule[*evaluation]{
 	id: "quota", source: "profile",
 	check: func(e *evaluation, f *findings) {
+		for _, r := range e.Besides {
+			if r.Used >= r.Limit {
+				hint := "ask the operator for a higher quota"
+				if r.Limit > 0 {
+					hint = "wait until earlier certificates are older than " + formatDuration(r.Window) + ", or " + hint
+				}
+				f.refuse("quota", hint, "%d certificates of the %d that the namespace %s may have in %s are used",
+					r.Used, r.Limit, quote(r.Key), formatDuration(r.Window))
+			}
+		}
 		for _, r := range e.reservations() {
 			switch used := e.used(r); {
 			case used < r.Limit:
@@ -19,6 +29,9 @@ var quotaLeft = rule[*evaluation]{
 	},
 	seen: func(e *evaluation) string {
 		var all []string
+		for _, r := range e.Besides {
+			all = append(all, usedOf(r.Used, r.Reservation))
+		}
 		for _, r := range e.reservations() {
 			all = append(all, usedOf(e.used(r), r))
 		}

@@ -21,7 +21,7 @@ const subtrees = `  min: 1
     email: [team.example, boss@other.example]
     uri: [.team.example]
   excluded:
-    dns: [secret.team.example]
+    dns: [secret.team.example, .below.team.example]
     ip: [127.0.1.0/24]
     email: [root@team.example]
     uri: [bad.team.example]
@@ -36,6 +36,8 @@ func TestSubtrees(t *testing.T) {
 		"dns": {
 			"team.example": true, "a.team.example": true, "*.team.example": false, "*.b.team.example": true, "edge.example": false,
 			"a.edge.example": true, "example": false, "ateam.example": false, "secret.team.example": false, "a.secret.team.example": false,
+			"below.team.example": true, "a.below.team.example": false, "*.below.team.example": false, "*.a.below.team.example": false,
+			"*.xbelow.team.example": true,
 		},
 		"ip":    {"127.0.0.1": true, "::1": true, "127.0.1.1": false, "128.0.0.1": false, "fd00::2": false},
 		"email": {"a@team.example": true, "boss@other.example": true, "a@other.example": false, "root@team.example": false, "a@x.team.example": false},
@@ -77,7 +79,7 @@ func TestLoadRefusesSubtrees(t *testing.T) {
 		"mailbox":             {"boss@other.example", "boss@Other.example", "names.permitted.email[1]", "lower case"},
 		"twice":               {"team.example, .edge.example", "team.example, team.example", "names.permitted.dns[1]", "second time"},
 		"type not allowed":    {"  email: {}\n", "", "names.permitted.email", "does not allow"},
-		"excluded whole":      {"[secret.team.example]", "[example]", "names.permitted.dns[0]", "excluded as a whole"},
+		"excluded whole":      {"[secret.team.example, .below.team.example]", "[example]", "names.permitted.dns[0]", "excluded as a whole"},
 		"addresses excluded":  {"127.0.1.0/24", "0.0.0.0/0", "names.permitted.ip[0]", "excluded as a whole"},
 		"hosts excluded":      {"[bad.team.example]", "[.team.example]", "names.permitted.uri[0]", "excluded as a whole"},
 		"mailboxes excluded":  {"[root@team.example]", "[team.example]", "names.permitted.email[0]", "excluded as a whole"},

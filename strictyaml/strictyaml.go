@@ -1,8 +1,8 @@
 // Package strictyaml reads YAML files that people write and that a program must not misread: policies, configuration, ceremonies.
 //
-// It refuses what makes YAML surprising (anchors, aliases, merge keys, duplicate keys, several documents, tags of one's own) and what the
-// reader does not know (unknown fields), reports every problem at once, and says file and line of each. It owns no file format of its
-// own. The package is pure: the bytes come in.
+// It refuses what makes YAML surprising (anchors, aliases, merge keys, duplicate keys, several documents, tags of one's own, whole numbers
+// that are read as others than are written) and what the reader does not know (unknown fields), reports every problem at once, and says
+// file and line of each. It owns no file format of its own. The package is pure: the bytes come in.
 package strictyaml
 
 import (
@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"regexp"
 	"slices"
 	"strconv"
@@ -97,6 +98,9 @@ func Decode(file string, data []byte, into any) *Document {
 		return d
 	}
 	if d.walk(top, "", 0); len(d.problems) > 0 {
+		return d
+	}
+	if d.numbers(top, reflect.TypeOf(into), ""); len(d.problems) > 0 {
 		return d
 	}
 	strict := yaml.NewDecoder(bytes.NewReader(data))

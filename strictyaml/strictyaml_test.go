@@ -105,3 +105,43 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+// TestNumbers holds that a whole number is read as it is written, or not at all, and that a text may look like any number.
+func TestNumbers(t *testing.T) {
+	type inner struct {
+		Count int `yaml:"count"`
+	}
+	type all struct {
+		N     int               `yaml:"n"`
+		P     *uint             `yaml:"p"`
+		F     float64           `yaml:"f"`
+		Text  string            `yaml:"text"`
+		Texts []string          `yaml:"texts"`
+		List  []int             `yaml:"list"`
+		Map   map[string]int    `yaml:"map"`
+		Each  []inner           `yaml:"each"`
+		Named map[string]*inner `yaml:"named"`
+		For   Duration          `yaml:"for"`
+		inner `yaml:",inline"`
+	}
+	for text, field := range map[string]string{
+		"n: 12": "", "n: -1": "", "n: 0": "", "n: 1_000": "", "n: 0x10": "", "n: 0o17": "", "p: 7": "", "f: 1.5": "", "f: 010": "",
+		"text: 1.10": "", "text: 010": "", "texts: [010, 1.5]": "", "for: 10s": "", "list: [1, 2]": "", "count: 3": "",
+		"n: 1.9": "n", "n: .5": "n", "n: 1e3": "n", "n: 1.0": "n", "n: 010": "n", "n: -07": "n", "n: 0_1": "n", "p: 0.5": "p",
+		"list: [1, 2.5]": "list[1]", "map: {a: 010}": "map.a", "each: [{count: 1}, {count: 1.5}]": "each[1].count", "count: 0.5": "count",
+		"named: {x: {count: 08}}": "named.x.count", "named: {x: {count: 07}}": "named.x.count",
+	} {
+		var into all
+		err := Decode("numbers.yaml", []byte(text), &into).Err()
+		var failed *Error
+		if field == "" {
+			if err != nil {
+				t.Errorf("%s: %v", text, err)
+			}
+			continue
+		}
+		if !errors.As(err, &failed) || len(failed.Problems) != 1 || failed.Problems[0].Field != field || failed.Problems[0].Line != 1 {
+			t.Errorf("%s: %+v, %v", text, into, err)
+		}
+	}
+}

@@ -61,7 +61,8 @@ func (a *app) policyExplainCommand() *cobra.Command {
 The exit code is 1 when the request would be refused.
 
 The service is asked, unless --policies names a directory of profiles: then these decide here, without any service. They know neither
-the service's keys nor its history; names belong to the namespace given, or, without one, to whoever asks.`,
+the service's keys nor its history, and no list of keys, and do not ask the DNS: none of it stands in the request's way. Names belong to the
+namespace given, or, without one, to whoever asks.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.policiesGiven, o.namedHere = cmd.Flags().Changed("policies"), o.namespaces != "" || o.namespace != ""
@@ -143,7 +144,7 @@ func (a *app) explainHere(o explainOptions, request string) (*client.Decision, e
 	if r.Issuer, err = trial.NewIssuer(a.Random, a.Now()); err != nil {
 		return nil, err
 	}
-	return explained(set.Decide(r)), nil
+	return explained(trial.Decide(set, r)), nil
 }
 
 // oneNamespace is one of the namespaces of a file, which has the form of the configuration.

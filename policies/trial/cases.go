@@ -235,7 +235,6 @@ func (r caseReader) read(field string, w writtenCase, namespace access.Namespace
 		}
 		c.request.Validity = length
 	}
-	c.history = []policies.KeyUse{}
 	for _, use := range w.Facts.KeyHistory {
 		c.history = append(c.history, policies.KeyUse{Namespace: use.Namespace, Names: use.Names, Serial: "00"})
 	}
@@ -473,14 +472,7 @@ func (c Case) decide(set *policies.Set, keys *keyring, now time.Time) (*policies
 		return nil, err
 	}
 	request.KeyHistory, request.CAA = c.history, c.caa
-	d := set.Decide(request)
-	if awaits := d.Awaits(); len(awaits.CAA) > 0 { // names of which the case says nothing have no records
-		for _, name := range awaits.CAA {
-			request.CAA = append(request.CAA, policies.CAAAnswer{Name: name})
-		}
-		d = set.Decide(request)
-	}
-	return d, nil
+	return Decide(set, request), nil
 }
 
 func (c Case) csr(keys *keyring) (*csr.Request, error) {

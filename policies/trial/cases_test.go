@@ -2,6 +2,7 @@ package trial
 
 import (
 	"crypto/rand"
+	"fmt"
 	"io/fs"
 	"maps"
 	"slices"
@@ -128,6 +129,33 @@ func TestCasesThatFail(t *testing.T) {
 		}
 		if c.Seen != 2 || c.Rules != c.Seen+len(c.Never) || slices.Contains(c.Never, "names.namespace") || !slices.Contains(c.Never, "key.allowed") {
 			t.Errorf("%+v", c)
+		}
+	}
+}
+
+// TestLongLives: whatever a profile allows, the issuer of a trial outlives.
+func TestLongLives(t *testing.T) {
+	content := strings.Replace(fmt.Sprintf(webProfile, false), "max: 90d", "max: 36500d", 1)
+	set, err := policies.LoadFiles([]policies.File{{Name: "web.yaml", Content: []byte(content)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cases, err := ReadCases(beside(map[string]string{"web.yaml": `
+profile: web
+cases:
+  - {name: a hundred years, dns: [www.team.example], validity: 36500d, expect: allow}
+  - {name: a subject of one word, dns: [trial], subject: [{type: CN, value: trial}], expect: allow}
+`}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	report, err := RunCases(set, cases, rand.Reader, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range report.Results {
+		if !r.Passed {
+			t.Errorf("%s: %v %+v", r.Case, r.Differences, r.Violations)
 		}
 	}
 }

@@ -20,8 +20,11 @@ import (
 	"github.com/chancery-ca/chancery/strictyaml"
 )
 
-// issuerLife is how long before and after a moment the issuer of a trial is valid: longer than any profile asks for.
-const issuerLife = 20 * 365 * 24 * time.Hour
+// issuerLife is how long before and after a moment the issuer of a trial is valid: longer than any profile can ask for.
+const issuerLife = 101 * 366 * 24 * time.Hour
+
+// issuerSubject is the issuer's name, which no request may have.
+const issuerSubject = "The issuer of a trial, which signs nothing"
 
 // NewIssuer makes an authority for decisions that nothing is signed for: valid long before and after a moment, without name constraints.
 // Its key is forgotten at once.
@@ -31,7 +34,8 @@ func NewIssuer(random io.Reader, now time.Time) (policies.Issuer, error) {
 		return policies.Issuer{}, fmt.Errorf("making the key of a trial's issuer: %w", err)
 	}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "Trial"}, NotBefore: now.Add(-issuerLife), NotAfter: now.Add(issuerLife),
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: issuerSubject},
+		NotBefore: now.Add(-issuerLife), NotAfter: now.Add(issuerLife),
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 	}
 	der, err := x509.CreateCertificate(random, template, template, key.Public(), key)
@@ -46,6 +50,23 @@ func NewIssuer(random io.Reader, now time.Time) (policies.Issuer, error) {
 	return policies.Issuer{
 		Name: "trial", Certificate: certificate, CRLScope: "full", CRLURL: base + "/crl/trial.crl", IssuerURLs: []string{base + "/ca/trial.cer"},
 	}, nil
+}
+
+// Decide has a request decided where nobody can be asked. What it comes to depend on and does not hold stands in nobody's way: its key was
+// never certified, and its names have no CAA records.
+func Decide(set *policies.Set, r policies.Request) *policies.Decision {
+	d := set.Decide(r)
+	awaits := d.Awaits()
+	if awaits.None() {
+		return d
+	}
+	if awaits.KeyHistory {
+		r.KeyHistory = []policies.KeyUse{}
+	}
+	for _, name := range awaits.CAA {
+		r.CAA = append(r.CAA, policies.CAAAnswer{Name: name})
+	}
+	return set.Decide(r)
 }
 
 // Everything is the namespace of a trial that names none: it owns every name, so that only the profile speaks.
