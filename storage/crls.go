@@ -298,7 +298,7 @@ func claimCRL(ctx context.Context, tx pgx.Tx, ask ca.CRLAsk) (ca.CRLClaim, error
 	}
 	sql, args := selectDelta, []any{ask.Issuer, ask.Scope}
 	if !ask.Delta {
-		if ask.Since.Server != claim.Position.Server {
+		if isStale(ask.Since, claim.Position) {
 			return claim, ca.ErrStalePosition
 		}
 		sql, args = selectScopeChanges, append(args, strconv.FormatUint(ask.Since.Xact, 10))

@@ -54,6 +54,12 @@ func position(ctx context.Context, db querier) (p ca.FeedPosition, err error) {
 	return p, err
 }
 
+// isStale tells whether a position is not one that this life of the server, which is at now, has given: by its name, or because it has not
+// come so far. Its files may have been put back, names and all.
+func isStale(from, now ca.FeedPosition) bool {
+	return from.Server != now.Server || from.Xact > now.Xact
+}
+
 // RevocationsSince reads the feed of revocations, as they come from the server.
 func (s *Store) RevocationsSince(ctx context.Context, from ca.FeedPosition, yield func(ca.Revocation) error) (ca.FeedPosition, error) {
 	var consumer error
@@ -68,7 +74,7 @@ func (s *Store) RevocationsSince(ctx context.Context, from ca.FeedPosition, yiel
 			return err
 		}
 		sql, args := selectChanges, []any{strconv.FormatUint(from.Xact, 10)}
-		if from.Server != next.Server {
+		if isStale(from, next) {
 			sql, args = selectUnexpired, nil
 		}
 		rows, err := conn.Query(ctx, sql, args...)

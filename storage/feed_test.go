@@ -172,6 +172,24 @@ func TestTheFeedBeginsAnewAfterACrash(t *testing.T) {
 	}
 }
 
+// A server that has not come to a position is not the one that gave it, whatever it says: its files were put back while it was down. What was
+// written since would be missed until its numbers have come so far again.
+func TestTheFeedBeginsAnewWhereNumbersWentBack(t *testing.T) {
+	f := setUp(t)
+	f.addAuthority("issuing-1")
+	_, at := f.follow(ca.FeedPosition{})
+	at.Xact += 1_000_000
+	r := f.revoke(f.issue(), issuance.Superseded, 0)
+	given, next := f.follow(at)
+	if want := []string{entryName(r)}; !slices.Equal(given, want) || next.Xact >= at.Xact {
+		t.Errorf("from %v to %v: %q, want %q", at, next, given, want)
+	}
+	ask := ca.CRLAsk{Issuer: "issuing-1", Scope: ca.FullScope, By: alpha, Lease: lease, Since: at}
+	if _, err := f.ClaimCRL(t.Context(), ask); !errors.Is(err, ca.ErrStalePosition) {
+		t.Errorf("a CRL is made of what was known there: %v", err)
+	}
+}
+
 // What a restore from another server brings has numbers that this one has not come to. It is read with everything else, once.
 func TestRestoredEntriesAreReadOnce(t *testing.T) {
 	f := setUp(t)
