@@ -259,7 +259,8 @@ func TestRevocationsAreExportedInPages(t *testing.T) {
 	add := func(issuer string, first, last int) {
 		t.Helper()
 		f.exec(`INSERT INTO revocations (issuer, serial, sequence, reason, at, comment, actor, event_id, crl_scope, not_after, spki_sha256)
-			SELECT $1, substring(serial_bound(now()) FROM 1 FOR 7) || decode(lpad(to_hex(n), 26, '0'), 'hex'), 1, 4, now(), '', 'x', gen_random_uuid(), 'full', now(), sha256('')
+			SELECT $1, substring(serial_bound(now()) FROM 1 FOR 7) || decode(lpad(to_hex(n), 26, '0'), 'hex'), 1, 4, now(), '', 'x', gen_random_uuid(),
+				'full', now(), sha256('')
 			FROM generate_series($2::int, $3::int) AS n`, issuer, first, last)
 	}
 	add("issuing-1", 1, 2001)
