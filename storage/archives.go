@@ -57,10 +57,14 @@ const (
 	WHERE t.serial >= $1 AND t.serial < $2 AND (t.serial, t.issuer, t.kind) > ($1, $3, $4)
 	ORDER BY t.serial, t.issuer, t.kind LIMIT $5`
 	exportOrphans = `
-	SELECT row_to_json(t)::text FROM orphans AS t WHERE t.serial >= $1 AND t.serial < $2 ORDER BY t.serial, t.issuer, t.kind`
+	SELECT row_to_json(t)::text, t.serial, t.issuer, t.kind FROM orphans AS t
+	WHERE t.serial >= $1 AND t.serial < $2 AND (t.serial, t.issuer, t.kind) > ($1, $3, $4)
+	ORDER BY t.serial, t.issuer, t.kind LIMIT $5`
+	exportRevokers    = `SELECT name FROM authorities ORDER BY name`
 	exportRevocations = `
-	SELECT row_to_json(t)::text FROM authorities AS a JOIN revocations AS t ON t.issuer = a.name
-	WHERE t.serial >= $1 AND t.serial < $2 ORDER BY t.serial, t.issuer, t.sequence`
+	SELECT row_to_json(t)::text, t.serial, t.sequence FROM revocations AS t
+	WHERE t.issuer = $1 AND t.serial >= $2 AND t.serial < $3 AND (t.serial, t.sequence) > ($2, $4)
+	ORDER BY t.serial, t.sequence LIMIT $5`
 )
 
 // errNotArchivable wraps what archive_month refuses.
@@ -189,13 +193,27 @@ func (s *Store) ExportMonth(ctx context.Context, month archive.Month, add func(k
 	if err := s.exportAll(ctx, archive.KindApproval, add, exportApprovals, after, last); err != nil {
 		return err
 	}
-	if err := s.exportCertificates(ctx, low, high, add); err != nil {
+	if err := s.exportBySerial(ctx, archive.KindCertificate, exportCertificates, low, high, add); err != nil {
 		return err
 	}
-	if err := s.exportAll(ctx, archive.KindOrphan, add, exportOrphans, low[:], high[:]); err != nil {
+	if err := s.exportBySerial(ctx, archive.KindOrphan, exportOrphans, low, high, add); err != nil {
 		return err
 	}
-	return s.exportAll(ctx, archive.KindRevocation, add, exportRevocations, low[:], high[:])
+	var authorities []string
+	err := s.exportTx(ctx, func(ctx context.Context, tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, exportRevokers)
+		if err != nil {
+			return err
+		}
+		authorities, err = pgx.CollectRows(rows, pgx.RowTo[string])
+		return err
+	})
+	for _, issuer := range authorities {
+		if err == nil {
+			err = s.exportRevocations(ctx, issuer, low, high, add)
+		}
+	}
+	return err
 }
 
 type addRow = func(kind archive.Kind, row []byte, ledTo *archive.LedTo) error
@@ -308,12 +326,48 @@ func (s *Store) exportRequests(ctx context.Context, after, last string, add addR
 	}
 }
 
-func (s *Store) exportCertificates(ctx context.Context, low, high issuance.Serial, add addRow) error {
+// exportRevocations exports those of an authority, in the order of their serials: all may have been revoked, of one key or in one order.
+func (s *Store) exportRevocations(ctx context.Context, issuer string, low, high issuance.Serial, add addRow) error {
+	type revocation struct {
+		row      string
+		serial   []byte
+		sequence int
+	}
+	after := revocation{serial: low[:]}
+	for {
+		var page []revocation
+		err := s.exportTx(ctx, func(ctx context.Context, tx pgx.Tx) error {
+			rows, err := tx.Query(ctx, exportRevocations, issuer, after.serial, high[:], after.sequence, exportPage)
+			if err != nil {
+				return err
+			}
+			page, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (r revocation, err error) {
+				return r, row.Scan(&r.row, &r.serial, &r.sequence)
+			})
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		for _, r := range page {
+			if err := add(archive.KindRevocation, []byte(r.row), nil); err != nil {
+				return err
+			}
+			after = r
+		}
+		if len(page) < exportPage {
+			return nil
+		}
+	}
+}
+
+// exportBySerial exports what has the key (serial, issuer, kind).
+func (s *Store) exportBySerial(ctx context.Context, kind archive.Kind, sql string, low, high issuance.Serial, add addRow) error {
 	next := exportedRow{serial: low[:]}
 	for {
 		var page []exportedRow
 		err := s.exportTx(ctx, func(ctx context.Context, tx pgx.Tx) error {
-			rows, err := tx.Query(ctx, exportCertificates, next.serial, high[:], next.key, next.kind, exportPage)
+			rows, err := tx.Query(ctx, sql, next.serial, high[:], next.key, next.kind, exportPage)
 			if err != nil {
 				return err
 			}
@@ -326,7 +380,7 @@ func (s *Store) exportCertificates(ctx context.Context, low, high issuance.Seria
 			return err
 		}
 		for _, r := range page {
-			if err := add(archive.KindCertificate, []byte(r.row), nil); err != nil {
+			if err := add(kind, []byte(r.row), nil); err != nil {
 				return err
 			}
 			next = r

@@ -248,6 +248,43 @@ func inOrder(t *testing.T, all []ca.PastRequest) string {
 	return string(text)
 }
 
+// However many certificates of a month were revoked, a page of them is read at a time: what comes while the first is handed out is among
+// them.
+func TestRevocationsAreExportedInPages(t *testing.T) {
+	f := setUp(t)
+	for _, name := range []string{"issuing-1", "issuing-2"} {
+		f.addAuthority(name)
+	}
+	month := archive.MonthOf(time.Now())
+	add := func(issuer string, first, last int) {
+		t.Helper()
+		f.exec(`INSERT INTO revocations (issuer, serial, sequence, reason, at, comment, actor, event_id, crl_scope, not_after, spki_sha256)
+			SELECT $1, substring(serial_bound(now()) FROM 1 FOR 7) || decode(lpad(to_hex(n), 26, '0'), 'hex'), 1, 4, now(), '', 'x', gen_random_uuid(),
+				'full', now(), sha256('')
+			FROM generate_series($2::int, $3::int) AS n`, issuer, first, last)
+	}
+	add("issuing-1", 1, 2001)
+	add("issuing-2", 1, 3)
+	seen := map[string]int{}
+	err := f.ExportMonth(t.Context(), month, func(kind archive.Kind, row []byte, _ *archive.LedTo) error {
+		if kind == archive.KindRevocation {
+			if len(seen) == 0 {
+				add("issuing-1", 5001, 5001)
+			}
+			seen[string(row)]++
+		}
+		return nil
+	})
+	if err != nil || len(seen) != 2005 {
+		t.Errorf("%d revocations were exported, %v", len(seen), err)
+	}
+	for row, n := range seen {
+		if n != 1 {
+			t.Errorf("%s was exported %d times", row, n)
+		}
+	}
+}
+
 // Who asked for a certificate stands in its request, which is where an order to revoke what somebody asked for finds him: so a month stays
 // until what was requested in it has ended, wherever that was made.
 func TestAMonthKeepsTheRequestsOfValidCertificates(t *testing.T) {

@@ -1,6 +1,7 @@
 package storage_test
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/sha256"
@@ -21,6 +22,7 @@ import (
 	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/ca"
 	"github.com/chancery-ca/chancery/issuance"
+	"github.com/chancery-ca/chancery/reconcile"
 	"github.com/chancery-ca/chancery/storage"
 	"github.com/chancery-ca/chancery/storage/postgres"
 	"github.com/chancery-ca/chancery/storage/storagetest"
@@ -573,6 +575,42 @@ func TestNoEventKeepsRowsFromBeingHeld(t *testing.T) {
 	}
 	if lost, err := f.LostCertificates(t.Context(), time.Time{}); err != nil || len(lost) != 0 {
 		t.Errorf("lost certificates: %v, %v", lost, err)
+	}
+}
+
+// An event of an intent that names no serial number accounts for no signature: it would account for a certificate with any, such as one whose
+// row a service that was taken over has written under another number, by which it is never revoked.
+func TestAnIntentWithoutASerialAccountsForNothing(t *testing.T) {
+	f := setUp(t)
+	l, err := audit.New(audit.Event{ID: newID(), Kind: audit.CertificateIntended, Time: time.Now(), Actor: "x", Data: map[string]string{
+		"issuer": "issuing-1", "kind": "final", "tbs_sha256": strings.Repeat("ab", 32),
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.RecordEvents(t.Context(), l); err != nil {
+		t.Fatal(err)
+	}
+	account := reconcile.Open(t.TempDir(), reconcile.Span{Until: time.Now().Add(time.Hour)}, []string{"journal"})
+	defer account.Close()
+	if err := f.SigningRecords(t.Context(), time.Time{}, account.Record); err != nil {
+		t.Fatal(err)
+	}
+	signed := reconcile.Signature{
+		Digest: [32]byte(bytes.Repeat([]byte{0xab}, 32)), At: time.Now(), Entry: 1, Key: "issuing-1", Kind: reconcile.Certificate, Detail: "1c07",
+	}
+	if err := account.Signature(signed); err != nil {
+		t.Fatal(err)
+	}
+	var found []reconcile.Kind
+	if _, err := account.Settle(t.Context(), reconcile.Oracle{Unissued: f.Unissued}, func(x reconcile.Finding) error {
+		found = append(found, x.Kind)
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if slices.Sort(found); !slices.Equal(found, []reconcile.Kind{reconcile.Erased, reconcile.Unrecorded}) {
+		t.Errorf("found %q", found)
 	}
 }
 

@@ -118,8 +118,8 @@ func ofLeaf(canonical []byte) reconcile.Record {
 	}
 	r.At, _ = time.Parse(audit.TimeFormat, l.Time) // else the zero time, which a whole account judges
 	digest, err := hex.DecodeString(l.Data.TBS)
-	if err != nil || len(digest) != len(r.Digest) {
-		return r
+	if err != nil || len(digest) != len(r.Digest) || l.Kind != audit.KeySigned && l.Kind != audit.CRLIntended && l.Data.Serial == "" {
+		return r // without a serial number it would account for a certificate with any
 	}
 	r.Digest = [32]byte(digest)
 	switch l.Kind {

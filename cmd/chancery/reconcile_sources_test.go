@@ -276,7 +276,7 @@ func TestAFindingIsToldHoweverLongItsEventIs(t *testing.T) {
 	id := newID()
 	at := time.Now().Add(-time.Hour)
 	leaf, err := audit.New(audit.Event{ID: id, Kind: audit.CertificateIntended, Time: at, Actor: "x", Data: map[string]string{
-		"issuer": strings.Repeat("é", 8020), "tbs_sha256": strings.Repeat("ab", 32),
+		"issuer": strings.Repeat("é", 8020), "serial": "1c07", "tbs_sha256": strings.Repeat("ab", 32),
 	}})
 	if err != nil {
 		t.Fatal(err)
