@@ -121,3 +121,14 @@ func TestWhatThosePresentAreTold(t *testing.T) {
 		t.Errorf("those present are told %q", out.String())
 	}
 }
+
+// TestWhatCannotBeListedAgainIsNotListedAsAnother follows a CRL of other software with a serial number that ours cannot hold.
+func TestWhatCannotBeListedAgainIsNotListedAsAnother(t *testing.T) {
+	t.Parallel()
+	for serial, sound := range map[int64]bool{5: true, -5: false, 0: false} {
+		kept, err := keptEntry(x509.RevocationListEntry{SerialNumber: big.NewInt(serial), RevocationTime: ceremonyTime})
+		if (err == nil) != sound {
+			t.Errorf("serial %d was taken over as %x, %v", serial, kept.Serial, err)
+		}
+	}
+}
