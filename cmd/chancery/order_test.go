@@ -116,4 +116,17 @@ func TestAnAuthorityIsUnderWhoCertifiedIt(t *testing.T) {
 			t.Error(err)
 		}
 	}
+	// What is on record stays: that it would be otherwise now must not be said.
+	for what, change := range map[string]func(*ca.AuthorityRecord){
+		"another address": func(r *ca.AuthorityRecord) { r.CRLURL = "http://elsewhere.example/issuing.crl" },
+		"another key":     func(r *ca.AuthorityRecord) { r.Key.Token = "other" },
+		"offline":         func(r *ca.AuthorityRecord) { r.Online = false },
+		"other CRLs":      func(r *ca.AuthorityRecord) { r.CRL.Validity *= 2 },
+	} {
+		changed := issuing
+		change(&changed)
+		if err := add(changed); !errors.Is(err, ca.ErrExists) {
+			t.Errorf("%s: %v, want that there is one already", what, err)
+		}
+	}
 }
