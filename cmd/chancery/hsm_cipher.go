@@ -213,6 +213,9 @@ Only a key that was generated with --extractable can be wrapped.`,
 				if err := a.deliver(out, wrapped, 0o600); err != nil {
 					return err
 				}
+				if publicOut == standardStream {
+					return nil // standard output is taken
+				}
 				return a.report(out, map[string]string{"file": out, "id": hex.EncodeToString(exact.ID)}, "the wrapped key is in %s, %d octets", out, len(wrapped))
 			})
 		},

@@ -262,6 +262,13 @@ func TestHSMWrapForAnotherToken(t *testing.T) {
 	here.refused(2, "under which key?", "wrap", "--key", "travels", "--out", here.path("w"))
 	here.do("wrap", "--key", "travels", "--recipient", here.path("transport.pem"), "--oaep-hash", "sha1", "--out", here.path("travels.wrapped"),
 		"--public-out", here.path("travels.pem"), "--yes")
+	for _, format := range []string{"text", "json"} { // where the public key goes, nothing else does
+		public := here.do("wrap", "--key", "travels", "--recipient", here.path("transport.pem"), "--oaep-hash", "sha1", "--out", here.path("again.wrapped"),
+			"--public-out", "-", "--yes", "-o", format)
+		if public != string(here.bytes("travels.pem")) {
+			t.Errorf("-o %s: %q", format, public)
+		}
+	}
 	unwrap := []string{
 		"unwrap", "--under", "transport", "--oaep-hash", "sha1", "--algorithm", "ecdsa-p256", "--label", "travels",
 		"--public-key", here.path("travels.pem"), "--in",
