@@ -32,9 +32,12 @@ type Registrar struct {
 var authorityName = regexp.MustCompile(`^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$`)
 
 // AddAuthority registers an authority. The chain must verify from its certificate up to a self-signed root, and every certificate must
-// be an authority's. The same again is no error.
+// be an authority's; its parent, where that is on record, must be the one that the chain goes on with. The same again is no error.
 func (r Registrar) AddAuthority(ctx context.Context, a AuthorityRecord) error {
 	if err := checkAuthority(a, r.Now()); err != nil {
+		return err
+	}
+	if err := r.checkParents(ctx, a); err != nil {
 		return err
 	}
 	leaf, err := r.leaf(audit.AuthorityAdded, map[string]string{
@@ -96,6 +99,49 @@ func checkAuthority(a AuthorityRecord, now time.Time) error {
 		}
 	}
 	return nil
+}
+
+// checkParents refuses an authority under another's name than that of its issuer, in whichever order the two are registered: nobody who holds
+// its certificate would look for its revocation on that other one's CRL.
+func (r Registrar) checkParents(ctx context.Context, a AuthorityRecord) error {
+	known, err := r.Store.Authorities(ctx)
+	if err != nil {
+		return fmt.Errorf("reading the authorities: %w", err)
+	}
+	for _, k := range known {
+		parent, child, field := k, a, "parent"
+		switch {
+		case k.Name == a.Parent:
+		case k.Parent == a.Name:
+			parent, child, field = a, k, "name"
+		default:
+			continue
+		}
+		switch certified, err := child.under(parent); {
+		case err != nil:
+			return err
+		case !certified:
+			return &InvalidError{
+				Field: field, Message: fmt.Sprintf("%s was not certified by %s, which its bundle names as its parent", child.Name, parent.Name),
+				Hint: "name issuers in a ceremony's plan as they are on record; `chancery authority list` shows them",
+			}
+		}
+	}
+	return nil
+}
+
+// under tells whether the authority that certified this one, by its name and its key, is the other.
+func (a AuthorityRecord) under(parent AuthorityRecord) (bool, error) {
+	above, err := a.Above()
+	if err != nil || len(above) == 0 {
+		return false, err
+	}
+	certificate, err := x509.ParseCertificate(parent.Certificate)
+	if err != nil {
+		return false, fmt.Errorf("reading the certificate of authority %q: %w", parent.Name, err)
+	}
+	return bytes.Equal(above[0].RawSubject, certificate.RawSubject) &&
+		bytes.Equal(above[0].RawSubjectPublicKeyInfo, certificate.RawSubjectPublicKeyInfo), nil
 }
 
 // ImportCRL takes in a CRL signed elsewhere. It must be the authority's, current, of a higher number than the last, keep its entries, and

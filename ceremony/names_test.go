@@ -97,20 +97,38 @@ func TestASignatureIsNotAName(t *testing.T) {
 	}
 }
 
-// TestADescriptionIsNotTheProgramsWord has a plan, put in the place of the one that was reviewed, show the digest of that one to those present.
-func TestADescriptionIsNotTheProgramsWord(t *testing.T) {
+// TestWhatThosePresentAreTold has a plan, put in the place of the one that was reviewed, show the digest of that one to those present: it does
+// not. What the machine's clock makes of the plan they see before they are asked.
+func TestWhatThosePresentAreTold(t *testing.T) {
 	t.Parallel()
 	const reviewed = "plan sha256:0123456789abcdef"
 	text := strings.Replace(hierarchyPlan, "description: Root and first issuing authority", `description: "Root\n`+reviewed+`\e[8m"`, 1)
 	var out bytes.Buffer
 	stop := errors.New("not this one")
+	told := ""
 	_, err := Run(t.Context(), plan(t, t.TempDir(), text), Options{
-		Token: hsmtest.New(t).Open(t), Now: clock, Random: rand.Reader, Out: &out, Confirm: func(string) error { return stop },
+		Token: hsmtest.New(t).Open(t), Now: clock, Random: rand.Reader, Out: &out, Confirm: func(string) error { told = out.String(); return stop },
 	})
 	if !errors.Is(err, stop) {
 		t.Fatal(err)
 	}
+	for _, want := range []string{"clock 2026-11-24T10:30:15Z\n", "root-1: from 2026-11-24T10:30:15Z to 2046-11-19T10:30:14Z\n"} {
+		if !strings.Contains(told, want) {
+			t.Errorf("those present are not told %q before they are asked: %q", want, told)
+		}
+	}
 	if strings.Contains(out.String(), "\n"+reviewed) || strings.Contains(out.String(), "\x1b") {
 		t.Errorf("those present are told %q", out.String())
+	}
+}
+
+// TestWhatCannotBeListedAgainIsNotListedAsAnother follows a CRL of other software with a serial number that ours cannot hold.
+func TestWhatCannotBeListedAgainIsNotListedAsAnother(t *testing.T) {
+	t.Parallel()
+	for serial, sound := range map[int64]bool{5: true, -5: false, 0: false} {
+		kept, err := keptEntry(x509.RevocationListEntry{SerialNumber: big.NewInt(serial), RevocationTime: ceremonyTime})
+		if (err == nil) != sound {
+			t.Errorf("serial %d was taken over as %x, %v", serial, kept.Serial, err)
+		}
 	}
 }

@@ -148,6 +148,9 @@ const (
 
 // keptEntry takes an entry over as it stands, or refuses: nothing of it may be lost silently.
 func keptEntry(e x509.RevocationListEntry) (issuance.CRLEntry, error) {
+	if e.SerialNumber.Sign() <= 0 { // without its sign it would be another certificate's
+		return issuance.CRLEntry{}, fmt.Errorf("the serial number %d is not above 0, and cannot be listed again", e.SerialNumber)
+	}
 	kept := issuance.CRLEntry{Serial: e.SerialNumber.Bytes(), RevokedAt: e.RevocationTime, Reason: issuance.Reason(e.ReasonCode)}
 	for _, extension := range e.Extensions {
 		switch extension.Id.String() {

@@ -70,6 +70,12 @@ func Run(ctx context.Context, p Plan, o Options) (*Result, error) {
 		return nil, fmt.Errorf("looking at the output directory: %w", err)
 	}
 	say("rehearsed: nothing is refused")
+	present := o.Now()
+	say("clock %s", present.UTC().Format(time.RFC3339)) // of a machine that perhaps no network tells the time
+	for _, a := range p.order() {
+		from, to := a.window(present)
+		say("%s: from %s to %s", a.Name, from.Format(time.RFC3339), to.Format(time.RFC3339))
+	}
 	for _, name := range p.withoutCRL() {
 		say("%s: what it issues will name no CRL (urls.crl), for as long as it lasts", name)
 	}

@@ -21,7 +21,9 @@ const (
 	VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
 	ON CONFLICT DO NOTHING`
 
-	selectSameAuthority = `SELECT EXISTS (SELECT FROM authorities WHERE name = $1 AND certificate = $2)`
+	selectSameAuthority = `
+	SELECT EXISTS (SELECT FROM authorities WHERE name = $1 AND parent = $2 AND certificate = $3 AND chain = $4 AND online = $5 AND key_token = $6
+		AND key_label = $7 AND key_id = $8 AND crl_period = $9 AND crl_validity = $10 AND crl_url = $11 AND issuer_url = $12 AND ocsp_url = $13)`
 )
 
 // Authorities are all authorities known, by name.
@@ -47,9 +49,12 @@ func scanAuthority(row pgx.CollectableRow) (a ca.AuthorityRecord, err error) {
 // RecordAuthority adds an authority and its full CRL scope.
 func (s *Store) RecordAuthority(ctx context.Context, a ca.AuthorityRecord, leaves ...audit.Leaf) error {
 	doing := fmt.Sprintf("recording authority %q", a.Name)
-	return s.inTx(ctx, doing, found(selectSameAuthority, a.Name, a.Certificate), func(ctx context.Context, tx pgx.Tx) error {
-		tag, err := tx.Exec(ctx, insertAuthority, a.Name, a.Parent, a.Certificate, orEmpty(a.Chain), a.Online, a.Key.Token, a.Key.Label,
-			orEmpty(a.Key.ID), a.CRL.Period, a.CRL.Validity, a.CRLURL, a.IssuerURL, a.OCSPURL, a.AddedAt)
+	all := []any{
+		a.Name, a.Parent, a.Certificate, orEmpty(a.Chain), a.Online, a.Key.Token, a.Key.Label, orEmpty(a.Key.ID), a.CRL.Period, a.CRL.Validity,
+		a.CRLURL, a.IssuerURL, a.OCSPURL,
+	}
+	return s.inTx(ctx, doing, found(selectSameAuthority, all...), func(ctx context.Context, tx pgx.Tx) error {
+		tag, err := tx.Exec(ctx, insertAuthority, append(all[:len(all):len(all)], a.AddedAt)...)
 		if err != nil {
 			return err
 		}

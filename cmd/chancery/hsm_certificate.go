@@ -105,8 +105,8 @@ func (a *app) hsmCertificateListCommand() *cobra.Command {
 					t := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 					fmt.Fprintln(t, "LABEL\tID\tKEY\tEXPIRES\tSERIAL\tSUBJECT")
 					for _, c := range all {
-						fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", c.Label, c.ID, map[bool]string{true: "here", false: "-"}[c.Paired],
-							c.NotAfter.Format(time.DateOnly), c.Serial, c.Subject)
+						fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", cell(0, c.Label), c.ID, map[bool]string{true: "here", false: "-"}[c.Paired],
+							c.NotAfter.Format(time.DateOnly), c.Serial, cell(5, c.Subject))
 					}
 					_ = t.Flush()
 				})

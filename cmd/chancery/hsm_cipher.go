@@ -193,25 +193,30 @@ Only a key that was generated with --extractable can be wrapped.`,
 				if err := a.confirm(yes, fmt.Sprintf("The key %q, id %x, will leave token %q, wrapped. Go on?", exact.Label, exact.ID, w.Info().Label)); err != nil {
 					return err
 				}
+				var half []byte
+				if publicOut != "" { // which a key may not have: it is looked for before the key leaves
+					public, err := w.PublicKey(exact)
+					if err != nil {
+						return err
+					}
+					if half, err = publicKeyPEM(public); err != nil {
+						return err
+					}
+				}
 				wrapped, err := w.Wrap(ctx, spec)
 				if err != nil {
 					return err
 				}
 				if publicOut != "" {
-					public, err := w.PublicKey(exact)
-					if err != nil {
-						return err
-					}
-					text, err := publicKeyPEM(public)
-					if err != nil {
-						return err
-					}
-					if err := a.deliver(publicOut, text, 0o644); err != nil {
+					if err := a.deliver(publicOut, half, 0o644); err != nil {
 						return err
 					}
 				}
 				if err := a.deliver(out, wrapped, 0o600); err != nil {
 					return err
+				}
+				if publicOut == standardStream {
+					return nil // standard output is taken
 				}
 				return a.report(out, map[string]string{"file": out, "id": hex.EncodeToString(exact.ID)}, "the wrapped key is in %s, %d octets", out, len(wrapped))
 			})

@@ -262,6 +262,21 @@ func TestHSMWrapForAnotherToken(t *testing.T) {
 	here.refused(2, "under which key?", "wrap", "--key", "travels", "--out", here.path("w"))
 	here.do("wrap", "--key", "travels", "--recipient", here.path("transport.pem"), "--oaep-hash", "sha1", "--out", here.path("travels.wrapped"),
 		"--public-out", here.path("travels.pem"), "--yes")
+	// A secret key has no public half: what cannot be delivered does not leave.
+	here.do("key", "generate", "--algorithm", "aes-256", "--label", "secret", "--extractable", "--yes")
+	before := bytes.Count(here.bytes("journal.jsonl"), []byte(`"op":"wrap","result":"ok"`))
+	here.refused(1, "no such key", "wrap", "--key", "secret", "--recipient", here.path("transport.pem"), "--oaep-hash", "sha1", "--out", here.path("w"),
+		"--public-out", here.path("p"), "--yes")
+	if after := bytes.Count(here.bytes("journal.jsonl"), []byte(`"op":"wrap","result":"ok"`)); before != 1 || after != before {
+		t.Errorf("a key was wrapped for nobody: %d records before, %d after", before, after)
+	}
+	for _, format := range []string{"text", "json"} { // where the public key goes, nothing else does
+		public := here.do("wrap", "--key", "travels", "--recipient", here.path("transport.pem"), "--oaep-hash", "sha1", "--out", here.path("again.wrapped"),
+			"--public-out", "-", "--yes", "-o", format)
+		if public != string(here.bytes("travels.pem")) {
+			t.Errorf("-o %s: %q", format, public)
+		}
+	}
 	unwrap := []string{
 		"unwrap", "--under", "transport", "--oaep-hash", "sha1", "--algorithm", "ecdsa-p256", "--label", "travels",
 		"--public-key", here.path("travels.pem"), "--in",

@@ -295,7 +295,7 @@ called again, or a public key that somebody stored by itself.`,
 						if o.Half {
 							class += " (half)"
 						}
-						fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", o.Label, o.ID, class, algorithm, strings.Join(may, ","),
+						fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", cell(0, o.Label), o.ID, class, algorithm, strings.Join(may, ","),
 							orDash(o.Attributes["CKA_EXTRACTABLE"]))
 					}
 					_ = t.Flush()

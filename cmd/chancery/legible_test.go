@@ -6,10 +6,12 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
+	"math/big"
 	"os"
 	"path/filepath"
 	"strings"
@@ -118,6 +120,30 @@ func TestWhatIsVerifiedSpeaksInItsOwnName(t *testing.T) {
 			if strings.Contains(line, conceal) || strings.HasPrefix(line, "head   "+noted) || strings.HasPrefix(line, "  by the key with SHA-256 "+noted) {
 				t.Errorf("%s says %q", what, line)
 			}
+		}
+	}
+}
+
+// TestListsOfATokenAreTold keeps a label, and the name in a certificate, within its line of a list: whoever has the PIN chose them.
+func TestListsOfATokenAreTold(t *testing.T) {
+	t.Parallel()
+	c := newCounter(t)
+	const label = "first\nsecond\x1b[8m"
+	c.do("key", "generate", "--algorithm", "ecdsa-p256", "--label", label)
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: label}, NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.do("certificate", "import", "--in", c.place("certificate", der), "--label", label+"c", "--id", "01")
+	for _, list := range []string{"key", "certificate"} {
+		out := c.do(list, "list")
+		if strings.Contains(out, "\x1b") || strings.Contains(out, "\nsecond") {
+			t.Errorf("the list of a token's %ss says %q", list, out)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"log/slog"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -23,7 +24,7 @@ func TestAnOrderForAnAuthorityIsForAllOfIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer store.Close()
-	bundles, err := readBundles(s.dir + "/ceremony")
+	bundles, err := readBundles(filepath.Join(s.dir, "ceremony"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,5 +69,64 @@ func TestAnOrderForAnAuthorityIsForAllOfIt(t *testing.T) {
 	}
 	if err := s.app.addUnderOrder(ctx, cfg, store, []ca.AuthorityRecord{record}, order); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestAnAuthorityIsUnderWhoCertifiedIt registers authorities under another than their issuer. The name of the parent stands in the bundle alone,
+// and it is that one's CRL on which an authority is revoked: on another's nobody would look for it.
+func TestAnAuthorityIsUnderWhoCertifiedIt(t *testing.T) {
+	t.Parallel()
+	s, elsewhere := newHierarchy(t, storagetest.New(t), false, devIssuerKey), newHierarchy(t, storagetest.New(t), false, devIssuerKey)
+	ctx := t.Context()
+	store, err := storage.Open(ctx, storage.Config{URL: s.database.URL, MaxConns: 4, Unsafe: true, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	bundles, err := readBundles(filepath.Join(s.dir, "ceremony"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	others, err := readBundles(filepath.Join(elsewhere.dir, "ceremony"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, issuing, other := authorityRecord(bundles[0]), authorityRecord(bundles[1]), authorityRecord(others[0])
+	other.Name = "other-root"
+	add := func(r ca.AuthorityRecord) error { return s.app.registrar(store).AddAuthority(ctx, r) }
+	if err := add(other); err != nil {
+		t.Fatal(err)
+	}
+	var invalid *ca.InvalidError
+	misplaced := issuing
+	misplaced.Parent = other.Name
+	if err := add(misplaced); !errors.As(err, &invalid) || invalid.Field != "parent" {
+		t.Errorf("an authority was registered under one that has not certified it: %v", err)
+	}
+	if err := add(issuing); err != nil { // the parent may come later
+		t.Fatal(err)
+	}
+	misplaced = authorityRecord(others[0])
+	misplaced.Certificate, misplaced.Chain = others[1].Certificate, others[1].Chain
+	if err := add(misplaced); !errors.As(err, &invalid) || invalid.Field != "name" {
+		t.Errorf("another was registered as the parent of an authority: %v", err)
+	}
+	for range 2 {
+		if err := errors.Join(add(root), add(issuing)); err != nil {
+			t.Error(err)
+		}
+	}
+	// What is on record stays: that it would be otherwise now must not be said.
+	for what, change := range map[string]func(*ca.AuthorityRecord){
+		"another address": func(r *ca.AuthorityRecord) { r.CRLURL = "http://elsewhere.example/issuing.crl" },
+		"another key":     func(r *ca.AuthorityRecord) { r.Key.Token = "other" },
+		"offline":         func(r *ca.AuthorityRecord) { r.Online = false },
+		"other CRLs":      func(r *ca.AuthorityRecord) { r.CRL.Validity *= 2 },
+	} {
+		changed := issuing
+		change(&changed)
+		if err := add(changed); !errors.Is(err, ca.ErrExists) {
+			t.Errorf("%s: %v, want that there is one already", what, err)
+		}
 	}
 }
