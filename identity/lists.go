@@ -19,6 +19,7 @@ import (
 const (
 	maxList      = 64 << 20 // octets of a CRL that is read
 	fetchTimeout = 30 * time.Second
+	ahead        = 5 * time.Minute // by which the clock of an authority may be ahead of ours
 
 	maxWaiting       = 4       // lists of one source that wait for a certificate which verifies them
 	maxWaitingOctets = maxList // of all of these together
@@ -294,7 +295,7 @@ func (l *Lists) check(chain []*x509.Certificate, now time.Time) error {
 		found := false
 		for _, p := range at.places {
 			for _, list := range p.verified {
-				if !list.of(issuer) || !maySignLists(issuer) || now.After(list.crl.NextUpdate) {
+				if !list.of(issuer) || !maySignLists(issuer) || now.After(list.crl.NextUpdate) || list.crl.ThisUpdate.After(now.Add(ahead)) {
 					continue
 				}
 				found = true

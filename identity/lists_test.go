@@ -168,6 +168,25 @@ func TestAListOfAPartIsNotTaken(t *testing.T) {
 	}
 }
 
+// TestAListOfTheFutureIsNotCurrent: authorities that are mostly off sign lists beforehand, which know nothing of what is revoked meanwhile.
+func TestAListOfTheFutureIsNotCurrent(t *testing.T) {
+	t.Parallel()
+	root := newOffice(t, "Corp", nil)
+	later := noon.Add(48 * time.Hour)
+	for name, c := range map[string]struct {
+		updated time.Time
+		want    string
+	}{
+		"a clock a little ahead": {noon.Add(ahead), ""},
+		"tomorrow's":             {noon.Add(ahead + time.Second), "no current CRL"},
+	} {
+		way := newWay(t, root.listAt(big.NewInt(9), c.updated, later))
+		l := NewLists([]string{way.URL}, []*x509.Certificate{root.certificate}, way.Client())
+		refresh(t, name, l, "")
+		judged(t, name, l, c.want, root.issue(), root.certificate)
+	}
+}
+
 // TestListsWaitForTheirAuthority: where callers bring the certificate that verifies a list, poison before them waits in vain.
 func TestListsWaitForTheirAuthority(t *testing.T) {
 	t.Parallel()

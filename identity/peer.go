@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 	"unicode"
 
 	"github.com/chancery-ca/chancery/access"
@@ -25,9 +26,10 @@ type peer struct {
 	uid, gid uint32
 	err      error // instead: the kernel did not say
 
-	once  sync.Once
+	mu    sync.Mutex
+	asked time.Time // when the names and groups were last looked up; zero: they were not
 	name  string
-	facts map[string][]string
+	facts map[string][]string // they do not change: others take their place
 }
 
 // PeerContext is for http.Server.ConnContext of a Unix socket's listener: it has Peers know who is at the other end. A connection may stand
@@ -48,9 +50,14 @@ func PeerContext(ctx context.Context, conn net.Conn) context.Context {
 // IsLocal tells whether a request came over a Unix socket of this machine.
 func IsLocal(r *http.Request) bool { return r.Context().Value(peerKey{}) != nil }
 
+// askAfter is how long the names and groups of a user are taken as they were: who is taken out of a group must not go on by a connection that
+// is kept open.
+const askAfter = time.Minute
+
 // Peers knows the local callers of a Unix socket by their user and groups.
 type Peers struct {
 	Rules access.Rules
+	Now   func() time.Time
 	// Persons says which person a user of this machine is, whatever the rules say: one who works at the keyboard too is one person.
 	Persons map[string]string
 }
@@ -68,8 +75,8 @@ func (p Peers) Authenticate(r *http.Request) (access.Actor, bool, error) {
 	if err != nil {
 		return access.Actor{}, false, err
 	}
-	at.once.Do(at.look)
-	actor, ok := p.Rules.Identify(access.Evidence{Means: access.ByPeer, Subject: at.name, Name: at.name, Facts: at.facts, Emergency: reason})
+	name, facts := at.known(p.Now())
+	actor, ok := p.Rules.Identify(access.Evidence{Means: access.ByPeer, Subject: name, Name: name, Facts: facts, Emergency: reason})
 	if !ok {
 		detail := "no rule of the configuration lets your user in here"
 		if reason != "" {
@@ -77,7 +84,7 @@ func (p Peers) Authenticate(r *http.Request) (access.Actor, bool, error) {
 		}
 		return access.Actor{}, false, &access.Unauthenticated{Detail: detail, Shown: true}
 	}
-	if person := p.Persons[at.name]; person != "" {
+	if person := p.Persons[name]; person != "" {
 		actor.Person = person
 	}
 	return actor, true, nil
@@ -97,15 +104,26 @@ func emergency(r *http.Request) (string, error) {
 	return reason, nil
 }
 
-// look finds the names of the user and its groups, once for a connection. A user without a name is known by its number.
-func (p *peer) look() {
+// known is the name of the user, with the facts of it, looked up not long ago.
+func (p *peer) known(now time.Time) (name string, facts map[string][]string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.asked.IsZero() || now.Sub(p.asked) >= askAfter || now.Before(p.asked) {
+		p.name, p.facts = p.look()
+		p.asked = now
+	}
+	return p.name, p.facts
+}
+
+// look finds the names of the user and its groups. A user without a name is known by its number.
+func (p *peer) look() (name string, facts map[string][]string) {
 	uid, gid := strconv.FormatUint(uint64(p.uid), 10), strconv.FormatUint(uint64(p.gid), 10)
-	p.name, p.facts = "uid-"+uid, map[string][]string{"uid": {uid}, "gid": {gid}}
+	name, facts = "uid-"+uid, map[string][]string{"uid": {uid}, "gid": {gid}}
 	u, err := user.LookupId(uid)
 	if err != nil {
-		return
+		return name, facts
 	}
-	p.name, p.facts["user"] = u.Username, []string{u.Username}
+	name, facts["user"] = u.Username, []string{u.Username}
 	gids := []string{gid}
 	if others, err := u.GroupIds(); err == nil {
 		for _, g := range others {
@@ -114,10 +132,11 @@ func (p *peer) look() {
 			}
 		}
 	}
-	p.facts["gid"] = gids
+	facts["gid"] = gids
 	for _, g := range gids {
 		if group, err := user.LookupGroupId(g); err == nil {
-			p.facts["group"] = append(p.facts["group"], group.Name)
+			facts["group"] = append(facts["group"], group.Name)
 		}
 	}
+	return name, facts
 }

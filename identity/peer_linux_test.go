@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/chancery-ca/chancery/access"
 )
@@ -21,7 +22,7 @@ func TestWhoIsAtTheOtherEnd(t *testing.T) {
 		t.Fatal(err)
 	}
 	uid := strconv.Itoa(os.Getuid())
-	peers := Peers{Rules: access.Rules{
+	peers := Peers{Now: time.Now, Rules: access.Rules{
 		{
 			Name: "me", Means: access.ByPeer, Match: map[string][]string{"uid": {uid}, "gid": {strconv.Itoa(os.Getgid())}}, Namespace: "*",
 			Roles: []access.Role{access.Auditor},
@@ -123,5 +124,23 @@ func TestWhoIsAtTheOtherEndOfACountedConnection(t *testing.T) {
 	at, isLocal := PeerContext(t.Context(), within{conn}).Value(peerKey{}).(*peer)
 	if !isLocal || at.err != nil || int(at.uid) != os.Getuid() {
 		t.Errorf("got %+v, %v", at, isLocal)
+	}
+}
+
+// Who is taken out of a group does not go on by a connection that is kept open.
+func TestGroupsAreLookedUpAgain(t *testing.T) {
+	now := noon
+	peers := Peers{Now: func() time.Time { return now }, Rules: access.Rules{{
+		Name: "admins", Means: access.ByPeer, Match: map[string][]string{"group": {"one that nobody is in"}}, Namespace: "*",
+		Roles: []access.Role{access.Operator},
+	}}}
+	facts := map[string][]string{"group": {"one that nobody is in"}} // as was true when the connection was made
+	for after, in := range map[time.Duration]bool{59 * time.Second: true, time.Minute: false, -time.Second: false} {
+		kept := peer{uid: uint32(os.Getuid()), gid: uint32(os.Getgid()), asked: noon, name: "ada", facts: facts}
+		now = noon.Add(after)
+		actor, found, err := peers.Authenticate((&http.Request{}).WithContext(context.WithValue(t.Context(), peerKey{}, &kept)))
+		if found != in || (err == nil) != in {
+			t.Errorf("after %s: %+v, %v, %v", after, actor, found, err)
+		}
 	}
 }

@@ -1,6 +1,7 @@
 package revocation
 
 import (
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/ecdsa"
@@ -39,6 +40,7 @@ type world struct {
 	extra     []pkix.Extension         // of the CRL
 	next      time.Time                // of the CRL
 	signer    crypto.Signer            // of CRL and OCSP
+	listedAs  *x509.Certificate        // whose name the CRL has; nil: the authority's
 
 	number, delta int64 // of the complete CRL, and of the delta
 	base          byte  // of the delta
@@ -120,7 +122,7 @@ func (w *world) serve(rw http.ResponseWriter, r *http.Request) {
 	case "/crl":
 		der, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{
 			Number: big.NewInt(w.number), ThisUpdate: noon.Add(-time.Minute), NextUpdate: w.next, RevokedCertificateEntries: w.entries, ExtraExtensions: w.extra,
-		}, w.authority.Certificate, w.key)
+		}, cmp.Or(w.listedAs, w.authority.Certificate), w.key)
 		if err == nil && w.signer != w.key {
 			der[len(der)-1] ^= 1
 		}
@@ -241,6 +243,18 @@ func TestEachKindOfDifferenceIsFound(t *testing.T) {
 		}, CRLNeverIssued + " 99"},
 		"a CRL that has run out": {func(w *world) { w.next = noon.Add(-time.Second) }, CRLUnusable + " , " + OCSPUnusable + " "},
 		"a CRL signed by others": {func(w *world) { w.signer = newKey(w.t) }, CRLUnusable + " , " + OCSPUnusable + " "},
+		"a CRL in another name": {func(w *world) {
+			named := *w.authority.Certificate
+			named.RawSubject, _ = asn1.Marshal(pkix.Name{CommonName: "issuing"}.ToRDNSequence())
+			w.listedAs = &named
+		}, CRLUnusable + " "},
+		"a CRL that no client understands": {func(w *world) {
+			w.extra = []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 2, 3}, Critical: true, Value: []byte{5, 0}}}
+		}, CRLUnusable + " "},
+		"an entry that no client understands": {func(w *world) {
+			w.entries[0].ExtraExtensions = append(slices.Clone(w.entries[0].ExtraExtensions),
+				pkix.Extension{Id: asn1.ObjectIdentifier{1, 2, 3}, Critical: true, Value: []byte{5, 0}})
+		}, CRLUnusable + " "},
 		"a CRL of another scope": {func(w *world) {
 			w.extra = []pkix.Extension{pointOf(w.t, distributionPoint, "http://other.example/crl")}
 		}, CRLUnusable + " "},

@@ -142,6 +142,12 @@ func (r *run) verified(a Authority, url string) (*x509.RevocationList, error) {
 	if err := crl.CheckSignatureFrom(a.Certificate); err != nil {
 		return nil, fmt.Errorf("it is not signed by %s: %w", a.Name, err)
 	}
+	if !bytes.Equal(crl.RawIssuer, a.Certificate.RawSubject) {
+		return nil, fmt.Errorf("it is in the name of %s, which is not written as that of %s", crl.Issuer, a.Name)
+	}
+	if err := understood(crl); err != nil {
+		return nil, err
+	}
 	now := r.Now()
 	switch {
 	case crl.Number == nil:
@@ -152,6 +158,24 @@ func (r *run) verified(a Authority, url string) (*x509.RevocationList, error) {
 		return nil, fmt.Errorf("it has run out, at %s", crl.NextUpdate.Format(time.RFC3339))
 	}
 	return crl, nil
+}
+
+// understood refuses a CRL with a critical extension that is not looked at here, and that clients need not know: they do not use it then (RFC
+// 5280, sections 5.2 and 5.3).
+func understood(crl *x509.RevocationList) error {
+	for _, e := range crl.Extensions {
+		if e.Critical && !e.Id.Equal(deltaIndicator) && !e.Id.Equal(distributionPoint) {
+			return fmt.Errorf("it has the critical extension %s, which few clients know", e.Id)
+		}
+	}
+	for _, entry := range crl.RevokedCertificateEntries {
+		for _, e := range entry.Extensions {
+			if e.Critical {
+				return fmt.Errorf("its entry of %x has the critical extension %s, which few clients know", entry.SerialNumber, e.Id)
+			}
+		}
+	}
+	return nil
 }
 
 // take lays the entries of a CRL over those before.

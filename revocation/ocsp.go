@@ -84,8 +84,8 @@ func (r *run) status(a Authority, url string, serial *big.Int) (*ocsp.Response, 
 }
 
 // ReadOCSP reads the answer of a responder as a client must (RFC 6960, section 3.2): it is about the certificate, signed by the issuer or by
-// a responder whom the issuer made one (OCSPSigning; the library that reads it does not look), and holds now. ahead is how far the
-// responder's clock may be ahead.
+// a responder whom the issuer made one (OCSPSigning) and who still is one (the library that reads it looks at neither), and holds now. ahead
+// is how far the responder's clock may be ahead.
 func ReadOCSP(data []byte, certificate, issuer *x509.Certificate, now time.Time, ahead time.Duration) (*ocsp.Response, error) {
 	answer, err := ocsp.ParseResponseForCert(data, certificate, issuer)
 	if err != nil {
@@ -94,6 +94,9 @@ func ReadOCSP(data []byte, certificate, issuer *x509.Certificate, now time.Time,
 	switch {
 	case answer.Certificate != nil && !slices.Contains(answer.Certificate.ExtKeyUsage, x509.ExtKeyUsageOCSPSigning):
 		return nil, errors.New("the answer is signed by a certificate that is no responder's")
+	case answer.Certificate != nil && (answer.Certificate.NotBefore.After(now.Add(ahead)) || now.After(answer.Certificate.NotAfter)):
+		return nil, fmt.Errorf("the certificate of the responder is valid from %s to %s alone",
+			answer.Certificate.NotBefore.Format(time.RFC3339), answer.Certificate.NotAfter.Format(time.RFC3339))
 	case answer.ThisUpdate.After(now.Add(ahead)):
 		return nil, fmt.Errorf("the answer is of the future, %s; check the clock", answer.ThisUpdate.Format(time.RFC3339))
 	case !answer.NextUpdate.IsZero() && !answer.NextUpdate.After(now):

@@ -16,13 +16,14 @@ import (
 // TestAnswersOfOthersAreNotBelieved: whoever has any certificate of the issuer could otherwise say that another is good.
 func TestAnswersOfOthersAreNotBelieved(t *testing.T) {
 	now := time.Now().UTC().Truncate(time.Second)
+	from := now
 	make := func(serial int64, uses []x509.ExtKeyUsage, parent *x509.Certificate, by *ecdsa.PrivateKey) (*x509.Certificate, *ecdsa.PrivateKey) {
 		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 		if err != nil {
 			t.Fatal(err)
 		}
 		template := &x509.Certificate{
-			SerialNumber: big.NewInt(serial), Subject: pkix.Name{SerialNumber: big.NewInt(serial).String()}, NotBefore: now, NotAfter: now.Add(time.Hour),
+			SerialNumber: big.NewInt(serial), Subject: pkix.Name{SerialNumber: big.NewInt(serial).String()}, NotBefore: from, NotAfter: from.Add(time.Hour),
 			ExtKeyUsage: uses, IsCA: parent == nil, BasicConstraintsValid: true,
 		}
 		if parent == nil {
@@ -43,6 +44,10 @@ func TestAnswersOfOthersAreNotBelieved(t *testing.T) {
 	server, serverKey := make(3, []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, issuer, issuerKey)
 	plain, plainKey := make(4, nil, issuer, issuerKey)
 	stranger, strangerKey := make(5, nil, nil, nil)
+	from = now.Add(-time.Hour - time.Second)
+	past, pastKey := make(6, responder.ExtKeyUsage, issuer, issuerKey)
+	from = now.Add(time.Minute + time.Second)
+	future, futureKey := make(7, responder.ExtKeyUsage, issuer, issuerKey)
 	for name, c := range map[string]struct {
 		by     *x509.Certificate // nil: the issuer itself
 		key    *ecdsa.PrivateKey
@@ -62,6 +67,8 @@ func TestAnswersOfOthersAreNotBelieved(t *testing.T) {
 		"about another certificate":  {responder, responderKey, 4, now, now.Add(time.Hour), false},
 		"of the future":              {responder, responderKey, 3, now.Add(61 * time.Second), now.Add(time.Hour), false},
 		"that holds until now alone": {responder, responderKey, 3, now.Add(-time.Hour), now, false},
+		"a responder of the past":    {past, pastKey, 3, now, now.Add(time.Hour), false},
+		"a responder of the future":  {future, futureKey, 3, now, now.Add(time.Hour), false},
 	} {
 		template := ocsp.Response{Status: ocsp.Good, SerialNumber: big.NewInt(c.serial), ThisUpdate: c.this, NextUpdate: c.next, Certificate: c.by}
 		signer := issuer

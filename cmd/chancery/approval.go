@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/sha256"
+	"crypto/x509/pkix"
 	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
@@ -20,20 +21,43 @@ import (
 	"github.com/chancery-ca/chancery/access"
 	"github.com/chancery-ca/chancery/approval"
 	"github.com/chancery-ca/chancery/client"
+	"github.com/chancery-ca/chancery/csr"
 )
 
 func requestDecided(r *client.WaitingRequest) decidedOn {
-	csr := ""
+	digest, asks := "", ""
 	if block, _ := pem.Decode([]byte(r.CSR)); block != nil {
-		digest := sha256.Sum256(block.Bytes)
-		csr = hex.EncodeToString(digest[:])
+		sum := sha256.Sum256(block.Bytes)
+		digest, asks = hex.EncodeToString(sum[:]), askedFor(block.Bytes)
 	}
-	facts := map[string]string{"csr_sha256": csr, "policies": r.Policies, "profile": r.Profile, "issuer": r.Issuer}
-	return decidedOn{approval.KindRequest, r.ID, r.Binding, facts, r.Statement}
+	facts := map[string]string{"csr_sha256": digest, "policies": r.Policies, "profile": r.Profile, "issuer": r.Issuer}
+	return decidedOn{approval.KindRequest, r.ID, r.Binding, facts, r.Statement, asks}
+}
+
+// askedFor says what a CSR asks for, read here: the statement has its digest alone, and the names beside it are what the service says.
+func askedFor(der []byte) string {
+	r, err := csr.Parse(der)
+	if err != nil {
+		return cell(1, "The CSR of this digest cannot be read: "+err.Error())
+	}
+	var subject pkix.RDNSequence
+	for _, a := range r.Subject() {
+		subject = append(subject, pkix.RelativeDistinguishedNameSET{{Type: a.OID, Value: a.Value}})
+	}
+	asked := r.Names()
+	names := slices.Clone(asked.DNS)
+	for _, ip := range asked.IP {
+		names = append(names, ip.String())
+	}
+	names = slices.Concat(names, asked.Email, asked.URI)
+	for _, other := range asked.Other {
+		names = append(names, other.Kind)
+	}
+	return cell(1, fmt.Sprintf("The CSR of this digest asks for the names %q and the subject %q.", names, subject.String()))
 }
 
 func proposalDecided(p *client.PolicyProposal) decidedOn {
-	return decidedOn{approval.KindPolicies, p.ID, p.Digest, map[string]string{"replaces": p.Replaces}, p.Statement}
+	return decidedOn{approval.KindPolicies, p.ID, p.Digest, map[string]string{"replaces": p.Replaces}, p.Statement, ""}
 }
 
 func jobDecided(j *client.RevocationJob) decidedOn {
@@ -41,7 +65,7 @@ func jobDecided(j *client.RevocationJob) decidedOn {
 	if j.Keys > 0 {
 		facts["only_keys_remembered"] = strconv.Itoa(j.Keys)
 	}
-	return decidedOn{approval.KindRevocation, j.ID, "sha256:" + j.Digest, facts, j.Statement}
+	return decidedOn{approval.KindRevocation, j.ID, "sha256:" + j.Digest, facts, j.Statement, ""}
 }
 
 // findProposal is one of the latest proposals.
@@ -91,6 +115,9 @@ func (a *app) approvalStatementCommand() *cobra.Command {
 		result := struct {
 			Statement string `json:"statement"`
 		}{string(text)}
+		if of.asks != "" {
+			fmt.Fprintln(a.Stderr, of.asks)
+		}
 		return a.print(result, func(w io.Writer) { _, _ = w.Write(text) })
 	})
 }

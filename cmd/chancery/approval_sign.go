@@ -34,6 +34,7 @@ type decidedOn struct {
 	kind, id, binding string
 	facts             map[string]string // that the statement must hold, each computed here from what was shown
 	statement         string            // of an approval
+	asks              string            // what the CSR asks for, of a request: shown beside the statement, which has its digest alone
 }
 
 // sign makes the signature of a word. The statement comes from the service; that it speaks of what was shown, and of nothing else, is
@@ -61,6 +62,9 @@ func (a *app) sign(f signWith, of decidedOn, approves bool) (string, error) {
 	}
 	defer done()
 	fmt.Fprintf(a.Stderr, "Signing with %s:\n\n%s\n", signer.Key().Fingerprint(), text)
+	if of.asks != "" {
+		fmt.Fprintf(a.Stderr, "%s\n\n", of.asks)
+	}
 	signature, err := signer.Sign(text)
 	if err != nil {
 		return "", err

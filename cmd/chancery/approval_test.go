@@ -2,10 +2,16 @@ package main
 
 import (
 	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/json"
+	"encoding/pem"
 	"io"
 	"maps"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -48,6 +54,47 @@ func TestWhatIsSignedIsWhatIsShown(t *testing.T) {
 		job.Statement = c.change(string(text))
 		if signed, err := jobDecided(&job).text(true); (err == nil) != c.signs || c.signs && string(signed) != string(text) {
 			t.Errorf("%s: %q, %v", name, signed, err)
+		}
+	}
+}
+
+// TestWhatACSRAsksForIsShownWhereItIsSigned: a service that was taken over shows its own names beside another CSR. The statement has the
+// digest of that alone, which nobody can read names from.
+func TestWhatACSRAsksForIsShownWhereItIsSigned(t *testing.T) {
+	t.Parallel()
+	holder := stranger(t, "bob.dev.example")
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
+		Subject: pkix.Name{CommonName: "the bank"}, DNSNames: []string{"bank.example"}, IPAddresses: []net.IP{{192, 0, 2, 1}},
+	}, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown := client.WaitingRequest{
+		ID: "0190a5d2-0000-7000-8000-000000000001", Profile: "guarded", Issuer: "issuing-1", Names: []string{"harmless.example"},
+		CSR: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})), Binding: "sha256:1", Policies: "sha256:2",
+	}
+	of := requestDecided(&shown)
+	s := approval.Statement{Kind: of.kind, ID: of.id, Approves: true, Person: "bob", Expires: time.Now().Add(time.Hour), Binding: of.binding}
+	for _, name := range slices.Sorted(maps.Keys(of.facts)) {
+		s.Facts = append(s.Facts, approval.Fact{Name: name, Value: of.facts[name]})
+	}
+	text, err := s.Text()
+	if err != nil {
+		t.Fatal(err)
+	}
+	of.statement = string(text)
+	var stderr bytes.Buffer
+	a := &app{Env: Env{Stderr: &stderr, Random: rand.Reader}}
+	if _, err := a.sign(signWith{key: holder.secret, certificate: holder.chainFile}, of, true); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"bank.example", "192.0.2.1", "CN=the bank"} {
+		if !strings.Contains(stderr.String(), want) {
+			t.Errorf("%s is not shown: %s", want, stderr.String())
 		}
 	}
 }

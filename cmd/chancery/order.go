@@ -227,7 +227,7 @@ func orderDecided(o *client.Order) decidedOn {
 	for _, f := range o.Facts {
 		facts[f.Name] = f.Value
 	}
-	return decidedOn{approval.KindOrder, o.ID, o.Binding, facts, o.Statement}
+	return decidedOn{approval.KindOrder, o.ID, o.Binding, facts, o.Statement, ""}
 }
 
 func (a *app) orderDecisionCommand(verb, short string, approves bool,

@@ -372,7 +372,7 @@ func (a *app) open(ctx context.Context, cfg Config) (_ *service, err error) {
 	if s.clients, err = openClients(ctx, cfg, s.ca, certificates, a.Now, s.tellRefusedCRL); err != nil {
 		return nil, err
 	}
-	ambient := []web.Authenticator{identity.Peers{Rules: cfg.rules(), Persons: cfg.Orders.Persons}}
+	ambient := []web.Authenticator{identity.Peers{Rules: cfg.rules(), Persons: cfg.Orders.Persons, Now: a.Now}}
 	if s.clients != nil {
 		ambient = append(ambient, s.clients)
 	}
