@@ -253,6 +253,24 @@ func TestDecideAuthorityRefuses(t *testing.T) {
 
 		{"anyExtendedKeyUsage", false, "authority.ext-key-usage", true, func(r *AuthorityRequest) { r.ExtKeyUsage = []asn1.ObjectIdentifier{oidAnyExtKeyUsage} }},
 		{"OCSPSigning", false, "authority.ext-key-usage", true, func(r *AuthorityRequest) { r.ExtKeyUsage = []asn1.ObjectIdentifier{oidOCSPSigning} }},
+		{"within the parent's purposes", false, "authority.ext-key-usage", false, func(r *AuthorityRequest) {
+			r.ExtKeyUsage = []asn1.ObjectIdentifier{{1, 3, 6, 1, 5, 5, 7, 3, 1}}
+			parent(func(c *x509.Certificate) {
+				c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth}
+			})(r)
+		}},
+		{"beyond the parent's purposes", false, "authority.ext-key-usage", true, func(r *AuthorityRequest) {
+			r.ExtKeyUsage = []asn1.ObjectIdentifier{{1, 3, 6, 1, 5, 5, 7, 3, 1}, {1, 3, 6, 1, 5, 5, 7, 3, 4}}
+			parent(func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} })(r)
+		}},
+		{"a parent for any purpose", false, "authority.ext-key-usage", false, func(r *AuthorityRequest) {
+			r.ExtKeyUsage = []asn1.ObjectIdentifier{{1, 3, 6, 1, 5, 5, 7, 3, 4}}
+			parent(func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageAny} })(r)
+		}},
+		{"no purpose below a parent's", false, "authority.ext-key-usage", false, func(r *AuthorityRequest) {
+			r.ExtKeyUsage = nil
+			parent(func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} })(r)
+		}},
 		{"policy twice", false, "authority.ext-key-usage", true, func(r *AuthorityRequest) { r.Policies = []asn1.ObjectIdentifier{{1, 2, 3}, {1, 2, 3}} }},
 
 		{"root with CRL", true, "authority.root", true, func(r *AuthorityRequest) { r.CRLURL = "http://ca.example/root.crl" }},
