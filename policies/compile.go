@@ -169,6 +169,10 @@ func compileExtKeyUsage(r *report, f *profileFile) []asn1.ObjectIdentifier {
 	if containsOID(usages, oidAnyExtKeyUsage) {
 		r.field("ext_key_usage", "name the usages", "anyExtendedKeyUsage is not issued")
 	}
+	if containsOID(usages, oidTimeStamping) && len(usages) > 1 { // as a demand: a set may rule that holds it
+		r.demands.Refuse("ext_key_usage", "make a profile of its own",
+			"timeStamping stands alone: nobody accepts what is stamped otherwise (RFC 3161, section 2.3)")
+	}
 	responder := containsOID(usages, oidOCSPSigning)
 	if responder && len(usages) > 1 {
 		r.field("ext_key_usage", "make a profile of its own", "OCSPSigning stands alone: it speaks for the authority")
