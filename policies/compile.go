@@ -204,7 +204,8 @@ func compileValidity(r *report, f validityFile) validityPolicy {
 		r.field("validity.backdate", "at most 47h", "%s is too far back", formatDuration(v.backdate))
 	case v.backdate > maxBackdate-toSignature: // as a demand: a set may rule that holds it
 		r.demands.Refuse("validity.backdate", "at most 47h",
-			"%s leaves no time between decision and signature: what begins more than 48 hours before it is signed is not", formatDuration(v.backdate))
+			"%s leaves no time between decision and signature: what begins more than 48 hours before it is signed is not",
+			formatDuration(v.backdate))
 	}
 	if positive && v.backdate >= v.normal {
 		r.field("validity.backdate", "", "a certificate of default validity would have ended before it is made")
