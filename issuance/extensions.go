@@ -33,6 +33,7 @@ var (
 	oidExtKeyUsage         = asn1.ObjectIdentifier{2, 5, 29, 37}
 	oidAuthorityInfoAccess = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 1, 1}
 	oidOCSPNoCheck         = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 48, 1, 5}
+	oidTimeStamping        = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 3, 8}
 	oidAccessOCSP          = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 48, 1}
 	oidAccessCAIssuers     = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 48, 2}
 )
@@ -64,7 +65,7 @@ func addExtensions(b *cryptobyte.Builder, t *policies.Template, authorityKeyID [
 		addExtension(b, oidKeyUsage, true, keyUsage(t.KeyUsage))
 	}
 	if len(t.ExtKeyUsage) > 0 {
-		addExtension(b, oidExtKeyUsage, false, extKeyUsage(t.ExtKeyUsage))
+		addExtension(b, oidExtKeyUsage, stampsTime(t), extKeyUsage(t.ExtKeyUsage))
 	}
 	if t.CA {
 		addExtension(b, oidBasicConstraints, true, basicConstraints(t.PathLen))
@@ -109,6 +110,11 @@ func keyUsage(usage x509.KeyUsage) content {
 			b.AddBytes(octets)
 		})
 	}
+}
+
+// stampsTime tells whether a certificate is one of an authority for time stamps: its purpose is critical (RFC 3161, section 2.3).
+func stampsTime(t *policies.Template) bool {
+	return !t.CA && len(t.ExtKeyUsage) == 1 && t.ExtKeyUsage[0].Equal(oidTimeStamping)
 }
 
 func extKeyUsage(usages []asn1.ObjectIdentifier) content {

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"slices"
 	"testing"
 	"time"
 
@@ -37,6 +38,39 @@ func TestTBSAgreesWithStandardLibrary(t *testing.T) {
 			rt.Fatalf("ours   %x\ntheirs %x", ours, theirs)
 		}
 	})
+}
+
+// TestTimeStampingIsCritical: the purpose of an authority for time stamps stands alone and critical in its certificate (RFC 3161, section
+// 2.3), or nobody accepts what it stamps. No other purpose is critical.
+func TestTimeStampingIsCritical(t *testing.T) {
+	h, key := ecdsaHierarchy(t), p256(t)
+	stamping, signing := oidTimeStamping, asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 3, 3}
+	for name, c := range map[string]struct {
+		usages    []asn1.ObjectIdentifier
+		authority bool
+		critical  bool
+	}{
+		"time stamping":                 {[]asn1.ObjectIdentifier{stamping}, false, true},
+		"code signing":                  {[]asn1.ObjectIdentifier{signing}, false, false},
+		"both":                          {[]asn1.ObjectIdentifier{stamping, signing}, false, false},
+		"an authority of stamping ones": {[]asn1.ObjectIdentifier{stamping}, true, false},
+	} {
+		tpl := leafTemplate(t, key.Public())
+		if c.authority {
+			tpl = intermediateTemplate(t, key.Public())
+			tpl.Subject = commonName("Stamping CA")
+		}
+		tpl.ExtKeyUsage, tpl.Policies = c.usages, nil
+		issuer := h.issuing
+		if c.authority {
+			issuer = h.root
+		}
+		certificate := parse(t, issue(t, issuer, tpl, policies.Lint{Sources: []string{"RFC5280"}, Except: publicLint.Except}).DER)
+		at := slices.IndexFunc(certificate.Extensions, func(e pkix.Extension) bool { return e.Id.Equal(oidExtKeyUsage) })
+		if at < 0 || certificate.Extensions[at].Critical != c.critical {
+			t.Errorf("%s: extension %d, want critical %v", name, at, c.critical)
+		}
+	}
 }
 
 // standardTBS is the TBSCertificate that crypto/x509 makes of a template.

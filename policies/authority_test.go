@@ -319,6 +319,10 @@ func TestDecideAuthorityRefuses(t *testing.T) {
 		},
 		{"anyExtendedKeyUsage", false, "authority.ext-key-usage", true, func(r *AuthorityRequest) { r.ExtKeyUsage = []asn1.ObjectIdentifier{oidAnyExtKeyUsage} }},
 		{"OCSPSigning", false, "authority.ext-key-usage", true, func(r *AuthorityRequest) { r.ExtKeyUsage = []asn1.ObjectIdentifier{oidOCSPSigning} }},
+		{"no purpose below a parent's", false, "authority.ext-key-usage", false, func(r *AuthorityRequest) {
+			r.ExtKeyUsage = nil
+			parent(func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} })(r)
+		}},
 		{"policy twice", false, "authority.ext-key-usage", true, func(r *AuthorityRequest) { r.Policies = []asn1.ObjectIdentifier{{1, 2, 3}, {1, 2, 3}} }},
 
 		{"root with CRL", true, "authority.root", true, func(r *AuthorityRequest) { r.CRLURL = "http://ca.example/root.crl" }},

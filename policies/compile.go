@@ -169,6 +169,10 @@ func compileExtKeyUsage(r *report, f *profileFile) []asn1.ObjectIdentifier {
 	if containsOID(usages, oidAnyExtKeyUsage) {
 		r.field("ext_key_usage", "name the usages", "anyExtendedKeyUsage is not issued")
 	}
+	if containsOID(usages, oidTimeStamping) && len(usages) > 1 { // as a demand: a set may rule that holds it
+		r.demands.Refuse("ext_key_usage", "make a profile of its own",
+			"timeStamping stands alone: nobody accepts what is stamped otherwise (RFC 3161, section 2.3)")
+	}
 	responder := containsOID(usages, oidOCSPSigning)
 	if responder && len(usages) > 1 {
 		r.field("ext_key_usage", "make a profile of its own", "OCSPSigning stands alone: it speaks for the authority")
@@ -200,7 +204,8 @@ func compileValidity(r *report, f validityFile) validityPolicy {
 		r.field("validity.backdate", "at most 47h", "%s is too far back", formatDuration(v.backdate))
 	case v.backdate > maxBackdate-toSignature: // as a demand: a set may rule that holds it
 		r.demands.Refuse("validity.backdate", "at most 47h",
-			"%s leaves no time between decision and signature: what begins more than 48 hours before it is signed is not", formatDuration(v.backdate))
+			"%s leaves no time between decision and signature: what begins more than 48 hours before it is signed is not",
+			formatDuration(v.backdate))
 	}
 	if positive && v.backdate >= v.normal {
 		r.field("validity.backdate", "", "a certificate of default validity would have ended before it is made")

@@ -180,6 +180,7 @@ func TestLoadRefuses(t *testing.T) {
 		{"words", "default: 30d", "default: a month", "validity.default", 6, "not a duration"},
 		{"negative", "default: 30d", "default: -1h", "validity.default", 6, "not between"},
 		{"endless", "max: 90d", "max: 65000d", "validity.max", 6, "not between"},
+		{"stamps and more", "[serverAuth]", "[serverAuth, timeStamping]", "ext_key_usage", 5, "stands alone"},
 		{"far back", "backdate: 5m", "backdate: 49h", "validity.backdate", 6, "too far"},
 		{"back to the limit", "backdate: 5m", "backdate: 48h", "validity.backdate", 6, "no time between"},
 		{"almost back to the limit", "backdate: 5m", "backdate: 47h1s", "validity.backdate", 6, "no time between"},

@@ -29,6 +29,7 @@ var oidNameConstraints = asn1.ObjectIdentifier{2, 5, 29, 30}
 var (
 	oidAnyExtKeyUsage = asn1.ObjectIdentifier{2, 5, 29, 37, 0}
 	oidOCSPSigning    = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 3, 9}
+	oidTimeStamping   = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 3, 8}
 )
 
 // extKeyUsages are the extended key usages known by name. anyExtendedKeyUsage is absent: no profile may issue it.
@@ -37,7 +38,7 @@ var extKeyUsages = []named{
 	{"clientAuth", asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 3, 2}},
 	{"codeSigning", asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 3, 3}},
 	{"emailProtection", asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 3, 4}},
-	{"timeStamping", asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 3, 8}},
+	{"timeStamping", oidTimeStamping},
 	{"OCSPSigning", oidOCSPSigning},
 }
 

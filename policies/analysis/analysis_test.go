@@ -173,6 +173,22 @@ func TestDiffOfTransparency(t *testing.T) {
 	}
 }
 
+// TestDiffSeesTheOrderOfTheSubject: two certificates whose attributes stand in another order name different subjects.
+func TestDiffSeesTheOrderOfTheSubject(t *testing.T) {
+	const name, title, unit = "    - {type: commonName", "    - {type: title, presence: optional}\n", "    - {type: serialNumber, presence: optional}\n"
+	before := changed(t, name, title+unit+name)
+	changes := Diff(before, changed(t, name, unit+title+name))
+	if len(changes) != 1 || changes[0].Field != "subject.attributes" || changes[0].Effect != EffectUnclear ||
+		!strings.Contains(changes[0].Words, "serialNumber, title, commonName instead of title, serialNumber, commonName") {
+		t.Errorf("in another order: %v", changes)
+	}
+	for _, c := range Diff(before, changed(t, name, unit+name)) {
+		if c.Field == "subject.attributes" {
+			t.Errorf("one less, and in the same order: %v", c)
+		}
+	}
+}
+
 // TestDiffSeesEveryField changes each field that a profile's file can hold, by the declarations of the file.
 func TestDiffSeesEveryField(t *testing.T) {
 	const lint, ct = "lint:", "ct: {scts: 2, longer: [{than: 60d, scts: 3}], operators: 2, logs: [a, b, c]}\nlint:"

@@ -260,6 +260,10 @@ func (d *differ) subject(a, b policies.Summary) {
 			d.report(gone(s.Presence), "subject."+s.Type, "%s is gone from the subject, where it was %s", s.Type, s.Presence)
 		}
 	}
+	if old, now := order(a.Subject, b.Subject), order(b.Subject, a.Subject); !slices.Equal(old, now) {
+		d.report(EffectUnclear, "subject.attributes", "the subject's attributes stand in the order %s instead of %s",
+			strings.Join(now, ", "), strings.Join(old, ", "))
+	}
 	switch {
 	case a.CommonName == b.CommonName:
 	case b.CommonName == "free":
@@ -268,6 +272,16 @@ func (d *differ) subject(a, b policies.Summary) {
 		d.report(EffectNarrower, "subject.common_name", "the common name must repeat a name")
 	}
 	d.list("subject.drop", "the subject's attribute, which is dropped,", a.SubjectDropped, b.SubjectDropped, EffectBroader)
+}
+
+// order are the types of those attributes that another subject has as well, as they follow each other.
+func order(of, other []policies.AttributeSummary) (types []string) {
+	for _, s := range of {
+		if slices.ContainsFunc(other, func(o policies.AttributeSummary) bool { return o.Type == s.Type }) {
+			types = append(types, s.Type)
+		}
+	}
+	return types
 }
 
 // gone is the effect of an attribute's leaving the subject. Where it had to stand, requests are allowed that were not, and certificates
