@@ -36,8 +36,9 @@ const publishAtOnce = 4
 // publisher makes the CRLs of one authority, one lot after the other.
 type publisher struct {
 	*Authority
-	lots   chan []CRLDue
-	missed atomic.Bool // something was due while it was at work on the lot before
+	lots    chan []CRLDue
+	missed  atomic.Bool // something was due while it was at work on the lot before
+	pressed atomic.Bool // and of that something does not wait
 }
 
 // offer gives it what is due, unless it is at work.
@@ -46,6 +47,7 @@ func (p *publisher) offer(due []CRLDue) {
 	case p.lots <- due:
 	default:
 		p.missed.Store(len(due) > 0)
+		p.pressed.Store(slices.ContainsFunc(due, CRLDue.presses))
 	}
 }
 
@@ -78,7 +80,8 @@ func (c *CA) keepPublishing(ctx context.Context) {
 // publishLots makes what an authority's publisher is given, until there is no more.
 func (c *CA) publishLots(ctx context.Context, p *publisher) {
 	for due := range p.lots {
-		c.publishAll(ctx, p.Authority, due)
+		p.pressed.Store(false)
+		c.publishAll(ctx, p.Authority, due, p.pressed.Load)
 		if p.missed.Swap(false) {
 			c.publications.wakeUp()
 		}
@@ -94,7 +97,7 @@ func (c *CA) PublishDue(ctx context.Context) {
 	}
 	var publishing sync.WaitGroup
 	for _, a := range c.authorities {
-		publishing.Go(func() { c.publishAll(ctx, a, due[a.Name]) })
+		publishing.Go(func() { c.publishAll(ctx, a, due[a.Name], func() bool { return false }) })
 	}
 	publishing.Wait()
 }
@@ -120,18 +123,26 @@ func (c *CA) dueCRLs(ctx context.Context) (map[string][]CRLDue, error) {
 	return due, nil
 }
 
-// publishAll makes what is due of one authority.
-func (c *CA) publishAll(ctx context.Context, a *Authority, due []CRLDue) {
+// publishAll makes what is due of one authority. What is due by its schedule gives way to what presses: once a few of it are made, the rest
+// waits for the next lot.
+func (c *CA) publishAll(ctx context.Context, a *Authority, due []CRLDue, pressed func() bool) {
 	due = c.formsFirst(ctx, a, due)
 	due = append(due, c.publications.takeSpoilt(a.Name)...)
 	due = append(due, c.doubtedKey(a, due)...)
 	var working sync.WaitGroup
 	places := make(chan struct{}, publishAtOnce)
+	patient := 0
 	for _, d := range byUrgency(due) {
 		if !c.publications.rested(d, c.now()) {
 			continue
 		}
 		places <- struct{}{}
+		if !d.presses() {
+			if patient >= publishAtOnce && pressed() {
+				break
+			}
+			patient++
+		}
 		working.Go(func() {
 			defer func() { <-places }()
 			c.publishOne(ctx, d)
@@ -140,11 +151,14 @@ func (c *CA) publishAll(ctx context.Context, a *Authority, due []CRLDue) {
 	working.Wait()
 }
 
-// byUrgency puts first what tells of a revocation, which has five seconds, and what a delta waits for, which may tell of one; what is due
+// presses tells of what has five seconds, for it tells of a revocation, and of what a delta waits for, which may tell of one. What is due
 // by its schedule has hours.
+func (d CRLDue) presses() bool { return d.Why == "revocation" || d.Why == "form" }
+
+// byUrgency puts first what presses.
 func byUrgency(due []CRLDue) []CRLDue {
 	rank := func(d CRLDue) int {
-		if d.Why == "revocation" || d.Why == "form" {
+		if d.presses() {
 			return 0
 		}
 		return 1

@@ -143,6 +143,80 @@ func TestWhatIsDueMeanwhileIsMadeNext(t *testing.T) {
 	<-ended
 }
 
+// sharded is a store in which the CRLs of many scopes are due by their schedule, and some for a revocation.
+type sharded struct {
+	quiet
+	asked atomic.Int64
+	made  chan string
+
+	mu  sync.Mutex
+	due []CRLDue
+}
+
+func (s *sharded) DueCRLs(context.Context, []CRLSchedule) ([]CRLDue, error) {
+	s.asked.Add(1)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.due), nil
+}
+
+func (s *sharded) press(d CRLDue) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.due = append(s.due, d)
+}
+
+func (s *sharded) RecordCRL(_ context.Context, r CRLRecord, _ int64, _ ...audit.Leaf) error {
+	s.mu.Lock()
+	s.due = slices.DeleteFunc(s.due, func(d CRLDue) bool { return d.Scope == r.Scope })
+	s.mu.Unlock()
+	s.made <- r.Scope
+	return nil
+}
+
+// Where a thousand shards are due by their schedule at once, a revocation meanwhile waits for a few of them, and they go on after it.
+func TestASchedulesCRLsHoldUpNoRevocation(t *testing.T) {
+	const scopes = 50
+	now := time.Now().UTC().Truncate(time.Second)
+	clock := func() time.Time { return now }
+	a, key := openAuthority(t, "issuing-1", now)
+	hung := &hanging{Signer: key.Signer, asked: make(chan struct{}, scopes+1), letGo: make(chan struct{}, scopes+1)}
+	key.Signer = hung
+	store := &sharded{quiet: quiet{now: clock, number: new(big.Int)}, made: make(chan string, scopes+1)}
+	for n := range scopes {
+		store.due = append(store.due, CRLDue{Issuer: a.Name, Scope: fmt.Sprint(n), Why: "schedule"})
+	}
+	c := publishing(store, clock, a)
+	ctx, end := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		c.keepPublishing(ctx)
+	}()
+	for range publishAtOnce {
+		<-hung.asked
+	}
+	store.press(CRLDue{Issuer: a.Name, Scope: "pressing", Why: "revocation"})
+	for asked := store.asked.Load(); store.asked.Load() < asked+3; { // what was found the second time has been offered
+		time.Sleep(10 * time.Millisecond)
+	}
+	close(hung.letGo)
+	made := map[string]int{}
+	for n := range scopes + 1 {
+		select {
+		case scope := <-store.made:
+			made[scope] = n
+		case <-time.After(10 * time.Second):
+			t.Fatalf("%d CRLs are made, want %d", n, scopes+1)
+		}
+	}
+	if n := made["pressing"]; n > scopes/2 || len(made) != scopes+1 { // on a machine that is busy, some made beside it may be done before
+		t.Errorf("of %d, the CRL that tells of the revocation is made after %d others", len(made), n)
+	}
+	end()
+	<-ended
+}
+
 // gone is a store that is away.
 type gone struct{ quiet }
 

@@ -28,8 +28,8 @@ const (
 		WHEN now() >= s.this_update + p.period - p.jitter * ((hashtext(s.issuer || '/' || s.scope) & 1023) / 1024.0) THEN 'schedule'
 		ELSE '' END AS complete, CASE
 		WHEN p.delta = interval '0' OR s.published_number IS NULL THEN ''
-		WHEN coalesce(s.delta_number < s.published_number, true) THEN 'base'
 		WHEN EXISTS (SELECT FROM crl_pending AS e WHERE e.issuer = s.issuer AND e.scope = s.scope AND e.on_delta IS NULL) THEN 'revocation'
+		WHEN coalesce(s.delta_number < s.published_number, true) THEN 'base'
 		WHEN s.delta_this_update > now() THEN 'clock'
 		WHEN now() >= s.delta_this_update + p.delta THEN 'schedule'
 		ELSE '' END AS delta

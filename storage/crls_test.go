@@ -490,6 +490,8 @@ func TestDeltas(t *testing.T) {
 	if err != nil || len(states) != 1 || states[0].Number == nil || states[0].Delta == nil || states[0].Entries != 1 {
 		t.Errorf("the state is %+v, %v", states, err)
 	}
+	f.revoke(f.issue(), issuance.Superseded, 0)
+	wantDue(why(delta, "revocation")) // which presses more than a base does
 }
 
 // A long CRL gives up its octets when two later ones are there. Its row and its digest stay.
