@@ -275,6 +275,9 @@ func (c *CA) readBeside(ctx context.Context, id crlID, read readCRL) *crlReading
 	return one.reading
 }
 
+// errUnservable is of a CRL that suffered in the store, where no good one is known.
+var errUnservable = fmt.Errorf("the one in the store cannot be served: %w", ErrUnavailable)
+
 // readCurrent reads the current CRL, where it is not the one that is known, which is served where that cannot be done.
 func (c *CA) readCurrent(ctx context.Context, id crlID, known CRLRecord, read readCRL) (CRLRecord, error) {
 	now, ok := c.now(), known.Number != nil
@@ -295,7 +298,7 @@ func (c *CA) readCurrent(ctx context.Context, id crlID, known CRLRecord, read re
 		if ok {
 			return known, nil
 		}
-		return CRLRecord{}, fmt.Errorf("the CRL of %s: %w", id.issuer, ErrUnavailable)
+		return CRLRecord{}, fmt.Errorf("the CRL of %s: %w", id.issuer, errUnservable)
 	case ok && !errors.Is(err, ErrNotFound):
 		c.log.WarnContext(ctx, "serving the last CRL known: the store does not answer", "authority", id.issuer, "error", err)
 		c.publications.refresh(id, CRLRecord{}, c.now()) // others need not wait for the same
@@ -384,16 +387,18 @@ func (c *CA) PublicAuthority(ctx context.Context, name string) (AuthorityRecord,
 	return AuthorityRecord{}, ErrNotFound
 }
 
-// LearnPublished reads what everybody may read, so that this replica can serve it while the store is away, asked for before or not.
+// LearnPublished reads what everybody may read, so that this replica can serve it while the store is away, asked for before or not. A CRL
+// that suffered there keeps no other from being learnt.
 func (c *CA) LearnPublished(ctx context.Context) error {
 	authorities, err := c.PublicAuthorities(ctx)
 	if err != nil {
 		return fmt.Errorf("reading the authorities: %w", err)
 	}
+	var failed error
 	for _, a := range authorities {
 		states, err := c.store.CRLStates(ctx, a.Name)
 		if err != nil {
-			return fmt.Errorf("reading the CRL scopes of %q: %w", a.Name, err)
+			return errors.Join(failed, fmt.Errorf("reading the CRL scopes of %q: %w", a.Name, err))
 		}
 		for _, s := range states {
 			// A scope may have no CRL yet.
@@ -403,11 +408,15 @@ func (c *CA) LearnPublished(ctx context.Context) error {
 				read   func(context.Context, string, string) (CRLRecord, error)
 			}{{false, s.Number, c.CurrentCRL}, {true, s.Delta, c.CurrentDelta}} {
 				r, _, known := c.publications.cached(crlID{a.Name, s.Scope, one.delta})
-				if !known || one.number == nil || r.Number.Cmp(one.number) != 0 {
+				var err error
+				if one.number != nil && (!known || r.Number.Cmp(one.number) != 0) {
 					r, err = one.read(ctx, a.Name, s.Scope)
 				}
-				if err != nil && !errors.Is(err, ErrNotFound) {
-					return fmt.Errorf("reading a CRL of %q: %w", a.Name, err)
+				switch {
+				case errors.Is(err, errUnservable):
+					failed = errors.Join(failed, fmt.Errorf("scope %s: %w", s.Scope, err))
+				case err != nil && !errors.Is(err, ErrNotFound):
+					return errors.Join(failed, fmt.Errorf("reading a CRL of %q: %w", a.Name, err))
 				}
 				if len(r.DER) > 0 {
 					c.metrics.Serves(a.Name, CRLDue{Scope: r.Scope, Delta: one.delta}.scopeName(), r)
@@ -416,5 +425,5 @@ func (c *CA) LearnPublished(ctx context.Context) error {
 			}
 		}
 	}
-	return nil
+	return failed
 }

@@ -2,7 +2,9 @@ package ca
 
 import (
 	"context"
+	"errors"
 	"math/big"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -89,5 +91,59 @@ func TestALowerNumberIsNotServedAgain(t *testing.T) {
 	p.keep(record(2), now, time.Second)
 	if got, _, _ := p.cached(id); got.Number.Int64() != 2 {
 		t.Errorf("number %s is served though it cannot be", got.Number)
+	}
+}
+
+// shelf is a store with the CRLs of some authorities.
+type shelf struct {
+	Store
+	authorities []AuthorityRecord
+	crls        map[string]CRLRecord
+}
+
+func (s *shelf) Authorities(ctx context.Context) ([]AuthorityRecord, error) {
+	return s.authorities, ctx.Err()
+}
+
+func (s *shelf) CRLStates(_ context.Context, issuer string) ([]CRLState, error) {
+	return []CRLState{{Scope: FullScope, Number: s.crls[issuer].Number}}, nil
+}
+
+func (s *shelf) CurrentCRL(_ context.Context, issuer, _ string, _ *big.Int) (CRLRecord, error) {
+	return s.crls[issuer], nil
+}
+
+func (s *shelf) CurrentDelta(context.Context, string, string, *big.Int) (CRLRecord, error) {
+	return CRLRecord{}, ErrNotFound
+}
+
+// TestACRLThatCannotBeReadHidesNoOther: that of one authority suffered in the database, and those of the others are served and mirrored.
+func TestACRLThatCannotBeReadHidesNoOther(t *testing.T) {
+	now := time.Now().UTC().Truncate(time.Second)
+	clock := func() time.Time { return now }
+	store := &shelf{crls: map[string]CRLRecord{}}
+	for _, name := range []string{"issuing-1", "issuing-2", "issuing-3"} {
+		a, _ := openAuthority(t, name, now)
+		made := &upgraded{quiet: quiet{now: clock, number: new(big.Int)}}
+		if err := publishing(made, clock, a).publish(t.Context(), CRLDue{Issuer: name, Scope: FullScope}); err != nil {
+			t.Fatal(err)
+		}
+		store.authorities, store.crls[name] = append(store.authorities, a.AuthorityRecord), made.made[0]
+	}
+	bad := store.crls["issuing-2"]
+	bad.DER = bad.DER[:60]
+	store.crls["issuing-2"] = bad
+	own, _ := openAuthority(t, "issuing-4", now)
+	c := publishing(store, clock, own)
+	c.mirrors = newMirrorings(map[string]CRLMirror{"one": &heldBack{}})
+	if err := c.LearnPublished(t.Context()); !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "issuing-2") {
+		t.Errorf("%v does not tell of the CRL that cannot be read", err)
+	}
+	for name, want := range map[string]bool{"issuing-1": true, "issuing-2": false, "issuing-3": true} {
+		id := crlID{issuer: name, scope: FullScope}
+		_, _, known := c.publications.cached(id)
+		if _, mirrored := c.mirrors[0].waiting[id]; known != want || mirrored != want {
+			t.Errorf("the CRL of %s is known: %t, mirrored: %t; want %t", name, known, mirrored, want)
+		}
 	}
 }

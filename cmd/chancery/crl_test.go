@@ -273,23 +273,36 @@ func TestACorruptedStoredCRL(t *testing.T) {
 		return list, len(list.RevokedCertificateEntries) == 1
 	}
 	eventually(t, 10*time.Second, "the CRL shows the certificate", func() bool { _, is := listed(); return is })
-	for _, corrupt := range []string{`overlay(der placing '\x00'::bytea from 40)`, `substr(der, 1, 60)`, `'\x30'::bytea`} {
+	corrupt := func(how string) *big.Int {
 		spoilt := s.database.Column(t, `WITH published AS (
 				UPDATE crl_scopes SET last_number = last_number + 1, published_number = last_number + 1 WHERE issuer = $1
 				RETURNING issuer, scope, last_number
 			)
 			INSERT INTO crls (issuer, scope, number, der, this_update, next_update, entries, event_id)
-			SELECT p.issuer, p.scope, p.last_number, `+corrupt+`, c.this_update, c.next_update, c.entries, gen_random_uuid()
+			SELECT p.issuer, p.scope, p.last_number, `+how+`, c.this_update, c.next_update, c.entries, gen_random_uuid()
 			FROM published AS p JOIN LATERAL (
 				SELECT * FROM crls AS c WHERE c.issuer = p.issuer AND c.scope = p.scope ORDER BY c.number DESC LIMIT 1
 			) AS c ON true RETURNING number::text`, devIssuer)
+		number, _ := new(big.Int).SetString(spoilt[0], 10)
+		return number
+	}
+	for _, how := range []string{`overlay(der placing '\x00'::bytea from 40)`, `substr(der, 1, 60)`, `'\x30'::bytea`} {
+		spoilt := corrupt(how)
 		eventually(t, 20*time.Second, "a new CRL stands in for the corrupted one", func() bool {
 			list, is := listed() // which never is the corrupted one
 			if !is {
 				t.Fatal("a revocation was lost")
 			}
-			number, _ := new(big.Int).SetString(spoilt[0], 10)
-			return list.Number.Cmp(number) > 0
+			return list.Number.Cmp(spoilt) > 0
 		})
 	}
+
+	// A replica that starts knows no good one, and makes the next.
+	r.stop()
+	spoilt := corrupt(`'\x30'::bytea`)
+	r = s.start("one", s.token.Module)
+	eventually(t, 20*time.Second, "a new CRL is served after a start", func() bool {
+		list, err := r.crl(ctx)
+		return err == nil && list.Number.Cmp(spoilt) > 0 && len(list.RevokedCertificateEntries) == 1
+	})
 }

@@ -182,9 +182,10 @@ func (a *app) serve(ctx context.Context, cfg Config, l listeners, hangups <-chan
 	if err := s.ca.AddCRLScopes(ctx); err != nil {
 		return err
 	}
-	s.ca.PublishDue(ctx)                             // before the first certificate: whoever gets one finds a CRL
-	if err := s.ca.LearnPublished(ctx); err != nil { // before the first request: from here on Postgres may go away
-		return err
+	s.ca.PublishDue(ctx) // before the first certificate: whoever gets one finds a CRL
+	// Before the first request: from here on Postgres may go away. One that suffered there is made anew, by the loops.
+	if err := s.ca.LearnPublished(ctx); err != nil {
+		s.log.WarnContext(ctx, "reading what is published failed; trying again", "error", err)
 	}
 	// What this replica's configuration changes for all comes last: a start that fails before has changed none of it.
 	if err := s.ca.AdoptPolicies(ctx); err != nil {
