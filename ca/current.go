@@ -354,12 +354,13 @@ func (c *CA) PublicAuthorities(ctx context.Context) ([]AuthorityRecord, error) {
 	if c.directory.list != nil && c.now().Sub(c.directory.readAt).Abs() < directoryFreshness {
 		return c.directory.list, nil
 	}
+	reading := ctx
 	if c.directory.list != nil {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, storePatience)
+		reading, cancel = context.WithTimeout(context.WithoutCancel(ctx), storePatience) // for all who wait, whoever leaves
 		defer cancel()
 	}
-	list, err := c.store.Authorities(ctx)
+	list, err := c.store.Authorities(reading)
 	if err != nil {
 		if c.directory.list != nil {
 			c.directory.readAt = c.now() // others need not wait for the same

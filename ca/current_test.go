@@ -147,3 +147,23 @@ func TestACRLThatCannotBeReadHidesNoOther(t *testing.T) {
 		}
 	}
 }
+
+// TestWhoLeavesHidesNoAuthority: the list of authorities is read for all who ask for it meanwhile, and whoever asked first may leave.
+func TestWhoLeavesHidesNoAuthority(t *testing.T) {
+	now := time.Now().UTC().Truncate(time.Second)
+	a, _ := openAuthority(t, "issuing-1", now)
+	store := &shelf{authorities: []AuthorityRecord{a.AuthorityRecord}}
+	c := publishing(store, func() time.Time { return now }, a)
+	if _, err := c.PublicAuthority(t.Context(), a.Name); err != nil {
+		t.Fatal(err)
+	}
+	b, _ := openAuthority(t, "issuing-2", now)
+	store.authorities = append(store.authorities, b.AuthorityRecord)
+	now = now.Add(directoryFreshness)
+	left, leave := context.WithCancel(t.Context())
+	leave()
+	_, _ = c.PublicAuthority(left, b.Name)
+	if _, err := c.PublicAuthority(t.Context(), b.Name); err != nil {
+		t.Errorf("the new authority is hidden by who left: %v", err)
+	}
+}
