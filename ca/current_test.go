@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/chancery-ca/chancery/access"
 )
 
 // slow is a store that holds a CRL, and takes its time to give it.
@@ -145,6 +147,10 @@ func TestACRLThatCannotBeReadHidesNoOther(t *testing.T) {
 		if _, mirrored := c.mirrors[0].waiting[id]; known != want || mirrored != want {
 			t.Errorf("the CRL of %s is known: %t, mirrored: %t; want %t", name, known, mirrored, want)
 		}
+	}
+	states, err := c.Authorities(t.Context(), access.Actor{ID: "token-1", Namespace: access.AllNamespaces, Roles: []access.Role{access.Auditor}})
+	if err != nil || len(states) != 3 || states[0].Current == nil || states[1].Current != nil || states[2].Current == nil {
+		t.Errorf("the authorities are %+v, %v", states, err)
 	}
 }
 

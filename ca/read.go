@@ -14,7 +14,7 @@ import (
 type AuthorityState struct {
 	AuthorityRecord
 	Signing bool       // this replica has its key open
-	Current *CRLRecord // its CRL, without DER; nil before the first
+	Current *CRLRecord // its CRL, without DER; nil before the first, and where it suffered in the store
 }
 
 // Certificate is one certificate with its state. Issuer may be empty unless several authorities have issued the serial.
@@ -132,7 +132,7 @@ func (c *CA) Authorities(ctx context.Context, actor access.Actor) ([]AuthoritySt
 		case err == nil:
 			crl.DER = nil
 			states[i].Current = &crl
-		case !errors.Is(err, ErrNotFound):
+		case !errors.Is(err, ErrNotFound) && !errors.Is(err, errUnservable):
 			return nil, fmt.Errorf("reading the CRL state of %s: %w", r.Name, err)
 		}
 	}
