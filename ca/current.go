@@ -402,12 +402,15 @@ func (c *CA) LearnPublished(ctx context.Context) error {
 			return errors.Join(failed, fmt.Errorf("reading the CRL scopes of %q: %w", a.Name, err))
 		}
 		for _, s := range states {
-			// A scope may have no CRL yet.
+			// A scope may have no CRL yet; and of a delta that is left where none is made any more nobody need be told.
 			for _, one := range []struct {
 				delta  bool
 				number *big.Int
 				read   func(context.Context, string, string) (CRLRecord, error)
 			}{{false, s.Number, c.CurrentCRL}, {true, s.Delta, c.CurrentDelta}} {
+				if one.delta && c.makesNoDeltas(a.Name) {
+					continue
+				}
 				r, _, known := c.publications.cached(crlID{a.Name, s.Scope, one.delta})
 				var err error
 				if one.number != nil && (!known || r.Number.Cmp(one.number) != 0) {

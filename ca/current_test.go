@@ -148,7 +148,8 @@ func TestACRLThatCannotBeReadHidesNoOther(t *testing.T) {
 			t.Errorf("the CRL of %s is known: %t, mirrored: %t; want %t", name, known, mirrored, want)
 		}
 	}
-	states, err := c.Authorities(t.Context(), access.Actor{ID: "token-1", Namespace: access.AllNamespaces, Roles: []access.Role{access.Auditor}})
+	auditor := access.Actor{ID: "token-1", Namespace: access.AllNamespaces, Roles: []access.Role{access.Auditor}}
+	states, err := c.Authorities(t.Context(), auditor)
 	if err != nil || len(states) != 3 || states[0].Current == nil || states[1].Current != nil || states[2].Current == nil {
 		t.Errorf("the authorities are %+v, %v", states, err)
 	}

@@ -86,8 +86,8 @@ func (p *publications) reformed(id crlID, period time.Duration) {
 	known.formRest = min(2*max(reformRest, known.formRest), period)
 }
 
-// baseOf reads the complete CRL that a claimed delta is to. While the claim lasts no other becomes the current one. It is not always the one
-// that is served here: that may be a later one, which the database had before it was restored, or failed over.
+// baseOf reads the complete CRL that a claimed delta is to. While the claim lasts no other becomes the current one. It is not always that
+// which is served here: there may be a later one, which the database had before it was restored, or failed over.
 func (c *CA) baseOf(ctx context.Context, claim CRLClaim) (*issuance.ReadList, error) {
 	r, _, _ := c.publications.cached(crlID{issuer: claim.Issuer, scope: claim.Scope})
 	if r.Number == nil || r.Number.Cmp(claim.Published) != 0 {

@@ -132,13 +132,22 @@ func CRLPath(issuer, scope string, delta bool) string {
 const warnEvery = 5 * time.Minute
 
 // watchEnds tells of CRLs whose nextUpdate comes near: less is left than a third of the time that they are valid for, which a schedule
-// that is kept never lets happen.
+// that is kept never lets happen. A delta that is left of an authority which makes none any more ends as it should.
 func (c *CA) watchEnds(ctx context.Context) {
 	for _, r := range c.publications.ending(c.now()) {
+		if r.Base != nil && c.makesNoDeltas(r.Issuer) {
+			continue
+		}
 		c.metrics.Failed("crl ending")
 		c.log.ErrorContext(ctx, "a CRL runs out and no new one was made", "authority", r.Issuer, "scope", r.Scope, "delta", r.Base != nil,
 			"next_update", r.NextUpdate)
 	}
+}
+
+// makesNoDeltas tells of an authority whose key is open here that no deltas are configured.
+func (c *CA) makesNoDeltas(authority string) bool {
+	a := c.authorities[authority]
+	return a != nil && a.lists.DeltaPeriod == 0
 }
 
 func (p *publications) ending(now time.Time) (near []CRLRecord) {

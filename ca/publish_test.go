@@ -225,8 +225,11 @@ func (*gone) DueCRLs(context.Context, []CRLSchedule) ([]CRLDue, error) { return 
 // alarms are the steps that are told to have failed.
 type alarms struct {
 	noMetrics
-	steps []string
+	steps  []string
+	served bool // whether a CRL is told of
 }
+
+func (f *alarms) Serves(string, string, CRLRecord) { f.served = true }
 
 func (f *alarms) Failed(step string) { f.steps = append(f.steps, step) }
 
@@ -248,6 +251,59 @@ func TestACRLThatRunsOutIsToldWhileTheStoreIsAway(t *testing.T) {
 	if !slices.Contains(told.steps, "crl ending") {
 		t.Errorf("%v are told, and not that the CRL runs out", told.steps)
 	}
+}
+
+// The last delta that is left where none is made any more runs out, and nobody is told, also not by what is learnt again and again. Where
+// one is missing, somebody is.
+func TestADeltaThatIsLeftAlarmsNobody(t *testing.T) {
+	for _, period := range []time.Duration{0, time.Hour} {
+		now := time.Now().UTC().Truncate(time.Second)
+		clock := func() time.Time { return now }
+		a, _ := openAuthority(t, "issuing-1", now)
+		a.lists.DeltaPeriod = time.Hour
+		made := &upgraded{quiet: quiet{now: clock, number: new(big.Int)}}
+		before := publishing(made, clock, a)
+		for _, delta := range []bool{false, true} {
+			if err := before.publish(t.Context(), CRLDue{Issuer: a.Name, Scope: FullScope, Delta: delta}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		a.lists.DeltaPeriod = period
+		store := &leftover{quiet{now: clock, number: new(big.Int)}, a.AuthorityRecord, made.made[1]}
+		c := publishing(store, clock, a)
+		told := &alarms{}
+		c.metrics = told
+		if err := c.LearnPublished(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		now = now.Add(24 * time.Hour)
+		if _, err := c.CurrentDelta(t.Context(), a.Name, FullScope); err != nil {
+			t.Fatal(err)
+		}
+		c.watchEnds(t.Context())
+		if alarmed := slices.Contains(told.steps, "crl ending"); alarmed != (period > 0) || told.served != (period > 0) {
+			t.Errorf("with deltas each %s: the end of the last alarms: %t, it is told of: %t", period, alarmed, told.served)
+		}
+	}
+}
+
+// leftover is a store with a delta, and no complete CRL.
+type leftover struct {
+	quiet
+	authority AuthorityRecord
+	delta     CRLRecord
+}
+
+func (l *leftover) Authorities(context.Context) ([]AuthorityRecord, error) {
+	return []AuthorityRecord{l.authority}, nil
+}
+
+func (l *leftover) CRLStates(context.Context, string) ([]CRLState, error) {
+	return []CRLState{{Scope: FullScope, Delta: l.delta.Number}}, nil
+}
+
+func (l *leftover) CurrentDelta(context.Context, string, string, *big.Int) (CRLRecord, error) {
+	return l.delta, nil
 }
 
 // upgraded is a store in which revocations are on record that an earlier version accepted.
@@ -457,7 +513,7 @@ func (d *dated) RecordCRL(_ context.Context, r CRLRecord, _ int64, _ ...audit.Le
 }
 
 // TestWhatLeftByAWrongClockComesBack: while the database's clock was ahead a certificate seemed to have ended, and left the CRL. When the
-// clock is put right it is revoked as before, also on the CRLs of a replica that goes on with what it has in memory, or has begun meanwhile.
+// clock is put right it is revoked as before, also by a replica that goes on with what it has in memory, or has begun meanwhile.
 func TestWhatLeftByAWrongClockComesBack(t *testing.T) {
 	for _, begun := range []bool{false, true} {
 		right := time.Now().UTC().Truncate(time.Second)
@@ -465,7 +521,8 @@ func TestWhatLeftByAWrongClockComesBack(t *testing.T) {
 		clock := func() time.Time { return now }
 		a, _ := openAuthority(t, "issuing-1", now)
 		store := &dated{quiet: quiet{now: clock, number: new(big.Int)}, revoked: issuance.RevokedEntry{
-			CRLEntry: issuance.CRLEntry{Serial: []byte{5}, RevokedAt: now.Add(-time.Hour), Reason: issuance.KeyCompromise}, NotAfter: now.Add(time.Hour),
+			CRLEntry: issuance.CRLEntry{Serial: []byte{5}, RevokedAt: now.Add(-time.Hour), Reason: issuance.KeyCompromise},
+			NotAfter: now.Add(time.Hour),
 		}}
 		c := publishing(store, clock, a)
 		publish := func(want int) {

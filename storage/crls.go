@@ -69,9 +69,9 @@ const (
 	WHERE e.reason <> 8
 	ORDER BY e.serial`
 
-	// selectScopeChanges reads the state of what has changed in a scope since a position. Numbers from beyond the server's are of rows restored
-	// from another, which were read with the list. When the server comes to them, they say nothing new, and have been overtaken perhaps: what
-	// counts is the latest entry, whichever number it has.
+	// selectScopeChanges reads the state of what has changed in a scope since a position. Numbers from beyond the server's are of rows
+	// restored from another, which were read with the list. When the server comes to them, they say nothing new, and have been overtaken
+	// perhaps: what counts is the latest entry, whichever number it has.
 	selectScopeChanges = `
 	SELECT r.serial, r.at, r.reason, r.invalidity_date, r.not_after
 	FROM (

@@ -383,8 +383,8 @@ func TestAClaimBringsWhatHasChanged(t *testing.T) {
 	}
 }
 
-// What a restore from another server brought has been read when this one comes to its numbers, and may have been overtaken: a certificate that is
-// revoked since then stays on the CRL, and one that was released stays away.
+// What a restore from another server brought has been read when this one comes to its numbers, and may have been overtaken: a certificate
+// that is revoked since then stays on the CRL, and one that was released stays away.
 func TestRestoredEntriesOvertakeNone(t *testing.T) {
 	f := setUp(t)
 	ctx := context.Background()
