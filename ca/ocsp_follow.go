@@ -33,19 +33,20 @@ func (c *CA) followRevocations(ctx context.Context) {
 	})
 }
 
-// takeInRevocations forgets the answers about what was revoked since a position.
+// takeInRevocations forgets the answers about what was revoked since a position. Where that is none of this server's, all are forgotten, and
+// the revocations are not read: what was found out until now may have been overtaken by what is not given any more, or tell of what the server
+// before had and this one never will. There may be millions, for which a server that has just taken over needs longer than it is given.
 func (c *CA) takeInRevocations(ctx context.Context, from FeedPosition) (FeedPosition, error) {
 	began := c.now()
-	if from == (FeedPosition{}) {
-		// What was found out until now may have been overtaken by what is not given any more.
-		position, err := c.store.FeedPosition(ctx)
-		if err != nil {
-			return from, err
-		}
+	now, err := c.store.FeedPosition(ctx)
+	if err != nil {
+		return from, err
+	}
+	if now.Server != from.Server {
 		c.ocsp.forgetAll()
 		c.ocsp.syncedAt.Store(began.UnixNano())
 		c.ocsp.following.Store(true)
-		return position, nil
+		return now, nil
 	}
 	next, err := c.store.RevocationsSince(ctx, from, func(revoked Revocation) error {
 		if r := c.ocsp.responders[revoked.Issuer]; r != nil {
@@ -56,8 +57,7 @@ func (c *CA) takeInRevocations(ctx context.Context, from FeedPosition) (FeedPosi
 	if err != nil {
 		return from, err
 	}
-	if next.Server != from.Server {
-		// Answers may tell of revocations that the server before had and this one never will.
+	if next.Server != from.Server { // it has taken over in this moment
 		c.ocsp.forgetAll()
 	}
 	c.ocsp.syncedAt.Store(began.UnixNano())

@@ -358,13 +358,18 @@ func TestEachSingleAnswerHasItsEnd(t *testing.T) {
 	}
 }
 
-// following gives a position in the feed, and nothing new.
+// following gives a position in the feed, and nothing new. From another server's position there is too much to read.
 type following struct {
 	*asked
 	at FeedPosition
 }
 
-func (f *following) RevocationsSince(context.Context, FeedPosition, func(Revocation) error) (FeedPosition, error) {
+func (f *following) FeedPosition(context.Context) (FeedPosition, error) { return f.at, nil }
+
+func (f *following) RevocationsSince(_ context.Context, from FeedPosition, _ func(Revocation) error) (FeedPosition, error) {
+	if from.Server != f.at.Server {
+		return from, context.DeadlineExceeded
+	}
 	return f.at, nil
 }
 
