@@ -21,3 +21,9 @@ type FeedPosition struct {
 	Server string // which server, and which of its lives
 	Xact   uint64 // every transaction before it has ended, and what it wrote has been seen
 }
+
+// Leads tells whether a later position is one of the same life, so that nothing is missed between the two. A number never falls in a life:
+// where it has, an older copy of the server goes on in its place, as a machine does that was set back, and gives numbers again.
+func (p FeedPosition) Leads(later FeedPosition) bool {
+	return p.Server == later.Server && p.Xact <= later.Xact
+}

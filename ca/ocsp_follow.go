@@ -42,7 +42,7 @@ func (c *CA) takeInRevocations(ctx context.Context, from FeedPosition) (FeedPosi
 	if err != nil {
 		return from, err
 	}
-	if now.Server != from.Server {
+	if !from.Leads(now) {
 		c.ocsp.forgetAll()
 		c.ocsp.syncedAt.Store(began.UnixNano())
 		c.ocsp.following.Store(true)
@@ -57,7 +57,7 @@ func (c *CA) takeInRevocations(ctx context.Context, from FeedPosition) (FeedPosi
 	if err != nil {
 		return from, err
 	}
-	if next.Server != from.Server { // it has taken over in this moment
+	if !from.Leads(next) { // it has taken over in this moment
 		c.ocsp.forgetAll()
 	}
 	c.ocsp.syncedAt.Store(began.UnixNano())

@@ -303,7 +303,7 @@ func claimCRL(ctx context.Context, tx pgx.Tx, ask ca.CRLAsk) (ca.CRLClaim, error
 	}
 	sql, args := selectDelta, []any{ask.Issuer, ask.Scope}
 	if !ask.Delta {
-		if ask.Since.Server != claim.Position.Server {
+		if !ask.Since.Leads(claim.Position) {
 			return claim, ca.ErrStalePosition
 		}
 		sql, args = selectScopeChanges, append(args, strconv.FormatUint(ask.Since.Xact, 10))

@@ -381,6 +381,10 @@ func TestAClaimBringsWhatHasChanged(t *testing.T) {
 	if _, err := f.ClaimCRL(ctx, ask); !errors.Is(err, ca.ErrStalePosition) {
 		t.Errorf("from another server's position: %v, want ErrStalePosition", err)
 	}
+	ask.Since = ca.FeedPosition{Server: since.Server, Xact: since.Xact + 1_000_000}
+	if _, err := f.ClaimCRL(ctx, ask); !errors.Is(err, ca.ErrStalePosition) {
+		t.Errorf("from a position that this copy of the server has not come to: %v, want ErrStalePosition", err)
+	}
 }
 
 // What a restore from another server brought has been read when this one comes to its numbers, and may have been overtaken: a certificate

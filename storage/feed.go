@@ -68,7 +68,7 @@ func (s *Store) RevocationsSince(ctx context.Context, from ca.FeedPosition, yiel
 			return err
 		}
 		sql, args := selectChanges, []any{strconv.FormatUint(from.Xact, 10)}
-		if from.Server != next.Server {
+		if !from.Leads(next) {
 			sql, args = selectUnexpired, nil
 		}
 		rows, err := conn.Query(ctx, sql, args...)

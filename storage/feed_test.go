@@ -68,6 +68,10 @@ func TestTheFeedGivesWhatIsWritten(t *testing.T) {
 	if err != nil {
 		t.Error(err)
 	}
+	ahead := ca.FeedPosition{Server: next.Server, Xact: next.Xact + 1_000_000} // of which the server was a copy
+	if given, at := f.follow(ahead); !slices.Equal(given, []string{entryName(held), entryName(released)}) || at.Xact >= ahead.Xact {
+		t.Errorf("from a position that the server has not come to: %q, and on from %v", given, at)
+	}
 	stop := errors.New("enough")
 	if after, err := f.RevocationsSince(context.Background(), next, func(ca.Revocation) error { return stop }); !errors.Is(err, stop) || after != next {
 		t.Errorf("a consumer that fails: %v, %v", after, err)
