@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"bytes"
 	"context"
 	"crypto/x509"
 	"encoding/asn1"
@@ -30,7 +31,8 @@ type listedRow struct {
 // listedBy are the authorities whose CRLs list revocations, and the certificates of those that can be revoked themselves.
 type listedBy struct {
 	authorities  map[string]ca.AuthorityRecord
-	subordinates map[[2]string][]byte // DER, by the name of the parent and the serial
+	certificates map[string]*x509.Certificate // of the authorities, by name, where they can be read
+	subordinates map[[2]string][]byte         // DER, by the name of the parent and the serial
 }
 
 func (r *rowsCheck) listedBy(ctx context.Context) (l listedBy, err error) {
@@ -42,14 +44,41 @@ func (r *rowsCheck) listedBy(ctx context.Context) (l listedBy, err error) {
 	if err != nil {
 		return l, err
 	}
-	l = listedBy{authorities: map[string]ca.AuthorityRecord{}, subordinates: map[[2]string][]byte{}}
+	l = listedBy{
+		authorities: map[string]ca.AuthorityRecord{}, certificates: map[string]*x509.Certificate{}, subordinates: map[[2]string][]byte{},
+	}
 	for _, a := range all {
 		l.authorities[a.Name] = a
-		if c, err := x509.ParseCertificate(a.Certificate); err == nil && a.Parent != "" {
+		c, err := x509.ParseCertificate(a.Certificate)
+		if err != nil {
+			continue
+		}
+		l.certificates[a.Name] = c
+		if a.Parent != "" {
 			l.subordinates[[2]string{a.Parent, string(c.SerialNumber.Bytes())}] = a.Certificate
 		}
 	}
 	return l, nil
+}
+
+// misplaced tells of a certificate that it is not the one that its row says: by the row's serial number, on the CRL of the row's authority,
+// nobody would learn of its revocation. One that cannot be read is held against the keeper's journal alone.
+func (l listedBy) misplaced(issuer string, serial, der []byte) error {
+	c, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil
+	}
+	by := l.certificates[issuer]
+	switch {
+	case !bytes.Equal(c.SerialNumber.Bytes(), serial):
+		return fmt.Errorf("has another serial number in itself, %x", c.SerialNumber)
+	case by == nil:
+		return nil
+	case !bytes.Equal(c.RawIssuer, by.RawSubject) ||
+		len(c.AuthorityKeyId) > 0 && len(by.SubjectKeyId) > 0 && !bytes.Equal(c.AuthorityKeyId, by.SubjectKeyId):
+		return fmt.Errorf("is another authority's in itself, %s with the key %x", c.Issuer, c.AuthorityKeyId)
+	}
+	return nil
 }
 
 // disagrees tells what of a revocation is not as its certificate and the authority have it: with another scope, or an end before the

@@ -1,11 +1,13 @@
 package storage_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"math/big"
 	"slices"
 	"strings"
@@ -128,4 +130,62 @@ func TestARevocationIsListedAsItsCertificateSays(t *testing.T) {
 	want("an orphan that is gone", "is of no certificate")
 	f.exec("UPDATE revocations SET issuer = 'nobody' WHERE serial = $1", serials["of a shard"])
 	want("another authority's", "is of no certificate", "is of an authority")
+}
+
+// A certificate that is on record under another number, or as another authority's, is revoked by a number and on a CRL that are not its own:
+// its event says what its row does, for one hand has written both.
+func TestACertificateIsOnRecordAsItself(t *testing.T) {
+	f := setUp(t)
+	f.exec("ALTER TABLE certificates DISABLE TRIGGER facts_stay")
+	keys, parents := map[string]*ecdsa.PrivateKey{}, map[string]*x509.Certificate{}
+	for n, name := range []string{"issuing-1", "issuing-2"} {
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		template := &x509.Certificate{
+			SerialNumber: big.NewInt(int64(n + 1)), Subject: pkix.Name{CommonName: "one name"}, SubjectKeyId: []byte{byte(n)}, IsCA: true,
+			BasicConstraintsValid: true, NotBefore: now(), NotAfter: now().Add(time.Hour),
+		}
+		a := newAuthority(name)
+		if a.Certificate, err = x509.CreateCertificate(rand.Reader, template, template, key.Public(), key); err != nil {
+			t.Fatal(err)
+		}
+		if parents[name], err = x509.ParseCertificate(a.Certificate); err != nil {
+			t.Fatal(err)
+		}
+		if err := f.RecordAuthority(t.Context(), a, leaf(t, audit.AuthorityAdded)); err != nil {
+			t.Fatal(err)
+		}
+		keys[name] = key
+	}
+	issue := func(by, as string, number byte) string {
+		t.Helper()
+		c := f.issue(func(c *ca.NewCertificate) {
+			serial := bytes.Clone(c.Serial[:])
+			serial[19] ^= number
+			template := &x509.Certificate{SerialNumber: new(big.Int).SetBytes(serial), NotBefore: now(), NotAfter: c.NotAfter}
+			der, err := x509.CreateCertificate(rand.Reader, template, parents[by], keys[by].Public(), keys[by])
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.DER = der
+		})
+		f.exec("UPDATE certificates SET issuer = $2 WHERE serial = $1", c.Serial[:], as)
+		return c.Serial.String()
+	}
+	sound, number, authority := issue("issuing-1", "issuing-1", 0), issue("issuing-1", "issuing-1", 1), issue("issuing-1", "issuing-2", 0)
+	found := map[string]int{}
+	for _, x := range f.rows() {
+		for serial, what := range map[string]string{
+			sound: "in itself", number: "has another serial number in itself", authority: "is another authority's in itself",
+		} {
+			if x.Kind == audit.Unlogged && strings.Contains(x.What, serial) && strings.Contains(x.What, what) {
+				found[what]++
+			}
+		}
+	}
+	if len(found) != 2 || found["has another serial number in itself"] != 1 || found["is another authority's in itself"] != 1 {
+		t.Errorf("found %v", found)
+	}
 }

@@ -3,6 +3,7 @@ package storage
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
@@ -46,7 +47,7 @@ const (
 	ORDER BY p.event_id, p.field`
 
 	selectCertificateRows = `
-	SELECT c.serial, c.issuer, c.kind, sha256(c.der), c.event_id::text, coalesce(s.index, -1), l.leaf
+	SELECT c.serial, c.issuer, c.kind, c.der, c.event_id::text, coalesce(s.index, -1), l.leaf
 	FROM (
 		SELECT serial, issuer, kind, der, event_id FROM certificates WHERE (serial, issuer, kind) > ($1, $2, $3)
 		ORDER BY serial, issuer, kind LIMIT $4
@@ -218,7 +219,11 @@ func (r *rowsCheck) private(ctx context.Context) error {
 }
 
 func (r *rowsCheck) certificates(ctx context.Context) error {
-	var serial, digest, leaf []byte
+	known, err := r.listedBy(ctx)
+	if err != nil {
+		return err
+	}
+	var serial, der, leaf []byte
 	var issuer, kind, event string
 	var index int64
 	for {
@@ -227,12 +232,15 @@ func (r *rowsCheck) certificates(ctx context.Context) error {
 			return err
 		}
 		n := 0
-		if _, err := pgx.ForEachRow(rows, []any{&serial, &issuer, &kind, &digest, &event, &index, &leaf}, func() error {
+		if _, err := pgx.ForEachRow(rows, []any{&serial, &issuer, &kind, &der, &event, &index, &leaf}, func() error {
 			n++
-			r.hold(fmt.Sprintf("the %s certificate %x of %s", kind, serial, issuer), event, index, leaf, []audit.Kind{audit.CertificateIssued},
-				map[string]string{
-					"issuer": issuer, "serial": hex.EncodeToString(serial), "kind": kind, "certificate_sha256": hex.EncodeToString(digest),
-				})
+			what, digest := fmt.Sprintf("the %s certificate %x of %s", kind, serial, issuer), sha256.Sum256(der)
+			r.hold(what, event, index, leaf, []audit.Kind{audit.CertificateIssued}, map[string]string{
+				"issuer": issuer, "serial": hex.EncodeToString(serial), "kind": kind, "certificate_sha256": hex.EncodeToString(digest[:]),
+			})
+			if err := known.misplaced(issuer, serial, der); err != nil {
+				r.tell(audit.Unlogged, index, "%s %v", what, err)
+			}
 			return nil
 		}); err != nil {
 			return err

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"time"
 
@@ -85,7 +86,7 @@ func readOne(octets []byte, chain []*x509.Certificate, known map[[sha256.Size]by
 	switch {
 	case err != nil:
 		e.Err = err
-	case sct.Timestamp.After(now.Add(maxSkew)):
+	case raw.Timestamp > math.MaxInt64, sct.Timestamp.After(now.Add(maxSkew)): // as time.Time, the first would be one before 1970
 		e.Err = errors.New("the timestamp lies in the future")
 	}
 	e.Index, e.leaf = sct.Index, *leaf

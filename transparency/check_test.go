@@ -157,6 +157,26 @@ func TestReadRefuses(t *testing.T) {
 	}
 }
 
+// A timestamp has 64 bits. One with the first of them set is of a time that is far off, and not of one before 1970.
+func TestATimestampOfTheFarFuture(t *testing.T) {
+	const ago = -70 * 365 * 24 * time.Hour
+	p := newPlace(t)
+	p.logs["oak"].Break(logtest.Fault{Skew: ago})
+	client := transparency.HTTPClient(nil)
+	defer client.CloseIdleConnections()
+	s, err := transparency.NewSubmitter(transparency.Config{
+		Logs: p.known, Client: client, Now: func() time.Time { return time.Now().Add(ago) },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	certificate, _ := p.certify(s, wish(1, 1, "oak"))
+	read, err := transparency.Read(certificate, p.cert.Raw, p.known, time.Now())
+	if err != nil || len(read) != 1 || read[0].Err == nil {
+		t.Errorf("a timestamp of %s: %v, %v", read[0].Timestamp, read[0].Err, err)
+	}
+}
+
 func TestLogList(t *testing.T) {
 	now := time.Now()
 	good := string(logtest.List(t, logtest.New(t, logtest.Options{Description: "oak", From: now, Until: now.AddDate(1, 0, 0)}),
