@@ -37,8 +37,18 @@ func (r Registrar) AddAuthority(ctx context.Context, a AuthorityRecord) error {
 	if err := checkAuthority(a, r.Now()); err != nil {
 		return err
 	}
-	if err := r.checkParents(ctx, a); err != nil {
+	known, err := r.Store.Authorities(ctx)
+	if err != nil {
+		return fmt.Errorf("reading the authorities: %w", err)
+	}
+	if err := checkParents(a, known); err != nil {
 		return err
+	}
+	onRecord := func(k AuthorityRecord) bool { return k.Name == a.Name && bytes.Equal(k.Certificate, a.Certificate) }
+	if !slices.ContainsFunc(known, onRecord) { // an authority that is revoked stays one
+		if err := r.checkKeys(ctx, a); err != nil {
+			return err
+		}
 	}
 	leaf, err := r.leaf(audit.AuthorityAdded, map[string]string{
 		"authority": a.Name, "parent": a.Parent, "certificate_sha256": hexSHA256(a.Certificate), "token": a.Key.Token, "key_label": a.Key.Label,
@@ -103,11 +113,7 @@ func checkAuthority(a AuthorityRecord, now time.Time) error {
 
 // checkParents refuses an authority under another's name than that of its issuer, in whichever order the two are registered: nobody who holds
 // its certificate would look for its revocation on that other one's CRL.
-func (r Registrar) checkParents(ctx context.Context, a AuthorityRecord) error {
-	known, err := r.Store.Authorities(ctx)
-	if err != nil {
-		return fmt.Errorf("reading the authorities: %w", err)
-	}
+func checkParents(a AuthorityRecord, known []AuthorityRecord) error {
 	for _, k := range known {
 		parent, child, field := k, a, "parent"
 		switch {
@@ -124,6 +130,25 @@ func (r Registrar) checkParents(ctx context.Context, a AuthorityRecord) error {
 			return &InvalidError{
 				Field: field, Message: fmt.Sprintf("%s was not certified by %s, which its bundle names as its parent", child.Name, parent.Name),
 				Hint: "name issuers in a ceremony's plan as they are on record; `chancery authority list` shows them",
+			}
+		}
+	}
+	return nil
+}
+
+// checkKeys refuses an authority whose key, or that of one above it, was revoked as compromised: a ceremony knows nothing of that.
+func (r Registrar) checkKeys(ctx context.Context, a AuthorityRecord) error {
+	for _, der := range a.Chain {
+		c, err := x509.ParseCertificate(der)
+		if err != nil {
+			return fmt.Errorf("reading the chain of authority %q: %w", a.Name, err)
+		}
+		switch compromised, err := r.Store.KeyCompromised(ctx, sha256.Sum256(c.RawSubjectPublicKeyInfo)); {
+		case err != nil:
+			return fmt.Errorf("looking whether the key of %q is compromised: %w", c.Subject, err)
+		case compromised:
+			return &InvalidError{
+				Field: "chain", Message: fmt.Sprintf("the key of %q was revoked as compromised", c.Subject), Hint: "generate another key in a ceremony",
 			}
 		}
 	}

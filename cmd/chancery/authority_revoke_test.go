@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"path/filepath"
 	"slices"
@@ -81,6 +82,62 @@ func TestThePlanOfARevocationIsOneWhateverTheName(t *testing.T) {
 		}
 		if _, err := ceremony.ReadPlan(result.Plan); err != nil {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestACompromisedKeyIsNoAuthoritysAgain certifies the key of a revoked authority once more, in a ceremony, where nobody knows of it: it is
+// refused where it would begin to issue.
+func TestACompromisedKeyIsNoAuthoritysAgain(t *testing.T) {
+	t.Parallel()
+	s := newStack(t, storagetest.New(t), false)
+	store, err := storage.Open(t.Context(), storage.Config{URL: s.database.URL, MaxConns: 4, Unsafe: true, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	plan, err := ceremony.ParsePlan(filepath.Join(s.dir, "again.yaml"), []byte(fmt.Sprintf(`ceremony: again
+output: again
+issuers:
+  - name: %[1]s
+    certificate: ceremony/%[1]s.cer
+    key: {label: %[1]s}
+    no_crl: true
+authorities:
+  - name: again
+    issuer: %[1]s
+    key: {algorithm: ecdsa-p256, label: %[2]s, existing: true}
+    subject: {common_name: Again}
+    validity: 1y
+    path_len: 0
+    crl: {period: 1h, validity: 7d}
+`, devRoot, devIssuer)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	token := s.token.Open(t)
+	if _, err := ceremony.Run(t.Context(), plan, ceremony.Options{Token: token, Now: time.Now}); err != nil {
+		t.Fatal(err)
+	}
+	bundle, err := ceremony.ReadBundle(filepath.Join(s.dir, "again", "again.authority.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	known, err := store.Authorities(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.app.registrar(store).RevokeAuthority(t.Context(), devIssuer, issuance.KeyCompromise, ""); err != nil {
+		t.Fatal(err)
+	}
+	var invalid *ca.InvalidError
+	if err := s.app.registrar(store).AddAuthority(t.Context(), authorityRecord(bundle)); !errors.As(err, &invalid) ||
+		!strings.Contains(err.Error(), "compromised") {
+		t.Errorf("a compromised key is an authority's again: %v", err)
+	}
+	for _, k := range known { // the same again is no error
+		if err := s.app.registrar(store).AddAuthority(t.Context(), k); err != nil {
+			t.Errorf("%s: %v", k.Name, err)
 		}
 	}
 }
