@@ -44,8 +44,11 @@ const (
 	// Those that ended long ago are forgotten when others are opened: that they were there stands in the audit log.
 	forgetSessions = `
 	DELETE FROM console_sessions WHERE id IN (SELECT id FROM console_sessions WHERE expires_at < now() - interval '1 day' LIMIT 100)`
+	// Links are forgotten when others are offered, too: whoever has a token offers as many as there are requests, and opens none.
 	forgetLogins = `
-	DELETE FROM console_logins WHERE sha256 IN (SELECT sha256 FROM console_logins WHERE expires_at < now() - interval '1 day' LIMIT 100)`
+	DELETE FROM console_logins
+	WHERE sha256 IN (
+		SELECT sha256 FROM console_logins WHERE expires_at < now() - interval '1 hour' ORDER BY expires_at LIMIT 100 FOR UPDATE SKIP LOCKED)`
 
 	insertLogin = `
 	INSERT INTO console_logins (sha256, token_id, expires_at)
@@ -139,6 +142,9 @@ func (s *Store) EndSessions(ctx context.Context, session ca.Session, everywhere 
 // OfferLogin keeps a link for the owner of an API token.
 func (s *Store) OfferLogin(ctx context.Context, login [32]byte, token string, life time.Duration) (expires time.Time, err error) {
 	err = s.inTx(ctx, "offering a login", found(selectSameLogin, login[:]), func(ctx context.Context, tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, forgetLogins); err != nil {
+			return err
+		}
 		err := tx.QueryRow(ctx, insertLogin, login[:], token, life).Scan(&expires)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return ca.ErrNotFound

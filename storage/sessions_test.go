@@ -169,6 +169,26 @@ func TestALinkOpensOneSession(t *testing.T) {
 	}
 }
 
+// TestLinksThatNobodyOpensAreForgotten: with a token that may do nothing else, links are offered without end.
+func TestLinksThatNobodyOpensAreForgotten(t *testing.T) {
+	f := setUp(t)
+	ctx := context.Background()
+	token := newToken("ada")
+	if err := f.CreateToken(ctx, token, random32()); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if _, err := f.OfferLogin(ctx, random32(), token.ID, ca.LoginLife); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.exec(`UPDATE console_logins SET expires_at = now() - interval '2 hours'`)
+	if _, err := f.OfferLogin(ctx, random32(), token.ID, ca.LoginLife); err != nil {
+		t.Fatal(err)
+	}
+	f.wantCounts("console_logins", 1)
+}
+
 func TestASessionEndsWithItsToken(t *testing.T) {
 	f := setUp(t)
 	ctx := context.Background()
