@@ -83,6 +83,8 @@ type PolicyProposal struct {
 	EventID   string
 	Votes     []PolicyVote // in order
 	Activated bool
+	// Superseded says that another set than the one to be replaced came to rule since. It may rule no more.
+	Superseded bool
 }
 
 // PolicyVote is what a person says to a proposal.
@@ -100,7 +102,7 @@ type PolicyVote struct {
 	Needs     int       // approvals, where that is more than the proposal was made with; not kept
 }
 
-// State is "activated", "rejected", "superseded" (another set rules than the one it was to replace), "expired" or "open".
+// State is "activated", "rejected", "superseded" (another set rules than the one it was to replace, or ruled since), "expired" or "open".
 func (p PolicyProposal) State(now time.Time, ruling string) string {
 	for _, v := range p.Votes {
 		if !v.Approves {
@@ -110,7 +112,7 @@ func (p PolicyProposal) State(now time.Time, ruling string) string {
 	switch {
 	case p.Activated:
 		return "activated"
-	case ruling != p.Replaces:
+	case p.Superseded || ruling != p.Replaces:
 		return "superseded"
 	case !now.Before(p.ExpiresAt):
 		return "expired"

@@ -2,11 +2,13 @@ package policies
 
 import (
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"slices"
+	"strings"
 )
 
-// namesConstraints holds names, and the subject, to the name constraints of the issuer's certificate and of those above it (RFC 5280, section
-// 4.2.1.10): a certificate beyond them would be refused by everyone who checks its chain.
+// namesConstraints holds names, and the subject, to the name constraints of the issuer's certificate and of those above it (RFC 5280,
+// section 4.2.1.10): a certificate beyond them would be refused by everyone who checks its chain, or by some.
 var namesConstraints = rule[*evaluation]{
 	id: "names.issuer-constraints", source: "RFC 5280, 4.2.1.10",
 	seen: seenNamesAndSubject,
@@ -25,6 +27,11 @@ var namesConstraints = rule[*evaluation]{
 					return
 				}
 			}
+		}
+		if name := commonNameAsHost(subject); name != "" && len(e.names.dns) == 0 {
+			hold("subject.commonName", name, func(permitted, excluded NameConstraints) bool {
+				return permitted.permitDNS(name) && !excluded.excludeDNS(name)
+			})
 		}
 		for _, name := range e.names.dns {
 			hold(name.field(), name.value, func(permitted, excluded NameConstraints) bool {
@@ -47,6 +54,26 @@ var namesConstraints = rule[*evaluation]{
 			})
 		}
 	},
+}
+
+// commonNameAsHost is the common name of a subject where OpenSSL takes it for the name of a host, as it does in a certificate that holds no
+// dNSName, and holds it to the name constraints above; empty otherwise.
+func commonNameAsHost(subject pkix.RDNSequence) string {
+	for _, rdn := range subject {
+		value, _ := rdn[0].Value.(string)
+		labels := strings.Split(value, ".")
+		if !rdn[0].Type.Equal(oidCommonName) || len(labels) < 2 {
+			continue
+		}
+		if !slices.ContainsFunc(labels, func(label string) bool {
+			return label == "" || strings.Trim(label, "-") != label || strings.ContainsFunc(label, func(r rune) bool {
+				return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || r == '-' || r == '_')
+			})
+		}) {
+			return strings.ToLower(value)
+		}
+	}
+	return ""
 }
 
 // constraints are the name constraints of one certificate.

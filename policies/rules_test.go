@@ -157,6 +157,22 @@ func subjectConstrained(name string, refuse bool, permitted, excluded []pkix.Nam
 	return c
 }
 
+// namedConstrained asks for a certificate without names from an issuer whose names are constrained.
+func namedConstrained(commonName string, refuse bool, change func(*x509.Certificate)) ruleCase {
+	c := ruleCase{name: "common name " + commonName, rule: "names.issuer-constraints", refuse: refuse, change: func(t *testing.T, r *Request) {
+		r.Profile = "code-signing"
+		r.Issuer.Certificate = issuingAuthority(t, change)
+		with(func(b *csrtest.Builder) {
+			b.Subject = []csrtest.Attr{{OID: csrtest.OIDOrganization, Value: "Example Ltd"}, {OID: csrtest.OIDCommonName, Value: commonName}}
+			b.DNS = nil
+		})(t, r)
+	}}
+	if refuse {
+		c.field = "subject.commonName"
+	}
+	return c
+}
+
 // above has an issuer without constraints stand below authorities that are permitted a domain each.
 func above(domains ...string) func(*testing.T, *Request) {
 	return func(t *testing.T, r *Request) {
@@ -594,6 +610,17 @@ func ruleCases() []ruleCase {
 			[]pkix.Name{{Organization: []string{"Example Ltd"}, CommonName: "Release signing"}}),
 		subjectConstrained("beside the excluded", false, nil, []pkix.Name{{CommonName: "Release signing"}}),
 		subjectConstrained("every subject excluded", true, nil, []pkix.Name{{}}),
+		namedConstrained("build.dev.example", false, func(c *x509.Certificate) { c.PermittedDNSDomains = []string{"dev.example"} }),
+		namedConstrained("Build.DEV.example", false, func(c *x509.Certificate) { c.PermittedDNSDomains = []string{"dev.example"} }),
+		namedConstrained("build.dev.example", true, func(c *x509.Certificate) { c.PermittedDNSDomains = []string{"ops.example"} }),
+		namedConstrained("host_1.dev.example", true, func(c *x509.Certificate) { c.PermittedDNSDomains = []string{"ops.example"} }),
+		namedConstrained("build.dev.example", true, func(c *x509.Certificate) { c.ExcludedDNSDomains = []string{"dev.example"} }),
+		namedConstrained("Release signing", false, func(c *x509.Certificate) { c.PermittedDNSDomains = []string{"ops.example"} }),
+		namedConstrained("Example-.Ltd", false, func(c *x509.Certificate) { c.PermittedDNSDomains = []string{"ops.example"} }),
+		namedConstrained("localhost", false, func(c *x509.Certificate) { c.PermittedDNSDomains = []string{"ops.example"} }),
+		{"a common name beside names", "names.issuer-constraints", false, "", func(t *testing.T, r *Request) {
+			r.Issuer.Certificate = issuingAuthority(t, func(c *x509.Certificate) { c.PermittedDNSDomains = []string{"dev.example"} })
+		}},
 		{"no subject", "names.issuer-constraints", false, "", func(t *testing.T, r *Request) {
 			r.Issuer.Certificate = directoryConstrained(t, []pkix.Name{{Organization: []string{"Bank Ltd"}}}, nil)
 			with(func(b *csrtest.Builder) { b.Subject = nil })(t, r)

@@ -39,7 +39,8 @@ const (
 
 	selectProposals = `
 	SELECT p.id::text, p.digest, p.replaces, p.needs, p.actor_id, p.actor_name, p.person, p.comment, p.at, p.expires_at, p.event_id::text,
-	       EXISTS (SELECT FROM policy_activations a WHERE a.proposal = p.id)
+	       EXISTS (SELECT FROM policy_activations a WHERE a.proposal = p.id),
+	       EXISTS (SELECT FROM policy_activations a WHERE a.at > p.at AND a.digest <> p.replaces AND a.proposal IS DISTINCT FROM p.id)
 	FROM policy_proposals p WHERE $1 IN ('', p.id::text) ORDER BY p.at DESC, p.id DESC LIMIT $2`
 
 	selectVotes = `
@@ -203,7 +204,7 @@ func (s *Store) PolicyProposals(ctx context.Context, id string, limit int) (all 
 
 func scanProposal(row pgx.CollectableRow) (p ca.PolicyProposal, err error) {
 	err = row.Scan(&p.ID, &p.Digest, &p.Replaces, &p.Needs, &p.ActorID, &p.ActorName, &p.Person, &p.Comment, &p.At, &p.ExpiresAt, &p.EventID,
-		&p.Activated)
+		&p.Activated, &p.Superseded)
 	p.At, p.ExpiresAt = p.At.UTC(), p.ExpiresAt.UTC()
 	return p, err
 }

@@ -161,6 +161,46 @@ func TestAProposalRulesWithItsLastApproval(t *testing.T) {
 	}
 }
 
+// TestAnotherSetEndsAProposal: a proposal does not come back with the set that it was to replace. Its approvers agreed to something else.
+func TestAnotherSetEndsAProposal(t *testing.T) {
+	f, ctx := setUp(t), context.Background()
+	at, p := now(), proposal("sha256:2", 2)
+	p.At = at.Add(-time.Millisecond) // by a clock that is a little behind
+	states := func(p ca.PolicyProposal, want string) {
+		t.Helper()
+		found, err := f.PolicyProposals(ctx, p.ID, 1)
+		if err != nil || len(found) != 1 || found[0].State(at, "sha256:1") != want {
+			t.Errorf("%+v, %v; want it %s", found, err, want)
+		}
+	}
+	for number, digest := range []string{"sha256:0", "sha256:1", "sha256:3", "sha256:1"} {
+		a := activation(int64(number)+1, digest)
+		if a.At = at.Add(time.Duration(number-1) * time.Second); number == 1 {
+			if err := f.ProposePolicies(ctx, p, filesOf("two"), leaf(t, audit.PolicyProposed)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := f.ActivatePolicies(ctx, a, filesOf(digest), leaf(t, audit.PolicyActivated)); err != nil {
+			t.Fatal(err)
+		}
+		if number == 1 {
+			states(p, "open")
+		}
+	}
+	states(p, "superseded")
+	own := proposal("sha256:2", 1)
+	own.At = at.Add(time.Minute)
+	if err := f.ProposePolicies(ctx, own, filesOf("two"), leaf(t, audit.PolicyProposed)); err != nil {
+		t.Fatal(err)
+	}
+	last := activation(5, "")
+	last.At = at.Add(time.Hour)
+	if rules, err := f.votes(own, vote("Ann", true), last); !rules || err != nil {
+		t.Fatal(rules, err)
+	}
+	states(own, "activated")
+}
+
 func TestARejectionEndsAProposal(t *testing.T) {
 	f, ctx := setUp(t), context.Background()
 	p := proposal("sha256:2", 1)
