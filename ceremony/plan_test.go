@@ -370,10 +370,11 @@ authorities:
     name_constraints: {permitted: {dns: [www.example.com]}}
     crl: {period: 12h, validity: 3d}
 `
+	const lowest = "\n    name_constraints: {permitted: {dns: [www"
 	dir := t.TempDir()
 	for name, c := range map[string]struct{ old, changed, want string }{
 		"as it should be":           {"", "", ""},
-		"another purpose":           {"[serverAuth]\n    name_constraints: {permitted: {dns: [www", "[clientAuth]\n    name_constraints: {permitted: {dns: [www", "clientAuth lies outside"},
+		"another purpose":           {"[serverAuth]" + lowest, "[clientAuth]" + lowest, "clientAuth lies outside"},
 		"other names":               {"www.example.com", "www.example.org", "is not permitted to the parent"},
 		"the root's name":           {`"Example Issuing"`, `"EXAMPLE ROOT"`, "is that of authorities[0].subject already"},
 		"the name of one at a side": {`"Example Between"`, `"EXAMPLE Issuing"`, "is that of authorities[2].subject already"},

@@ -180,8 +180,12 @@ func TestDecideAuthorityRefuses(t *testing.T) {
 		{"control characters", true, "authority.subject", true, func(r *AuthorityRequest) { r.Subject = authoritySubjectOf("a\nb") }},
 		{"the parent's name", false, "authority.subject", true, func(r *AuthorityRequest) { r.Subject = authoritySubjectOf("Example Root 1") }},
 
-		{"the parent's name in capitals", false, "authority.subject", true, func(r *AuthorityRequest) { r.Subject = authoritySubjectOf("EXAMPLE ROOT 1") }},
-		{"the parent's name with a gap", false, "authority.subject", true, func(r *AuthorityRequest) { r.Subject = authoritySubjectOf("Example  Root 1") }},
+		{"the parent's name in capitals", false, "authority.subject", true, func(r *AuthorityRequest) {
+			r.Subject = authoritySubjectOf("EXAMPLE ROOT 1")
+		}},
+		{"the parent's name with a gap", false, "authority.subject", true, func(r *AuthorityRequest) {
+			r.Subject = authoritySubjectOf("Example  Root 1")
+		}},
 		{
 			"the name of one above the parent", false, "authority.subject", true,
 			under(nil, func(r *AuthorityRequest) { r.Subject = authoritySubjectOf("Example Root 1") }),

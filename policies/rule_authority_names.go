@@ -72,7 +72,8 @@ func hostTree(tree string) bool {
 // checkWithin refuses permitted subtrees that the parent does not permit, or excludes whole.
 func checkWithin(f *findings, permitted *NameConstraints, parent, excluded NameConstraints) {
 	refuse := func(kind string, i int, value string) {
-		f.refuse(fmt.Sprintf("permitted.%s[%d]", kind, i), "permit no more than the parent does, and those above it", "%s is not permitted to the parent, or to one above it", quote(value))
+		f.refuse(fmt.Sprintf("permitted.%s[%d]", kind, i), "permit no more than the parent does, and those above it",
+			"%s is not permitted to the parent, or to one above it", quote(value))
 	}
 	for i, tree := range permitted.DNS {
 		if !parent.permitDNS(tree) || excluded.excludeDNS(tree) {

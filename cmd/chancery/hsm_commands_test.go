@@ -271,8 +271,8 @@ func TestHSMWrapForAnotherToken(t *testing.T) {
 		t.Errorf("a key was wrapped for nobody: %d records before, %d after", before, after)
 	}
 	for _, format := range []string{"text", "json"} { // where the public key goes, nothing else does
-		public := here.do("wrap", "--key", "travels", "--recipient", here.path("transport.pem"), "--oaep-hash", "sha1", "--out", here.path("again.wrapped"),
-			"--public-out", "-", "--yes", "-o", format)
+		public := here.do("wrap", "--key", "travels", "--recipient", here.path("transport.pem"), "--oaep-hash", "sha1",
+			"--out", here.path("again.wrapped"), "--public-out", "-", "--yes", "-o", format)
 		if public != string(here.bytes("travels.pem")) {
 			t.Errorf("-o %s: %q", format, public)
 		}

@@ -66,7 +66,8 @@ func TestWhatIsVerifiedSpeaksInItsOwnName(t *testing.T) {
 		return []byte(text.String())
 	}
 	const whole = `"end":{"signatures":0,"artefacts":0}`
-	if out, stderr, code := typed(t, "", "ceremony", "verify", place("sound", transcript("first", "1", whole))); code != 0 || !strings.Contains(out, "\nhead ") {
+	if out, stderr, code := typed(t, "", "ceremony", "verify", place("sound", transcript("first", "1", whole))); code != 0 ||
+		!strings.Contains(out, "\nhead ") {
 		t.Fatalf("%d: %s%s", code, out, stderr)
 	}
 

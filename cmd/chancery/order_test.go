@@ -39,7 +39,9 @@ func TestAnOrderForAnAuthorityIsForAllOfIt(t *testing.T) {
 	}
 	order := orders[0].ID
 	for _, person := range []string{"ada", "ben"} {
-		leaf, err := audit.New(audit.Event{ID: newID(), Kind: audit.OrderApproved, Time: time.Now(), Actor: person, Data: map[string]string{"order": order}})
+		leaf, err := audit.New(audit.Event{
+			ID: newID(), Kind: audit.OrderApproved, Time: time.Now(), Actor: person, Data: map[string]string{"order": order},
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
