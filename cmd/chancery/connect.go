@@ -110,8 +110,8 @@ func (a *app) findService(cfg *client.Config, role access.Role) (ofDev bool, err
 			return false, err
 		}
 	}
-	return false, misuse{errors.New("which service? give --api, or set CHANCERY_API, or start `chancery dev` here; say who you are by `chancery login`, " +
-		"--token-file or CHANCERY_TOKEN")}
+	return false, misuse{errors.New("which service? give --api, or set CHANCERY_API, or start `chancery dev` here; say who you are by " +
+		"`chancery login`, --token-file or CHANCERY_TOKEN")}
 }
 
 // overAPI is a command that calls the service under a role.
