@@ -127,7 +127,11 @@ func (c *CA) dueCRLs(ctx context.Context) (map[string][]CRLDue, error) {
 // waits for the next lot.
 func (c *CA) publishAll(ctx context.Context, a *Authority, due []CRLDue, pressed func() bool) {
 	due = c.formsFirst(ctx, a, due)
-	due = append(due, c.publications.takeSpoilt(a.Name)...)
+	for _, d := range c.publications.takeSpoilt(a.Name) {
+		if !d.Delta || !c.makesNoDeltas(a.Name) { // one that is left stays as it is
+			due = append(due, d)
+		}
+	}
 	due = append(due, c.doubtedKey(a, due)...)
 	var working sync.WaitGroup
 	places := make(chan struct{}, publishAtOnce)

@@ -287,6 +287,28 @@ func TestADeltaThatIsLeftAlarmsNobody(t *testing.T) {
 	}
 }
 
+// A delta that is left where none is made any more, and suffered in the database, is not made anew: it could not be, and each try would claim
+// its scope.
+func TestADeltaThatIsLeftIsNotMadeAnew(t *testing.T) {
+	for period, want := range map[time.Duration]int64{0: 0, time.Hour: 1} {
+		now := time.Now().UTC().Truncate(time.Second)
+		clock := func() time.Time { return now }
+		a, _ := openAuthority(t, "issuing-1", now)
+		a.lists.DeltaPeriod = period
+		store := &upgraded{quiet: quiet{now: clock, number: new(big.Int)}}
+		c := publishing(store, clock, a)
+		if err := c.publish(t.Context(), CRLDue{Issuer: a.Name, Scope: FullScope}); err != nil {
+			t.Fatal(err)
+		}
+		claims := store.fence
+		c.publications.spoil(crlID{a.Name, FullScope, true}, now)
+		c.PublishDue(t.Context())
+		if n := store.fence - claims; n != want {
+			t.Errorf("with deltas each %s the scope is claimed %d times, want %d", period, n, want)
+		}
+	}
+}
+
 // leftover is a store with a delta, and no complete CRL.
 type leftover struct {
 	quiet
