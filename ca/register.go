@@ -34,21 +34,8 @@ var authorityName = regexp.MustCompile(`^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$`)
 // AddAuthority registers an authority. The chain must verify from its certificate up to a self-signed root, and every certificate must
 // be an authority's; its parent, where that is on record, must be the one that the chain goes on with. The same again is no error.
 func (r Registrar) AddAuthority(ctx context.Context, a AuthorityRecord) error {
-	if err := checkAuthority(a, r.Now()); err != nil {
+	if err := r.CheckAuthority(ctx, a); err != nil {
 		return err
-	}
-	known, err := r.Store.Authorities(ctx)
-	if err != nil {
-		return fmt.Errorf("reading the authorities: %w", err)
-	}
-	if err := checkParents(a, known); err != nil {
-		return err
-	}
-	onRecord := func(k AuthorityRecord) bool { return k.Name == a.Name && bytes.Equal(k.Certificate, a.Certificate) }
-	if !slices.ContainsFunc(known, onRecord) { // an authority that is revoked stays one
-		if err := r.checkKeys(ctx, a); err != nil {
-			return err
-		}
 	}
 	leaf, err := r.leaf(audit.AuthorityAdded, map[string]string{
 		"authority": a.Name, "parent": a.Parent, "certificate_sha256": hexSHA256(a.Certificate), "token": a.Key.Token, "key_label": a.Key.Label,
@@ -62,6 +49,25 @@ func (r Registrar) AddAuthority(ctx context.Context, a AuthorityRecord) error {
 		return fmt.Errorf("adding authority %q: %w", a.Name, err)
 	}
 	return nil
+}
+
+// CheckAuthority refuses what AddAuthority would refuse, before others are asked to approve it.
+func (r Registrar) CheckAuthority(ctx context.Context, a AuthorityRecord) error {
+	if err := checkAuthority(a, r.Now()); err != nil {
+		return err
+	}
+	known, err := r.Store.Authorities(ctx)
+	if err != nil {
+		return fmt.Errorf("reading the authorities: %w", err)
+	}
+	if err := checkParents(a, known); err != nil {
+		return err
+	}
+	onRecord := func(k AuthorityRecord) bool { return k.Name == a.Name && bytes.Equal(k.Certificate, a.Certificate) }
+	if slices.ContainsFunc(known, onRecord) { // an authority that is revoked stays one
+		return nil
+	}
+	return r.checkKeys(ctx, a)
 }
 
 func checkAuthority(a AuthorityRecord, now time.Time) error {

@@ -117,6 +117,11 @@ func (a *app) authorityCommand() *cobra.Command {
 				if err := cfg.CRLs.checkSubordinates(records); err != nil {
 					return err
 				}
+				for _, record := range records { // before anybody is asked, and an order is used up
+					if err := a.registrar(store).CheckAuthority(cmd.Context(), record); err != nil {
+						return err
+					}
+				}
 				if err := a.addUnderOrder(cmd.Context(), cfg, store, records, order); err != nil {
 					return err
 				}

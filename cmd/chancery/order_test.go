@@ -1,9 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"log/slog"
+	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -74,8 +77,8 @@ func TestAnOrderForAnAuthorityIsForAllOfIt(t *testing.T) {
 	}
 }
 
-// TestAnAuthorityIsUnderWhoCertifiedIt registers authorities under another than their issuer. The name of the parent stands in the bundle alone,
-// and it is that one's CRL on which an authority is revoked: on another's nobody would look for it.
+// TestAnAuthorityIsUnderWhoCertifiedIt registers authorities under another than their issuer. The name of the parent stands in the bundle
+// alone, and it is that one's CRL on which an authority is revoked: on another's nobody would look for it.
 func TestAnAuthorityIsUnderWhoCertifiedIt(t *testing.T) {
 	t.Parallel()
 	s, elsewhere := newHierarchy(t, storagetest.New(t), false, devIssuerKey), newHierarchy(t, storagetest.New(t), false, devIssuerKey)
@@ -130,5 +133,35 @@ func TestAnAuthorityIsUnderWhoCertifiedIt(t *testing.T) {
 		if err := add(changed); !errors.Is(err, ca.ErrExists) {
 			t.Errorf("%s: %v, want that there is one already", what, err)
 		}
+	}
+}
+
+// TestNobodyIsAskedToApproveWhatIsRefused has an authority that could not be registered refused before an order is placed, or used up.
+func TestNobodyIsAskedToApproveWhatIsRefused(t *testing.T) {
+	t.Parallel()
+	s, elsewhere := newStack(t, storagetest.New(t), false), newHierarchy(t, storagetest.New(t), false, devIssuerKey)
+	s.more = "orders: {add_authority: {approvals: 1}}\n"
+	config := s.write("orders", s.token.Module)
+	from, err := os.ReadFile(filepath.Join(elsewhere.dir, "ceremony", devIssuer+".authority.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Its parent has the name of the root that is on record here, and is another.
+	renamed := filepath.Join(elsewhere.dir, "ceremony", "other.authority.json")
+	if err := os.WriteFile(renamed, bytes.ReplaceAll(from, []byte(`"`+devIssuer), []byte(`"other`)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, suffix := range []string{".cer", "-chain.pem"} {
+		dir := filepath.Join(elsewhere.dir, "ceremony")
+		if err := os.Link(filepath.Join(dir, devIssuer+suffix), filepath.Join(dir, "other"+suffix)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stdout, stderr, code := typed(t, "", "authority", "add", "--config", config, renamed)
+	if code != 1 || stdout != "" || !strings.Contains(stderr, "was not certified by "+devRoot) {
+		t.Errorf("exit code %d, %q, %s", code, stdout, stderr)
+	}
+	if placed := s.database.Column(t, `SELECT id::text FROM orders`); len(placed) != 0 {
+		t.Errorf("orders were placed: %q", placed)
 	}
 }
