@@ -226,10 +226,10 @@ func (*gone) DueCRLs(context.Context, []CRLSchedule) ([]CRLDue, error) { return 
 type alarms struct {
 	noMetrics
 	steps  []string
-	served bool // whether a CRL is told of
+	served atomic.Bool // whether a CRL is told of
 }
 
-func (f *alarms) Serves(string, string, CRLRecord) { f.served = true }
+func (f *alarms) Serves(string, string, CRLRecord) { f.served.Store(true) }
 
 func (f *alarms) Failed(step string) { f.steps = append(f.steps, step) }
 
@@ -281,8 +281,8 @@ func TestADeltaThatIsLeftAlarmsNobody(t *testing.T) {
 			t.Fatal(err)
 		}
 		c.watchEnds(t.Context())
-		if alarmed := slices.Contains(told.steps, "crl ending"); alarmed != (period > 0) || told.served != (period > 0) {
-			t.Errorf("with deltas each %s: the end of the last alarms: %t, it is told of: %t", period, alarmed, told.served)
+		if alarmed := slices.Contains(told.steps, "crl ending"); alarmed != (period > 0) || told.served.Load() != (period > 0) {
+			t.Errorf("with deltas each %s: the end of the last alarms: %t, it is told of: %t", period, alarmed, told.served.Load())
 		}
 	}
 }
