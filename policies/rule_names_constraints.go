@@ -14,6 +14,9 @@ var namesConstraints = rule[*evaluation]{
 	seen: seenNamesAndSubject,
 	check: func(e *evaluation, f *findings) {
 		chain := constraintsAlong(e.issuer, e.Issuer.Above)
+		if len(chain) == 0 {
+			return
+		}
 		subject := e.subjectSequence()
 		if slices.ContainsFunc(chain, func(c constraints) bool { return !c.directories.hold(subject) }) {
 			f.refuse("subject", "ask the operator which subjects the issuer may certify",
