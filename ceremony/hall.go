@@ -40,6 +40,9 @@ func survey(ctx context.Context, t *hsm.Token, p Plan, now time.Time) error {
 		if !p.signs(a) {
 			continue
 		}
+		if err := precedes(t, p, a); err != nil {
+			return fmt.Errorf("authority %s: %w", a.Name, err)
+		}
 		if err := allowed(ctx, t, a.Key, a.Key.Algorithm); err != nil {
 			return fmt.Errorf("authority %s: %w", a.Name, err)
 		}
@@ -67,6 +70,25 @@ func survey(ctx context.Context, t *hsm.Token, p Plan, now time.Time) error {
 		if err := allowed(ctx, t, c.Key, algorithmOf(from.certificate.PublicKey)); err != nil {
 			return fmt.Errorf("CRL of %s: %w", c.Issuer, err)
 		}
+	}
+	return nil
+}
+
+// precedes refuses a CRL that an authority's own is to follow and that its key has not signed, which the rehearsal cannot tell.
+func precedes(t *hsm.Token, p Plan, a Authority) error {
+	if a.CRL == nil || a.CRL.Previous == "" {
+		return nil
+	}
+	signer, err := t.Signer(a.Key.ref(), nil)
+	if err != nil {
+		return err
+	}
+	previous, err := new(renewal).previous(p, a.CRL.Previous)
+	if err == nil {
+		err = checkSignature(signer.Public(), previous.SignatureAlgorithm, previous.RawTBSRevocationList, previous.Signature)
+	}
+	if err != nil {
+		return fmt.Errorf("the CRL before, %s: %w", a.CRL.Previous, err)
 	}
 	return nil
 }

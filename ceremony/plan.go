@@ -171,6 +171,11 @@ type Schedule struct {
 	Period strictyaml.Duration `yaml:"period"`
 	// Validity is nextUpdate - thisUpdate.
 	Validity strictyaml.Duration `yaml:"validity"`
+	// Previous is the file of the last CRL under this key and subject, DER or PEM. Its entries are kept. Of an offline authority whose key is
+	// existing it is required unless First is true: what that key signs is valid for an older authority of the same subject, too.
+	Previous string `yaml:"previous"`
+	// First says that there has never been a CRL under this key and subject.
+	First bool `yaml:"first"`
 }
 
 // CRL is a CRL to be made for an authority that exists, usually an offline root.

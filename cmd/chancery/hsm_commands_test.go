@@ -749,7 +749,7 @@ func TestCeremonyRefusesWhatDoesNotComply(t *testing.T) {
 			fmt.Sprintf("issuers: [{name: %s, %s, %s}]\n", devRoot, rootKey, rootURLs) + fmt.Sprintf(another, "issuer: "+devRoot, "label: another", "period: 1h, validity: 7d"),
 		},
 		"a CRL":           {"authority: " + devRoot, fmt.Sprintf("crls: [{issuer: %s, %s, validity: 90d, previous: made/%[1]s.crl}]\n", devRoot, rootKey)},
-		"a twin":          {"authority: another", fmt.Sprintf(another, "online: false", `label: twin, id: "02", existing: true`, "validity: 7d")},
+		"a twin":          {"authority: another", fmt.Sprintf(another, "online: false", `label: twin, id: "02", existing: true`, "validity: 7d, first: true")},
 		"the key of logs": {`key: "*"`, "logs: [{name: log, origin: ca.example/log, key: {algorithm: ed25519, label: log}}]\n"},
 	} {
 		out := strings.ReplaceAll(what, " ", "-")
