@@ -55,7 +55,8 @@ type Authority struct {
 	Subject Subject `yaml:"subject"`
 	// Validity is how long the certificate lasts, beginning with the ceremony; both ends belong to it. Or else NotBefore and NotAfter.
 	Validity strictyaml.Duration `yaml:"validity"`
-	// NotBefore is the first second of the certificate: 2027-01-01 (its midnight in UTC) or 2027-01-01T08:00:00Z.
+	// NotBefore is the first second of the certificate: 2027-01-01 (its midnight in UTC) or 2027-01-01T08:00:00Z. Of an offline authority with
+	// a CRL, which begins with the ceremony, it is not later than that.
 	NotBefore string `yaml:"not_before"`
 	// NotAfter is the last second of the certificate, written like NotBefore.
 	NotAfter string `yaml:"not_after"`
