@@ -85,3 +85,46 @@ func TestAnExistingKeysCRLForgetsNothing(t *testing.T) {
 		t.Errorf("entries of a first list: %+v", entries)
 	}
 }
+
+// TestAnExistingKeyIsNotThatOfOneAbove names a key that is there, the root's, for an authority below: that is refused before anything is made,
+// although the rehearsal has not the key.
+func TestAnExistingKeyIsNotThatOfOneAbove(t *testing.T) {
+	t.Parallel()
+	dir, token := t.TempDir(), hsmtest.New(t).Open(t)
+	if _, _, err := token.Generate(hsm.KeySpec{Algorithm: hsm.ECDSAP256, Label: "issuing-r"}); err != nil {
+		t.Fatal(err)
+	}
+	run(t, token, plan(t, dir, rsaPlan))
+	const below = `
+ceremony: below
+output: below
+issuers:
+  - {name: offline-r, certificate: out/offline-r-chain.pem, key: {label: offline-r}, no_crl: true}
+authorities:
+  - name: below
+    issuer: offline-r
+    online: false
+    key: {algorithm: ecdsa-p256, label: below}
+    subject: {common_name: "Example Below"}
+    validity: 4y
+    path_len: 1
+  - name: lowest
+    issuer: below
+    key: {algorithm: rsa-3072, label: root-r, existing: true}
+    subject: {common_name: "Example Lowest"}
+    validity: 3y
+    path_len: 0
+    crl: {period: 12h, validity: 3d}
+`
+	direct := strings.NewReplacer("path_len: 1", "path_len: 0", "issuer: below", "issuer: offline-r").Replace(below)
+	for _, text := range []string{below, direct} {
+		p := plan(t, dir, text)
+		_, err := Run(t.Context(), p, Options{Token: token, Now: clock, Random: rand.Reader})
+		if err == nil || !strings.Contains(err.Error(), "authority lowest: the key with label \"root-r\" is that of an authority above it") {
+			t.Errorf("got %v", err)
+		}
+		if _, err := os.Stat(p.OutputDir()); !errors.Is(err, os.ErrNotExist) {
+			t.Fatalf("a directory was left: %v", err)
+		}
+	}
+}
