@@ -65,7 +65,7 @@ func TestEveryOperationLeavesAnEvent(t *testing.T) {
 		"DecryptFile": func() error {
 			return tok.DecryptFile(ctx, aes, &bytes.Buffer{}, bytes.NewReader(file.Bytes()))
 		},
-		"DeleteCertificate": func() error { return tok.DeleteCertificate(ctx, hsm.KeyRef{Label: "key"}) },
+		"DeleteCertificate": func() error { return tok.DeleteCertificate(ctx, hsm.KeyRef{Label: "key"}, certificate) },
 		"Destroy":           func() error { return tok.Destroy(ctx, hsm.KeyRef{Label: "renamed"}) },
 		"Describe":          func() error { return second(tok.Describe(ctx)) },
 		"Direct": func() error {
@@ -409,7 +409,7 @@ func TestEventsTellWhatBecameOfAKey(t *testing.T) {
 	}
 	seen.take()
 
-	if err := tok.DeleteCertificate(t.Context(), hsm.KeyRef{Label: "key", ID: []byte{1}}); err != nil {
+	if err := tok.DeleteCertificate(t.Context(), hsm.KeyRef{Label: "key", ID: []byte{1}}, certificate); err != nil {
 		t.Fatal(err)
 	}
 	if events := seen.take(); len(events) != 1 || events[0].Op != hsm.OpRemove || events[0].Key.Label != "key" {

@@ -177,7 +177,7 @@ func (a *app) hsmCertificateDeleteCommand() *cobra.Command {
 				if err := a.confirm(yes, question); err != nil {
 					return err
 				}
-				if err := w.DeleteCertificate(ctx, ref); err != nil {
+				if err := w.DeleteCertificate(ctx, ref, found.Certificate); err != nil {
 					return err
 				}
 				return a.print(map[string]string{"deleted": ref.String()}, func(out io.Writer) { fmt.Fprintln(out, "the certificate is removed") })
