@@ -57,6 +57,8 @@ type openKey struct {
 	signer crypto.Signer
 	ref    hsm.KeyRef
 	spki   []byte
+	// standIn tells a rehearsal's key in the place of one that has signed before.
+	standIn bool
 }
 
 // authority is an authority that has its certificate.
@@ -115,11 +117,16 @@ func (a *act) establish(ctx context.Context, planned Authority) error {
 	}
 	var list []byte
 	if planned.CRL != nil && !planned.online() {
-		contents := issuance.CRLContents{
-			Number: nextNumber(nil, a.now), ThisUpdate: a.now,
-			NextUpdate: a.now.Add(time.Duration(planned.CRL.Validity)),
+		from, err := a.plan.succession(*planned.CRL, made.issuer.Certificate(), key.standIn, a.now)
+		if err != nil {
+			return err
 		}
-		if list, err = a.list(ctx, planned.Name, made.issuer, contents); err != nil {
+		for _, f := range from.inputs {
+			if err := a.place.input(f); err != nil {
+				return err
+			}
+		}
+		if list, err = a.list(ctx, planned.Name, made.issuer, from.contents); err != nil {
 			return err
 		}
 	}

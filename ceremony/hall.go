@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/chancery-ca/chancery/hsm"
@@ -40,6 +41,9 @@ func survey(ctx context.Context, t *hsm.Token, p Plan, now time.Time) error {
 		if !p.signs(a) {
 			continue
 		}
+		if err := precedes(t, p, a); err != nil {
+			return fmt.Errorf("authority %s: %w", a.Name, err)
+		}
 		if err := allowed(ctx, t, a.Key, a.Key.Algorithm); err != nil {
 			return fmt.Errorf("authority %s: %w", a.Name, err)
 		}
@@ -67,6 +71,56 @@ func survey(ctx context.Context, t *hsm.Token, p Plan, now time.Time) error {
 		if err := allowed(ctx, t, c.Key, algorithmOf(from.certificate.PublicKey)); err != nil {
 			return fmt.Errorf("CRL of %s: %w", c.Issuer, err)
 		}
+	}
+	return ownKeys(t, p)
+}
+
+// ownKeys refuses a key that is there and that an authority above has: the rehearsal plays with another in its place, and does not see it.
+func ownKeys(t *hsm.Token, p Plan) error {
+	lines := map[string][]crypto.PublicKey{} // by authority, its key and those above it
+	for _, i := range p.Issuers {
+		chain, _, err := p.chainOf(i)
+		if err != nil {
+			return err
+		}
+		for _, c := range chain {
+			lines[i.Name] = append(lines[i.Name], c.PublicKey)
+		}
+	}
+	for _, a := range p.order() {
+		above := lines[a.Issuer]
+		if !a.Key.Existing { // what will be made is nobody's yet
+			lines[a.Name] = above
+			continue
+		}
+		signer, err := t.Signer(a.Key.ref(), nil)
+		if err != nil {
+			return err
+		}
+		own, ok := signer.Public().(interface{ Equal(crypto.PublicKey) bool })
+		if !ok || slices.ContainsFunc(above, own.Equal) {
+			return fmt.Errorf("authority %s: the key with %s is that of an authority above it: generate a key for this one", a.Name, a.Key.ref())
+		}
+		lines[a.Name] = append(slices.Clone(above), signer.Public())
+	}
+	return nil
+}
+
+// precedes refuses a CRL that an authority's own is to follow and that its key has not signed, which the rehearsal cannot tell.
+func precedes(t *hsm.Token, p Plan, a Authority) error {
+	if a.CRL == nil || a.CRL.Previous == "" {
+		return nil
+	}
+	signer, err := t.Signer(a.Key.ref(), nil)
+	if err != nil {
+		return err
+	}
+	previous, err := new(renewal).previous(p, a.CRL.Previous)
+	if err == nil {
+		err = checkSignature(signer.Public(), previous.SignatureAlgorithm, previous.RawTBSRevocationList, previous.Signature)
+	}
+	if err != nil {
+		return fmt.Errorf("the CRL before, %s: %w", a.CRL.Previous, err)
 	}
 	return nil
 }

@@ -149,6 +149,9 @@ func (p Plan) fits(now time.Time) error {
 				w.notBefore.Format(time.RFC3339), w.notAfter.Format(time.RFC3339), a.Issuer,
 				issuer.notBefore.Format(time.RFC3339), issuer.notAfter.Format(time.RFC3339))
 		}
+		if a.CRL != nil && !a.online() && w.notBefore.After(now) {
+			return fmt.Errorf("authority %s: its CRL would be older than it, which begins at %s", a.Name, w.notBefore.Format(time.RFC3339))
+		}
 		if a.CRL != nil && !a.online() && now.Add(time.Duration(a.CRL.Validity)).After(w.notAfter.Add(time.Second)) {
 			return fmt.Errorf("authority %s: its CRL would outlive it", a.Name)
 		}

@@ -55,7 +55,8 @@ type Authority struct {
 	Subject Subject `yaml:"subject"`
 	// Validity is how long the certificate lasts, beginning with the ceremony; both ends belong to it. Or else NotBefore and NotAfter.
 	Validity strictyaml.Duration `yaml:"validity"`
-	// NotBefore is the first second of the certificate: 2027-01-01 (its midnight in UTC) or 2027-01-01T08:00:00Z.
+	// NotBefore is the first second of the certificate: 2027-01-01 (its midnight in UTC) or 2027-01-01T08:00:00Z. Of an offline authority with
+	// a CRL, which begins with the ceremony, it is not later than that.
 	NotBefore string `yaml:"not_before"`
 	// NotAfter is the last second of the certificate, written like NotBefore.
 	NotAfter string `yaml:"not_after"`
@@ -171,6 +172,11 @@ type Schedule struct {
 	Period strictyaml.Duration `yaml:"period"`
 	// Validity is nextUpdate - thisUpdate.
 	Validity strictyaml.Duration `yaml:"validity"`
+	// Previous is the file of the last CRL under this key and subject, DER or PEM. Its entries are kept. Of an offline authority whose key is
+	// existing it is required unless First is true: what that key signs is valid for an older authority of the same subject, too.
+	Previous string `yaml:"previous"`
+	// First says that there has never been a CRL under this key and subject.
+	First bool `yaml:"first"`
 }
 
 // CRL is a CRL to be made for an authority that exists, usually an offline root.

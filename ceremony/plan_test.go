@@ -355,6 +355,7 @@ authorities:
     validity: 15y
     ext_key_usage: [serverAuth]
     name_constraints: {permitted: {dns: [example.com]}}
+    policies: ["1.3.6.1.4.1.32473.1"]
   - name: between
     issuer: policy
     online: false
@@ -368,6 +369,7 @@ authorities:
     validity: 5y
     ext_key_usage: [serverAuth]
     name_constraints: {permitted: {dns: [www.example.com]}}
+    policies: ["1.3.6.1.4.1.32473.1"] # lowest
     crl: {period: 12h, validity: 3d}
 `
 	const lowest = "\n    name_constraints: {permitted: {dns: [www"
@@ -375,6 +377,7 @@ authorities:
 	for name, c := range map[string]struct{ old, changed, want string }{
 		"as it should be":           {"", "", ""},
 		"another purpose":           {"[serverAuth]" + lowest, "[clientAuth]" + lowest, "clientAuth lies outside"},
+		"another policy":            {`1"] # lowest`, `2"]`, "and below it is worth nothing"},
 		"other names":               {"www.example.com", "www.example.org", "is not permitted to the parent"},
 		"the root's name":           {`"Example Issuing"`, `"EXAMPLE ROOT"`, "is that of authorities[0].subject already"},
 		"the name of one at a side": {`"Example Between"`, `"EXAMPLE Issuing"`, "is that of authorities[2].subject already"},

@@ -111,7 +111,7 @@ func (m memory) key(_ string, k Key, _ crypto.PublicKey) (openKey, error) {
 		return openKey{}, fmt.Errorf("encoding a throw-away key: %w", err)
 	}
 	m.transcript.line(len(spki))
-	return openKey{signer: signer, ref: k.ref(), spki: spki}, nil
+	return openKey{signer: signer, ref: k.ref(), spki: spki, standIn: k.Existing}, nil
 }
 
 func throwAway(a hsm.Algorithm, random io.Reader) (crypto.Signer, error) {

@@ -19,6 +19,7 @@ type renewal struct {
 	certificate *x509.Certificate
 	contents    issuance.CRLContents
 	inputs      []fileLine // the files that were read
+	standIn     bool       // the certificate is that of a key which has not signed the CRL before
 }
 
 // renew makes a later CRL of an authority that exists.
@@ -91,6 +92,24 @@ func (p Plan) renewal(planned CRL, now time.Time) (renewal, error) {
 	return r, r.add(planned.Revoked)
 }
 
+// succession is what the CRL lists that an offline authority gets with its certificate: nothing, or what the last one under its key and
+// subject lists. A rehearsal cannot tell who signed that one; survey does.
+func (p Plan) succession(planned Schedule, certificate *x509.Certificate, standIn bool, now time.Time) (renewal, error) {
+	r := renewal{certificate: certificate, standIn: standIn}
+	r.contents = issuance.CRLContents{ThisUpdate: now, NextUpdate: now.Add(time.Duration(planned.Validity))}
+	var last *big.Int
+	if planned.Previous != "" {
+		var err error
+		if last, err = r.follow(p, planned.Previous); err != nil {
+			return renewal{}, err
+		}
+	}
+	if r.contents.Number = nextNumber(last, now); r.contents.Number.Cmp(maxNumber) >= 0 {
+		return renewal{}, fmt.Errorf("no number is left above that of the CRL before, %s", last)
+	}
+	return r, nil
+}
+
 // read reads one file of the plan, and remembers it.
 func (r *renewal) read(p Plan, name, pemType string) ([]byte, error) {
 	data, err := os.ReadFile(p.path(name))
@@ -105,19 +124,25 @@ func (r *renewal) read(p Plan, name, pemType string) ([]byte, error) {
 	return der, nil
 }
 
-// follow takes over the entries of the CRL before, and returns its number.
-func (r *renewal) follow(p Plan, name string) (*big.Int, error) {
+func (r *renewal) previous(p Plan, name string) (*x509.RevocationList, error) {
 	data, err := r.read(p, name, "X509 CRL")
 	if err != nil {
 		return nil, err
 	}
+	return x509.ParseRevocationList(data)
+}
+
+// follow takes over the entries of the CRL before, and returns its number.
+func (r *renewal) follow(p Plan, name string) (*big.Int, error) {
 	wrap := func(err error) error { return fmt.Errorf("the CRL before, %s: %w", name, err) }
-	previous, err := x509.ParseRevocationList(data)
+	previous, err := r.previous(p, name)
 	if err != nil {
 		return nil, wrap(err)
 	}
-	if err := previous.CheckSignatureFrom(r.certificate); err != nil {
-		return nil, wrap(err)
+	if !r.standIn {
+		if err := previous.CheckSignatureFrom(r.certificate); err != nil {
+			return nil, wrap(err)
+		}
 	}
 	switch {
 	case !bytes.Equal(previous.RawIssuer, r.certificate.RawSubject): // which may have the same key

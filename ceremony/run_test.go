@@ -560,3 +560,29 @@ func TestReadBundleRefusesWhatDoesNotAgree(t *testing.T) {
 		t.Errorf("a bundle in one line: %v", err)
 	}
 }
+
+// TestACRLIsNoOlderThanItsAuthority has an offline authority begin after the ceremony, in which its CRL begins.
+func TestACRLIsNoOlderThanItsAuthority(t *testing.T) {
+	t.Parallel()
+	const later = `
+ceremony: later
+output: out
+authorities:
+  - name: root
+    key: {algorithm: ecdsa-p384, label: root}
+    subject: {common_name: "Example Root"}
+    not_before: BEGIN
+    not_after: 2046-01-01
+    crl: {validity: 180d}
+`
+	for begin, refused := range map[string]bool{"2026-11-24T10:30:15Z": false, "2026-11-24T10:30:16Z": true} {
+		p, err := ParsePlan("plan.yaml", []byte(strings.Replace(later, "BEGIN", begin, 1)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = Rehearse(t.Context(), p, ceremonyTime.Add(time.Millisecond), rand.Reader)
+		if (err != nil) != refused || refused && !strings.Contains(err.Error(), "authority root: its CRL would be older than it") {
+			t.Errorf("%s: %v", begin, err)
+		}
+	}
+}

@@ -45,6 +45,7 @@ type transcript struct {
 
 // createTranscript makes the output directory, where it is not there, and the transcript in it.
 func createTranscript(dir string, now func() time.Time) (*transcript, error) {
+	entered := levels(dir) // as it is before
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("making the output directory: %w", err)
 	}
@@ -57,10 +58,24 @@ func createTranscript(dir string, now func() time.Time) (*transcript, error) {
 		return nil, fmt.Errorf("creating the transcript: %w", err)
 	}
 	// Without the directories' entries a durable file can be lost as a whole.
-	if err := errors.Join(syncDir(dir), syncDir(filepath.Dir(filepath.Clean(dir)))); err != nil {
-		return nil, errors.Join(err, f.Close())
+	for _, level := range entered {
+		if err := syncDir(level); err != nil {
+			return nil, errors.Join(err, f.Close())
+		}
 	}
 	return newTranscript(f, now), nil
+}
+
+// levels are a directory, the one above it, and so on up to the first that is there: those in which a new file in it makes new entries.
+func levels(dir string) []string {
+	all := []string{filepath.Clean(dir)}
+	for {
+		above := filepath.Dir(all[len(all)-1])
+		all = append(all, above)
+		if _, err := os.Stat(above); err == nil || above == filepath.Dir(above) {
+			return all
+		}
+	}
 }
 
 func newTranscript(to durable, now func() time.Time) *transcript {

@@ -420,6 +420,28 @@ func TestKeyFailureIsKeptInTheTranscript(t *testing.T) {
 	}
 }
 
+// TestEveryNewLevelIsMadeDurable has an output directory several levels of which are new: the loss of one would be that of all below it.
+func TestEveryNewLevelIsMadeDurable(t *testing.T) {
+	dir := t.TempDir()
+	deep := filepath.Join(dir, "a", "b", "c")
+	if got, want := levels(deep+"/"), []string{deep, filepath.Join(dir, "a", "b"), filepath.Join(dir, "a"), dir}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	made, err := createTranscript(deep, clock)
+	if err == nil {
+		err = made.to.Close()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := levels(deep), []string{deep, filepath.Join(dir, "a", "b")}; !slices.Equal(got, want) {
+		t.Errorf("of what is there: got %v, want %v", got, want)
+	}
+	if got, want := levels("none"), []string{"none", "."}; !slices.Equal(got, want) {
+		t.Errorf("relative: got %v, want %v", got, want)
+	}
+}
+
 func TestWriteArtefact(t *testing.T) {
 	dir := t.TempDir()
 	for _, again := range []string{"one", "one"} {

@@ -210,6 +210,22 @@ func (a *Authority) validateSchedule(d *strictyaml.Document, at string) {
 		d.Refuse(field+".period", "make it shorter than validity", "a CRL would end before the next is made")
 	case !a.online() && d.Has(field+".period"):
 		d.Refuse(field+".period", "leave it out, or say online: true", "an offline authority makes its CRLs in ceremonies, not periodically")
+	case (a.online() || !a.Key.Existing) && (d.Has(field+".previous") || d.Has(field+".first")):
+		d.Refuse(field, "leave previous and first out", "only the CRL of an offline authority whose key is existing can follow another")
+	case !a.online() && a.Key.Existing:
+		written(d, field+".previous", a.CRL.Previous != "")
+		validateSuccession(d, field, a.CRL.Previous, a.CRL.First)
+	}
+}
+
+// validateSuccession refuses a CRL that does not say what it follows: nothing else tells a first one from one that forgets.
+func validateSuccession(d *strictyaml.Document, at, previous string, first bool) {
+	switch {
+	case first && previous != "":
+		d.Refuse(at+".first", "leave one of them out", "a first CRL has none before it")
+	case !first && previous == "":
+		d.Refuse(at+".previous", "name the file of the last CRL, or write first: true where there has never been one",
+			"without the CRL before, what it revokes would be forgotten")
 	}
 }
 
@@ -265,13 +281,7 @@ func (c *CRL) validate(d *strictyaml.Document, at string) {
 		d.Refuse(at+".validity", "write for example 180d", "the CRL's validity is missing or empty")
 	}
 	written(d, at+".previous", c.Previous != "")
-	switch {
-	case c.First && c.Previous != "":
-		d.Refuse(at+".first", "leave one of them out", "a first CRL has none before it")
-	case !c.First && c.Previous == "":
-		d.Refuse(at+".previous", "name the file of the last CRL, or write first: true where there has never been one",
-			"without the CRL before, what it revokes would be forgotten")
-	}
+	validateSuccession(d, at, c.Previous, c.First)
 	written(d, at+".number", c.Number != "")
 	if c.Number != "" {
 		if n, ok := new(big.Int).SetString(c.Number, 10); ok && n.String() == c.Number && n.Sign() > 0 && n.Cmp(maxNumber) < 0 {

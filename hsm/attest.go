@@ -52,10 +52,11 @@ type Attestation struct {
 	Signature AttestationBy `json:"signature"`
 }
 
-// AttestationBy is a signature and who made it.
+// AttestationBy is a signature and who made it: the key that is PublicKey. Its names help to find it, and prove nothing: they are not
+// signed.
 type AttestationBy struct {
-	Label     string `json:"label"`
-	ID        string `json:"id"`         // lower-case hex
+	Label     string `json:"label"`      // as the key was asked for; not signed
+	ID        string `json:"id"`         // lower-case hex; not signed
 	PublicKey string `json:"public_key"` // PEM
 	Scheme    Scheme `json:"scheme"`
 	Hash      string `json:"hash,omitempty"`

@@ -238,7 +238,7 @@ func storesCertificates(ctx context.Context, token *hsm.Token) error {
 	if len(found) != 1 || !found[0].Paired || !found[0].Certificate.Equal(certificate) {
 		return fmt.Errorf("found %d certificates", len(found))
 	}
-	return token.DeleteCertificate(ctx, hsm.KeyRef{ID: ref.ID})
+	return token.DeleteCertificate(ctx, hsm.KeyRef{ID: ref.ID}, certificate)
 }
 
 // takes tries whether an attribute of a private key can be set to false and is then told so. The template is the test's own: what this

@@ -156,8 +156,9 @@ func (s session) certificates(ref KeyRef) (all []Certificate, err error) {
 // ErrCertificateNotFound means that the token holds no certificate of that name.
 var ErrCertificateNotFound = errors.New("no such certificate")
 
-// DeleteCertificate removes one certificate from the token. Its key stays. ErrCertificateNotFound means that there is none.
-func (t *Token) DeleteCertificate(ctx context.Context, ref KeyRef) error {
+// DeleteCertificate removes a certificate, which ref names, from the token. Its key stays. ErrCertificateNotFound means that there is none, or
+// that the name has come to be another's.
+func (t *Token) DeleteCertificate(ctx context.Context, ref KeyRef, certificate *x509.Certificate) error {
 	o := &Operation{Op: OpRemove, Key: ref}
 	err := t.inSession(ctx, o, func(s session) error {
 		object, err := s.oneOf(pkcs11.CKO_CERTIFICATE, ref)
@@ -166,6 +167,13 @@ func (t *Token) DeleteCertificate(ctx context.Context, ref KeyRef) error {
 		}
 		if o.Key, err = s.ref(object); err != nil {
 			return err
+		}
+		told, err := s.read(object, pkcs11.CKA_VALUE)
+		if err != nil {
+			return err
+		}
+		if !bytes.Equal(told[pkcs11.CKA_VALUE], certificate.Raw) {
+			return fmt.Errorf("%w: another one has the name by now", ErrCertificateNotFound)
 		}
 		return prohibited(s.ctx.DestroyObject(s.handle, object), "the certificate is indestructible (CKA_DESTROYABLE is false)")
 	})

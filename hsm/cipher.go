@@ -79,7 +79,6 @@ func (m Mode) remedy() string {
 // encryptions are safe (NIST SP 800-38D, section 8.3).
 func (t *Token) Encrypt(ctx context.Context, ref KeyRef, c Cipher, plaintext []byte) (ciphertext []byte, err error) {
 	o := &Operation{Op: OpEncrypt, Key: ref}
-	o.digestOf(plaintext)
 	nonce, err := t.Random(gcmNonce)
 	if err != nil {
 		return nil, err
@@ -115,6 +114,7 @@ func (t *Token) Encrypt(ctx context.Context, ref KeyRef, c Cipher, plaintext []b
 			}
 			ciphertext = append(used, ciphertext...)
 		}
+		o.digestOf(ciphertext) // what was encrypted could be guessed by its digest
 		return nil
 	})
 	if err != nil {

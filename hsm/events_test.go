@@ -65,7 +65,7 @@ func TestEveryOperationLeavesAnEvent(t *testing.T) {
 		"DecryptFile": func() error {
 			return tok.DecryptFile(ctx, aes, &bytes.Buffer{}, bytes.NewReader(file.Bytes()))
 		},
-		"DeleteCertificate": func() error { return tok.DeleteCertificate(ctx, hsm.KeyRef{Label: "key"}) },
+		"DeleteCertificate": func() error { return tok.DeleteCertificate(ctx, hsm.KeyRef{Label: "key"}, certificate) },
 		"Destroy":           func() error { return tok.Destroy(ctx, hsm.KeyRef{Label: "renamed"}) },
 		"Describe":          func() error { return second(tok.Describe(ctx)) },
 		"Direct": func() error {
@@ -385,6 +385,53 @@ func TestNoKeyStaysUnrecorded(t *testing.T) {
 	}
 }
 
+// TestEventsDoNotTellWhatWasEncrypted encrypts what can be guessed. Its digest would tell it to whoever reads the record; that of the ciphertext
+// tells as well which encryption it was, and which decryption belongs to it.
+func TestEventsDoNotTellWhatWasEncrypted(t *testing.T) {
+	t.Parallel()
+	seen := &recorder{}
+	c := hsmtest.New(t).Config()
+	c.Observer = seen
+	tok, err := hsm.Open(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tok.Close()
+	key, _ := generated(t, tok, hsm.KeySpec{Algorithm: hsm.AES256, Label: "key", Usages: []hsm.Usage{hsm.UseEncrypt}})
+	pair, _ := generated(t, tok, hsm.KeySpec{Algorithm: hsm.RSA2048, Label: "pair", Usages: []hsm.Usage{hsm.UseEncrypt}})
+	pin := []byte("4711")
+	guess := sha256.Sum256(pin)
+	for _, ref := range []hsm.KeyRef{key, pair} {
+		seen.take()
+		cipher := hsm.Cipher{Hash: crypto.SHA1} // as SoftHSM needs
+		ciphertext, err := tok.Encrypt(t.Context(), ref, cipher, pin)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if plaintext, err := tok.Decrypt(t.Context(), ref, cipher, ciphertext); err != nil || !bytes.Equal(plaintext, pin) {
+			t.Fatalf("%x, %v", plaintext, err)
+		}
+		want := sha256.Sum256(ciphertext)
+		for _, e := range seen.take() {
+			if bytes.Equal(e.Input, guess[:]) {
+				t.Errorf("%s with %s tells the plaintext's digest", e.Op, ref)
+			}
+			if (e.Op == hsm.OpEncrypt || e.Op == hsm.OpDecrypt) && (!bytes.Equal(e.Input, want[:]) || e.InputHash != crypto.SHA256) {
+				t.Errorf("%s with %s has the digest %x, not the ciphertext's", e.Op, ref, e.Input)
+			}
+		}
+	}
+	// What did not become a ciphertext leaves no digest either.
+	if _, err := tok.Encrypt(t.Context(), key, hsm.Cipher{Mode: hsm.RSAOAEP}, pin); err == nil {
+		t.Error("an AES key encrypted with RSA-OAEP")
+	}
+	for _, e := range seen.take() {
+		if len(e.Input) > 0 {
+			t.Errorf("a failed %s has the digest %x", e.Op, e.Input)
+		}
+	}
+}
+
 // TestEventsTellWhatBecameOfAKey reads, as an auditor does, for whom a key left the token, and that a key beside which a certificate was
 // removed is still there.
 func TestEventsTellWhatBecameOfAKey(t *testing.T) {
@@ -409,7 +456,7 @@ func TestEventsTellWhatBecameOfAKey(t *testing.T) {
 	}
 	seen.take()
 
-	if err := tok.DeleteCertificate(t.Context(), hsm.KeyRef{Label: "key", ID: []byte{1}}); err != nil {
+	if err := tok.DeleteCertificate(t.Context(), hsm.KeyRef{Label: "key", ID: []byte{1}}, certificate); err != nil {
 		t.Fatal(err)
 	}
 	if events := seen.take(); len(events) != 1 || events[0].Op != hsm.OpRemove || events[0].Key.Label != "key" {

@@ -217,7 +217,10 @@ func TestCertificates(t *testing.T) {
 	if c, err := token.ImportCertificate(t.Context(), renewed, hsm.KeyRef{Label: "renewed"}); err != nil || !c.Paired {
 		t.Errorf("%+v, %v", c, err)
 	}
-	if err := token.DeleteCertificate(t.Context(), hsm.KeyRef{Label: "renewed"}); err != nil {
+	if err := token.DeleteCertificate(t.Context(), hsm.KeyRef{Label: "renewed"}, certificate); !errors.Is(err, hsm.ErrCertificateNotFound) {
+		t.Errorf("one that took the name of the one that was meant: %v", err)
+	}
+	if err := token.DeleteCertificate(t.Context(), hsm.KeyRef{Label: "renewed"}, renewed); err != nil {
 		t.Error(err)
 	}
 	// A certificate whose key is elsewhere needs names of its own.
@@ -239,10 +242,10 @@ func TestCertificates(t *testing.T) {
 	if der, err := os.ReadFile(path); err != nil || !bytes.Equal(der, certificate.Raw) {
 		t.Errorf("pkcs11-tool reads %x, %v", der, err)
 	}
-	if err := token.DeleteCertificate(t.Context(), hsm.KeyRef{Label: "key"}); err != nil {
+	if err := token.DeleteCertificate(t.Context(), hsm.KeyRef{Label: "key"}, certificate); err != nil {
 		t.Error(err)
 	}
-	if err := token.DeleteCertificate(t.Context(), hsm.KeyRef{Label: "key"}); !errors.Is(err, hsm.ErrCertificateNotFound) || errors.Is(err, hsm.ErrKeyNotFound) {
+	if err := token.DeleteCertificate(t.Context(), hsm.KeyRef{Label: "key"}, certificate); !errors.Is(err, hsm.ErrCertificateNotFound) || errors.Is(err, hsm.ErrKeyNotFound) {
 		t.Errorf("what is not there: %v", err)
 	}
 	if _, err := token.Signer(key, nil); err != nil {

@@ -65,7 +65,9 @@ type Operation struct {
 	Mechanism  string // by its PKCS#11 name, of a PIN the function that set it; empty where there is none
 	User       string // whose PIN was set: CKU_USER or CKU_SO; empty where none was
 	// Input is the digest of what went in, made with InputHash: SHA-256 of the message, or, where the caller gave a digest only, that
-	// digest. Of a key that was wrapped for a recipient it is SHA-256 of the recipient's SubjectPublicKeyInfo. Empty where nothing went in.
+	// digest. Of what was encrypted it is SHA-256 of the ciphertext that came out, as it is of what was decrypted: no record tells a plaintext,
+	// not even to who guesses it. Of a key that was wrapped for a recipient it is SHA-256 of the recipient's SubjectPublicKeyInfo. Empty where
+	// nothing went in.
 	Input     []byte
 	InputHash crypto.Hash
 	Began     time.Time
@@ -266,7 +268,7 @@ func (t *Token) making(ctx context.Context, o *Operation, spec KeySpec, work fun
 	return errors.Join(err, undone)
 }
 
-// digestOf notes what goes into an operation.
+// digestOf notes what goes into an operation, or the ciphertext that comes out.
 func (o *Operation) digestOf(input []byte) {
 	sum := sha256.Sum256(input)
 	o.Input, o.InputHash = sum[:], crypto.SHA256

@@ -66,7 +66,7 @@ var shortNames = map[string]string{
 func ExtKeyUsage(name string) (asn1.ObjectIdentifier, error) { return lookUp(extKeyUsages, name) }
 
 // authorityDigest names the version of the rules for authorities, which are no files.
-const authorityDigest = "authority-rules:2"
+const authorityDigest = "authority-rules:3"
 
 // The names that grants of authorities carry in place of a profile's.
 const (
@@ -110,7 +110,8 @@ func (a *authority) ancestors() []*x509.Certificate {
 var authorityRules = []rule[*authority]{
 	authorityComplete,
 	authorityKey, keyModulus[*authority](), keyExponent[*authority](), keyROCA[*authority](), keyClosePrimes[*authority](), authorityOwnKey,
-	authorityParent, authoritySubject, authorityValidity, authorityPathLen, authorityNames, authorityUsages, authorityRoot, authorityURLs,
+	authorityParent, authoritySubject, authorityValidity, authorityPathLen, authorityNames, authorityUsages, authorityPolicies,
+	authorityRoot, authorityURLs,
 }
 
 // DecideAuthority asks the rules for authority certificates (RFC 5280, section 4.2.1.9 and following). Like Decide it never fails.

@@ -132,6 +132,28 @@ func TestDecideAuthorityRefuses(t *testing.T) {
 			and(r)
 		}
 	}
+	policy := func(text string) x509.OID {
+		oid, err := x509.ParseOID(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return oid
+	}
+	// underPolicies has a parent with policies, and below it some.
+	underPolicies := func(above, below string) change {
+		return under(nil, func(r *AuthorityRequest) {
+			for _, text := range strings.Fields(above) {
+				r.Parent.Policies = append(r.Parent.Policies, policy(text))
+			}
+			for _, text := range strings.Fields(below) {
+				oid, err := parseOID(text)
+				if err != nil {
+					t.Fatal(err)
+				}
+				r.Policies = append(r.Policies, oid)
+			}
+		})
+	}
 	permit := func(n NameConstraints, alter func(*x509.Certificate)) change {
 		return func(r *AuthorityRequest) { r.Permitted, r.Parent = &n, rootCertificate(t, alter) }
 	}
@@ -327,7 +349,28 @@ func TestDecideAuthorityRefuses(t *testing.T) {
 			r.ExtKeyUsage = nil
 			parent(func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} })(r)
 		}},
-		{"policy twice", false, "authority.ext-key-usage", true, func(r *AuthorityRequest) { r.Policies = []asn1.ObjectIdentifier{{1, 2, 3}, {1, 2, 3}} }},
+		{"policy twice", false, "authority.policies", true, func(r *AuthorityRequest) { r.Policies = []asn1.ObjectIdentifier{{1, 2, 3}, {1, 2, 3}} }},
+
+		{"a policy of the parent", false, "authority.policies", false, underPolicies("1.2.3 1.2.4", "1.2.4")},
+		{"a policy that the parent has not", false, "authority.policies", true, underPolicies("1.2.3", "1.2.3 1.2.4")},
+		{"a policy under a parent of any", false, "authority.policies", false, underPolicies("2.5.29.32.0", "1.2.4")},
+		{"any policy under a parent of one", false, "authority.policies", false, underPolicies("1.2.3", "2.5.29.32.0")},
+		{"a policy under a parent of none", false, "authority.policies", false, underPolicies("", "1.2.4")},
+		{"no policy under a parent of one", false, "authority.policies", false, underPolicies("1.2.3", "")},
+		{"a policy that the root has not", false, "authority.policies", false, func(r *AuthorityRequest) {
+			parent(func(c *x509.Certificate) { c.Policies = []x509.OID{policy("1.2.3")} })(r)
+			r.Policies = []asn1.ObjectIdentifier{{1, 2, 4}}
+		}},
+		{"a policy that one above the parent has not", false, "authority.policies", true, func(r *AuthorityRequest) {
+			underPolicies("1.2.4 1.2.5", "1.2.4")(r)
+			between := *r.Parent
+			between.Policies = []x509.OID{policy("1.2.5")}
+			r.Above = slices.Insert(r.Above, 0, &between)
+		}},
+		{"a policy that the parent maps", false, "authority.policies", false, func(r *AuthorityRequest) {
+			underPolicies("1.2.3", "1.2.4")(r)
+			r.Parent.Extensions = append(r.Parent.Extensions, pkix.Extension{Id: oidPolicyMappings})
+		}},
 
 		{"root with CRL", true, "authority.root", true, func(r *AuthorityRequest) { r.CRLURL = "http://ca.example/root.crl" }},
 		{"root with issuer", true, "authority.root", true, func(r *AuthorityRequest) { r.IssuerURLs = []string{"http://ca.example/root.cer"} }},

@@ -25,6 +25,12 @@ var (
 // oidNameConstraints is the extension of RFC 5280, section 4.2.1.10.
 var oidNameConstraints = asn1.ObjectIdentifier{2, 5, 29, 30}
 
+// anyPolicy (RFC 5280, section 4.2.1.4) and the extension of section 4.2.1.5.
+var (
+	oidAnyPolicy      = asn1.ObjectIdentifier{2, 5, 29, 32, 0}
+	oidPolicyMappings = asn1.ObjectIdentifier{2, 5, 29, 33}
+)
+
 // The extended key usages that rules speak of (RFC 5280, section 4.2.1.12).
 var (
 	oidAnyExtKeyUsage = asn1.ObjectIdentifier{2, 5, 29, 37, 0}

@@ -27,11 +27,6 @@ var authorityUsages = rule[*authority]{
 				}
 			}
 		}
-		for i, oid := range a.Policies {
-			if containsOID(a.Policies[:i], oid) {
-				f.refuse(fmt.Sprintf("policies[%d]", i), "write it once", "%s stands more than once (RFC 5280, section 4.2.1.4)", oid)
-			}
-		}
 	},
 }
 

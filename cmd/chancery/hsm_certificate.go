@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto"
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
@@ -177,7 +178,7 @@ func (a *app) hsmCertificateDeleteCommand() *cobra.Command {
 				if err := a.confirm(yes, question); err != nil {
 					return err
 				}
-				if err := w.DeleteCertificate(ctx, ref); err != nil {
+				if err := w.DeleteCertificate(ctx, ref, found.Certificate); err != nil {
 					return err
 				}
 				return a.print(map[string]string{"deleted": ref.String()}, func(out io.Writer) { fmt.Fprintln(out, "the certificate is removed") })
@@ -255,11 +256,15 @@ func (a *app) verifyAttestation(path, trusted string) error {
 	if err != nil {
 		return err
 	}
+	half, _ := pem.Decode([]byte(evidence.PublicKey)) // verified; a secret key has none
+	itself := half != nil && sha256.Sum256(half.Bytes) == spki
 	result := struct {
 		Signer   string       `json:"signer_spki_sha256"`
 		Trusted  bool         `json:"signer_trusted"`
+		Itself   bool         `json:"signer_is_attested_key"`
+		Unsigned []string     `json:"unsigned"` // fields of the file that the signature does not cover, and that prove nothing
 		Evidence hsm.Evidence `json:"evidence"`
-	}{hex.EncodeToString(spki[:]), trusted != "", evidence}
+	}{hex.EncodeToString(spki[:]), trusted != "", itself, []string{"signature.label", "signature.id"}, evidence}
 	return a.print(result, func(w io.Writer) {
 		said := "which is the trusted one"
 		if trusted == "" {
@@ -269,7 +274,12 @@ func (a *app) verifyAttestation(path, trusted string) error {
 		if !evidence.Confined {
 			confined = "the key is NOT confined to the token: " + cell(0, evidence.Unconfined)
 		}
-		fmt.Fprintf(w, "the signature is valid\n  by the key with SHA-256 %x,\n  %s\n  made %s on token %q, serial %s\n  %s\n", spki, said,
+		signer := "the attested key itself"
+		if !itself {
+			signer = "another than the attested one"
+		}
+		fmt.Fprintf(w, "the signature is valid\n  by the key with SHA-256 %x,\n  %s\n"+
+			"  %s; the label and the id beside the signature are not signed\n  made %s on token %q, serial %s\n  %s\n", spki, said, signer,
 			evidence.Time.Format(time.RFC3339), evidence.Slot.Token.Label, cell(0, evidence.Slot.Token.Serial), confined)
 		if d := evidence.Declared; d.FIPSLevel > 0 {
 			fmt.Fprintf(w, "  FIPS 140 level %d, certificate %s, as the operator declared\n", d.FIPSLevel, cell(0, d.FIPSCertificate))

@@ -336,6 +336,25 @@ func TestHSMCertificatesAndAttestation(t *testing.T) {
 	if code != 0 || !strings.Contains(out, "which is the trusted one") || !strings.Contains(out, "CKM_EC_KEY_PAIR_GEN") || !strings.Contains(out, "confined") {
 		t.Errorf("%d: %s%s", code, out, stderr)
 	}
+	// Who signed is told by the key. The names that stand beside the signature are anybody's to change, which is said.
+	c.do("key", "generate", "--algorithm", "ecdsa-p256", "--label", "auditor")
+	c.do("attest", "--key", "tls", "--signer", "auditor", "--out", c.path("by-auditor.json"))
+	for name, who := range map[string]string{"evidence.json": "the attested key itself", "by-auditor.json": "another than the attested one"} {
+		renamed := bytes.ReplaceAll(bytes.ReplaceAll(c.bytes(name), []byte(`"tls"`), []byte(`"trusted"`)), []byte(`"auditor"`), []byte(`"trusted"`))
+		out, stderr, code := typed(t, "", "hsm", "attest", "--verify", c.place("renamed.json", renamed))
+		if bytes.Equal(renamed, c.bytes(name)) || code != 0 || !strings.Contains(out, who) ||
+			!strings.Contains(out, "the label and the id beside the signature are not signed") {
+			t.Errorf("%s: %d: %s%s", name, code, out, stderr)
+		}
+		out, _, _ = typed(t, "", "hsm", "attest", "--verify", c.path("renamed.json"), "-o", "json")
+		told := decode[struct {
+			Itself   *bool    `json:"signer_is_attested_key"`
+			Unsigned []string `json:"unsigned"`
+		}](t, out)
+		if told.Itself == nil || *told.Itself != (name == "evidence.json") || !slices.Equal(told.Unsigned, []string{"signature.label", "signature.id"}) {
+			t.Errorf("%s: %+v", name, told)
+		}
+	}
 	c.openssl("pkey", "-in", c.path("ca.key"), "-pubout", "-out", c.path("other.pem"))
 	if _, stderr, code := typed(t, "", "hsm", "attest", "--verify", c.path("evidence.json"), "--trusted", c.path("other.pem")); code != 1 || !strings.Contains(stderr, "another key signed it") {
 		t.Errorf("%d: %s", code, stderr)
@@ -749,7 +768,7 @@ func TestCeremonyRefusesWhatDoesNotComply(t *testing.T) {
 			fmt.Sprintf("issuers: [{name: %s, %s, %s}]\n", devRoot, rootKey, rootURLs) + fmt.Sprintf(another, "issuer: "+devRoot, "label: another", "period: 1h, validity: 7d"),
 		},
 		"a CRL":           {"authority: " + devRoot, fmt.Sprintf("crls: [{issuer: %s, %s, validity: 90d, previous: made/%[1]s.crl}]\n", devRoot, rootKey)},
-		"a twin":          {"authority: another", fmt.Sprintf(another, "online: false", `label: twin, id: "02", existing: true`, "validity: 7d")},
+		"a twin":          {"authority: another", fmt.Sprintf(another, "online: false", `label: twin, id: "02", existing: true`, "validity: 7d, first: true")},
 		"the key of logs": {`key: "*"`, "logs: [{name: log, origin: ca.example/log, key: {algorithm: ed25519, label: log}}]\n"},
 	} {
 		out := strings.ReplaceAll(what, " ", "-")
