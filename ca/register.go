@@ -248,7 +248,8 @@ func (r Registrar) importCRL(ctx context.Context, a AuthorityRecord, der []byte,
 		if err != nil {
 			return CRLRecord{}, fmt.Errorf("reading the CRL of %s that is served: %w", a.Name, err)
 		}
-		if serial := forgotten(served, listed, ended(a.Name, known, list.ThisUpdate)); serial != nil {
+		// What has ended since was on no CRL after its end yet (RFC 5280, section 3.3).
+		if serial := forgotten(served, listed, ended(a.Name, known, served.ThisUpdate)); serial != nil {
 			return invalid("make it in a ceremony whose previous is the CRL that is served now",
 				"the CRL leaves out serial %x, which the one that is served has", serial)
 		}
@@ -282,12 +283,12 @@ func listedSerials(list *x509.RevocationList) map[string]bool {
 }
 
 // missing is a revocation on record that a CRL of an authority does not have, although it was made later. Of one that is younger than the CRL
-// it could not know, and what has ended need not be on it. Nil: there is none.
+// it could not know. What has ended is on one CRL more (RFC 5280, section 3.3), unless it had before it was revoked. Nil: there is none.
 func (r Registrar) missing(ctx context.Context, authority string, list *x509.RevocationList, listed map[string]bool) (
 	missing *issuance.RevokedEntry, err error,
 ) {
 	_, err = r.Store.ListedRevocations(ctx, authority, FullScope, func(e issuance.RevokedEntry) error {
-		if missing == nil && e.RevokedAt.Before(list.ThisUpdate) && !e.NotAfter.Before(list.ThisUpdate) && !listed[string(e.Serial)] {
+		if missing == nil && e.RevokedAt.Before(list.ThisUpdate) && !e.NotAfter.Before(e.RevokedAt) && !listed[string(e.Serial)] {
 			missing = &e
 		}
 		return nil
@@ -310,14 +311,14 @@ func forgotten(before *x509.RevocationList, listed, ended map[string]bool) *big.
 	return nil
 }
 
-// ended are the serials, by their octets, of the authorities under an issuer whose certificates have ended.
-func ended(issuer string, known []AuthorityRecord, now time.Time) map[string]bool {
+// ended are the serials, by their octets, of the authorities under an issuer whose certificates had ended at a moment.
+func ended(issuer string, known []AuthorityRecord, at time.Time) map[string]bool {
 	serials := map[string]bool{}
 	for _, a := range known {
 		if a.Parent != issuer {
 			continue
 		}
-		if certificate, err := x509.ParseCertificate(a.Certificate); err == nil && certificate.NotAfter.Before(now) {
+		if certificate, err := x509.ParseCertificate(a.Certificate); err == nil && certificate.NotAfter.Before(at) {
 			serials[string(certificate.SerialNumber.Bytes())] = true
 		}
 	}

@@ -25,12 +25,13 @@ import (
 type importing struct {
 	Store
 	authority AuthorityRecord
+	under     []AuthorityRecord
 	imported  *CRLRecord
 	revoked   []issuance.RevokedEntry // on record
 }
 
 func (i *importing) Authorities(context.Context) ([]AuthorityRecord, error) {
-	return []AuthorityRecord{i.authority}, nil
+	return append([]AuthorityRecord{i.authority}, i.under...), nil
 }
 
 func (i *importing) CurrentCRL(context.Context, string, string, *big.Int) (CRLRecord, error) {
@@ -118,8 +119,11 @@ func TestAnImportedCRLIsServed(t *testing.T) {
 		"older than what is on record": {
 			key: elliptical, list: x509.RevocationList{RevokedCertificateEntries: revoked(1)}, record: onRecord(2, 0, time.Hour), good: true,
 		},
-		"without what has ended": {
-			key: elliptical, list: x509.RevocationList{RevokedCertificateEntries: revoked(1)}, record: onRecord(2, -time.Hour, -time.Second), good: true,
+		"without what has ended, and was on none": {
+			key: elliptical, list: x509.RevocationList{RevokedCertificateEntries: revoked(1)}, record: onRecord(2, -time.Hour, -time.Second),
+		},
+		"without what was revoked after its end": {
+			key: elliptical, list: x509.RevocationList{RevokedCertificateEntries: revoked(1)}, record: onRecord(2, -time.Second, -time.Hour), good: true,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -161,5 +165,68 @@ func TestAnImportedCRLIsServed(t *testing.T) {
 				t.Errorf("it is on record and not served: %v", err)
 			}
 		})
+	}
+}
+
+// A revoked authority is on one CRL at least that was made after its certificate had ended (RFC 5280, section 3.3).
+func TestAnImportedCRLShowsWhatHasEnded(t *testing.T) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	end := time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
+	certificate := func(serial int64, name string, until time.Time, parent *x509.Certificate) (*x509.Certificate, []byte) {
+		template := &x509.Certificate{
+			SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: name}, NotBefore: end.Add(-time.Hour), NotAfter: until,
+			IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign, SubjectKeyId: []byte(name),
+		}
+		if parent == nil {
+			parent = template
+		}
+		der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		made, err := x509.ParseCertificate(der)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return made, der
+	}
+	root, rootDER := certificate(1, "root", end.AddDate(1, 0, 0), nil)
+	_, issuingDER := certificate(2, "issuing", end, root)
+	store := &importing{
+		authority: AuthorityRecord{Name: "root", Certificate: rootDER, Chain: [][]byte{rootDER}},
+		under:     []AuthorityRecord{{Name: "issuing", Parent: "root", Certificate: issuingDER, Chain: [][]byte{issuingDER, rootDER}}},
+	}
+	for n, c := range []struct {
+		after time.Duration // its end
+		shows bool
+		good  bool
+	}{
+		{after: -time.Minute, shows: true, good: true},
+		{after: -time.Second},
+		{after: time.Minute},
+		{after: 2 * time.Minute, shows: true, good: true},
+		{after: 3 * time.Minute, good: true},
+	} {
+		at := end.Add(c.after)
+		list := &x509.RevocationList{Number: big.NewInt(int64(n + 1)), ThisUpdate: at, NextUpdate: at.AddDate(0, 1, 0)}
+		if c.shows {
+			list.RevokedCertificateEntries = []x509.RevocationListEntry{{SerialNumber: big.NewInt(2), RevocationTime: end.Add(-time.Hour)}}
+		}
+		der, err := x509.CreateRevocationList(rand.Reader, list, root, key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := Registrar{
+			Store: store, Now: func() time.Time { return at }, NewID: func() string { return "0192f000-0000-7000-8000-000000000000" },
+			Actor: "operator",
+		}
+		_, err = r.ImportCRL(t.Context(), "root", der)
+		var invalid *InvalidError
+		if c.good != (err == nil) || !c.good && !errors.As(err, &invalid) {
+			t.Errorf("a CRL of %s after its end, which shows it: %t: %v", c.after, c.shows, err)
+		}
 	}
 }
