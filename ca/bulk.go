@@ -248,6 +248,8 @@ type BulkStore interface {
 	// ClaimRevocationJob makes the claimant the only one to work on a job for the length of the lease: on the one with an ID or, when
 	// that is empty, on the most urgent that nobody works on: keyCompromise first. ErrNotFound when there is none.
 	ClaimRevocationJob(ctx context.Context, id string, by Replica, lease time.Duration) (j RevocationJob, fence int64, err error)
+	// ClaimUrgentRevocation is ClaimRevocationJob for the jobs of keyCompromise alone.
+	ClaimUrgentRevocation(ctx context.Context, by Replica, lease time.Duration) (j RevocationJob, fence int64, err error)
 	// RevocationItems are the certificates of a lot with their state.
 	RevocationItems(ctx context.Context, job string, lot int) ([]RevocationItem, error)
 	// RecordRevocationLot records the revocations of a lot, all or none, and the progress of its job with them. ErrFenced when the

@@ -25,6 +25,10 @@ func (f *failing) ClaimRevocationJob(context.Context, string, Replica, time.Dura
 	return f.job, 1, nil
 }
 
+func (f *failing) ClaimUrgentRevocation(context.Context, Replica, time.Duration) (RevocationJob, int64, error) {
+	return RevocationJob{}, 0, ErrNotFound
+}
+
 func (f *failing) RevocationJob(context.Context, string) (RevocationJob, error) { return f.job, nil }
 
 func (f *failing) RevocationItems(context.Context, string, int) ([]RevocationItem, error) {
@@ -115,6 +119,82 @@ func TestAJobRestsForItsWorkAlone(t *testing.T) {
 				err := worker.work(t.Context(), job, 1, worker.lotPace())
 				if rested := time.Since(began) - c.away; err != nil || rested > jobLease {
 					t.Errorf("it rested for %s, %v", rested, err)
+				}
+			})
+		})
+	}
+}
+
+// queued is a store of jobs, of which one of compromised keys is ordered while another is worked on. It remembers the lots in their order.
+type queued struct {
+	failing
+	running, urgent RevocationJob
+	ordered         bool
+	failed          error // of the first claim on the urgent one
+	fenced          bool  // another replica goes on with the one that gave way
+	lots            []string
+}
+
+func (q *queued) ClaimRevocationJob(context.Context, string, Replica, time.Duration) (RevocationJob, int64, error) {
+	if len(q.lots) > 0 {
+		return RevocationJob{}, 0, ErrNotFound
+	}
+	return q.running, 1, nil
+}
+
+func (q *queued) ClaimUrgentRevocation(context.Context, Replica, time.Duration) (RevocationJob, int64, error) {
+	if err := q.failed; q.ordered && err != nil {
+		q.failed = nil
+		return RevocationJob{}, 0, err
+	}
+	if !q.ordered {
+		return RevocationJob{}, 0, ErrNotFound
+	}
+	q.ordered = false
+	return q.urgent, 1, nil
+}
+
+func (q *queued) RecordRevocationLot(_ context.Context, l RevocationLot, _ ...audit.Leaf) error {
+	if q.fenced && l.Job == q.running.ID && len(q.lots) > 1 {
+		return ErrFenced
+	}
+	q.ordered = q.ordered || len(q.lots) == 0
+	q.lots = append(q.lots, fmt.Sprint(l.Job, l.Number))
+	return nil
+}
+
+// A job of compromised keys waits for one lot of another that is less urgent, which goes on after it.
+func TestAJobGivesWayToCompromisedKeys(t *testing.T) {
+	for name, c := range map[string]struct {
+		reason issuance.Reason // of the one that is worked on
+		failed error
+		fenced bool
+		want   []string
+	}{
+		"superseded":         {reason: issuance.Superseded, want: []string{"first0", "urgent0", "urgent1", "first1", "first2"}},
+		"compromised itself": {reason: issuance.KeyCompromise, want: []string{"first0", "first1", "first2"}},
+		"the claim fails": {
+			reason: issuance.Superseded, failed: ErrUnavailable, want: []string{"first0", "first1", "urgent0", "urgent1", "first2"},
+		},
+		"another replica goes on": {reason: issuance.Superseded, fenced: true, want: []string{"first0", "urgent0", "urgent1"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				began := time.Now()
+				job := func(id string, reason issuance.Reason, lots int) RevocationJob {
+					return RevocationJob{
+						ID: id, Actor: access.Actor{ID: "actor-1"}, Reason: reason, AskedAt: began, ApprovedAt: began, Lots: lots, Total: lots,
+					}
+				}
+				store := &queued{
+					running: job("first", c.reason, 3), urgent: job("urgent", issuance.KeyCompromise, 2), failed: c.failed, fenced: c.fenced,
+				}
+				store.job = store.running
+				if err := publishing(store, time.Now).RunRevocations(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				if !reflect.DeepEqual(store.lots, c.want) {
+					t.Errorf("lots %q, want %q", store.lots, c.want)
 				}
 			})
 		})

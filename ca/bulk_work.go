@@ -49,7 +49,7 @@ func (c *CA) lotPace() time.Duration {
 }
 
 // work brings a claimed job to its end, lot by lot. The cursor moves in the transaction of each lot: a crash leaves a job that goes on
-// with the lot after the last one that is on record. With a pace it rests between lots.
+// with the lot after the last one that is on record. With a pace it rests between lots, and gives way to what is more urgent.
 func (c *CA) work(ctx context.Context, j RevocationJob, fence int64, pace time.Duration) error {
 	total := j.Counts
 	for lot := j.NextLot; lot < j.Lots; {
@@ -72,10 +72,32 @@ func (c *CA) work(ctx context.Context, j RevocationJob, fence int64, pace time.D
 			if !pauseFor(ctx, rest) {
 				return ctx.Err()
 			}
+			if j.Reason != issuance.KeyCompromise {
+				c.giveWay(ctx, j, pace)
+			}
 		}
 	}
 	c.metrics.RevocationJob(JobFinished)
 	return nil
+}
+
+// giveWay works on the jobs of compromised keys that nobody works on before another goes on. Should these take longer than its claim, a
+// replica that has nothing to do goes on with it, and this one is fenced off. A fault of theirs does not hold it up: they are claimed anew.
+func (c *CA) giveWay(ctx context.Context, running RevocationJob, pace time.Duration) {
+	for {
+		j, fence, err := c.store.ClaimUrgentRevocation(ctx, c.replica, jobLease)
+		if err == nil {
+			err = c.work(ctx, j, fence, pace)
+		}
+		switch {
+		case err == nil, errors.Is(err, ErrFenced): // another has taken over, or the job was cancelled: there may be more
+		case errors.Is(err, ErrNotFound), ctx.Err() != nil:
+			return
+		default:
+			c.log.ErrorContext(ctx, "revoking where keys are compromised failed; trying again", "job", j.ID, "after", running.ID, "error", err)
+			return
+		}
+	}
 }
 
 // workLot revokes the certificates of one lot.

@@ -27,6 +27,7 @@ type publications struct {
 	mu    sync.Mutex
 	wake  bell // of the publishers
 	byID  map[crlID]*publication
+	first map[crlID]*crlReading // of those of which nothing is known: there may be no such CRL
 	lists map[crlID]*keptList
 	work  sync.WaitGroup // of those who read
 	// failing are the rows of failures that have been told: of a scope, or, where a part is away that all scopes need, of all (everyScope).
@@ -58,7 +59,9 @@ type publication struct {
 }
 
 func newPublications() *publications {
-	return &publications{wake: newBell(), byID: map[crlID]*publication{}, lists: map[crlID]*keptList{}, failing: map[crlID]bool{}}
+	return &publications{
+		wake: newBell(), byID: map[crlID]*publication{}, first: map[crlID]*crlReading{}, lists: map[crlID]*keptList{}, failing: map[crlID]bool{},
+	}
 }
 
 // wakeUp makes the publishers look at once. A wake-up that is waiting already is enough.
@@ -222,7 +225,7 @@ func (c *CA) currentCRL(ctx context.Context, id crlID, read readCRL) (CRLRecord,
 	known, checkedAt, ok := c.publications.cached(id)
 	switch {
 	case !ok:
-		return c.readCurrent(ctx, id, known, read)
+		return c.readFirst(ctx, id, read)
 	case c.now().Sub(checkedAt).Abs() < crlFreshness:
 		return known, nil
 	}
@@ -250,6 +253,51 @@ type crlReading struct {
 	// Written before done is closed.
 	record CRLRecord
 	err    error
+
+	waiting int    // for the first one of a CRL
+	end     func() // of the first one
+}
+
+// readFirst reads a CRL of which nothing is known for all who ask for it meanwhile. Anybody may ask for one that there is not: the reading ends
+// when all have left, and nothing is kept of what was not found.
+func (c *CA) readFirst(ctx context.Context, id crlID, read readCRL) (CRLRecord, error) {
+	p := c.publications
+	p.mu.Lock()
+	one := p.first[id]
+	if one == nil {
+		reading, end := context.WithCancel(context.WithoutCancel(ctx))
+		one = &crlReading{done: make(chan struct{}), end: end}
+		p.first[id] = one
+		p.work.Go(func() {
+			defer end()
+			one.record, one.err = c.readCurrent(reading, id, CRLRecord{}, read)
+			p.mu.Lock()
+			p.forgetFirst(id, one)
+			p.mu.Unlock()
+			close(one.done)
+		})
+	}
+	one.waiting++
+	p.mu.Unlock()
+	select {
+	case <-one.done:
+		return one.record, one.err
+	case <-ctx.Done():
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if one.waiting--; one.waiting == 0 {
+		p.forgetFirst(id, one) // before it has ended: who comes now begins anew
+		one.end()
+	}
+	return CRLRecord{}, fmt.Errorf("reading the CRL of %s: %w: %w", id.issuer, ErrUnavailable, ctx.Err())
+}
+
+// forgetFirst forgets a reading, unless another has begun; p.mu is held.
+func (p *publications) forgetFirst(id crlID, one *crlReading) {
+	if p.first[id] == one {
+		delete(p.first, id)
+	}
 }
 
 // readBeside has a CRL read beside whoever asks for it, once at a time, however many ask. The reading goes on when they leave: a long CRL

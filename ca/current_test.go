@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/chancery-ca/chancery/access"
@@ -73,6 +74,63 @@ func TestALongCRLIsReadOnce(t *testing.T) {
 	if got, err := c.CurrentCRL(context.Background(), a.Name, FullScope); err != nil || got.Number.Cmp(second.Number) != 0 {
 		t.Errorf("nobody waits for it any more, and it has not arrived: %v, %v", got.Number, err)
 	}
+}
+
+// A CRL of which nothing is known here is read once, too. Whoever leaves takes it from none who wait, and when all have left nobody reads it.
+func TestTheFirstCRLIsReadOnce(t *testing.T) {
+	now := time.Now().UTC().Truncate(time.Second)
+	a, _ := openAuthority(t, "issuing-1", now)
+	clock := func() time.Time { return now }
+	made := &upgraded{quiet: quiet{now: clock, number: new(big.Int)}}
+	if err := publishing(made, clock, a).publish(t.Context(), CRLDue{Issuer: a.Name, Scope: FullScope}); err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		store := &slow{record: made.made[0], give: make(chan struct{})}
+		c := publishing(store, clock, a)
+		ask := func(ctx context.Context) <-chan error {
+			answer := make(chan error, 1)
+			go func() {
+				got, err := c.CurrentCRL(ctx, a.Name, FullScope)
+				if err == nil && len(got.DER) == 0 {
+					err = errors.New("there is nothing to serve")
+				}
+				answer <- err
+			}()
+			synctest.Wait()
+			return answer
+		}
+		alone, leave := context.WithCancel(t.Context())
+		left := ask(alone)
+		leave()
+		if err := <-left; !errors.Is(err, context.Canceled) || !errors.Is(err, ErrUnavailable) {
+			t.Errorf("who has left: %v", err)
+		}
+		c.publications.work.Wait() // nobody waits for it: it ends
+		if n := len(c.publications.byID) + len(c.publications.first); n > 0 {
+			t.Errorf("%d entries are left of what was asked for", n)
+		}
+
+		first, leave := context.WithCancel(t.Context())
+		left = ask(first)
+		var waiting []<-chan error
+		for range 20 {
+			waiting = append(waiting, ask(t.Context()))
+		}
+		leave()
+		if err := <-left; !errors.Is(err, context.Canceled) {
+			t.Errorf("who asked first and has left: %v", err)
+		}
+		close(store.give)
+		for _, answer := range waiting {
+			if err := <-answer; err != nil {
+				t.Errorf("who waited: %v", err)
+			}
+		}
+		if n := store.reads.Load(); n != 2 { // with the one that ended
+			t.Errorf("it was read %d times", n-1)
+		}
+	})
 }
 
 // TestALowerNumberIsNotServedAgain: a CRL that was recorded, and kept here only after another replica's next one had been read.

@@ -280,7 +280,8 @@ func (c *CA) draft(a *Authority, g *policies.Grant, serial issuance.Serial) (*po
 	return g, prepared, err
 }
 
-// Evaluate tells what would be decided, rule by rule. Nothing is recorded, nothing is issued.
+// Evaluate tells what would be decided, rule by rule. Nothing is recorded, nothing is issued. It costs what a request costs until it is
+// decided, which may ask the DNS, and counts as one against the rates of the namespace: *LimitedError.
 func (c *CA) Evaluate(ctx context.Context, o Order) (*policies.Decision, error) {
 	if err := c.authorize(ctx, o.Actor, access.EvaluateProfile, access.Resource{
 		Namespace: o.Actor.Namespace, Kind: "profile", ID: o.Profile, Profile: o.Profile,
@@ -291,7 +292,15 @@ func (c *CA) Evaluate(ctx context.Context, o Order) (*policies.Decision, error) 
 	if err != nil {
 		return nil, err
 	}
+	namespace, known := c.namespace(o.Actor.Namespace)
+	if err := c.rates.take(namespace, o.Profile, c.now()); err != nil {
+		c.metrics.Limited(o.Profile, "rate")
+		return nil, err
+	}
 	_, decision, err := c.decide(ctx, o, authority, inquiry{usage: true})
+	if err == nil && !known {
+		decision = decision.RefusedFor(unknownNamespace(o.Profile, o.Actor.Namespace))
+	}
 	return decision, err
 }
 

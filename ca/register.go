@@ -67,7 +67,39 @@ func (r Registrar) CheckAuthority(ctx context.Context, a AuthorityRecord) error 
 	if slices.ContainsFunc(known, onRecord) { // an authority that is revoked stays one
 		return nil
 	}
-	return r.checkKeys(ctx, a)
+	chain, err := a.parsedChain()
+	if err != nil {
+		return err
+	}
+	if err := r.checkKeys(ctx, chain); err != nil {
+		return err
+	}
+	if err := r.checkRevocations(ctx, chain, known); err != nil {
+		return err
+	}
+	return checkTwins(a, chain[0], known)
+}
+
+// parsedChain is the chain of an authority, its own certificate first.
+func (a AuthorityRecord) parsedChain() ([]*x509.Certificate, error) {
+	chain := make([]*x509.Certificate, len(a.Chain))
+	for i, der := range a.Chain {
+		c, err := x509.ParseCertificate(der)
+		if err != nil {
+			return nil, fmt.Errorf("reading the chain of authority %q: %w", a.Name, err)
+		}
+		chain[i] = c
+	}
+	return chain, nil
+}
+
+// isOf tells whether a certificate is of the name and the key of an authority.
+func (a AuthorityRecord) isOf(c *x509.Certificate) (bool, error) {
+	own, err := x509.ParseCertificate(a.Certificate)
+	if err != nil {
+		return false, fmt.Errorf("reading the certificate of authority %q: %w", a.Name, err)
+	}
+	return bytes.Equal(c.RawSubject, own.RawSubject) && bytes.Equal(c.RawSubjectPublicKeyInfo, own.RawSubjectPublicKeyInfo), nil
 }
 
 func checkAuthority(a AuthorityRecord, now time.Time) error {
@@ -143,12 +175,8 @@ func checkParents(a AuthorityRecord, known []AuthorityRecord) error {
 }
 
 // checkKeys refuses an authority whose key, or that of one above it, was revoked as compromised: a ceremony knows nothing of that.
-func (r Registrar) checkKeys(ctx context.Context, a AuthorityRecord) error {
-	for _, der := range a.Chain {
-		c, err := x509.ParseCertificate(der)
-		if err != nil {
-			return fmt.Errorf("reading the chain of authority %q: %w", a.Name, err)
-		}
+func (r Registrar) checkKeys(ctx context.Context, chain []*x509.Certificate) error {
+	for _, c := range chain {
 		switch compromised, err := r.Store.KeyCompromised(ctx, sha256.Sum256(c.RawSubjectPublicKeyInfo)); {
 		case err != nil:
 			return fmt.Errorf("looking whether the key of %q is compromised: %w", c.Subject, err)
@@ -161,18 +189,57 @@ func (r Registrar) checkKeys(ctx context.Context, a AuthorityRecord) error {
 	return nil
 }
 
+// checkRevocations refuses an authority whose certificate, or that of one above it, is revoked, for whatever reason: nothing that it issued would
+// be good.
+func (r Registrar) checkRevocations(ctx context.Context, chain []*x509.Certificate, known []AuthorityRecord) error {
+	for i, c := range chain[:len(chain)-1] {
+		for _, k := range known {
+			certified, err := k.isOf(chain[i+1])
+			if err != nil {
+				return err
+			}
+			if !certified {
+				continue
+			}
+			switch revoked, err := r.Store.LatestRevocation(ctx, k.Name, c.SerialNumber.Bytes()); {
+			case errors.Is(err, ErrNotFound):
+			case err != nil:
+				return fmt.Errorf("looking whether %q is revoked: %w", c.Subject, err)
+			case revoked.Reason != issuance.RemoveFromCRL:
+				return &InvalidError{
+					Field: "chain", Message: fmt.Sprintf("%s has revoked %q, serial %x (%s)", k.Name, c.Subject, c.SerialNumber, revoked.Reason),
+					Hint: "make it in a ceremony under an authority that is not revoked",
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// checkTwins refuses an authority of another's name and key. Either would make CRLs that are valid for the certificates of both, by numbers of
+// its own, and show nothing of what the other has revoked.
+func checkTwins(a AuthorityRecord, certificate *x509.Certificate, known []AuthorityRecord) error {
+	for _, k := range known {
+		switch twins, err := k.isOf(certificate); {
+		case err != nil:
+			return err
+		case twins && k.Name != a.Name: // one of this name stays as it is on record
+			return &InvalidError{
+				Field: "certificate", Message: fmt.Sprintf("%s has the same subject, %q, and the same key", k.Name, certificate.Subject),
+				Hint: "make a successor in a ceremony, with a subject and a key of its own",
+			}
+		}
+	}
+	return nil
+}
+
 // under tells whether the authority that certified this one, by its name and its key, is the other.
 func (a AuthorityRecord) under(parent AuthorityRecord) (bool, error) {
 	above, err := a.Above()
 	if err != nil || len(above) == 0 {
 		return false, err
 	}
-	certificate, err := x509.ParseCertificate(parent.Certificate)
-	if err != nil {
-		return false, fmt.Errorf("reading the certificate of authority %q: %w", parent.Name, err)
-	}
-	return bytes.Equal(above[0].RawSubject, certificate.RawSubject) &&
-		bytes.Equal(above[0].RawSubjectPublicKeyInfo, certificate.RawSubjectPublicKeyInfo), nil
+	return parent.isOf(above[0])
 }
 
 // ImportCRL takes in a CRL signed elsewhere. It must be the authority's, current, of a higher number than the last, keep its entries, and
@@ -248,7 +315,8 @@ func (r Registrar) importCRL(ctx context.Context, a AuthorityRecord, der []byte,
 		if err != nil {
 			return CRLRecord{}, fmt.Errorf("reading the CRL of %s that is served: %w", a.Name, err)
 		}
-		if serial := forgotten(served, listed, ended(a.Name, known, list.ThisUpdate)); serial != nil {
+		// What has ended since was on no CRL after its end yet (RFC 5280, section 3.3).
+		if serial := forgotten(served, listed, ended(a.Name, known, served.ThisUpdate)); serial != nil {
 			return invalid("make it in a ceremony whose previous is the CRL that is served now",
 				"the CRL leaves out serial %x, which the one that is served has", serial)
 		}
@@ -282,12 +350,12 @@ func listedSerials(list *x509.RevocationList) map[string]bool {
 }
 
 // missing is a revocation on record that a CRL of an authority does not have, although it was made later. Of one that is younger than the CRL
-// it could not know, and what has ended need not be on it. Nil: there is none.
+// it could not know. What has ended is on one CRL more (RFC 5280, section 3.3), unless it had before it was revoked. Nil: there is none.
 func (r Registrar) missing(ctx context.Context, authority string, list *x509.RevocationList, listed map[string]bool) (
 	missing *issuance.RevokedEntry, err error,
 ) {
 	_, err = r.Store.ListedRevocations(ctx, authority, FullScope, func(e issuance.RevokedEntry) error {
-		if missing == nil && e.RevokedAt.Before(list.ThisUpdate) && !e.NotAfter.Before(list.ThisUpdate) && !listed[string(e.Serial)] {
+		if missing == nil && e.RevokedAt.Before(list.ThisUpdate) && !e.NotAfter.Before(e.RevokedAt) && !listed[string(e.Serial)] {
 			missing = &e
 		}
 		return nil
@@ -310,14 +378,14 @@ func forgotten(before *x509.RevocationList, listed, ended map[string]bool) *big.
 	return nil
 }
 
-// ended are the serials, by their octets, of the authorities under an issuer whose certificates have ended.
-func ended(issuer string, known []AuthorityRecord, now time.Time) map[string]bool {
+// ended are the serials, by their octets, of the authorities under an issuer whose certificates had ended at a moment.
+func ended(issuer string, known []AuthorityRecord, at time.Time) map[string]bool {
 	serials := map[string]bool{}
 	for _, a := range known {
 		if a.Parent != issuer {
 			continue
 		}
-		if certificate, err := x509.ParseCertificate(a.Certificate); err == nil && certificate.NotAfter.Before(now) {
+		if certificate, err := x509.ParseCertificate(a.Certificate); err == nil && certificate.NotAfter.Before(at) {
 			serials[string(certificate.SerialNumber.Bytes())] = true
 		}
 	}

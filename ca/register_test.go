@@ -11,6 +11,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"math/big"
@@ -25,12 +26,13 @@ import (
 type importing struct {
 	Store
 	authority AuthorityRecord
+	under     []AuthorityRecord
 	imported  *CRLRecord
 	revoked   []issuance.RevokedEntry // on record
 }
 
 func (i *importing) Authorities(context.Context) ([]AuthorityRecord, error) {
-	return []AuthorityRecord{i.authority}, nil
+	return append([]AuthorityRecord{i.authority}, i.under...), nil
 }
 
 func (i *importing) CurrentCRL(context.Context, string, string, *big.Int) (CRLRecord, error) {
@@ -118,8 +120,11 @@ func TestAnImportedCRLIsServed(t *testing.T) {
 		"older than what is on record": {
 			key: elliptical, list: x509.RevocationList{RevokedCertificateEntries: revoked(1)}, record: onRecord(2, 0, time.Hour), good: true,
 		},
-		"without what has ended": {
-			key: elliptical, list: x509.RevocationList{RevokedCertificateEntries: revoked(1)}, record: onRecord(2, -time.Hour, -time.Second), good: true,
+		"without what has ended, and was on none": {
+			key: elliptical, list: x509.RevocationList{RevokedCertificateEntries: revoked(1)}, record: onRecord(2, -time.Hour, -time.Second),
+		},
+		"without what was revoked after its end": {
+			key: elliptical, list: x509.RevocationList{RevokedCertificateEntries: revoked(1)}, record: onRecord(2, -time.Second, -time.Hour), good: true,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -161,5 +166,157 @@ func TestAnImportedCRLIsServed(t *testing.T) {
 				t.Errorf("it is on record and not served: %v", err)
 			}
 		})
+	}
+}
+
+// A revoked authority is on one CRL at least that was made after its certificate had ended (RFC 5280, section 3.3).
+func TestAnImportedCRLShowsWhatHasEnded(t *testing.T) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	end := time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
+	certificate := func(serial int64, name string, until time.Time, parent *x509.Certificate) (*x509.Certificate, []byte) {
+		template := &x509.Certificate{
+			SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: name}, NotBefore: end.Add(-time.Hour), NotAfter: until,
+			IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign, SubjectKeyId: []byte(name),
+		}
+		if parent == nil {
+			parent = template
+		}
+		der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		made, err := x509.ParseCertificate(der)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return made, der
+	}
+	root, rootDER := certificate(1, "root", end.AddDate(1, 0, 0), nil)
+	_, issuingDER := certificate(2, "issuing", end, root)
+	store := &importing{
+		authority: AuthorityRecord{Name: "root", Certificate: rootDER, Chain: [][]byte{rootDER}},
+		under:     []AuthorityRecord{{Name: "issuing", Parent: "root", Certificate: issuingDER, Chain: [][]byte{issuingDER, rootDER}}},
+	}
+	for n, c := range []struct {
+		after time.Duration // its end
+		shows bool
+		good  bool
+	}{
+		{after: -time.Minute, shows: true, good: true},
+		{after: -time.Second},
+		{after: time.Minute},
+		{after: 2 * time.Minute, shows: true, good: true},
+		{after: 3 * time.Minute, good: true},
+	} {
+		at := end.Add(c.after)
+		list := &x509.RevocationList{Number: big.NewInt(int64(n + 1)), ThisUpdate: at, NextUpdate: at.AddDate(0, 1, 0)}
+		if c.shows {
+			list.RevokedCertificateEntries = []x509.RevocationListEntry{{SerialNumber: big.NewInt(2), RevocationTime: end.Add(-time.Hour)}}
+		}
+		der, err := x509.CreateRevocationList(rand.Reader, list, root, key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := Registrar{
+			Store: store, Now: func() time.Time { return at }, NewID: func() string { return "0192f000-0000-7000-8000-000000000000" },
+			Actor: "operator",
+		}
+		_, err = r.ImportCRL(t.Context(), "root", der)
+		var invalid *InvalidError
+		if c.good != (err == nil) || !c.good && !errors.As(err, &invalid) {
+			t.Errorf("a CRL of %s after its end, which shows it: %t: %v", c.after, c.shows, err)
+		}
+	}
+}
+
+// registering is a store of authorities.
+type registering struct {
+	Store
+	known   []AuthorityRecord
+	revoked map[string]issuance.Reason // by issuer and serial
+}
+
+func (r *registering) Authorities(context.Context) ([]AuthorityRecord, error) { return r.known, nil }
+
+func (r *registering) KeyCompromised(context.Context, [32]byte) (bool, error) { return false, nil }
+
+func (r *registering) LatestRevocation(_ context.Context, issuer string, serial []byte) (Revocation, error) {
+	reason, ok := r.revoked[fmt.Sprintf("%s/%x", issuer, serial)]
+	if !ok {
+		return Revocation{}, ErrNotFound
+	}
+	return Revocation{Issuer: issuer, Serial: serial, Reason: reason}, nil
+}
+
+// An authority is registered only where its certificates could be good, and their CRL is nobody else's.
+func TestAnAuthorityThatIsSurelyWrong(t *testing.T) {
+	now := time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
+	type made struct {
+		*x509.Certificate
+		key   crypto.Signer
+		chain [][]byte
+	}
+	newKey := func() crypto.Signer {
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return key
+	}
+	certify := func(serial int64, subject string, key crypto.Signer, parent *made) *made {
+		template := &x509.Certificate{
+			SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: subject}, NotBefore: now.Add(-time.Hour), NotAfter: now.AddDate(1, 0, 0),
+			IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign, SubjectKeyId: []byte{byte(serial)},
+		}
+		if parent == nil {
+			parent = &made{Certificate: template, key: key}
+		}
+		der, err := x509.CreateCertificate(rand.Reader, template, parent.Certificate, key.Public(), parent.key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := x509.ParseCertificate(der)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &made{Certificate: c, key: key, chain: append([][]byte{der}, parent.chain...)}
+	}
+	record := func(name, parent string, m *made) AuthorityRecord {
+		return AuthorityRecord{Name: name, Parent: parent, Certificate: m.Raw, Chain: m.chain}
+	}
+	root := certify(1, "Root", newKey(), nil)
+	middle := certify(2, "Middle", newKey(), root)
+	issuing := certify(3, "Issuing", newKey(), middle)
+	known := []AuthorityRecord{record("root", "", root), record("middle", "root", middle), record("issuing", "middle", issuing)}
+	further := record("further", "middle", certify(4, "Further", newKey(), middle))
+	for name, c := range map[string]struct {
+		add     AuthorityRecord
+		revoked string
+		reason  issuance.Reason
+		field   string // of the refusal; empty: none
+	}{
+		"a further one":                    {add: further},
+		"another is revoked":               {add: further, revoked: "middle/03", reason: issuance.Superseded},
+		"its parent is revoked":            {add: further, revoked: "root/02", reason: issuance.Superseded, field: "chain"},
+		"without a reason":                 {add: further, revoked: "root/02", field: "chain"},
+		"its parent's parent is revoked":   {add: record("deep", "issuing", certify(5, "Deep", newKey(), issuing)), revoked: "root/02", reason: issuance.CACompromise, field: "chain"},
+		"it is revoked itself":             {add: further, revoked: "middle/04", reason: issuance.CessationOfOperation, field: "chain"},
+		"it is released":                   {add: further, revoked: "middle/04", reason: issuance.RemoveFromCRL},
+		"the same again, although revoked": {add: known[2], revoked: "middle/03", reason: issuance.Superseded},
+		"the same under another name":      {add: record("twin", "middle", issuing), field: "certificate"},
+		"a renewal of the same key":        {add: record("renewed", "middle", certify(6, "Issuing", issuing.key, middle)), field: "certificate"},
+		"the same key from another":        {add: record("crossed", "root", certify(7, "Issuing", issuing.key, root)), field: "certificate"},
+		"a name of its own":                {add: record("issuing-2", "middle", certify(8, "Issuing 2", issuing.key, middle))},
+		"a key of its own":                 {add: record("issuing-3", "middle", certify(9, "Issuing", newKey(), middle))},
+	} {
+		store := &registering{known: known, revoked: map[string]issuance.Reason{c.revoked: c.reason}}
+		err := Registrar{Store: store, Now: func() time.Time { return now }}.CheckAuthority(t.Context(), c.add)
+		var invalid *InvalidError
+		if errors.As(err, &invalid) != (c.field != "") || invalid == nil && err != nil || invalid != nil && (invalid.Field != c.field || invalid.Hint == "") {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }

@@ -81,6 +81,15 @@ func (d *Decision) Notices() []Violation {
 	return all
 }
 
+// RefusedFor is the decision where whoever carries it out refuses, for a reason that comes before the policies: that alone is told.
+func (d *Decision) RefusedFor(why *Refusal) *Decision {
+	refused := &Decision{verdict: Refuse, profile: d.profile, digest: d.digest}
+	for _, v := range why.Violations {
+		refused.results = append(refused.results, RuleResult{Rule: v.Rule, Source: "profile", Verdict: Refuse, Violations: []Violation{v}})
+	}
+	return refused
+}
+
 // Profile is the profile that was asked for.
 func (d *Decision) Profile() string { return d.profile }
 

@@ -36,7 +36,7 @@ const (
 	UPDATE revocation_jobs SET fence = fence + 1, holder_name = $2, holder_run = $3, lease_until = now() + $4::interval
 	WHERE id = (
 		SELECT id FROM revocation_jobs
-		WHERE outcome = '' AND approved_at IS NOT NULL AND ($1 = '' OR id = nullif($1, '')::uuid)
+		WHERE outcome = '' AND approved_at IS NOT NULL AND ($1 = '' OR id = nullif($1, '')::uuid) AND (NOT $5 OR reason = 1)
 			AND (lease_until < now() OR lease_until > now() + $4::interval + interval '1 second' OR holder_name = $2 AND holder_run <> $3)
 		ORDER BY reason <> 1, approved_at
 		LIMIT 1
@@ -188,12 +188,21 @@ func addJob(ctx context.Context, tx pgx.Tx, j ca.RevocationJob) error {
 
 // ClaimRevocationJob makes the claimant the only one to work on a job.
 func (s *Store) ClaimRevocationJob(ctx context.Context, id string, by ca.Replica, lease time.Duration) (ca.RevocationJob, int64, error) {
+	return s.claimJob(ctx, id, false, by, lease)
+}
+
+// ClaimUrgentRevocation makes the claimant the only one to work on a job of compromised keys.
+func (s *Store) ClaimUrgentRevocation(ctx context.Context, by ca.Replica, lease time.Duration) (ca.RevocationJob, int64, error) {
+	return s.claimJob(ctx, "", true, by, lease)
+}
+
+func (s *Store) claimJob(ctx context.Context, id string, urgent bool, by ca.Replica, lease time.Duration) (ca.RevocationJob, int64, error) {
 	var claimed string
 	var fence int64
 	// A claim whose acknowledgement was lost runs out by itself.
 	unknown := func(context.Context, querier) (bool, error) { return false, nil }
 	err := s.inTx(ctx, "claiming a revocation job", unknown, func(ctx context.Context, tx pgx.Tx) error {
-		err := tx.QueryRow(ctx, claimJob, id, by.Name, by.Run, lease).Scan(&claimed, &fence)
+		err := tx.QueryRow(ctx, claimJob, id, by.Name, by.Run, lease, urgent).Scan(&claimed, &fence)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return ca.ErrNotFound
 		}

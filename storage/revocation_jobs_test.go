@@ -253,6 +253,31 @@ func TestAJobGoesOnWhereItStopped(t *testing.T) {
 	}
 }
 
+// While a job is worked on that is not urgent, its worker asks for those of compromised keys alone, and gets what nobody works on.
+func TestAnUrgentJobIsClaimed(t *testing.T) {
+	f := setUp(t)
+	ctx := context.Background()
+	f.bulk(3)
+	held, _ := f.order(everywhere, newJob(issuance.Superseded), 0)
+	if _, _, err := f.ClaimRevocationJob(ctx, held.ID, alpha, lease); err != nil {
+		t.Fatal(err)
+	}
+	f.order(everywhere, newJob(issuance.CessationOfOperation), 0)
+	waiting, _ := f.order(everywhere, newJob(issuance.KeyCompromise), 1)
+	if j, _, err := f.ClaimUrgentRevocation(ctx, alpha, lease); !errors.Is(err, ca.ErrNotFound) {
+		t.Errorf("none is due, beside %s which waits for approval: %+v, %v", waiting.ID, j, err)
+	}
+	urgent, _ := f.order(everywhere, newJob(issuance.KeyCompromise), 0)
+	if j, fence, err := f.ClaimUrgentRevocation(ctx, alpha, lease); err != nil || j.ID != urgent.ID || fence != 1 {
+		t.Errorf("one is due: %+v at fence %d, %v", j, fence, err)
+	}
+	for _, by := range []ca.Replica{alpha, beta} {
+		if j, _, err := f.ClaimUrgentRevocation(ctx, by, lease); !errors.Is(err, ca.ErrNotFound) {
+			t.Errorf("one is worked on: %+v, %v", j, err)
+		}
+	}
+}
+
 // Where keys are compromised, a job is about those too whose certificates stay as they are: each key once, and what is known is left out.
 func TestAJobRemembersKeys(t *testing.T) {
 	f := setUp(t)

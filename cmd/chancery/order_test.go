@@ -12,6 +12,7 @@ import (
 
 	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/ca"
+	"github.com/chancery-ca/chancery/issuance"
 	"github.com/chancery-ca/chancery/storage"
 	"github.com/chancery-ca/chancery/storage/storagetest"
 )
@@ -133,6 +134,21 @@ func TestAnAuthorityIsUnderWhoCertifiedIt(t *testing.T) {
 		if err := add(changed); !errors.Is(err, ca.ErrExists) {
 			t.Errorf("%s: %v, want that there is one already", what, err)
 		}
+	}
+	// Nor is there another of its name and its key, and once it is revoked none of its certificate.
+	twin := issuing
+	twin.Name = "twin"
+	if err := add(twin); !errors.As(err, &invalid) || invalid.Field != "certificate" {
+		t.Errorf("a twin was registered: %v", err)
+	}
+	if _, err := s.app.registrar(store).RevokeAuthority(ctx, issuing.Name, issuance.Superseded, ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := add(twin); !errors.As(err, &invalid) || invalid.Field != "chain" {
+		t.Errorf("a revoked authority was registered: %v", err)
+	}
+	if err := add(issuing); err != nil {
+		t.Errorf("the same again, although it is revoked: %v", err)
 	}
 }
 

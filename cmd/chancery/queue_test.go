@@ -2,7 +2,13 @@ package main
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"net/http"
 	"os"
@@ -17,6 +23,7 @@ import (
 	"github.com/chancery-ca/chancery/access"
 	"github.com/chancery-ca/chancery/ca"
 	"github.com/chancery-ca/chancery/hsm/hsmtest"
+	"github.com/chancery-ca/chancery/policies"
 	"github.com/chancery-ca/chancery/storage"
 	"github.com/chancery-ca/chancery/storage/storagetest"
 )
@@ -458,5 +465,85 @@ func TestNamespacesAcrossReplicas(t *testing.T) {
 	}
 	if created != 2 {
 		t.Errorf("%d more were issued of a quota of three", created)
+	}
+}
+
+// An evaluation says what a request would be told: it counts against the rates of its namespace, and where there is none it refuses.
+func TestAnEvaluationIsARequest(t *testing.T) {
+	t.Parallel()
+	q := newQueueStack(t)
+	nameless := strings.NewReplacer("name: guarded", "name: nameless", "approval: {count: 2}\n", "", "presence: optional", "presence: required",
+		"copy-of-san", "free", "names: {min: 1, max: 10, dns: {}, ip: {reserved: true}}", "names: {min: 0}")
+	q.write("nameless", nameless.Replace(guarded(2, "")))
+	r := q.start("one")
+	namespace := func(method string, rates ...map[string]any) {
+		t.Helper()
+		body, err := json.Marshal(map[string]any{"rates": append([]map[string]any{}, rates...)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		header := http.Header{}
+		if method == http.MethodPut {
+			header.Set("Content-Type", "application/json")
+		} else {
+			body = nil
+		}
+		got, err := r.call(t.Context(), method, "/api/v1/namespaces/team", access.Operator, header, body)
+		if err != nil || got.status != http.StatusOK {
+			t.Fatalf("%d %s %v", got.status, got.body, err)
+		}
+	}
+	store, err := storage.Open(t.Context(), storage.Config{URL: q.database.URL, MaxConns: 2, Unsafe: q.unsafe})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	namespace(http.MethodPut, map[string]any{"requests": 2, "per": "1h"})
+	if q.people["eve"], err = q.app.createToken(t.Context(), store, ca.NewAPIToken{
+		Name: "eve", Person: "eve", Namespace: "team", Roles: []access.Role{access.Requester},
+	}, "test"); err != nil {
+		t.Fatal(err)
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{CommonName: "nobody"}}, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	csr := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}))
+	evaluate := func() answer {
+		return q.as("eve", r, http.MethodPost, "/api/v1/profiles/nameless/evaluate", nil, map[string]string{"csr": csr})
+	}
+	for n, status := range []int{http.StatusOK, http.StatusOK, http.StatusTooManyRequests} {
+		if got := evaluate(); got.status != status || (status != http.StatusOK) != (got.header.Get("Retry-After") != "") {
+			t.Errorf("evaluation %d of two: %d %v %s", n+1, got.status, got.header, got.body)
+		}
+	}
+	if limited := r.metric(t, `chancery_requests_limited_total{by="rate"`); limited != 1 {
+		t.Errorf("%v were counted as turned away", limited)
+	}
+
+	namespace(http.MethodPut)
+	tells := func(what, verdict, rule string) {
+		t.Helper()
+		got := evaluate()
+		var d struct {
+			Verdict       string
+			PolicyVersion string `json:"policy_version"`
+			Violations    []policies.Violation
+		}
+		if err := json.Unmarshal(got.body, &d); err != nil || got.status != http.StatusOK || d.Verdict != verdict || d.PolicyVersion == "" ||
+			rule != "" && (len(d.Violations) != 1 || d.Violations[0].Rule != rule) {
+			t.Errorf("%s: %d %s", what, got.status, got.body)
+		}
+	}
+	tells("while there is the namespace", "allow", "")
+	namespace(http.MethodDelete)
+	tells("once it is removed", "refuse", "namespace.known")
+	issued := q.as("eve", r, http.MethodPost, "/api/v1/certificates", nil, map[string]string{"profile": "nameless", "csr": csr})
+	if issued.status != http.StatusUnprocessableEntity || !strings.Contains(string(issued.body), "namespace.known") {
+		t.Errorf("a request then: %d %s", issued.status, issued.body)
 	}
 }
