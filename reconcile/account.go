@@ -23,6 +23,7 @@ type Account struct {
 	span     Span
 	journals []string
 	begin    time.Time // of the oldest journal
+	ahead    time.Time // from then on no honest clock can have been; zero: never
 	sides    sorted    // signatures and records, by digest
 	answers  sorted    // OCSP answers, by serial number
 	counts   Counts
@@ -53,6 +54,14 @@ func (a *Account) Begin(at time.Time) {
 func (a *Account) Until(at time.Time) {
 	if at.Before(a.span.Until) {
 		a.span.Until = at
+	}
+}
+
+// Ahead says that no record made so far can honestly be dated then or later. An account from the beginning judges one that is as if its time
+// had come: else it would be too young for ever. Another account leaves it alone, for what belongs to it may have been read by an earlier one.
+func (a *Account) Ahead(at time.Time) {
+	if a.span.Since.IsZero() {
+		a.ahead = at
 	}
 }
 
@@ -170,10 +179,10 @@ func (g *group) empty() bool { return g.signatures == 0 && !g.known() }
 func (g *group) known() bool { return g.has != [OtherRow + 1]bool{} }
 
 func (g *group) add(r Record) {
-	g.has[r.Source] = true
-	if g.at.IsZero() || r.At.Before(g.at) {
+	if !g.known() || r.At.Before(g.at) {
 		g.at = r.At
 	}
+	g.has[r.Source] = true
 	if g.subject == "" || r.Source == SignedRow {
 		g.subject = r.Subject
 	}
@@ -233,7 +242,7 @@ func (a *Account) judge(g *group, told func(Finding) error) error {
 	if !g.known() {
 		return nil
 	}
-	judged := a.span.holds(g.at)
+	judged := a.span.holds(g.at) || !a.ahead.IsZero() && !g.at.Before(a.ahead)
 	intended, signed, open, row := g.has[IntentEvent], g.has[SignedEvent], g.has[IntentRow], g.has[SignedRow]
 	certain := signed || row || g.has[CheckpointRow]
 	var first *Signature

@@ -29,7 +29,7 @@ import (
 const (
 	// shownFindings is how many findings are shown, and told to the audit log one by one. Their number is told whole.
 	shownFindings = 1000
-	// reconcileSlack is how far apart an intent and its signature may be, with a good deal to spare.
+	// reconcileSlack is how far apart an intent and its signature may be, or the clocks of two hosts, with a good deal to spare.
 	reconcileSlack = 2 * time.Hour
 )
 
@@ -93,7 +93,7 @@ that something old was erased. Without a journal only the database is held again
 					o.archives = cfg.Archive.Directory
 				}
 				o.origin = cfg.Audit.Origin
-				report, err := a.reconcile(cmd.Context(), store, o, a.Now().UTC().Add(-grace))
+				report, err := a.reconcile(cmd.Context(), store, o, grace)
 				if err != nil {
 					return err
 				}
@@ -122,8 +122,9 @@ that something old was erased. Without a journal only the database is held again
 
 // reconcile makes the account. The journals are read first: whatever they tell of then has its intent on record.
 func (a *app) reconcile(ctx context.Context, store *storage.Store, o reconcileOptions,
-	until time.Time,
+	grace time.Duration,
 ) (report *reconcileReport, err error) {
+	until := a.Now().UTC().Add(-grace)
 	state, err := readReconcileState(o.state)
 	if err != nil {
 		return nil, err
@@ -181,6 +182,7 @@ func (a *app) reconcile(ctx context.Context, store *storage.Store, o reconcileOp
 	if err := a.addRecords(ctx, store, account, o, earliestRecord(state, reading.oldest)); err != nil {
 		return nil, err
 	}
+	account.Ahead(a.Now().UTC().Add(grace + reconcileSlack))
 	counts, err := account.Settle(ctx, reconcile.Oracle{
 		Unissued: store.Unissued,
 		Truthful: func(ctx context.Context, s reconcile.Signature) (bool, error) {
@@ -484,7 +486,7 @@ func (r *journalReading) journal(ctx context.Context, number int, path string) (
 	again := !known || last.Mark == last.End && info.Size() >= last.End.Octets
 	end, _, err := keeper.ReadJournal(file, from, func(e keeper.JournalEntry, place keeper.JournalPlace) error {
 		latest = e.Time
-		if j.Begin.IsZero() {
+		if j.Begin.IsZero() || e.Time.Before(j.Begin) { // the clock may have been ahead then
 			j.Begin = e.Time
 		}
 		if e.Time.Before(r.mark) {

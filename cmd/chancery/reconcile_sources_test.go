@@ -13,6 +13,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -162,14 +163,11 @@ func TestOnlyTheArchiveOnRecordIsRead(t *testing.T) {
 	}
 }
 
-// A head from before the place at which the last run will be gone on from is still looked for.
-func TestHeadsAreLookedForInTheWholeJournal(t *testing.T) {
-	t.Parallel()
-	now := time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
+// journalOf is a journal with entries of these times, and their heads.
+func journalOf(t *testing.T, times ...time.Time) (text string, heads []string) {
+	t.Helper()
 	prev := strings.Repeat("0", 64)
-	var text strings.Builder
-	var heads []string
-	for i := range 4 {
+	for i, at := range times {
 		line, err := json.Marshal(struct {
 			Seq    int    `json:"seq"`
 			Time   string `json:"time"`
@@ -178,18 +176,25 @@ func TestHeadsAreLookedForInTheWholeJournal(t *testing.T) {
 			SHA256 string `json:"sha256"`
 			Result string `json:"result"`
 			Prev   string `json:"prev"`
-		}{i + 1, now.Add(time.Duration(i) * 24 * time.Hour).Format(time.RFC3339Nano), "crl", "1", strings.Repeat("a", 64), "signed", prev})
+		}{i + 1, at.Format(time.RFC3339Nano), "crl", "1", strings.Repeat("a", 64), "signed", prev})
 		if err != nil {
 			t.Fatal(err)
 		}
 		digest := sha256.Sum256(line)
 		prev = hex.EncodeToString(digest[:])
 		heads = append(heads, prev)
-		text.Write(line)
-		text.WriteByte('\n')
+		text += string(line) + "\n"
 	}
+	return text, heads
+}
+
+// A head from before the place at which the last run will be gone on from is still looked for.
+func TestHeadsAreLookedForInTheWholeJournal(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
+	text, heads := journalOf(t, now, now.Add(24*time.Hour), now.Add(48*time.Hour), now.Add(72*time.Hour))
 	path := filepath.Join(t.TempDir(), "journal")
-	if err := os.WriteFile(path, []byte(text.String()), 0o600); err != nil {
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	read := func(state reconcileState, heads ...string) (reconcileState, *journalReading) {
@@ -207,7 +212,7 @@ func TestHeadsAreLookedForInTheWholeJournal(t *testing.T) {
 		return r.next(now), r
 	}
 	state, _ := read(reconcileState{})
-	if mark := state.Journals[path].Mark; mark != (keeper.JournalPlace{Octets: int64(text.Len()), Entries: 4, Head: heads[3]}) {
+	if mark := state.Journals[path].Mark; mark != (keeper.JournalPlace{Octets: int64(len(text)), Entries: 4, Head: heads[3]}) {
 		t.Fatalf("the next run goes on at %+v", mark)
 	}
 	over, cancel := context.WithCancel(t.Context())
@@ -224,6 +229,39 @@ func TestHeadsAreLookedForInTheWholeJournal(t *testing.T) {
 	}
 	if again.Journals[path].Mark != state.Journals[path].Mark || len(r.report.Journals[0].Results) != 0 {
 		t.Errorf("entries were judged again: %+v", r.report.Journals[0])
+	}
+}
+
+// A journal whose host had its clock set back after the first entry tells of what came after that all the same.
+func TestAJournalBeginsWithItsOldestEntry(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
+	text, _ := journalOf(t, now.AddDate(10, 0, 0), now, now.Add(time.Hour))
+	path := filepath.Join(t.TempDir(), "journal")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	account := reconcile.Open(t.TempDir(), reconcile.Span{Until: now.AddDate(1, 0, 0)}, []string{path})
+	defer account.Close()
+	r := &journalReading{account: account, report: &reconcileReport{}, mark: now}
+	if wrong, err := r.journal(t.Context(), 0, path); wrong != nil || err != nil {
+		t.Fatalf("%+v, %v", wrong, err)
+	}
+	row := reconcile.SignedCertificate("final", "issuing-1", []byte{1}, []byte("never signed"), now.Add(time.Minute))
+	for _, source := range []reconcile.Source{reconcile.IntentEvent, reconcile.SignedEvent, reconcile.SignedRow} {
+		row.Source = source
+		if err := account.Record(row); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var found []reconcile.Kind
+	if _, err := account.Settle(t.Context(), reconcile.Oracle{}, func(f reconcile.Finding) error {
+		if f.Kind != reconcile.Unrecorded { // what the entries tell of
+			found = append(found, f.Kind)
+		}
+		return nil
+	}); err != nil || !slices.Equal(found, []reconcile.Kind{reconcile.Unjournaled}) {
+		t.Errorf("found %q, %v", found, err)
 	}
 }
 
