@@ -166,13 +166,14 @@ type group struct {
 	subject    string
 	issuer     string
 	of         []signed // what the records account for
+	not        []string // issuers whose it is not, whatever records say
 	signatures uint64
 	anew       bool // one of the signatures was not judged before
 	first      Signature
 }
 
-// signed is a kind of signature and, of a certificate, the serial number where it is known.
-type signed struct{ kind, serial string }
+// signed is a kind of signature and its issuer and, of a certificate, the serial number where it is known.
+type signed struct{ kind, issuer, serial string }
 
 func (g *group) empty() bool { return g.signatures == 0 && !g.known() }
 
@@ -189,7 +190,10 @@ func (g *group) add(r Record) {
 	if g.issuer == "" || r.Source == SignedRow {
 		g.issuer = r.Issuer
 	}
-	if of := (signed{r.Kind, r.Serial}); r.Kind != "" && !slices.Contains(g.of, of) {
+	if r.Misplaced {
+		g.not = append(g.not, r.Issuer)
+	}
+	if of := (signed{r.Kind, r.Issuer, r.Serial}); r.Kind != "" && !slices.Contains(g.of, of) {
 		g.of = append(g.of, of)
 	}
 }
@@ -198,7 +202,7 @@ func (g *group) add(r Record) {
 // write them down as something that they are not.
 func (g *group) accountsFor(s *Signature) bool {
 	return slices.ContainsFunc(g.of, func(of signed) bool {
-		return of.kind == s.Kind && (of.kind != Certificate || of.serial == "" || of.serial == s.Detail)
+		return of.kind == s.Kind && !slices.Contains(g.not, of.issuer) && (of.kind != Certificate || of.serial == "" || of.serial == s.Detail)
 	})
 }
 

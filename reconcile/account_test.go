@@ -216,6 +216,13 @@ func TestARecordAccountsForItsKindAlone(t *testing.T) {
 		}
 		return records
 	}
+	// The event of its intent says what the row says: one hand has written both.
+	misplaced := func(records []Record) []Record {
+		for i := range records {
+			records[i].Issuer, records[i].Misplaced = "another", records[i].Source == SignedRow
+		}
+		return records
+	}
 	for what, c := range map[string]struct {
 		records []Record
 		kind    string // of the signature that they account for
@@ -224,6 +231,7 @@ func TestARecordAccountsForItsKindAlone(t *testing.T) {
 		"a certificate":                    {records(1, noon, IntentEvent, SignedEvent, SignedRow), Certificate, nil},
 		"a certificate by its number":      {with("1", records(1, noon, IntentEvent, SignedEvent, SignedRow)), Certificate, nil},
 		"a certificate by another number":  {with("2", records(1, noon, IntentEvent, SignedEvent, SignedRow)), "", nil},
+		"another authority's":              {misplaced(records(1, noon, IntentEvent, SignedEvent, SignedRow)), "", nil},
 		"an orphan":                        {records(1, noon, IntentEvent, IntentRow), Certificate, nil},
 		"an orphan by its number":          {with("1", records(1, noon, IntentEvent, IntentRow)), Certificate, nil},
 		"an orphan by another number":      {with("2", records(1, noon, IntentEvent, IntentRow)), "", nil},

@@ -12,6 +12,7 @@ const signatureTag = 0x80
 
 func (r Record) append(b []byte) []byte {
 	b = append(append(b, r.Digest[:]...), byte(r.Source))
+	b = append(b, flag(r.Misplaced))
 	b = appendTime(b, r.At)
 	return appendText(appendText(appendText(appendText(b, r.Kind), r.Subject), r.Issuer), r.Serial)
 }
@@ -21,16 +22,19 @@ func (s Signature) append(b []byte) []byte {
 	b = binary.BigEndian.AppendUint32(b, uint32(s.Journal))
 	b = binary.BigEndian.AppendUint64(b, s.Entry) // in this order: what was signed twice was first signed there
 	b = appendTime(b, s.At)
-	old := byte(0)
-	if s.Old {
-		old = 1
-	}
-	b = append(b, old)
+	b = append(b, flag(s.Old))
 	return appendText(appendText(appendText(appendText(b, s.Key), s.Kind), s.Detail), s.Status)
 }
 
 func appendText(b []byte, text string) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(text))), text...)
+}
+
+func flag(set bool) byte {
+	if set {
+		return 1
+	}
+	return 0
 }
 
 // appendTime keeps the years that nanoseconds since 1970 have no room for: records are dated by whoever wrote them.
@@ -68,7 +72,10 @@ func (l *line) text() string {
 
 // record reads what follows the tag of a source.
 func (l *line) record(digest [32]byte, source Source) Record {
-	return Record{Digest: digest, Source: source, At: l.time(), Kind: l.text(), Subject: l.text(), Issuer: l.text(), Serial: l.text()}
+	return Record{
+		Digest: digest, Source: source, Misplaced: l.octet() == 1, At: l.time(), Kind: l.text(), Subject: l.text(), Issuer: l.text(),
+		Serial: l.text(),
+	}
 }
 
 // signature reads what follows signatureTag.
