@@ -62,8 +62,8 @@ func readListedBy(ctx context.Context, db querier) (l listedBy, err error) {
 	return l, nil
 }
 
-// misplaced tells of what was to be signed of a certificate that it is not the one that its row says: by the row's serial number, on the CRL of
-// the row's authority, nobody would learn of its revocation. No more of it is read than that takes: what around it cannot be read, the
+// misplaced tells of what was to be signed of a certificate that it is not the one that its row says: by the row's serial number, on the
+// CRL of the row's authority, nobody would learn of its revocation. No more of it is read than that takes: what around it cannot be read, the
 // service may have written so. One of which not even that can be read, no keeper has signed.
 func (l listedBy) misplaced(issuer string, serial, tbs []byte) error {
 	var c struct {

@@ -279,7 +279,7 @@ func (a *app) addRecords(ctx context.Context, store *storage.Store, account *rec
 		if o.archives == "" {
 			return misuse{fmt.Errorf("the certificates of %s are archived in %s: say with --archives where that is", m.Month, m.File)}
 		}
-		if err := eachArchived(ctx, o.archives, m, func(r archive.Record) error { return addArchived(account, r) }); err != nil {
+		if err := m.Each(ctx, o.archives, func(r archive.Record) error { return addArchived(account, r) }); err != nil {
 			return fmt.Errorf("reading an archive: %w", err)
 		}
 	}

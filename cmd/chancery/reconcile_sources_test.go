@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -104,10 +105,10 @@ func TestArchivedRequestsAccountForSignatures(t *testing.T) {
 		add := func(r archive.Record) error { return addArchived(account, r) }
 		over, cancel := context.WithCancel(t.Context())
 		cancel()
-		if err := eachArchived(over, dir, made, add); !errors.Is(err, context.Canceled) {
+		if err := made.Each(over, dir, add); !errors.Is(err, context.Canceled) {
 			t.Errorf("who does not wait for an archive: %v", err)
 		}
-		if err := eachArchived(t.Context(), dir, made, add); err != nil {
+		if err := made.Each(t.Context(), dir, add); err != nil {
 			t.Fatal(err)
 		}
 		counts, err := account.Settle(t.Context(), reconcile.Oracle{
@@ -129,7 +130,7 @@ func TestOnlyTheArchiveOnRecordIsRead(t *testing.T) {
 	two := row(t, archive.KindCertificate, map[string]any{"serial": `\x12`, "issuer": "issuing-1", "kind": "final"})
 	dir := t.TempDir()
 	made := archived(t, dir, month, authority, request, one)
-	read := func() error { return eachArchived(t.Context(), dir, made, func(archive.Record) error { return nil }) }
+	read := func() error { return made.Each(t.Context(), dir, func(archive.Record) error { return nil }) }
 	if err := read(); err != nil {
 		t.Errorf("the archive on record: %v", err)
 	}
@@ -160,6 +161,40 @@ func TestOnlyTheArchiveOnRecordIsRead(t *testing.T) {
 			t.Errorf("%s: taken", what)
 		}
 		made = whole
+	}
+}
+
+// The name of an archive is on record as the service wrote it, and the directory is the service's. Whoever accounts for signatures is led
+// nowhere else by it, nor made to wait.
+func TestAnArchiveIsAFileOfItsDirectory(t *testing.T) {
+	t.Parallel()
+	dir, month := t.TempDir(), archive.MonthOf(time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC))
+	inner := filepath.Join(dir, "inner")
+	if err := errors.Join(os.Mkdir(inner, 0o700), syscall.Mkfifo(filepath.Join(inner, "fifo"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	made := archived(t, dir, month)
+	for _, c := range []struct{ dir, name string }{
+		{inner, "../archive"},
+		{inner, filepath.Join(dir, "archive")},
+		{filepath.Dir(dir), filepath.Base(dir) + "/archive"},
+		{dir, "./archive"},
+		{inner, ".."},
+		{inner, "."},
+		{inner, "fifo"},
+		{dir, "inner"},
+	} {
+		made.File = c.name
+		done := make(chan error, 1)
+		go func() { done <- made.Each(t.Context(), c.dir, func(archive.Record) error { return nil }) }()
+		select {
+		case err := <-done:
+			if err == nil {
+				t.Errorf("%q: taken", c.name)
+			}
+		case <-time.After(10 * time.Second):
+			t.Errorf("%q: waited for", c.name)
+		}
 	}
 }
 
