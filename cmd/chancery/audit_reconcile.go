@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"slices"
 	"strconv"
@@ -340,7 +341,20 @@ func addTranscript(account *reconcile.Account, path string) error {
 
 // recordReconciled writes the findings and the run into the audit log, and returns the run's event.
 func (a *app) recordReconciled(ctx context.Context, store *storage.Store, report *reconcileReport) (string, error) {
-	var leaves []audit.Leaf
+	leaves, err := a.reconciledEvents(report)
+	if err != nil {
+		return "", err
+	}
+	for lot := leaves; len(lot) > 0; lot = lot[min(len(lot), 100):] {
+		if err := store.RecordEvents(ctx, lot[:min(len(lot), 100)]...); err != nil {
+			return "", err
+		}
+	}
+	return leaves[len(leaves)-1].ID(), nil
+}
+
+// reconciledEvents are an event of each finding, and those of the run: as many as its journals have room in, each with what the run came to.
+func (a *app) reconciledEvents(report *reconcileReport) (leaves []audit.Leaf, err error) {
 	add := func(kind audit.Kind, data map[string]string) error {
 		leaf, err := audit.New(audit.Event{ID: newID(), Kind: kind, Time: a.Now(), Actor: operator(), Data: data})
 		leaves = append(leaves, leaf)
@@ -357,29 +371,31 @@ func (a *app) recordReconciled(ctx context.Context, store *storage.Store, report
 			data["entry"] = strconv.FormatUint(f.Entry, 10)
 		}
 		if err := add(audit.ReconcileAlarm, data); err != nil {
-			return "", err
+			return nil, err
 		}
 	}
 	c := report.Counts
-	data := map[string]string{
+	run := map[string]string{
 		"until": report.Until.Format(time.RFC3339), "signatures": strconv.FormatUint(c.Signatures, 10),
 		"records":  strconv.FormatUint(c.Records, 10),
 		"agreeing": strconv.FormatUint(c.Agreeing, 10), "restored": strconv.FormatUint(c.Restored, 10),
 		"findings": strconv.FormatUint(c.Findings, 10),
 	}
+	const besides = 300 // octets that a journal takes, but for its name
+	data, octets := maps.Clone(run), 0
 	for i, j := range report.Journals {
-		name := "journal." + strconv.Itoa(i+1)
-		data[name], data[name+".entries"], data[name+".head"] = j.File, strconv.FormatUint(j.End.Entries, 10), j.End.Head
-	}
-	if err := add(audit.ReconcileDone, data); err != nil {
-		return "", err
-	}
-	for lot := leaves; len(lot) > 0; lot = lot[min(len(lot), 100):] {
-		if err := store.RecordEvents(ctx, lot[:min(len(lot), 100)]...); err != nil {
-			return "", err
+		name, file := "journal."+strconv.Itoa(i+1), quotable(j.File)
+		takes := len(strconv.Quote(file))*3 + besides // JSON's escapes have at most three times the octets of Go's
+		if octets > 0 && octets+takes > audit.MaxLeaf-2048 {
+			if err := add(audit.ReconcileDone, data); err != nil {
+				return nil, err
+			}
+			data, octets = maps.Clone(run), 0
 		}
+		data[name], data[name+".entries"], data[name+".head"] = file, strconv.FormatUint(j.End.Entries, 10), j.End.Head
+		octets += takes
 	}
-	return leaves[len(leaves)-1].ID(), nil
+	return leaves, add(audit.ReconcileDone, data)
 }
 
 // quotable is a text that quotes what is on record, short enough for an event to hold several: who wrote that may have been anybody, and it

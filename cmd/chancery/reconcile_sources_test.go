@@ -11,9 +11,12 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -194,6 +197,43 @@ func TestAnArchiveIsAFileOfItsDirectory(t *testing.T) {
 			}
 		case <-time.After(10 * time.Second):
 			t.Errorf("%q: waited for", c.name)
+		}
+	}
+}
+
+// What a run came to is recorded however many journals it was given, and whatever they are called.
+func TestARunOverManyJournalsIsRecorded(t *testing.T) {
+	t.Parallel()
+	a := &app{Env: Env{Now: time.Now}}
+	for what, name := range map[string]string{
+		"short names":                 "/var/lib/journals/%d",
+		"long names":                  strings.Repeat("x", 990) + "%d",
+		"names of control characters": strings.Repeat("\a", 990) + "%d",
+		"names that are too long":     "%d" + strings.Repeat("\x01", 4000),
+	} {
+		report := &reconcileReport{}
+		for i := range 200 {
+			j := reconciledJournal{File: fmt.Sprintf(name, i), End: keeper.JournalPlace{Entries: math.MaxUint64, Head: strings.Repeat("a", 64)}}
+			report.Journals = append(report.Journals, j)
+		}
+		leaves, err := a.reconciledEvents(report)
+		if err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+		told := map[string]bool{}
+		for _, l := range leaves {
+			e, err := audit.Parse(l.Bytes())
+			if err != nil || e.Kind != audit.ReconcileDone || e.Data["findings"] != "0" {
+				t.Fatalf("%s: %+v, %v", what, e, err)
+			}
+			for i := range 200 {
+				if e.Data[fmt.Sprintf("journal.%d.head", i+1)] != "" && e.Data[fmt.Sprintf("journal.%d", i+1)] != "" {
+					told[strconv.Itoa(i)] = true
+				}
+			}
+		}
+		if len(told) != 200 {
+			t.Errorf("%s: %d journals are told", what, len(told))
 		}
 	}
 }
