@@ -96,6 +96,18 @@ func (l listedBy) misplaced(issuer string, serial, tbs []byte) error {
 	return nil
 }
 
+// Misplaced reads the authorities, for telling of a certificate that was of a row whether it is another one in itself, or another authority's.
+func (s *Store) Misplaced(ctx context.Context) (func(issuer string, serial, der []byte) bool, error) {
+	var known listedBy
+	err := s.read(ctx, "reading the authorities", func(ctx context.Context, db querier) (err error) {
+		known, err = readListedBy(ctx, db)
+		return err
+	})
+	return func(issuer string, serial, der []byte) bool {
+		return known.misplaced(issuer, serial, toBeSigned(der)) != nil
+	}, err
+}
+
 // authorityKey is the key identifier in a certificate's extension authorityKeyIdentifier (RFC 5280, section 4.2.1.1).
 func authorityKey(extensions []pkix.Extension) []byte {
 	for _, x := range extensions {

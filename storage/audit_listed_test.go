@@ -185,6 +185,10 @@ func TestACertificateIsOnRecordAsItself(t *testing.T) {
 		c := f.issue(func(c *ca.NewCertificate) {
 			of := made(by, c.Serial, number, c.NotAfter)
 			c.DER = append(of.Raw, behind...)
+			misplaced, err := f.Misplaced(t.Context())
+			if err != nil || misplaced(as, c.Serial[:], c.DER) != (by != as || number != 0) {
+				t.Errorf("%s of %s, as %d of %s, from an archive: %v", c.Serial, by, number, as, err)
+			}
 			sign(c.Serial.String(), of.RawTBSCertificate)
 		})
 		f.exec("UPDATE certificates SET issuer = $2 WHERE serial = $1", c.Serial[:], as)

@@ -269,6 +269,10 @@ func (a *app) addRecords(ctx context.Context, store *storage.Store, account *rec
 	if err := store.SigningRecords(ctx, since, account.Record); err != nil {
 		return err
 	}
+	misplaced, err := store.Misplaced(ctx)
+	if err != nil {
+		return err
+	}
 	made, err := store.Archives(ctx)
 	if err != nil {
 		return err
@@ -280,7 +284,7 @@ func (a *app) addRecords(ctx context.Context, store *storage.Store, account *rec
 		if o.archives == "" {
 			return misuse{fmt.Errorf("the certificates of %s are archived in %s: say with --archives where that is", m.Month, m.File)}
 		}
-		if err := m.Each(ctx, o.archives, func(r archive.Record) error { return addArchived(account, r) }); err != nil {
+		if err := m.Each(ctx, o.archives, func(r archive.Record) error { return addArchived(account, misplaced, r) }); err != nil {
 			return fmt.Errorf("reading an archive: %w", err)
 		}
 	}
@@ -293,14 +297,16 @@ func (a *app) addRecords(ctx context.Context, store *storage.Store, account *rec
 }
 
 // addArchived adds a row of an archive: a certificate, or a request that the key of an OCSP responder signed.
-func addArchived(account *reconcile.Account, record archive.Record) error {
+func addArchived(account *reconcile.Account, misplaced func(issuer string, serial, der []byte) bool, record archive.Record) error {
 	switch record.Kind {
 	case archive.KindCertificate:
 		c, err := record.Certificate()
 		if err != nil {
 			return err
 		}
-		return account.Record(reconcile.SignedCertificate(c.Kind, c.Issuer, c.Serial, c.DER, c.IssuedAt))
+		r := reconcile.SignedCertificate(c.Kind, c.Issuer, c.Serial, c.DER, c.IssuedAt)
+		r.Misplaced = misplaced(c.Issuer, c.Serial, c.DER)
+		return account.Record(r)
 	case archive.KindRequest:
 		q, err := record.Request()
 		if err != nil || q.Profile != ca.ResponderProfile || q.CSR == nil {

@@ -105,7 +105,7 @@ func TestArchivedRequestsAccountForSignatures(t *testing.T) {
 		if err := account.Signature(reconcile.Signature{Digest: reconcile.SignedPart(der), At: at, Entry: 1, Kind: c.kind}); err != nil {
 			t.Fatal(err)
 		}
-		add := func(r archive.Record) error { return addArchived(account, r) }
+		add := func(r archive.Record) error { return addArchived(account, nil, r) }
 		over, cancel := context.WithCancel(t.Context())
 		cancel()
 		if err := made.Each(over, dir, add); !errors.Is(err, context.Canceled) {
@@ -119,6 +119,42 @@ func TestArchivedRequestsAccountForSignatures(t *testing.T) {
 		}, func(reconcile.Finding) error { return nil })
 		if err != nil || counts.Findings != c.want {
 			t.Errorf("a %s, and a request of the profile %s: %+v, %v", c.kind, c.profile, counts, err)
+		}
+	}
+}
+
+// A certificate that went into an archive as another authority's accounts for no signature there either.
+func TestArchivedCertificatesAccountAsThemselves(t *testing.T) {
+	t.Parallel()
+	at := time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
+	for issuer, want := range map[string]uint64{"issuing-1": 0, "issuing-2": 1} {
+		dir := t.TempDir()
+		made := archived(t, dir, archive.MonthOf(at), row(t, archive.KindAuthority, map[string]any{"name": issuer}),
+			row(t, archive.KindCertificate, map[string]any{
+				"serial": `\x11`, "issuer": issuer, "kind": "final", "der": `\x30023000`, "issued_at": at,
+			}))
+		account := reconcile.Open(t.TempDir(), reconcile.Span{Until: at.AddDate(1, 0, 0)}, []string{"journal"})
+		defer account.Close()
+		account.Begin(at)
+		r := reconcile.SignedCertificate("final", issuer, []byte{0x11}, []byte{0x30, 2, 0x30, 0}, at)
+		for _, source := range []reconcile.Source{reconcile.IntentEvent, reconcile.SignedEvent} {
+			r.Source = source
+			if err := account.Record(r); err != nil {
+				t.Fatal(err)
+			}
+		}
+		signed := reconcile.Signature{Digest: r.Digest, At: at, Entry: 1, Kind: reconcile.Certificate, Detail: "11"}
+		if err := account.Signature(signed); err != nil {
+			t.Fatal(err)
+		}
+		misplaced := func(issuer string, _, _ []byte) bool { return issuer != "issuing-1" }
+		err := made.Each(t.Context(), dir, func(r archive.Record) error { return addArchived(account, misplaced, r) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		counts, err := account.Settle(t.Context(), reconcile.Oracle{}, func(reconcile.Finding) error { return nil })
+		if err != nil || counts.Findings != want {
+			t.Errorf("as one of %s: %+v, %v", issuer, counts, err)
 		}
 	}
 }
