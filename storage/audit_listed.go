@@ -87,7 +87,7 @@ func (l listedBy) misplaced(issuer string, serial, tbs []byte) error {
 	case !bytes.Equal(c.Serial.Bytes(), serial):
 		return fmt.Errorf("has another serial number in itself, %x", c.Serial)
 	case by == nil:
-		return nil
+		return fmt.Errorf("is of no authority on record whose certificate can be read, %s", issuer)
 	case !bytes.Equal(c.Issuer.FullBytes, by.RawSubject) || len(key) > 0 && len(by.SubjectKeyId) > 0 && !bytes.Equal(key, by.SubjectKeyId):
 		var name pkix.RDNSequence
 		_, _ = asn1.Unmarshal(c.Issuer.FullBytes, &name) // a name that cannot be read is none

@@ -43,6 +43,16 @@ func readable(t testing.TB, scope string) func(*ca.NewCertificate) {
 	return func(c *ca.NewCertificate) { c.DER = readableDER(t, c.Serial[:], c.NotAfter, c.Issuer, scope) }
 }
 
+// addReadableAuthority adds an authority whose certificates are those of readableDER: they have no names.
+func (f *fixture) addReadableAuthority(name string) {
+	f.t.Helper()
+	a := newAuthority(name)
+	a.Certificate = readableDER(f.t, []byte{1}, now().AddDate(1, 0, 0), name, "")
+	if err := f.RecordAuthority(context.Background(), a, leaf(f.t, audit.AuthorityAdded)); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
 // Whoever changes on which CRL a revocation is listed, and until when, is found out by what the certificate itself says.
 func TestARevocationIsListedAsItsCertificateSays(t *testing.T) {
 	f := setUp(t)
@@ -208,18 +218,20 @@ func TestACertificateIsOnRecordAsItself(t *testing.T) {
 		}
 		return i.Serial.String()
 	}
-	const number, authority = "has another serial number in itself", "is another authority's in itself"
+	f.addAuthority("unreadable")
+	const number, authority, nobody = "has another serial number in itself", "is another authority's in itself", "is of no authority"
 	want := map[string]string{
 		issue("issuing-1", "issuing-1", 0): "", issue("issuing-1", "issuing-1", 0, 5, 0): "",
 		issue("issuing-1", "issuing-1", 1): number, issue("issuing-1", "issuing-1", 1, 5, 0): number,
 		issue("issuing-1", "issuing-2", 0): authority, issue("issuing-1", "issuing-2", 0, 5, 0): authority,
+		issue("issuing-1", "nobody", 0): nobody, issue("issuing-1", "unreadable", 0): nobody,
 		intend("issuing-1", "issuing-1", true): "", intend("issuing-1", "issuing-2", true): authority,
 	}
 	found := map[string]string{}
 	for _, x := range f.rows() {
 		for serial := range want {
-			if x.Kind == audit.Unlogged && strings.Contains(x.What, serial) && strings.Contains(x.What, " in itself") {
-				for _, what := range []string{number, authority} {
+			if x.Kind == audit.Unlogged && strings.Contains(x.What, serial) {
+				for _, what := range []string{number, authority, nobody} {
 					if strings.Contains(x.What, what) {
 						found[serial] += what
 					}
