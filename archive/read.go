@@ -13,7 +13,10 @@ import (
 	"io"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
+	"strings"
+	"syscall"
 
 	"github.com/chancery-ca/chancery/ndjson"
 )
@@ -164,6 +167,40 @@ func Open(path string) (*File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening an archive: %w", err)
 	}
+	return openFile(file, path)
+}
+
+// Path is where the archive is in a directory. Its name, which the service has written, must be a plain one: it leads nowhere else.
+func (m Made) Path(dir string) (string, error) {
+	if m.File == "." || m.File == ".." || m.File == "" || strings.ContainsAny(m.File, "/\\\x00") {
+		return "", fmt.Errorf("the archive of %s is on record as %q, which is no name of a file", m.Month, m.File)
+	}
+	return filepath.Join(dir, m.File), nil
+}
+
+// open opens an archive on record. It must be a regular file, and opening does not wait for another end: what has its name is whatever the
+// service has put there.
+func (m Made) open(dir string) (f *File, path string, err error) {
+	if path, err = m.Path(dir); err != nil {
+		return nil, "", err
+	}
+	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, path, fmt.Errorf("opening an archive: %w", err)
+	}
+	info, err := file.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = errors.New("no regular file")
+	}
+	if err != nil {
+		return nil, path, errors.Join(fmt.Errorf("opening an archive: %s: %w", path, err), file.Close())
+	}
+	f, err = openFile(file, path)
+	return f, path, err
+}
+
+func openFile(file *os.File, path string) (*File, error) {
+	var err error
 	f := &File{file: file, sum: sha256.New()}
 	if f.Reader, err = NewReader(io.TeeReader(file, f)); err != nil {
 		return nil, errors.Join(fmt.Errorf("%s: %w", path, err), file.Close())
@@ -214,6 +251,24 @@ func Each(ctx context.Context, path string, do func(Record) error) (v Verified, 
 	if err != nil {
 		return v, err
 	}
+	return f.each(ctx, path, do)
+}
+
+// Each hands out every row of an archive on record, in a directory. When it returns nil, the file was that very archive.
+func (m Made) Each(ctx context.Context, dir string, do func(Record) error) error {
+	f, path, err := m.open(dir)
+	if err != nil {
+		return err
+	}
+	v, err := f.each(ctx, path, do)
+	if err == nil && !m.Is(v) {
+		err = fmt.Errorf("%s is not the archive that the database has on record", path)
+	}
+	return err
+}
+
+// each reads to the end, and closes.
+func (f *File) each(ctx context.Context, path string, do func(Record) error) (v Verified, err error) {
 	defer func() { err = errors.Join(err, f.Close()) }()
 	for {
 		r, err := f.Next()

@@ -15,8 +15,12 @@ import (
 // DamagedError says that a file is no export, or not the export that it was.
 type DamagedError = ndjson.DamagedError
 
-// longestLine of an export, in octets.
-const longestLine = maxNote*2 + MaxLeaf
+const (
+	// longestLine of an export, in octets.
+	longestLine = maxNote*2 + MaxLeaf
+	// mostNotes is how many checkpoints a batch has at most, so that they take no more memory than its leaves.
+	mostNotes = 64
+)
 
 // ExportReader reads an export. That the file is the one that was written is known when Next has returned io.EOF; that its leaves are those
 // of the log, when Verify has held them against its checkpoints.
@@ -28,6 +32,7 @@ type ExportReader struct {
 	sum   hash.Hash
 	next  int64 // index
 	notes int
+	noted int64  // the index before which the last checkpoint stands; -1: there was none
 	ahead []byte // a line that belongs to the next batch
 	done  bool
 }
@@ -38,7 +43,7 @@ func NewExportReader(r io.Reader) (*ExportReader, error) {
 	if err != nil {
 		return nil, err
 	}
-	x := &ExportReader{file: file, sum: sha256.New()}
+	x := &ExportReader{file: file, sum: sha256.New(), noted: -1}
 	raw, err := file.Line()
 	if err != nil {
 		return nil, err
@@ -55,7 +60,7 @@ func NewExportReader(r io.Reader) (*ExportReader, error) {
 	return x, nil
 }
 
-// Next reads the next run of at most so many entries, with the checkpoints that follow it. After the last comes io.EOF, when all that the
+// Next reads the next run of at most so many entries, with the checkpoints that follow it: of a size there is one at most. After the last comes io.EOF, when all that the
 // end says has been found true. The batch has no number.
 func (x *ExportReader) Next(most int64) (b Batch, err error) {
 	if x.done {
@@ -109,9 +114,16 @@ func (x *ExportReader) Next(most int64) (b Batch, err error) {
 			if err := ndjson.Exactly(l.Row, &n); err != nil {
 				return Batch{}, x.refuse("it is no checkpoint: " + err.Error())
 			}
+			if x.noted == x.next {
+				return Batch{}, x.refuse(fmt.Sprintf("a second checkpoint stands before index %d", x.next))
+			}
 			x.sum.Write(raw)
 			x.notes++
+			x.noted = x.next
 			b.Checkpoints = append(b.Checkpoints, Note{Text: []byte(n.Note), Where: "in the export"})
+			if len(b.Checkpoints) == mostNotes {
+				return b, nil
+			}
 		case kindEnd:
 			if err := x.close(l.Row); err != nil {
 				return Batch{}, err
@@ -150,7 +162,8 @@ func (x *ExportReader) leaf(line []byte) (leaf []byte, ok bool) {
 	if rest, ok = bytes.CutPrefix(rest, []byte(leafMiddle)); !ok {
 		return nil, false
 	}
-	return bytes.CutSuffix(rest, []byte("}\n"))
+	leaf, ok = bytes.CutSuffix(rest, []byte("}\n"))
+	return leaf, ok && len(leaf) <= MaxLeaf
 }
 
 // close holds what was read against what the end says.

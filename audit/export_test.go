@@ -11,6 +11,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -159,6 +160,91 @@ func TestChangedExport(t *testing.T) {
 	}
 	if err := readAll(rewrite(t, sound, func(l []string) []string { return l })); err != nil {
 		t.Errorf("unchanged: %v", err)
+	}
+}
+
+// Whoever makes an export does not say how much memory its verification takes: no checkpoint is there twice, no leaf is longer than one, a
+// batch has few checkpoints however many there are, and of what is wrong or signed no more is kept than is told.
+func TestAHostileExportTakesNoMoreMemoryThanAnother(t *testing.T) {
+	made := func(write func(x *ExportWriter) error) []byte {
+		t.Helper()
+		var b bytes.Buffer
+		x, err := NewExportWriter(&b, Start{}, nil)
+		if err == nil {
+			err = write(x)
+		}
+		if err == nil {
+			_, err = x.Close()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b.Bytes()
+	}
+	m := newMemory(1000, 512)
+	for what, file := range map[string][]byte{
+		"a second checkpoint": made(func(x *ExportWriter) error {
+			return errors.Join(x.Add(m.entries[0]), x.AddCheckpoint(fakeNote(1, x.Root())), x.AddCheckpoint(fakeNote(1, x.Root())))
+		}),
+		"a second one before the first leaf": made(func(x *ExportWriter) error {
+			return errors.Join(x.AddCheckpoint(fakeNote(0, x.Root())), x.AddCheckpoint(fakeNote(0, x.Root())))
+		}),
+		"a leaf too long for one": made(func(x *ExportWriter) error {
+			x.end.To++
+			_, err := fmt.Fprintf(x.out, "%s0%s%q}\n", leafOpening, leafMiddle, strings.Repeat("x", MaxLeaf))
+			return err
+		}),
+	} {
+		var damaged *DamagedError
+		if err := readAll(file); !errors.As(err, &damaged) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+
+	file := made(func(x *ExportWriter) (err error) {
+		for _, e := range m.entries {
+			err = errors.Join(err, x.Add(e), x.AddCheckpoint(fakeNote(x.Size(), x.Root())))
+		}
+		return err
+	})
+	r, err := NewExportReader(bytes.NewReader(file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for {
+		b, err := r.Next(BatchSize)
+		if err == io.EOF {
+			break
+		}
+		if err != nil || len(b.Checkpoints) > mostNotes {
+			t.Fatalf("a batch has %d checkpoints: %v", len(b.Checkpoints), err)
+		}
+	}
+	source, start := sourceOf(t, file)
+	report, err := Verify(t.Context(), source, Verification{Open: open, Start: start, Workers: 3})
+	if err != nil || !report.Sound() || report.Checkpoints != 1000 || !bytes.HasPrefix(report.Newest, []byte("signed 1000 ")) {
+		t.Errorf("a checkpoint after each leaf: %+v, %v", report, err)
+	}
+
+	c := &collector{report: &Report{Kinds: map[Kind]int64{}}, waiting: map[int]*checked{}}
+	for i := range 10 {
+		wrong := &checked{number: i, readBroken: true, keptBroken: true}
+		for n := range 1000 {
+			wrong.found(Malformed, int64(1000*i+n), "it cannot be read")
+			o := opened{Checkpoint{Origin: "log", Size: int64(n)}, Note{Text: make([]byte, maxNote)}}
+			wrong.beyond, wrong.at = append(wrong.beyond, o), append(wrong.at, moment{opened: o})
+		}
+		c.take(wrong)
+	}
+	kept := 0
+	for _, o := range slices.Concat(c.good, c.goodRead, c.bad, c.unjudged) {
+		kept += len(o.note.Text) + len(o.Origin)
+	}
+	if len(c.failed) > maxFindings || kept > 0 {
+		t.Errorf("%d findings and %d octets of checkpoints are kept", len(c.failed), kept)
+	}
+	if c.conclude(nil); c.report.Bad < 10_000 {
+		t.Errorf("%d findings are counted", c.report.Bad)
 	}
 }
 

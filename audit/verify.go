@@ -130,6 +130,12 @@ type opened struct {
 	note Note
 }
 
+// brief is the checkpoint without its texts, of which whoever wrote a history may have written many.
+func (o opened) brief() opened {
+	o.Origin, o.note.Text = "", nil
+	return o
+}
+
 func (o opened) String() string {
 	return fmt.Sprintf("the checkpoint of size %d (%s)", o.Size, o.note.Where)
 }

@@ -19,11 +19,13 @@ type collector struct {
 	kept, read   span
 	keptBroken   bool
 	readBroken   bool
-	good         []opened // checkpoints that sign the keeper's tree
+	good         []opened // checkpoints that sign the keeper's tree, without their texts
+	newest       opened   // the greatest of them
 	goodRead     []opened // those that sign the leaves and not the keeper's tree
 	bad          []opened
 	unjudged     []opened
 	failed       []Finding
+	named        int // of these, those that are no subtrees
 	mismatches   []mismatch
 	fingerprints []uint64
 	progress     func(int64)
@@ -48,21 +50,21 @@ func (c *collector) add(r *checked) {
 			at := max(o.Size-1, 0)
 			r.found(Mislabelled, at, "%v stands among later entries", o)
 		case root(nil, c.begun) == o.Root:
-			c.good = append(c.good, o)
+			c.meets(o)
 		default:
-			c.bad = append(c.bad, o)
+			c.bad = append(c.bad, o.brief())
 		}
 	}
 	for _, m := range r.at {
 		switch {
 		case !c.keptBroken && !m.keptBroken && root(c.kept, m.kept) == m.Root:
-			c.good = append(c.good, m.opened)
+			c.meets(m.opened)
 		case !c.readBroken && !m.readBroken && root(c.read, m.read) == m.Root:
-			c.goodRead = append(c.goodRead, m.opened)
+			c.goodRead = append(c.goodRead, m.brief())
 		case (c.keptBroken || m.keptBroken) && (c.readBroken || m.readBroken):
-			c.unjudged = append(c.unjudged, m.opened)
+			c.unjudged = append(c.unjudged, m.brief())
 		default:
-			c.bad = append(c.bad, m.opened)
+			c.bad = append(c.bad, m.brief())
 		}
 	}
 	c.keptBroken, c.readBroken = c.keptBroken || r.keptBroken, c.readBroken || r.readBroken
@@ -78,18 +80,38 @@ func (c *collector) add(r *checked) {
 		}
 		c.read = c.read.push(n, nil)
 	}
-	c.failed = append(c.failed, r.failed...)
+	for _, f := range r.failed {
+		switch {
+		case f.Kind == WrongTree:
+			c.failed = append(c.failed, f)
+		case c.named < maxFindings:
+			c.named++
+			c.failed = append(c.failed, f)
+		default:
+			c.report.Bad++
+		}
+	}
 	if len(c.mismatches) < maxFindings {
 		c.mismatches = append(c.mismatches, r.mismatches...)
 	} else {
 		c.report.Bad += int64(len(r.mismatches))
 	}
-	c.bad = append(c.bad, r.beyond...)
+	for _, o := range r.beyond {
+		c.bad = append(c.bad, o.brief())
+	}
 	for kind, n := range r.kinds {
 		c.report.Kinds[kind] += n
 	}
 	c.fingerprints = append(c.fingerprints, r.fingerprints...)
 	c.report.Size = r.to
+}
+
+// meets keeps a checkpoint that signs the keeper's tree.
+func (c *collector) meets(o opened) {
+	if o.Size >= c.newest.Size {
+		c.newest = o
+	}
+	c.good = append(c.good, o.brief())
 }
 
 // conclude judges what could not be judged before all was seen.
@@ -98,14 +120,12 @@ func (c *collector) conclude(outside []opened) {
 	c.report.Root = root(nil, c.kept)
 	covered, coveredRead := int64(0), int64(0)
 	for _, o := range c.good {
-		if o.Size >= covered {
-			covered, c.report.Newest = o.Size, o.note.Text
-		}
+		covered = max(covered, o.Size)
 	}
 	for _, o := range c.goodRead {
 		coveredRead = max(coveredRead, o.Size)
 	}
-	c.report.Checkpoints, c.report.Covered = len(c.good), covered
+	c.report.Checkpoints, c.report.Covered, c.report.Newest = len(c.good), covered, c.newest.note.Text
 	c.judgeMismatches(covered, coveredRead)
 	c.judgeCheckpoints(max(covered, coveredRead))
 	for _, f := range c.failed {
@@ -120,14 +140,14 @@ func (c *collector) judgeOutside(outside []opened) {
 	for _, o := range outside {
 		switch {
 		case o.Size > c.report.Size:
-			c.bad = append(c.bad, o)
+			c.bad = append(c.bad, o.brief())
 		case o.Size > c.report.From:
 		case o.Size < c.report.From:
 			c.report.Older++
 		case root(nil, c.begun) == o.Root:
-			c.good = append(c.good, o)
+			c.meets(o)
 		default:
-			c.bad = append(c.bad, o)
+			c.bad = append(c.bad, o.brief())
 		}
 	}
 }
@@ -180,14 +200,14 @@ func (c *collector) judgeCheckpoints(covered int64) {
 	slices.SortStableFunc(c.bad, bySize)
 	told := false
 	for _, o := range c.bad {
+		i := slices.IndexFunc(met, func(m opened) bool { return m.Size >= o.Size }) // none: not even of size 0, where nothing is covered
 		switch {
 		case o.Size > c.report.Size:
 			c.report.Add(Finding{
 				Kind: Truncated, Index: c.report.Size, Until: o.Size,
 				What: fmt.Sprintf("the history ends here, and %v signs more: the entries up to %d are gone", o, o.Size-1),
 			})
-		case o.Size <= covered:
-			i := slices.IndexFunc(met, func(m opened) bool { return m.Size >= o.Size })
+		case i >= 0 && o.Size <= covered:
 			from := before(met, o.Size)
 			c.report.Add(Finding{Kind: SplitView, Index: from, Until: o.Size, What: fmt.Sprintf(
 				"%v and %v are both signed, and no history has both: the log has shown two, which part between %d and %d", o, met[i], from, o.Size-1)})

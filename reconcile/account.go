@@ -23,6 +23,7 @@ type Account struct {
 	span     Span
 	journals []string
 	begin    time.Time // of the oldest journal
+	ahead    time.Time // from then on no honest clock can have been; zero: never
 	sides    sorted    // signatures and records, by digest
 	answers  sorted    // OCSP answers, by serial number
 	counts   Counts
@@ -53,6 +54,14 @@ func (a *Account) Begin(at time.Time) {
 func (a *Account) Until(at time.Time) {
 	if at.Before(a.span.Until) {
 		a.span.Until = at
+	}
+}
+
+// Ahead says that no record made so far can honestly be dated then or later. An account from the beginning judges one that is as if its time
+// had come: else it would be too young for ever. Another account leaves it alone, for what belongs to it may have been read by an earlier one.
+func (a *Account) Ahead(at time.Time) {
+	if a.span.Since.IsZero() {
+		a.ahead = at
 	}
 }
 
@@ -157,30 +166,34 @@ type group struct {
 	subject    string
 	issuer     string
 	of         []signed // what the records account for
+	not        []string // issuers whose it is not, whatever records say
 	signatures uint64
 	anew       bool // one of the signatures was not judged before
 	first      Signature
 }
 
-// signed is a kind of signature and, of a certificate, the serial number where it is known.
-type signed struct{ kind, serial string }
+// signed is a kind of signature and its issuer and, of a certificate, the serial number where it is known.
+type signed struct{ kind, issuer, serial string }
 
 func (g *group) empty() bool { return g.signatures == 0 && !g.known() }
 
 func (g *group) known() bool { return g.has != [OtherRow + 1]bool{} }
 
 func (g *group) add(r Record) {
-	g.has[r.Source] = true
-	if g.at.IsZero() || r.At.Before(g.at) {
+	if !g.known() || r.At.Before(g.at) {
 		g.at = r.At
 	}
+	g.has[r.Source] = true
 	if g.subject == "" || r.Source == SignedRow {
 		g.subject = r.Subject
 	}
 	if g.issuer == "" || r.Source == SignedRow {
 		g.issuer = r.Issuer
 	}
-	if of := (signed{r.Kind, r.Serial}); r.Kind != "" && !slices.Contains(g.of, of) {
+	if r.Misplaced {
+		g.not = append(g.not, r.Issuer)
+	}
+	if of := (signed{r.Kind, r.Issuer, r.Serial}); r.Kind != "" && !slices.Contains(g.of, of) {
 		g.of = append(g.of, of)
 	}
 }
@@ -189,7 +202,7 @@ func (g *group) add(r Record) {
 // write them down as something that they are not.
 func (g *group) accountsFor(s *Signature) bool {
 	return slices.ContainsFunc(g.of, func(of signed) bool {
-		return of.kind == s.Kind && (of.kind != Certificate || of.serial == "" || of.serial == s.Detail)
+		return of.kind == s.Kind && !slices.Contains(g.not, of.issuer) && (of.kind != Certificate || of.serial == "" || of.serial == s.Detail)
 	})
 }
 
@@ -233,7 +246,7 @@ func (a *Account) judge(g *group, told func(Finding) error) error {
 	if !g.known() {
 		return nil
 	}
-	judged := a.span.holds(g.at)
+	judged := a.span.holds(g.at) || !a.ahead.IsZero() && !g.at.Before(a.ahead)
 	intended, signed, open, row := g.has[IntentEvent], g.has[SignedEvent], g.has[IntentRow], g.has[SignedRow]
 	certain := signed || row || g.has[CheckpointRow]
 	var first *Signature

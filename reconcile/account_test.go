@@ -42,6 +42,7 @@ func settle(t failing, dir string, most int, span Span, signatures []Signature, 
 		}
 	}()
 	a.Begin(noon.Add(-time.Hour))
+	a.Ahead(noon.Add(2 * time.Hour))
 	for _, s := range signatures {
 		if err := a.Signature(s); err != nil {
 			t.Fatal(err)
@@ -117,6 +118,7 @@ func TestWhatIsAFinding(t *testing.T) {
 		return func(s *Signature) { s.Kind, s.Detail, s.Status = "ocsp", serials, statuses }
 	}
 	since := Span{Since: noon.Add(-time.Minute), Until: noon.Add(time.Hour)}
+	ahead := noon.AddDate(1, 0, 0)
 	for _, c := range []struct {
 		what       string
 		span       Span
@@ -162,6 +164,13 @@ func TestWhatIsAFinding(t *testing.T) {
 		{"a checkpoint on record and not signed", all, nil, records(1, noon, CheckpointRow), []Kind{Unjournaled}},
 		{"before the journal began", all, nil, records(1, noon.Add(-2*time.Hour), IntentEvent, SignedEvent, SignedRow), nil},
 		{"too young", Span{Until: noon}, nil, records(1, noon, IntentEvent, SignedEvent, SignedRow), nil},
+		{"dated ahead, by less than clocks are apart", Span{Until: noon}, nil, records(1, noon.Add(time.Hour), SignedRow), nil},
+		{"dated ahead, and not signed", Span{Until: noon}, nil, records(1, ahead, IntentEvent, SignedEvent, SignedRow), []Kind{Unjournaled}},
+		{"dated ahead, a row that was put in", Span{Until: noon}, nil, records(1, ahead, SignedRow), []Kind{Unannounced}},
+		{"dated ahead, a row that was deleted", Span{Until: noon}, nil, records(1, ahead, IntentEvent, SignedEvent), []Kind{Erased}},
+		{"dated ahead, and signed", Span{Until: noon}, []Signature{signature(1)}, records(1, ahead, IntentEvent, SignedEvent, SignedRow), nil},
+		{"dated ahead, since the last run", since, nil, records(1, ahead, IntentEvent, SignedEvent, SignedRow), nil},
+		{"dated ahead by centuries", Span{Until: noon}, nil, records(1, ahead.AddDate(500, 0, 0), CheckpointRow), []Kind{Unjournaled}},
 		{"judged by the last run", since, nil, records(1, noon.Add(-2*time.Minute), IntentEvent, SignedEvent, SignedRow), nil},
 		{"a row that was deleted", all, []Signature{signature(1)}, records(1, noon, IntentEvent, SignedEvent), []Kind{Erased}},
 		{"an orphan that was deleted", all, []Signature{signature(1)}, records(1, noon, IntentEvent), []Kind{Erased}},
@@ -207,6 +216,13 @@ func TestARecordAccountsForItsKindAlone(t *testing.T) {
 		}
 		return records
 	}
+	// The event of its intent says what the row says: one hand has written both.
+	misplaced := func(records []Record) []Record {
+		for i := range records {
+			records[i].Issuer, records[i].Misplaced = "another", records[i].Source == SignedRow
+		}
+		return records
+	}
 	for what, c := range map[string]struct {
 		records []Record
 		kind    string // of the signature that they account for
@@ -215,6 +231,7 @@ func TestARecordAccountsForItsKindAlone(t *testing.T) {
 		"a certificate":                    {records(1, noon, IntentEvent, SignedEvent, SignedRow), Certificate, nil},
 		"a certificate by its number":      {with("1", records(1, noon, IntentEvent, SignedEvent, SignedRow)), Certificate, nil},
 		"a certificate by another number":  {with("2", records(1, noon, IntentEvent, SignedEvent, SignedRow)), "", nil},
+		"another authority's":              {misplaced(records(1, noon, IntentEvent, SignedEvent, SignedRow)), "", nil},
 		"an orphan":                        {records(1, noon, IntentEvent, IntentRow), Certificate, nil},
 		"an orphan by its number":          {with("1", records(1, noon, IntentEvent, IntentRow)), Certificate, nil},
 		"an orphan by another number":      {with("2", records(1, noon, IntentEvent, IntentRow)), "", nil},

@@ -12,7 +12,8 @@ const signatureTag = 0x80
 
 func (r Record) append(b []byte) []byte {
 	b = append(append(b, r.Digest[:]...), byte(r.Source))
-	b = binary.AppendVarint(b, r.At.UnixNano())
+	b = append(b, flag(r.Misplaced))
+	b = appendTime(b, r.At)
 	return appendText(appendText(appendText(appendText(b, r.Kind), r.Subject), r.Issuer), r.Serial)
 }
 
@@ -20,17 +21,25 @@ func (s Signature) append(b []byte) []byte {
 	b = append(append(b, s.Digest[:]...), signatureTag)
 	b = binary.BigEndian.AppendUint32(b, uint32(s.Journal))
 	b = binary.BigEndian.AppendUint64(b, s.Entry) // in this order: what was signed twice was first signed there
-	b = binary.AppendVarint(b, s.At.UnixNano())
-	old := byte(0)
-	if s.Old {
-		old = 1
-	}
-	b = append(b, old)
+	b = appendTime(b, s.At)
+	b = append(b, flag(s.Old))
 	return appendText(appendText(appendText(appendText(b, s.Key), s.Kind), s.Detail), s.Status)
 }
 
 func appendText(b []byte, text string) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(text))), text...)
+}
+
+func flag(set bool) byte {
+	if set {
+		return 1
+	}
+	return 0
+}
+
+// appendTime keeps the years that nanoseconds since 1970 have no room for: records are dated by whoever wrote them.
+func appendTime(b []byte, at time.Time) []byte {
+	return binary.AppendUvarint(binary.AppendVarint(b, at.Unix()), uint64(at.Nanosecond()))
 }
 
 // line is a sorted record that is read again.
@@ -48,9 +57,10 @@ func (l *line) octet() byte {
 }
 
 func (l *line) time() time.Time {
-	nano, n := binary.Varint(l.rest)
-	l.rest = l.rest[n:]
-	return time.Unix(0, nano).UTC()
+	seconds, n := binary.Varint(l.rest)
+	nanoseconds, m := binary.Uvarint(l.rest[n:])
+	l.rest = l.rest[n+m:]
+	return time.Unix(seconds, int64(nanoseconds)).UTC()
 }
 
 func (l *line) text() string {
@@ -62,7 +72,10 @@ func (l *line) text() string {
 
 // record reads what follows the tag of a source.
 func (l *line) record(digest [32]byte, source Source) Record {
-	return Record{Digest: digest, Source: source, At: l.time(), Kind: l.text(), Subject: l.text(), Issuer: l.text(), Serial: l.text()}
+	return Record{
+		Digest: digest, Source: source, Misplaced: l.octet() == 1, At: l.time(), Kind: l.text(), Subject: l.text(), Issuer: l.text(),
+		Serial: l.text(),
+	}
 }
 
 // signature reads what follows signatureTag.

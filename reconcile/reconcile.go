@@ -65,6 +65,9 @@ type Record struct {
 	Subject string // for people: what was signed
 	Issuer  string // name of the authority whose key signed it; empty: it is none's
 	Serial  string // of a certificate, in hex: it accounts for no certificate with another. Empty: it tells none
+	// Misplaced says that what was signed is another certificate in itself, or another authority's. No record of it that names this issuer
+	// accounts for a signature.
+	Misplaced bool
 }
 
 // Span is what an account judges. Records from before Since were judged by an earlier account, and those from Until on will be by a later

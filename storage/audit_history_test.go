@@ -407,7 +407,7 @@ func TestRowsAndEvents(t *testing.T) {
 	f.exec("ALTER TABLE audit_leaves DISABLE TRIGGER facts_stay")
 	f.exec("ALTER TABLE certificates DISABLE TRIGGER facts_stay")
 	f.exec("ALTER TABLE revocations DISABLE TRIGGER facts_stay")
-	f.addAuthority("issuing-1")
+	f.addReadableAuthority("issuing-1")
 	c := f.issue(readable(t, ca.FullScope))
 	r := f.revoke(c, issuance.KeyCompromise, 0)
 	data := map[string]string{

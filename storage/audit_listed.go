@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/asn1"
 	"errors"
 	"fmt"
@@ -35,8 +36,8 @@ type listedBy struct {
 	subordinates map[[2]string][]byte         // DER, by the name of the parent and the serial
 }
 
-func (r *rowsCheck) listedBy(ctx context.Context) (l listedBy, err error) {
-	rows, err := r.h.pool.Query(ctx, selectAuthorities)
+func readListedBy(ctx context.Context, db querier) (l listedBy, err error) {
+	rows, err := db.Query(ctx, selectAuthorities)
 	if err != nil {
 		return l, err
 	}
@@ -61,24 +62,73 @@ func (r *rowsCheck) listedBy(ctx context.Context) (l listedBy, err error) {
 	return l, nil
 }
 
-// misplaced tells of a certificate that it is not the one that its row says: by the row's serial number, on the CRL of the row's authority,
-// nobody would learn of its revocation. One that cannot be read is held against the keeper's journal alone.
-func (l listedBy) misplaced(issuer string, serial, der []byte) error {
-	c, err := x509.ParseCertificate(der)
-	if err != nil {
+// misplaced tells of what was to be signed of a certificate that it is not the one that its row says: by the row's serial number, on the
+// CRL of the row's authority, nobody would learn of its revocation. No more of it is read than that takes: what around it cannot be read, the
+// service may have written so. One of which not even that can be read, no keeper has signed.
+func (l listedBy) misplaced(issuer string, serial, tbs []byte) error {
+	var c struct {
+		Version         int `asn1:"optional,explicit,default:0,tag:0"`
+		Serial          *big.Int
+		Algorithm       asn1.RawValue
+		Issuer          asn1.RawValue
+		Validity        asn1.RawValue
+		Subject         asn1.RawValue
+		PublicKey       asn1.RawValue
+		IssuerUniqueID  asn1.BitString   `asn1:"optional,tag:1"`
+		SubjectUniqueID asn1.BitString   `asn1:"optional,tag:2"`
+		Extensions      []pkix.Extension `asn1:"optional,explicit,tag:3"`
+	}
+	if _, err := asn1.Unmarshal(tbs, &c); err != nil {
 		return nil
 	}
 	by := l.certificates[issuer]
+	key := authorityKey(c.Extensions)
 	switch {
-	case !bytes.Equal(c.SerialNumber.Bytes(), serial):
-		return fmt.Errorf("has another serial number in itself, %x", c.SerialNumber)
+	case !bytes.Equal(c.Serial.Bytes(), serial):
+		return fmt.Errorf("has another serial number in itself, %x", c.Serial)
 	case by == nil:
-		return nil
-	case !bytes.Equal(c.RawIssuer, by.RawSubject) ||
-		len(c.AuthorityKeyId) > 0 && len(by.SubjectKeyId) > 0 && !bytes.Equal(c.AuthorityKeyId, by.SubjectKeyId):
-		return fmt.Errorf("is another authority's in itself, %s with the key %x", c.Issuer, c.AuthorityKeyId)
+		return fmt.Errorf("is of no authority on record whose certificate can be read, %s", issuer)
+	case !bytes.Equal(c.Issuer.FullBytes, by.RawSubject) || len(key) > 0 && len(by.SubjectKeyId) > 0 && !bytes.Equal(key, by.SubjectKeyId):
+		var name pkix.RDNSequence
+		_, _ = asn1.Unmarshal(c.Issuer.FullBytes, &name) // a name that cannot be read is none
+		return fmt.Errorf("is another authority's in itself, %s with the key %x", name, key)
 	}
 	return nil
+}
+
+// Misplaced reads the authorities, for telling of a certificate that was of a row whether it is another one in itself, or another authority's.
+func (s *Store) Misplaced(ctx context.Context) (func(issuer string, serial, der []byte) bool, error) {
+	var known listedBy
+	err := s.read(ctx, "reading the authorities", func(ctx context.Context, db querier) (err error) {
+		known, err = readListedBy(ctx, db)
+		return err
+	})
+	return func(issuer string, serial, der []byte) bool {
+		return known.misplaced(issuer, serial, toBeSigned(der)) != nil
+	}, err
+}
+
+// authorityKey is the key identifier in a certificate's extension authorityKeyIdentifier (RFC 5280, section 4.2.1.1).
+func authorityKey(extensions []pkix.Extension) []byte {
+	for _, x := range extensions {
+		var value struct {
+			Key []byte `asn1:"optional,tag:0"`
+		}
+		if x.Id.Equal(asn1.ObjectIdentifier{2, 5, 29, 35}) {
+			_, _ = asn1.Unmarshal(x.Value, &value) // one that cannot be read names no key
+			return value.Key
+		}
+	}
+	return nil
+}
+
+// toBeSigned is what was signed of a certificate, whatever stands around it; nil of what is no certificate.
+func toBeSigned(der []byte) []byte {
+	var outer struct{ TBS asn1.RawValue }
+	if _, err := asn1.Unmarshal(der, &outer); err != nil {
+		return nil
+	}
+	return outer.TBS.FullBytes
 }
 
 // disagrees tells what of a revocation is not as its certificate and the authority have it: with another scope, or an end before the

@@ -1,11 +1,11 @@
 package storage_test
 
 import (
-	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"math/big"
@@ -17,6 +17,7 @@ import (
 	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/ca"
 	"github.com/chancery-ca/chancery/issuance"
+	"github.com/chancery-ca/chancery/reconcile"
 )
 
 // readableDER is a certificate that names the CRL of a scope; the empty scope: none.
@@ -40,6 +41,16 @@ func readableDER(t testing.TB, serial []byte, notAfter time.Time, issuer, scope 
 // readable makes a certificate one that can be read.
 func readable(t testing.TB, scope string) func(*ca.NewCertificate) {
 	return func(c *ca.NewCertificate) { c.DER = readableDER(t, c.Serial[:], c.NotAfter, c.Issuer, scope) }
+}
+
+// addReadableAuthority adds an authority whose certificates are those of readableDER: they have no names.
+func (f *fixture) addReadableAuthority(name string) {
+	f.t.Helper()
+	a := newAuthority(name)
+	a.Certificate = readableDER(f.t, []byte{1}, now().AddDate(1, 0, 0), name, "")
+	if err := f.RecordAuthority(context.Background(), a, leaf(f.t, audit.AuthorityAdded)); err != nil {
+		f.t.Fatal(err)
+	}
 }
 
 // Whoever changes on which CRL a revocation is listed, and until when, is found out by what the certificate itself says.
@@ -159,33 +170,106 @@ func TestACertificateIsOnRecordAsItself(t *testing.T) {
 		}
 		keys[name] = key
 	}
-	issue := func(by, as string, number byte) string {
+	made := func(by string, serial [20]byte, number byte, ends time.Time) *x509.Certificate {
+		t.Helper()
+		serial[19] ^= number
+		template := &x509.Certificate{SerialNumber: new(big.Int).SetBytes(serial[:]), NotBefore: now(), NotAfter: ends}
+		der, err := x509.CreateCertificate(rand.Reader, template, parents[by], keys[by].Public(), keys[by])
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := x509.ParseCertificate(der)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	signed := map[string]reconcile.Signature{}
+	sign := func(serial string, tbs []byte) {
+		signed[serial] = reconcile.Signature{
+			Digest: sha256.Sum256(tbs), At: time.Now(), Entry: 1, Key: "issuing", Kind: reconcile.Certificate, Detail: serial,
+		}
+	}
+	issue := func(by, as string, number byte, behind ...byte) string {
 		t.Helper()
 		c := f.issue(func(c *ca.NewCertificate) {
-			serial := bytes.Clone(c.Serial[:])
-			serial[19] ^= number
-			template := &x509.Certificate{SerialNumber: new(big.Int).SetBytes(serial), NotBefore: now(), NotAfter: c.NotAfter}
-			der, err := x509.CreateCertificate(rand.Reader, template, parents[by], keys[by].Public(), keys[by])
-			if err != nil {
-				t.Fatal(err)
+			of := made(by, c.Serial, number, c.NotAfter)
+			c.DER = append(of.Raw, behind...)
+			misplaced, err := f.Misplaced(t.Context())
+			if err != nil || misplaced(as, c.Serial[:], c.DER) != (by != as || number != 0) {
+				t.Errorf("%s of %s, as %d of %s, from an archive: %v", c.Serial, by, number, as, err)
 			}
-			c.DER = der
+			sign(c.Serial.String(), of.RawTBSCertificate)
 		})
 		f.exec("UPDATE certificates SET issuer = $2 WHERE serial = $1", c.Serial[:], as)
 		return c.Serial.String()
 	}
-	sound, number, authority := issue("issuing-1", "issuing-1", 0), issue("issuing-1", "issuing-1", 1), issue("issuing-1", "issuing-2", 0)
-	found := map[string]int{}
+	intend := func(by, as string, settled bool) string {
+		t.Helper()
+		i := f.intend(func(i *ca.Intent) {
+			i.Issuer, i.TBS = as, made(by, i.Serial, 0, i.NotAfter).RawTBSCertificate
+			sign(i.Serial.String(), i.TBS)
+		})
+		if settled {
+			s := ca.Settlement{Issuer: i.Issuer, Serial: i.Serial, Kind: i.Kind, At: now(), EventID: newID(), Reason: "a test"}
+			if err := f.SettleIntent(t.Context(), alpha, s, leafWithID(t, s.EventID, audit.CertificateOrphaned)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return i.Serial.String()
+	}
+	f.addAuthority("unreadable")
+	const number, authority, nobody = "has another serial number in itself", "is another authority's in itself", "is of no authority"
+	want := map[string]string{
+		issue("issuing-1", "issuing-1", 0): "", issue("issuing-1", "issuing-1", 0, 5, 0): "",
+		issue("issuing-1", "issuing-1", 1): number, issue("issuing-1", "issuing-1", 1, 5, 0): number,
+		issue("issuing-1", "issuing-2", 0): authority, issue("issuing-1", "issuing-2", 0, 5, 0): authority,
+		issue("issuing-1", "nobody", 0): nobody, issue("issuing-1", "unreadable", 0): nobody,
+		intend("issuing-1", "issuing-1", true): "", intend("issuing-1", "issuing-2", true): authority,
+	}
+	found := map[string]string{}
 	for _, x := range f.rows() {
-		for serial, what := range map[string]string{
-			sound: "in itself", number: "has another serial number in itself", authority: "is another authority's in itself",
-		} {
-			if x.Kind == audit.Unlogged && strings.Contains(x.What, serial) && strings.Contains(x.What, what) {
-				found[what]++
+		for serial := range want {
+			if x.Kind == audit.Unlogged && strings.Contains(x.What, serial) {
+				for _, what := range []string{number, authority, nobody} {
+					if strings.Contains(x.What, what) {
+						found[serial] += what
+					}
+				}
 			}
 		}
 	}
-	if len(found) != 2 || found["has another serial number in itself"] != 1 || found["is another authority's in itself"] != 1 {
-		t.Errorf("found %v", found)
+	for serial, what := range want {
+		if found[serial] != what {
+			t.Errorf("%s: found %q, want %q", serial, found[serial], what)
+		}
+	}
+	want[intend("issuing-1", "issuing-1", false)], want[intend("issuing-1", "issuing-2", false)] = "", authority
+	account := reconcile.Open(t.TempDir(), reconcile.Span{Until: time.Now().Add(time.Hour)}, []string{"journal"})
+	defer account.Close()
+	if err := f.SigningRecords(t.Context(), time.Time{}, account.Record); err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range signed {
+		if err := account.Signature(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	accounted := map[string]bool{}
+	for serial := range signed {
+		accounted[serial] = true
+	}
+	if _, err := account.Settle(t.Context(), reconcile.Oracle{Unissued: f.Unissued}, func(x reconcile.Finding) error {
+		if x.Kind == reconcile.Unrecorded {
+			accounted[strings.TrimPrefix(x.Subject, "certificate ")] = false
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for serial, what := range want {
+		if accounted[serial] != (what == "") {
+			t.Errorf("%s, which %q: accounted for: %v", serial, what, accounted[serial])
+		}
 	}
 }

@@ -2,6 +2,7 @@ package storage
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"slices"
@@ -15,7 +16,7 @@ import (
 
 const (
 	selectOrphanRows = `
-	SELECT o.serial, o.issuer, o.kind, encode(sha256(o.tbs), 'hex'), o.request_id::text, o.profile, o.policy_digest, o.event_id::text,
+	SELECT o.serial, o.issuer, o.kind, o.tbs, o.request_id::text, o.profile, o.policy_digest, o.event_id::text,
 		coalesce(s.index, -1), l.leaf
 	FROM (
 		SELECT serial, issuer, kind, tbs, request_id, profile, policy_digest, event_id FROM orphans WHERE (serial, issuer, kind) > ($1, $2, $3)
@@ -38,6 +39,7 @@ const (
 type orphanRow struct {
 	serial       []byte
 	issuer, kind string
+	tbs          []byte
 	intended     map[string]string // what the event of its intent must say besides
 	request      string
 	event        string
@@ -52,6 +54,10 @@ func (o orphanRow) String() string {
 // orphans holds what was possibly signed against the events of its intent and of its settlement: what its revocation follows from is in its
 // to-be-signed bytes, and whoever changes both together agrees with himself, but not with the digest that the first of them has.
 func (r *rowsCheck) orphans(ctx context.Context) error {
+	known, err := readListedBy(ctx, r.h.pool)
+	if err != nil {
+		return err
+	}
 	var last orphanRow
 	for {
 		rows, err := r.h.pool.Query(ctx, selectOrphanRows, append([]byte{}, last.serial...), last.issuer, last.kind, rowsPage)
@@ -59,9 +65,10 @@ func (r *rowsCheck) orphans(ctx context.Context) error {
 			return err
 		}
 		page, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (o orphanRow, err error) {
-			var tbs, profile, policy string
-			err = row.Scan(&o.serial, &o.issuer, &o.kind, &tbs, &o.request, &profile, &policy, &o.event, &o.index, &o.leaf)
-			o.intended = map[string]string{"tbs_sha256": tbs, "request": o.request, "profile": profile, "policy": policy}
+			var profile, policy string
+			err = row.Scan(&o.serial, &o.issuer, &o.kind, &o.tbs, &o.request, &profile, &policy, &o.event, &o.index, &o.leaf)
+			digest := sha256.Sum256(o.tbs)
+			o.intended = map[string]string{"tbs_sha256": hex.EncodeToString(digest[:]), "request": o.request, "profile": profile, "policy": policy}
 			return o, err
 		})
 		if err != nil {
@@ -71,6 +78,9 @@ func (r *rowsCheck) orphans(ctx context.Context) error {
 			r.hold(o.String(), o.event, o.index, o.leaf, []audit.Kind{audit.CertificateOrphaned}, map[string]string{
 				"issuer": o.issuer, "serial": hex.EncodeToString(o.serial), "kind": o.kind, "request": o.request,
 			})
+			if err := known.misplaced(o.issuer, o.serial, o.tbs); err != nil {
+				r.tell(audit.Unlogged, o.index, "%s %v", o, err)
+			}
 			if err := r.intended(ctx, o); err != nil {
 				return err
 			}

@@ -23,7 +23,7 @@ func TestAnOrphanIsAsItsEventsSay(t *testing.T) {
 		f.exec("ALTER TABLE " + table + " DISABLE TRIGGER facts_stay")
 	}
 	f.exec("ALTER TABLE audit_sequence DISABLE TRIGGER facts_stay")
-	f.addAuthority("issuing-1")
+	f.addReadableAuthority("issuing-1")
 	i := newIntent(t, alpha)
 	i.NotAfter = i.NotAfter.Truncate(time.Second)
 	toBeSigned := func(notAfter time.Time) []byte {

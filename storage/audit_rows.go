@@ -219,7 +219,7 @@ func (r *rowsCheck) private(ctx context.Context) error {
 }
 
 func (r *rowsCheck) certificates(ctx context.Context) error {
-	known, err := r.listedBy(ctx)
+	known, err := readListedBy(ctx, r.h.pool)
 	if err != nil {
 		return err
 	}
@@ -238,7 +238,7 @@ func (r *rowsCheck) certificates(ctx context.Context) error {
 			r.hold(what, event, index, leaf, []audit.Kind{audit.CertificateIssued}, map[string]string{
 				"issuer": issuer, "serial": hex.EncodeToString(serial), "kind": kind, "certificate_sha256": hex.EncodeToString(digest[:]),
 			})
-			if err := known.misplaced(issuer, serial, der); err != nil {
+			if err := known.misplaced(issuer, serial, toBeSigned(der)); err != nil {
 				r.tell(audit.Unlogged, index, "%s %v", what, err)
 			}
 			return nil
@@ -252,7 +252,7 @@ func (r *rowsCheck) certificates(ctx context.Context) error {
 }
 
 func (r *rowsCheck) revocations(ctx context.Context) error {
-	known, err := r.listedBy(ctx)
+	known, err := readListedBy(ctx, r.h.pool)
 	if err != nil {
 		return err
 	}

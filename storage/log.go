@@ -17,17 +17,29 @@ const (
 	selectLogSize = `SELECT coalesce(max(index) + 1, 0) FROM audit_sequence`
 
 	// selectLots takes whole lots of the first thousand, until there are enough leaves. The leaves themselves are read only where a lot does
-	// not say their hashes.
+	// not say their hashes. A lot of which one is gone stays where it is for ever: it takes nobody's place, and is told where it is passed by.
 	selectLots = `
-	WITH first AS (
-		SELECT lot, ids, hashes FROM audit_unsequenced ORDER BY lot LIMIT 1000
+	WITH waiting AS NOT MATERIALIZED (
+		SELECT u.lot, u.ids, u.hashes, u.hashes IS NULL AND EXISTS (
+			SELECT FROM unnest(u.ids) AS l (id) WHERE NOT EXISTS (SELECT FROM audit_leaves AS a WHERE a.id = l.id)
+		) AS stuck
+		FROM audit_unsequenced AS u
+	), first AS (
+		SELECT lot, ids, hashes FROM waiting WHERE NOT stuck ORDER BY lot LIMIT 1000
 	), counted AS (
 		SELECT lot, ids, hashes, sum(cardinality(ids)) OVER (ORDER BY lot) AS total, row_number() OVER (ORDER BY lot) AS place FROM first
+	), taken AS (
+		SELECT lot, ids, hashes FROM counted WHERE total <= $1 OR place = 1
 	)
-	SELECT c.lot, c.hashes, CASE WHEN c.hashes IS NULL THEN (
-		SELECT array_agg(a.leaf ORDER BY l.place) FROM unnest(c.ids) WITH ORDINALITY AS l (id, place) LEFT JOIN audit_leaves AS a ON a.id = l.id
+	SELECT t.lot, false, t.hashes, CASE WHEN t.hashes IS NULL THEN (
+		SELECT array_agg(a.leaf ORDER BY l.place) FROM unnest(t.ids) WITH ORDINALITY AS l (id, place) LEFT JOIN audit_leaves AS a ON a.id = l.id
 	) END
-	FROM counted AS c WHERE c.total <= $1 OR c.place = 1 ORDER BY c.lot`
+	FROM taken AS t
+	UNION ALL (
+		SELECT w.lot, true, NULL, NULL FROM waiting AS w
+		WHERE w.stuck AND w.lot < coalesce((SELECT max(lot) FROM taken), 9223372036854775807) ORDER BY w.lot LIMIT 100
+	)
+	ORDER BY lot`
 
 	appendToLog  = `SELECT append_to_log($1, $2, $3, $4, $5, $6)`
 	logIsMoved   = "CH002"
@@ -104,11 +116,12 @@ func (s *Store) UnsequencedLots(ctx context.Context, most int) (lots []ca.LeafLo
 			return err
 		}
 		var lot int64
+		var stuck bool
 		var noted []byte
 		var leaves [][]byte
-		_, err = pgx.ForEachRow(rows, []any{&lot, &noted, &leaves}, func() error {
+		_, err = pgx.ForEachRow(rows, []any{&lot, &stuck, &noted, &leaves}, func() error {
 			hashes, whole := lotHashes(noted, leaves)
-			if !whole {
+			if stuck || !whole {
 				missing = append(missing, lot)
 				return nil
 			}

@@ -390,6 +390,35 @@ func TestALeafThatHasGoneMissing(t *testing.T) {
 	}
 }
 
+// Lots that stay where they are take nobody's place, however many they are and however large.
+func TestLotsThatStayTakeNobodysPlace(t *testing.T) {
+	f := setUp(t)
+	ctx := context.Background()
+	s := f.sequencer(alpha)
+	var gone []string
+	for range 3 {
+		gone = append(gone, f.write(4)[2])
+	}
+	f.exec(`UPDATE audit_unsequenced SET hashes = NULL`)
+	f.exec(`INSERT INTO audit_unsequenced (ids) SELECT ARRAY[gen_random_uuid()] FROM generate_series(1, 1000)`)
+	f.exec(`ALTER TABLE audit_leaves DISABLE TRIGGER facts_stay`)
+	f.exec(`DELETE FROM audit_leaves WHERE id = ANY ($1::text[]::uuid[])`, gone)
+	if lots, missing, err := f.UnsequencedLots(ctx, 4); err != nil || len(lots) != 0 || len(missing) != 100 {
+		t.Errorf("where all are stuck: the lots are %v, %d are missing, %v", lots, len(missing), err)
+	}
+	f.write(2)
+	f.write(2)
+	f.write(1)
+	lots, missing, err := f.UnsequencedLots(ctx, 4)
+	if err != nil || len(lots) != 2 || len(lots[0].Hashes) != 2 || len(lots[1].Hashes) != 2 || len(missing) != 100 {
+		t.Fatalf("the lots are %v, %d are missing, %v", lots, len(missing), err)
+	}
+	if err := f.AppendToLog(ctx, s.term, 0, lots, nil); err != nil {
+		t.Fatal(err)
+	}
+	f.wantCounts("audit_sequence", 4, "audit_unsequenced", 1004)
+}
+
 // What a leaf said when it was written is what is logged, though somebody changes it or takes it away before it has an index.
 func TestALeafIsLoggedAsItWasWritten(t *testing.T) {
 	f := setUp(t)

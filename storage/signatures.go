@@ -141,6 +141,10 @@ func ofCRL(issuer, scope, number string) string {
 
 // signedCertificates reads the certificates, and the intents that are open or were settled without one.
 func signedCertificates(ctx context.Context, tx pgx.Tx, since time.Time, yield func(reconcile.Record) error) error {
+	known, err := readListedBy(ctx, tx)
+	if err != nil {
+		return err
+	}
 	low, _ := issuance.SerialBounds(later(since, time.UnixMilli(0)), since)
 	for _, from := range []struct {
 		sql    string
@@ -159,9 +163,12 @@ func signedCertificates(ctx context.Context, tx pgx.Tx, since time.Time, yield f
 				return err
 			}
 			if from.source == reconcile.SignedRow {
-				return yield(reconcile.SignedCertificate(kind, issuer, serial, der, r.At))
+				r = reconcile.SignedCertificate(kind, issuer, serial, der, r.At)
+				r.Misplaced = known.misplaced(issuer, serial, toBeSigned(der)) != nil
+				return yield(r)
 			}
 			r.Issuer, r.Serial = issuer, hex.EncodeToString(serial)
+			r.Misplaced = known.misplaced(issuer, serial, der) != nil
 			r.Digest, r.Subject = sha256.Sum256(der), reconcile.CertificateName(kind, issuer, r.Serial)
 			return yield(r)
 		})

@@ -362,7 +362,11 @@ func pastOf(ctx context.Context, store *storage.Store, dir string, since, until 
 		if dir == "" {
 			return nil, misuse{fmt.Errorf("the requests of %s are in the archive %s: say where with --archives, or archive.directory in the configuration", m.Month, m.File)}
 		}
-		if _, err := os.Stat(filepath.Join(dir, m.File)); err != nil {
+		path, err := m.Path(dir)
+		if err == nil {
+			_, err = os.Stat(path)
+		}
+		if err != nil {
 			return nil, fmt.Errorf("the requests of %s are archived: %w", m.Month, err)
 		}
 	}
@@ -370,7 +374,7 @@ func pastOf(ctx context.Context, store *storage.Store, dir string, since, until 
 		after, last := storage.HistoryBounds(since, until)
 		for _, m := range made {
 			stopped := errors.New("no more is asked for")
-			err := eachArchived(ctx, dir, m, func(r archive.Record) error {
+			err := m.Each(ctx, dir, func(r archive.Record) error {
 				if r.Kind != archive.KindRequest {
 					return nil
 				}
@@ -405,15 +409,6 @@ func pastOf(ctx context.Context, store *storage.Store, dir string, since, until 
 			yield(ca.PastRequest{}, err)
 		}
 	}, nil
-}
-
-// eachArchived hands out every row of an archive on record. When it returns nil, the file was that very archive.
-func eachArchived(ctx context.Context, dir string, m archive.Made, do func(archive.Record) error) error {
-	v, err := archive.Each(ctx, filepath.Join(dir, m.File), do)
-	if err == nil && !m.Is(v) {
-		err = fmt.Errorf("%s is not the archive that the database has on record", filepath.Join(dir, m.File))
-	}
-	return err
 }
 
 // archivesSince are the archives that may hold requests of a span of time.

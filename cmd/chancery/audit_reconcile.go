@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"slices"
 	"strconv"
@@ -29,7 +30,7 @@ import (
 const (
 	// shownFindings is how many findings are shown, and told to the audit log one by one. Their number is told whole.
 	shownFindings = 1000
-	// reconcileSlack is how far apart an intent and its signature may be, with a good deal to spare.
+	// reconcileSlack is how far apart an intent and its signature may be, or the clocks of two hosts, with a good deal to spare.
 	reconcileSlack = 2 * time.Hour
 )
 
@@ -93,7 +94,7 @@ that something old was erased. Without a journal only the database is held again
 					o.archives = cfg.Archive.Directory
 				}
 				o.origin = cfg.Audit.Origin
-				report, err := a.reconcile(cmd.Context(), store, o, a.Now().UTC().Add(-grace))
+				report, err := a.reconcile(cmd.Context(), store, o, grace)
 				if err != nil {
 					return err
 				}
@@ -122,8 +123,9 @@ that something old was erased. Without a journal only the database is held again
 
 // reconcile makes the account. The journals are read first: whatever they tell of then has its intent on record.
 func (a *app) reconcile(ctx context.Context, store *storage.Store, o reconcileOptions,
-	until time.Time,
+	grace time.Duration,
 ) (report *reconcileReport, err error) {
+	until := a.Now().UTC().Add(-grace)
 	state, err := readReconcileState(o.state)
 	if err != nil {
 		return nil, err
@@ -181,6 +183,7 @@ func (a *app) reconcile(ctx context.Context, store *storage.Store, o reconcileOp
 	if err := a.addRecords(ctx, store, account, o, earliestRecord(state, reading.oldest)); err != nil {
 		return nil, err
 	}
+	account.Ahead(a.Now().UTC().Add(grace + reconcileSlack))
 	counts, err := account.Settle(ctx, reconcile.Oracle{
 		Unissued: store.Unissued,
 		Truthful: func(ctx context.Context, s reconcile.Signature) (bool, error) {
@@ -266,6 +269,10 @@ func (a *app) addRecords(ctx context.Context, store *storage.Store, account *rec
 	if err := store.SigningRecords(ctx, since, account.Record); err != nil {
 		return err
 	}
+	misplaced, err := store.Misplaced(ctx)
+	if err != nil {
+		return err
+	}
 	made, err := store.Archives(ctx)
 	if err != nil {
 		return err
@@ -277,7 +284,7 @@ func (a *app) addRecords(ctx context.Context, store *storage.Store, account *rec
 		if o.archives == "" {
 			return misuse{fmt.Errorf("the certificates of %s are archived in %s: say with --archives where that is", m.Month, m.File)}
 		}
-		if err := eachArchived(ctx, o.archives, m, func(r archive.Record) error { return addArchived(account, r) }); err != nil {
+		if err := m.Each(ctx, o.archives, func(r archive.Record) error { return addArchived(account, misplaced, r) }); err != nil {
 			return fmt.Errorf("reading an archive: %w", err)
 		}
 	}
@@ -290,14 +297,16 @@ func (a *app) addRecords(ctx context.Context, store *storage.Store, account *rec
 }
 
 // addArchived adds a row of an archive: a certificate, or a request that the key of an OCSP responder signed.
-func addArchived(account *reconcile.Account, record archive.Record) error {
+func addArchived(account *reconcile.Account, misplaced func(issuer string, serial, der []byte) bool, record archive.Record) error {
 	switch record.Kind {
 	case archive.KindCertificate:
 		c, err := record.Certificate()
 		if err != nil {
 			return err
 		}
-		return account.Record(reconcile.SignedCertificate(c.Kind, c.Issuer, c.Serial, c.DER, c.IssuedAt))
+		r := reconcile.SignedCertificate(c.Kind, c.Issuer, c.Serial, c.DER, c.IssuedAt)
+		r.Misplaced = misplaced(c.Issuer, c.Serial, c.DER)
+		return account.Record(r)
 	case archive.KindRequest:
 		q, err := record.Request()
 		if err != nil || q.Profile != ca.ResponderProfile || q.CSR == nil {
@@ -338,7 +347,20 @@ func addTranscript(account *reconcile.Account, path string) error {
 
 // recordReconciled writes the findings and the run into the audit log, and returns the run's event.
 func (a *app) recordReconciled(ctx context.Context, store *storage.Store, report *reconcileReport) (string, error) {
-	var leaves []audit.Leaf
+	leaves, err := a.reconciledEvents(report)
+	if err != nil {
+		return "", err
+	}
+	for lot := leaves; len(lot) > 0; lot = lot[min(len(lot), 100):] {
+		if err := store.RecordEvents(ctx, lot[:min(len(lot), 100)]...); err != nil {
+			return "", err
+		}
+	}
+	return leaves[len(leaves)-1].ID(), nil
+}
+
+// reconciledEvents are an event of each finding, and those of the run: as many as its journals have room in, each with what the run came to.
+func (a *app) reconciledEvents(report *reconcileReport) (leaves []audit.Leaf, err error) {
 	add := func(kind audit.Kind, data map[string]string) error {
 		leaf, err := audit.New(audit.Event{ID: newID(), Kind: kind, Time: a.Now(), Actor: operator(), Data: data})
 		leaves = append(leaves, leaf)
@@ -355,29 +377,31 @@ func (a *app) recordReconciled(ctx context.Context, store *storage.Store, report
 			data["entry"] = strconv.FormatUint(f.Entry, 10)
 		}
 		if err := add(audit.ReconcileAlarm, data); err != nil {
-			return "", err
+			return nil, err
 		}
 	}
 	c := report.Counts
-	data := map[string]string{
+	run := map[string]string{
 		"until": report.Until.Format(time.RFC3339), "signatures": strconv.FormatUint(c.Signatures, 10),
 		"records":  strconv.FormatUint(c.Records, 10),
 		"agreeing": strconv.FormatUint(c.Agreeing, 10), "restored": strconv.FormatUint(c.Restored, 10),
 		"findings": strconv.FormatUint(c.Findings, 10),
 	}
+	const besides = 300 // octets that a journal takes, but for its name
+	data, octets := maps.Clone(run), 0
 	for i, j := range report.Journals {
-		name := "journal." + strconv.Itoa(i+1)
-		data[name], data[name+".entries"], data[name+".head"] = j.File, strconv.FormatUint(j.End.Entries, 10), j.End.Head
-	}
-	if err := add(audit.ReconcileDone, data); err != nil {
-		return "", err
-	}
-	for lot := leaves; len(lot) > 0; lot = lot[min(len(lot), 100):] {
-		if err := store.RecordEvents(ctx, lot[:min(len(lot), 100)]...); err != nil {
-			return "", err
+		name, file := "journal."+strconv.Itoa(i+1), quotable(j.File)
+		takes := len(strconv.Quote(file))*3 + besides // JSON's escapes have at most three times the octets of Go's
+		if octets > 0 && octets+takes > audit.MaxLeaf-2048 {
+			if err := add(audit.ReconcileDone, data); err != nil {
+				return nil, err
+			}
+			data, octets = maps.Clone(run), 0
 		}
+		data[name], data[name+".entries"], data[name+".head"] = file, strconv.FormatUint(j.End.Entries, 10), j.End.Head
+		octets += takes
 	}
-	return leaves[len(leaves)-1].ID(), nil
+	return leaves, add(audit.ReconcileDone, data)
 }
 
 // quotable is a text that quotes what is on record, short enough for an event to hold several: who wrote that may have been anybody, and it
@@ -484,7 +508,7 @@ func (r *journalReading) journal(ctx context.Context, number int, path string) (
 	again := !known || last.Mark == last.End && info.Size() >= last.End.Octets
 	end, _, err := keeper.ReadJournal(file, from, func(e keeper.JournalEntry, place keeper.JournalPlace) error {
 		latest = e.Time
-		if j.Begin.IsZero() {
+		if j.Begin.IsZero() || e.Time.Before(j.Begin) { // the clock may have been ahead then
 			j.Begin = e.Time
 		}
 		if e.Time.Before(r.mark) {

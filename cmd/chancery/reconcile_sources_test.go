@@ -11,9 +11,14 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"math"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -100,13 +105,13 @@ func TestArchivedRequestsAccountForSignatures(t *testing.T) {
 		if err := account.Signature(reconcile.Signature{Digest: reconcile.SignedPart(der), At: at, Entry: 1, Kind: c.kind}); err != nil {
 			t.Fatal(err)
 		}
-		add := func(r archive.Record) error { return addArchived(account, r) }
+		add := func(r archive.Record) error { return addArchived(account, nil, r) }
 		over, cancel := context.WithCancel(t.Context())
 		cancel()
-		if err := eachArchived(over, dir, made, add); !errors.Is(err, context.Canceled) {
+		if err := made.Each(over, dir, add); !errors.Is(err, context.Canceled) {
 			t.Errorf("who does not wait for an archive: %v", err)
 		}
-		if err := eachArchived(t.Context(), dir, made, add); err != nil {
+		if err := made.Each(t.Context(), dir, add); err != nil {
 			t.Fatal(err)
 		}
 		counts, err := account.Settle(t.Context(), reconcile.Oracle{
@@ -114,6 +119,42 @@ func TestArchivedRequestsAccountForSignatures(t *testing.T) {
 		}, func(reconcile.Finding) error { return nil })
 		if err != nil || counts.Findings != c.want {
 			t.Errorf("a %s, and a request of the profile %s: %+v, %v", c.kind, c.profile, counts, err)
+		}
+	}
+}
+
+// A certificate that went into an archive as another authority's accounts for no signature there either.
+func TestArchivedCertificatesAccountAsThemselves(t *testing.T) {
+	t.Parallel()
+	at := time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
+	for issuer, want := range map[string]uint64{"issuing-1": 0, "issuing-2": 1} {
+		dir := t.TempDir()
+		made := archived(t, dir, archive.MonthOf(at), row(t, archive.KindAuthority, map[string]any{"name": issuer}),
+			row(t, archive.KindCertificate, map[string]any{
+				"serial": `\x11`, "issuer": issuer, "kind": "final", "der": `\x30023000`, "issued_at": at,
+			}))
+		account := reconcile.Open(t.TempDir(), reconcile.Span{Until: at.AddDate(1, 0, 0)}, []string{"journal"})
+		defer account.Close()
+		account.Begin(at)
+		r := reconcile.SignedCertificate("final", issuer, []byte{0x11}, []byte{0x30, 2, 0x30, 0}, at)
+		for _, source := range []reconcile.Source{reconcile.IntentEvent, reconcile.SignedEvent} {
+			r.Source = source
+			if err := account.Record(r); err != nil {
+				t.Fatal(err)
+			}
+		}
+		signed := reconcile.Signature{Digest: r.Digest, At: at, Entry: 1, Kind: reconcile.Certificate, Detail: "11"}
+		if err := account.Signature(signed); err != nil {
+			t.Fatal(err)
+		}
+		misplaced := func(issuer string, _, _ []byte) bool { return issuer != "issuing-1" }
+		err := made.Each(t.Context(), dir, func(r archive.Record) error { return addArchived(account, misplaced, r) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		counts, err := account.Settle(t.Context(), reconcile.Oracle{}, func(reconcile.Finding) error { return nil })
+		if err != nil || counts.Findings != want {
+			t.Errorf("as one of %s: %+v, %v", issuer, counts, err)
 		}
 	}
 }
@@ -128,7 +169,7 @@ func TestOnlyTheArchiveOnRecordIsRead(t *testing.T) {
 	two := row(t, archive.KindCertificate, map[string]any{"serial": `\x12`, "issuer": "issuing-1", "kind": "final"})
 	dir := t.TempDir()
 	made := archived(t, dir, month, authority, request, one)
-	read := func() error { return eachArchived(t.Context(), dir, made, func(archive.Record) error { return nil }) }
+	read := func() error { return made.Each(t.Context(), dir, func(archive.Record) error { return nil }) }
 	if err := read(); err != nil {
 		t.Errorf("the archive on record: %v", err)
 	}
@@ -162,14 +203,82 @@ func TestOnlyTheArchiveOnRecordIsRead(t *testing.T) {
 	}
 }
 
-// A head from before the place at which the last run will be gone on from is still looked for.
-func TestHeadsAreLookedForInTheWholeJournal(t *testing.T) {
+// The name of an archive is on record as the service wrote it, and the directory is the service's. Whoever accounts for signatures is led
+// nowhere else by it, nor made to wait.
+func TestAnArchiveIsAFileOfItsDirectory(t *testing.T) {
 	t.Parallel()
-	now := time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
+	dir, month := t.TempDir(), archive.MonthOf(time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC))
+	inner := filepath.Join(dir, "inner")
+	if err := errors.Join(os.Mkdir(inner, 0o700), syscall.Mkfifo(filepath.Join(inner, "fifo"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	made := archived(t, dir, month)
+	for _, c := range []struct{ dir, name string }{
+		{inner, "../archive"},
+		{inner, filepath.Join(dir, "archive")},
+		{filepath.Dir(dir), filepath.Base(dir) + "/archive"},
+		{dir, "./archive"},
+		{inner, ".."},
+		{inner, "."},
+		{inner, "fifo"},
+		{dir, "inner"},
+	} {
+		made.File = c.name
+		done := make(chan error, 1)
+		go func() { done <- made.Each(t.Context(), c.dir, func(archive.Record) error { return nil }) }()
+		select {
+		case err := <-done:
+			if err == nil {
+				t.Errorf("%q: taken", c.name)
+			}
+		case <-time.After(10 * time.Second):
+			t.Errorf("%q: waited for", c.name)
+		}
+	}
+}
+
+// What a run came to is recorded however many journals it was given, and whatever they are called.
+func TestARunOverManyJournalsIsRecorded(t *testing.T) {
+	t.Parallel()
+	a := &app{Env: Env{Now: time.Now}}
+	for what, name := range map[string]string{
+		"short names":                 "/var/lib/journals/%d",
+		"long names":                  strings.Repeat("x", 990) + "%d",
+		"names of control characters": strings.Repeat("\a", 990) + "%d",
+		"names that are too long":     "%d" + strings.Repeat("\x01", 4000),
+	} {
+		report := &reconcileReport{}
+		for i := range 200 {
+			j := reconciledJournal{File: fmt.Sprintf(name, i), End: keeper.JournalPlace{Entries: math.MaxUint64, Head: strings.Repeat("a", 64)}}
+			report.Journals = append(report.Journals, j)
+		}
+		leaves, err := a.reconciledEvents(report)
+		if err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+		told := map[string]bool{}
+		for _, l := range leaves {
+			e, err := audit.Parse(l.Bytes())
+			if err != nil || e.Kind != audit.ReconcileDone || e.Data["findings"] != "0" {
+				t.Fatalf("%s: %+v, %v", what, e, err)
+			}
+			for i := range 200 {
+				if e.Data[fmt.Sprintf("journal.%d.head", i+1)] != "" && e.Data[fmt.Sprintf("journal.%d", i+1)] != "" {
+					told[strconv.Itoa(i)] = true
+				}
+			}
+		}
+		if len(told) != 200 {
+			t.Errorf("%s: %d journals are told", what, len(told))
+		}
+	}
+}
+
+// journalOf is a journal with entries of these times, and their heads.
+func journalOf(t *testing.T, times ...time.Time) (text string, heads []string) {
+	t.Helper()
 	prev := strings.Repeat("0", 64)
-	var text strings.Builder
-	var heads []string
-	for i := range 4 {
+	for i, at := range times {
 		line, err := json.Marshal(struct {
 			Seq    int    `json:"seq"`
 			Time   string `json:"time"`
@@ -178,18 +287,25 @@ func TestHeadsAreLookedForInTheWholeJournal(t *testing.T) {
 			SHA256 string `json:"sha256"`
 			Result string `json:"result"`
 			Prev   string `json:"prev"`
-		}{i + 1, now.Add(time.Duration(i) * 24 * time.Hour).Format(time.RFC3339Nano), "crl", "1", strings.Repeat("a", 64), "signed", prev})
+		}{i + 1, at.Format(time.RFC3339Nano), "crl", "1", strings.Repeat("a", 64), "signed", prev})
 		if err != nil {
 			t.Fatal(err)
 		}
 		digest := sha256.Sum256(line)
 		prev = hex.EncodeToString(digest[:])
 		heads = append(heads, prev)
-		text.Write(line)
-		text.WriteByte('\n')
+		text += string(line) + "\n"
 	}
+	return text, heads
+}
+
+// A head from before the place at which the last run will be gone on from is still looked for.
+func TestHeadsAreLookedForInTheWholeJournal(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
+	text, heads := journalOf(t, now, now.Add(24*time.Hour), now.Add(48*time.Hour), now.Add(72*time.Hour))
 	path := filepath.Join(t.TempDir(), "journal")
-	if err := os.WriteFile(path, []byte(text.String()), 0o600); err != nil {
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	read := func(state reconcileState, heads ...string) (reconcileState, *journalReading) {
@@ -207,7 +323,7 @@ func TestHeadsAreLookedForInTheWholeJournal(t *testing.T) {
 		return r.next(now), r
 	}
 	state, _ := read(reconcileState{})
-	if mark := state.Journals[path].Mark; mark != (keeper.JournalPlace{Octets: int64(text.Len()), Entries: 4, Head: heads[3]}) {
+	if mark := state.Journals[path].Mark; mark != (keeper.JournalPlace{Octets: int64(len(text)), Entries: 4, Head: heads[3]}) {
 		t.Fatalf("the next run goes on at %+v", mark)
 	}
 	over, cancel := context.WithCancel(t.Context())
@@ -224,6 +340,39 @@ func TestHeadsAreLookedForInTheWholeJournal(t *testing.T) {
 	}
 	if again.Journals[path].Mark != state.Journals[path].Mark || len(r.report.Journals[0].Results) != 0 {
 		t.Errorf("entries were judged again: %+v", r.report.Journals[0])
+	}
+}
+
+// A journal whose host had its clock set back after the first entry tells of what came after that all the same.
+func TestAJournalBeginsWithItsOldestEntry(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
+	text, _ := journalOf(t, now.AddDate(10, 0, 0), now, now.Add(time.Hour))
+	path := filepath.Join(t.TempDir(), "journal")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	account := reconcile.Open(t.TempDir(), reconcile.Span{Until: now.AddDate(1, 0, 0)}, []string{path})
+	defer account.Close()
+	r := &journalReading{account: account, report: &reconcileReport{}, mark: now}
+	if wrong, err := r.journal(t.Context(), 0, path); wrong != nil || err != nil {
+		t.Fatalf("%+v, %v", wrong, err)
+	}
+	row := reconcile.SignedCertificate("final", "issuing-1", []byte{1}, []byte("never signed"), now.Add(time.Minute))
+	for _, source := range []reconcile.Source{reconcile.IntentEvent, reconcile.SignedEvent, reconcile.SignedRow} {
+		row.Source = source
+		if err := account.Record(row); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var found []reconcile.Kind
+	if _, err := account.Settle(t.Context(), reconcile.Oracle{}, func(f reconcile.Finding) error {
+		if f.Kind != reconcile.Unrecorded { // what the entries tell of
+			found = append(found, f.Kind)
+		}
+		return nil
+	}); err != nil || !slices.Equal(found, []reconcile.Kind{reconcile.Unjournaled}) {
+		t.Errorf("found %q, %v", found, err)
 	}
 }
 

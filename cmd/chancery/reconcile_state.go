@@ -24,7 +24,7 @@ type reconcileState struct {
 // reconciledJournal is a journal as it was read.
 type reconciledJournal struct {
 	File    string              `json:"file"`
-	Begin   time.Time           `json:"begin"`             // of its first entry
+	Begin   time.Time           `json:"begin"`             // of its oldest entry
 	Mark    keeper.JournalPlace `json:"mark"`              // from where the next run reads it again: signatures may be recorded after it
 	End     keeper.JournalPlace `json:"end"`               // up to where entries are judged
 	Results map[string]uint64   `json:"results,omitempty"` // of the entries that were read now

@@ -125,6 +125,13 @@ func TestReconcile(t *testing.T) {
 	report, code = s.reconcileNow(t, "--journal", journal)
 	wantFindings(t, "a checkpoint whose recording failed", report, code)
 
+	// A record is not too young for ever because it is dated ahead.
+	s.asSuperuser(t, `INSERT INTO audit_checkpoints (size, root, note, at) SELECT size + 1000, root, 'dated ahead' || note, '9999-12-31 00:00Z'
+		FROM audit_checkpoints ORDER BY size DESC LIMIT 1 RETURNING size::text`)
+	report, code = s.reconcileNow(t, "--journal", journal)
+	wantFindings(t, "a record dated ahead", report, code, reconcile.Unjournaled)
+	s.asSuperuser(t, `DELETE FROM audit_checkpoints WHERE at > '9999-01-01' RETURNING size::text`)
+
 	// Whoever has taken over the service has the issuer's key sign, within its policy, what nobody recorded.
 	client := keeper.NewClient(k.path("keeper.sock"), 0)
 	defer client.Close()
@@ -136,7 +143,7 @@ func TestReconcile(t *testing.T) {
 		t.Errorf("the finding does not say which: %+v", f)
 	}
 	alarms := s.database.Column(t, `SELECT convert_from(leaf, 'UTF8') FROM audit_leaves WHERE kind = 'reconcile.alarm'`)
-	if len(alarms) != 1 || !strings.Contains(alarms[0], "signature-unrecorded") {
+	if len(alarms) != 2 || !strings.Contains(alarms[0]+alarms[1], "signature-unrecorded") {
 		t.Errorf("the audit log has the alarms %q", alarms)
 	}
 	// Nor is it on record when the service writes its bytes down as a responder's request.
