@@ -184,7 +184,9 @@ func (s *sequencer) checkpoint(ctx context.Context) {
 		s.log.ErrorContext(ctx, "no checkpoint of the log could be signed; trying again", "size", c.Size, "error", err)
 	}
 	s.unsigned = err
-	s.at = began // also of one that failed: a token that is away is not asked at every turn
+	if !errors.Is(err, errOvertaken) {
+		s.at = began // also of one that failed: a token that is away is not asked at every turn
+	}
 }
 
 // sign signs a checkpoint, verifies it, and makes it durable. The log must extend the last checkpoint, or nothing is signed: whoever
@@ -201,8 +203,7 @@ func (s *sequencer) sign(ctx context.Context, c audit.Checkpoint) error {
 		return nil
 	}
 	if c.Size <= s.foreign { // of one size there is one on record
-		return fmt.Errorf("the log has %d events, and there is a checkpoint of %d that none of its keys has signed: the next one is of more", c.Size,
-			s.foreign)
+		return fmt.Errorf("%w: the log has %d, and it is of %d", errOvertaken, c.Size, s.foreign)
 	}
 	var shown audit.Consistency
 	if s.last.Size > 0 {
@@ -287,6 +288,9 @@ func (s *sequencer) readLast(ctx context.Context) error {
 		}
 	}
 }
+
+// errOvertaken means that no key was asked: as soon as the log has more events, one is.
+var errOvertaken = errors.New("a checkpoint that none of the log's keys has signed is on record for as many events or more")
 
 var errCheckpointSize = errors.New("it is on record with another size than it says")
 
