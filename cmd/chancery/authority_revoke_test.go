@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -15,7 +14,6 @@ import (
 	"github.com/chancery-ca/chancery/ca"
 	"github.com/chancery-ca/chancery/ceremony"
 	"github.com/chancery-ca/chancery/issuance"
-	"github.com/chancery-ca/chancery/storage"
 	"github.com/chancery-ca/chancery/storage/storagetest"
 )
 
@@ -32,12 +30,8 @@ func (forgetful) RecordCompromisedKey(context.Context, [32]byte, string, []byte,
 func TestACompromisedAuthorityIsRememberedAtLast(t *testing.T) {
 	t.Parallel()
 	s := newStack(t, storagetest.New(t), false)
-	store, err := storage.Open(t.Context(), storage.Config{URL: s.database.URL, MaxConns: 4, Unsafe: true, Log: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer store.Close()
-	_, err = s.app.registrar(forgetful{store}).RevokeAuthority(t.Context(), devIssuer, issuance.CACompromise, "")
+	store := storeOf(t, s.database)
+	_, err := s.app.registrar(forgetful{store}).RevokeAuthority(t.Context(), devIssuer, issuance.CACompromise, "")
 	if !errors.Is(err, errAway) {
 		t.Fatalf("revoked with %v, want that the store is away", err)
 	}
@@ -57,11 +51,7 @@ func TestThePlanOfARevocationIsOneWhateverTheName(t *testing.T) {
 	t.Parallel()
 	for name, root := range map[string]string{strings.Repeat("a", 56) + "-" + strings.Repeat("b", 7): devRoot, devIssuer: "null"} {
 		s := newHierarchy(t, storagetest.New(t), false, devIssuerKey)
-		store, err := storage.Open(t.Context(), storage.Config{URL: s.database.URL, MaxConns: 4, Unsafe: true, Log: slog.New(slog.DiscardHandler)})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer store.Close()
+		store := storeOf(t, s.database)
 		bundles, err := readBundles(filepath.Join(s.dir, "ceremony"))
 		if err != nil {
 			t.Fatal(err)
@@ -91,11 +81,7 @@ func TestThePlanOfARevocationIsOneWhateverTheName(t *testing.T) {
 func TestACompromisedKeyIsNoAuthoritysAgain(t *testing.T) {
 	t.Parallel()
 	s := newStack(t, storagetest.New(t), false)
-	store, err := storage.Open(t.Context(), storage.Config{URL: s.database.URL, MaxConns: 4, Unsafe: true, Log: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer store.Close()
+	store := storeOf(t, s.database)
 	plan, err := ceremony.ParsePlan(filepath.Join(s.dir, "again.yaml"), []byte(fmt.Sprintf(`ceremony: again
 output: again
 issuers:

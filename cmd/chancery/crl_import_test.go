@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
-	"log/slog"
 	"math/big"
 	"path/filepath"
 	"strings"
@@ -17,7 +16,6 @@ import (
 	"github.com/chancery-ca/chancery/ceremony"
 	"github.com/chancery-ca/chancery/hsm"
 	"github.com/chancery-ca/chancery/issuance"
-	"github.com/chancery-ca/chancery/storage"
 	"github.com/chancery-ca/chancery/storage/storagetest"
 )
 
@@ -50,11 +48,7 @@ func TestAnImportedCRLForgetsNothing(t *testing.T) {
 	t.Parallel()
 	s := newStack(t, storagetest.New(t), false)
 	ctx := t.Context()
-	store, err := storage.Open(ctx, storage.Config{URL: s.database.URL, MaxConns: 4, Unsafe: true, Log: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer store.Close()
+	store := storeOf(t, s.database)
 	token := s.token.Open(t)
 	defer token.Close()
 	list := func(name, previous, serial string) []byte {
@@ -96,11 +90,7 @@ func TestCRLsImportedAtOnceForgetNothing(t *testing.T) {
 	t.Parallel()
 	s := newStack(t, storagetest.New(t), false)
 	ctx := t.Context()
-	store, err := storage.Open(ctx, storage.Config{URL: s.database.URL, MaxConns: 4, Unsafe: true, Log: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer store.Close()
+	store := storeOf(t, s.database)
 	token := s.token.Open(t)
 	defer token.Close()
 	take := func(der []byte, by []byte) error {
@@ -131,11 +121,7 @@ func TestCRLsImportedAtOnceForgetNothing(t *testing.T) {
 func TestAnImportedCRLHasWhatIsOnRecord(t *testing.T) {
 	t.Parallel()
 	s := newStack(t, storagetest.New(t), false)
-	store, err := storage.Open(t.Context(), storage.Config{URL: s.database.URL, MaxConns: 4, Unsafe: true, Log: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer store.Close()
+	store := storeOf(t, s.database)
 	token := s.token.Open(t)
 	defer token.Close()
 	config := s.write("tool", s.token.Module)

@@ -4,14 +4,12 @@ import (
 	"bytes"
 	"crypto/rand"
 	"errors"
-	"log/slog"
 	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/chancery-ca/chancery/ca"
 	"github.com/chancery-ca/chancery/ceremony"
-	"github.com/chancery-ca/chancery/storage"
 	"github.com/chancery-ca/chancery/storage/storagetest"
 )
 
@@ -55,11 +53,7 @@ func TestDevFinishesAnInterruptedFirstRun(t *testing.T) {
 	t.Parallel()
 	s := newHierarchy(t, storagetest.New(t), false, devIssuerKey)
 	ctx := t.Context()
-	store, err := storage.Open(ctx, storage.Config{URL: s.database.URL, MaxConns: 4, Unsafe: true, Log: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer store.Close()
+	store := storeOf(t, s.database)
 	bundles, err := readBundles(filepath.Join(s.dir, "ceremony"))
 	if err != nil {
 		t.Fatal(err)

@@ -9,7 +9,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -23,7 +22,6 @@ import (
 	"github.com/chancery-ca/chancery/hsm"
 	"github.com/chancery-ca/chancery/hsm/hsmtest"
 	"github.com/chancery-ca/chancery/issuance"
-	"github.com/chancery-ca/chancery/storage"
 	"github.com/chancery-ca/chancery/storage/storagetest"
 )
 
@@ -628,11 +626,7 @@ func TestHSMDestroyLooksOnceMore(t *testing.T) {
 func TestAnAuthorityThatIsOverNeedsNoKey(t *testing.T) {
 	t.Parallel()
 	s := newStack(t, storagetest.New(t), false)
-	store, err := storage.Open(t.Context(), storage.Config{URL: s.database.URL, MaxConns: 4, Unsafe: true, Log: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer store.Close()
+	store := storeOf(t, s.database)
 	authorities, err := store.Authorities(t.Context())
 	if err != nil {
 		t.Fatal(err)

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"errors"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,7 +12,6 @@ import (
 	"github.com/chancery-ca/chancery/audit"
 	"github.com/chancery-ca/chancery/ca"
 	"github.com/chancery-ca/chancery/issuance"
-	"github.com/chancery-ca/chancery/storage"
 	"github.com/chancery-ca/chancery/storage/storagetest"
 )
 
@@ -23,11 +21,7 @@ func TestAnOrderForAnAuthorityIsForAllOfIt(t *testing.T) {
 	t.Parallel()
 	s := newHierarchy(t, storagetest.New(t), false, devIssuerKey)
 	ctx := t.Context()
-	store, err := storage.Open(ctx, storage.Config{URL: s.database.URL, MaxConns: 4, Unsafe: true, Log: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer store.Close()
+	store := storeOf(t, s.database)
 	bundles, err := readBundles(filepath.Join(s.dir, "ceremony"))
 	if err != nil {
 		t.Fatal(err)
@@ -84,11 +78,7 @@ func TestAnAuthorityIsUnderWhoCertifiedIt(t *testing.T) {
 	t.Parallel()
 	s, elsewhere := newHierarchy(t, storagetest.New(t), false, devIssuerKey), newHierarchy(t, storagetest.New(t), false, devIssuerKey)
 	ctx := t.Context()
-	store, err := storage.Open(ctx, storage.Config{URL: s.database.URL, MaxConns: 4, Unsafe: true, Log: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer store.Close()
+	store := storeOf(t, s.database)
 	bundles, err := readBundles(filepath.Join(s.dir, "ceremony"))
 	if err != nil {
 		t.Fatal(err)

@@ -111,6 +111,17 @@ func newHierarchy(t testing.TB, database *storagetest.Database, durable bool, al
 	return s
 }
 
+// storeOf opens a database as the program does, until the test ends.
+func storeOf(t testing.TB, database *storagetest.Database) *storage.Store {
+	t.Helper()
+	store, err := storage.Open(t.Context(), storage.Config{URL: database.URL, MaxConns: 4, Unsafe: true, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(store.Close)
+	return store
+}
+
 // register tells the database of the hierarchy, and makes the API tokens.
 func (s *stack) register() {
 	t, ctx := s.t, s.t.Context()
