@@ -6,6 +6,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"strings"
@@ -27,11 +28,19 @@ func TestPool(t *testing.T) {
 			config.Tokens = append(config.Tokens, TokenConfig{Name: "second", HSM: second.Config()})
 			config.Keys[0].Tokens, config.Keys[0].Restored = []string{"main", "second"}, true
 			r := start(t, config, log)
+			h := r.keeper.names[0]
+			within(t, patience, "both tokens are well", func() error { // on a busy machine, one may be opened at the second try
+				for _, p := range h.places {
+					if _, err := p.token.state(); err != nil || p.sick.Load() {
+						return fmt.Errorf("%s is not: %v", p.token.Name, err)
+					}
+				}
+				return nil
+			})
 			l := &load{a: a, key: r.signer(t, a.certificate.PublicKey)}
 			stop := l.run(t.Context(), 4)
 			within(t, patience, "certificates are issued", func() error { return atLeast(&l.signed, 10) })
 			broken.Begin(t, fault)
-			h := r.keeper.names[0]
 			within(t, patience, "the fault is noticed", func() error {
 				if h.places[0].sick.Load() {
 					return nil
