@@ -261,6 +261,18 @@ func TestDecideAuthorityRefuses(t *testing.T) {
 		{"beyond the parent's subjects", false, "authority.name-constraints", true, parent(func(c *x509.Certificate) {
 			c.ExtraExtensions = []pkix.Extension{directoryConstraints(t, []pkix.Name{{Country: []string{"AT"}}}, nil)}
 		})},
+		{
+			"within the subjects of one above the parent", false, "authority.name-constraints", false,
+			under(func(c *x509.Certificate) {
+				c.ExtraExtensions = []pkix.Extension{directoryConstraints(t, []pkix.Name{{Country: []string{"DE"}}}, nil)}
+			}, func(*AuthorityRequest) {}),
+		},
+		{
+			"beyond the subjects of one above the parent", false, "authority.name-constraints", true,
+			under(func(c *x509.Certificate) {
+				c.ExtraExtensions = []pkix.Extension{directoryConstraints(t, []pkix.Name{{Country: []string{"AT"}}}, nil)}
+			}, func(*AuthorityRequest) {}),
+		},
 		{"leading dot", false, "authority.name-constraints", true, func(r *AuthorityRequest) { r.Permitted = &NameConstraints{DNS: []string{".dev.example"}} }},
 		{"capitals", false, "authority.name-constraints", true, func(r *AuthorityRequest) { r.Excluded = &NameConstraints{DNS: []string{"DEV.example"}} }},
 		{"wildcard", false, "authority.name-constraints", true, func(r *AuthorityRequest) { r.Excluded = &NameConstraints{DNS: []string{"*.dev.example"}} }},

@@ -3,6 +3,7 @@ package policies
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -16,11 +17,16 @@ var authorityNames = rule[*authority]{
 		}
 		checkTrees(f, "permitted", a.Permitted)
 		checkTrees(f, "excluded", a.Excluded)
-		if a.Parent != nil && !directoriesOf(a.Parent).hold(a.subjectSequence()) {
-			f.refuse("subject", "use a name that the parent may certify", "the subject lies outside of the name constraints of the parent")
+		if a.Parent == nil {
+			return
 		}
-		if a.Parent != nil && a.Permitted != nil {
-			for _, c := range constraintsAlong(a.Parent, a.Above) {
+		chain, subject := constraintsAlong(a.Parent, a.Above), a.subjectSequence()
+		if slices.ContainsFunc(chain, func(c constraints) bool { return !c.directories.hold(subject) }) {
+			f.refuse("subject", "use a name that the parent may certify, and those above it",
+				"the subject lies outside of the name constraints of the parent, or of one above it")
+		}
+		if a.Permitted != nil {
+			for _, c := range chain {
 				checkWithin(f, a.Permitted, c.permitted, c.excluded)
 			}
 		}
