@@ -249,13 +249,13 @@ type readCRL func(ctx context.Context, issuer, scope string, unless *big.Int) (C
 // crlReading is a CRL that is being read for all who wait for it.
 type crlReading struct {
 	done chan struct{}
+	end  func()
 
 	// Written before done is closed.
 	record CRLRecord
 	err    error
 
-	waiting int    // for the first one of a CRL
-	end     func() // of the first one
+	waiting int // for the first one of a CRL
 }
 
 // readFirst reads a CRL of which nothing is known for all who ask for it meanwhile. Anybody may ask for one that there is not: the reading ends
@@ -268,14 +268,7 @@ func (c *CA) readFirst(ctx context.Context, id crlID, read readCRL) (CRLRecord, 
 		reading, end := context.WithCancel(context.WithoutCancel(ctx))
 		one = &crlReading{done: make(chan struct{}), end: end}
 		p.first[id] = one
-		p.work.Go(func() {
-			defer end()
-			one.record, one.err = c.readCurrent(reading, id, CRLRecord{}, read)
-			p.mu.Lock()
-			p.forgetFirst(id, one)
-			p.mu.Unlock()
-			close(one.done)
-		})
+		c.startReading(reading, one, id, CRLRecord{}, read, func() { p.forgetFirst(id, one) })
 	}
 	one.waiting++
 	p.mu.Unlock()
@@ -308,19 +301,24 @@ func (c *CA) readBeside(ctx context.Context, id crlID, read readCRL) *crlReading
 	defer p.mu.Unlock()
 	one := p.of(id)
 	if one.reading == nil {
-		r, known := &crlReading{done: make(chan struct{})}, one.record
-		one.reading = r
-		p.work.Go(func() {
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), publishDeadline)
-			defer cancel()
-			r.record, r.err = c.readCurrent(ctx, id, known, read)
-			p.mu.Lock()
-			one.reading = nil
-			p.mu.Unlock()
-			close(r.done)
-		})
+		reading, end := context.WithTimeout(context.WithoutCancel(ctx), publishDeadline)
+		one.reading = &crlReading{done: make(chan struct{}), end: end}
+		c.startReading(reading, one.reading, id, one.record, read, func() { one.reading = nil })
 	}
 	return one.reading
+}
+
+// startReading reads a CRL, and ends the reading: forget takes it from where it is found, with the mutex held.
+func (c *CA) startReading(ctx context.Context, r *crlReading, id crlID, known CRLRecord, read readCRL, forget func()) {
+	p := c.publications
+	p.work.Go(func() {
+		defer r.end()
+		r.record, r.err = c.readCurrent(ctx, id, known, read)
+		p.mu.Lock()
+		forget()
+		p.mu.Unlock()
+		close(r.done)
+	})
 }
 
 // errUnservable is of a CRL that suffered in the store, where no good one is known.

@@ -25,7 +25,7 @@ func (c *CA) authorize(ctx context.Context, actor access.Actor, action access.Ac
 		id = "unknown"
 	}
 	leaf, err := c.leaf(audit.AccessDenied, id, actor.Namespace, c.now(), map[string]string{
-		"action": string(action), "kind": on.Kind, "id": beginning(on.ID), "namespace": beginning(on.Namespace),
+		"action": string(action), "kind": on.Kind, "id": audit.Beginning(on.ID, maxNamed), "namespace": audit.Beginning(on.Namespace, maxNamed),
 	})
 	if err != nil {
 		return err
@@ -36,16 +36,8 @@ func (c *CA) authorize(ctx context.Context, actor access.Actor, action access.Ac
 	return denial
 }
 
-// maxNamed is how many octets of a name the event of a refusal has. No name of ours is as long, and callers may ask for what has any.
+// maxNamed is how many octets of a name the event of a refusal has: it leaves its trace whatever was asked for. No name of ours is as long.
 const maxNamed = 500
-
-// beginning is a name as far as the event of a refusal has it: a leaf has its bounds, and a refusal leaves its trace whatever was asked for.
-func beginning(name string) string {
-	if len(name) <= maxNamed {
-		return name
-	}
-	return strings.ToValidUTF8(name[:maxNamed], "") + "…"
-}
 
 // Admits tells whether an actor may do an action at all, to what is of its own namespace: nil, or *access.Denied, which leaves its trace.
 // A front end asks before it takes in what is large; what exactly is asked for is looked at again by the verb itself.

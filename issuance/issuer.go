@@ -58,7 +58,7 @@ func newIssuer(cert *x509.Certificate, key crypto.Signer) (*Issuer, error) {
 	if err := checkIssuerKey(cert.Raw); err != nil {
 		return nil, fmt.Errorf("the certificate: %w", err)
 	}
-	name, err := readName(cert.RawSubject)
+	name, err := policies.ReadName(cert.RawSubject)
 	if err != nil {
 		return nil, err
 	}

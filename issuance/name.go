@@ -40,18 +40,6 @@ func marshalName(name pkix.RDNSequence) ([]byte, error) {
 	return b.Bytes()
 }
 
-// readName reads an encoded name.
-func readName(raw []byte) (name pkix.RDNSequence, err error) {
-	rest, err := asn1.Unmarshal(raw, &name)
-	if err == nil && len(rest) > 0 {
-		err = errors.New("something follows it")
-	}
-	if err != nil {
-		return nil, fmt.Errorf("reading a name: %w", err)
-	}
-	return name, nil
-}
-
 func addAttribute(b *cryptobyte.Builder, attribute pkix.AttributeTypeAndValue) {
 	value, ok := attribute.Value.(string)
 	if !ok || value == "" {

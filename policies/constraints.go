@@ -43,8 +43,8 @@ func directoriesOf(c *x509.Certificate) (d directories) {
 			if tree.Base.Class != asn1.ClassContextSpecific || tree.Base.Tag != directoryName {
 				continue
 			}
-			name, ok := readName(tree.Base.Bytes)
-			if !ok {
+			name, err := ReadName(tree.Base.Bytes)
+			if err != nil {
 				return false
 			}
 			*into = append(*into, name)

@@ -50,6 +50,6 @@ var authoritySubject = rule[*authority]{
 // sameName tells whether the subject is another authority's, as whoever checks a chain may compare them. Path lengths and name constraints pass
 // over a certificate whose subject is its issuer.
 func (a *authority) sameName(other *x509.Certificate) bool {
-	name, ok := readName(other.RawSubject)
-	return !ok || SameName(name, a.subjectSequence()) // what cannot be compared is not trusted to differ
+	name, err := ReadName(other.RawSubject)
+	return err != nil || SameName(name, a.subjectSequence()) // what cannot be compared is not trusted to differ
 }

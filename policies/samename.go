@@ -3,6 +3,8 @@ package policies
 import (
 	"crypto/x509/pkix"
 	"encoding/asn1"
+	"errors"
+	"fmt"
 	"slices"
 	"strings"
 )
@@ -21,8 +23,14 @@ func sameAttribute(a, b pkix.AttributeTypeAndValue) bool {
 
 func plainSpace(s string) string { return strings.Join(strings.Fields(s), " ") }
 
-// readName reads an encoded name.
-func readName(raw []byte) (name pkix.RDNSequence, ok bool) {
+// ReadName reads an encoded name. It is an error for anything to follow it.
+func ReadName(raw []byte) (name pkix.RDNSequence, err error) {
 	rest, err := asn1.Unmarshal(raw, &name)
-	return name, err == nil && len(rest) == 0
+	if err == nil && len(rest) > 0 {
+		err = errors.New("something follows it")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading a name: %w", err)
+	}
+	return name, nil
 }

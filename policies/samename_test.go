@@ -17,9 +17,9 @@ func TestSameName(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		name, ok := readName(raw)
-		if !ok {
-			t.Fatal("the name cannot be read")
+		name, err := ReadName(raw)
+		if err != nil {
+			t.Fatal(err)
 		}
 		return name
 	}
@@ -44,7 +44,7 @@ func TestSameName(t *testing.T) {
 	if SameName(nil, nil) {
 		t.Error("nobody is somebody")
 	}
-	if _, ok := readName([]byte{0x30, 0, 0}); ok {
+	if _, err := ReadName([]byte{0x30, 0, 0}); err == nil {
 		t.Error("a name with something behind it was read")
 	}
 }

@@ -11,7 +11,6 @@ import (
 	"os"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -404,14 +403,10 @@ func (a *app) reconciledEvents(report *reconcileReport) (leaves []audit.Leaf, er
 	return leaves, add(audit.ReconcileDone, data)
 }
 
-// quotable is a text that quotes what is on record, short enough for an event to hold several: who wrote that may have been anybody, and it
-// must not keep the finding from being told.
+// quotable is a text that quotes what is on record, short enough for an event to hold several.
 func quotable(text string) string {
 	const most = 1000 // octets, each of which takes six in an event where it is a control character
-	if len(text) <= most {
-		return text
-	}
-	return strings.ToValidUTF8(text[:most], "") + "…"
+	return audit.Beginning(text, most)
 }
 
 // unknowns are what the account leaves open, for the report.

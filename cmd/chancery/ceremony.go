@@ -168,7 +168,7 @@ was asked for that was not kept.`,
 					soundness = "sound as far as it goes"
 				}
 				fmt.Fprintf(w, "the transcript is %s: ceremony %s, %s\nplan   %s\ntoken  %s\nhead   %s\n", soundness, summary.Ceremony,
-					summary.Ended.Format(time.RFC3339), summary.PlanDigest, cell(0, summary.Token), summary.Head)
+					summary.Ended.Format(time.RFC3339), summary.PlanDigest, legible(summary.Token), summary.Head)
 				for _, k := range summary.Keys {
 					fmt.Fprintf(w, "key    %s, label %q, id %s, %s\n", k.Authority, k.Label, k.ID,
 						map[bool]string{true: "generated here", false: "in the token before"}[k.Generated])

@@ -61,6 +61,6 @@ func (h health) write(w io.Writer) {
 	case h.Detail == "":
 		fmt.Fprintln(w, "not ready: the answer was", h.Status)
 	default:
-		fmt.Fprintln(w, "not ready:", cell(0, h.Detail))
+		fmt.Fprintln(w, "not ready:", legible(h.Detail))
 	}
 }

@@ -272,7 +272,7 @@ func (a *app) verifyAttestation(path, trusted string) error {
 		}
 		confined := "the token says that the key is confined to it"
 		if !evidence.Confined {
-			confined = "the key is NOT confined to the token: " + cell(0, evidence.Unconfined)
+			confined = "the key is NOT confined to the token: " + legible(evidence.Unconfined)
 		}
 		signer := "the attested key itself"
 		if !itself {
@@ -280,14 +280,14 @@ func (a *app) verifyAttestation(path, trusted string) error {
 		}
 		fmt.Fprintf(w, "the signature is valid\n  by the key with SHA-256 %x,\n  %s\n"+
 			"  %s; the label and the id beside the signature are not signed\n  made %s on token %q, serial %s\n  %s\n", spki, said, signer,
-			evidence.Time.Format(time.RFC3339), evidence.Slot.Token.Label, cell(0, evidence.Slot.Token.Serial), confined)
+			evidence.Time.Format(time.RFC3339), evidence.Slot.Token.Label, legible(evidence.Slot.Token.Serial), confined)
 		if d := evidence.Declared; d.FIPSLevel > 0 {
-			fmt.Fprintf(w, "  FIPS 140 level %d, certificate %s, as the operator declared\n", d.FIPSLevel, cell(0, d.FIPSCertificate))
+			fmt.Fprintf(w, "  FIPS 140 level %d, certificate %s, as the operator declared\n", d.FIPSLevel, legible(d.FIPSCertificate))
 		}
 		for _, proof := range evidence.Key {
-			fmt.Fprintln(w, cell(0, proof.Class))
+			fmt.Fprintln(w, legible(proof.Class))
 			for _, attribute := range proof.Attributes {
-				fmt.Fprintf(w, "  %-24s %s\n", cell(0, attribute.Name), cell(0, attribute.Value))
+				fmt.Fprintf(w, "  %-24s %s\n", legible(attribute.Name), legible(attribute.Value))
 			}
 		}
 		fmt.Fprint(w, evidence.PublicKey)

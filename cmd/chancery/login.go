@@ -318,7 +318,7 @@ func (a *app) whoAmICommand() *cobra.Command {
 func (a *app) printWho(l loggedIn) error {
 	return a.print(l, func(w io.Writer) {
 		c := l.Caller
-		fmt.Fprintf(w, "%s at %s\n", audit.Legible(cmp.Or(c.Name, c.ID), "| "), l.Service)
+		fmt.Fprintf(w, "%s at %s\n", legible(cmp.Or(c.Name, c.ID)), l.Service)
 		for _, line := range []struct{ name, value string }{
 			{"person", c.Person},
 			{"credential", c.ID},
