@@ -154,14 +154,14 @@ func TestAnUnreadableLeafHoldsUpNoDelivery(t *testing.T) {
 	if _, err := service.Exec(t.Context(), add, newID(), leaf); err != nil {
 		t.Fatal(err)
 	}
-	_, issued, err := r.issue(t.Context(), "after.dev.example", nil)
-	if err != nil || issued.status != http.StatusCreated {
-		t.Fatalf("%d %s, %v", issued.status, issued.body, err)
+	issued, answer, err := r.issue(t.Context(), "after.dev.example", nil)
+	if err != nil || answer.status != http.StatusCreated {
+		t.Fatalf("%d %s, %v", answer.status, answer.body, err)
 	}
 	var text []byte
 	eventually(t, 20*time.Second, "the file has what came after it", func() bool {
 		text, err = os.ReadFile(file)
-		return err == nil && bytes.Contains(text, []byte(`"kind":"certificate.issued"`))
+		return err == nil && bytes.Contains(text, fmt.Appendf(nil, `"id":%q,"kind":"certificate.issued"`, issued.AuditEvent))
 	})
 	r.stop()
 	hash := audit.HashOf(leaf)
